@@ -1,0 +1,74 @@
+//! Positioned and streaming host I/O straight to and from [`WindowSlice`]s and byte slices.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use smallvec::SmallVec;
+
+use crate::{Errno, WindowSlice};
+
+/// Whether a host file operation may sleep on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sleep {
+    /// `RWF_NOWAIT`: `EAGAIN` instead of sleeping.
+    Never,
+    Allowed,
+}
+
+impl Sleep {
+    fn flags(self) -> libc::c_int {
+        match self {
+            Sleep::Never => libc::RWF_NOWAIT,
+            Sleep::Allowed => 0,
+        }
+    }
+}
+
+type Iovecs = SmallVec<[libc::iovec; 8]>;
+
+fn iovecs(slices: &[WindowSlice<'_>]) -> Iovecs {
+    slices.iter().take(libc::UIO_MAXIOV as usize).map(WindowSlice::iovec).collect()
+}
+
+fn result(n: isize) -> Result<usize, Errno> {
+    usize::try_from(n).map_err(|_| Errno::last_host())
+}
+
+/// `preadv2` into guest memory. `offset` of -1 reads at the file's own position (pipes, ttys, sockets).
+///
+/// # Errors
+/// The host's; `EAGAIN` when [`Sleep::Never`] and the data is not at hand.
+pub fn read_windows(fd: BorrowedFd<'_>, into: &[WindowSlice<'_>], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
+    let iov = iovecs(into);
+    // SAFETY: each iovec lies inside a live Window for the duration of the call; the kernel handles faults.
+    result(unsafe { libc::preadv2(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, offset, sleep.flags()) })
+}
+
+/// `pwritev2` from guest memory; see [`read_windows`].
+///
+/// # Errors
+/// The host's.
+pub fn write_windows(fd: BorrowedFd<'_>, from: &[WindowSlice<'_>], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
+    let iov = iovecs(from);
+    // SAFETY: as in `read_windows`.
+    result(unsafe { libc::pwritev2(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, offset, sleep.flags()) })
+}
+
+/// `preadv2` into our own memory; see [`read_windows`].
+///
+/// # Errors
+/// The host's.
+pub fn read_at(fd: BorrowedFd<'_>, into: &mut [u8], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
+    let iov = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: the iovec is `into`, exclusively borrowed.
+    result(unsafe { libc::preadv2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
+}
+
+/// `pwritev2` from our own memory; see [`read_windows`].
+///
+/// # Errors
+/// The host's.
+pub fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
+    let iov = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+    // SAFETY: the iovec is `from`, which the kernel only reads.
+    result(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
+}

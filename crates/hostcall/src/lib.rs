@@ -1,0 +1,17 @@
+//! The door to the host.
+//!
+//! Everything Nacre's confined processes (sentry, gofer, stubs) ask of the host kernel goes through this crate, and each
+//! process's seccomp list is made here, beside the wrappers. It is one of the few rooms with `unsafe`.
+//!
+//! Key types: [`Errno`]; [`Window`], a mapping of a host file with copies that survive `SIGBUS`; [`WindowSlice`], a piece of
+//! one, for vectored host I/O straight to and from guest memory.
+//!
+//! It does not know guests, tasks or file systems, and keeps no state but the fault handler's.
+
+pub mod copy;
+mod errno;
+pub mod io;
+pub mod window;
+
+pub use errno::Errno;
+pub use window::{MemoryFault, Window, WindowSlice};
