@@ -72,3 +72,11 @@ pub fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: i64, sleep: Sleep) -> R
     // SAFETY: the iovec is `from`, which the kernel only reads.
     result(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
 }
+
+/// `ftruncate`.
+///
+/// # Errors
+/// The host's.
+pub fn set_len(fd: impl std::os::fd::AsFd, len: u64) -> Result<(), Errno> {
+    Ok(rustix::fs::ftruncate(fd, len)?)
+}

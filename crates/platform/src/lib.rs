@@ -18,7 +18,6 @@ pub mod scripted;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task;
-use std::time::Instant;
 
 pub use registers::{Identity, Registers, XState};
 
@@ -123,8 +122,8 @@ pub trait Platform: Send + Sync {
     fn poll(&self, executor: ExecutorId) -> usize;
 
     /// Spins, then sleeps until a context of this executor traps, [`unpark`](Platform::unpark) is called (also if it was
-    /// called since the last `park` returned), or `deadline` passes. Wakes tasks as `poll` does.
-    fn park(&self, executor: ExecutorId, deadline: Option<Instant>);
+    /// called since the last `park` returned), or `deadline_ns` (on `CLOCK_MONOTONIC`) passes. Wakes tasks as `poll` does.
+    fn park(&self, executor: ExecutorId, deadline_ns: Option<u64>);
 
     /// Ends a `park` of that executor, from any thread.
     fn unpark(&self, executor: ExecutorId);
@@ -182,7 +181,7 @@ pub struct MapOrder<'a> {
 /// A guest thread's processor state, and the way to run it.
 ///
 /// Dropping a context ends its host thread; it is out of user mode and off the address space's memory when `drop` returns.
-pub trait Context: Send {
+pub trait Context: Send + Sync {
     /// Runs application code from the current registers; ready at the next trap. The registers then hold the state at the
     /// trap. Must be polled to completion: while pending, the thread is in user mode and registers are stale.
     fn poll_switch(&mut self, cx: &mut task::Context<'_>, executor: ExecutorId) -> task::Poll<Trap>;

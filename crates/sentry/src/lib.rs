@@ -1,1 +1,28 @@
-//! x
+//! The sentry: a Linux-compatible kernel in user space.
+//!
+//! A guest thread is a [`task::Task`], driven by a future on an [`executor`]; its system calls come from a
+//! [`platform::Context`] and are dispatched by the one table in [`syscalls`]. Every object that lives here (pipes, sockets,
+//! timers, child exits …) is non-blocking and pollable; only the system-call layer waits, through [`wait`].
+//!
+//! Rooms: `task` (processes, exec, exit, credentials), `signal`, `mm` (address spaces), `fs` (VFS and file systems), `ipc`
+//! (pipes, epoll, unix sockets, futex …), `time`, `syscalls` (one file per family, decode-call-encode), `executor`, `wait`, `control` (the Agent
+//! protocol), `boot`.
+//!
+//! This crate has no unsafe code and reaches the host only through `hostcall`, `platform` and `gofer`.
+
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod executor;
+pub mod fs;
+pub mod ipc;
+pub mod kernel;
+pub mod mm;
+pub mod signal;
+pub mod step;
+pub mod syscalls;
+pub mod task;
+pub mod time;
+pub mod wait;
+
+pub use hostcall::Errno;

@@ -1,0 +1,127 @@
+//! Executors: the host threads that poll tasks.
+//!
+//! [`Scheduler`] holds a run queue per executor. A task lives on the executor it was spawned on; waking it puts it in that
+//! queue, and costs a host call only when that executor is parked. Between tasks an executor asks the platform for
+//! contexts that have trapped and fires due timers.
+//!
+//! Locking: each queue has its own lock, never held while a task runs.
+
+mod yielding;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_task::Runnable;
+use parking_lot::Mutex;
+use platform::{ExecutorId, Platform};
+
+use crate::time::{Clock, Timers};
+pub use yielding::yield_now;
+
+/// After so many polls an executor looks at the platform and the timers, even when its queue is not empty.
+const POLLS_PER_ROUND: usize = 16;
+
+/// The run queues and the way to sleep.
+pub struct Scheduler {
+    queues: Vec<Queue>,
+    platform: Arc<dyn Platform>,
+    clock: Clock,
+    timers: Arc<Timers>,
+    next: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: Mutex<VecDeque<Runnable<ExecutorId>>>,
+    parked: AtomicBool,
+}
+
+impl Scheduler {
+    /// A scheduler of `executors` run queues (at least 1). The caller runs each by [`Scheduler::run`] on a thread of its own.
+    pub fn new(platform: Arc<dyn Platform>, clock: Clock, executors: usize) -> Arc<Scheduler> {
+        Arc::new(Scheduler {
+            queues: (0..executors.max(1)).map(|_| Queue::default()).collect(),
+            platform,
+            clock,
+            timers: Timers::new(),
+            next: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    pub fn timers(&self) -> &Arc<Timers> {
+        &self.timers
+    }
+
+    /// Starts a future on the next executor in turn; `make` gets that executor's number.
+    pub fn spawn<F>(self: &Arc<Scheduler>, make: impl FnOnce(ExecutorId) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let home = ExecutorId(self.next.fetch_add(1, Ordering::Relaxed) % self.queues.len());
+        let scheduler = self.clone();
+        let future = make(home);
+        let (runnable, task) = async_task::Builder::new()
+            .metadata(home)
+            .spawn(move |_| future, move |runnable: Runnable<ExecutorId>| scheduler.schedule(runnable));
+        task.detach();
+        runnable.schedule();
+    }
+
+    fn schedule(&self, runnable: Runnable<ExecutorId>) {
+        let home = *runnable.metadata();
+        let Some(queue) = self.queues.get(home.0) else { return };
+        queue.ready.lock().push_back(runnable);
+        if queue.parked.load(Ordering::SeqCst) {
+            self.platform.unpark(home);
+        }
+    }
+
+    /// Runs executor `id` on the calling thread until [`Scheduler::stop`].
+    pub fn run(&self, id: ExecutorId) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            if self.round(id) == 0 {
+                self.park(id);
+            }
+        }
+    }
+
+    /// Ends all `run` loops.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for id in 0..self.queues.len() {
+            self.platform.unpark(ExecutorId(id));
+        }
+    }
+
+    /// Polls what is ready once around. Returns how much there was to do.
+    pub fn round(&self, id: ExecutorId) -> usize {
+        let Some(queue) = self.queues.get(id.0) else { return 0 };
+        let mut done = self.fire_timers();
+        for _ in 0..POLLS_PER_ROUND {
+            let Some(runnable) = queue.ready.lock().pop_front() else { break };
+            runnable.run();
+            done += 1;
+        }
+        done + self.platform.poll(id)
+    }
+
+    fn fire_timers(&self) -> usize {
+        match self.timers.earliest() {
+            Some(_) => self.timers.fire_due(self.clock.monotonic()),
+            None => 0,
+        }
+    }
+
+    fn park(&self, id: ExecutorId) {
+        let Some(queue) = self.queues.get(id.0) else { return };
+        queue.parked.store(true, Ordering::SeqCst);
+        if queue.ready.lock().is_empty() {
+            self.platform.park(id, self.timers.earliest().map(|at| at.0));
+        }
+        queue.parked.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,206 @@
+//! [`File`]: an open file description, and [`FileOps`]: what can be done with one.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Inode, Path};
+use crate::Errno;
+use crate::mm::{Mappable, Sink, Source};
+use crate::step::Step;
+use crate::task::Cx;
+use crate::wait::{PollEvents, WaitQueue};
+
+bitflags::bitflags! {
+    /// `O_*` flags of an open file, x86-64 values.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct OpenFlags: u32 {
+        const WRONLY = 0o1;
+        const RDWR = 0o2;
+        const CREAT = 0o100;
+        const EXCL = 0o200;
+        const NOCTTY = 0o400;
+        const TRUNC = 0o1000;
+        const APPEND = 0o2000;
+        const NONBLOCK = 0o4000;
+        const DSYNC = 0o10000;
+        const ASYNC = 0o20000;
+        const DIRECT = 0o40000;
+        const LARGEFILE = 0o100000;
+        const DIRECTORY = 0o200000;
+        const NOFOLLOW = 0o400000;
+        const NOATIME = 0o1000000;
+        const CLOEXEC = 0o2000000;
+        const SYNC = 0o4000000;
+        const PATH = 0o10000000;
+        const TMPFILE = 0o20000000;
+        const _ = !0;
+    }
+}
+
+impl OpenFlags {
+    pub fn readable(self) -> bool {
+        !self.contains(OpenFlags::PATH) && self.bits() & 3 != 1
+    }
+
+    pub fn writable(self) -> bool {
+        !self.contains(OpenFlags::PATH) && matches!(self.bits() & 3, 1 | 2)
+    }
+}
+
+/// Where a write goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAt {
+    Offset(u64),
+    /// At the end, atomically.
+    Append,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    pub bytes: usize,
+    /// The file position after it.
+    pub end: u64,
+}
+
+/// `lseek`'s origins beyond the three that the VFS computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whence {
+    Data,
+    Hole,
+}
+
+/// One directory entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry<'a> {
+    pub ino: u64,
+    pub kind: super::FileKind,
+    pub name: &'a [u8],
+    /// The position after this entry.
+    pub next: u64,
+}
+
+/// An open file's operations. All are non-blocking: what would wait gives `EAGAIN` and an event on the wait queue later. (A `Step` that waits
+/// is waiting for the host, not for other tasks.)
+pub trait FileOps: Send + Sync + Any {
+    /// Reads at `offset` (ignored by streams).
+    fn read<'a>(&'a self, _file: &'a File, _offset: u64, _into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
+        Step::err(Errno::EINVAL)
+    }
+
+    fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, _from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
+        Step::err(Errno::EINVAL)
+    }
+
+    /// What is ready now. Files without a wait queue are always ready.
+    fn poll(&self, _file: &File) -> PollEvents {
+        PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// `ENOTTY` for what is not known.
+    fn ioctl<'a>(&'a self, _file: &'a File, _cx: &'a mut Cx, _command: u32, _argument: u64) -> Step<'a, Result<u64, Errno>> {
+        Step::err(Errno::ENOTTY)
+    }
+
+    /// Whether there is a position (regular files, directories); otherwise `lseek` and `pread` give `ESPIPE`.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// `SEEK_DATA` and `SEEK_HOLE`; `SEEK_END` takes the inode's size.
+    fn seek_data<'a>(&'a self, _offset: u64, _whence: Whence) -> Step<'a, Result<u64, Errno>> {
+        Step::err(Errno::EINVAL)
+    }
+
+    /// Entries from position `from` (0 is the start), until `emit` says false.
+    fn read_dir<'a>(
+        &'a self,
+        _file: &'a File,
+        _from: u64,
+        _emit: &'a mut (dyn for<'b> FnMut(DirEntry<'b>) -> bool + Send),
+    ) -> Step<'a, Result<(), Errno>> {
+        Step::err(Errno::ENOTDIR)
+    }
+
+    /// What `mmap` maps.
+    ///
+    /// # Errors
+    /// `ENODEV`.
+    fn mappable(&self) -> Result<Arc<dyn Mappable>, Errno> {
+        Err(Errno::ENODEV)
+    }
+
+    fn sync(&self) -> Step<'_, Result<(), Errno>> {
+        Step::err(Errno::EINVAL)
+    }
+
+    /// `fallocate` with mode bits.
+    fn allocate(&self, _mode: u32, _offset: u64, _len: u64) -> Step<'_, Result<(), Errno>> {
+        Step::err(Errno::EOPNOTSUPP)
+    }
+
+    /// Called once, when the last reference to the description is gone.
+    fn release(&self, _file: &File) {}
+
+    /// For callers that need the object itself (epoll, sockets, terminals).
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// An open file description: what descriptors refer to.
+pub struct File {
+    pub ops: Arc<dyn FileOps>,
+    /// Where it was opened; anonymous objects have a name like `pipe:[7]` instead.
+    pub origin: Origin,
+    flags: AtomicU32,
+    /// The file position. Held over a read or write that uses it only while no host is awaited.
+    pub position: Mutex<u64>,
+}
+
+/// What an open file is called.
+pub enum Origin {
+    Path(Path),
+    /// An object without a path: its inode (for `fstat`) and its name (for /proc/PID/fd).
+    Anonymous { inode: Arc<dyn Inode>, name: String },
+}
+
+impl File {
+    pub fn new(ops: Arc<dyn FileOps>, origin: Origin, flags: OpenFlags) -> Arc<File> {
+        Arc::new(File { ops, origin, flags: AtomicU32::new(flags.bits()), position: Mutex::new(0) })
+    }
+
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the flags (`fcntl F_SETFL`; the caller keeps the access mode).
+    pub fn set_flags(&self, flags: OpenFlags) {
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// The inode behind it.
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        match &self.origin {
+            Origin::Path(path) => path.inode(),
+            Origin::Anonymous { inode, .. } => inode,
+        }
+    }
+
+    /// The operations as type `T`.
+    pub fn downcast<T: FileOps>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let ops = self.ops.clone();
+        ops.release(self);
+    }
+}

@@ -1,0 +1,1 @@
+//! Objects by which tasks talk: pipes, epoll, eventfd, unix sockets, futexes, terminals.

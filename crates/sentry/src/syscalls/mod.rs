@@ -1,0 +1,88 @@
+//! The system-call layer: one table, from which dispatch, traces and the compatibility page are made, and one file per family of
+//! handlers. A handler decodes, calls a room, and encodes.
+//!
+//! A handler returns a [`Flow`]: a result at once, or a future where it may have to wait. Results are [`Fail`]s or values;
+//! "interrupted, maybe restart" is a kind of `Fail` that never reaches the guest as a number: the task loop turns it into a restart
+//! or into `EINTR` by Linux's rules.
+
+mod args;
+mod counters;
+pub mod table;
+
+use hostcall::Errno;
+
+use crate::step::BoxFuture;
+use crate::task::Cx;
+use crate::wait::WaitError;
+pub use args::Args;
+pub use counters::Counters;
+pub use table::{Arg, Line, Support, line};
+
+/// A handler of one system call.
+pub type Handler = for<'a> fn(&'a mut Cx, Args) -> Flow<'a>;
+
+/// What a system call came to.
+pub type Outcome = Result<u64, Fail>;
+
+/// A result at once, or a future of it.
+pub enum Flow<'a> {
+    Done(Outcome),
+    Wait(BoxFuture<'a, Outcome>),
+}
+
+impl<'a> Flow<'a> {
+    /// A result at once.
+    pub fn done(result: Result<u64, Errno>) -> Flow<'a> {
+        Flow::Done(result.map_err(Fail::Errno))
+    }
+
+    /// A call that may wait.
+    pub fn wait(future: impl Future<Output = Outcome> + Send + 'a) -> Flow<'a> {
+        Flow::Wait(Box::pin(future))
+    }
+}
+
+/// How a system call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fail {
+    /// The guest sees this number.
+    Errno(Errno),
+    /// A signal cut it short.
+    Restart(Restart),
+}
+
+impl From<Errno> for Fail {
+    fn from(errno: Errno) -> Fail {
+        Fail::Errno(errno)
+    }
+}
+
+impl From<hostcall::MemoryFault> for Fail {
+    fn from(_: hostcall::MemoryFault) -> Fail {
+        Fail::Errno(Errno::EFAULT)
+    }
+}
+
+/// Linux's four ways to go on after a signal (include/linux/errno.h). A restart is a second run of the same handler with the
+/// same arguments inside the sentry; a deadline is kept ([`Cx::deadline`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// `ERESTARTSYS`: `EINTR` if a handler without `SA_RESTART` runs.
+    Sys,
+    /// `ERESTARTNOINTR`: always.
+    Always,
+    /// `ERESTARTNOHAND`: `EINTR` if any handler runs.
+    NoHandler,
+    /// `ERESTART_RESTARTBLOCK`: as `NoHandler`; the remaining time is what is left to the first deadline.
+    Block,
+}
+
+impl Fail {
+    /// A wait that ended early: a time-out becomes `timed_out`, an interruption `restart`.
+    pub fn from_wait(error: WaitError, timed_out: Errno, restart: Restart) -> Fail {
+        match error {
+            WaitError::Interrupted => Fail::Restart(restart),
+            WaitError::TimedOut => Fail::Errno(timed_out),
+        }
+    }
+}

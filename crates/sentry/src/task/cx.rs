@@ -1,0 +1,113 @@
+//! [`Cx`]: a task's own side, passed to every handler.
+
+use std::sync::Arc;
+
+use platform::Context;
+
+use super::{Creds, Shared, Task};
+use crate::Errno;
+use crate::fs::{FdTable, File, FsContext};
+use crate::kernel::Kernel;
+use crate::mm::Mm;
+use crate::time::MonoTime;
+use crate::wait::{PollEvents, Share, Sleep, Wait, WaitError, WaitFor, WaitQueue, wait_for};
+
+/// A running task.
+pub struct Cx {
+    pub task: Arc<Task>,
+    pub mm: Arc<Mm>,
+    pub files: Arc<FdTable>,
+    pub fs: Arc<FsContext>,
+    pub context: Box<dyn Context>,
+    /// The absolute deadline of the current call, kept over its restarts.
+    deadline: Option<MonoTime>,
+}
+
+impl Cx {
+    pub fn new(task: Arc<Task>, shared: Shared, context: Box<dyn Context>) -> Cx {
+        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None }
+    }
+
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.task.kernel
+    }
+
+    pub fn creds(&self) -> Arc<Creds> {
+        self.task.creds()
+    }
+
+    /// The open file of a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn file(&self, fd: i32) -> Result<Arc<File>, Errno> {
+        self.files.get(fd)
+    }
+
+    /// Monotonic time now.
+    pub fn now(&self) -> MonoTime {
+        self.task.kernel.clock.monotonic()
+    }
+
+    /// The deadline of this call: `timeout_ns` from now, or, when the call is being restarted, what it was the first time. None is
+    /// no deadline.
+    pub fn deadline(&mut self, timeout_ns: Option<u64>) -> MonoTime {
+        match (timeout_ns, self.deadline) {
+            (None, _) => MonoTime::NEVER,
+            (Some(_), Some(kept)) => kept,
+            (Some(timeout_ns), None) => {
+                let deadline = self.now().after(timeout_ns);
+                self.deadline = Some(deadline);
+                deadline
+            }
+        }
+    }
+
+    /// Forgets the deadline: a new call begins.
+    pub fn clear_deadline(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Waits for `attempt` to give a value; it is tried now and after each event of `queues`. Interruptible.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub fn wait<'a, T, F>(
+        &'a self,
+        queues: &'a [(&'a WaitQueue, PollEvents)],
+        deadline: MonoTime,
+        attempt: F,
+    ) -> impl Future<Output = Result<T, WaitError>> + Send + use<'a, T, F>
+    where
+        T: Send,
+        F: FnMut() -> Option<T> + Unpin + Send,
+    {
+        wait_for(self.task.waiting(Sleep::Interruptible, Share::All, deadline), queues, attempt)
+    }
+}
+
+impl Task {
+    /// The parameters of a wait by this task.
+    pub fn waiting(&self, sleep: Sleep, share: Share, deadline: MonoTime) -> Wait<'_> {
+        Wait {
+            who: self,
+            sleep,
+            share,
+            deadline,
+            clock: &self.kernel.clock,
+            timers: self.kernel.scheduler.timers(),
+        }
+    }
+
+    /// Waits so that only a fatal signal ends the wait early; see [`wait_for`].
+    pub fn wait_killable<'a, T, F>(
+        &'a self,
+        queues: &'a [(&'a WaitQueue, PollEvents)],
+        attempt: F,
+    ) -> WaitFor<'a, F>
+    where
+        F: FnMut() -> Option<T> + Unpin,
+    {
+        wait_for(self.waiting(Sleep::Killable, Share::All, MonoTime::NEVER), queues, attempt)
+    }
+}
