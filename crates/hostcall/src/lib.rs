@@ -11,6 +11,7 @@
 pub mod copy;
 mod errno;
 pub mod io;
+pub mod random;
 pub mod time;
 pub mod window;
 

@@ -8,11 +8,13 @@
 
 mod context;
 mod dentry;
+pub mod dev;
 mod fd_table;
 mod file;
 mod inode;
 mod mount;
 mod path;
+pub mod pseudo;
 
 pub use context::FsContext;
 pub use dentry::Dentry;

@@ -1,0 +1,15 @@
+//! Random bytes from the host.
+
+use crate::Errno;
+
+/// Fills `into` with random bytes.
+///
+/// # Errors
+/// The host's (none in practice once the host has booted).
+pub fn fill(into: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        done += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}

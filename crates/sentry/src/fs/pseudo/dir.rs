@@ -1,0 +1,95 @@
+//! [`DirInode`]: a directory whose entries are looked up by code.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::Identity;
+use crate::Errno;
+use crate::fs::{DirEntry, File, FileKind, FileOps, Inode, Metadata, OpenFlags, Timestamp};
+use crate::step::Step;
+use crate::task::Cx;
+
+/// An entry in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: Vec<u8>,
+    pub kind: FileKind,
+}
+
+impl Listed {
+    pub fn new(name: impl Into<Vec<u8>>, kind: FileKind) -> Listed {
+        Listed { name: name.into(), kind }
+    }
+}
+
+/// What a made-up directory holds.
+pub trait Directory: Send + Sync + 'static {
+    fn identity(&self) -> Identity;
+
+    /// # Errors
+    /// `ENOENT` if there is no such name.
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno>;
+
+    /// All names, in a stable order.
+    fn list(&self) -> Vec<Listed>;
+}
+
+/// The inode of a [`Directory`].
+pub struct DirInode<D>(pub D);
+
+impl<D: Directory> DirInode<D> {
+    pub fn make(directory: D) -> Arc<dyn Inode> {
+        Arc::new(DirInode(directory))
+    }
+}
+
+impl<D: Directory> Inode for DirInode<D> {
+    fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
+        Step::ok(self.0.identity().metadata(FileKind::Directory, Timestamp::default()))
+    }
+
+    fn lookup<'a>(&'a self, name: &'a [u8]) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
+        Step::Ready(self.0.lookup(name))
+    }
+
+    fn open<'a>(self: Arc<Self>, _cx: &'a Cx, _flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
+        Step::ok(Arc::new(OpenDir { directory: self }))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct OpenDir<D> {
+    directory: Arc<DirInode<D>>,
+}
+
+impl<D: Directory> FileOps for OpenDir<D> {
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    /// Positions 0 and 1 are `.` and `..`; the rest are places in the listing.
+    fn read_dir<'a>(
+        &'a self,
+        _file: &'a File,
+        from: u64,
+        emit: &'a mut (dyn for<'b> FnMut(DirEntry<'b>) -> bool + Send),
+    ) -> Step<'a, Result<(), Errno>> {
+        let identity = self.directory.0.identity();
+        let dots = [Listed::new(".", FileKind::Directory), Listed::new("..", FileKind::Directory)];
+        let entries = dots.into_iter().chain(self.directory.0.list());
+        for (at, entry) in entries.enumerate().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+            let ino = Identity::named(identity.dev, 0, (identity.ino, &entry.name)).ino;
+            if !emit(DirEntry { ino, kind: entry.kind, name: &entry.name, next: at as u64 + 1 }) {
+                break;
+            }
+        }
+        Step::ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
