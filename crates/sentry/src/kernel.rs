@@ -19,23 +19,49 @@ pub struct Kernel {
     pub clock: Clock,
     /// Monotonic time at boot, for uptime.
     pub boot_ns: u64,
+    /// The machine that guests see.
+    pub machine: Machine,
+    /// /proc/sys/kernel/random/boot_id.
+    pub boot_id: String,
     pub counters: Counters,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
 }
 
 impl Kernel {
     /// A kernel with `executors` run queues.
-    pub fn new(platform: Arc<dyn Platform>, clock: Clock, executors: usize) -> Arc<Kernel> {
+    pub fn new(platform: Arc<dyn Platform>, clock: Clock, executors: usize, machine: Machine) -> Arc<Kernel> {
         let scheduler = Scheduler::new(platform.clone(), clock.clone(), executors);
         Arc::new(Kernel {
             platform,
             scheduler,
             boot_ns: clock.monotonic().0,
             clock,
+            machine,
+            boot_id: random_uuid(),
             counters: Counters::default(),
             containers: Mutex::new(BTreeMap::new()),
         })
     }
+}
+
+/// What guests see of the host's hardware.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub cpus: usize,
+    pub memory_bytes: u64,
+    /// The lines of one CPU in /proc/cpuinfo, without `processor`.
+    pub cpu_model: String,
+}
+
+/// A random UUID (version 4) in text.
+pub fn random_uuid() -> String {
+    let mut bytes = [0; 16];
+    // Without random bytes from the host the sandbox would not have started; zeros are a valid, if poor, answer.
+    let _ = hostcall::random::fill(&mut bytes);
+    let n = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{n:032x}");
+    let part = |range| hex.get(range).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
 }
 
 /// A container: its processes, its memory and its names.
@@ -46,6 +72,8 @@ pub struct Container {
     /// Application memory and tmpfs pages.
     pub memory: Arc<MemoryFile>,
     pub uts: Mutex<Uts>,
+    /// Most memory in bytes, if limited.
+    pub memory_limit: Option<u64>,
     /// Most tasks at a time (`pids` limit), if limited.
     pub max_tasks: Option<usize>,
 }

@@ -15,6 +15,7 @@ mod inode;
 mod mount;
 mod path;
 pub mod pseudo;
+pub mod sys;
 
 pub use context::FsContext;
 pub use dentry::Dentry;

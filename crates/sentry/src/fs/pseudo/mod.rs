@@ -6,10 +6,12 @@
 mod dir;
 mod link;
 mod text;
+mod tree;
 
 pub use dir::{DirInode, Directory, Listed};
 pub use link::LinkInode;
 pub use text::{TextFile, TextWrite};
+pub use tree::Tree;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
