@@ -12,6 +12,7 @@ pub mod copy;
 mod errno;
 pub mod io;
 pub mod random;
+pub mod thread;
 pub mod time;
 pub mod window;
 

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod boot;
 pub mod executor;
 pub mod fs;
 pub mod ipc;
@@ -25,4 +26,5 @@ pub mod task;
 pub mod time;
 pub mod wait;
 
+pub use boot::{Boot, BootError, run};
 pub use hostcall::Errno;

@@ -8,6 +8,7 @@
 
 mod yielding;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
@@ -22,6 +23,11 @@ pub use yielding::yield_now;
 
 /// After so many polls an executor looks at the platform and the timers, even when its queue is not empty.
 const POLLS_PER_ROUND: usize = 16;
+
+thread_local! {
+    /// The executor that runs on this thread: it need not be woken by what it does itself.
+    static CURRENT: Cell<Option<ExecutorId>> = const { Cell::new(None) };
+}
 
 /// The run queues and the way to sleep.
 pub struct Scheduler {
@@ -75,13 +81,14 @@ impl Scheduler {
         let home = *runnable.metadata();
         let Some(queue) = self.queues.get(home.0) else { return };
         queue.ready.lock().push_back(runnable);
-        if queue.parked.load(Ordering::SeqCst) {
+        if CURRENT.get() != Some(home) && queue.parked.load(Ordering::SeqCst) {
             self.platform.unpark(home);
         }
     }
 
     /// Runs executor `id` on the calling thread until [`Scheduler::stop`].
     pub fn run(&self, id: ExecutorId) {
+        CURRENT.set(Some(id));
         while !self.stopping.load(Ordering::Relaxed) {
             if self.round(id) == 0 {
                 self.park(id);

@@ -1,0 +1,63 @@
+//! Boot: from a set-up host process to a running kernel.
+//!
+//! The caller has made the process small: namespaces, no capabilities, an empty root, the platform started. Here the kernel's
+//! threads are made, then the caller's `lock_down` installs the seccomp filter on all of them, and only then does anything of a guest run.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Barrier};
+
+use platform::{ExecutorId, Platform};
+
+use crate::Errno;
+use crate::kernel::{Kernel, Machine};
+use crate::time::Clock;
+
+/// Stack of an executor thread in bytes: tasks are futures on the heap, so this holds one poll's frames.
+const EXECUTOR_STACK: usize = 512 << 10;
+
+/// What a sandbox process hands to its kernel.
+pub struct Boot {
+    pub platform: Arc<dyn Platform>,
+    /// Listening unix stream socket of the Agent protocol.
+    pub control: OwnedFd,
+    /// Where containers' memory files are made: a directory of a private tmpfs (`O_TMPFILE`), size-limited.
+    pub memory: OwnedFd,
+    pub machine: Machine,
+    /// Host threads that run tasks.
+    pub executors: usize,
+    /// Installs the filter on all threads of the process. The last step before guests.
+    pub lock_down: Box<dyn FnOnce() -> Result<(), String>>,
+}
+
+/// Why a sandbox could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("cannot start the thread {name}: {errno}")]
+    Thread { name: &'static str, errno: Errno },
+    #[error("cannot lock the sandbox process down: {0}")]
+    LockDown(String),
+}
+
+/// Runs the kernel until a `Shutdown` on the control socket.
+///
+/// # Errors
+/// [`BootError`], before any guest has run.
+pub fn run(boot: Boot) -> Result<(), BootError> {
+    let executors = boot.executors.max(1);
+    let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
+    // Executors wait until the process is locked down.
+    let locked = Arc::new(Barrier::new(executors + 1));
+    for id in 0..executors {
+        let (kernel, locked) = (kernel.clone(), locked.clone());
+        let body = move || {
+            locked.wait();
+            kernel.scheduler.run(ExecutorId(id));
+        };
+        hostcall::thread::spawn("executor", EXECUTOR_STACK, body)
+            .map_err(|errno| BootError::Thread { name: "executor", errno })?;
+    }
+    (boot.lock_down)().map_err(BootError::LockDown)?;
+    locked.wait();
+    let _ = (boot.control, boot.memory);
+    Ok(())
+}
