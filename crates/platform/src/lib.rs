@@ -219,6 +219,11 @@ pub trait Interrupter: Send + Sync {
     /// Makes the running (or next) `poll_switch` return [`Trap::Interrupted`] soon, unless it traps for another reason first.
     /// Sticky until then. A thread that does not answer within some milliseconds is killed ([`Trap::Died`]).
     fn interrupt(&self);
+
+    /// As [`Context::cpu_time_ns`], from any thread; 0 where it is not known.
+    fn cpu_time_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// Why a context came back from user mode.

@@ -9,7 +9,7 @@ use platform::Platform;
 use crate::executor::Scheduler;
 use crate::mm::MemoryFile;
 use crate::syscalls::Counters;
-use crate::task::PidTable;
+use crate::task::{ContainerLife, PidTable};
 use crate::time::Clock;
 
 /// The sandbox's kernel. Passed to whoever needs it; there is no global one.
@@ -76,6 +76,8 @@ pub struct Container {
     pub memory_limit: Option<u64>,
     /// Most tasks at a time (`pids` limit), if limited.
     pub max_tasks: Option<usize>,
+    /// Whether its processes run, are paused, or are gone; and who is told.
+    pub life: ContainerLife,
 }
 
 /// The names that `uname` reports.

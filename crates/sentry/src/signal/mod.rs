@@ -1,1 +1,22 @@
-//! Signals: queues, masks, dispositions, delivery.
+//! Signals: numbers and sets, `siginfo`, dispositions, pending queues, sending, delivery, and the frame on the user's stack.
+//!
+//! A signal is *sent* to a thread or a thread group from anywhere (`send`): it is dropped, ends a stop, kills, or is queued and
+//! some thread is told. It is *delivered* by the receiving task itself on its way back to user mode (`deliver`), which acts
+//! on the default or pushes a frame (`frame`).
+//!
+//! Locking: a group's lock, then its dispositions ([`SigHand`]), then a task's own [`TaskSignals`]. All are short and never held
+//! across an await. See docs/locks-and-waits.md.
+
+mod action;
+mod info;
+mod number;
+mod queue;
+mod send;
+mod state;
+
+pub use action::{DefaultAction, Handling, SigAction, SigFlags, SigHand};
+pub use info::SigInfo;
+pub use number::{SigSet, Signal};
+pub use queue::Pending;
+pub use send::Background;
+pub use state::{AltStack, TaskSignals};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use platform::Context;
 
-use super::{Creds, Shared, Task};
+use super::{Creds, Resource, Shared, Task};
 use crate::Errno;
 use crate::fs::{FdTable, File, FsContext};
 use crate::kernel::Kernel;
@@ -42,6 +42,11 @@ impl Cx {
     /// `EBADF`.
     pub fn file(&self, fd: i32) -> Result<Arc<File>, Errno> {
         self.files.get(fd)
+    }
+
+    /// One past the largest descriptor number (`RLIMIT_NOFILE`).
+    pub fn fd_limit(&self) -> usize {
+        usize::try_from(self.task.rlimit(Resource::Nofile).soft).unwrap_or(usize::MAX)
     }
 
     /// Monotonic time now.

@@ -1,9 +1,146 @@
 //! [`ThreadGroup`]: a guest process.
 
-use super::Tid;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{ExitStatus, Limit, Resource, Rlimits, Session, Task, Tid, Usage};
+use crate::kernel::Container;
+use crate::signal::{Pending, SigHand, Signal};
+use crate::wait::WaitQueue;
 
 /// What the threads of a process share.
 pub struct ThreadGroup {
     /// The process number: the tid of its first thread.
     pub tgid: Tid,
+    pub container: Arc<Container>,
+    pub rlimits: RwLock<Rlimits>,
+    pub(crate) sighand: RwLock<Arc<SigHand>>,
+    pub(crate) inner: Mutex<GroupInner>,
+    /// Its place in the process tree; written under the `PidTable`'s lock.
+    pub(super) ppid: AtomicI32,
+    pub(super) pgid: AtomicI32,
+    pub(super) session: RwLock<Arc<Session>>,
+    /// Woken when a child stops, continues or ends.
+    pub(super) child_changed: WaitQueue,
+    /// Woken when the process has ended (pidfds, exec'd processes).
+    pub exit_queue: WaitQueue,
+    /// Woken when a stop ends.
+    pub(super) resumed: WaitQueue,
+    /// Woken when a thread has gone (exec waits for its siblings).
+    pub(super) thread_gone: WaitQueue,
+    /// Orphans of descendants come here (`PR_SET_CHILD_SUBREAPER`).
+    pub(super) subreaper: AtomicBool,
+    /// `PR_SET_DUMPABLE`.
+    pub(crate) dumpable: AtomicI32,
+    pub(crate) personality: AtomicU64,
+    /// Whether it has run exec since it was forked (`setpgid` on a child gives `EACCES`).
+    pub(super) has_execed: AtomicBool,
+    /// Monotonic start time in nanoseconds.
+    pub start_ns: u64,
+    /// Used by its threads that have ended, and by waited-for children.
+    pub(super) usage: Mutex<GroupUsage>,
+}
+
+#[derive(Default)]
+pub(super) struct GroupUsage {
+    pub ended_threads: Usage,
+    pub children: Usage,
+}
+
+/// Under the group's lock.
+#[derive(Default)]
+pub(crate) struct GroupInner {
+    /// Live threads, the first one first.
+    pub threads: Vec<Arc<Task>>,
+    pub pending: Pending,
+    /// The process is ending with this status: all threads are being killed.
+    pub exiting: Option<ExitStatus>,
+    /// It has ended; until it is waited for, a zombie.
+    pub ended: Option<ExitStatus>,
+    pub stop: StopState,
+    /// A thread is replacing the program and kills the others.
+    pub execing: Option<Weak<Task>>,
+    /// The signal the parent gets at the end (`CLONE`'s low byte), usually `SIGCHLD`.
+    pub exit_signal: Option<Signal>,
+    /// The thread that forked it, for `PR_SET_PDEATHSIG`.
+    pub parent_thread: Weak<Task>,
+    pub oom_killed: bool,
+    pub on_exit: Vec<OnExit>,
+}
+
+/// Called once with the status, on an executor, without locks held.
+pub type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
+
+/// Job control.
+#[derive(Default)]
+pub(crate) struct StopState {
+    /// The signal that stops the process; None: it runs.
+    pub signal: Option<Signal>,
+    /// How many threads have stopped.
+    pub stopped_threads: usize,
+    /// All have: told to the parent.
+    pub complete: bool,
+    /// `wait` may report the stop, or the continuation, once.
+    pub report_stopped: bool,
+    pub report_continued: bool,
+}
+
+impl ThreadGroup {
+    /// The parent's number, 0 outside the container.
+    pub fn ppid(&self) -> Tid {
+        self.ppid.load(Ordering::Relaxed)
+    }
+
+    /// The process group.
+    pub fn pgid(&self) -> Tid {
+        self.pgid.load(Ordering::Relaxed)
+    }
+
+    pub fn session(&self) -> Arc<Session> {
+        self.session.read().clone()
+    }
+
+    /// The limit of a resource.
+    pub fn rlimit(&self, resource: Resource) -> Limit {
+        self.rlimits.read().get(resource)
+    }
+
+    /// The dispositions.
+    pub fn sighand(&self) -> Arc<SigHand> {
+        self.sighand.read().clone()
+    }
+
+    /// Live threads, the first one first.
+    pub fn threads(&self) -> Vec<Arc<Task>> {
+        self.inner.lock().threads.clone()
+    }
+
+    /// The status, once it has ended.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.inner.lock().ended
+    }
+
+    /// Whether job control has stopped it.
+    pub fn stopped(&self) -> bool {
+        self.inner.lock().stop.complete
+    }
+
+    /// Whether it was killed for lack of memory.
+    pub fn oom_killed(&self) -> bool {
+        self.inner.lock().oom_killed
+    }
+
+    /// Calls `then` when the process has ended (at once if it has).
+    pub fn on_exit(&self, then: OnExit) {
+        let mut inner = self.inner.lock();
+        match inner.ended {
+            Some(status) => {
+                drop(inner);
+                then(status);
+            }
+            None => inner.on_exit.push(then),
+        }
+    }
 }

@@ -7,17 +7,27 @@
 
 mod creds;
 mod cx;
+mod flags;
 mod group;
+mod life;
 mod pids;
+mod rlimits;
 mod run;
+mod session;
+mod status;
 
 pub use creds::{Capability, Creds};
 pub use cx::Cx;
-pub use group::ThreadGroup;
+pub use flags::TaskFlags;
+pub use group::{OnExit, ThreadGroup};
+pub use life::ContainerLife;
 pub use pids::PidTable;
+pub use rlimits::{Limit, Resource, Rlimits};
 pub use run::run;
+pub use session::{ControllingTerminal, Session};
+pub use status::{ExitStatus, Usage, ticks};
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -27,6 +37,7 @@ use platform::Interrupter;
 use crate::fs::{FdTable, FsContext};
 use crate::kernel::{Container, Kernel};
 use crate::mm::Mm;
+use crate::signal::TaskSignals;
 use crate::wait::Interrupt;
 
 /// A process or thread number in its container.
@@ -34,7 +45,7 @@ pub type Tid = i32;
 
 /// A guest thread.
 pub struct Task {
-    pub tid: Tid,
+    tid: AtomicI32,
     pub kernel: Arc<Kernel>,
     pub container: Arc<Container>,
     pub group: Arc<ThreadGroup>,
@@ -43,11 +54,45 @@ pub struct Task {
     pub name: Mutex<Vec<u8>>,
     /// Copies of what [`Cx`] owns, for others to look at (`/proc`, kill, …). None after exit.
     pub shared: RwLock<Option<Shared>>,
-    killed: AtomicBool,
+    pub(crate) signals: Mutex<TaskSignals>,
+    flags: AtomicU32,
     /// Set while the context is (about to be) in user mode, and needs an interrupt to come out.
     in_user: AtomicBool,
     waker: OnceLock<Waker>,
     interrupter: Mutex<Option<Arc<dyn Interrupter>>>,
+    /// Monotonic start time in nanoseconds.
+    pub start_ns: u64,
+    /// `set_tid_address`, `CLONE_CHILD_CLEARTID`; 0: none.
+    pub(crate) clear_child_tid: AtomicU64,
+    /// `set_robust_list`; 0: none.
+    pub(crate) robust_list: AtomicU64,
+    /// `PR_SET_PDEATHSIG`; 0: none.
+    pub(crate) parent_death_signal: AtomicI32,
+    /// `PR_SET_TIMERSLACK`, in nanoseconds.
+    pub(crate) timer_slack_ns: AtomicU64,
+    pub(crate) scheduling: Mutex<Scheduling>,
+    /// CPU time of contexts that this task no longer has (before an exec), in nanoseconds.
+    past_cpu_ns: AtomicU64,
+}
+
+/// How the task wants to be scheduled. Kept and reported; the host schedules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scheduling {
+    pub nice: i32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    pub priority: u32,
+    /// One bit for each CPU.
+    pub affinity: u64,
+    pub reset_on_fork: bool,
+    /// `ioprio_set`.
+    pub io_priority: u32,
+}
+
+impl Default for Scheduling {
+    fn default() -> Scheduling {
+        Scheduling { nice: 0, policy: 0, priority: 0, affinity: u64::MAX, reset_on_fork: false, io_priority: 0 }
+    }
 }
 
 /// A task's memory, descriptors and directories.
@@ -59,7 +104,22 @@ pub struct Shared {
 }
 
 impl Task {
-    /// Makes the task look at its signals and flags soon: ends its wait or its stay in user mode.
+    /// The thread's number. (Exec by another thread than the first changes it.)
+    pub fn tid(&self) -> Tid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// The process's number.
+    pub fn tgid(&self) -> Tid {
+        self.group.tgid
+    }
+
+    /// Whether it is its process's first thread.
+    pub fn is_leader(&self) -> bool {
+        self.tid() == self.group.tgid
+    }
+
+    /// Makes the task look at its flags soon: ends its wait or its stay in user mode. Set the flags first.
     pub fn kick(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
@@ -71,18 +131,43 @@ impl Task {
         }
     }
 
+    /// Sets flags and kicks the task.
+    pub fn raise(&self, flags: TaskFlags) {
+        self.flags.fetch_or(flags.bits(), Ordering::SeqCst);
+        self.kick();
+    }
+
+    pub(crate) fn clear(&self, flags: TaskFlags) {
+        self.flags.fetch_and(!flags.bits(), Ordering::SeqCst);
+    }
+
+    pub fn flags(&self) -> TaskFlags {
+        TaskFlags::from_bits_retain(self.flags.load(Ordering::SeqCst))
+    }
+
     /// The current credentials.
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.read().clone()
+    }
+
+    /// The limit of a resource.
+    pub fn rlimit(&self, resource: Resource) -> Limit {
+        self.group.rlimit(resource)
+    }
+
+    /// CPU time used in user mode, in nanoseconds.
+    pub fn cpu_time_ns(&self) -> u64 {
+        let now = self.interrupter.lock().as_ref().map_or(0, |interrupter| interrupter.cpu_time_ns());
+        self.past_cpu_ns.load(Ordering::Relaxed).saturating_add(now)
     }
 }
 
 impl Interrupt for Task {
     fn interrupted(&self) -> bool {
-        self.killed()
+        self.flags().intersects(TaskFlags::INTERRUPTS)
     }
 
     fn killed(&self) -> bool {
-        self.killed.load(Ordering::SeqCst)
+        self.flags().contains(TaskFlags::KILLED)
     }
 }

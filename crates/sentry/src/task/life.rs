@@ -1,0 +1,79 @@
+//! [`ContainerLife`]: whether a container's processes run, are paused, are being killed, or are gone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{ExitStatus, OnExit};
+use crate::wait::WaitQueue;
+
+/// The life of a container as a whole.
+#[derive(Default)]
+pub struct ContainerLife {
+    paused: AtomicBool,
+    /// Its first process has ended, and everything in it is being killed: no new tasks.
+    ending: AtomicBool,
+    state: Mutex<State>,
+    /// Woken when a pause ends.
+    pub(super) resumed: WaitQueue,
+    /// Print each system call (`--strace`).
+    pub strace: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    init_status: Option<ExitStatus>,
+    exited: Option<ExitStatus>,
+    on_exit: Vec<OnExit>,
+}
+
+impl ContainerLife {
+    pub fn paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+    }
+
+    /// Whether its first process has ended.
+    pub fn ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// Its first process's status, once all its tasks are gone.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.state.lock().exited
+    }
+
+    /// Calls `then` when all tasks are gone, with the first process's status (at once if they are).
+    pub fn on_exit(&self, then: OnExit) {
+        let mut state = self.state.lock();
+        match state.exited {
+            Some(status) => {
+                drop(state);
+                then(status);
+            }
+            None => state.on_exit.push(then),
+        }
+    }
+
+    pub(super) fn init_ended(&self, status: ExitStatus) {
+        self.state.lock().init_status = Some(status);
+        self.ending.store(true, Ordering::SeqCst);
+    }
+
+    /// The last task is gone.
+    pub(super) fn emptied(&self) {
+        let mut state = self.state.lock();
+        let Some(status) = state.init_status else { return };
+        if state.exited.replace(status).is_some() {
+            return;
+        }
+        let waiting = std::mem::take(&mut state.on_exit);
+        drop(state);
+        for then in waiting {
+            then(status);
+        }
+    }
+}
