@@ -18,6 +18,7 @@ pub mod executor;
 pub mod fs;
 pub mod ipc;
 pub mod kernel;
+pub mod loader;
 pub mod mm;
 pub mod signal;
 pub mod step;

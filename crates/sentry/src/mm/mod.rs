@@ -2,25 +2,35 @@
 //!
 //! `mm` defines what can be mapped ([`Mappable`]); it does not know files.
 
+mod access;
+mod fault;
+mod fork;
 mod memory_file;
+mod pages;
 mod user;
 
 use std::sync::Arc;
 
+pub use access::FutexKey;
+pub use fault::FaultOutcome;
 pub use memory_file::MemoryFile;
-pub use user::{Sink, Source, UserSink, UserSource};
+pub use pages::Pages;
+pub use user::{Ranges, Sink, Source, UserSink, UserSource};
 
 use hostcall::{Errno, Window};
-use platform::AddressSpace;
+use platform::{AddressSpace, Platform};
 
 /// A piece of a host file that holds `len` bytes of something mappable.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Piece {
     /// The host file, as the sentry maps it (and by its descriptor, a stub).
     pub window: Arc<Window>,
     /// Offset in the host file, page-aligned.
     pub offset: u64,
     pub len: u64,
+    /// For pages of the container's memory file: a reference that keeps them from being reused. Taken under the lock that
+    /// protects the file's own reference.
+    pub pages: Option<Pages>,
 }
 
 /// What a mapping may do with the pages.
@@ -49,14 +59,19 @@ pub trait Mappable: Send + Sync {
 
 /// A guest address space.
 pub struct Mm {
+    platform: Arc<dyn Platform>,
     space: Arc<dyn AddressSpace>,
     memory: Arc<MemoryFile>,
 }
 
 impl Mm {
     /// An empty address space whose anonymous memory comes from `memory`.
-    pub fn new(space: Arc<dyn AddressSpace>, memory: Arc<MemoryFile>) -> Arc<Mm> {
-        Arc::new(Mm { space, memory })
+    ///
+    /// # Errors
+    /// `EAGAIN` when the platform can make no more.
+    pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>) -> Result<Arc<Mm>, Errno> {
+        let space = platform.new_address_space().map_err(|_| Errno::EAGAIN)?;
+        Ok(Arc::new(Mm { platform, space, memory }))
     }
 
     /// The platform's side.
@@ -66,5 +81,10 @@ impl Mm {
 
     pub fn memory(&self) -> &Arc<MemoryFile> {
         &self.memory
+    }
+
+    /// Whether memory ran out while this address space was written to by the sentry; the process is to be killed.
+    pub fn out_of_memory(&self) -> bool {
+        false
     }
 }

@@ -55,14 +55,106 @@ pub type Ranges = SmallVec<[(u64, usize); 4]>;
 
 /// Guest memory to be written.
 pub struct UserSink<'a> {
-    pub mm: &'a Mm,
-    pub ranges: Ranges,
+    mm: &'a Mm,
+    ranges: Ranges,
 }
 
 /// Guest memory to be read.
 pub struct UserSource<'a> {
-    pub mm: &'a Mm,
-    pub ranges: Ranges,
+    mm: &'a Mm,
+    ranges: Ranges,
+}
+
+impl<'a> UserSink<'a> {
+    pub fn new(mm: &'a Mm, addr: u64, len: usize) -> UserSink<'a> {
+        UserSink { mm, ranges: SmallVec::from_iter([(addr, len)]) }
+    }
+
+    pub fn from_ranges(mm: &'a Mm, ranges: Ranges) -> UserSink<'a> {
+        UserSink { mm, ranges }
+    }
+}
+
+impl<'a> UserSource<'a> {
+    pub fn new(mm: &'a Mm, addr: u64, len: usize) -> UserSource<'a> {
+        UserSource { mm, ranges: SmallVec::from_iter([(addr, len)]) }
+    }
+
+    pub fn from_ranges(mm: &'a Mm, ranges: Ranges) -> UserSource<'a> {
+        UserSource { mm, ranges }
+    }
+}
+
+/// Takes `n` bytes off the start of `ranges`.
+fn advance(ranges: &mut Ranges, mut n: usize) {
+    let mut gone = 0;
+    for (addr, len) in ranges.iter_mut() {
+        let step = n.min(*len);
+        *addr = addr.wrapping_add(step as u64);
+        *len -= step;
+        n -= step;
+        if *len > 0 {
+            break;
+        }
+        gone += 1;
+    }
+    ranges.drain(..gone);
+}
+
+fn total(ranges: &Ranges) -> usize {
+    ranges.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len))
+}
+
+impl Sink for UserSink<'_> {
+    fn remaining(&self) -> usize {
+        total(&self.ranges)
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while let Some(&(addr, len)) = self.ranges.first() {
+            let Some(now) = bytes.get(..len.min(bytes.len())) else { break };
+            let n = match self.mm.write_some(addr, now) {
+                Ok(n) => n,
+                Err(errno) if done == 0 && !now.is_empty() => return Err(errno),
+                Err(_) => break,
+            };
+            advance(&mut self.ranges, n);
+            done += n;
+            let short = n < now.len();
+            bytes = bytes.get(n..).unwrap_or_default();
+            if short || bytes.is_empty() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Source for UserSource<'_> {
+    fn remaining(&self) -> usize {
+        total(&self.ranges)
+    }
+
+    fn take(&mut self, into: &mut [u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while let Some(&(addr, len)) = self.ranges.first() {
+            let end = into.len().min(done + len);
+            let Some(now) = into.get_mut(done..end) else { break };
+            let n = match self.mm.read_some(addr, now) {
+                Ok(n) => n,
+                Err(errno) if done == 0 && !now.is_empty() => return Err(errno),
+                Err(_) => break,
+            };
+            let short = n < now.len();
+            advance(&mut self.ranges, n);
+            done += n;
+            if short || done == into.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
 }
 
 impl Sink for Vec<u8> {
