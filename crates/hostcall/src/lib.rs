@@ -8,10 +8,12 @@
 //!
 //! It does not know guests, tasks or file systems, and keeps no state but the fault handler's.
 
+pub mod at;
 pub mod copy;
 mod errno;
 pub mod io;
 pub mod random;
+pub mod seccomp;
 pub mod thread;
 pub mod time;
 pub mod window;

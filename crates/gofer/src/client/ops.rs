@@ -1,0 +1,86 @@
+//! The operations by name, with the answer each one has.
+
+use std::{ffi::CString, os::fd::OwnedFd, sync::Arc};
+
+use super::Client;
+use crate::{
+    Errno,
+    protocol::{
+        Attached, Attr, DirEntry, Durability, Entry, EntryKind, FsStat, Handle, MakeNode, Name, OpenHow, Owner,
+        ReadDirDetail, RenameKind, Request, Response, SetAttr, Truncate, Walked, XattrMode, XattrName,
+    },
+};
+
+/// `name(args) -> Answer: Request { … } => Response pattern => value`. Each fails with the operation's error (see [`Request`]),
+/// or `EIO` if the gofer is gone.
+macro_rules! operations {
+    ($($(#[$meta:meta])* $name:ident($($arg:ident: $type:ty),* $(,)?) -> $answer:ty : $variant:ident, $($pattern:pat => $value:expr),+;)*) => {
+        impl Client {
+            $(
+                $(#[$meta])*
+                ///
+                /// # Errors
+                /// The operation's; `EIO` if the gofer is gone or breaks the protocol.
+                #[allow(clippy::too_many_arguments)]
+                pub async fn $name(self: &Arc<Client>, $($arg: $type),*) -> Result<$answer, Errno> {
+                    match self.call(&Request::$variant { $($arg),* }).await? {
+                        $($pattern => $value,)+
+                        other => {
+                            // The handles of an answer that is not the one to the question: not to be trusted, not to be leaked.
+                            other.handles().into_iter().for_each(|handle| self.forget(handle));
+                            Err(Errno::EIO)
+                        }
+                    }
+                }
+            )*
+        }
+    };
+}
+
+operations! {
+    /// See [`Request::Attach`].
+    attach(index: u32) -> Attached: Attach, Response::Attached(attached) => Ok(attached);
+    /// See [`Request::Walk`]. No more steps come back than there were names.
+    walk(start: Handle, names: Vec<Name>, open: Option<OpenHow>) -> Walked: Walk, Response::Walked(walked) => Ok(walked);
+    /// See [`Request::GetAttr`].
+    get_attr(node: Handle) -> Attr: GetAttr, Response::Attr(attr) => Ok(attr);
+    /// See [`Request::ReadLink`].
+    read_link(node: Handle) -> Vec<u8>: ReadLink, Response::Bytes(target) => Ok(target);
+    /// See [`Request::Open`].
+    open(node: Handle, how: OpenHow, truncate: Truncate) -> OwnedFd: Open, Response::Opened(fd) => Ok(fd);
+    /// See [`Request::ReadDir`].
+    read_dir(node: Handle, from: u64, max_bytes: u32, detail: ReadDirDetail) -> Vec<DirEntry>: ReadDir,
+        Response::Entries(entries) => Ok(entries);
+    /// See [`Request::Create`].
+    create(dir: Handle, name: Name, mode: u32, owner: Owner, how: OpenHow) -> (Entry, OwnedFd): Create,
+        Response::Created(entry, fd) => Ok((entry, fd));
+    /// See [`Request::MkDir`].
+    mkdir(dir: Handle, name: Name, mode: u32, owner: Owner) -> Entry: MkDir, Response::Entry(entry) => Ok(entry);
+    /// See [`Request::MkNod`].
+    mknod(dir: Handle, name: Name, kind: MakeNode, mode: u32, owner: Owner) -> Entry: MkNod, Response::Entry(entry) => Ok(entry);
+    /// See [`Request::Symlink`].
+    symlink(dir: Handle, name: Name, target: CString, owner: Owner) -> Entry: Symlink, Response::Entry(entry) => Ok(entry);
+    /// See [`Request::Link`].
+    link(node: Handle, dir: Handle, name: Name) -> Entry: Link, Response::Entry(entry) => Ok(entry);
+    /// See [`Request::Unlink`].
+    unlink(dir: Handle, name: Name, kind: EntryKind) -> (): Unlink, Response::Done => Ok(());
+    /// See [`Request::Rename`].
+    rename(
+        dir: Handle, name: Name, new_dir: Handle, new_name: Name, kind: RenameKind,
+        moved: Option<Handle>, displaced: Option<Handle>,
+    ) -> (): Rename, Response::Done => Ok(());
+    /// See [`Request::SetAttr`].
+    set_attr(node: Handle, set: SetAttr) -> Attr: SetAttr, Response::Attr(attr) => Ok(attr);
+    /// See [`Request::GetXattr`].
+    get_xattr(node: Handle, name: XattrName, size: u32) -> Vec<u8>: GetXattr, Response::Bytes(value) => Ok(value);
+    /// See [`Request::SetXattr`].
+    set_xattr(node: Handle, name: XattrName, value: Vec<u8>, mode: XattrMode) -> (): SetXattr, Response::Done => Ok(());
+    /// See [`Request::ListXattr`].
+    list_xattr(node: Handle) -> Vec<u8>: ListXattr, Response::Bytes(names) => Ok(names);
+    /// See [`Request::RemoveXattr`].
+    remove_xattr(node: Handle, name: XattrName) -> (): RemoveXattr, Response::Done => Ok(());
+    /// See [`Request::StatFs`].
+    stat_fs(node: Handle) -> FsStat: StatFs, Response::FsStat(stat) => Ok(stat);
+    /// See [`Request::Fsync`].
+    fsync(node: Handle, durability: Durability) -> (): Fsync, Response::Done => Ok(());
+}

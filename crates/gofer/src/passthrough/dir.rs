@@ -1,0 +1,68 @@
+//! Reading directories.
+
+use std::{mem::MaybeUninit, os::fd::{AsFd, OwnedFd}};
+
+use rustix::{
+    fs::{OFlags, RawDir, SeekFrom},
+    io::Errno as HostErrno,
+};
+
+use super::{Node, attr};
+use crate::{
+    Errno,
+    protocol::{DirEntry, Name, ReadDirDetail},
+};
+
+/// A directory opened for reading. It stays inside the process: descriptors of directories are never donated.
+#[derive(Debug)]
+pub struct DirStream(OwnedFd);
+
+impl Node {
+    /// # Errors
+    /// The host's; `ENOTDIR`.
+    pub fn open_dir(&self) -> Result<DirStream, Errno> {
+        self.directory()?;
+        self.reopen(OFlags::RDONLY | OFlags::NONBLOCK).map(DirStream)
+    }
+}
+
+impl DirStream {
+    /// Entries from position `from` (0, or the `next` of an entry of this directory), without `.` and `..`, as long as `keep` says
+    /// that there is room; none at the end. Names that are not valid (a broken file system) are left out.
+    ///
+    /// # Errors
+    /// The host's; `EINVAL` for a position that is none.
+    pub fn read(
+        &self,
+        from: u64,
+        detail: ReadDirDetail,
+        mut has_room: impl FnMut(&DirEntry) -> bool,
+    ) -> Result<Vec<DirEntry>, Errno> {
+        i64::try_from(from).map_err(|_| Errno::EINVAL)?;
+        rustix::fs::seek(&self.0, SeekFrom::Start(from))?;
+        let mut buffer = [const { MaybeUninit::uninit() }; 16 * 1024];
+        let mut raw = RawDir::new(self.0.as_fd(), &mut buffer);
+        let mut entries = Vec::new();
+        while let Some(entry) = raw.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(HostErrno::INTR) => continue,
+                // Removed while it was read.
+                Err(HostErrno::NOENT) => break,
+                Err(e) => return Err(e.into()),
+            };
+            let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
+            let attr = match detail {
+                ReadDirDetail::Names => None,
+                ReadDirDetail::Attributes => attr::of_entry(self.0.as_fd(), &name).ok(),
+            };
+            let kind = attr.map(|attr| attr.kind).or_else(|| attr::kind_of(entry.file_type()));
+            let entry = DirEntry { ino: entry.ino(), next: entry.next_entry_cookie(), kind, name, attr };
+            if !has_room(&entry) {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,32 @@
+//! What sentry and gofer say to each other.
+//!
+//! One message is one packet of a `SEQPACKET` unix socket, at most [`MAX_MESSAGE`] bytes, little-endian. A request is
+//! `tag u64, op u16, body`; its answer is `tag u64, errno u16, op u16, body`, with at most one descriptor beside it. Tags are chosen by
+//! the client, so that many requests may be outstanding and answers may come in any order. `Forget` has no answer.
+//!
+//! Bytes are parsed once, here, into types that cannot hold a bad value ([`Name`], [`Handle`], the enums): both sides
+//! treat the other as hostile. Nothing here touches the host.
+
+mod name;
+mod request;
+mod response;
+mod types;
+mod wire;
+
+pub use name::{Name, XattrName};
+pub use request::Request;
+pub use response::{Attached, Response, Walked};
+pub use types::{
+    Access, Attr, Cache, DirEntry, Durability, Entry, EntryKind, FileKind, FsStat, Handle, MakeNode, OpenHow,
+    Owner, ReadDirDetail, RenameKind, SetAttr, SetTime, Timestamp, Truncate, WalkEnd, XattrMode,
+};
+pub use wire::Malformed;
+
+/// The longest message either side sends: a 64 KiB extended attribute with its name and header.
+pub const MAX_MESSAGE: usize = 72 * 1024;
+
+/// The most names in one walk.
+pub const MAX_WALK: usize = 64;
+
+/// The most handles in one `Forget`.
+pub const MAX_FORGET: usize = 1024;

@@ -1,0 +1,163 @@
+//! What the gofer answers.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hostcall::Errno;
+
+use super::{
+    Access, Attr, Cache, DirEntry, Entry, FsStat, Handle, MAX_WALK, Malformed, WalkEnd,
+    wire::{Reader, Wire, get_bytes, get_list, put_bytes, put_list, wire_struct},
+};
+
+wire_struct! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    Attached { root: Entry, access: Access, cache: Cache, }
+}
+
+/// How far a walk came.
+#[derive(Debug)]
+pub struct Walked {
+    /// One entry per name walked.
+    pub steps: Vec<Entry>,
+    pub end: WalkEnd,
+    /// The target of the symbolic link the walk ended at.
+    pub link: Option<Vec<u8>>,
+    /// The outcome of the open, if one was asked for and the walk ended, complete, at a regular file.
+    pub opened: Option<Result<OwnedFd, Errno>>,
+}
+
+/// An answer; an error is no `Response` but an [`Errno`].
+#[derive(Debug)]
+pub enum Response {
+    Done,
+    Attached(Attached),
+    Walked(Walked),
+    Attr(Attr),
+    Bytes(Vec<u8>),
+    Opened(OwnedFd),
+    Entries(Vec<DirEntry>),
+    Created(Entry, OwnedFd),
+    Entry(Entry),
+    FsStat(FsStat),
+}
+
+impl Response {
+    fn op(&self) -> u16 {
+        match self {
+            Response::Done => 1,
+            Response::Attached(_) => 2,
+            Response::Walked(_) => 3,
+            Response::Attr(_) => 4,
+            Response::Bytes(_) => 5,
+            Response::Opened(_) => 6,
+            Response::Entries(_) => 7,
+            Response::Created(..) => 8,
+            Response::Entry(_) => 9,
+            Response::FsStat(_) => 10,
+        }
+    }
+
+    /// The descriptor that travels with the answer.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Response::Opened(fd) | Response::Created(_, fd) => Some(fd.as_fd()),
+            Response::Walked(Walked { opened: Some(Ok(fd)), .. }) => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The handles in the answer, which somebody must forget.
+    pub fn handles(&self) -> Vec<Handle> {
+        match self {
+            Response::Attached(attached) => vec![attached.root.handle],
+            Response::Walked(walked) => walked.steps.iter().map(|step| step.handle).collect(),
+            Response::Created(entry, _) | Response::Entry(entry) => vec![entry.handle],
+            _ => Vec::new(),
+        }
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Response::Done | Response::Opened(_) => {}
+            Response::Attached(attached) => attached.put(out),
+            Response::Walked(walked) => {
+                put_list(&walked.steps, out);
+                walked.end.put(out);
+                walked.link.put(out);
+                match &walked.opened {
+                    None => 0u8.put(out),
+                    Some(Ok(_)) => 1u8.put(out),
+                    Some(Err(errno)) => {
+                        2u8.put(out);
+                        errno.put(out);
+                    }
+                }
+            }
+            Response::Attr(attr) => attr.put(out),
+            Response::Bytes(bytes) => put_bytes(bytes, out),
+            Response::Entries(entries) => put_list(entries, out),
+            Response::Created(entry, _) | Response::Entry(entry) => entry.put(out),
+            Response::FsStat(stat) => stat.put(out),
+        }
+    }
+
+    fn get_body(op: u16, from: &mut Reader<'_>, fd: &mut Option<OwnedFd>) -> Result<Response, Malformed> {
+        Ok(match op {
+            1 => Response::Done,
+            2 => Response::Attached(Wire::get(from)?),
+            3 => Response::Walked(Walked {
+                steps: get_list(from, MAX_WALK)?,
+                end: Wire::get(from)?,
+                link: Wire::get(from)?,
+                opened: match u8::get(from)? {
+                    0 => None,
+                    1 => Some(Ok(fd.take().ok_or(Malformed::Descriptor)?)),
+                    2 => Some(Err(Wire::get(from)?)),
+                    _ => return Err(Malformed::BadValue("open outcome")),
+                },
+            }),
+            4 => Response::Attr(Wire::get(from)?),
+            5 => Response::Bytes(get_bytes(from)?.to_vec()),
+            6 => Response::Opened(fd.take().ok_or(Malformed::Descriptor)?),
+            7 => Response::Entries(get_list(from, usize::from(u16::MAX))?),
+            8 => Response::Created(Wire::get(from)?, fd.take().ok_or(Malformed::Descriptor)?),
+            9 => Response::Entry(Wire::get(from)?),
+            10 => Response::FsStat(Wire::get(from)?),
+            _ => return Err(Malformed::UnknownOp(op)),
+        })
+    }
+
+    /// The message for an answer; its descriptor ([`Response::fd`]) goes beside it.
+    pub fn encode(answer: &Result<Response, Errno>, tag: u64, out: &mut Vec<u8>) {
+        out.clear();
+        tag.put(out);
+        match answer {
+            Ok(response) => {
+                0u16.put(out);
+                response.op().put(out);
+                response.put_body(out);
+            }
+            Err(errno) => {
+                errno.put(out);
+                0u16.put(out);
+            }
+        }
+    }
+
+    /// # Errors
+    /// The message is none, or the descriptor does not go with it: the server is broken or hostile.
+    pub fn decode(message: &[u8], mut fd: Option<OwnedFd>) -> Result<(u64, Result<Response, Errno>), Malformed> {
+        let mut from = Reader::new(message);
+        let (tag, errno, op) = (u64::get(&mut from)?, u16::get(&mut from)?, u16::get(&mut from)?);
+        let answer = match (errno, op) {
+            (0, _) => Ok(Response::get_body(op, &mut from, &mut fd)?),
+            (1..=4095, 0) => Err(Errno::from_raw(i32::from(errno))),
+            _ => return Err(Malformed::BadValue("errno")),
+        };
+        from.finish()?;
+        if fd.is_some() {
+            return Err(Malformed::Descriptor);
+        }
+        Ok((tag, answer))
+    }
+}

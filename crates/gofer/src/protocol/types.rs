@@ -1,0 +1,253 @@
+//! The values that requests and responses carry.
+
+use std::num::NonZeroU64;
+
+use super::{
+    Malformed, Name,
+    wire::{Reader, Wire, wire_enum, wire_struct},
+};
+
+/// A file or directory known to the server, by a number it gave. Numbers are not used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle(NonZeroU64);
+
+impl Handle {
+    pub fn from_raw(raw: u64) -> Option<Handle> {
+        NonZeroU64::new(raw).map(Handle)
+    }
+
+    pub fn raw(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Wire for Handle {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.raw().put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Handle, Malformed> {
+        Handle::from_raw(u64::get(from)?).ok_or(Malformed::BadValue("handle"))
+    }
+}
+
+wire_enum! {
+    /// Whether an attach may be written.
+    Access { ReadOnly = 0, ReadWrite = 1, }
+}
+
+wire_enum! {
+    /// How far the sentry may trust its caches of an attach.
+    Cache {
+        /// Nobody else writes there: dentries and attributes may be kept.
+        Exclusive = 0,
+        /// Others write too: dentries and attributes are checked again at each use.
+        Shared = 1,
+    }
+}
+
+wire_enum! {
+    /// The access mode of a donated descriptor.
+    OpenHow { Read = 0, Write = 1, ReadWrite = 2, }
+}
+
+wire_enum! {
+    /// `O_TRUNC`; done after the file's identity has been checked, never by the open itself.
+    Truncate { Keep = 0, ToZero = 1, }
+}
+
+wire_enum! {
+    FileKind { Regular = 0, Directory = 1, Symlink = 2, Fifo = 3, Socket = 4, CharDevice = 5, BlockDevice = 6, }
+}
+
+wire_enum! {
+    /// What `mknod` may make. Devices have no value here.
+    MakeNode { Regular = 0, Fifo = 3, Socket = 4, }
+}
+
+wire_enum! {
+    /// `unlink` or `rmdir`.
+    EntryKind { NotDirectory = 0, Directory = 1, }
+}
+
+wire_enum! {
+    /// `renameat2`'s flags, of which at most one may be given.
+    RenameKind { Replace = 0, NoReplace = 1, Exchange = 2, }
+}
+
+wire_enum! {
+    Durability {
+        /// `fsync`
+        All = 0,
+        /// `fdatasync`
+        Data = 1,
+    }
+}
+
+wire_enum! {
+    ReadDirDetail { Names = 0, Attributes = 1, }
+}
+
+wire_enum! {
+    /// `setxattr`'s flags.
+    XattrMode { Set = 0, Create = 1, Replace = 2, }
+}
+
+wire_struct! {
+    /// A point in time; `nanoseconds` below 10⁹.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    Timestamp { seconds: i64, nanoseconds: u32, }
+}
+
+wire_struct! {
+    /// What `statx` tells, as the host has it. Ids are those of the gofer's user namespace.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    Attr {
+        ino: u64,
+        dev_major: u32,
+        dev_minor: u32,
+        kind: FileKind,
+        /// Permission bits with set-id and sticky bits (07777).
+        mode: u32,
+        nlink: u32,
+        uid: u32,
+        gid: u32,
+        rdev_major: u32,
+        rdev_minor: u32,
+        size: u64,
+        /// In units of 512 bytes.
+        blocks: u64,
+        blksize: u32,
+        atime: Timestamp,
+        mtime: Timestamp,
+        ctime: Timestamp,
+        btime: Option<Timestamp>,
+    }
+}
+
+wire_struct! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    Entry { handle: Handle, attr: Attr, }
+}
+
+wire_struct! {
+    /// Who owns a new file.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    Owner { uid: u32, gid: u32, }
+}
+
+wire_struct! {
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    DirEntry {
+        ino: u64,
+        /// Where reading goes on after this entry; `0` is the start. Opaque otherwise.
+        next: u64,
+        /// `None` where the host's file system does not tell (`DT_UNKNOWN`).
+        kind: Option<FileKind>,
+        name: Name,
+        /// If asked for, and the entry still existed.
+        attr: Option<Attr>,
+    }
+}
+
+wire_struct! {
+    /// What changes; `None` leaves as is. Owner first, then mode (a change of owner clears set-id bits), size, times.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    SetAttr {
+        uid: Option<u32>,
+        gid: Option<u32>,
+        /// 07777
+        mode: Option<u32>,
+        size: Option<u64>,
+        atime: Option<SetTime>,
+        mtime: Option<SetTime>,
+    }
+}
+
+/// `utimensat`'s two ways to give a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    Now,
+    At(Timestamp),
+}
+
+impl Wire for SetTime {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            SetTime::Now => 0u8.put(out),
+            SetTime::At(time) => {
+                1u8.put(out);
+                time.put(out);
+            }
+        }
+    }
+    fn get(from: &mut Reader<'_>) -> Result<SetTime, Malformed> {
+        match u8::get(from)? {
+            0 => Ok(SetTime::Now),
+            1 => match Timestamp::get(from)? {
+                time if time.nanoseconds < 1_000_000_000 => Ok(SetTime::At(time)),
+                _ => Err(Malformed::BadValue("nanoseconds")),
+            },
+            _ => Err(Malformed::BadValue("time")),
+        }
+    }
+}
+
+/// Why a walk ended where it did. The steps before it are valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalkEnd {
+    /// All names were walked.
+    Complete,
+    /// The last step is a symbolic link and names are left.
+    Symlink,
+    /// The last step is neither directory nor symbolic link, and names are left.
+    NotDirectory,
+    /// The next name failed: `ENOENT`, or another error.
+    Failed(hostcall::Errno),
+}
+
+impl Wire for WalkEnd {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            WalkEnd::Complete => 0u8.put(out),
+            WalkEnd::Symlink => 1u8.put(out),
+            WalkEnd::NotDirectory => 2u8.put(out),
+            WalkEnd::Failed(errno) => {
+                3u8.put(out);
+                errno.put(out);
+            }
+        }
+    }
+    fn get(from: &mut Reader<'_>) -> Result<WalkEnd, Malformed> {
+        match u8::get(from)? {
+            0 => Ok(WalkEnd::Complete),
+            1 => Ok(WalkEnd::Symlink),
+            2 => Ok(WalkEnd::NotDirectory),
+            3 => Ok(WalkEnd::Failed(Wire::get(from)?)),
+            _ => Err(Malformed::BadValue("walk end")),
+        }
+    }
+}
+
+wire_struct! {
+    /// What `statfs` tells.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    FsStat {
+        kind: u64,
+        block_size: u64,
+        blocks: u64,
+        blocks_free: u64,
+        blocks_available: u64,
+        files: u64,
+        files_free: u64,
+        name_max: u64,
+        fragment_size: u64,
+    }
+}
+
+impl DirEntry {
+    /// How many bytes of a message the entry takes.
+    pub fn encoded_len(&self) -> usize {
+        let attr = self.attr.map_or(0, |attr| 98 + 12 * usize::from(attr.btime.is_some()));
+        8 + 8 + 1 + usize::from(self.kind.is_some()) + 4 + self.name.as_bytes().len() + 1 + attr
+    }
+}

@@ -1,0 +1,103 @@
+//! Allow-lists of system calls: as data (the security test prints and probes them), and as installed filters.
+//!
+//! Each confined process has a file here with its list. Whatever is not on it ends the process.
+
+pub mod gofer;
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+/// A condition on one argument, of which the low 32 bits count (as they do for the kernel's own `int` arguments).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arg {
+    /// Argument `.0` equals `.1`.
+    Is(u8, u32),
+    /// Argument `.0` has none of the bits `.1`.
+    Without(u8, u32),
+    /// Argument `.0`, masked by `.1`, equals `.2`.
+    Masked(u8, u32, u32),
+}
+
+/// One allowed system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    pub number: i64,
+    pub name: &'static str,
+    /// The ways in which it may be called: all conditions of at least one must hold. None: any way.
+    pub ways: Vec<Vec<Arg>>,
+}
+
+impl Call {
+    /// A call allowed with any arguments.
+    pub const fn any(number: i64, name: &'static str) -> Call {
+        Call { number, name, ways: Vec::new() }
+    }
+
+    /// A call allowed in the given ways.
+    pub fn only(number: i64, name: &'static str, ways: &[&[Arg]]) -> Call {
+        Call { number, name, ways: ways.iter().map(|way| way.to_vec()).collect() }
+    }
+}
+
+/// All system calls a process may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowList {
+    pub process: &'static str,
+    pub calls: Vec<Call>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    #[error("cannot compile the seccomp list of the {process}: {reason}")]
+    Compile { process: &'static str, reason: String },
+    #[error("cannot install the seccomp list of the {process}: {reason}")]
+    Install { process: &'static str, reason: String },
+}
+
+impl AllowList {
+    /// The filter's program. Anything not on the list, and any other architecture's numbers, kill the process.
+    ///
+    /// # Errors
+    /// The list is too long or contradicts itself.
+    pub fn compile(&self) -> Result<BpfProgram, SeccompError> {
+        let error = |e: &dyn std::fmt::Display| SeccompError::Compile { process: self.process, reason: e.to_string() };
+        let mut rules = BTreeMap::new();
+        for call in &self.calls {
+            let ways = call.ways.iter().map(|way| rule(way)).collect::<Result<Vec<_>, _>>().map_err(|e| error(&e))?;
+            if rules.insert(call.number, ways).is_some() {
+                return Err(error(&format_args!("{} is listed twice", call.name)));
+            }
+        }
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64).map_err(|e| error(&e))?;
+        filter.try_into().map_err(|e: seccompiler::BackendError| error(&e))
+    }
+
+    /// Confines the calling thread and those it makes later, for good. Sets `no_new_privs`.
+    ///
+    /// # Errors
+    /// See [`AllowList::compile`]; the host refuses the filter.
+    pub fn install(&self) -> Result<(), SeccompError> {
+        let program = self.compile()?;
+        seccompiler::apply_filter(&program)
+            .map_err(|e| SeccompError::Install { process: self.process, reason: e.to_string() })
+    }
+}
+
+fn rule(way: &[Arg]) -> Result<SeccompRule, seccompiler::BackendError> {
+    let condition = |arg: &Arg| match *arg {
+        Arg::Is(index, value) => {
+            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+        }
+        Arg::Without(index, bits) => {
+            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits.into()), 0)
+        }
+        Arg::Masked(index, mask, value) => {
+            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask.into()), value.into())
+        }
+    };
+    SeccompRule::new(way.iter().map(condition).collect::<Result<_, _>>()?)
+}
