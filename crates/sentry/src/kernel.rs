@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 
 use crate::executor::Scheduler;
+use crate::ipc::Ipc;
 use crate::mm::MemoryFile;
 use crate::syscalls::Counters;
 use crate::task::{ContainerLife, PidTable};
@@ -24,6 +25,8 @@ pub struct Kernel {
     /// /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
     pub counters: Counters,
+    /// What all containers of the sandbox share of pipes, sockets and locks.
+    pub ipc: Ipc,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
 }
 
@@ -39,6 +42,7 @@ impl Kernel {
             machine,
             boot_id: random_uuid(),
             counters: Counters::default(),
+            ipc: Ipc::default(),
             containers: Mutex::new(BTreeMap::new()),
         })
     }

@@ -1,8 +1,8 @@
 //! [`File`]: an open file description, and [`FileOps`]: what can be done with one.
 
 use std::any::Any;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -10,6 +10,7 @@ use super::{Inode, Path};
 use crate::Errno;
 use crate::mm::{Mappable, Sink, Source};
 use crate::step::Step;
+use crate::syscalls::Fail;
 use crate::task::Cx;
 use crate::wait::{PollEvents, WaitQueue};
 
@@ -73,6 +74,42 @@ pub enum Whence {
     Hole,
 }
 
+/// What a task is about to do with a file's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Read,
+    Write,
+}
+
+impl Direction {
+    /// The events that a task waits for before it goes on.
+    pub fn events(self) -> PollEvents {
+        match self {
+            Direction::Read => PollEvents::IN,
+            Direction::Write => PollEvents::OUT,
+        }
+    }
+}
+
+/// How long a blocking read or write waits for the file to become ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Patience {
+    /// None: for ever.
+    pub timeout_ns: Option<u64>,
+    /// What it gives then.
+    pub then: Expired,
+}
+
+/// The result of a read or write that ran out of [`Patience`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expired {
+    /// `EAGAIN` (socket time-outs).
+    #[default]
+    Again,
+    /// 0 bytes (terminals' `VTIME`).
+    Nothing,
+}
+
 /// One directory entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry<'a> {
@@ -84,7 +121,7 @@ pub struct DirEntry<'a> {
 }
 
 /// An open file's operations. All are non-blocking: what would wait gives `EAGAIN` and an event on the wait queue later. (A `Step` that waits
-/// is waiting for the host, not for other tasks.)
+/// is waiting for the host, not for other tasks. It has done nothing before it is first polled: callers may drop it and call again.)
 pub trait FileOps: Send + Sync + Any {
     /// Reads at `offset` (ignored by streams).
     fn read<'a>(&'a self, _file: &'a File, _offset: u64, _into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
@@ -102,6 +139,19 @@ pub trait FileOps: Send + Sync + Any {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         None
+    }
+
+    /// Asked before each read or write: job control of terminals.
+    ///
+    /// # Errors
+    /// What the read or write gives instead.
+    fn admit(&self, _file: &File, _cx: &Cx, _direction: Direction) -> Result<(), Fail> {
+        Ok(())
+    }
+
+    /// How long a blocking read or write waits.
+    fn patience(&self, _direction: Direction) -> Patience {
+        Patience::default()
     }
 
     /// `ENOTTY` for what is not known.
@@ -159,8 +209,31 @@ pub struct File {
     /// Where it was opened; anonymous objects have a name like `pipe:[7]` instead.
     pub origin: Origin,
     flags: AtomicU32,
-    /// The file position. Held over a read or write that uses it only while no host is awaited.
+    /// The file position. Held over a read or write that uses it only while no host is awaited; those that wait take the turn.
     pub position: Mutex<u64>,
+    /// Whether a read or write at the position awaits the host.
+    turn_taken: AtomicBool,
+    turn: WaitQueue,
+    watchers: Mutex<Vec<Weak<dyn Watcher>>>,
+    owner: Mutex<SignalOwner>,
+}
+
+/// The identity of an open file description while it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(usize);
+
+/// Somebody to be told when a description is closed for good (epoll instances, lock tables).
+pub trait Watcher: Send + Sync {
+    fn file_closed(&self, file: FileId);
+}
+
+/// `F_SETOWN_EX`, `F_SETSIG`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SignalOwner {
+    /// `F_OWNER_TID`, `F_OWNER_PID` or `F_OWNER_PGRP`.
+    pub kind: i32,
+    pub id: i32,
+    pub signal: i32,
 }
 
 /// What an open file is called.
@@ -172,7 +245,53 @@ pub enum Origin {
 
 impl File {
     pub fn new(ops: Arc<dyn FileOps>, origin: Origin, flags: OpenFlags) -> Arc<File> {
-        Arc::new(File { ops, origin, flags: AtomicU32::new(flags.bits()), position: Mutex::new(0) })
+        Arc::new(File {
+            ops,
+            origin,
+            flags: AtomicU32::new(flags.bits()),
+            position: Mutex::new(0),
+            turn_taken: AtomicBool::new(false),
+            turn: WaitQueue::new(),
+            watchers: Mutex::new(Vec::new()),
+            owner: Mutex::new(SignalOwner::default()),
+        })
+    }
+
+    /// This description's identity.
+    pub fn id(&self) -> FileId {
+        FileId(std::ptr::from_ref(self).addr())
+    }
+
+    /// Tells `watcher` when the description is closed for good.
+    pub fn watch(&self, watcher: Weak<dyn Watcher>) {
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&watcher));
+        watchers.push(watcher);
+    }
+
+    /// Who gets this file's signals.
+    pub fn owner(&self) -> SignalOwner {
+        *self.owner.lock()
+    }
+
+    pub fn set_owner(&self, owner: SignalOwner) {
+        *self.owner.lock() = owner;
+    }
+
+    /// Whether the position belongs to an operation that awaits the host. Look at it with the position locked.
+    pub fn turn_taken(&self) -> bool {
+        self.turn_taken.load(Ordering::Relaxed)
+    }
+
+    /// Takes the position for an operation that awaits the host; None while another has it. It is given back on drop.
+    pub fn take_turn(&self) -> Option<Turn<'_>> {
+        let _position = self.position.lock();
+        (!self.turn_taken.swap(true, Ordering::Relaxed)).then_some(Turn(self))
+    }
+
+    /// Woken when the turn is given back.
+    pub fn turn_queue(&self) -> &WaitQueue {
+        &self.turn
     }
 
     pub fn flags(&self) -> OpenFlags {
@@ -198,8 +317,27 @@ impl File {
     }
 }
 
+/// The right to use the file position, see [`File::take_turn`].
+pub struct Turn<'a>(&'a File);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        {
+            let _position = self.0.position.lock();
+            self.0.turn_taken.store(false, Ordering::Relaxed);
+        }
+        self.0.turn.wake(PollEvents::IN);
+    }
+}
+
 impl Drop for File {
     fn drop(&mut self) {
+        let id = self.id();
+        for watcher in std::mem::take(self.watchers.get_mut()) {
+            if let Some(watcher) = watcher.upgrade() {
+                watcher.file_closed(id);
+            }
+        }
         let ops = self.ops.clone();
         ops.release(self);
     }

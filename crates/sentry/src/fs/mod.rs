@@ -6,6 +6,7 @@
 //!
 //! Operations that may leave the sentry return a [`Step`](crate::step::Step).
 
+pub mod anon;
 mod context;
 mod dentry;
 pub mod dev;
@@ -20,7 +21,10 @@ pub mod sys;
 pub use context::FsContext;
 pub use dentry::Dentry;
 pub use fd_table::{FdEntry, FdTable};
-pub use file::{DirEntry, File, FileOps, OpenFlags, Origin, Whence, WriteAt, Written};
+pub use file::{
+    DirEntry, Direction, Expired, File, FileId, FileOps, OpenFlags, Origin, Patience, SignalOwner, Turn, Watcher, Whence, WriteAt,
+    Written,
+};
 pub use inode::{
     FileKind, FileSystem, Inode, Link, Metadata, NewInode, RenameFlags, SetAttr, SetTime, StatFs, Timestamp, UnlinkKind,
     XattrCall, XattrReply,

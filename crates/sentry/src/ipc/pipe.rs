@@ -1,0 +1,385 @@
+//! Pipes and fifos (`pipe(7)`, `fifo(7)`).
+//!
+//! A [`Pipe`] is a queue of bytes with counts of its ends; [`PipeEnd`] is an open one. Writes of at most [`PIPE_BUF`] bytes are whole or
+//! not at all; readiness to write means that so many fit.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::ring::ByteRing;
+use crate::Errno;
+use crate::fs::anon::{self, Anon};
+use crate::fs::{File, FileOps, OpenFlags, Origin, Path, WriteAt, Written};
+use crate::mm::{Sink, Source};
+use crate::step::Step;
+use crate::syscalls::{Fail, Restart};
+use crate::task::Cx;
+use crate::time::MonoTime;
+use crate::wait::{PollEvents, WaitQueue};
+
+/// Writes up to this many bytes are atomic.
+pub const PIPE_BUF: usize = 4096;
+/// A new pipe's capacity in bytes.
+pub const DEFAULT_CAPACITY: usize = 65536;
+/// Largest capacity for those without `CAP_SYS_RESOURCE` (`fs.pipe-max-size`).
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// A pipe.
+pub struct Pipe {
+    state: Mutex<State>,
+    queue: WaitQueue,
+}
+
+struct State {
+    bytes: ByteRing,
+    readers: usize,
+    writers: usize,
+    /// How often each side was opened: a fifo's opener sees a peer that came and went.
+    reader_opens: u64,
+    writer_opens: u64,
+}
+
+impl State {
+    fn writable(&self) -> bool {
+        self.bytes.free() >= PIPE_BUF
+    }
+}
+
+/// Which side of a pipe an open file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Read,
+    Write,
+    /// A fifo opened `O_RDWR`.
+    Both,
+}
+
+impl Side {
+    fn of(flags: OpenFlags) -> Side {
+        match (flags.readable(), flags.writable()) {
+            (true, true) => Side::Both,
+            (false, _) => Side::Write,
+            (true, false) => Side::Read,
+        }
+    }
+
+    fn reads(self) -> bool {
+        self != Side::Write
+    }
+
+    fn writes(self) -> bool {
+        self != Side::Read
+    }
+}
+
+impl Pipe {
+    /// A pipe without ends.
+    pub fn new() -> Arc<Pipe> {
+        let bytes = ByteRing::new(DEFAULT_CAPACITY);
+        let state = State { bytes, readers: 0, writers: 0, reader_opens: 0, writer_opens: 0 };
+        Arc::new(Pipe { state: Mutex::new(state), queue: WaitQueue::new() })
+    }
+
+    /// A new open end.
+    pub fn open(self: &Arc<Pipe>, side: Side) -> Arc<PipeEnd> {
+        let mut state = self.state.lock();
+        if side.reads() {
+            state.readers += 1;
+            state.reader_opens += 1;
+        }
+        if side.writes() {
+            state.writers += 1;
+            state.writer_opens += 1;
+        }
+        let unmet = (state.writers == 0).then_some(state.writer_opens);
+        drop(state);
+        self.queue.wake(PollEvents::IN | PollEvents::OUT);
+        Arc::new(PipeEnd { pipe: self.clone(), side, unmet })
+    }
+
+    /// Capacity in bytes.
+    pub fn capacity(&self) -> usize {
+        self.state.lock().bytes.capacity()
+    }
+
+    /// Sets the capacity to at least `size` bytes (a power of two of pages). Returns it.
+    ///
+    /// # Errors
+    /// `EBUSY` when more is in the pipe, `EPERM` above the limit, `EINVAL` for nonsense.
+    pub fn set_capacity(&self, size: usize, unlimited: bool) -> Result<usize, Errno> {
+        if size > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let capacity = size.max(PIPE_BUF).next_power_of_two();
+        if capacity > MAX_CAPACITY && !(unlimited && capacity <= 1 << 26) {
+            return Err(Errno::EPERM);
+        }
+        let mut state = self.state.lock();
+        if state.bytes.len() > capacity {
+            return Err(Errno::EBUSY);
+        }
+        state.bytes.set_capacity(capacity);
+        let writable = state.writable();
+        drop(state);
+        if writable {
+            self.queue.wake(PollEvents::OUT);
+        }
+        Ok(capacity)
+    }
+}
+
+/// An open end of a pipe.
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    side: Side,
+    /// `writer_opens` when this end was opened without any writer: as long as it is that, the fifo is not hung up.
+    unmet: Option<u64>,
+}
+
+impl PipeEnd {
+    pub fn pipe(&self) -> &Arc<Pipe> {
+        &self.pipe
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    fn read_now(&self, into: &mut dyn Sink) -> Result<usize, Errno> {
+        let mut state = self.pipe.state.lock();
+        if state.bytes.is_empty() {
+            return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+        }
+        let was_writable = state.writable();
+        let n = state.bytes.drain(into, usize::MAX)?;
+        let wake = !was_writable && state.writable();
+        drop(state);
+        if wake {
+            self.pipe.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
+        }
+        Ok(n)
+    }
+
+    fn write_now(&self, from: &mut dyn Source) -> Result<usize, Errno> {
+        let mut state = self.pipe.state.lock();
+        if state.readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let want = from.remaining();
+        let room = state.bytes.free();
+        if want > 0 && (room == 0 || (want <= PIPE_BUF && room < want)) {
+            return Err(Errno::EAGAIN);
+        }
+        let n = state.bytes.fill(from, usize::MAX)?;
+        drop(state);
+        if n > 0 {
+            self.pipe.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+        }
+        Ok(n)
+    }
+
+    /// What `tee` copies: up to `max` bytes without the first `from`, which stay in the pipe.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is nothing yet.
+    pub fn peek(&self, from: usize, into: &mut dyn Sink, max: usize) -> Result<usize, Errno> {
+        let state = self.pipe.state.lock();
+        if state.bytes.is_empty() {
+            return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+        }
+        state.bytes.copy_out_from(from, into, max)
+    }
+}
+
+impl FileOps for PipeEnd {
+    fn read<'a>(&'a self, _file: &'a File, _offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
+        Step::Ready(self.read_now(into))
+    }
+
+    fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
+        Step::Ready(self.write_now(from).map(|bytes| Written { bytes, end: 0 }))
+    }
+
+    fn poll(&self, _file: &File) -> PollEvents {
+        let state = self.pipe.state.lock();
+        let mut events = PollEvents::empty();
+        if self.side.reads() {
+            if !state.bytes.is_empty() {
+                events |= PollEvents::IN | PollEvents::RDNORM;
+            }
+            if state.writers == 0 && self.unmet != Some(state.writer_opens) {
+                events |= PollEvents::HUP;
+            }
+        }
+        if self.side.writes() {
+            if state.writable() {
+                events |= PollEvents::OUT | PollEvents::WRNORM;
+            }
+            if state.readers == 0 {
+                events |= PollEvents::ERR;
+            }
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.pipe.queue)
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
+        use linux_raw_sys::ioctl::FIONREAD;
+        if command != FIONREAD {
+            return Step::err(Errno::ENOTTY);
+        }
+        let waiting = self.pipe.state.lock().bytes.len() as i32;
+        Step::Ready(cx.mm.write_val(argument, &waiting).map(|()| 0))
+    }
+
+    fn release(&self, _file: &File) {
+        let mut state = self.pipe.state.lock();
+        let mut events = PollEvents::empty();
+        if self.side.reads() {
+            state.readers -= 1;
+            if state.readers == 0 {
+                events |= PollEvents::OUT | PollEvents::ERR;
+            }
+        }
+        if self.side.writes() {
+            state.writers -= 1;
+            if state.writers == 0 {
+                events |= PollEvents::IN | PollEvents::HUP;
+            }
+        }
+        drop(state);
+        self.pipe.queue.wake(events);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A new pipe: its read and its write end.
+pub fn pair(cx: &Cx, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
+    let (reader, writer) = ends();
+    let status = flags & OpenFlags::NONBLOCK;
+    let Origin::Anonymous { inode, name } = anon::origin(cx, &Anon::Pipe) else {
+        // `anon::origin` makes nothing else.
+        return (anon::file(cx, &Anon::Pipe, reader, status), anon::file(cx, &Anon::Pipe, writer, status | OpenFlags::WRONLY));
+    };
+    let also = Origin::Anonymous { inode: inode.clone(), name: name.clone() };
+    let reader = File::new(reader, Origin::Anonymous { inode, name }, status);
+    let writer = File::new(writer, also, status | OpenFlags::WRONLY);
+    (reader, writer)
+}
+
+/// The two ends of a new pipe, for those who make their own files of them.
+pub fn ends() -> (Arc<PipeEnd>, Arc<PipeEnd>) {
+    let pipe = Pipe::new();
+    let reader = PipeEnd { pipe: pipe.clone(), side: Side::Read, unmet: None };
+    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, unmet: None };
+    let mut state = pipe.state.lock();
+    (state.readers, state.writers) = (1, 1);
+    (state.reader_opens, state.writer_opens) = (1, 1);
+    drop(state);
+    (Arc::new(reader), Arc::new(writer))
+}
+
+/// Opens a fifo by `fifo(7)`'s rules: waits for a peer unless `O_RDWR` or `O_NONBLOCK`.
+///
+/// # Errors
+/// `ENXIO` for a writer that would not wait and has no reader; an interrupted wait.
+pub async fn open_fifo(cx: &Cx, path: Path, flags: OpenFlags) -> Result<Arc<File>, Fail> {
+    let metadata = path.inode().metadata().await?;
+    let pipe = cx.kernel().ipc.fifo((metadata.dev, metadata.ino));
+    let side = Side::of(flags);
+    let nonblocking = flags.contains(OpenFlags::NONBLOCK);
+    if side == Side::Write && nonblocking && pipe.state.lock().readers == 0 {
+        return Err(Errno::ENXIO.into());
+    }
+    let (readers_before, writers_before) = {
+        let state = pipe.state.lock();
+        (state.reader_opens, state.writer_opens)
+    };
+    // Opened before the wait: the peer's open sees us. If the wait is cut short, the file's release takes the end back.
+    let file = File::new(pipe.open(side), Origin::Path(path), flags);
+    if !nonblocking && side != Side::Both {
+        let met = || {
+            let state = pipe.state.lock();
+            let met = match side {
+                Side::Read => state.writers > 0 || state.writer_opens != writers_before,
+                _ => state.readers > 0 || state.reader_opens != readers_before,
+            };
+            met.then_some(())
+        };
+        let queues = [(&pipe.queue, PollEvents::IN | PollEvents::OUT)];
+        let waited = cx.wait(&queues, MonoTime::NEVER, met).await;
+        waited.map_err(|error| Fail::from_wait(error, Errno::EINTR, Restart::Sys))?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(end: Arc<PipeEnd>) -> Arc<File> {
+        let flags = if end.side == Side::Read { OpenFlags::empty() } else { OpenFlags::WRONLY };
+        super::super::tests::file(end, flags)
+    }
+
+    fn write(file: &File, bytes: &[u8]) -> Result<usize, Errno> {
+        super::super::tests::write(file, bytes)
+    }
+
+    fn read(file: &File, max: usize) -> Result<Vec<u8>, Errno> {
+        super::super::tests::read(file, max)
+    }
+
+    fn pipe() -> (Arc<File>, Arc<File>) {
+        let (reader, writer) = ends();
+        (file(reader), file(writer))
+    }
+
+    #[test]
+    fn small_writes_are_whole_or_not_at_all() {
+        let (reader, writer) = pipe();
+        assert_eq!(write(&writer, &[1; DEFAULT_CAPACITY - 100]), Ok(DEFAULT_CAPACITY - 100));
+        assert!(!writer.ops.poll(&writer).contains(PollEvents::OUT));
+        assert_eq!(write(&writer, &[2; 101]), Err(Errno::EAGAIN));
+        assert_eq!(write(&writer, &[2; 100]), Ok(100));
+        assert_eq!(write(&writer, &[3; 1]), Err(Errno::EAGAIN));
+        assert_eq!(read(&reader, PIPE_BUF), Ok(vec![1; PIPE_BUF]));
+        assert!(writer.ops.poll(&writer).contains(PollEvents::OUT));
+        assert_eq!(write(&writer, &[4; 2 * PIPE_BUF]), Ok(PIPE_BUF), "a large write is cut");
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_shows() {
+        let (reader, writer) = pipe();
+        assert_eq!(read(&reader, 1), Err(Errno::EAGAIN));
+        assert_eq!(write(&writer, b"ab"), Ok(2));
+        drop(writer);
+        assert_eq!(reader.ops.poll(&reader), PollEvents::IN | PollEvents::RDNORM | PollEvents::HUP);
+        assert_eq!(read(&reader, 9), Ok(b"ab".to_vec()));
+        assert_eq!(read(&reader, 9), Ok(vec![]));
+        let (reader, writer) = pipe();
+        drop(reader);
+        assert_eq!(write(&writer, b"x"), Err(Errno::EPIPE));
+        assert!(writer.ops.poll(&writer).contains(PollEvents::ERR));
+    }
+
+    #[test]
+    fn the_capacity_changes_within_its_limits() {
+        let (_reader, writer) = ends();
+        let writer = file(writer);
+        let pipe = writer.downcast::<PipeEnd>().expect("a pipe").pipe.clone();
+        assert_eq!(pipe.set_capacity(5000, false), Ok(8192));
+        assert_eq!(write(&writer, &[0; 9000]), Ok(8192));
+        assert_eq!(pipe.set_capacity(4096, false), Err(Errno::EBUSY));
+        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, false), Err(Errno::EPERM));
+        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, true), Ok(2 * MAX_CAPACITY));
+    }
+}
