@@ -1,0 +1,223 @@
+//! [`Client`]: the calling side.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use prost::Message;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::fds;
+use crate::frame::{self, FrameError, HEADER, Header, Kind, RequestBody, ResponseBody};
+use crate::service::{Method, SERVICE};
+use crate::status::Status;
+
+/// Why a call has no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// The agent refused or failed.
+    #[error(transparent)]
+    Status(#[from] Status),
+    /// The agent is gone: the sandbox has ended.
+    #[error("the sandbox has ended")]
+    Closed,
+    #[error("cannot reach the sandbox: {0}")]
+    Socket(Errno),
+    #[error("the sandbox's agent sent nonsense: {0}")]
+    Frame(#[from] FrameError),
+}
+
+/// A connection to an agent. Calls may be made from any number of threads at once; whichever thread waits reads for all.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    state: Mutex<State>,
+    changed: Condvar,
+    sending: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_stream: u32,
+    /// Streams that wait, with their answers.
+    waiting: HashMap<u32, Option<ResponseBody>>,
+    /// A thread is reading.
+    reading: bool,
+    /// Nothing will come any more.
+    failed: Option<ClientError>,
+}
+
+/// A call that was sent. Dropping it forgets the answer.
+#[derive(Debug)]
+pub struct Pending<'a, M> {
+    client: &'a Client,
+    stream: u32,
+    method: PhantomData<M>,
+}
+
+impl Client {
+    /// Connects to an agent's socket. A path too long for a socket address goes by way of its directory's descriptor.
+    ///
+    /// # Errors
+    /// [`ClientError::Socket`].
+    pub fn connect(path: &Path) -> Result<Client, ClientError> {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(ClientError::Socket)?;
+        let address = SocketAddrUnix::new(path).map_err(ClientError::Socket)?;
+        rustix::net::connect(&socket, &address).map_err(ClientError::Socket)?;
+        Ok(Client::new(socket))
+    }
+
+    /// Takes a connected (blocking) stream socket.
+    pub fn new(socket: OwnedFd) -> Client {
+        Client { socket, state: Mutex::default(), changed: Condvar::new(), sending: Mutex::new(()) }
+    }
+
+    /// Calls and waits for the reply.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn call<M: Method>(&self, request: &M) -> Result<M::Reply, ClientError> {
+        self.start(request, &[])?.wait()
+    }
+
+    /// Calls with descriptors and waits for the reply.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn call_with<M: Method>(&self, request: &M, fds: &[BorrowedFd<'_>]) -> Result<M::Reply, ClientError> {
+        self.start(request, fds)?.wait()
+    }
+
+    /// Sends a request; the reply is waited for later.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn start<M: Method>(&self, request: &M, fds: &[BorrowedFd<'_>]) -> Result<Pending<'_, M>, ClientError> {
+        let stream = {
+            let mut state = self.lock();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            // ttrpc's clients use odd numbers.
+            state.last_stream = if state.last_stream == 0 { 1 } else { state.last_stream.wrapping_add(2) };
+            let stream = state.last_stream;
+            state.waiting.insert(stream, None);
+            stream
+        };
+        let pending = Pending { client: self, stream, method: PhantomData };
+        let body = RequestBody {
+            service: SERVICE.into(),
+            method: M::NAME.into(),
+            payload: request.encode_to_vec(),
+            timeout_nano: 0,
+        };
+        let bytes = frame::encode(stream, Kind::Request, &body);
+        if bytes.len() > HEADER + frame::MAX_PAYLOAD {
+            return Err(FrameError::TooLong(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).into());
+        }
+        self.send(&bytes, fds)?;
+        Ok(pending)
+    }
+
+    fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        let _one_frame_at_a_time = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        while !bytes.is_empty() {
+            match fds::send(self.socket.as_fd(), bytes, fds) {
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ClientError::Closed),
+                Err(errno) => return Err(ClientError::Socket(errno)),
+            }
+            fds = &[];
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, stream: u32) -> Result<ResponseBody, ClientError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(answer) = state.waiting.get_mut(&stream).and_then(Option::take) {
+                return Ok(answer);
+            }
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if state.reading {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.reading = true;
+            drop(state);
+            let frame = self.read_frame();
+            state = self.lock();
+            state.reading = false;
+            match frame {
+                // An answer nobody waits for (any more) is dropped.
+                Ok((stream, body)) => {
+                    if let Some(slot) = state.waiting.get_mut(&stream) {
+                        *slot = Some(body);
+                    }
+                }
+                Err(error) => state.failed = Some(error),
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn read_frame(&self) -> Result<(u32, ResponseBody), ClientError> {
+        let mut header = [0; HEADER];
+        self.read_exact(&mut header)?;
+        let header = Header::parse(header)?;
+        if header.kind != Kind::Response {
+            return Err(FrameError::UnknownKind(1).into());
+        }
+        let mut payload = vec![0; header.len];
+        self.read_exact(&mut payload)?;
+        let body = ResponseBody::decode(payload.as_slice()).map_err(FrameError::from)?;
+        Ok((header.stream, body))
+    }
+
+    fn read_exact(&self, mut into: &mut [u8]) -> Result<(), ClientError> {
+        while !into.is_empty() {
+            match fds::receive_bytes(self.socket.as_fd(), into) {
+                Ok(0) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),
+                Ok(n) => into = into.get_mut(n..).unwrap_or_default(),
+                Err(errno) => return Err(ClientError::Socket(errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<M: Method> Pending<'_, M> {
+    /// Waits for the reply.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn wait(self) -> Result<M::Reply, ClientError> {
+        let body = self.client.wait(self.stream)?;
+        match body.status {
+            Some(status) if status.code != 0 => Err(Status::from(status).into()),
+            _ => Ok(M::Reply::decode(body.payload.as_slice()).map_err(FrameError::from)?),
+        }
+    }
+}
+
+impl<M> Drop for Pending<'_, M> {
+    fn drop(&mut self) {
+        self.client.lock().waiting.remove(&self.stream);
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

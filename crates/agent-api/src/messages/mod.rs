@@ -1,0 +1,14 @@
+//! The messages. Field numbers are the contract: never reuse one.
+//!
+//! Paths, arguments and the environment are bytes, as in Linux. Descriptors are named by their index among those sent with the
+//! frame.
+
+mod container;
+mod control;
+mod mounts;
+mod process;
+
+pub use container::*;
+pub use control::*;
+pub use mounts::*;
+pub use process::*;

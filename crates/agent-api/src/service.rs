@@ -1,0 +1,102 @@
+//! The service's methods: one line each.
+
+use std::os::fd::OwnedFd;
+
+use crate::frame::RequestBody;
+use crate::messages::*;
+use crate::status::{Code, Status};
+
+/// The service's name on the wire.
+pub const SERVICE: &str = "nacre.agent.v1.Agent";
+
+/// A method of the service, named by its request.
+pub trait Method: prost::Message + Default {
+    /// The method's name on the wire.
+    const NAME: &'static str;
+    type Reply: prost::Message + Default;
+}
+
+macro_rules! service {
+    ($($(#[$doc:meta])* $name:ident($request:ty) -> $reply:ty;)*) => {
+        /// A request, by method.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Call {
+            $($(#[$doc])* $name($request),)*
+        }
+
+        $(impl Method for $request {
+            const NAME: &'static str = stringify!($name);
+            type Reply = $reply;
+        })*
+
+        impl Call {
+            /// Finds the method and decodes its request.
+            ///
+            /// # Errors
+            /// [`Code::Unimplemented`] for an unknown method, [`Code::InvalidArgument`] for bytes that are no such request.
+            pub fn decode(body: &RequestBody) -> Result<Call, Status> {
+                if body.service != SERVICE {
+                    return Err(Status::new(Code::Unimplemented, format!("unknown service {}", body.service)));
+                }
+                match body.method.as_str() {
+                    $(stringify!($name) => <$request as prost::Message>::decode(body.payload.as_slice())
+                        .map(Call::$name)
+                        .map_err(|e| Status::new(Code::InvalidArgument, format!("malformed {}: {e}", stringify!($name)))),)*
+                    other => Err(Status::new(Code::Unimplemented, format!("unknown method {other}"))),
+                }
+            }
+
+            /// The method's name on the wire.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Call::$name(_) => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+service! {
+    /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
+    /// program exists and may be executed).
+    CreateContainer(CreateContainerRequest) -> CreateContainerResponse;
+    /// Runs the container's own process.
+    StartContainer(StartContainerRequest) -> StartContainerResponse;
+    /// Runs one more process in a running container.
+    ExecProcess(ExecProcessRequest) -> ExecProcessResponse;
+    /// Sends a signal to one process, or to all of a container.
+    SignalProcess(SignalProcessRequest) -> Empty;
+    /// Answers when the process has exited (at once if it has). The answer stays to be had until DeleteContainer.
+    WaitProcess(WaitProcessRequest) -> WaitProcessResponse;
+    /// Sets a terminal's size (and sends SIGWINCH inside).
+    ResizeTty(ResizeTtyRequest) -> Empty;
+    /// Stops all tasks of a container; answers when they have stopped.
+    PauseContainer(PauseContainerRequest) -> Empty;
+    ResumeContainer(ResumeContainerRequest) -> Empty;
+    /// Removes a stopped container.
+    DeleteContainer(DeleteContainerRequest) -> Empty;
+    ListContainers(ListContainersRequest) -> ListContainersResponse;
+    /// The processes of a container, as `ps` shows them.
+    ListProcesses(ListProcessesRequest) -> ListProcessesResponse;
+    Stats(StatsRequest) -> StatsResponse;
+    /// Answers when there are events after the given one (a long poll).
+    NextEvents(NextEventsRequest) -> NextEventsResponse;
+    /// Changes a container's limits.
+    UpdateContainer(UpdateContainerRequest) -> Empty;
+    /// What each task is doing, as text.
+    Stacks(StacksRequest) -> StacksResponse;
+    /// Turns tracing of system calls on or off.
+    SetStrace(SetStraceRequest) -> Empty;
+    /// Ends the sandbox, whatever runs in it. Answered before it is done; then the connection closes.
+    Shutdown(ShutdownRequest) -> Empty;
+}
+
+/// Takes the descriptor that a message names by `index` out of those that came with its frame.
+///
+/// # Errors
+/// [`Code::InvalidArgument`] when it did not come, or was taken already.
+pub fn take_fd(fds: &mut [Option<OwnedFd>], index: u32, what: &str) -> Result<OwnedFd, Status> {
+    fds.get_mut(index as usize)
+        .and_then(Option::take)
+        .ok_or_else(|| Status::new(Code::InvalidArgument, format!("{what}: no descriptor {index} came with the request")))
+}
