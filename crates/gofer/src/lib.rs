@@ -18,5 +18,7 @@ pub mod server;
 mod socket;
 #[cfg(test)]
 mod testdir;
+#[cfg(test)]
+mod testrandom;
 
 pub use hostcall::Errno;

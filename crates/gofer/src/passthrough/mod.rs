@@ -15,6 +15,8 @@ mod dir;
 mod lookup;
 mod open;
 mod remove;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use std::{

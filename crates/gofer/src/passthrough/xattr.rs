@@ -2,10 +2,12 @@
 //!
 //! `user.*` and the two POSIX ACLs may be read and written; `security.capability` may be read, as `execve` in the sentry needs it. All
 //! else (`trusted.*`, other `security.*`, which mean something to the host) is not there.
+//!
+//! No call takes attributes by an `O_PATH` descriptor (`getxattrat` answers `EBADF`), so the file is opened for the operation, as for its
+//! data. That leaves out links and special files, which can have no `user.*` attributes anyway: xattr(7).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use hostcall::at;
 use rustix::fs::XattrFlags;
 
 use super::{Node, open::flags};
@@ -29,17 +31,14 @@ impl Node {
     /// The value, or its length alone as `Err(ERANGE)` if it is longer than `size`.
     ///
     /// # Errors
-    /// The host's; `ENODATA` for namespaces that are hidden, `ERANGE`.
+    /// The host's; `ENODATA` for namespaces that are hidden, `ERANGE`, `ESTALE`.
     pub fn get_xattr(&self, name: &XattrName, size: usize) -> Result<Vec<u8>, Errno> {
-        if !readable(name.as_bytes()) {
+        if !readable(name.as_bytes()) || !self.has_xattrs() {
             return Err(Errno::ENODATA);
         }
         // An empty buffer would ask the host for the length and not the value.
         let mut value = vec![0; size.clamp(1, MAX)];
-        let n = match at::getxattr_path_fd(self.fd.as_fd(), name.as_c_str(), &mut value) {
-            Err(Errno::ENOSYS) => rustix::fs::fgetxattr(self.for_xattr()?, name.as_c_str(), &mut value[..])?,
-            other => other?,
-        };
+        let n = rustix::fs::fgetxattr(self.reopen(flags(OpenHow::Read))?, name.as_c_str(), &mut value[..])?;
         if n > size {
             return Err(Errno::ERANGE);
         }
@@ -48,54 +47,46 @@ impl Node {
     }
 
     /// # Errors
-    /// The host's; `EROFS`, `EPERM` for namespaces that may not be changed.
+    /// The host's; `EROFS`, `EPERM` for namespaces that may not be changed, `ESTALE`.
     pub fn set_xattr(&self, name: &XattrName, value: &[u8], mode: XattrMode) -> Result<(), Errno> {
-        self.may_change(name)?;
         let how = match mode {
             XattrMode::Set => XattrFlags::empty(),
             XattrMode::Create => XattrFlags::CREATE,
             XattrMode::Replace => XattrFlags::REPLACE,
         };
-        match at::setxattr_path_fd(self.fd.as_fd(), name.as_c_str(), value, how.bits()) {
-            Err(Errno::ENOSYS) => Ok(rustix::fs::fsetxattr(self.for_xattr()?, name.as_c_str(), value, how)?),
-            other => other,
-        }
+        Ok(rustix::fs::fsetxattr(self.open_to_change(name)?, name.as_c_str(), value, how)?)
     }
 
     /// Names that may be seen, each ended by NUL.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's; `ESTALE`.
     pub fn list_xattr(&self) -> Result<Vec<u8>, Errno> {
+        if !self.has_xattrs() {
+            return Ok(Vec::new());
+        }
         let mut list = vec![0; MAX];
-        let n = match at::listxattr_path_fd(self.fd.as_fd(), &mut list) {
-            Err(Errno::ENOSYS) => rustix::fs::flistxattr(self.for_xattr()?, &mut list[..])?,
-            other => other?,
-        };
+        let n = rustix::fs::flistxattr(self.reopen(flags(OpenHow::Read))?, &mut list[..])?;
         list.truncate(n);
-        Ok(list.split_inclusive(|&b| b == 0).filter(|name| readable(&name[..name.len() - 1])).flatten().copied().collect())
+        let seen = |name: &&[u8]| readable(name.strip_suffix(&[0]).unwrap_or(name));
+        Ok(list.split_inclusive(|&b| b == 0).filter(seen).flatten().copied().collect())
     }
 
     /// # Errors
-    /// The host's; `EROFS`, `EPERM` for namespaces that may not be changed.
+    /// The host's; `EROFS`, `EPERM` for namespaces that may not be changed, `ESTALE`.
     pub fn remove_xattr(&self, name: &XattrName) -> Result<(), Errno> {
-        self.may_change(name)?;
-        match at::removexattr_path_fd(self.fd.as_fd(), name.as_c_str()) {
-            Err(Errno::ENOSYS) => Ok(rustix::fs::fremovexattr(self.for_xattr()?, name.as_c_str())?),
-            other => other,
-        }
+        Ok(rustix::fs::fremovexattr(self.open_to_change(name)?, name.as_c_str())?)
     }
 
-    fn may_change(&self, name: &XattrName) -> Result<(), Errno> {
+    fn has_xattrs(&self) -> bool {
+        matches!(self.kind, FileKind::Regular | FileKind::Directory)
+    }
+
+    fn open_to_change(&self, name: &XattrName) -> Result<OwnedFd, Errno> {
         self.writable()?;
-        if changeable(name.as_bytes()) { Ok(()) } else { Err(Errno::EPERM) }
-    }
-
-    /// Before Linux 6.13 the file must be opened, which only files and directories allow.
-    fn for_xattr(&self) -> Result<OwnedFd, Errno> {
-        match self.kind {
-            FileKind::Regular | FileKind::Directory => self.reopen(flags(OpenHow::Read)),
-            _ => Err(Errno::EOPNOTSUPP),
+        if !changeable(name.as_bytes()) || !self.has_xattrs() {
+            return Err(Errno::EPERM);
         }
+        self.reopen(flags(OpenHow::Read))
     }
 }

@@ -10,6 +10,8 @@
 mod name;
 mod request;
 mod response;
+#[cfg(test)]
+pub(crate) mod tests;
 mod types;
 mod wire;
 

@@ -10,6 +10,8 @@
 mod dispatch;
 mod lockdown;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     os::fd::{AsFd, OwnedFd},

@@ -38,6 +38,8 @@ fn reading() -> Vec<Call> {
         // Files. `openat` is not here: all paths go through openat2's RESOLVE flags.
         Call::any(libc::SYS_openat2, "openat2"),
         Call::any(libc::SYS_close, "close"),
+        // The standard library asks it of each descriptor it closes, where debug assertions are on.
+        Call::only(libc::SYS_fcntl, "fcntl", &[&[Is(1, libc::F_GETFD as u32)]]),
         Call::any(libc::SYS_statx, "statx"),
         Call::any(libc::SYS_readlinkat, "readlinkat"),
         Call::any(libc::SYS_getdents64, "getdents64"),
@@ -45,8 +47,6 @@ fn reading() -> Vec<Call> {
         Call::any(libc::SYS_fstatfs, "fstatfs"),
         Call::any(libc::SYS_fsync, "fsync"),
         Call::any(libc::SYS_fdatasync, "fdatasync"),
-        Call::any(at::SYS_GETXATTRAT, "getxattrat"),
-        Call::any(at::SYS_LISTXATTRAT, "listxattrat"),
         Call::any(libc::SYS_fgetxattr, "fgetxattr"),
         Call::any(libc::SYS_flistxattr, "flistxattr"),
         // Memory and the end. Large buffers and thread-safe locks of the allocator.
@@ -95,8 +95,6 @@ fn writing() -> Vec<Call> {
         Call::any(at::SYS_FCHMODAT2, "fchmodat2"),
         Call::any(libc::SYS_fchmod, "fchmod"),
         Call::any(libc::SYS_utimensat, "utimensat"),
-        Call::any(at::SYS_SETXATTRAT, "setxattrat"),
-        Call::any(at::SYS_REMOVEXATTRAT, "removexattrat"),
         Call::any(libc::SYS_fsetxattr, "fsetxattr"),
         Call::any(libc::SYS_fremovexattr, "fremovexattr"),
     ]

@@ -1,0 +1,348 @@
+//! The core on folders of the host, with somebody working against it.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rustix::fs::{FileType, Mode};
+
+use super::{Budget, Export, Node, Source};
+use crate::{Errno, protocol::*, testdir::TestDir};
+
+fn export(dir: &Path, access: Access) -> Arc<Node> {
+    Export::open(Source::at_path(dir).unwrap(), access, &Budget::new(100)).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+fn me() -> Owner {
+    Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+}
+
+fn look(dir: &Node, text: &str) -> Arc<Node> {
+    dir.lookup(&name(text)).unwrap().0
+}
+
+fn read(node: &Node) -> Result<String, Errno> {
+    let mut text = String::new();
+    fs::File::from(node.open(OpenHow::Read, Truncate::Keep)?).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[test]
+fn links_are_nodes_and_never_followed() {
+    let dir = TestDir::new("links");
+    symlink("/etc/passwd", dir.path().join("absolute")).unwrap();
+    symlink("../../../etc", dir.path().join("up")).unwrap();
+    let root = export(dir.path(), Access::ReadWrite);
+    for (text, target) in [("absolute", "/etc/passwd"), ("up", "../../../etc")] {
+        let link = look(&root, text);
+        assert_eq!(link.kind(), FileKind::Symlink);
+        assert_eq!(link.read_link().unwrap(), target.as_bytes());
+        assert_eq!(link.open(OpenHow::Read, Truncate::Keep).unwrap_err(), Errno::ELOOP);
+        assert_eq!(link.lookup(&name("passwd")).unwrap_err(), Errno::ENOTDIR);
+        assert_eq!(link.open_dir().unwrap_err(), Errno::ENOTDIR);
+        let set = SetAttr { size: Some(0), ..SetAttr::default() };
+        assert_eq!(link.set_attr(&set).unwrap_err(), Errno::EINVAL);
+        // O_EXCL does not write through the link either.
+        assert_eq!(root.create(&name(text), 0o600, me(), OpenHow::Write).unwrap_err(), Errno::EEXIST);
+    }
+}
+
+#[test]
+fn only_regular_files_are_opened() {
+    let dir = TestDir::new("special");
+    let root = export(dir.path(), Access::ReadWrite);
+    root.mknod(&name("fifo"), MakeNode::Fifo, 0o600, me()).unwrap();
+    root.mknod(&name("socket"), MakeNode::Socket, 0o600, me()).unwrap();
+    root.mkdir(&name("dir"), 0o700, me()).unwrap();
+    let device = rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("zero"), FileType::CharacterDevice, Mode::RWXU, 0x105);
+    assert!(fs::symlink_metadata(dir.path().join("fifo")).unwrap().file_type().is_fifo());
+    for how in [OpenHow::Read, OpenHow::Write, OpenHow::ReadWrite] {
+        assert_eq!(look(&root, "fifo").open(how, Truncate::Keep).unwrap_err(), Errno::ENXIO);
+        assert_eq!(look(&root, "socket").open(how, Truncate::Keep).unwrap_err(), Errno::ENXIO);
+        assert_eq!(look(&root, "dir").open(how, Truncate::Keep).unwrap_err(), Errno::EISDIR);
+        if device.is_ok() {
+            assert_eq!(look(&root, "zero").open(how, Truncate::Keep).unwrap_err(), Errno::ENXIO);
+        }
+    }
+}
+
+#[test]
+fn a_read_only_export_changes_nothing() {
+    let dir = TestDir::new("readonly");
+    fs::write(dir.path().join("f"), "text").unwrap();
+    let root = export(dir.path(), Access::ReadOnly);
+    let (f, new) = (look(&root, "f"), name("new"));
+    let user = XattrName::new(b"user.x").unwrap();
+    let refused = [
+        f.open(OpenHow::Write, Truncate::Keep).err(),
+        f.open(OpenHow::ReadWrite, Truncate::Keep).err(),
+        f.open(OpenHow::Read, Truncate::ToZero).err(),
+        root.create(&new, 0o600, me(), OpenHow::Read).err(),
+        root.mkdir(&new, 0o700, me()).err(),
+        root.mknod(&new, MakeNode::Regular, 0o600, me()).err(),
+        root.symlink(&new, c"f", me()).err(),
+        root.link(&f, &new).err(),
+        root.unlink(&name("f"), EntryKind::NotDirectory).err(),
+        root.rename(&name("f"), &root, &new, RenameKind::Replace).err(),
+        f.set_attr(&SetAttr { mode: Some(0), ..SetAttr::default() }).err(),
+        f.set_xattr(&user, b"1", XattrMode::Set).err(),
+        f.remove_xattr(&user).err(),
+    ];
+    assert_eq!(refused, [Some(Errno::EROFS); 13]);
+    assert_eq!(read(&f).unwrap(), "text");
+}
+
+#[test]
+fn files_are_made_with_their_owner_and_mode() {
+    let dir = TestDir::new("make");
+    let root = export(dir.path(), Access::ReadWrite);
+    let owner = if me().uid == 0 { Owner { uid: 1234, gid: 567 } } else { me() };
+    let (_, attr, fd) = root.create(&name("f"), 0o4711, owner, OpenHow::Write).unwrap();
+    assert_eq!((attr.uid, attr.gid, attr.mode), (owner.uid, owner.gid, 0o4711));
+    fs::File::from(fd).write_all(b"x").unwrap();
+    let (_, attr) = root.mkdir(&name("d"), 0o1750, owner).unwrap();
+    assert_eq!((attr.uid, attr.gid, attr.mode), (owner.uid, owner.gid, 0o1750));
+    let (link, attr) = root.symlink(&name("l"), c"../x", owner).unwrap();
+    assert_eq!((attr.uid, attr.gid, link.read_link().unwrap()), (owner.uid, owner.gid, b"../x".to_vec()));
+    let (second, attr) = root.link(&look(&root, "f"), &name("f2")).unwrap();
+    assert_eq!(attr.nlink, 2);
+    // Each name has its own node: one goes, the other still opens.
+    root.unlink(&name("f"), EntryKind::NotDirectory).unwrap();
+    assert_eq!(read(&second).unwrap(), "x");
+    assert_eq!(root.link(&look(&root, "d"), &name("d2")).unwrap_err(), Errno::EPERM);
+    assert_eq!(root.mkdir(&name("d"), 0, owner).unwrap_err(), Errno::EEXIST);
+    assert_eq!(root.unlink(&name("d"), EntryKind::NotDirectory).unwrap_err(), Errno::EISDIR);
+    root.unlink(&name("d"), EntryKind::Directory).unwrap();
+    assert_eq!(root.create(&name("bad"), 0o600, Owner { uid: u32::MAX, gid: 0 }, OpenHow::Read).unwrap_err(), Errno::EINVAL);
+    assert!(!dir.path().join("bad").exists(), "a file that cannot be handed out stays");
+}
+
+#[test]
+fn attributes_change_as_asked() {
+    let dir = TestDir::new("attr");
+    fs::write(dir.path().join("f"), "0123456789").unwrap();
+    symlink("f", dir.path().join("l")).unwrap();
+    let root = export(dir.path(), Access::ReadWrite);
+    let f = look(&root, "f");
+    let at = Timestamp { seconds: 1_000_000_000, nanoseconds: 5 };
+    let set = SetAttr { mode: Some(0o640), size: Some(3), mtime: Some(SetTime::At(at)), ..SetAttr::default() };
+    let attr = f.set_attr(&set).unwrap();
+    assert_eq!((attr.mode, attr.size, attr.mtime), (0o640, 3, at));
+    assert_eq!(read(&f).unwrap(), "012");
+    let attr = look(&root, "l").set_attr(&SetAttr { mtime: Some(SetTime::At(at)), ..SetAttr::default() }).unwrap();
+    assert_eq!((attr.kind, attr.mtime), (FileKind::Symlink, at));
+    assert_eq!(look(&root, "l").set_attr(&SetAttr { mode: Some(0), ..SetAttr::default() }).unwrap_err(), Errno::EOPNOTSUPP);
+    let big = SetAttr { size: Some(u64::MAX), ..SetAttr::default() };
+    assert_eq!(f.set_attr(&big).unwrap_err(), Errno::EINVAL);
+    assert!(f.statfs().unwrap().block_size > 0);
+    f.fsync(Durability::All).unwrap();
+    root.fsync(Durability::Data).unwrap();
+    let meta = fs::metadata(dir.path().join("f")).unwrap();
+    let attr = f.attr().unwrap();
+    assert_eq!((attr.ino, attr.nlink, attr.blocks), (meta.ino(), meta.nlink() as u32, meta.blocks()));
+    assert_eq!(meta.permissions().mode() & 0o7777, 0o640);
+}
+
+#[test]
+fn xattrs_of_the_user_only() {
+    let dir = TestDir::new("xattr");
+    fs::write(dir.path().join("f"), "").unwrap();
+    let root = export(dir.path(), Access::ReadWrite);
+    let f = look(&root, "f");
+    let xattr = |text: &str| XattrName::new(text.as_bytes()).unwrap();
+    match f.set_xattr(&xattr("user.a"), b"value", XattrMode::Create) {
+        Err(Errno::EOPNOTSUPP) => return, // The host's file system has none.
+        other => other.unwrap(),
+    }
+    assert_eq!(f.get_xattr(&xattr("user.a"), 5).unwrap(), b"value");
+    assert_eq!(f.get_xattr(&xattr("user.a"), 4).unwrap_err(), Errno::ERANGE);
+    assert_eq!(f.set_xattr(&xattr("user.a"), b"", XattrMode::Create).unwrap_err(), Errno::EEXIST);
+    assert_eq!(f.set_xattr(&xattr("user.b"), b"", XattrMode::Replace).unwrap_err(), Errno::ENODATA);
+    f.set_xattr(&xattr("user.empty"), b"", XattrMode::Set).unwrap();
+    assert_eq!(f.get_xattr(&xattr("user.empty"), 0).unwrap(), b"");
+    for hidden in ["trusted.overlay.opaque", "security.selinux", "security.capability", "system.data"] {
+        assert_eq!(f.set_xattr(&xattr(hidden), b"x", XattrMode::Set).unwrap_err(), Errno::EPERM);
+        assert_eq!(f.get_xattr(&xattr(hidden), 100).unwrap_err(), Errno::ENODATA);
+    }
+    // As root this can be set from outside, and must not be seen.
+    let _ = rustix::fs::setxattr(dir.path().join("f"), c"trusted.x", b"1", rustix::fs::XattrFlags::empty());
+    let list = f.list_xattr().unwrap();
+    let names: BTreeSet<_> = list.split(|&b| b == 0).filter(|n| !n.is_empty()).collect();
+    assert_eq!(names, BTreeSet::from([&b"user.a"[..], b"user.empty"]));
+    f.remove_xattr(&xattr("user.a")).unwrap();
+    assert_eq!(f.get_xattr(&xattr("user.a"), 5).unwrap_err(), Errno::ENODATA);
+}
+
+#[test]
+fn directories_are_read_in_pieces() {
+    let dir = TestDir::new("readdir");
+    let names: BTreeSet<String> = (0..700).map(|i| format!("file-{i}")).collect();
+    names.iter().for_each(|n| fs::write(dir.path().join(n), "").unwrap());
+    let root = export(dir.path(), Access::ReadOnly);
+    for detail in [ReadDirDetail::Names, ReadDirDetail::Attributes] {
+        let stream = root.open_dir().unwrap();
+        let (mut found, mut from) = (BTreeSet::new(), 0);
+        loop {
+            let mut room = 50;
+            let entries = stream.read(from, detail, |_| { room -= 1; room >= 0 }).unwrap();
+            let Some(last) = entries.last() else { break };
+            from = last.next;
+            for entry in entries {
+                assert_eq!(entry.attr.is_some(), detail == ReadDirDetail::Attributes);
+                assert!(found.insert(String::from_utf8(entry.name.as_bytes().to_vec()).unwrap()), "twice");
+            }
+        }
+        assert_eq!(found, names);
+        assert_eq!(stream.read(u64::MAX, detail, |_| true).unwrap_err(), Errno::EINVAL);
+    }
+}
+
+#[test]
+fn renames_stay_in_their_export_and_take_the_node_along() {
+    let dir = TestDir::new("rename");
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("a"), "a").unwrap();
+    fs::write(dir.path().join("b"), "b").unwrap();
+    let root = export(dir.path(), Access::ReadWrite);
+    let other = export(&dir.path().join("d"), Access::ReadWrite);
+    let (a, d) = (look(&root, "a"), look(&root, "d"));
+    assert_eq!(root.rename(&name("a"), &other, &name("a"), RenameKind::Replace).unwrap_err(), Errno::EXDEV);
+    assert_eq!(other.link(&a, &name("a")).unwrap_err(), Errno::EXDEV);
+    assert_eq!(root.rename(&name("a"), &root, &name("b"), RenameKind::NoReplace).unwrap_err(), Errno::EEXIST);
+    root.rename(&name("a"), &d, &name("c"), RenameKind::NoReplace).unwrap();
+    // Not told of the new place, the node is stale, never another file.
+    fs::write(dir.path().join("a"), "impostor").unwrap();
+    assert_eq!(read(&a).unwrap_err(), Errno::ESTALE);
+    a.moved_to(&d, &name("c"));
+    assert_eq!(read(&a).unwrap(), "a");
+    root.rename(&name("b"), &d, &name("c"), RenameKind::Exchange).unwrap();
+    assert_eq!(read(&look(&root, "b")).unwrap(), "a");
+    assert_eq!(read(&look(&d, "c")).unwrap(), "b");
+}
+
+/// Somebody swaps a file for a symbolic link, another file and a FIFO as fast as possible. Whatever is opened is the file that was
+/// looked up, or nothing is.
+#[test]
+fn swapping_names_never_opens_what_was_not_looked_up() {
+    let (dir, outside) = (TestDir::new("race"), TestDir::new("outside"));
+    let path = |n: &str| dir.path().join(n);
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    fs::write(path("f"), "good").unwrap();
+    fs::write(path("other"), "other").unwrap();
+    symlink(outside.path().join("secret"), path("link")).unwrap();
+    let root = export(dir.path(), Access::ReadWrite);
+    root.mknod(&name("fifo"), MakeNode::Fifo, 0o600, me()).unwrap();
+    let good = root.lookup(&name("f")).unwrap().1.ino;
+    let stop = Arc::new(AtomicBool::new(false));
+    let racer = {
+        let (stop, base) = (Arc::clone(&stop), dir.path().to_path_buf());
+        std::thread::spawn(move || {
+            let swap = |with: &str| {
+                let (f, with) = (base.join("f"), base.join(with));
+                rustix::fs::renameat_with(rustix::fs::CWD, &f, rustix::fs::CWD, &with, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+            };
+            while !stop.load(Ordering::Relaxed) {
+                for with in ["link", "other", "fifo"] {
+                    swap(with);
+                    swap(with);
+                }
+            }
+        })
+    };
+    let (mut opened, mut stale) = (0, 0);
+    for i in 0..20_000 {
+        let how = if i % 2 == 0 { OpenHow::Read } else { OpenHow::ReadWrite };
+        let (node, attr) = root.lookup(&name("f")).unwrap();
+        match node.open(how, Truncate::Keep) {
+            Ok(fd) => {
+                let meta = fs::File::from(fd).metadata().unwrap();
+                assert!(meta.is_file());
+                assert_eq!(meta.ino(), attr.ino, "another file than was looked up");
+                assert!(meta.len() != 6, "the file outside");
+                opened += usize::from(meta.ino() == good);
+            }
+            Err(Errno::ESTALE) => stale += 1,
+            Err(Errno::ELOOP) => assert_eq!(node.kind(), FileKind::Symlink),
+            Err(Errno::ENXIO) => assert_eq!(node.kind(), FileKind::Fifo),
+            Err(e) => panic!("{e}"),
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    racer.join().unwrap();
+    assert!(opened > 0 && stale > 0, "no race took place: {opened} opened, {stale} stale");
+    assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "secret");
+}
+
+/// A directory on the way is swapped for a link to the outside; names below it are looked up and changed meanwhile.
+#[test]
+fn swapping_directories_never_leads_outside() {
+    let (dir, outside) = (TestDir::new("dirrace"), TestDir::new("dirrace-outside"));
+    fs::create_dir(dir.path().join("d")).unwrap();
+    symlink(outside.path(), dir.path().join("link")).unwrap();
+    let root = export(dir.path(), Access::ReadWrite);
+    let stop = Arc::new(AtomicBool::new(false));
+    let racer = {
+        let (stop, d, link) = (Arc::clone(&stop), dir.path().join("d"), dir.path().join("link"));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(rustix::fs::CWD, &d, rustix::fs::CWD, &link, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+            }
+        })
+    };
+    let (mut made, mut links) = (0, 0);
+    for _ in 0..5_000 {
+        let d = look(&root, "d");
+        match d.create(&name("new"), 0o600, me(), OpenHow::Write) {
+            Ok(_) => {
+                made += 1;
+                d.unlink(&name("new"), EntryKind::NotDirectory).unwrap();
+            }
+            Err(e) => {
+                assert_eq!((e, d.kind()), (Errno::ENOTDIR, FileKind::Symlink));
+                links += 1;
+            }
+        }
+        assert!(fs::read_dir(outside.path()).unwrap().next().is_none(), "a file was made outside");
+    }
+    stop.store(true, Ordering::Relaxed);
+    racer.join().unwrap();
+    assert!(made > 0 && links > 0, "no race took place: {made} made, {links} links");
+}
+
+#[test]
+fn a_single_file_can_be_exported() {
+    let dir = TestDir::new("single");
+    fs::write(dir.path().join("resolv.conf"), "nameserver").unwrap();
+    let root = export(&dir.path().join("resolv.conf"), Access::ReadOnly);
+    assert_eq!(read(&root).unwrap(), "nameserver");
+    assert_eq!(root.lookup(&name("x")).unwrap_err(), Errno::ENOTDIR);
+}
+
+#[test]
+fn descriptors_are_budgeted_and_come_back() {
+    let dir = TestDir::new("budget");
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/f"), "text").unwrap();
+    let budget = Budget::new(4);
+    let root = Export::open(Source::at_path(dir.path()).unwrap(), Access::ReadOnly, &budget).unwrap();
+    let d = look(&root, "d");
+    let held: Vec<_> = (0..2).map(|_| look(&d, "f")).collect();
+    assert_eq!(d.lookup(&name("f")).unwrap_err(), Errno::ENFILE);
+    // The parent's descriptor lives as long as a child that may be opened through it.
+    drop(d);
+    assert_eq!((budget.used(), read(&held[0]).as_deref()), (4, Ok("text")));
+    drop(held);
+    assert_eq!(budget.used(), 1);
+}
