@@ -79,6 +79,8 @@ pub enum Whence {
 pub enum Direction {
     Read,
     Write,
+    /// A change of a terminal's settings.
+    Control,
 }
 
 impl Direction {
@@ -86,7 +88,7 @@ impl Direction {
     pub fn events(self) -> PollEvents {
         match self {
             Direction::Read => PollEvents::IN,
-            Direction::Write => PollEvents::OUT,
+            Direction::Write | Direction::Control => PollEvents::OUT,
         }
     }
 }

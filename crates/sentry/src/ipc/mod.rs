@@ -3,6 +3,7 @@
 //! Each object is non-blocking and pollable: its operations give `EAGAIN` instead of waiting, and wake its
 //! [`WaitQueue`](crate::wait::WaitQueue) after a change, outside its own lock. Waiting is done in `syscalls`. See docs/ipc.md.
 
+pub mod locks;
 pub mod pipe;
 mod ring;
 
@@ -12,6 +13,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::fs::File;
+use locks::LockTable;
 use pipe::Pipe;
 
 /// What the containers of a sandbox share.
@@ -19,11 +22,13 @@ pub struct Ipc {
     next_ino: AtomicU64,
     /// Named fifos that are open, by device and inode number.
     fifos: Mutex<HashMap<(u64, u64), Weak<Pipe>>>,
+    /// File locks.
+    pub locks: Arc<LockTable>,
 }
 
 impl Default for Ipc {
     fn default() -> Ipc {
-        Ipc { next_ino: AtomicU64::new(1), fifos: Mutex::default() }
+        Ipc { next_ino: AtomicU64::new(1), fifos: Mutex::default(), locks: Arc::default() }
     }
 }
 
@@ -44,6 +49,11 @@ impl Ipc {
         fifos.insert(inode, Arc::downgrade(&pipe));
         pipe
     }
+}
+
+/// Whether a write of no bytes means something to the file (datagrams).
+pub fn takes_empty_writes(_file: &File) -> bool {
+    false
 }
 
 #[cfg(test)]

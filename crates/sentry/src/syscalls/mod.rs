@@ -7,7 +7,13 @@
 
 mod args;
 mod counters;
+mod fcntl;
+pub mod fds;
+mod io;
+mod ioctl;
+mod pipe;
 pub mod table;
+pub mod transfer;
 
 use hostcall::Errno;
 

@@ -1,0 +1,249 @@
+//! fcntl and flock.
+
+use std::sync::Arc;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Args, Fail, Flow, Outcome, Restart};
+use crate::Errno;
+use crate::abi::uapi;
+use crate::fs::{FdEntry, File, OpenFlags, SignalOwner, Watcher};
+use crate::ipc::locks::{Family, Held, InodeKey, LockKind, LockTable, Owner, Range, RecordLocks};
+use crate::ipc::pipe::PipeEnd;
+use crate::signal::Signal;
+use crate::task::{Capability, Cx};
+use crate::time::MonoTime;
+use crate::wait::{PollEvents, WaitError};
+
+/// What `F_SETFL` can change.
+const SETTABLE: OpenFlags = OpenFlags::APPEND
+    .union(OpenFlags::NONBLOCK)
+    .union(OpenFlags::DIRECT)
+    .union(OpenFlags::NOATIME)
+    .union(OpenFlags::ASYNC);
+
+/// What `F_GETFL` does not show.
+const HIDDEN: OpenFlags = OpenFlags::CREAT
+    .union(OpenFlags::EXCL)
+    .union(OpenFlags::NOCTTY)
+    .union(OpenFlags::TRUNC)
+    .union(OpenFlags::CLOEXEC);
+
+pub fn sys_fcntl(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let (fd, command, argument) = (args.i32(0), args.u32(1), args.u64(2));
+    let entry = match cx.files.entry(fd) {
+        Ok(entry) => entry,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
+    let path_only = entry.file.flags().contains(OpenFlags::PATH);
+    let allowed = [uapi::F_DUPFD, uapi::F_DUPFD_CLOEXEC, uapi::F_GETFD, uapi::F_SETFD, uapi::F_GETFL];
+    if path_only && !allowed.contains(&command) {
+        return Flow::done(Err(Errno::EBADF));
+    }
+    let wait = match command {
+        uapi::F_SETLKW | uapi::F_OFD_SETLKW => true,
+        uapi::F_SETLK | uapi::F_OFD_SETLK | uapi::F_GETLK | uapi::F_OFD_GETLK => false,
+        _ => return Flow::done(control(cx, fd, &entry, command, argument)),
+    };
+    Flow::wait(record_lock(cx, entry.file, command, argument, wait))
+}
+
+fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Result<u64, Errno> {
+    let file = &entry.file;
+    match command {
+        uapi::F_DUPFD | uapi::F_DUPFD_CLOEXEC => {
+            let limit = cx.fd_limit();
+            let from = usize::try_from(argument as i32).ok().filter(|&from| from < limit).ok_or(Errno::EINVAL)?;
+            let copy = FdEntry { file: file.clone(), close_on_exec: command == uapi::F_DUPFD_CLOEXEC };
+            cx.files.insert(copy, from, limit).map(|fd| fd as u64)
+        }
+        uapi::F_GETFD => Ok(u64::from(entry.close_on_exec)),
+        uapi::F_SETFD => cx.files.set_close_on_exec(fd, argument & 1 != 0).map(|()| 0),
+        uapi::F_GETFL => Ok(u64::from((file.flags() - HIDDEN).bits())),
+        uapi::F_SETFL => {
+            let wanted = OpenFlags::from_bits_retain(argument as u32) & SETTABLE;
+            file.set_flags((file.flags() - SETTABLE) | wanted);
+            Ok(0)
+        }
+        uapi::F_SETOWN => {
+            let id = argument as i32;
+            let kind = if id < 0 { 2 } else { 1 };
+            let id = id.checked_abs().ok_or(Errno::EINVAL)?;
+            file.set_owner(SignalOwner { kind, id, ..file.owner() });
+            Ok(0)
+        }
+        uapi::F_GETOWN => {
+            let owner = file.owner();
+            Ok(if owner.kind == 2 { -i64::from(owner.id) as u64 } else { owner.id as u64 })
+        }
+        uapi::F_SETSIG => {
+            let signal = argument as i32;
+            if signal != 0 && Signal::new(signal).is_none() {
+                return Err(Errno::EINVAL);
+            }
+            file.set_owner(SignalOwner { signal, ..file.owner() });
+            Ok(0)
+        }
+        uapi::F_GETSIG => Ok(file.owner().signal as u64),
+        uapi::F_SETOWN_EX => {
+            let [kind, id] = cx.mm.read_val::<[i32; 2]>(argument)?;
+            if !(0..=2).contains(&kind) {
+                return Err(Errno::EINVAL);
+            }
+            file.set_owner(SignalOwner { kind, id, ..file.owner() });
+            Ok(0)
+        }
+        uapi::F_GETOWN_EX => {
+            let owner = file.owner();
+            cx.mm.write_val(argument, &[owner.kind, owner.id]).map(|()| 0)
+        }
+        uapi::F_GETPIPE_SZ => pipe_of(file).map(|end| end.pipe().capacity() as u64),
+        uapi::F_SETPIPE_SZ => {
+            let unlimited = cx.creds().has(Capability::SysResource);
+            pipe_of(file)?.pipe().set_capacity(argument as u32 as usize, unlimited).map(|size| size as u64)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn pipe_of(file: &File) -> Result<&PipeEnd, Errno> {
+    file.downcast::<PipeEnd>().ok_or(Errno::EBADF)
+}
+
+/// `struct flock`.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Flock {
+    kind: i16,
+    whence: i16,
+    pad: i32,
+    start: i64,
+    len: i64,
+    pid: i32,
+    pad_end: i32,
+}
+
+const F_RDLCK: i16 = 0;
+const F_WRLCK: i16 = 1;
+const F_UNLCK: i16 = 2;
+
+async fn record_lock(cx: &mut Cx, file: Arc<File>, command: u32, addr: u64, wait: bool) -> Outcome {
+    let mut flock: Flock = cx.mm.read_val(addr)?;
+    let kind = match flock.kind {
+        F_RDLCK => LockKind::Shared,
+        F_WRLCK => LockKind::Exclusive,
+        F_UNLCK => LockKind::Unlock,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let metadata = file.inode().metadata().await?;
+    let base = match flock.whence {
+        0 => 0,
+        1 => *file.position.lock(),
+        2 => metadata.size,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let range = range_of(base, &flock)?;
+    let by_description = matches!(command, uapi::F_OFD_GETLK | uapi::F_OFD_SETLK | uapi::F_OFD_SETLKW);
+    if by_description && flock.pid != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let table = cx.kernel().ipc.locks.clone();
+    let (owner, pid) = if by_description {
+        (description_owner(&table, &file), -1)
+    } else {
+        (cx.files.record_locks(|| RecordLocks::new(&table)).owner(), cx.task.tgid())
+    };
+    let wanted = Held { owner, range, kind, pid };
+    let inode = (metadata.dev, metadata.ino);
+    if matches!(command, uapi::F_GETLK | uapi::F_OFD_GETLK) {
+        match table.conflict(Family::Record, inode, wanted).filter(|_| kind != LockKind::Unlock) {
+            None => flock.kind = F_UNLCK,
+            Some(held) => {
+                flock.kind = if held.kind == LockKind::Shared { F_RDLCK } else { F_WRLCK };
+                flock.whence = 0;
+                flock.start = held.range.start as i64;
+                flock.len = if held.range.last == Range::MAX { 0 } else { (held.range.last - held.range.start + 1) as i64 };
+                flock.pid = held.pid;
+            }
+        }
+        cx.mm.write_val(addr, &flock)?;
+        return Ok(0);
+    }
+    let flags = file.flags();
+    if (kind == LockKind::Shared && !flags.readable()) || (kind == LockKind::Exclusive && !flags.writable()) {
+        return Err(Errno::EBADF.into());
+    }
+    take(cx, &table, Family::Record, inode, wanted, wait).await
+}
+
+fn range_of(base: u64, flock: &Flock) -> Result<Range, Errno> {
+    let start = base.checked_add_signed(flock.start).filter(|&start| start <= Range::MAX);
+    let start = start.ok_or(if flock.start > 0 { Errno::EOVERFLOW } else { Errno::EINVAL })?;
+    match flock.len {
+        0 => Ok(Range { start, last: Range::MAX }),
+        len if len > 0 => {
+            let last = start.checked_add(len as u64 - 1).filter(|&last| last <= Range::MAX).ok_or(Errno::EOVERFLOW)?;
+            Ok(Range { start, last })
+        }
+        // The bytes before the start.
+        len => {
+            let first = start.checked_add_signed(len).ok_or(Errno::EINVAL)?;
+            Ok(Range { start: first, last: start - 1 })
+        }
+    }
+}
+
+fn description_owner(table: &Arc<LockTable>, file: &File) -> Owner {
+    let table: Arc<dyn Watcher> = table.clone();
+    file.watch(Arc::downgrade(&table));
+    Owner::Description(file.id())
+}
+
+async fn take(cx: &Cx, table: &LockTable, family: Family, inode: InodeKey, wanted: Held, wait: bool) -> Outcome {
+    let posix = matches!(wanted.owner, Owner::Process(_));
+    let attempt = || match table.set(family, inode, wanted) {
+        Ok(()) => Some(Ok(0)),
+        Err(_) if !wait => Some(Err(Errno::EAGAIN)),
+        Err(held) if posix => table.wait_for(wanted.owner, held.owner).err().map(Err),
+        Err(_) => None,
+    };
+    let queues = [(table.queue(), PollEvents::IN)];
+    let result = cx.wait(&queues, MonoTime::NEVER, attempt).await;
+    if posix {
+        table.stop_waiting(wanted.owner);
+    }
+    match result {
+        Ok(result) => Ok(result?),
+        Err(WaitError::Interrupted | WaitError::TimedOut) => Err(Fail::Restart(Restart::Sys)),
+    }
+}
+
+pub fn sys_flock(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let operation = args.u32(1);
+    let file = match cx.file(args.i32(0)) {
+        Ok(file) if !file.flags().contains(OpenFlags::PATH) => file,
+        _ => return Flow::done(Err(Errno::EBADF)),
+    };
+    let kind = match operation & !uapi::LOCK_NB {
+        uapi::LOCK_SH => LockKind::Shared,
+        uapi::LOCK_EX => LockKind::Exclusive,
+        uapi::LOCK_UN => LockKind::Unlock,
+        _ => return Flow::done(Err(Errno::EINVAL)),
+    };
+    let wait = operation & uapi::LOCK_NB == 0;
+    Flow::wait(async move {
+        let metadata = file.inode().metadata().await?;
+        let table = cx.kernel().ipc.locks.clone();
+        let owner = description_owner(&table, &file);
+        let inode = (metadata.dev, metadata.ino);
+        // A conversion is not atomic: the old lock goes first (flock(2)).
+        if kind != LockKind::Unlock {
+            let held = Held { owner, range: Range::WHOLE, kind, pid: cx.task.tgid() };
+            if table.conflict(Family::Flock, inode, held).is_some() {
+                let _ = table.set(Family::Flock, inode, Held { kind: LockKind::Unlock, ..held });
+            }
+        }
+        let wanted = Held { owner, range: Range::WHOLE, kind, pid: cx.task.tgid() };
+        take(cx, &table, Family::Flock, inode, wanted, wait).await
+    })
+}

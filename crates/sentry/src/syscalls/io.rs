@@ -1,0 +1,161 @@
+//! read, write and their vectored and positioned forms; lseek.
+
+use smallvec::smallvec;
+
+use super::transfer::{self, At, Transfer, ready};
+use super::{Args, Flow};
+use crate::Errno;
+use crate::fs::{File, OpenFlags, Whence};
+use crate::mm::Ranges;
+use crate::task::Cx;
+
+/// Largest file offset.
+const OFFSET_MAX: u64 = i64::MAX as u64;
+
+/// Which way the data goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
+}
+
+fn open_for(cx: &Cx, fd: i32, way: Way) -> Result<std::sync::Arc<File>, Errno> {
+    let file = cx.file(fd)?;
+    let flags = file.flags();
+    let allowed = if way == Way::In { flags.readable() } else { flags.writable() };
+    if allowed { Ok(file) } else { Err(Errno::EBADF) }
+}
+
+fn plain(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
+    let ranges: Ranges = smallvec![(args.u64(1), args.io_len(2))];
+    Ok(Transfer::new(open_for(cx, args.i32(0), way)?, ranges))
+}
+
+fn vectored(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
+    let file = open_for(cx, args.i32(0), way)?;
+    Ok(Transfer::new(file, cx.mm.read_ranges(args.u64(1), args.u64(2))?))
+}
+
+fn positioned(transfer: Transfer, offset: i64) -> Result<Transfer, Errno> {
+    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    if transfer.at == At::Stream {
+        return Err(Errno::ESPIPE);
+    }
+    Ok(Transfer { at: At::Offset(offset), ..transfer })
+}
+
+pub fn sys_read(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = plain(cx, &args, Way::In);
+    transfer::read(cx, transfer)
+}
+
+pub fn sys_write(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = plain(cx, &args, Way::Out);
+    transfer::write(cx, transfer)
+}
+
+pub fn sys_pread64(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = plain(cx, &args, Way::In).and_then(|transfer| positioned(transfer, args.i64(3)));
+    transfer::read(cx, transfer)
+}
+
+pub fn sys_pwrite64(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = plain(cx, &args, Way::Out).and_then(|transfer| positioned(transfer, args.i64(3)));
+    transfer::write(cx, transfer)
+}
+
+pub fn sys_readv(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = vectored(cx, &args, Way::In);
+    transfer::read(cx, transfer)
+}
+
+pub fn sys_writev(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = vectored(cx, &args, Way::Out);
+    transfer::write(cx, transfer)
+}
+
+pub fn sys_preadv(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = vectored(cx, &args, Way::In).and_then(|transfer| positioned(transfer, args.i64(3)));
+    transfer::read(cx, transfer)
+}
+
+pub fn sys_pwritev(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = vectored(cx, &args, Way::Out).and_then(|transfer| positioned(transfer, args.i64(3)));
+    transfer::write(cx, transfer)
+}
+
+bitflags::bitflags! {
+    /// `RWF_*`.
+    #[derive(Clone, Copy)]
+    struct Rwf: u32 {
+        const HIPRI = 1;
+        const NOWAIT = 8;
+        const APPEND = 16;
+    }
+}
+
+fn flagged(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
+    let flags = Rwf::from_bits(args.u32(5)).ok_or(Errno::EOPNOTSUPP)?;
+    let mut transfer = vectored(cx, args, way)?;
+    if args.i64(3) != -1 {
+        transfer = positioned(transfer, args.i64(3))?;
+    }
+    transfer.nonblocking |= flags.contains(Rwf::NOWAIT);
+    transfer.append |= flags.contains(Rwf::APPEND) && transfer.at != At::Stream;
+    Ok(transfer)
+}
+
+/// `RWF_DSYNC` and `RWF_SYNC` are not known.
+pub fn sys_preadv2(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = flagged(cx, &args, Way::In);
+    transfer::read(cx, transfer)
+}
+
+pub fn sys_pwritev2(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let transfer = flagged(cx, &args, Way::Out);
+    transfer::write(cx, transfer)
+}
+
+pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let (offset, whence) = (args.i64(1), args.i32(2));
+    let file = match cx.file(args.i32(0)) {
+        Ok(file) if file.flags().contains(OpenFlags::PATH) => return Flow::done(Err(Errno::EBADF)),
+        Ok(file) if !file.ops.seekable() => return Flow::done(Err(Errno::ESPIPE)),
+        Ok(file) => file,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
+    match whence {
+        0 => Flow::done(seek_to(&file, Some(0), offset)),
+        1 => Flow::done(seek_to(&file, None, offset)),
+        2 => {
+            if let Some(metadata) = ready(file.inode().metadata()) {
+                return Flow::done(metadata.and_then(|metadata| seek_to(&file, Some(metadata.size), offset)));
+            }
+            Flow::wait(async move {
+                let metadata = file.inode().metadata().await?;
+                Ok(seek_to(&file, Some(metadata.size), offset)?)
+            })
+        }
+        3 | 4 => {
+            let whence = if whence == 3 { Whence::Data } else { Whence::Hole };
+            Flow::wait(async move {
+                let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+                let at = file.ops.seek_data(from, whence).await?;
+                Ok(seek_to(&file, Some(at), 0)?)
+            })
+        }
+        _ => Flow::done(Err(Errno::EINVAL)),
+    }
+}
+
+/// Moves the position to `base` (None: where it is) plus `offset`.
+fn seek_to(file: &File, base: Option<u64>, offset: i64) -> Result<u64, Errno> {
+    let mut position = file.position.lock();
+    let base = base.unwrap_or(*position);
+    let to = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
+    if to > OFFSET_MAX {
+        return Err(if offset > 0 { Errno::EOVERFLOW } else { Errno::EINVAL });
+    }
+    *position = to;
+    Ok(to)
+}

@@ -1,0 +1,69 @@
+//! ioctl: what is the same for all files; the rest goes to the file.
+
+use linux_raw_sys::ioctl as codes;
+
+use super::transfer::ready;
+use super::{Args, Fail, Flow};
+use crate::Errno;
+use crate::fs::{Direction, File, FileKind, OpenFlags};
+use crate::task::Cx;
+
+/// Changes of a terminal's settings, which a background process may not make (`tty_check_change`).
+const TERMINAL_CHANGES: [u32; 12] = [
+    codes::TCSETS,
+    codes::TCSETSW,
+    codes::TCSETSF,
+    codes::TCSETS2,
+    codes::TCSETSW2,
+    codes::TCSETSF2,
+    codes::TCSETA,
+    codes::TCSETAW,
+    codes::TCSETAF,
+    codes::TCXONC,
+    codes::TCFLSH,
+    codes::TIOCSPGRP,
+];
+
+pub fn sys_ioctl(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let (fd, command, argument) = (args.i32(0), args.u32(1), args.u64(2));
+    let file = match cx.file(fd) {
+        Ok(file) if !file.flags().contains(OpenFlags::PATH) => file,
+        _ => return Flow::done(Err(Errno::EBADF)),
+    };
+    match command {
+        codes::FIOCLEX => return Flow::done(cx.files.set_close_on_exec(fd, true).map(|()| 0)),
+        codes::FIONCLEX => return Flow::done(cx.files.set_close_on_exec(fd, false).map(|()| 0)),
+        codes::FIONBIO => return Flow::done(set_flag(cx, &file, argument, OpenFlags::NONBLOCK)),
+        codes::FIOASYNC => return Flow::done(set_flag(cx, &file, argument, OpenFlags::ASYNC)),
+        _ => {}
+    }
+    if TERMINAL_CHANGES.contains(&command)
+        && let Err(fail) = file.ops.admit(&file, cx, Direction::Control)
+    {
+        return Flow::Done(Err(fail));
+    }
+    match ready(file.ops.ioctl(&file, cx, command, argument)) {
+        Some(Err(Errno::ENOTTY)) if command == codes::FIONREAD => Flow::wait(readable_bytes(cx, file, argument)),
+        Some(result) => Flow::done(result),
+        None => Flow::wait(async move { file.ops.ioctl(&file, cx, command, argument).await.map_err(Fail::Errno) }),
+    }
+}
+
+fn set_flag(cx: &Cx, file: &File, argument: u64, flag: OpenFlags) -> Result<u64, Errno> {
+    let on = cx.mm.read_val::<i32>(argument)? != 0;
+    let flags = file.flags();
+    file.set_flags(if on { flags | flag } else { flags - flag });
+    Ok(0)
+}
+
+/// `FIONREAD` of a regular file: what is left to its end.
+async fn readable_bytes(cx: &mut Cx, file: std::sync::Arc<File>, addr: u64) -> super::Outcome {
+    let metadata = file.inode().metadata().await?;
+    if metadata.kind != FileKind::Regular || !file.ops.seekable() {
+        return Err(Errno::ENOTTY.into());
+    }
+    let position = *file.position.lock();
+    let left = metadata.size.saturating_sub(position).min(i32::MAX as u64) as i32;
+    cx.mm.write_val(addr, &left)?;
+    Ok(0)
+}
