@@ -80,3 +80,22 @@ pub fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: i64, sleep: Sleep) -> R
 pub fn set_len(fd: impl std::os::fd::AsFd, len: u64) -> Result<(), Errno> {
     Ok(rustix::fs::ftruncate(fd, len)?)
 }
+
+/// What `fstat` says of a host file.
+#[derive(Debug, Clone, Copy)]
+pub struct FileStatus {
+    /// `st_mode`.
+    pub mode: u32,
+    pub rdev: u64,
+    pub size: u64,
+    pub ino: u64,
+}
+
+/// `fstat`.
+///
+/// # Errors
+/// The host's.
+pub fn status(fd: impl std::os::fd::AsFd) -> Result<FileStatus, Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(FileStatus { mode: stat.st_mode, rdev: stat.st_rdev, size: stat.st_size.max(0) as u64, ino: stat.st_ino })
+}

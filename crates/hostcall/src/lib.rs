@@ -11,6 +11,7 @@
 pub mod at;
 pub mod copy;
 mod errno;
+pub mod event;
 pub mod io;
 pub mod random;
 pub mod seccomp;

@@ -9,11 +9,15 @@ use std::sync::{Arc, Barrier};
 use platform::{ExecutorId, Platform};
 
 use crate::Errno;
+use crate::executor::Reactor;
 use crate::kernel::{Kernel, Machine};
 use crate::time::Clock;
 
 /// Stack of an executor thread in bytes: tasks are futures on the heap, so this holds one poll's frames.
 const EXECUTOR_STACK: usize = 512 << 10;
+
+/// Stack of the reactor's thread in bytes.
+const REACTOR_STACK: usize = 128 << 10;
 
 /// What a sandbox process hands to its kernel.
 pub struct Boot {
@@ -56,6 +60,14 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
         hostcall::thread::spawn("executor", EXECUTOR_STACK, body)
             .map_err(|errno| BootError::Thread { name: "executor", errno })?;
     }
+    let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
+    let running = reactor.clone();
+    hostcall::thread::spawn("reactor", REACTOR_STACK, move || {
+        let errno = running.run();
+        tracing::error!(%errno, "the host's epoll failed: no more host I/O");
+    })
+    .map_err(|errno| BootError::Thread { name: "reactor", errno })?;
+    let _ = kernel.reactor.set(reactor);
     (boot.lock_down)().map_err(BootError::LockDown)?;
     locked.wait();
     let _ = (boot.control, boot.memory);

@@ -1,12 +1,12 @@
 //! [`Kernel`]: what all tasks of a sandbox share, and [`Container`], what those of one container share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use platform::Platform;
 
-use crate::executor::Scheduler;
+use crate::executor::{Reactor, Scheduler};
 use crate::ipc::Ipc;
 use crate::mm::MemoryFile;
 use crate::syscalls::Counters;
@@ -25,6 +25,8 @@ pub struct Kernel {
     /// /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
     pub counters: Counters,
+    /// Waits for host descriptors; set by boot.
+    pub reactor: OnceLock<Arc<Reactor>>,
     /// What all containers of the sandbox share of pipes, sockets and locks.
     pub ipc: Ipc,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -42,6 +44,7 @@ impl Kernel {
             machine,
             boot_id: random_uuid(),
             counters: Counters::default(),
+            reactor: OnceLock::new(),
             ipc: Ipc::default(),
             containers: Mutex::new(BTreeMap::new()),
         })

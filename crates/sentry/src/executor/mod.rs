@@ -6,6 +6,7 @@
 //!
 //! Locking: each queue has its own lock, never held while a task runs.
 
+mod reactor;
 mod yielding;
 
 use std::cell::Cell;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use platform::{ExecutorId, Platform};
 
 use crate::time::{Clock, Timers};
+pub use reactor::{HostWatch, Reactor};
 pub use yielding::yield_now;
 
 /// After so many polls an executor looks at the platform and the timers, even when its queue is not empty.

@@ -1,0 +1,71 @@
+//! Readiness of host descriptors: an epoll set for the thread that waits, and a look without waiting.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
+
+use crate::Errno;
+
+/// Most events taken at a time.
+const BATCH: usize = 64;
+
+/// An edge-triggered epoll set.
+pub struct Poller {
+    epoll: OwnedFd,
+}
+
+impl Poller {
+    /// # Errors
+    /// The host's, usually `EMFILE`.
+    pub fn new() -> Result<Poller, Errno> {
+        Ok(Poller { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+    }
+
+    /// Reports changes of `fd` as `token` from now on.
+    ///
+    /// # Errors
+    /// `EPERM` for files that are always ready (regular ones, /dev/null).
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Errno> {
+        use epoll::EventFlags;
+        let events = EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), events)?)
+    }
+
+    /// Reports no more of `fd`.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not in the set.
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        Ok(epoll::delete(&self.epoll, fd)?)
+    }
+
+    /// Sleeps until something happens; gives each token with its `EPOLL*` bits to `each`.
+    ///
+    /// # Errors
+    /// The host's; `EINTR` is not one.
+    pub fn wait(&self, mut each: impl FnMut(u64, u32)) -> Result<(), Errno> {
+        let mut events = Vec::with_capacity(BATCH);
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        for event in events {
+            let (data, flags) = (event.data, event.flags);
+            each(data.u64(), flags.bits());
+        }
+        Ok(())
+    }
+}
+
+/// What is ready on `fd` now, of the `POLL*` bits `wanted` (and error and hang-up).
+///
+/// # Errors
+/// The host's.
+pub fn poll_now(fd: impl AsFd, wanted: u16) -> Result<u16, Errno> {
+    let fd = fd.as_fd();
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::from_bits_retain(wanted))];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&at_once))?;
+    Ok(fds[0].revents().bits())
+}

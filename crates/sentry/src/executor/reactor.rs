@@ -1,0 +1,154 @@
+//! [`Reactor`]: the host thread that waits for host descriptors and wakes [`WaitQueue`]s.
+//!
+//! It keeps no readiness: users try, and on `EAGAIN` register with the [`HostWatch`]'s queue, try again, and wait. Since the set is
+//! edge-triggered, each change after the registration is a wake.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use hostcall::Errno;
+use hostcall::event::Poller;
+use parking_lot::Mutex;
+
+use crate::wait::{PollEvents, Share, WaitQueue, notify_waker};
+
+/// Watches host descriptors. Boot makes it and its thread before the seccomp filter.
+pub struct Reactor {
+    poller: Poller,
+    queues: Mutex<HashMap<u64, WaitQueue>>,
+    next: AtomicU64,
+}
+
+impl Reactor {
+    /// # Errors
+    /// The host's `epoll_create` errors.
+    pub fn new() -> Result<Arc<Reactor>, Errno> {
+        Ok(Arc::new(Reactor { poller: Poller::new()?, queues: Mutex::default(), next: AtomicU64::new(0) }))
+    }
+
+    /// The body of its thread: never returns, unless the host refuses to wait.
+    pub fn run(&self) -> Errno {
+        let mut due = Vec::new();
+        loop {
+            let waited = self.poller.wait(|token, events| due.push((token, events)));
+            for (token, events) in due.drain(..) {
+                let queue = self.queues.lock().get(&token).cloned();
+                if let Some(queue) = queue {
+                    queue.wake(PollEvents::from_bits_truncate(events));
+                }
+            }
+            if let Err(errno) = waited {
+                return errno;
+            }
+        }
+    }
+
+    /// Watches a host file until the result is dropped.
+    ///
+    /// # Errors
+    /// `EPERM` for files that are always ready (regular ones, /dev/null).
+    pub fn watch(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> Result<HostWatch, Errno> {
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let queue = WaitQueue::new();
+        self.queues.lock().insert(token, queue.clone());
+        let watch = HostWatch { reactor: self.clone(), file, queue, token };
+        self.poller.add(watch.file.as_fd(), token)?;
+        Ok(watch)
+    }
+}
+
+/// A host descriptor that the reactor watches.
+pub struct HostWatch {
+    reactor: Arc<Reactor>,
+    file: Arc<OwnedFd>,
+    queue: WaitQueue,
+    token: u64,
+}
+
+impl HostWatch {
+    pub fn file(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
+    /// Woken at each change of readiness.
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    /// For code that is no guest task (control, gofer client): tries `io` until it gives something else than `EAGAIN`.
+    pub fn retry<'a, T>(
+        &'a self,
+        mut io: impl FnMut(&OwnedFd) -> Result<T, Errno> + Send + 'a,
+    ) -> impl Future<Output = Result<T, Errno>> + Send + 'a {
+        let mut registration = None;
+        std::future::poll_fn(move |cx| {
+            loop {
+                match io(&self.file) {
+                    Err(Errno::EAGAIN) if registration.is_some() => return Poll::Pending,
+                    Err(Errno::EAGAIN) => {
+                        let all = PollEvents::IN | PollEvents::OUT | PollEvents::PRI | PollEvents::RDHUP;
+                        registration = Some(self.queue.register(all, Share::All, notify_waker(cx.waker())));
+                    }
+                    result => return Poll::Ready(result),
+                }
+            }
+        })
+    }
+}
+
+impl Drop for HostWatch {
+    fn drop(&mut self) {
+        self.reactor.queues.lock().remove(&self.token);
+        // Not there if adding it failed.
+        let _ = self.reactor.poller.remove(self.file.as_fd());
+    }
+}
+
+/// Runs a future to its end on the calling host thread; for tests.
+#[cfg(test)]
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park_timeout(std::time::Duration::from_secs(5)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostcall::io::{Sleep, read_at, write_at};
+
+    #[test]
+    fn a_reader_wakes_when_the_host_writes() {
+        let reactor = Reactor::new().expect("epoll");
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let (reader, writer) = (Arc::new(OwnedFd::from(reader)), OwnedFd::from(writer));
+        let watch = reactor.watch(reader).expect("watch");
+        let running = reactor.clone();
+        std::thread::spawn(move || running.run());
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            write_at(writer.as_fd(), b"hello", -1, Sleep::Allowed).expect("write");
+        });
+        let mut bytes = [0; 16];
+        let n = block_on(watch.retry(|file| read_at(file.as_fd(), &mut bytes, -1, Sleep::Never)));
+        late.join().expect("writer");
+        assert_eq!(n, Ok(5));
+        assert_eq!(&bytes[..5], b"hello");
+    }
+}
