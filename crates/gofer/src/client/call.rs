@@ -54,28 +54,17 @@ impl Call {
 
     /// The fast path. Others may read our answer meanwhile; then a poll of the socket wakes with theirs, or at worst runs out.
     fn wait_inline(&mut self) -> Poll<Answer> {
-        let inline = std::mem::take(&mut self.inline);
-        if inline.is_zero() {
+        let Some(end) = Some(std::mem::take(&mut self.inline)).filter(|t| !t.is_zero()).map(|t| Instant::now() + t) else {
             return Poll::Pending;
-        }
-        let spin = self.client.spin();
-        let start = Instant::now();
-        let mut slept = false;
+        };
         loop {
-            if let Poll::Ready(answer) = self.look() {
-                self.client.spun(spin, !slept);
-                return Poll::Ready(answer);
-            }
-            let waited = start.elapsed();
-            if waited >= inline {
-                self.client.spun(spin, false);
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Poll::Pending;
             }
-            if waited < spin {
-                std::hint::spin_loop();
-            } else {
-                slept = true;
-                self.client.sleep(Some(inline - waited));
+            self.client.sleep(Some(left));
+            if let Poll::Ready(answer) = self.look() {
+                return Poll::Ready(answer);
             }
         }
     }

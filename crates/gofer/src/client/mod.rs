@@ -18,10 +18,7 @@ mod tests;
 use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     task::Waker,
     time::Duration,
 };
@@ -37,10 +34,6 @@ use crate::{
     socket::{self, Wait},
 };
 
-/// After so many vain spins, only every [`SPIN_RETRY`]th call spins.
-const SPIN_PATIENCE: u32 = 4;
-const SPIN_RETRY: u32 = 64;
-
 /// What a client waits for on its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
@@ -52,29 +45,19 @@ pub enum Interest {
 pub struct Config {
     /// How long a call's first poll waits for the answer itself. Zero: not at all.
     pub inline_wait: Duration,
-    /// How much of that is spent looking rather than sleeping: the sleep of an idle CPU costs more than the answer. Zero where only one
-    /// CPU (or a quota for less than two) is there: the gofer could not run meanwhile.
-    pub spin: Duration,
     /// Asks for one [`Client::process`] when the socket is ready for the interest (`EPOLLONESHOT`, level-triggered). Called without locks;
     /// not again before that `process`, which then returns the interest to watch for next.
     pub notify: Box<dyn Fn(Interest) + Send + Sync>,
 }
 
 impl Config {
-    /// Waits that served best when measured; see `docs/gofer.md`.
+    /// The inline wait that served best when measured; see `docs/gofer.md`.
     pub const INLINE_WAIT: Duration = Duration::from_micros(300);
-    pub const SPIN: Duration = Duration::from_micros(60);
-
-    /// The usual waits, for `cpus` that sentry and gofer may use at the same time.
-    pub fn new(cpus: usize, notify: Box<dyn Fn(Interest) + Send + Sync>) -> Config {
-        let spin = if cpus > 1 { Config::SPIN } else { Duration::ZERO };
-        Config { inline_wait: Config::INLINE_WAIT, spin, notify }
-    }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("inline_wait", &self.inline_wait).field("spin", &self.spin).finish_non_exhaustive()
+        f.debug_struct("Config").field("inline_wait", &self.inline_wait).finish_non_exhaustive()
     }
 }
 
@@ -85,8 +68,6 @@ pub struct Client {
     /// The receive buffer; its holder reads the socket.
     inbox: Mutex<Vec<u8>>,
     state: Mutex<State>,
-    /// How many times in a row spinning was in vain (all CPUs are busy): then it is tried only now and then.
-    vain_spins: AtomicU32,
     config: Config,
 }
 
@@ -101,7 +82,7 @@ impl Client {
     /// Takes one end of a `SEQPACKET` socket pair whose other end a gofer serves.
     pub fn new(socket: OwnedFd, config: Config) -> Arc<Client> {
         let (inbox, state) = (Mutex::new(vec![0; MAX_MESSAGE]), Mutex::new(State::default()));
-        Arc::new(Client { socket, inbox, state, vain_spins: AtomicU32::new(0), config })
+        Arc::new(Client { socket, inbox, state, config })
     }
 
     /// Sends a request; its future waits inline first. Not for `Forget`, which has no answer: see [`Client::forget`].
@@ -175,25 +156,6 @@ impl Client {
         }
         woken.extend(self.state.lock().flush(self.as_fd()));
         woken.into_iter().for_each(Waker::wake);
-    }
-
-    /// How long the next call should spin.
-    fn spin(&self) -> Duration {
-        let vain = self.vain_spins.load(Ordering::Relaxed);
-        if vain < SPIN_PATIENCE || vain.is_multiple_of(SPIN_RETRY) {
-            self.config.spin
-        } else {
-            self.vain_spins.fetch_add(1, Ordering::Relaxed);
-            Duration::ZERO
-        }
-    }
-
-    fn spun(&self, time: Duration, paid: bool) {
-        if paid {
-            self.vain_spins.store(0, Ordering::Relaxed);
-        } else if !time.is_zero() {
-            self.vain_spins.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Sleeps until the socket is readable (or writable, if there is something to write), or for the time given; `None`: for good.

@@ -28,14 +28,14 @@ fn pair() -> (OwnedFd, OwnedFd) {
 }
 
 fn client(socket: OwnedFd, inline_wait: Duration) -> Arc<Client> {
-    Client::new(socket, Config { inline_wait, ..Config::new(2, Box::new(|_| {})) })
+    Client::new(socket, Config { inline_wait, notify: Box::new(|_| {}) })
 }
 
 fn start(dir: PathBuf, access: Access, max_handles: usize) -> (Arc<Client>, JoinHandle<Result<(), ServeError>>) {
     let (ours, theirs) = pair();
     let source = Source::at_path(&dir).unwrap();
     let attaches = vec![AttachConfig { source, access, cache: Cache::Shared }];
-    let server = Server::new(server::Config { attaches, max_handles, spin: server::Config::SPIN }).unwrap();
+    let server = Server::new(server::Config { attaches, max_handles }).unwrap();
     (client(ours, Config::INLINE_WAIT), std::thread::spawn(move || server.serve(theirs)))
 }
 
@@ -221,7 +221,7 @@ fn a_full_socket_delays_and_loses_nothing() {
     let dir = TestDir::new("full");
     let source = Source::at_path(dir.path()).unwrap();
     let attaches = vec![AttachConfig { source, access: Access::ReadWrite, cache: Cache::Shared }];
-    let server = Server::new(server::Config { attaches, max_handles: 100, spin: server::Config::SPIN }).unwrap();
+    let server = Server::new(server::Config { attaches, max_handles: 100 }).unwrap();
     let calls: Vec<_> = (0..3000).map(|_| client.submit(&Request::Attach { index: 7 })).collect();
     assert_eq!(client.process(), super::Interest::ReadableOrWritable);
     let server = std::thread::spawn(move || server.serve(theirs));

@@ -12,8 +12,10 @@ pub mod fds;
 mod io;
 mod ioctl;
 mod pipe;
+mod system;
 pub mod table;
 pub mod transfer;
+pub mod uname;
 
 use hostcall::Errno;
 

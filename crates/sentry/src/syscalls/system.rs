@@ -1,0 +1,95 @@
+//! sysinfo, getrandom, syslog, reboot: calls about the machine.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Args, Flow};
+use crate::Errno;
+use crate::executor::yield_now;
+use crate::task::{Capability, Cx};
+use crate::wait::Interrupt;
+
+/// `struct sysinfo`.
+#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct SysInfo {
+    uptime: i64,
+    loads: [u64; 3],
+    totalram: u64,
+    freeram: u64,
+    sharedram: u64,
+    bufferram: u64,
+    totalswap: u64,
+    freeswap: u64,
+    procs: u16,
+    pad: u16,
+    pad2: u32,
+    totalhigh: u64,
+    freehigh: u64,
+    mem_unit: u32,
+    pad3: u32,
+}
+
+pub fn sys_sysinfo(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let (kernel, container) = (cx.kernel(), &cx.task.container);
+    let total = container.memory_limit.unwrap_or(kernel.machine.memory_bytes);
+    let info = SysInfo {
+        uptime: ((kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns)) / 1_000_000_000) as i64,
+        totalram: total,
+        freeram: total.saturating_sub(container.memory.used_bytes()),
+        procs: u16::try_from(container.pids.tasks().len()).unwrap_or(u16::MAX),
+        mem_unit: 1,
+        ..SysInfo::default()
+    };
+    Flow::done(cx.mm.write_val(args.u64(0), &info).map(|()| 0))
+}
+
+/// `GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE`.
+const RANDOM_FLAGS: u32 = 7;
+/// Random bytes made at a time.
+const RANDOM_CHUNK: usize = 4096;
+
+pub fn sys_getrandom(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let (addr, len, flags) = (args.u64(0), args.io_len(1), args.u32(2));
+    if flags & !RANDOM_FLAGS != 0 || flags & 6 == 6 {
+        return Flow::done(Err(Errno::EINVAL));
+    }
+    if len <= RANDOM_CHUNK {
+        return Flow::done(random_to(cx, addr, len).map(|()| len as u64));
+    }
+    Flow::wait(async move {
+        let mut done = 0;
+        while done < len {
+            let n = RANDOM_CHUNK.min(len - done);
+            match random_to(cx, addr.saturating_add(done as u64), n) {
+                Ok(()) => done += n,
+                Err(errno) if done == 0 => return Err(errno.into()),
+                Err(_) => break,
+            }
+            yield_now().await;
+            if cx.task.interrupted() {
+                break;
+            }
+        }
+        Ok(done as u64)
+    })
+}
+
+fn random_to(cx: &Cx, addr: u64, len: usize) -> Result<(), Errno> {
+    let mut bytes = [0; RANDOM_CHUNK];
+    let bytes = bytes.get_mut(..len).ok_or(Errno::EINVAL)?;
+    hostcall::random::fill(bytes)?;
+    cx.mm.write(addr, bytes)
+}
+
+/// The kernel log is empty, and only for root.
+pub fn sys_syslog(cx: &mut Cx, args: Args) -> Flow<'_> {
+    const SIZE_UNREAD: i32 = 9;
+    const SIZE_BUFFER: i32 = 10;
+    let allowed = cx.creds().has(Capability::SysAdmin);
+    Flow::done(match args.i32(0) {
+        SIZE_BUFFER => Ok(0),
+        0..=SIZE_UNREAD if allowed => Ok(0),
+        0..=SIZE_UNREAD => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    })
+}

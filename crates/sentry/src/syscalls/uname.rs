@@ -1,0 +1,47 @@
+//! uname, host and domain name.
+
+use super::{Args, Flow};
+use crate::Errno;
+use crate::kernel::Uts;
+use crate::task::{Capability, Cx};
+
+/// `uname -r`: the kernel whose behaviour is followed.
+pub const RELEASE: &str = "6.12.0-nacre";
+/// `uname -v`.
+pub const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Nacre";
+/// A field of `struct new_utsname`, in bytes.
+const FIELD: usize = 65;
+/// Longest host or domain name.
+const NAME_MAX: usize = 64;
+
+pub fn sys_uname(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let uts = cx.task.container.uts.lock().clone();
+    let mut name = [0; FIELD * 6];
+    let fields = ["Linux", &uts.hostname, RELEASE, VERSION, "x86_64", &uts.domainname];
+    for (place, text) in name.chunks_exact_mut(FIELD).zip(fields) {
+        for (to, from) in place.iter_mut().zip(text.bytes().take(FIELD - 1)) {
+            *to = from;
+        }
+    }
+    Flow::done(cx.mm.write(args.u64(0), &name).map(|()| 0))
+}
+
+pub fn sys_sethostname(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(set_name(cx, args, |uts, name| uts.hostname = name))
+}
+
+pub fn sys_setdomainname(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(set_name(cx, args, |uts, name| uts.domainname = name))
+}
+
+fn set_name(cx: &Cx, args: Args, set: fn(&mut Uts, String)) -> Result<u64, Errno> {
+    if !cx.creds().has(Capability::SysAdmin) {
+        return Err(Errno::EPERM);
+    }
+    let len = usize::try_from(args.i32(1)).ok().filter(|&len| len <= NAME_MAX).ok_or(Errno::EINVAL)?;
+    let mut bytes = vec![0; len];
+    cx.mm.read(args.u64(0), &mut bytes)?;
+    let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    set(&mut cx.task.container.uts.lock(), String::from_utf8_lossy(name).into_owned());
+    Ok(0)
+}
