@@ -12,6 +12,7 @@ pub mod fds;
 mod io;
 mod ioctl;
 mod pipe;
+mod sched;
 mod system;
 pub mod table;
 pub mod transfer;

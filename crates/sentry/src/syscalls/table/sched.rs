@@ -1,24 +1,24 @@
 //! The `sched` lines of the table.
 
-use super::{Arg::*, Line, none};
-use crate::Errno;
+use super::{Arg::*, Line, full, partial};
+use crate::syscalls::sched;
 
 pub(super) const LINES: &[Line] = &[
-    none(24, "sched_yield", &[], Errno::ENOSYS, ""),
-    none(140, "getpriority", &[Int, Int], Errno::ENOSYS, ""),
-    none(141, "setpriority", &[Int, Int, Int], Errno::ENOSYS, ""),
-    none(142, "sched_setparam", &[Int, Addr], Errno::ENOSYS, ""),
-    none(143, "sched_getparam", &[Int, Addr], Errno::ENOSYS, ""),
-    none(144, "sched_setscheduler", &[Int, Int, Addr], Errno::ENOSYS, ""),
-    none(145, "sched_getscheduler", &[Int], Errno::ENOSYS, ""),
-    none(146, "sched_get_priority_max", &[Int], Errno::ENOSYS, ""),
-    none(147, "sched_get_priority_min", &[Int], Errno::ENOSYS, ""),
-    none(148, "sched_rr_get_interval", &[Int, Addr], Errno::ENOSYS, ""),
-    none(203, "sched_setaffinity", &[Int, Size, Addr], Errno::ENOSYS, ""),
-    none(204, "sched_getaffinity", &[Int, Size, Addr], Errno::ENOSYS, ""),
-    none(251, "ioprio_set", &[Int, Int, Int], Errno::ENOSYS, ""),
-    none(252, "ioprio_get", &[Int, Int], Errno::ENOSYS, ""),
-    none(309, "getcpu", &[Addr, Addr, Addr], Errno::ENOSYS, ""),
-    none(314, "sched_setattr", &[Int, Addr, Hex], Errno::ENOSYS, ""),
-    none(315, "sched_getattr", &[Int, Addr, Uint, Hex], Errno::ENOSYS, ""),
+    full(24, "sched_yield", &[], sched::sys_sched_yield),
+    full(140, "getpriority", &[Int, Int], sched::sys_getpriority),
+    partial(141, "setpriority", &[Int, Int, Int], sched::sys_setpriority, "kept and reported; the host schedules"),
+    partial(142, "sched_setparam", &[Int, Addr], sched::sys_sched_setparam, "no real-time policies"),
+    full(143, "sched_getparam", &[Int, Addr], sched::sys_sched_getparam),
+    partial(144, "sched_setscheduler", &[Int, Int, Addr], sched::sys_sched_setscheduler, "no real-time policies"),
+    full(145, "sched_getscheduler", &[Int], sched::sys_sched_getscheduler),
+    full(146, "sched_get_priority_max", &[Int], sched::sys_sched_get_priority_max),
+    full(147, "sched_get_priority_min", &[Int], sched::sys_sched_get_priority_min),
+    partial(148, "sched_rr_get_interval", &[Int, Addr], sched::sys_sched_rr_get_interval, "a fixed slice"),
+    partial(203, "sched_setaffinity", &[Int, Size, Addr], sched::sys_sched_setaffinity, "kept and reported; the host schedules"),
+    full(204, "sched_getaffinity", &[Int, Size, Addr], sched::sys_sched_getaffinity),
+    partial(251, "ioprio_set", &[Int, Int, Int], sched::sys_ioprio_set, "kept and reported; the host schedules"),
+    full(252, "ioprio_get", &[Int, Int], sched::sys_ioprio_get),
+    partial(309, "getcpu", &[Addr, Addr, Addr], sched::sys_getcpu, "a CPU the caller may run on"),
+    partial(314, "sched_setattr", &[Int, Addr, Hex], sched::sys_sched_setattr, "no real-time policies"),
+    full(315, "sched_getattr", &[Int, Addr, Uint, Hex], sched::sys_sched_getattr),
 ];
