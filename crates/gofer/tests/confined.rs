@@ -54,7 +54,7 @@ fn gofer(role: &str) {
     let root = PathBuf::from(std::env::var_os("GOFER_ROOT").unwrap());
     let access = if role == "ro" { Access::ReadOnly } else { Access::ReadWrite };
     let attaches = vec![AttachConfig { source: Source::at_path(&root).unwrap(), access, cache: Cache::Exclusive }];
-    let server = Server::new(server::Config { attaches, max_handles: server::Config::handles_for(1024) }).unwrap();
+    let server = Server::new(server::Config { attaches, max_handles: server::Config::handles_for(1024), spin: server::Config::SPIN }).unwrap();
     let run_as = rustix::process::geteuid().is_root().then_some(RunAs { uid: 65534, gid: 65534 });
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let outside = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
@@ -109,8 +109,7 @@ impl Gofer {
     fn new(role: &str, root: &Path) -> Gofer {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let process = start(role, root, theirs);
-        let config = client::Config { inline_wait: client::Config::INLINE_WAIT, notify: Box::new(|_| {}) };
-        let client = Client::new(ours, config);
+        let client = Client::new(ours, client::Config::new(2, Box::new(|_| {})));
         let root = run(&client, client.attach(0)).unwrap().root.handle;
         Gofer { client, process, root }
     }

@@ -10,6 +10,9 @@ use std::{
 
 use super::{Client, Interest, state::Answer};
 
+/// How long [`Call::wait`] sleeps at most before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// A request that was sent; the answer is its output. Dropping it gives the answer up, not the operation.
 #[derive(Debug)]
 #[must_use = "an answer nobody awaits is thrown away"]
@@ -34,7 +37,8 @@ impl Call {
             if let Poll::Ready(answer) = self.look() {
                 return answer;
             }
-            self.client.sleep(None);
+            // Not for good: another thread may take our answer in between our look and the sleep.
+            self.client.sleep(LOOK_AGAIN);
         }
     }
 
@@ -54,17 +58,28 @@ impl Call {
 
     /// The fast path. Others may read our answer meanwhile; then a poll of the socket wakes with theirs, or at worst runs out.
     fn wait_inline(&mut self) -> Poll<Answer> {
-        let Some(end) = Some(std::mem::take(&mut self.inline)).filter(|t| !t.is_zero()).map(|t| Instant::now() + t) else {
+        let inline = std::mem::take(&mut self.inline);
+        if inline.is_zero() {
             return Poll::Pending;
-        };
+        }
+        let spin = self.client.spin();
+        let start = Instant::now();
+        let mut slept = false;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if let Poll::Ready(answer) = self.look() {
+                self.client.spun(spin, !slept);
+                return Poll::Ready(answer);
+            }
+            let waited = start.elapsed();
+            if waited >= inline {
+                self.client.spun(spin, false);
                 return Poll::Pending;
             }
-            self.client.sleep(Some(left));
-            if let Poll::Ready(answer) = self.look() {
-                return Poll::Ready(answer);
+            if waited < spin {
+                std::hint::spin_loop();
+            } else {
+                slept = true;
+                self.client.sleep(inline - waited);
             }
         }
     }

@@ -18,7 +18,10 @@ mod tests;
 use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::Waker,
     time::Duration,
 };
@@ -34,9 +37,14 @@ use crate::{
     socket::{self, Wait},
 };
 
+/// After so many vain spins, only every [`SPIN_RETRY`]th call spins.
+const SPIN_PATIENCE: u32 = 4;
+const SPIN_RETRY: u32 = 64;
+
 /// What a client waits for on its socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Interest {
+    #[default]
     None,
     Readable,
     ReadableOrWritable,
@@ -45,19 +53,29 @@ pub enum Interest {
 pub struct Config {
     /// How long a call's first poll waits for the answer itself. Zero: not at all.
     pub inline_wait: Duration,
+    /// How much of that is spent looking rather than sleeping: the sleep of an idle CPU costs more than the answer. Zero where only one
+    /// CPU (or a quota for less than two) is there: the gofer could not run meanwhile.
+    pub spin: Duration,
     /// Asks for one [`Client::process`] when the socket is ready for the interest (`EPOLLONESHOT`, level-triggered). Called without locks;
     /// not again before that `process`, which then returns the interest to watch for next.
     pub notify: Box<dyn Fn(Interest) + Send + Sync>,
 }
 
 impl Config {
-    /// The inline wait that served best when measured; see `docs/gofer.md`.
+    /// Waits that served best when measured; see `docs/gofer.md`.
     pub const INLINE_WAIT: Duration = Duration::from_micros(300);
+    pub const SPIN: Duration = Duration::from_micros(60);
+
+    /// The usual waits, for `cpus` that sentry and gofer may use at the same time.
+    pub fn new(cpus: usize, notify: Box<dyn Fn(Interest) + Send + Sync>) -> Config {
+        let spin = if cpus > 1 { Config::SPIN } else { Duration::ZERO };
+        Config { inline_wait: Config::INLINE_WAIT, spin, notify }
+    }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("inline_wait", &self.inline_wait).finish_non_exhaustive()
+        f.debug_struct("Config").field("inline_wait", &self.inline_wait).field("spin", &self.spin).finish_non_exhaustive()
     }
 }
 
@@ -68,6 +86,8 @@ pub struct Client {
     /// The receive buffer; its holder reads the socket.
     inbox: Mutex<Vec<u8>>,
     state: Mutex<State>,
+    /// How many times in a row spinning was in vain (all CPUs are busy): then it is tried only now and then.
+    vain_spins: AtomicU32,
     config: Config,
 }
 
@@ -82,17 +102,20 @@ impl Client {
     /// Takes one end of a `SEQPACKET` socket pair whose other end a gofer serves.
     pub fn new(socket: OwnedFd, config: Config) -> Arc<Client> {
         let (inbox, state) = (Mutex::new(vec![0; MAX_MESSAGE]), Mutex::new(State::default()));
-        Arc::new(Client { socket, inbox, state, config })
+        Arc::new(Client { socket, inbox, state, vain_spins: AtomicU32::new(0), config })
     }
 
     /// Sends a request; its future waits inline first. Not for `Forget`, which has no answer: see [`Client::forget`].
     pub fn call(self: &Arc<Client>, request: &Request) -> Call {
-        Call::new(self, self.send(request), self.config.inline_wait)
+        let (tag, sleepers) = self.send(request);
+        // The gofer answers in turn: it is busy longer than an inline wait already.
+        let inline = if sleepers { Duration::ZERO } else { self.config.inline_wait };
+        Call::new(self, tag, inline)
     }
 
     /// As [`Client::call`], but the future never waits inline.
     pub fn submit(self: &Arc<Client>, request: &Request) -> Call {
-        Call::new(self, self.send(request), Duration::ZERO)
+        Call::new(self, self.send(request).0, Duration::ZERO)
     }
 
     /// Notes a handle that will not be used again; told to the gofer in batches.
@@ -119,9 +142,12 @@ impl Client {
         interest
     }
 
-    fn send(&self, request: &Request) -> u64 {
+    /// The request's tag, and whether others sleep until their answers come.
+    fn send(&self, request: &Request) -> (u64, bool) {
         debug_assert!(!matches!(request, Request::Forget { .. }), "forget has no answer");
-        self.state.lock().send(self.as_fd(), request)
+        let mut state = self.state.lock();
+        let sleepers = state.has_sleepers();
+        (state.send(self.as_fd(), request), sleepers)
     }
 
     /// Reads the socket empty and writes the outbox to it.
@@ -158,15 +184,33 @@ impl Client {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Sleeps until the socket is readable (or writable, if there is something to write), or for the time given; `None`: for good.
-    fn sleep(&self, time: Option<Duration>) {
+    /// How long the next call should spin.
+    fn spin(&self) -> Duration {
+        let vain = self.vain_spins.load(Ordering::Relaxed);
+        if vain < SPIN_PATIENCE || vain.is_multiple_of(SPIN_RETRY) {
+            self.config.spin
+        } else {
+            self.vain_spins.fetch_add(1, Ordering::Relaxed);
+            Duration::ZERO
+        }
+    }
+
+    fn spun(&self, time: Duration, paid: bool) {
+        if paid {
+            self.vain_spins.store(0, Ordering::Relaxed);
+        } else if !time.is_zero() {
+            self.vain_spins.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sleeps until the socket is readable (or writable, if there is something to write), for the time given at most.
+    fn sleep(&self, time: Duration) {
         let flags = match self.state.lock().interest() {
             Interest::ReadableOrWritable => PollFlags::IN | PollFlags::OUT,
             _ => PollFlags::IN,
         };
-        let time =
-            time.map(|t| Timespec { tv_sec: t.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: t.subsec_nanos().into() });
+        let time = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
         // A failed poll is a short one: the caller looks again.
-        let _ = rustix::event::poll(&mut [PollFd::new(&self.socket, flags)], time.as_ref());
+        let _ = rustix::event::poll(&mut [PollFd::new(&self.socket, flags)], Some(&time));
     }
 }

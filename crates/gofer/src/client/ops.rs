@@ -25,11 +25,7 @@ macro_rules! operations {
                 pub async fn $name(self: &Arc<Client>, $($arg: $type),*) -> Result<$answer, Errno> {
                     match self.call(&Request::$variant { $($arg),* }).await? {
                         $($pattern => $value,)+
-                        other => {
-                            // The handles of an answer that is not the one to the question: not to be trusted, not to be leaked.
-                            other.handles().into_iter().for_each(|handle| self.forget(handle));
-                            Err(Errno::EIO)
-                        }
+                        other => Err(self.senseless(&other)),
                     }
                 }
             )*
@@ -37,11 +33,29 @@ macro_rules! operations {
     };
 }
 
+impl Client {
+    /// See [`Request::Walk`]. There are as many steps as names if the walk is complete, and fewer if not.
+    ///
+    /// # Errors
+    /// The operation's; `EIO` if the gofer is gone or breaks the protocol.
+    pub async fn walk(self: &Arc<Client>, start: Handle, names: Vec<Name>, open: Option<OpenHow>) -> Result<Walked, Errno> {
+        let asked = names.len();
+        match self.call(&Request::Walk { start, names, open }).await? {
+            Response::Walked(walked) if walked.answers(asked) => Ok(walked),
+            other => Err(self.senseless(&other)),
+        }
+    }
+
+    /// The handles of an answer that is none to the question: not to be trusted, not to be leaked.
+    fn senseless(&self, answer: &Response) -> Errno {
+        answer.handles().into_iter().for_each(|handle| self.forget(handle));
+        Errno::EIO
+    }
+}
+
 operations! {
     /// See [`Request::Attach`].
     attach(index: u32) -> Attached: Attach, Response::Attached(attached) => Ok(attached);
-    /// See [`Request::Walk`]. No more steps come back than there were names.
-    walk(start: Handle, names: Vec<Name>, open: Option<OpenHow>) -> Walked: Walk, Response::Walked(walked) => Ok(walked);
     /// See [`Request::GetAttr`].
     get_attr(node: Handle) -> Attr: GetAttr, Response::Attr(attr) => Ok(attr);
     /// See [`Request::ReadLink`].

@@ -39,12 +39,6 @@ pub(super) struct State {
     pub(super) armed: Interest,
 }
 
-impl Default for Interest {
-    fn default() -> Interest {
-        Interest::None
-    }
-}
-
 impl State {
     pub(super) fn is_dead(&self) -> bool {
         self.dead
@@ -58,6 +52,11 @@ impl State {
             (true, true) => Interest::Readable,
             (true, false) => Interest::None,
         }
+    }
+
+    /// Whether calls have given up waiting inline.
+    pub(super) fn has_sleepers(&self) -> bool {
+        self.slots.values().any(|slot| matches!(slot, Slot::Waiting(Some(_))))
     }
 
     /// Sends a request and makes a slot for its answer.

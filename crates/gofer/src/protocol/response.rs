@@ -26,6 +26,16 @@ pub struct Walked {
     pub opened: Option<Result<OwnedFd, Errno>>,
 }
 
+impl Walked {
+    /// Whether this can be the answer to a walk of so many names.
+    pub(crate) fn answers(&self, names: usize) -> bool {
+        match self.end {
+            WalkEnd::Complete => self.steps.len() == names,
+            _ => self.steps.len() < names && self.opened.is_none(),
+        }
+    }
+}
+
 /// An answer; an error is no `Response` but an [`Errno`].
 #[derive(Debug)]
 pub enum Response {

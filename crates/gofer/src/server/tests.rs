@@ -21,7 +21,7 @@ fn start(dir: &TestDir) -> (OwnedFd, std::thread::JoinHandle<Result<(), ServeErr
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     let source = Source::at_path(dir.path()).unwrap();
     let attaches = vec![AttachConfig { source, access: Access::ReadWrite, cache: Cache::Shared }];
-    let server = Server::new(Config { attaches, max_handles: 50 }).unwrap();
+    let server = Server::new(Config { attaches, max_handles: 50, spin: Config::SPIN }).unwrap();
     (ours, std::thread::spawn(move || server.serve(theirs)))
 }
 
