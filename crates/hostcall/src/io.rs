@@ -99,3 +99,11 @@ pub fn status(fd: impl std::os::fd::AsFd) -> Result<FileStatus, Errno> {
     let stat = rustix::fs::fstat(fd)?;
     Ok(FileStatus { mode: stat.st_mode, rdev: stat.st_rdev, size: stat.st_size.max(0) as u64, ino: stat.st_ino })
 }
+
+/// A second descriptor of the same open file.
+///
+/// # Errors
+/// The host's, usually `EMFILE`.
+pub fn duplicate(fd: impl std::os::fd::AsFd) -> Result<std::os::fd::OwnedFd, Errno> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+}

@@ -3,9 +3,12 @@
 //! Each object is non-blocking and pollable: its operations give `EAGAIN` instead of waiting, and wake its
 //! [`WaitQueue`](crate::wait::WaitQueue) after a change, outside its own lock. Waiting is done in `syscalls`. See docs/ipc.md.
 
+pub mod eventfd;
+pub mod host_file;
 pub mod locks;
 pub mod pipe;
 mod ring;
+pub mod timerfd;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
