@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::Path;
+use super::{Mount, MountInfo, Path};
 
 /// What `CLONE_FS` shares.
 pub struct FsContext {
@@ -16,11 +16,14 @@ struct Inner {
     root: Path,
     cwd: Path,
     umask: u32,
+    /// The top of the tree of mounts: keeps it alive.
+    tree: Arc<Mount>,
 }
 
 impl FsContext {
     pub fn new(root: Path, cwd: Path, umask: u32) -> Arc<FsContext> {
-        Arc::new(FsContext { inner: RwLock::new(Inner { root, cwd, umask }) })
+        let tree = root.mount.top();
+        Arc::new(FsContext { inner: RwLock::new(Inner { root, cwd, umask, tree }) })
     }
 
     /// The root directory.
@@ -36,12 +39,20 @@ impl FsContext {
         self.inner.read().umask
     }
 
+    /// Root, working directory and umask at one time.
+    pub fn snapshot(&self) -> (Path, Path, u32) {
+        let inner = self.inner.read();
+        (inner.root.clone(), inner.cwd.clone(), inner.umask)
+    }
+
     pub fn set_root(&self, root: Path) {
-        self.inner.write().root = root;
+        let old = std::mem::replace(&mut self.inner.write().root, root);
+        drop(old);
     }
 
     pub fn set_cwd(&self, cwd: Path) {
-        self.inner.write().cwd = cwd;
+        let old = std::mem::replace(&mut self.inner.write().cwd, cwd);
+        drop(old);
     }
 
     /// Sets the umask (0o777 bits). Returns the old one.
@@ -52,5 +63,14 @@ impl FsContext {
     /// A copy (fork, unshare).
     pub fn duplicate(&self) -> Arc<FsContext> {
         Arc::new(FsContext { inner: RwLock::new(self.inner.read().clone()) })
+    }
+
+    /// The mount table, as seen from the root directory.
+    pub fn mounts(&self) -> Vec<MountInfo> {
+        let (tree, root) = {
+            let inner = self.inner.read();
+            (inner.tree.clone(), inner.root.clone())
+        };
+        tree.table(&root)
     }
 }

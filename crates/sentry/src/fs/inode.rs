@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::FileOps;
+use super::{FileOps, Ownership};
 use crate::Errno;
-use crate::step::Step;
+use crate::step::{BoxFuture, Step};
 use crate::task::Cx;
 
 /// The type of a file, `S_IFMT` values.
@@ -160,6 +160,17 @@ pub struct StatFs {
     pub fsid: u64,
 }
 
+/// What a batched lookup found: the inodes of the first names, each in the one before. It ends early at something that is no
+/// directory, and at a name that failed.
+pub struct LookedUp {
+    pub inodes: Vec<Arc<dyn Inode>>,
+    /// Why the name after them failed.
+    pub error: Option<Errno>,
+}
+
+/// What is bound to a socket's name in the file system.
+pub type SocketSlot = parking_lot::Mutex<Option<Arc<dyn Any + Send + Sync>>>;
+
 /// A mounted file system.
 pub trait FileSystem: Send + Sync {
     /// The type's name, as in /proc/mounts.
@@ -182,6 +193,22 @@ pub trait FileSystem: Send + Sync {
 pub trait Inode: Send + Sync + Any {
     fn metadata(&self) -> Step<'_, Result<Metadata, Errno>>;
 
+    /// The type; it never changes.
+    fn kind(&self) -> FileKind {
+        match self.metadata() {
+            Step::Ready(Ok(metadata)) => metadata.kind,
+            _ => FileKind::Regular,
+        }
+    }
+
+    /// What permission checks need, if it is known without asking the host.
+    fn ownership(&self) -> Option<Ownership> {
+        match self.metadata() {
+            Step::Ready(Ok(metadata)) => Some(Ownership::from(&metadata)),
+            _ => None,
+        }
+    }
+
     fn set_attr(&self, _change: SetAttr) -> Step<'_, Result<(), Errno>> {
         Step::err(Errno::EPERM)
     }
@@ -191,8 +218,18 @@ pub trait Inode: Send + Sync + Any {
         Step::err(Errno::ENOTDIR)
     }
 
+    /// Looks several names up at once, each in the one before, if this file system can do that in fewer steps.
+    fn lookup_path<'a>(&'a self, _names: &'a [&'a [u8]]) -> Option<BoxFuture<'a, Result<LookedUp, Errno>>> {
+        None
+    }
+
     fn create<'a>(&'a self, _name: &'a [u8], _new: &'a NewInode) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
         Step::err(Errno::EPERM)
+    }
+
+    /// A regular file without a name (`O_TMPFILE`).
+    fn create_unnamed<'a>(&'a self, _new: &'a NewInode) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
+        Step::err(Errno::EOPNOTSUPP)
     }
 
     fn link<'a>(&'a self, _name: &'a [u8], _target: &'a Arc<dyn Inode>) -> Step<'a, Result<(), Errno>> {
@@ -213,12 +250,27 @@ pub trait Inode: Send + Sync + Any {
         Step::err(Errno::EPERM)
     }
 
+    /// The text of a symbolic link that is the same for everyone and known at once.
+    fn link_text(&self) -> Option<Arc<[u8]>> {
+        None
+    }
+
     fn read_link<'a>(&'a self, _cx: &'a Cx) -> Step<'a, Result<Link, Errno>> {
         Step::err(Errno::EINVAL)
     }
 
     /// Opens it (not for fifos, sockets and devices of the VFS's own). Truncation has been done.
     fn open<'a>(self: Arc<Self>, cx: &'a Cx, flags: super::OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>>;
+
+    /// The data of a regular file, opened by the kernel itself (copying up, executing).
+    fn open_data(self: Arc<Self>, _access: super::OpenFlags) -> Step<'static, Result<Arc<dyn FileOps>, Errno>> {
+        Step::err(Errno::EINVAL)
+    }
+
+    /// Where a socket bound to this name is kept.
+    fn socket_slot(&self) -> Option<&SocketSlot> {
+        None
+    }
 
     fn xattr<'a>(&'a self, _call: XattrCall<'a>) -> Step<'a, Result<XattrReply, Errno>> {
         Step::err(Errno::EOPNOTSUPP)

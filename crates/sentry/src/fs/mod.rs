@@ -7,6 +7,7 @@
 //! Operations that may leave the sentry return a [`Step`](crate::step::Step).
 
 pub mod anon;
+mod async_mutex;
 mod context;
 mod dentry;
 pub mod dev;
@@ -15,9 +16,13 @@ mod file;
 mod inode;
 mod mount;
 mod path;
+pub mod permission;
 pub mod pseudo;
 pub mod sys;
+mod view;
+pub mod walk;
 
+pub use async_mutex::{AsyncGuard, AsyncMutex};
 pub use context::FsContext;
 pub use dentry::Dentry;
 pub use fd_table::{FdEntry, FdTable};
@@ -26,8 +31,11 @@ pub use file::{
     Written,
 };
 pub use inode::{
-    FileKind, FileSystem, Inode, Link, Metadata, NewInode, RenameFlags, SetAttr, SetTime, StatFs, Timestamp, UnlinkKind,
-    XattrCall, XattrReply,
+    FileKind, FileSystem, Inode, Link, LookedUp, Metadata, NewInode, RenameFlags, SetAttr, SetTime, SocketSlot, StatFs,
+    Timestamp, UnlinkKind, XattrCall, XattrReply,
 };
-pub use mount::Mount;
+pub use mount::{Mount, MountFlags, MountInfo, SuperBlock, next_device};
 pub use path::Path;
+pub use permission::{Mask, Ownership};
+pub use view::View;
+pub use walk::{Last, ResolveFlags, resolve, resolve_parent, try_resolve};

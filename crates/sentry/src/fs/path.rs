@@ -2,18 +2,139 @@
 
 use std::sync::Arc;
 
-use super::Inode;
+use super::dentry::DentryCache;
+use super::{Dentry, FileSystem, Inode, Mount, MountFlags, StatFs};
+use crate::Errno;
+use crate::step::Step;
+use crate::time::Clock;
 
 /// A dentry in a mount.
 #[derive(Clone)]
 pub struct Path {
-    pub mount: Arc<super::Mount>,
-    pub dentry: Arc<super::Dentry>,
+    pub mount: Arc<Mount>,
+    pub dentry: Arc<Dentry>,
+}
+
+impl PartialEq for Path {
+    fn eq(&self, other: &Path) -> bool {
+        Arc::ptr_eq(&self.dentry, &other.dentry) && Arc::ptr_eq(&self.mount, &other.mount)
+    }
 }
 
 impl Path {
     /// The inode there.
     pub fn inode(&self) -> &Arc<dyn Inode> {
         self.dentry.inode()
+    }
+
+    /// A place in no tree, for an object that has none; `name` is what links to it show.
+    pub fn disconnected(inode: Arc<dyn Inode>, name: &[u8]) -> Path {
+        let cache = DentryCache::new(u64::MAX, Clock::Host);
+        let root = Dentry::root(inode.clone(), cache);
+        let mount = Mount::new(Arc::new(Nowhere { inode }), name, MountFlags::empty(), &Clock::Host);
+        Path { mount, dentry: root }
+    }
+
+    /// What is mounted here, on top.
+    pub(super) fn descend(mut self) -> Path {
+        while self.dentry.is_mounted() {
+            let Some(mount) = self.mount.child_at(&self.dentry) else { break };
+            self.dentry = mount.root().clone();
+            self.mount = mount;
+        }
+        self
+    }
+
+    /// The absolute name as seen from `root` (`getcwd(2)`, /proc/PID/fd): ` (deleted)` is added for a removed file, and a place outside
+    /// `root` gets its name from the top.
+    pub fn name_from(&self, root: &Path) -> Vec<u8> {
+        match self.reach(root) {
+            (mut name, Reach::Inside | Reach::Outside) => {
+                if !self.dentry.is_attached() {
+                    name.extend_from_slice(b" (deleted)");
+                }
+                name
+            }
+        }
+    }
+
+    /// The absolute name, and whether it leads from `root` here.
+    pub(super) fn reach(&self, root: &Path) -> (Vec<u8>, Reach) {
+        // Collected from the end.
+        let mut parts: Vec<Box<[u8]>> = Vec::new();
+        let mut at = self.clone();
+        let reach = loop {
+            if at == *root {
+                break Reach::Inside;
+            }
+            if Arc::ptr_eq(&at.dentry, at.mount.root()) {
+                match at.mount.mount_point() {
+                    Some(point) => at = point,
+                    None => break Reach::Outside,
+                }
+                continue;
+            }
+            let Some(parent) = at.dentry.parent() else { break Reach::Outside };
+            parts.push(at.dentry.name());
+            at.dentry = parent;
+        };
+        let mut name = Vec::new();
+        for part in parts.iter().rev() {
+            name.push(b'/');
+            name.extend_from_slice(part);
+        }
+        if name.is_empty() {
+            name.push(b'/');
+        }
+        (name, reach)
+    }
+}
+
+/// Whether a place is below a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Inside,
+    Outside,
+}
+
+impl Dentry {
+    /// The name from the file system's own root.
+    pub(super) fn path_in_fs(self: &Arc<Dentry>) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let mut at = self.clone();
+        while let Some(parent) = at.parent() {
+            parts.push(at.name());
+            at = parent;
+        }
+        let mut name = Vec::new();
+        for part in parts.iter().rev() {
+            name.push(b'/');
+            name.extend_from_slice(part);
+        }
+        if name.is_empty() { b"/".to_vec() } else { name }
+    }
+}
+
+/// The file system of objects without a place.
+struct Nowhere {
+    inode: Arc<dyn Inode>,
+}
+
+impl FileSystem for Nowhere {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.inode.clone()
+    }
+
+    /// As Linux's internal file systems.
+    fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
+        Step::ok(StatFs { magic: 0x0904_1934, block_size: 4096, name_max: 255, ..StatFs::default() })
+    }
+
+    fn name_ttl_ns(&self) -> u64 {
+        u64::MAX
     }
 }
