@@ -3,6 +3,7 @@
 //! Each object is non-blocking and pollable: its operations give `EAGAIN` instead of waiting, and wake its
 //! [`WaitQueue`](crate::wait::WaitQueue) after a change, outside its own lock. Waiting is done in `syscalls`. See docs/ipc.md.
 
+pub mod epoll;
 pub mod eventfd;
 pub mod host_file;
 pub mod locks;
@@ -27,11 +28,12 @@ pub struct Ipc {
     fifos: Mutex<HashMap<(u64, u64), Weak<Pipe>>>,
     /// File locks.
     pub locks: Arc<LockTable>,
+    pub epoll_topology: epoll::Topology,
 }
 
 impl Default for Ipc {
     fn default() -> Ipc {
-        Ipc { next_ino: AtomicU64::new(1), fifos: Mutex::default(), locks: Arc::default() }
+        Ipc { next_ino: AtomicU64::new(1), fifos: Mutex::default(), locks: Arc::default(), epoll_topology: epoll::Topology::default() }
     }
 }
 

@@ -7,11 +7,15 @@
 
 mod args;
 mod counters;
+mod epoll;
+mod eventfd;
 mod fcntl;
 pub mod fds;
 mod io;
 mod ioctl;
+pub mod mask;
 mod pipe;
+mod poll;
 mod sched;
 mod system;
 pub mod table;
