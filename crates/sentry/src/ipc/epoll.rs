@@ -93,6 +93,13 @@ impl Notify for Item {
 }
 
 impl Item {
+    /// Reports no more, and leaves the file's wait queue (which holds the item).
+    fn retire(&self) {
+        self.state.lock().armed = false;
+        let registration = self.registration.lock().take();
+        drop(registration);
+    }
+
     /// What is ready now of what is wanted.
     fn ready(&self) -> PollEvents {
         let interest = {
@@ -148,7 +155,16 @@ impl Watcher for Core {
     fn file_closed(&self, file: FileId) {
         let removed = self.state.lock().items.remove(&file);
         for item in removed.into_iter().flatten() {
-            item.state.lock().armed = false;
+            item.retire();
+        }
+    }
+}
+
+impl Drop for Epoll {
+    fn drop(&mut self) {
+        let items = std::mem::take(&mut self.core.state.lock().items);
+        for item in items.into_values().flatten() {
+            item.retire();
         }
     }
 }
@@ -205,6 +221,10 @@ impl Epoll {
             queue.register(PollEvents::all(), Share::All, item.clone())
         };
         *item.registration.lock() = Some(registration);
+        if !item.state.lock().armed {
+            // Removed by another thread meanwhile.
+            item.retire();
+        }
         if !item.ready().is_empty() {
             self.core.list(item);
         }
@@ -247,7 +267,7 @@ impl Epoll {
         }
         state.ready.retain(|other| !Arc::ptr_eq(other, &item));
         drop(state);
-        item.state.lock().armed = false;
+        item.retire();
         if let Some(inner) = file.downcast::<Epoll>() {
             let mut parents = inner.core.parents.lock();
             if let Some(at) = parents.iter().position(|parent| parent.as_ptr() == Arc::as_ptr(&self.core)) {
@@ -416,7 +436,9 @@ mod tests {
         drop(reader);
         assert_eq!(got(&epoll), [2]);
         assert_eq!(epoll.core.state.lock().items.len(), 1);
+        let item = Arc::downgrade(&epoll.find(event.id(), 4).expect("item"));
         epoll.remove(&event, 4).expect("remove");
+        assert_eq!(item.strong_count(), 0, "a removed item is freed");
         assert_eq!(epoll.remove(&event, 4), Err(Errno::ENOENT));
         assert_eq!(got(&epoll), []);
     }
