@@ -176,9 +176,9 @@ CASE(window_size_signals_foreground) {
     } while (0)
 
 CASE(interrupt_goes_to_foreground_group) {
-    IN_SESSION(handle(SIGINT, SA_RESTART); signal(SIGTTOU, SIG_IGN); pid_t fg = OK(fork());
-               if (!fg) { setpgid(0, 0); signal(SIGINT, SIG_DFL); for (;;) pause(); }
-               setpgid(fg, fg); OK(tcsetpgrp(S, fg)); EQ(tcgetpgrp(S), fg); type("\003"); int st; EQ(waitpid(fg, &st, 0), fg);
+    IN_SESSION(signal(SIGTTOU, SIG_IGN); pid_t fg = OK(fork());
+               if (!fg) { setpgid(0, 0); for (;;) pause(); }
+               setpgid(fg, fg); handle(SIGINT, SA_RESTART); OK(tcsetpgrp(S, fg)); EQ(tcgetpgrp(S), fg); type("\003"); int st; EQ(waitpid(fg, &st, 0), fg);
                CHECK(WIFSIGNALED(st) && WTERMSIG(st) == SIGINT); EQ(hits, 0));
 }
 CASE(quit_and_suspend_characters) {

@@ -1,1 +1,53 @@
-fn main() {}
+//! `cargo xtask`: the one developer command; CI runs the same (`.ci/run` is `cargo xtask test`).
+//!
+//! One file per command. What they share: [`sh`] starts programs, [`packages`] installs what Debian has, [`bundle`] makes
+//! OCI bundles, [`tally`] counts cases and prints the closing line.
+
+mod abi;
+mod apps;
+mod bench;
+mod bundle;
+mod escape;
+mod lint;
+mod packages;
+mod robust;
+mod sh;
+mod startup;
+mod tally;
+mod test;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+  test [--fast]                          install what is missing, then every test (--fast: those that need no sandbox)
+  abi [--native|--sandbox] [FAMILY...]   Linux's ABI: natively, in a sandbox, or both and compared
+  apps [--native|--do|--bundle] [NAME...]  everyday programs
+  escape [NAME...]                       the known ways out of a sandbox
+  robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
+  bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
+  bundle busybox|debian                  make an OCI bundle under target/bundles
+  lint                                   rustfmt and clippy, warnings denied";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => bail!("no command\n{USAGE}"),
+    };
+    match command {
+        "test" => test::run(rest),
+        "abi" => abi::run(rest)?.finish(),
+        "apps" => apps::run(rest)?.finish(),
+        "escape" => escape::run(rest)?.finish(),
+        "robust" => robust::run(rest)?.finish(),
+        "bench" => bench::run(rest),
+        "bundle" => bundle::run(rest),
+        "lint" => lint::run(rest),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown command '{other}'\n{USAGE}"),
+    }
+}

@@ -1,0 +1,123 @@
+//! Debian packages that the tests need: only what is missing is installed, from the machine's own apt sources.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::sh;
+
+/// What `cargo xtask test` needs beside Rust and a C compiler.
+pub const TEST: &[&str] = &[
+    "libc6-dev",
+    "busybox-static",
+    "debootstrap",
+    "runc",
+    "git",
+    "python3-minimal",
+    "python3",
+    "perl",
+    "sqlite3",
+    "gcc",
+    "procps",
+];
+
+fn installed(package: &str) -> bool {
+    let query = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
+    query.is_ok_and(|o| o.stdout == b"installed")
+}
+
+/// Installs those that are missing.
+pub fn ensure(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|p| !installed(p)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(" "));
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        apt
+    };
+    let _ = sh::run(apt().args(["update", "-q"])); // one dead source of many is no reason to stop
+    sh::run(
+        apt()
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(&missing),
+    )
+}
+
+/// The mirror that the machine itself installs Debian from.
+pub fn mirror() -> Result<String> {
+    let text = sh::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(SITE) $(RELEASE)",
+        "Created-By: Packages",
+    ]))?;
+    let line = text
+        .lines()
+        .find(|l| l.ends_with(" bookworm"))
+        .or_else(|| text.lines().next())
+        .context("apt knows no source of packages")?;
+    Ok(line
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('/')
+        .to_string())
+}
+
+/// Debian's `runsc` of bookworm-backports, unpacked under target/ (not installed).
+pub fn runsc() -> Result<PathBuf> {
+    let dir = sh::target().join("runsc");
+    let program = dir.join("usr/bin/runsc");
+    if program.exists() {
+        return Ok(program);
+    }
+    let apt = dir.join("apt");
+    std::fs::create_dir_all(apt.join("lists/partial"))?;
+    std::fs::create_dir_all(apt.join("archives/partial"))?;
+    let list = apt.join("sources.list");
+    std::fs::write(
+        &list,
+        format!("deb {} bookworm-backports main\n", mirror()?),
+    )?;
+    let options = |dir: &Path| {
+        [
+            format!("Dir::Etc::SourceList={}", list.display()),
+            "Dir::Etc::SourceParts=/dev/null".into(),
+            format!("Dir::State::Lists={}", dir.join("lists").display()),
+            format!("Dir::Cache={}", dir.display()),
+            "APT::Sandbox::User=root".into(),
+        ]
+    };
+    let apt_get = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        for option in options(&apt) {
+            command.args(["-o", &option]);
+        }
+        sh::run(command.args(args))
+    };
+    apt_get(&["update", "-q"])?;
+    apt_get(&["download", "-q", "runsc"])?;
+    for entry in std::fs::read_dir(&dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            sh::run(Command::new("dpkg").arg("-x").arg(&path).arg(&dir))?;
+        }
+    }
+    if !program.exists() {
+        bail!("the package runsc of bookworm-backports has no usr/bin/runsc");
+    }
+    Ok(program)
+}
