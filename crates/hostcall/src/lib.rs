@@ -13,6 +13,7 @@ pub mod copy;
 mod errno;
 pub mod event;
 pub mod io;
+pub mod memory;
 pub mod random;
 pub mod seccomp;
 pub mod thread;

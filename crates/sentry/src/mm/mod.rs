@@ -1,24 +1,46 @@
 //! Address spaces of guests, and the memory files behind them.
 //!
-//! `mm` defines what can be mapped ([`Mappable`]); it does not know files.
+//! [`Mm`] is a guest address space: a [`segment::SegmentMap`] under one read-write lock, and the platform's address space, which is
+//! kept equal to it by orders. Memory comes from the container's [`MemoryFile`], which the sentry maps once: a copy to or from the guest
+//! translates an address to an offset and copies there, with no host call. `mm` defines what can be mapped ([`Mappable`]); it does
+//! not know files. How it works is told in docs/memory.md.
+//!
+//! Files: `space` (state, orders, and what must wait for them), `map` (mmap, munmap, mprotect, mremap, brk), `advise`, `fault` (faults, copy on
+//! write), `fork`, `access` and `user` (copies), `patch` (system-call sites), `places` (where things go), `report` (/proc).
+//!
+//! Locking: the state lock is held for writing over `settle` (microseconds), never over calls into a [`Mappable`] or the drop of one, and never
+//! across an await. A reader holds it for at most one 64 KiB copy. Below it: the memory file's lock (a leaf).
 
 mod access;
 mod fault;
 mod fork;
+mod map;
 mod memory_file;
 mod pages;
+mod patch;
+mod places;
+mod report;
+mod segment;
+mod space;
 mod user;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use access::FutexKey;
 pub use fault::FaultOutcome;
+pub use map::{MapRequest, Placement};
 pub use memory_file::MemoryFile;
 pub use pages::Pages;
+pub use places::Places;
+pub use report::{Usage, VmaInfo};
+pub use segment::{MappedFile, MappedName, SegmentFlags};
 pub use user::{Ranges, Sink, Source, UserSink, UserSource};
 
 use hostcall::{Errno, Window};
+use parking_lot::RwLock;
 use platform::{AddressSpace, Platform};
+use space::State;
 
 /// A piece of a host file that holds `len` bytes of something mappable.
 #[derive(Debug)]
@@ -59,9 +81,12 @@ pub trait Mappable: Send + Sync {
 
 /// A guest address space.
 pub struct Mm {
+    id: u64,
     platform: Arc<dyn Platform>,
     space: Arc<dyn AddressSpace>,
     memory: Arc<MemoryFile>,
+    state: RwLock<State>,
+    out_of_memory: AtomicBool,
 }
 
 impl Mm {
@@ -70,8 +95,24 @@ impl Mm {
     /// # Errors
     /// `EAGAIN` when the platform can make no more.
     pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>) -> Result<Arc<Mm>, Errno> {
-        let space = platform.new_address_space().map_err(|_| Errno::EAGAIN)?;
-        Ok(Arc::new(Mm { platform, space, memory }))
+        let places = Places::new(platform.layout())?;
+        Mm::with_state(platform, memory, State::new(places)).map(Arc::new)
+    }
+
+    fn with_state(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>, state: State) -> Result<Mm, Errno> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let space = platform.new_address_space().map_err(|error| {
+            tracing::warn!("{error}");
+            Errno::EAGAIN
+        })?;
+        Ok(Mm {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            platform,
+            space,
+            memory,
+            state: RwLock::new(state),
+            out_of_memory: AtomicBool::new(false),
+        })
     }
 
     /// The platform's side.
@@ -83,8 +124,13 @@ impl Mm {
         &self.memory
     }
 
-    /// Whether memory ran out while this address space was written to by the sentry; the process is to be killed.
+    /// Whether memory ran out while the sentry wrote to this address space, or an order on it failed; the process is to be killed as the
+    /// out-of-memory killer does.
     pub fn out_of_memory(&self) -> bool {
-        false
+        self.out_of_memory.load(Ordering::Relaxed)
+    }
+
+    fn set_out_of_memory(&self) {
+        self.out_of_memory.store(true, Ordering::Relaxed);
     }
 }

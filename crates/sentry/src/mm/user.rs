@@ -4,6 +4,7 @@ use hostcall::{Errno, WindowSlice};
 use smallvec::SmallVec;
 
 use super::Mm;
+use super::fault::Touch;
 
 /// A place for bytes, filled from its start.
 pub trait Sink: Send {
@@ -129,6 +130,18 @@ impl Sink for UserSink<'_> {
         }
         Ok(done)
     }
+
+    fn put_direct(
+        &mut self,
+        max: usize,
+        fill: &mut dyn FnMut(&[WindowSlice<'_>]) -> Result<usize, Errno>,
+    ) -> Option<Result<usize, Errno>> {
+        let result = self.mm.direct(&self.ranges, max, Touch::Write, fill)?;
+        if let Ok(n) = result {
+            advance(&mut self.ranges, n);
+        }
+        Some(result)
+    }
 }
 
 impl Source for UserSource<'_> {
@@ -154,6 +167,18 @@ impl Source for UserSource<'_> {
             }
         }
         Ok(done)
+    }
+
+    fn take_direct(
+        &mut self,
+        max: usize,
+        drain: &mut dyn FnMut(&[WindowSlice<'_>]) -> Result<usize, Errno>,
+    ) -> Option<Result<usize, Errno>> {
+        let result = self.mm.direct(&self.ranges, max, Touch::Read, drain)?;
+        if let Ok(n) = result {
+            advance(&mut self.ranges, n);
+        }
+        Some(result)
     }
 }
 

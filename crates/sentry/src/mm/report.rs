@@ -1,0 +1,136 @@
+//! What /proc shows of an address space.
+
+use std::ops::Range;
+
+use platform::Prot;
+
+use super::segment::{Backing, MappedFile, SegmentFlags};
+use super::{Mm, Places};
+use crate::abi::PAGE_SIZE;
+use std::sync::Arc;
+
+/// One line of /proc/PID/maps.
+#[derive(Clone)]
+pub struct VmaInfo {
+    pub range: Range<u64>,
+    pub prot: Prot,
+    pub flags: SegmentFlags,
+    /// The file and the offset of the first byte in it.
+    pub file: Option<(Arc<MappedFile>, u64)>,
+    /// Bytes with memory (or a host file) behind them; pages that were never touched count too.
+    pub backed: u64,
+    /// Bytes of private pages that are shared copy-on-write with another process or with a file.
+    pub unbroken: u64,
+}
+
+/// Sizes of an address space, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub total: u64,
+    pub peak: u64,
+    pub data: u64,
+    pub stack: u64,
+    pub code: u64,
+    pub libraries: u64,
+    pub locked: u64,
+    /// An upper estimate of what is in memory: anonymous, file, shared.
+    pub resident_anonymous: u64,
+    pub resident_file: u64,
+    pub resident_shared: u64,
+    pub segments: u64,
+}
+
+impl Mm {
+    /// The mappings, by address.
+    pub fn vmas(&self) -> Vec<VmaInfo> {
+        let state = self.state.read();
+        let mut vmas: Vec<VmaInfo> = Vec::new();
+        let mut last: Option<(u64, super::segment::Segment)> = None;
+        for (start, segment) in state.map.iter() {
+            if segment.flags.contains(SegmentFlags::SLOTS) {
+                continue;
+            }
+            let len = segment.end - start;
+            let backed = if segment.backed() { len } else { 0 };
+            let unbroken = if segment.cow() { len } else { 0 };
+            let joins = last.as_ref().is_some_and(|(from, before)| before.end == start && segment.same_vma(*from, before));
+            match vmas.last_mut() {
+                Some(vma) if joins => {
+                    vma.range.end = segment.end;
+                    vma.backed += backed;
+                    vma.unbroken += unbroken;
+                }
+                _ => vmas.push(VmaInfo {
+                    range: start..segment.end,
+                    prot: segment.prot,
+                    flags: segment.flags,
+                    file: segment.file.clone(),
+                    backed,
+                    unbroken,
+                }),
+            }
+            last = Some((start, segment.clone()));
+        }
+        vmas
+    }
+
+    /// A copy of the corners of the address space.
+    pub fn places(&self) -> Places {
+        self.state.read().places.clone()
+    }
+
+    /// Changes the corners (the loader; `prctl(PR_SET_MM)`).
+    pub fn set_places(&self, change: impl FnOnce(&mut Places)) {
+        change(&mut self.state.write().places);
+    }
+
+    /// Sizes, for /proc/PID/status and statm. Which pages are present is asked of the host for pages of the memory file
+    /// (`mincore`, at most 64 MiB of them); others are counted as a whole.
+    pub fn usage(&self) -> Usage {
+        const ASK_MAX: u64 = 64 << 20;
+        let state = self.state.read();
+        let mut usage = Usage {
+            total: state.map.bytes(),
+            peak: state.peak_bytes.max(state.map.bytes()),
+            locked: state.locked_bytes,
+            segments: state.map.len() as u64,
+            code: state.places.code.end - state.places.code.start,
+            ..Usage::default()
+        };
+        let mut asked = 0;
+        for (start, segment) in state.map.iter() {
+            let len = segment.end - start;
+            if segment.flags.contains(SegmentFlags::STACK) {
+                usage.stack += len;
+            } else if segment.prot.contains(Prot::WRITE) && !segment.shared() {
+                usage.data += len;
+            } else if segment.prot.contains(Prot::EXEC) && segment.file.is_some() {
+                usage.libraries += len;
+            }
+            let resident = match &segment.back {
+                Backing::Empty => 0,
+                Backing::Host(..) => len,
+                Backing::Memory(at) if asked < ASK_MAX => {
+                    asked += len;
+                    self.resident(*at, len.min(ASK_MAX))
+                }
+                Backing::Memory(_) => len,
+            };
+            match (&segment.back, segment.shared()) {
+                (Backing::Host(..), _) => usage.resident_file += resident,
+                (_, true) => usage.resident_shared += resident,
+                _ => usage.resident_anonymous += resident,
+            }
+        }
+        usage.libraries = usage.libraries.saturating_sub(usage.code);
+        usage
+    }
+
+    fn resident(&self, at: u64, len: u64) -> u64 {
+        let mut present = vec![0; (len / PAGE_SIZE) as usize];
+        if self.memory.window().present(at, &mut present).is_err() {
+            return len;
+        }
+        present.iter().filter(|&&byte| byte & 1 == 1).count() as u64 * PAGE_SIZE
+    }
+}
