@@ -72,6 +72,7 @@ errnos! {
     EPROTO 71 "protocol error",
     EBADMSG 74 "bad message",
     EOVERFLOW 75 "value too large for defined data type",
+    ELIBBAD 80 "accessing a corrupted shared library",
     EILSEQ 84 "invalid or incomplete multibyte character",
     EUSERS 87 "too many users",
     ENOTSOCK 88 "socket operation on non-socket",

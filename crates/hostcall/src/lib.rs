@@ -9,6 +9,7 @@
 //! It does not know guests, tasks or file systems, and keeps no state but the fault handler's.
 
 pub mod at;
+pub mod auxv;
 pub mod copy;
 mod errno;
 pub mod event;

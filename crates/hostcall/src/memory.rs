@@ -36,3 +36,11 @@ impl Window {
         if done == 0 { Ok(()) } else { Err(MemoryFault) }
     }
 }
+
+/// A new, empty file in memory (`memfd`), closed on exec.
+///
+/// # Errors
+/// The host's.
+pub fn anonymous_file(name: &str) -> Result<std::os::fd::OwnedFd, Errno> {
+    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?)
+}

@@ -1,5 +1,6 @@
 //! Linux's numbers (x86-64), as the guest sees them. Structures of one family live with that family.
 
+pub use linux_raw_sys::auxvec;
 pub use linux_raw_sys::general as uapi;
 
 /// Size of a page in bytes.

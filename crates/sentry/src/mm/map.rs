@@ -312,6 +312,22 @@ impl Mm {
         result
     }
 
+    /// `mprotect` with `PROT_GROWSDOWN`: from the start of the mapping that grows down.
+    ///
+    /// # Errors
+    /// As [`Mm::protect`]; `EINVAL` when it does not grow down.
+    pub fn protect_from_start(&self, addr: u64, len: u64, prot: Prot) -> Result<(), Errno> {
+        let start = {
+            let state = self.state.read();
+            let (start, segment) = state.map.find(addr).ok_or(Errno::ENOMEM)?;
+            if !segment.flags.contains(SegmentFlags::GROWS_DOWN) {
+                return Err(Errno::EINVAL);
+            }
+            start
+        };
+        self.protect(start, addr.saturating_add(len).saturating_sub(start), prot)
+    }
+
     fn protect_in(&self, state: &mut State, range: Range<u64>, prot: Prot, trash: &mut Trash) -> Result<(), Errno> {
         let mut less = false;
         let mut orders: Vec<(Range<u64>, Prot)> = Vec::new();

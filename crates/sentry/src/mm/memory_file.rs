@@ -257,8 +257,9 @@ impl Inner {
         if self.refs.range(..end).next_back().is_some_and(|(_, &(used_end, _))| used_end > at) {
             return None;
         }
-        let warm = self.remove_warm(at, end);
+        // In this order, so that a chunk does not look empty in between.
         self.busy(at, len, true);
+        let warm = self.remove_warm(at, end);
         self.insert_refs(at, end, 1);
         Some(Claim { at, warm })
     }

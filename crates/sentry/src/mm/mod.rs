@@ -12,6 +12,7 @@
 //! across an await. A reader holds it for at most one 64 KiB copy. Below it: the memory file's lock (a leaf).
 
 mod access;
+mod advise;
 mod fault;
 mod fork;
 mod map;
@@ -22,6 +23,8 @@ mod places;
 mod report;
 mod segment;
 mod space;
+#[cfg(test)]
+mod tests;
 mod user;
 
 use std::sync::Arc;
@@ -34,7 +37,7 @@ pub use memory_file::MemoryFile;
 pub use pages::Pages;
 pub use places::Places;
 pub use report::{Usage, VmaInfo};
-pub use segment::{MappedFile, MappedName, SegmentFlags};
+pub use segment::{MappedFile, SegmentFlags};
 pub use user::{Ranges, Sink, Source, UserSink, UserSource};
 
 use hostcall::{Errno, Window};

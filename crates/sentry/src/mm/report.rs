@@ -84,6 +84,11 @@ impl Mm {
         change(&mut self.state.write().places);
     }
 
+    /// Bytes that are locked in memory.
+    pub fn locked_bytes(&self) -> u64 {
+        self.state.read().locked_bytes
+    }
+
     /// Sizes, for /proc/PID/status and statm. Which pages are present is asked of the host for pages of the memory file
     /// (`mincore`, at most 64 MiB of them); others are counted as a whole.
     pub fn usage(&self) -> Usage {

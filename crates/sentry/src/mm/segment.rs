@@ -3,6 +3,7 @@
 //! A [`Segment`] is a range that is alike in everything: rights, flags, file, and what is behind it, contiguously. The guest's VMAs
 //! (/proc/PID/maps) are neighbouring segments that differ only in what is behind them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,14 +59,8 @@ impl SegmentFlags {
 /// A file in an address space.
 pub struct MappedFile {
     pub mappable: Arc<dyn Mappable>,
-    /// What /proc/PID/maps shows. (The file system part is the caller's: any object that can be asked for a name.)
-    pub name: Arc<dyn MappedName>,
-}
-
-/// How /proc/PID/maps shows a mapped file.
-pub trait MappedName: Send + Sync {
-    /// Path, device and inode number.
-    fn describe(&self) -> (Vec<u8>, u64, u64);
+    /// The open file, for those who know files (/proc/PID/maps shows its path); it stays open as long as it is mapped.
+    pub file: Arc<dyn Any + Send + Sync>,
 }
 
 /// What is behind a segment.

@@ -14,6 +14,7 @@ pub mod fds;
 mod io;
 mod ioctl;
 pub mod mask;
+mod memory;
 mod pipe;
 mod poll;
 mod sched;

@@ -1,13 +1,14 @@
 //! The `memory` lines of the table.
 
-use super::{Arg::*, Line, none};
+use super::{Arg::*, Line, full, none};
 use crate::Errno;
+use crate::syscalls::memory;
 
 pub(super) const LINES: &[Line] = &[
-    none(9, "mmap", &[Addr, Size, Hex, Hex, Fd, Hex], Errno::ENOSYS, ""),
-    none(10, "mprotect", &[Addr, Size, Hex], Errno::ENOSYS, ""),
-    none(11, "munmap", &[Addr, Size], Errno::ENOSYS, ""),
-    none(12, "brk", &[Addr], Errno::ENOSYS, ""),
+    full(9, "mmap", &[Addr, Size, Hex, Hex, Fd, Hex], memory::mmap),
+    full(10, "mprotect", &[Addr, Size, Hex], memory::mprotect),
+    full(11, "munmap", &[Addr, Size], memory::munmap),
+    full(12, "brk", &[Addr], memory::brk),
     none(25, "mremap", &[Addr, Size, Size, Hex, Addr], Errno::ENOSYS, ""),
     none(26, "msync", &[Addr, Size, Hex], Errno::ENOSYS, ""),
     none(27, "mincore", &[Addr, Size, Addr], Errno::ENOSYS, ""),
@@ -17,7 +18,7 @@ pub(super) const LINES: &[Line] = &[
     none(151, "mlockall", &[Hex], Errno::ENOSYS, ""),
     none(152, "munlockall", &[], Errno::ENOSYS, ""),
     none(154, "modify_ldt", &[Int, Addr, Uint], Errno::ENOSYS, ""),
-    none(158, "arch_prctl", &[Hex, Addr], Errno::ENOSYS, ""),
+    full(158, "arch_prctl", &[Hex, Addr], memory::arch_prctl),
     none(205, "set_thread_area", &[Addr], Errno::ENOSYS, ""),
     none(211, "get_thread_area", &[Addr], Errno::ENOSYS, ""),
     none(216, "remap_file_pages", &[Addr, Size, Hex, Size, Hex], Errno::ENOSYS, ""),

@@ -1,0 +1,168 @@
+//! mmap and its family.
+
+use std::sync::Arc;
+
+use platform::Prot;
+
+use super::{Args, Flow};
+use crate::Errno;
+use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
+use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
+use crate::task::Cx;
+
+const PROT_KNOWN: u32 = uapi::PROT_READ | uapi::PROT_WRITE | uapi::PROT_EXEC | uapi::PROT_SEM;
+
+/// Rights from `PROT_*`. Linux ignores unknown bits in mmap.
+fn prot_of(bits: u32) -> Prot {
+    Prot::from_bits_truncate(bits)
+}
+
+pub(super) fn mmap(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(map(cx, args))
+}
+
+fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
+    let (addr, len, prot, flags, offset) = (args.u64(0), args.u64(1), prot_of(args.u32(2)), args.u32(3), args.u64(5));
+    if !offset.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    let file = if flags & uapi::MAP_ANONYMOUS == 0 { Some(cx.file(args.i32(4))?) } else { None };
+    if len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let kind = flags & uapi::MAP_TYPE;
+    let shared = match kind {
+        uapi::MAP_PRIVATE => false,
+        uapi::MAP_SHARED => true,
+        uapi::MAP_SHARED_VALIDATE if file.is_some() => {
+            // No file here supports MAP_SYNC, and unknown flags are refused.
+            const LEGACY: u32 = uapi::MAP_SHARED_VALIDATE | uapi::MAP_FIXED | uapi::MAP_FIXED_NOREPLACE | uapi::MAP_GROWSDOWN
+                | uapi::MAP_DENYWRITE | uapi::MAP_EXECUTABLE | uapi::MAP_LOCKED | uapi::MAP_NORESERVE | uapi::MAP_POPULATE
+                | uapi::MAP_NONBLOCK | uapi::MAP_STACK | uapi::MAP_HUGETLB | uapi::MAP_UNINITIALIZED;
+            if flags & !LEGACY != 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            true
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    if flags & uapi::MAP_HUGETLB != 0 {
+        // As with no huge pages reserved.
+        return Err(Errno::ENOMEM);
+    }
+    let mut how = SegmentFlags::MAY_READ | SegmentFlags::MAY_WRITE | SegmentFlags::MAY_EXEC;
+    how.set(SegmentFlags::SHARED, shared);
+    how.set(SegmentFlags::NORESERVE, flags & uapi::MAP_NORESERVE != 0);
+    how.set(SegmentFlags::GROWS_DOWN, flags & uapi::MAP_GROWSDOWN != 0);
+    how.set(SegmentFlags::LOCKED, flags & uapi::MAP_LOCKED != 0);
+    let file = match file {
+        None => None,
+        Some(file) => {
+            let open = file.flags();
+            if !open.readable() || shared && prot.contains(Prot::WRITE) && !open.writable() {
+                return Err(Errno::EACCES);
+            }
+            if flags & uapi::MAP_GROWSDOWN != 0 {
+                return Err(Errno::EINVAL);
+            }
+            if shared && !open.writable() {
+                how -= SegmentFlags::MAY_WRITE;
+            }
+            let mappable = file.ops.mappable()?;
+            Some((Arc::new(MappedFile { mappable, file }), offset))
+        }
+    };
+    let placement = if flags & uapi::MAP_FIXED_NOREPLACE != 0 {
+        Placement::FixedNoReplace(addr)
+    } else if flags & uapi::MAP_FIXED != 0 {
+        Placement::Fixed(addr)
+    } else {
+        Placement::Hint(page_down(addr))
+    };
+    let limit = limits::address_space(cx);
+    limits::lock(cx, how, page_up(len).ok_or(Errno::ENOMEM)?)?;
+    let at = cx.mm.map(&MapRequest { placement, len, prot, flags: how, file, limit })?;
+    Ok(at)
+}
+
+pub(super) fn munmap(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(cx.mm.unmap(args.u64(0), args.u64(1)).map(|()| 0))
+}
+
+pub(super) fn mprotect(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let bits = args.u32(2);
+    let growth = uapi::PROT_GROWSDOWN | uapi::PROT_GROWSUP;
+    let result = if bits & !(PROT_KNOWN | growth) != 0 || bits & growth == growth {
+        Err(Errno::EINVAL)
+    } else if bits & uapi::PROT_GROWSDOWN != 0 {
+        cx.mm.protect_from_start(args.u64(0), args.u64(1), prot_of(bits))
+    } else if bits & uapi::PROT_GROWSUP != 0 {
+        Err(Errno::EINVAL)
+    } else {
+        cx.mm.protect(args.u64(0), args.u64(1), prot_of(bits))
+    };
+    Flow::done(result.map(|()| 0))
+}
+
+pub(super) fn brk(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let to = cx.mm.brk(args.u64(0), limits::data(cx), limits::address_space(cx));
+    Flow::done(Ok(to))
+}
+
+pub(super) fn arch_prctl(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(bases(cx, args.u32(0), args.u64(1)))
+}
+
+fn bases(cx: &mut Cx, code: u32, addr: u64) -> Result<u64, Errno> {
+    let user_end = cx.kernel().platform.layout().user.end;
+    match code {
+        uapi_prctl::ARCH_SET_FS | uapi_prctl::ARCH_SET_GS if addr >= user_end => return Err(Errno::EPERM),
+        uapi_prctl::ARCH_SET_FS => cx.context.registers_mut().fs_base = addr,
+        uapi_prctl::ARCH_SET_GS => {
+            // Patched sites find their way by %gs.
+            cx.mm.disable_patching();
+            cx.context.registers_mut().gs_base = addr;
+        }
+        uapi_prctl::ARCH_GET_FS => cx.mm.write_val(addr, &cx.context.registers().fs_base)?,
+        uapi_prctl::ARCH_GET_GS => cx.mm.write_val(addr, &cx.context.registers().gs_base)?,
+        uapi_prctl::ARCH_GET_CPUID => return Ok(1),
+        uapi_prctl::ARCH_SET_CPUID => return Err(Errno::ENODEV),
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// Linux's arch/x86/include/uapi/asm/prctl.h.
+mod uapi_prctl {
+    pub const ARCH_SET_GS: u32 = 0x1001;
+    pub const ARCH_SET_FS: u32 = 0x1002;
+    pub const ARCH_GET_FS: u32 = 0x1003;
+    pub const ARCH_GET_GS: u32 = 0x1004;
+    pub const ARCH_GET_CPUID: u32 = 0x1011;
+    pub const ARCH_SET_CPUID: u32 = 0x1012;
+}
+
+/// Limits of the process that the address space must keep.
+mod limits {
+    use crate::Errno;
+    use crate::mm::SegmentFlags;
+    use crate::task::{Capability, Cx, Resource};
+
+    pub fn address_space(cx: &Cx) -> u64 {
+        cx.task.rlimit(Resource::As).soft
+    }
+
+    pub fn data(cx: &Cx) -> u64 {
+        cx.task.rlimit(Resource::Data).soft
+    }
+
+    /// Whether `len` more bytes may be locked in memory.
+    pub fn lock(cx: &Cx, flags: SegmentFlags, len: u64) -> Result<(), Errno> {
+        if !flags.contains(SegmentFlags::LOCKED) {
+            return Ok(());
+        }
+        let limit = cx.task.rlimit(Resource::Memlock).soft;
+        let over = cx.mm.locked_bytes().saturating_add(len) > limit;
+        if over && !cx.creds().has(Capability::IpcLock) { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+}
