@@ -142,6 +142,13 @@ impl Dentry {
         Dentry::new(inode, self.cache.clone(), Place { parent: Some(self.clone()), name: name.into(), attached: true })
     }
 
+    /// A dentry of this directory that is not among its names.
+    pub(super) fn unnamed(self: &Arc<Dentry>, inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let name = inode_name(&inode);
+        let place = Place { parent: Some(self.clone()), name: name.into(), attached: false };
+        Dentry::new(inode, self.cache.clone(), place)
+    }
+
     pub fn inode(&self) -> &Arc<dyn Inode> {
         &self.inode
     }
@@ -381,6 +388,14 @@ impl Dentry {
                 todo.extend(take(child.children.write()));
             }
         }
+    }
+}
+
+/// As Linux names `O_TMPFILE` files in /proc/PID/fd: `#` and the inode's number.
+fn inode_name(inode: &Arc<dyn Inode>) -> Vec<u8> {
+    match inode.metadata() {
+        crate::step::Step::Ready(Ok(metadata)) => format!("#{}", metadata.ino).into_bytes(),
+        _ => b"#".to_vec(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod anon;
 mod async_mutex;
+pub mod attr;
 mod context;
 mod dentry;
 pub mod dev;
@@ -15,6 +16,8 @@ mod fd_table;
 mod file;
 mod inode;
 mod mount;
+pub mod namei;
+mod open;
 mod path;
 pub mod permission;
 pub mod pseudo;
@@ -35,6 +38,7 @@ pub use inode::{
     Timestamp, UnlinkKind, XattrCall, XattrReply,
 };
 pub use mount::{Mount, MountFlags, MountInfo, SuperBlock, next_device};
+pub use open::{open, open_exec, open_how, try_open};
 pub use path::Path;
 pub use permission::{Mask, Ownership};
 pub use view::View;

@@ -35,6 +35,11 @@ impl Path {
         Path { mount, dentry: root }
     }
 
+    /// A place beside the tree for a file without a name that was made in this directory (`O_TMPFILE`).
+    pub(super) fn unnamed(&self, inode: Arc<dyn Inode>) -> Path {
+        Path { mount: self.mount.clone(), dentry: self.dentry.unnamed(inode) }
+    }
+
     /// What is mounted here, on top.
     pub(super) fn descend(mut self) -> Path {
         while self.dentry.is_mounted() {
