@@ -14,6 +14,7 @@
 
 mod registers;
 pub mod scripted;
+pub mod systrap;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

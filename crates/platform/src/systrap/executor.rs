@@ -1,0 +1,199 @@
+//! The executors' side: which threads are in user mode, which have come back, and how to wait for them.
+//!
+//! Each executor has a list of threads. A thread enters it at its first switch and stays while it is in use, so that a
+//! system call costs no list operation; one that has been idle for some scans is dropped from it. An executor that sleeps says so
+//! in a page stubs can only read, and waits on its *bell*, a word stubs can write and wake. All stubs share the bells, so a
+//! hostile stub can wake executors needlessly, and with luck delay another stub's trap until the sleeper's next look; it cannot
+//! silence anyone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use hostcall::time::monotonic_ns;
+use parking_lot::Mutex;
+
+use super::control::Control;
+use super::layout::*;
+use super::sys;
+use super::thread::{IDLE, NOTIFIED, RUNNING, Thread, turn};
+
+/// An idle thread leaves the list after this many scans.
+const IDLE_SCANS: u32 = 1000;
+/// A sleeper with threads in user mode looks after them first after this long, then twice that, up to the second.
+const FIRST_LOOK_NS: u64 = 50_000_000;
+const LAST_LOOK_NS: u64 = 1_000_000_000;
+/// While an interrupt waits for its effect.
+const INTERRUPT_LOOK_NS: u64 = 4_000_000;
+
+/// See the module.
+pub struct Executor {
+    index: usize,
+    control: Arc<Control>,
+    list: Mutex<Vec<Entry>>,
+    unparked: AtomicBool,
+    /// An interrupt waits for its effect until about then.
+    expecting_until_ns: AtomicU64,
+    /// How long to spin before sleeping.
+    pub spin_ns: AtomicU64,
+}
+
+struct Entry {
+    thread: Arc<Thread>,
+    idle: u32,
+}
+
+impl Executor {
+    pub fn new(index: usize, control: Arc<Control>, spin_ns: u64) -> Executor {
+        Executor {
+            index,
+            control,
+            list: Mutex::new(Vec::new()),
+            unparked: AtomicBool::new(false),
+            expecting_until_ns: AtomicU64::new(0),
+            spin_ns: AtomicU64::new(spin_ns),
+        }
+    }
+
+    fn sleeping(&self) -> &std::sync::atomic::AtomicU32 {
+        self.control.word32(FILE_SLEEPING + self.index as u64 * LINE)
+    }
+    fn bell(&self) -> &std::sync::atomic::AtomicU32 {
+        self.control.word32(FILE_BELLS + self.index as u64 * LINE)
+    }
+
+    /// Puts a thread that goes to user mode on the list, unless it is on one. Returns the index of the executor it is with.
+    pub fn adopt(&self, thread: &Arc<Thread>) -> usize {
+        match thread.home.compare_exchange(0, self.index + 1, SeqCst, SeqCst) {
+            Ok(_) => {
+                thread.block.set32(BELL, self.index as u32);
+                self.list.lock().push(Entry { thread: thread.clone(), idle: 0 });
+                self.index
+            }
+            Err(home) => home - 1,
+        }
+    }
+
+    /// Wakes the tasks of threads that have come back.
+    pub fn poll(&self) -> usize {
+        self.scan(&mut self.list.lock())
+    }
+
+    fn scan(&self, list: &mut Vec<Entry>) -> usize {
+        let mut woken = 0;
+        let mut i = 0;
+        while let Some(entry) = list.get_mut(i) {
+            let thread = &entry.thread;
+            if thread.state.load(SeqCst) == RUNNING {
+                entry.idle = 0;
+                if (turn(thread) != TURN_STUB || thread.death().is_some())
+                    && thread.state.compare_exchange(RUNNING, NOTIFIED, SeqCst, SeqCst).is_ok()
+                {
+                    if let Some(waker) = &*thread.waker.lock() {
+                        waker.wake_by_ref();
+                    }
+                    woken += 1;
+                }
+            } else {
+                entry.idle += 1;
+                if entry.idle > IDLE_SCANS && self.drop_idle(thread) {
+                    list.swap_remove(i);
+                    continue;
+                }
+            }
+            i += 1;
+        }
+        woken
+    }
+
+    /// Gives a thread's place up; true if the entry must go. If it started to run meanwhile, either we keep it or it has found
+    /// itself another list.
+    fn drop_idle(&self, thread: &Thread) -> bool {
+        thread.home.store(0, SeqCst);
+        thread.state.load(SeqCst) == IDLE || thread.home.compare_exchange(0, self.index + 1, SeqCst, SeqCst).is_err()
+    }
+
+    /// Forgets a thread for good.
+    pub fn forget(&self, thread: &Arc<Thread>) {
+        self.list.lock().retain(|entry| !Arc::ptr_eq(&entry.thread, thread));
+        let _ = thread.home.compare_exchange(self.index + 1, 0, SeqCst, SeqCst);
+    }
+
+    /// See [`Platform::park`](crate::Platform::park).
+    pub fn park(&self, deadline_ns: Option<u64>) {
+        if self.spin() {
+            return;
+        }
+        let mut look_ns = FIRST_LOOK_NS;
+        loop {
+            let rung = self.bell().load(SeqCst);
+            self.sleeping().store(1, SeqCst);
+            let (woken, running) = {
+                let mut list = self.list.lock();
+                let woken = self.scan(&mut list);
+                (woken, list.iter().any(|entry| entry.thread.state.load(SeqCst) == RUNNING))
+            };
+            if woken > 0 || self.unparked.load(SeqCst) {
+                break;
+            }
+            let now = monotonic_ns();
+            if deadline_ns.is_some_and(|deadline| now >= deadline) {
+                break;
+            }
+            let expecting = now < self.expecting_until_ns.load(SeqCst);
+            let look = running.then(|| now + if expecting { INTERRUPT_LOOK_NS } else { look_ns });
+            let until = [look, deadline_ns].into_iter().flatten().min();
+            sys::futex_wait(self.bell(), rung, until);
+            if look.is_some_and(|look| monotonic_ns() >= look) {
+                self.look_after();
+                look_ns = (look_ns * 2).min(LAST_LOOK_NS);
+            }
+        }
+        self.sleeping().store(0, SeqCst);
+        self.unparked.store(false, SeqCst);
+    }
+
+    fn spin(&self) -> bool {
+        let limit = self.spin_ns.load(Relaxed);
+        let start = monotonic_ns();
+        loop {
+            if self.poll() > 0 || self.unparked.swap(false, SeqCst) {
+                return true;
+            }
+            if monotonic_ns().saturating_sub(start) >= limit {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Looks whether threads in user mode are alive, and kills those that ignore interrupts.
+    fn look_after(&self) {
+        let running: Vec<_> = {
+            let list = self.list.lock();
+            let running = list.iter().filter(|entry| entry.thread.state.load(SeqCst) == RUNNING);
+            running.map(|entry| entry.thread.clone()).collect()
+        };
+        running.iter().for_each(|thread| thread.look());
+    }
+
+    pub fn unpark(&self) {
+        self.unparked.store(true, SeqCst);
+        if self.sleeping().load(SeqCst) != 0 {
+            self.ring();
+        }
+    }
+
+    /// An interrupt has been sent: sleep in short pieces until it has had its effect.
+    pub fn expect_answer(&self) {
+        self.expecting_until_ns.store(monotonic_ns() + 3_000_000_000, SeqCst);
+        if self.sleeping().load(SeqCst) != 0 {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        self.bell().fetch_add(1, SeqCst);
+        sys::futex_wake(self.bell());
+    }
+}

@@ -1,0 +1,273 @@
+//! systrap: application threads are host threads in *stub* processes whose system calls trap to the sentry.
+//!
+//! Needs no virtualisation and no ptrace. One stub per guest address space, one host thread in it per guest thread. Key types:
+//! [`Systrap`] (the platform), `Space` (an address space), `SystrapContext` (a thread's registers and the way to user mode and
+//! back), `Stub` (orders to a stub's memory thread), `Executor` (who waits for traps). `docs/platform.md` has the design, and
+//! who may write which shared page.
+//!
+//! Locking: `pool` and `areas` are leaves; a stub's ring may be held while its memory thread works.
+
+mod blob;
+mod context;
+mod control;
+mod executor;
+mod filter;
+mod frame;
+pub mod layout;
+mod space;
+mod stub;
+mod sys;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod xstate;
+mod zygote;
+
+use std::sync::{Arc, Weak};
+
+use hostcall::Errno;
+use parking_lot::Mutex;
+
+pub use filter::{Instruction, MEMORY_CALLS, THREAD_CALLS, memory_filter, thread_filter};
+
+use crate::{AddressSpace, Capabilities, Death, ExecutorId, Layout, Patch, PatchRequest, Platform, PlatformError};
+use control::Control;
+use executor::Executor;
+use layout::*;
+use space::Space;
+use stub::{Failure, Order, Stub};
+
+/// Stubs kept clean for the next address space.
+const POOL: usize = 16;
+
+/// Whether waiting may burn CPU time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spin {
+    /// Sleep at once: a CPU quota below two CPUs, or one CPU.
+    Never,
+    /// Spin while it pays.
+    Adaptive,
+}
+
+/// What [`Systrap::start`] needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Threads that will call `poll` and `park`, at most 64.
+    pub executors: usize,
+    /// Guest processes at a time.
+    pub max_address_spaces: usize,
+    /// CPUs the sandbox may use.
+    pub cpus: usize,
+    pub spin: Spin,
+}
+
+/// See the module.
+pub struct Systrap {
+    me: Weak<Systrap>,
+    control: Arc<Control>,
+    executors: Arc<[Executor]>,
+    layout: Layout,
+    xformat: xstate::Format,
+    zygote: Stub,
+    pool: Mutex<Vec<Arc<Stub>>>,
+    areas: Mutex<Areas>,
+    config: Config,
+}
+
+/// Areas of the control file.
+struct Areas {
+    next: u64,
+    count: u64,
+    free: Vec<u64>,
+}
+
+impl Systrap {
+    /// Forks the zygote. Call it early: from a thread that lives as long as the sandbox (stubs die with it), before the process
+    /// has secrets, and before its seccomp filter.
+    ///
+    /// # Errors
+    /// [`PlatformError::Unsupported`] where processor or kernel lack something, [`PlatformError::Start`] where a step fails.
+    pub fn start(config: Config) -> Result<Arc<Systrap>, PlatformError> {
+        let unsupported = |what: &str| PlatformError::Unsupported(what.to_owned());
+        if config.executors == 0 || config.executors > MAX_EXECUTORS {
+            return Err(unsupported("between 1 and 64 executors"));
+        }
+        if !tag::Key::supported() {
+            return Err(unsupported("AES instructions"));
+        }
+        // SAFETY: no memory is involved.
+        if unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 == 0 {
+            return Err(unsupported("FSGSBASE instructions"));
+        }
+        let xformat = xstate::Format::of_host().ok_or_else(|| unsupported("XSAVE"))?;
+        if xformat.framed() as u64 > XSTATE_LEN {
+            return Err(unsupported("an extended state of at most 4,096 bytes"));
+        }
+        let start = |what| move |errno| PlatformError::Start { what, errno };
+        let areas = config.max_address_spaces + 1;
+        let control = Arc::new(Control::new(areas).map_err(start("making the control file"))?);
+        let vdso = zygote::find_vdso()?;
+        if vdso.as_ref().is_some_and(|v| v.vvar.start < REGION.end && v.vdso.end > REGION.start) {
+            return Err(unsupported("the vDSO elsewhere"));
+        }
+        zygote::prepare(&control, vdso.as_ref(), xformat.features);
+        let mut zygote = Stub::prepare(control.clone(), FILE_AREAS, 0).map_err(start("making a key"))?;
+        let (pid, blob) = zygote::fork(&control, FILE_AREAS)?;
+        zygote.pid = pid;
+        let nothing = Order { what: "madvise", number: libc::SYS_madvise, args: [0; 6], failure: Failure::Ignored };
+        zygote.call(nothing)?.map_err(start("asking the zygote"))?;
+        drop(blob);
+
+        let mut reserved = vec![REGION];
+        reserved.extend(vdso.as_ref().map(|vdso| vdso.vvar.start..vdso.vdso.end));
+        let layout = Layout {
+            user: USER,
+            reserved,
+            vvar: vdso.as_ref().map(|vdso| vdso.vvar.clone()),
+            vdso: vdso.map(|vdso| vdso.vdso),
+        };
+        let spin_ns = if config.spin == Spin::Adaptive && config.cpus > 1 { 20_000 } else { 0 };
+        let executors = (0..config.executors).map(|index| Executor::new(index, control.clone(), spin_ns)).collect();
+        Ok(Arc::new_cyclic(|me| Systrap {
+            me: me.clone(),
+            control,
+            executors,
+            layout,
+            xformat,
+            zygote,
+            pool: Mutex::new(Vec::new()),
+            areas: Mutex::new(Areas { next: 1, count: areas as u64, free: Vec::new() }),
+            config,
+        }))
+    }
+
+    fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+    fn executors(&self) -> Arc<[Executor]> {
+        self.executors.clone()
+    }
+    fn layout_ref(&self) -> &Layout {
+        &self.layout
+    }
+    fn xformat(&self) -> xstate::Format {
+        self.xformat
+    }
+    /// How often a stub looks at its turn word before it sleeps.
+    fn stub_spin(&self) -> u32 {
+        if self.config.spin == Spin::Adaptive && self.config.cpus > 1 { 500 } else { 0 }
+    }
+    /// Turns of a stub's spin loop as CPU time.
+    fn spun_ns(&self, turns: u64) -> u64 {
+        turns.saturating_mul(45)
+    }
+
+    fn new_space(&self) -> Result<Arc<Space>, PlatformError> {
+        let pooled = self.pool.lock().pop();
+        let stub = match pooled {
+            Some(stub) => stub,
+            None => self.new_stub()?,
+        };
+        let me = self.me.upgrade().expect("called through a living Arc");
+        Ok(Space::new(me, stub))
+    }
+
+    fn new_stub(&self) -> Result<Arc<Stub>, PlatformError> {
+        let area = {
+            let mut areas = self.areas.lock();
+            match areas.free.pop() {
+                Some(area) => area,
+                None if areas.next < areas.count => {
+                    areas.next += 1;
+                    areas.next - 1
+                }
+                None => return Err(PlatformError::AddressSpace(Errno::EAGAIN)),
+            }
+        };
+        let made = self.clone_stub(FILE_AREAS + area * AREA_LEN);
+        if made.is_err() {
+            self.areas.lock().free.push(area);
+        }
+        made
+    }
+
+    fn clone_stub(&self, area: u64) -> Result<Arc<Stub>, PlatformError> {
+        let mut stub = Stub::prepare(self.control(), area, 0).map_err(PlatformError::AddressSpace)?;
+        let args = [CLONE_STUB, 0, 0, 0, area, 0];
+        let clone = Order { what: "clone", number: libc::SYS_clone, args, failure: Failure::Ignored };
+        stub.pid = self.zygote.call(clone)?.map_err(PlatformError::AddressSpace)? as i32;
+        // The parent-death signal is not inherited.
+        let args = [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64, 0, 0, 0, 0];
+        stub.post(Order { what: "prctl", number: libc::SYS_prctl, args, failure: Failure::Reported })?;
+        Ok(Arc::new(stub))
+    }
+
+    /// Takes back the stub of a dropped address space whose application threads are gone; `blocks` of its context blocks were used.
+    fn recycle(&self, stub: Arc<Stub>, blocks: u64) {
+        if self.clean(&stub, blocks).is_ok() {
+            let mut pool = self.pool.lock();
+            if pool.len() < POOL {
+                pool.push(stub);
+                return;
+            }
+        }
+        stub.kill(Death::Signal(libc::SIGKILL));
+        let area = (stub.area - FILE_AREAS) / AREA_LEN;
+        if self.control.punch(stub.area, AREA_LEN).is_ok() {
+            self.areas.lock().free.push(area);
+        }
+    }
+
+    /// Unmaps what the application had, and wipes what it left in our pages.
+    fn clean(&self, stub: &Stub, blocks: u64) -> Result<(), PlatformError> {
+        let mut keep = self.layout.reserved.clone();
+        keep.sort_by_key(|range| range.start);
+        let mut from = USER.start;
+        for range in keep.into_iter().chain([USER.end..USER.end]) {
+            if range.start > from {
+                let args = [from, range.start - from, 0, 0, 0, 0];
+                stub.post(Order { what: "munmap", number: libc::SYS_munmap, args, failure: Failure::Reported })?;
+            }
+            from = range.end;
+        }
+        stub.settle()?;
+        if blocks > 0 {
+            let _ = self.control.punch(stub.area + AREA_BLOCKS, blocks * BLOCK_LEN).map_err(PlatformError::AddressSpace)?;
+        }
+        Ok(())
+    }
+}
+
+impl Platform for Systrap {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { host_schedules: true, patches: true }
+    }
+
+    fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
+        Ok(self.new_space()?)
+    }
+    fn plan_patch(&self, _request: &PatchRequest<'_>) -> Option<Patch> {
+        None
+    }
+
+    fn poll(&self, executor: ExecutorId) -> usize {
+        self.executors.get(executor.0).map_or(0, Executor::poll)
+    }
+
+    fn park(&self, executor: ExecutorId, deadline_ns: Option<u64>) {
+        if let Some(executor) = self.executors.get(executor.0) {
+            executor.park(deadline_ns);
+        }
+    }
+
+    fn unpark(&self, executor: ExecutorId) {
+        if let Some(executor) = self.executors.get(executor.0) {
+            executor.unpark();
+        }
+    }
+}

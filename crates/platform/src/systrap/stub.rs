@@ -1,0 +1,250 @@
+//! A stub: one process that is an application's address space, and the orders its memory thread performs.
+//!
+//! Orders go into a ring on a page that is read-only in the stub; answers come back on a page the guest can write, each with
+//! a [`Key`] tag. Answers are collected in order, at most [`RING`] are outstanding. "It sleeps" is a hint that may lie, so every
+//! wait has a timeout, wakes the stub anyway and looks whether it is alive.
+//!
+//! Locking: one mutex around the ring, held while waiting for answers (bounded by [`ANSWER_LIMIT_NS`]).
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::{Arc, OnceLock};
+
+use hostcall::Errno;
+use hostcall::time::monotonic_ns;
+use parking_lot::Mutex;
+
+use super::control::Control;
+use super::layout::*;
+use super::sys::{self, Fate, Wait};
+use super::tag::Key;
+use crate::{Death, PlatformError};
+
+/// How long a memory thread may take for one order.
+const ANSWER_LIMIT_NS: u64 = 10_000_000_000;
+/// After this long without an answer we look whether it is alive.
+const LOOK_NS: u64 = 20_000_000;
+
+/// A host call for the memory thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// What it is, for messages.
+    pub what: &'static str,
+    pub number: i64,
+    pub args: [u64; 6],
+    /// What its failure means.
+    pub failure: Failure,
+}
+
+/// What it means when an order fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The next `settle` reports it.
+    Reported,
+    /// Nothing: it was advice, or the caller looks at the result itself.
+    Ignored,
+}
+
+/// See the module.
+pub struct Stub {
+    pub pid: i32,
+    /// Offset of its area in the control file.
+    pub area: u64,
+    control: Arc<Control>,
+    ring: Mutex<Ring>,
+    death: OnceLock<Death>,
+}
+
+struct Ring {
+    key: Key,
+    posted: u64,
+    done: u64,
+    /// The result of order `done`.
+    result: u64,
+    outstanding: [Option<Order>; RING as usize],
+    failed: Option<PlatformError>,
+    spin: u32,
+    /// The memory thread has its key: it is no longer on the order page.
+    key_wiped: bool,
+}
+
+impl Stub {
+    /// Clears the area's pages and lays the key out for the process that will be started on it.
+    pub fn prepare(control: Arc<Control>, area: u64, spin: u32) -> Result<Stub, Errno> {
+        let key = Key::random()?;
+        control.write(area + AREA_ORDERS, &[0; PAGE as usize]);
+        control.write(area + AREA_ANSWERS, &[0; PAGE as usize]);
+        for i in 0..RING {
+            control.word64(area + AREA_ANSWERS + i * LINE).store(u64::MAX, Relaxed);
+        }
+        control.write(area + AREA_ORDERS + ORDER_KEYS, key.rounds());
+        let ring = Ring {
+            key,
+            posted: 0,
+            done: 0,
+            result: 0,
+            outstanding: [None; RING as usize],
+            failed: None,
+            spin,
+            key_wiped: false,
+        };
+        Ok(Stub { pid: 0, area, control, ring: Mutex::new(ring), death: OnceLock::new() })
+    }
+
+    /// Why it is gone, if it is.
+    pub fn death(&self) -> Option<Death> {
+        self.death.get().copied()
+    }
+
+    /// Puts an order into the ring.
+    pub fn post(&self, order: Order) -> Result<(), PlatformError> {
+        self.post_locked(&mut self.ring.lock(), order)
+    }
+
+    fn post_locked(&self, ring: &mut Ring, order: Order) -> Result<(), PlatformError> {
+        if let Some(death) = self.death() {
+            return Err(PlatformError::Dead(death));
+        }
+        if ring.posted - ring.done >= RING - 1 {
+            let until = ring.posted - RING / 2;
+            while ring.done < until {
+                self.collect(ring)?;
+            }
+        }
+        ring.posted += 1;
+        let at = self.area + AREA_ORDERS + (ring.posted % RING) * LINE;
+        self.control.word64(at + 8).store(order.number as u64, Relaxed);
+        for (i, arg) in order.args.iter().enumerate() {
+            self.control.word64(at + 16 + i as u64 * 8).store(*arg, Relaxed);
+        }
+        if let Some(slot) = ring.outstanding.get_mut((ring.posted % RING) as usize) {
+            *slot = Some(order);
+        }
+        self.control.word64(at).swap(ring.posted, SeqCst);
+        if self.control.word32(self.area + AREA_ANSWERS + ANSWER_STUB_WAITS).load(SeqCst) != 0 {
+            sys::futex_wake(self.control.word32(at));
+        }
+        Ok(())
+    }
+
+    /// Waits until all orders posted so far are performed.
+    pub fn settle(&self) -> Result<(), PlatformError> {
+        let mut ring = self.ring.lock();
+        self.drain(&mut ring)?;
+        if let Some(death) = self.death() {
+            return Err(PlatformError::Dead(death));
+        }
+        ring.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Performs one order after all others, and answers with its result.
+    pub fn call(&self, order: Order) -> Result<Result<u64, Errno>, PlatformError> {
+        let mut ring = self.ring.lock();
+        self.post_locked(&mut ring, order)?;
+        self.drain(&mut ring)?;
+        Ok(errno(ring.result).map_or(Ok(ring.result), Err))
+    }
+
+    fn drain(&self, ring: &mut Ring) -> Result<(), PlatformError> {
+        while ring.done < ring.posted {
+            self.collect(ring)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next answer.
+    fn collect(&self, ring: &mut Ring) -> Result<(), PlatformError> {
+        if let Some(death) = self.death() {
+            return Err(PlatformError::Dead(death));
+        }
+        let sequence = ring.done + 1;
+        let at = self.area + AREA_ANSWERS + (sequence % RING) * LINE;
+        let answered = self.control.word64(at);
+        let mut spins = 0;
+        while answered.load(Acquire) != sequence {
+            if spins < ring.spin {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep_for(sequence, at)?;
+            }
+        }
+        let result = self.control.word64(at + 8).load(Relaxed);
+        let mut tag = [0; 16];
+        self.control.read(at + 16, &mut tag);
+        if tag != ring.key.tag(sequence, result) {
+            return Err(self.kill(Death::Forged("an answer of the memory thread")));
+        }
+        ring.done = sequence;
+        ring.result = result;
+        if !ring.key_wiped {
+            ring.key_wiped = true;
+            self.control.write(self.area + AREA_ORDERS + ORDER_KEYS, &[0; 11 * 16]);
+        }
+        let order = ring.outstanding.get_mut((sequence % RING) as usize).and_then(Option::take);
+        if let (Some(errno), Some(Order { what, args: [addr, len, ..], failure: Failure::Reported, .. })) = (errno(result), order) {
+            ring.failed.get_or_insert(PlatformError::Order { what, addr, len, errno });
+        }
+        Ok(())
+    }
+
+    fn sleep_for(&self, sequence: u64, at: u64) -> Result<(), PlatformError> {
+        let answered = self.control.word64(at);
+        let waits = self.control.word32(self.area + AREA_ORDERS + ORDER_SENTRY_WAITS);
+        let limit = monotonic_ns() + ANSWER_LIMIT_NS;
+        waits.store(1, SeqCst);
+        let mut result = Ok(());
+        loop {
+            let seen = answered.load(SeqCst);
+            if seen == sequence {
+                break;
+            }
+            let look = monotonic_ns() + LOOK_NS;
+            sys::futex_wait(self.control.word32(at), seen as u32, Some(look));
+            if answered.load(SeqCst) != sequence && monotonic_ns() >= look {
+                sys::futex_wake(self.control.word32(self.area + AREA_ORDERS + (sequence % RING) * LINE));
+                self.look();
+                if let Some(death) = self.death() {
+                    result = Err(PlatformError::Dead(death));
+                    break;
+                }
+                if monotonic_ns() >= limit {
+                    result = Err(self.kill(Death::Unresponsive));
+                    break;
+                }
+            }
+        }
+        waits.store(0, SeqCst);
+        result
+    }
+
+    /// Notices when the host has ended the memory thread.
+    pub fn look(&self) {
+        if self.death().is_none()
+            && let Fate::Dead(signal) = sys::reap(self.pid, Wait::No)
+        {
+            let _ = self.death.set(Death::Signal(signal));
+        }
+    }
+
+    /// Ends the memory thread; the address space cannot change any more.
+    pub fn kill(&self, why: Death) -> PlatformError {
+        if self.death.set(why).is_ok() {
+            sys::kill(self.pid, libc::SIGKILL);
+            sys::reap(self.pid, Wait::Block);
+        }
+        PlatformError::Dead(self.death().unwrap_or(why))
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        if self.pid > 0 {
+            self.kill(Death::Signal(libc::SIGKILL));
+        }
+    }
+}
+
+/// A host call's failure.
+fn errno(result: u64) -> Option<Errno> {
+    (-4095..0).contains(&(result as i64)).then(|| Errno::from_raw(-(result as i64) as i32))
+}

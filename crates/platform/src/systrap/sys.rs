@@ -1,0 +1,88 @@
+//! The few host calls the platform makes, by number. Each answers with the host's errno.
+
+use std::sync::atomic::AtomicU32;
+
+use hostcall::Errno;
+
+/// A raw host call.
+///
+/// # Safety
+/// As the call itself demands.
+pub unsafe fn call(number: i64, args: [u64; 6]) -> Result<u64, Errno> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: forwarded to the caller.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result == -1 { Err(Errno::last_host()) } else { Ok(result as u64) }
+}
+
+/// Waits while `word` holds `expected`, until woken or until `deadline_ns` on `CLOCK_MONOTONIC`. May return early.
+pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: Option<u64>) {
+    let deadline = deadline_ns.map(|ns| libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 });
+    let timeout = deadline.as_ref().map_or(std::ptr::null(), |time| time as *const libc::timespec);
+    // SAFETY: the word and the timeout outlive the call.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT_BITSET, expected, timeout, 0usize, u32::MAX);
+    }
+}
+
+/// Wakes all who wait on `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the word outlives the call.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
+    }
+}
+
+/// Sends a signal to a child of ours: its number cannot be reused before we wait for it.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::kill(pid, signal);
+    }
+}
+
+/// What became of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Alive,
+    /// Gone, and reaped: by this signal, or 0.
+    Dead(i32),
+}
+
+/// Whether a waiting call may block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    No,
+    Block,
+}
+
+/// Reaps a child (stubs and their threads send no signal at their end: `__WALL`).
+pub fn reap(pid: i32, wait: Wait) -> Fate {
+    let mut status = 0;
+    let flags = libc::__WALL | if wait == Wait::No { libc::WNOHANG } else { 0 };
+    loop {
+        // SAFETY: `status` outlives the call.
+        let result = unsafe { libc::waitpid(pid, &raw mut status, flags) };
+        if result == 0 {
+            return Fate::Alive;
+        }
+        if result == pid {
+            return Fate::Dead(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 });
+        }
+        if Errno::last_host() != Errno::EINTR {
+            return Fate::Dead(0);
+        }
+    }
+}
+
+/// CPU time of a thread group, in nanoseconds; 0 when it is gone.
+pub fn cpu_time_ns(pid: i32) -> u64 {
+    // CPUCLOCK_SCHED of a process (include/linux/posix-timers_types.h).
+    let clock = (!pid << 3) | 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` outlives the call.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return 0;
+    }
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}

@@ -1,0 +1,8 @@
+//! The platform against the real host: small guests in machine code.
+
+mod guests;
+mod harness;
+mod hostile;
+mod memory;
+mod threads;
+mod traps;

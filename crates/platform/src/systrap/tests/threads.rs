@@ -1,0 +1,132 @@
+//! Several threads, several stubs, interrupts, death.
+
+use super::guests;
+use super::harness::*;
+use crate::*;
+
+#[test]
+fn threads_share_an_address_space() {
+    let platform = platform();
+    let file = memory();
+    let space = space(&platform, &file);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut guest = Guest::new(&platform, &space, guests::calls());
+                for i in 0..200 {
+                    assert_eq!(guest.call().number, 39);
+                    guest.context.set_return(i);
+                }
+            });
+        }
+    });
+    // One writes, the other stops at its own call meanwhile.
+    let mut spinner = Guest::new(&platform, &space, guests::spin());
+    assert_eq!(spinner.run_for(10_000_000), None);
+    let mut other = Guest::new(&platform, &space, guests::calls());
+    other.call();
+    let before = peek(&file, DATA_OFFSET);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(peek(&file, DATA_OFFSET) > before);
+    assert!(spinner.context.cpu_time_ns() > 1_000_000);
+    drop(spinner);
+    let after = peek(&file, DATA_OFFSET);
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    assert_eq!(peek(&file, DATA_OFFSET), after, "a dropped context does not run");
+}
+
+#[test]
+fn one_executor_serves_many_stubs() {
+    let platform = platform();
+    let file = memory();
+    let spaces: Vec<_> = (0..5).map(|_| space(&platform, &file)).collect();
+    let executor = executor();
+    let mut guests: Vec<_> = spaces.iter().map(|space| Guest { executor, ..Guest::new(&platform, space, guests::calls()) }).collect();
+    for _ in 0..50 {
+        for guest in &mut guests {
+            assert_eq!(guest.call().number, 39);
+            guest.context.set_return(0);
+        }
+    }
+}
+
+#[test]
+fn interrupts_stop_a_spinner_and_stick() {
+    let platform = platform();
+    let file = memory();
+    let space = space(&platform, &file);
+    let mut guest = Guest::new(&platform, &space, guests::spin());
+    let interrupter = guest.context.interrupter();
+    // Before the first switch.
+    interrupter.interrupt();
+    assert_eq!(guest.run(), Trap::Interrupted);
+    for _ in 0..20 {
+        assert_eq!(guest.run_for(5_000_000), None);
+        interrupter.interrupt();
+        assert_eq!(guest.run(), Trap::Interrupted);
+    }
+    // From another thread, while the executor sleeps.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            interrupter.interrupt();
+        });
+        assert_eq!(guest.run(), Trap::Interrupted);
+    });
+}
+
+#[test]
+fn unpark_ends_a_park() {
+    let platform = platform();
+    let id = executor();
+    platform.unpark(id);
+    platform.park(id, None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            platform.unpark(id);
+        });
+        platform.park(id, None);
+    });
+    let start = hostcall::time::monotonic_ns();
+    platform.park(id, Some(start + 10_000_000));
+    assert!(hostcall::time::monotonic_ns() >= start + 10_000_000);
+}
+
+fn children() -> Vec<i32> {
+    let me = std::process::id();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).and_then(|ppid| ppid.parse::<u32>().ok());
+        if parent == Some(me) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+#[test]
+fn death_from_outside_is_noticed() {
+    let platform = platform();
+    let file = memory();
+    for victim in ["thread", "stub"] {
+        let space = space(&platform, &file);
+        let before = children();
+        let mut guest = Guest::new(&platform, &space, guests::spin());
+        assert_eq!(guest.run_for(5_000_000), None);
+        let pid = match victim {
+            "thread" => guest.tid(),
+            _ => guest.stub(),
+        };
+        assert!(children().contains(&pid) && (victim == "stub" || !before.contains(&pid)));
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        assert_eq!(guest.run(), Trap::Died(Death::Signal(libc::SIGKILL)), "{victim}");
+        assert!(matches!(guest.run(), Trap::Died(_)));
+        if victim == "stub" {
+            assert!(matches!(space.settle(), Err(PlatformError::Dead(_))));
+        }
+    }
+}
