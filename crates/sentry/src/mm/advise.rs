@@ -1,12 +1,17 @@
 //! `madvise`: giving pages up, and flags.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use platform::Prot;
+
+use super::fault::Touch;
 use super::map::checked_range;
 use super::segment::{Backing, Segment, SegmentFlags};
 use super::space::{State, Trash};
-use super::Mm;
+use super::{MappedFile, Mm};
 use crate::Errno;
+use crate::abi::{PAGE_SIZE, page_down, page_up};
 
 /// Largest range that is zeroed in place when it is emptied again and again; others are punched.
 const ZERO_MAX: u64 = 64 << 10;
@@ -81,5 +86,151 @@ impl Mm {
             }
         }
         Ok(())
+    }
+}
+
+impl Mm {
+    /// Sets or clears `flag` in the range; only private anonymous memory can be wiped on fork.
+    ///
+    /// # Errors
+    /// `EINVAL` (does not fit), `ENOMEM` (not all mapped; the rest is done).
+    pub fn set_flag(&self, addr: u64, len: u64, flag: SegmentFlags, on: bool) -> Result<(), Errno> {
+        let range = checked_range(addr, len)?;
+        let mut state = self.state.write();
+        let fits = |segment: &Segment| segment.file.is_none() && !segment.shared();
+        if flag == SegmentFlags::WIPE_ON_FORK && on && !state.map.overlapping(range.clone()).all(|(_, segment)| fits(segment)) {
+            return Err(Errno::EINVAL);
+        }
+        let whole = state.map.covers(range.clone());
+        state.map.update(range, |_, segment| segment.flags.set(flag, on));
+        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Whether all of the range is mapped.
+    pub fn is_mapped(&self, addr: u64, len: u64) -> bool {
+        checked_range(addr, len).is_ok_and(|range| self.state.read().map.covers(range))
+    }
+
+    /// `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE`: makes all pages ready.
+    ///
+    /// # Errors
+    /// `EINVAL` (rights), `ENOMEM` (not mapped), `EFAULT` (past a file's end).
+    pub fn populate(&self, addr: u64, len: u64, write: bool) -> Result<(), Errno> {
+        let range = checked_range(addr, len)?;
+        let touch = if write { Touch::Write } else { Touch::Read };
+        let mut at = range.start;
+        while at < range.end {
+            let (end, ready) = {
+                let state = self.state.read();
+                let (_, segment) = state.map.find(at).ok_or(Errno::ENOMEM)?;
+                if write && !segment.prot.contains(Prot::WRITE) || segment.prot.is_empty() {
+                    return Err(Errno::EINVAL);
+                }
+                (segment.end.min(range.end), segment.backed() && !(write && segment.cow()))
+            };
+            if ready {
+                at = end;
+            } else {
+                self.make_ready(at, range.end - at, touch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `mlock` and `munlock`: marks the range, for accounting.
+    ///
+    /// # Errors
+    /// `ENOMEM` (not all mapped, or more than `limit` bytes locked).
+    pub fn lock(&self, addr: u64, len: u64, on: bool, limit: u64) -> Result<(), Errno> {
+        let start = page_down(addr);
+        let end = addr.checked_add(len).and_then(page_up).ok_or(Errno::EINVAL)?;
+        self.mark_locked(start..end, on, limit)
+    }
+
+    /// `mlockall` (`now`, `future`) and `munlockall` (neither).
+    ///
+    /// # Errors
+    /// `ENOMEM` (more than `limit` bytes).
+    pub fn lock_all(&self, now: bool, future: bool, limit: u64) -> Result<(), Errno> {
+        let ranges: Vec<Range<u64>> = self.state.read().map.iter().map(|(start, segment)| start..segment.end).collect();
+        if now && self.state.read().map.bytes() > limit {
+            return Err(Errno::ENOMEM);
+        }
+        if now || !future {
+            for range in ranges {
+                self.mark_locked(range, now, u64::MAX)?;
+            }
+        }
+        self.state.write().lock_future = future;
+        Ok(())
+    }
+
+    fn mark_locked(&self, range: Range<u64>, on: bool, limit: u64) -> Result<(), Errno> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state.write();
+        let mut change = 0;
+        for (start, segment) in state.map.overlapping(range.clone()) {
+            if segment.flags.contains(SegmentFlags::LOCKED) != on {
+                change += segment.end.min(range.end) - start.max(range.start);
+            }
+        }
+        if on && state.locked_bytes + change > limit {
+            return Err(Errno::ENOMEM);
+        }
+        let whole = state.map.covers(range.clone());
+        state.map.update(range, |_, segment| segment.flags.set(SegmentFlags::LOCKED, on));
+        state.locked_bytes = if on { state.locked_bytes + change } else { state.locked_bytes.saturating_sub(change) };
+        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Which pages from `addr` on are in memory (`mincore`): fills `present` with 1 or 0.
+    ///
+    /// # Errors
+    /// `ENOMEM` (not mapped).
+    pub fn present(&self, addr: u64, present: &mut [u8]) -> Result<(), Errno> {
+        let state = self.state.read();
+        let end = addr.checked_add(present.len() as u64 * PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        let mut at = addr;
+        let mut rest = present;
+        while at < end {
+            let (start, segment) = state.map.find(at).ok_or(Errno::ENOMEM)?;
+            let stop = segment.end.min(end);
+            let (now, later) = rest.split_at_mut_checked(((stop - at) / PAGE_SIZE) as usize).ok_or(Errno::ENOMEM)?;
+            let answered = match &segment.back {
+                Backing::Empty => Err(hostcall::MemoryFault),
+                Backing::Memory(from) => self.memory.window().present(from + (at - start), now),
+                Backing::Host(window, from) => window.present((from + (at - start)).saturating_sub(window.offset()), now),
+            };
+            match answered {
+                Ok(()) => now.iter_mut().for_each(|byte| *byte &= 1),
+                Err(_) => now.fill(0),
+            }
+            rest = later;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// The files of shared mappings in the range, for `msync`.
+    ///
+    /// # Errors
+    /// `ENOMEM` (not all mapped), `EBUSY` (locked, and `invalidate`).
+    pub fn shared_files(&self, addr: u64, len: u64, invalidate: bool) -> Result<Vec<Arc<MappedFile>>, Errno> {
+        let range = checked_range(addr, len)?;
+        let state = self.state.read();
+        let mut files: Vec<Arc<MappedFile>> = Vec::new();
+        for (_, segment) in state.map.overlapping(range.clone()) {
+            if invalidate && segment.flags.contains(SegmentFlags::LOCKED) {
+                return Err(Errno::EBUSY);
+            }
+            if let Some((file, _)) = segment.file.as_ref().filter(|_| segment.shared())
+                && !files.iter().any(|other| Arc::ptr_eq(other, file))
+            {
+                files.push(file.clone());
+            }
+        }
+        if state.map.covers(range) { Ok(files) } else { Err(Errno::ENOMEM) }
     }
 }

@@ -170,3 +170,44 @@ fn the_break_moves_both_ways() {
     assert_eq!((mm.write(0x60_1000, &[1]), stub.page_count()), (Err(Errno::EFAULT), 1));
     assert_eq!(mm.brk(0x60_9000, 0x2000, far), 0x60_1000);
 }
+
+#[test]
+fn remap_moves_grows_and_shrinks() {
+    use crate::mm::{Remap, RemapTo};
+    let (mm, stub) = new_mm(&memory());
+    let at = anonymous(&mm, 4 * PAGE);
+    mm.write(at, &[1; 4 * PAGE as usize]).expect("write");
+    let ask = |addr, old_len, new_len, to| Remap { addr, old_len, new_len, to, keep_old: false, limit: u64::MAX };
+    // Above is the mmap base: there is room.
+    assert_eq!(mm.remap(&ask(at, 4 * PAGE, 2 * PAGE, RemapTo::Stay)), Ok(at));
+    assert_eq!((mm.write(at + 2 * PAGE, &[1]), stub.page_count()), (Err(Errno::EFAULT), 2));
+    assert_eq!(mm.remap(&ask(at, 2 * PAGE, 3 * PAGE, RemapTo::Stay)), Ok(at));
+    let block = mm.map(&MapRequest::anonymous(Placement::Fixed(at + 3 * PAGE), PAGE, RW)).expect("mmap");
+    assert_eq!(mm.remap(&ask(at, 3 * PAGE, 8 * PAGE, RemapTo::Stay)), Err(Errno::ENOMEM));
+    let moved = mm.remap(&ask(at, 3 * PAGE, 8 * PAGE, RemapTo::Anywhere)).expect("mremap");
+    assert!(moved != at && mm.write(at, &[1]).is_err());
+    let mut back = vec![9; 8 * PAGE as usize];
+    mm.read(moved, &mut back).expect("read");
+    let (old, new) = back.split_at(2 * PAGE as usize);
+    assert!(old.iter().all(|&byte| byte == 1) && new.iter().all(|&byte| byte == 0));
+    assert_eq!(stub.read(moved), Some(1));
+    assert_eq!(mm.remap(&ask(moved, 8 * PAGE, 8 * PAGE, RemapTo::Fixed(block))), Ok(block));
+    assert_eq!(stub.read(block), Some(1));
+    assert_eq!(mm.remap(&ask(block, 9 * PAGE, PAGE, RemapTo::Stay)).is_ok(), true);
+    assert_eq!(mm.remap(&ask(block, 2 * PAGE, 3 * PAGE, RemapTo::Anywhere)), Err(Errno::EFAULT));
+    assert_eq!(mm.remap(&ask(block, PAGE, 0, RemapTo::Stay)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn locked_bytes_are_counted_over_unmap_and_fork() {
+    let (mm, _) = new_mm(&memory());
+    let at = anonymous(&mm, 4 * PAGE);
+    assert_eq!(mm.lock(at + 10, PAGE, true, u64::MAX), Ok(()));
+    assert_eq!(mm.locked_bytes(), 2 * PAGE);
+    assert_eq!(mm.lock(at, 4 * PAGE, true, 3 * PAGE), Err(Errno::ENOMEM));
+    assert_eq!(mm.fork(0).expect("fork").locked_bytes(), 0);
+    mm.unmap(at, PAGE).expect("munmap");
+    assert_eq!(mm.locked_bytes(), PAGE);
+    mm.lock_all(false, false, 0).expect("munlockall");
+    assert_eq!(mm.locked_bytes(), 0);
+}

@@ -1,0 +1,202 @@
+//! `mremap`: the same pages at another address, or of another size.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use platform::Prot;
+
+use super::map::MAY_ALL;
+use super::segment::{Backing, MappedFile, Segment, SegmentFlags};
+use super::space::{State, Trash};
+use super::{MapRequest, Mm, Placement};
+use crate::Errno;
+use crate::abi::{PAGE_SIZE, page_up};
+
+/// A change of a mapping's place or size.
+#[derive(Debug, Clone, Copy)]
+pub struct Remap {
+    pub addr: u64,
+    pub old_len: u64,
+    pub new_len: u64,
+    pub to: RemapTo,
+    /// `MREMAP_DONTUNMAP`: the old range stays, empty.
+    pub keep_old: bool,
+    /// `RLIMIT_AS`.
+    pub limit: u64,
+}
+
+/// Where it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemapTo {
+    Stay,
+    Anywhere,
+    Fixed(u64),
+}
+
+impl Mm {
+    /// Moves, grows or shrinks. Returns the new address.
+    ///
+    /// # Errors
+    /// `EINVAL`, `EFAULT` (not one mapping), `ENOMEM`.
+    pub fn remap(&self, request: &Remap) -> Result<u64, Errno> {
+        let &Remap { addr, to, keep_old, .. } = request;
+        let old_len = page_up(request.old_len).ok_or(Errno::EINVAL)?;
+        let new_len = page_up(request.new_len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
+        if !addr.is_multiple_of(PAGE_SIZE) || keep_old && old_len != new_len {
+            return Err(Errno::EINVAL);
+        }
+        let old = addr..addr.checked_add(old_len).ok_or(Errno::EINVAL)?;
+        if let RemapTo::Fixed(new) = to {
+            let end = new.checked_add(new_len).ok_or(Errno::EINVAL)?;
+            if !new.is_multiple_of(PAGE_SIZE) || new < old.end && addr < end {
+                return Err(Errno::EINVAL);
+            }
+        }
+        if old_len == 0 {
+            return self.duplicate_shared(addr, new_len, to, request.limit);
+        }
+        if new_len < old_len {
+            self.one_mapping(addr..addr + new_len)?;
+            self.unmap(addr + new_len, old_len - new_len)?;
+        }
+        let kept = addr..addr + old_len.min(new_len);
+        let growth = Growth::prepare(self, &kept, new_len)?;
+        if to == RemapTo::Stay || to == RemapTo::Anywhere && !keep_old {
+            if new_len <= old_len || self.grow_in_place(&growth, &kept, new_len, request.limit)? {
+                return Ok(addr);
+            }
+            if to == RemapTo::Stay {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        self.relocate(&growth, kept, new_len, request)
+    }
+
+    /// The (whole) range must be one mapping.
+    fn one_mapping(&self, range: Range<u64>) -> Result<(), Errno> {
+        one_mapping(&self.state.read(), range).map(drop)
+    }
+
+    /// `old_len` of 0: a second mapping of the same shared pages.
+    fn duplicate_shared(&self, addr: u64, len: u64, to: RemapTo, limit: u64) -> Result<u64, Errno> {
+        let (request, anonymous) = {
+            let state = self.state.read();
+            let (start, segment) = state.map.find(addr).ok_or(Errno::EFAULT)?;
+            if !segment.shared() || to == RemapTo::Stay {
+                return Err(Errno::EINVAL);
+            }
+            let placement = match to {
+                RemapTo::Fixed(at) => Placement::Fixed(at),
+                _ => Placement::Hint(0),
+            };
+            let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (addr - start)));
+            let anonymous = file.is_none();
+            (MapRequest { placement, len, prot: segment.prot, flags: segment.flags, file, limit }, anonymous)
+        };
+        if anonymous { Err(Errno::EINVAL) } else { self.map(&request) }
+    }
+
+    fn grow_in_place(&self, growth: &Growth, kept: &Range<u64>, new_len: u64, limit: u64) -> Result<bool, Errno> {
+        let tail = kept.end..kept.start.checked_add(new_len).ok_or(Errno::EINVAL)?;
+        {
+            let state = self.state.read();
+            if !state.places.allows(&tail) || !state.map.is_free(tail.clone()) {
+                return Ok(false);
+            }
+        }
+        match self.map(&growth.request(Placement::FixedNoReplace(tail.start), tail.end - tail.start, limit)) {
+            Ok(_) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn relocate(&self, growth: &Growth, kept: Range<u64>, new_len: u64, request: &Remap) -> Result<u64, Errno> {
+        // A reservation of the new place; it is replaced below.
+        let placement = match request.to {
+            RemapTo::Fixed(at) => Placement::Fixed(at),
+            _ => Placement::Hint(0),
+        };
+        let reserve = MapRequest { limit: request.limit, ..MapRequest::anonymous(placement, new_len, Prot::empty()) };
+        let new = self.map(&reserve)?;
+        let moved = self.move_pages(kept.clone(), new, request.keep_old);
+        let len = kept.end - kept.start;
+        let result = moved.and_then(|()| match new_len > len {
+            true => self.map(&growth.request(Placement::Fixed(new + len), new_len - len, u64::MAX)).map(drop),
+            false => Ok(()),
+        });
+        match result {
+            Ok(()) => Ok(new),
+            Err(errno) => {
+                let _ = self.unmap(new, new_len);
+                Err(errno)
+            }
+        }
+    }
+
+    fn move_pages(&self, old: Range<u64>, new: u64, keep_old: bool) -> Result<(), Errno> {
+        let mut trash = Trash::new(self);
+        let mut state = self.state.write();
+        one_mapping(&state, old.clone())?;
+        self.unpatch_slots(&mut state, &old, &mut trash);
+        let target = new..new + (old.end - old.start);
+        // The reservation has nothing behind it.
+        let reserved = state.map.remove(target.clone());
+        state.limbo.extend(reserved);
+        let segments = state.map.remove(old.clone());
+        for (start, segment) in segments {
+            let at = new + (start - old.start);
+            let moved = Segment { end: at + (segment.end - start), ..segment.clone() };
+            self.post_map(at, &moved, false);
+            state.map.insert(at, moved);
+            if keep_old {
+                let empty = Segment { back: Backing::Empty, flags: segment.flags - SegmentFlags::COW, ..segment };
+                state.map.insert(start, empty);
+            }
+        }
+        state.gap_opened(old.end);
+        self.post_unmap(old);
+        self.settle(&mut state, &mut trash);
+        Ok(())
+    }
+}
+
+/// What the part beyond the old size is made of.
+struct Growth {
+    prot: Prot,
+    flags: SegmentFlags,
+    /// The file, and the offset of the first byte beyond.
+    file: Option<(Arc<MappedFile>, u64)>,
+}
+
+impl Growth {
+    fn prepare(mm: &Mm, kept: &Range<u64>, new_len: u64) -> Result<Growth, Errno> {
+        let state = mm.state.read();
+        let (start, segment) = one_mapping(&state, kept.clone())?;
+        if kept.start.checked_add(new_len).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (kept.end - start)));
+        let flags = segment.flags & (MAY_ALL | SegmentFlags::SHARED | SegmentFlags::NORESERVE | SegmentFlags::LOCKED | SegmentFlags::HUGE);
+        Ok(Growth { prot: segment.prot, flags, file })
+    }
+
+    fn request(&self, placement: Placement, len: u64, limit: u64) -> MapRequest {
+        MapRequest { placement, len, prot: self.prot, flags: self.flags, file: self.file.clone(), limit }
+    }
+}
+
+/// The first segment of the range, which must be all one VMA.
+fn one_mapping(state: &State, range: Range<u64>) -> Result<(u64, &Segment), Errno> {
+    let first = state.map.find(range.start).ok_or(Errno::EFAULT)?;
+    let mut last = first;
+    while last.1.end < range.end {
+        let next = state.map.find(last.1.end).ok_or(Errno::EFAULT)?;
+        if !next.1.same_vma(last.0, last.1) || next.1.flags.contains(SegmentFlags::SLOTS) {
+            return Err(Errno::EFAULT);
+        }
+        last = next;
+    }
+    Ok(first)
+}
+
