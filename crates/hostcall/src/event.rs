@@ -10,7 +10,7 @@ use crate::Errno;
 /// Most events taken at a time.
 const BATCH: usize = 64;
 
-/// An edge-triggered epoll set.
+/// An epoll set: edge-triggered, or one-shot where asked for.
 pub struct Poller {
     epoll: OwnedFd,
 }
@@ -30,6 +30,23 @@ impl Poller {
         use epoll::EventFlags;
         let events = EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), events)?)
+    }
+
+    /// Takes `fd` in without reporting anything, until [`Poller::arm`].
+    ///
+    /// # Errors
+    /// As [`Poller::add`].
+    pub fn add_unarmed(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Errno> {
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::ONESHOT)?)
+    }
+
+    /// Reports once when `fd` is, or becomes, ready for any of the `EPOLL*` bits `wanted`.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is not in the set.
+    pub fn arm(&self, fd: BorrowedFd<'_>, token: u64, wanted: u32) -> Result<(), Errno> {
+        let events = epoll::EventFlags::from_bits_retain(wanted) | epoll::EventFlags::ONESHOT;
+        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token), events)?)
     }
 
     /// Reports no more of `fd`.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use platform::{ExecutorId, Platform};
 
 use crate::Errno;
-use crate::executor::Reactor;
+use crate::executor::{IoPool, Reactor};
 use crate::kernel::{Kernel, Machine};
 use crate::time::Clock;
 
@@ -18,6 +18,9 @@ const EXECUTOR_STACK: usize = 512 << 10;
 
 /// Stack of the reactor's thread in bytes.
 const REACTOR_STACK: usize = 128 << 10;
+
+/// Stack of a thread for host file I/O in bytes.
+const IO_STACK: usize = 64 << 10;
 
 /// What a sandbox process hands to its kernel.
 pub struct Boot {
@@ -68,6 +71,11 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
     })
     .map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let _ = kernel.reactor.set(reactor);
+    for _ in 0..IoPool::THREADS {
+        let pool = kernel.io_pool.clone();
+        hostcall::thread::spawn("io", IO_STACK, move || pool.work())
+            .map_err(|errno| BootError::Thread { name: "io", errno })?;
+    }
     (boot.lock_down)().map_err(BootError::LockDown)?;
     locked.wait();
     let _ = (boot.control, boot.memory);

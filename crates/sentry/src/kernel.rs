@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use platform::Platform;
 
-use crate::executor::{Reactor, Scheduler};
+use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::ipc::Ipc;
 use crate::mm::MemoryFile;
 use crate::syscalls::Counters;
@@ -27,6 +27,8 @@ pub struct Kernel {
     pub counters: Counters,
     /// Waits for host descriptors; set by boot.
     pub reactor: OnceLock<Arc<Reactor>>,
+    /// Host file I/O that would sleep; boot starts its threads.
+    pub io_pool: Arc<IoPool>,
     /// What all containers of the sandbox share of pipes, sockets and locks.
     pub ipc: Ipc,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -45,6 +47,7 @@ impl Kernel {
             boot_id: random_uuid(),
             counters: Counters::default(),
             reactor: OnceLock::new(),
+            io_pool: IoPool::new(),
             ipc: Ipc::default(),
             containers: Mutex::new(BTreeMap::new()),
         })

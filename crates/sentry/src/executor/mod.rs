@@ -6,6 +6,7 @@
 //!
 //! Locking: each queue has its own lock, never held while a task runs.
 
+mod io_pool;
 mod reactor;
 mod yielding;
 
@@ -20,6 +21,9 @@ use parking_lot::Mutex;
 use platform::{ExecutorId, Platform};
 
 use crate::time::{Clock, Timers};
+pub use io_pool::{IoPool, Job};
+#[cfg(test)]
+pub use reactor::block_on;
 pub use reactor::{HostWatch, Reactor};
 pub use yielding::yield_now;
 

@@ -52,12 +52,26 @@ impl Reactor {
     /// # Errors
     /// `EPERM` for files that are always ready (regular ones, /dev/null).
     pub fn watch(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> Result<HostWatch, Errno> {
+        let watch = self.new_watch(file);
+        self.poller.add(watch.file.as_fd(), watch.token)?;
+        Ok(watch)
+    }
+
+    /// Watches a host file whenever it is armed ([`HostWatch::arm`]), until the result is dropped.
+    ///
+    /// # Errors
+    /// As [`Reactor::watch`].
+    pub fn watch_when_armed(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> Result<HostWatch, Errno> {
+        let watch = self.new_watch(file);
+        self.poller.add_unarmed(watch.file.as_fd(), watch.token)?;
+        Ok(watch)
+    }
+
+    fn new_watch(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> HostWatch {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = WaitQueue::new();
         self.queues.lock().insert(token, queue.clone());
-        let watch = HostWatch { reactor: self.clone(), file, queue, token };
-        self.poller.add(watch.file.as_fd(), token)?;
-        Ok(watch)
+        HostWatch { reactor: self.clone(), file, queue, token }
     }
 }
 
@@ -77,6 +91,14 @@ impl HostWatch {
     /// Woken at each change of readiness.
     pub fn queue(&self) -> &WaitQueue {
         &self.queue
+    }
+
+    /// Asks for one wake when the file is (or becomes) ready for any of `events`; only for [`Reactor::watch_when_armed`].
+    ///
+    /// # Errors
+    /// The host's; none is expected.
+    pub fn arm(&self, events: PollEvents) -> Result<(), Errno> {
+        self.reactor.poller.arm(self.file.as_fd(), self.token, events.bits())
     }
 
     /// For code that is no guest task (control, gofer client): tries `io` until it gives something else than `EAGAIN`.

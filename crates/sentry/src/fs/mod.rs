@@ -14,6 +14,7 @@ mod dentry;
 pub mod dev;
 mod fd_table;
 mod file;
+pub mod gofer;
 mod inode;
 mod mount;
 pub mod namei;
