@@ -10,6 +10,7 @@ pub mod locks;
 pub mod pipe;
 mod ring;
 pub mod timerfd;
+pub mod unix;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +21,10 @@ use parking_lot::Mutex;
 use crate::fs::File;
 use locks::LockTable;
 use pipe::Pipe;
+use unix::UnixSocket;
 
 /// What the containers of a sandbox share.
+#[derive(Default)]
 pub struct Ipc {
     next_ino: AtomicU64,
     /// Named fifos that are open, by device and inode number.
@@ -29,18 +32,13 @@ pub struct Ipc {
     /// File locks.
     pub locks: Arc<LockTable>,
     pub epoll_topology: epoll::Topology,
-}
-
-impl Default for Ipc {
-    fn default() -> Ipc {
-        Ipc { next_ino: AtomicU64::new(1), fifos: Mutex::default(), locks: Arc::default(), epoll_topology: epoll::Topology::default() }
-    }
+    pub unix: Arc<unix::Shared>,
 }
 
 impl Ipc {
     /// A number for an anonymous inode.
     pub fn next_ino(&self) -> u64 {
-        self.next_ino.fetch_add(1, Ordering::Relaxed)
+        self.next_ino.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The pipe of a named fifo; it lives while the fifo is open.
@@ -57,8 +55,8 @@ impl Ipc {
 }
 
 /// Whether a write of no bytes means something to the file (datagrams).
-pub fn takes_empty_writes(_file: &File) -> bool {
-    false
+pub fn takes_empty_writes(file: &File) -> bool {
+    file.downcast::<UnixSocket>().is_some_and(|socket| socket.core().kind != unix::Kind::Stream)
 }
 
 #[cfg(test)]

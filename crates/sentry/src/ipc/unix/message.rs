@@ -1,0 +1,65 @@
+//! What is in an inbox.
+
+use std::sync::Arc;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Address;
+use super::gc::Gc;
+use crate::fs::File;
+
+/// `struct ucred`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Credentials {
+    pub pid: i32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Open files on their way from one process to another. They count as in flight while this lives.
+pub struct Rights {
+    files: Vec<Arc<File>>,
+    gc: Arc<Gc>,
+}
+
+impl Rights {
+    pub fn new(files: Vec<Arc<File>>, gc: &Arc<Gc>) -> Rights {
+        gc.sent(&files);
+        Rights { files, gc: gc.clone() }
+    }
+
+    pub fn files(&self) -> &[Arc<File>] {
+        &self.files
+    }
+
+    /// The files, arrived.
+    pub fn arrive(mut self) -> Vec<Arc<File>> {
+        let files = std::mem::take(&mut self.files);
+        self.gc.arrived(&files);
+        files
+    }
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        self.gc.arrived(&self.files);
+    }
+}
+
+/// A piece of a stream, or a packet.
+pub struct Message {
+    pub bytes: Box<[u8]>,
+    /// Bytes of a stream's piece that have been read.
+    pub read: usize,
+    pub rights: Option<Rights>,
+    pub credentials: Credentials,
+    /// The sender's name (datagrams).
+    pub from: Option<Address>,
+}
+
+impl Message {
+    pub fn rest(&self) -> &[u8] {
+        self.bytes.get(self.read..).unwrap_or_default()
+    }
+}

@@ -1,0 +1,28 @@
+//! Unix domain sockets (unix(7)): stream, datagram and sequenced-packet.
+//!
+//! A [`UnixSocket`] is the open file around a [`Core`], which others (a peer, a listener's backlog, a name) may hold. Each core has an inbox of
+//! [`Message`]s; sending puts one into the inbox of the peer. Two cores' locks are never held together. Closing the file
+//! closes its core, which breaks the circle of peers.
+//!
+//! Files in messages are *in flight*; circles of them are collected by [`gc`].
+
+pub mod gc;
+mod message;
+mod names;
+mod socket;
+mod transfer;
+
+pub use message::{Credentials, Message, Rights};
+pub use names::{Address, Names};
+pub use socket::{Core, Kind, Options, Shutdown, UnixSocket};
+pub use transfer::{Outgoing, Received};
+
+/// What the containers of a sandbox share.
+#[derive(Default)]
+pub struct Shared {
+    pub names: Names,
+    pub gc: std::sync::Arc<gc::Gc>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,469 @@
+//! [`Core`]: a socket's state, from birth to close.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Address, Credentials, Message, Shared};
+use crate::Errno;
+use crate::fs::{Direction, File, FileId, FileOps, Patience, WriteAt, Written};
+use crate::mm::{Sink, Source};
+use crate::step::Step;
+use crate::task::Cx;
+use crate::wait::{PollEvents, WaitQueue};
+
+/// Default size of the send buffer in bytes (`net.core.wmem_default`).
+const SEND_BUFFER: usize = 212_992;
+/// Largest backlog (`net.core.somaxconn`).
+const BACKLOG_MAX: usize = 4096;
+/// Most datagrams that wait at a receiver (`net.unix.max_dgram_qlen`).
+const DATAGRAMS_MAX: usize = 512;
+
+/// The socket's type, `SOCK_*` values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Kind {
+    Stream = 1,
+    Datagram = 2,
+    SeqPacket = 5,
+}
+
+/// What `shutdown` ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    pub receive: bool,
+    pub send: bool,
+}
+
+/// What `setsockopt` sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// `SO_PASSCRED`
+    pub pass_credentials: bool,
+    /// As `SO_RCVBUF` gives it back; it limits nothing (unix(7)).
+    pub receive_buffer: usize,
+    pub receive_timeout_ns: Option<u64>,
+    pub send_timeout_ns: Option<u64>,
+}
+
+/// The parts of a socket that outlive its file.
+pub struct Core {
+    pub kind: Kind,
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: Mutex<State>,
+    /// Bytes in the inbox.
+    pub(super) waiting: AtomicUsize,
+    pub(super) send_buffer: AtomicUsize,
+    pub(super) queue: WaitQueue,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub inbox: VecDeque<Message>,
+    pub address: Option<Address>,
+    /// The other end; for datagrams, where they go by default.
+    pub peer: Option<Arc<Core>>,
+    pub peer_credentials: Option<Credentials>,
+    /// Connections that wait to be accepted, and how many may.
+    pub backlog: Option<(VecDeque<Arc<Core>>, usize)>,
+    pub own_credentials: Credentials,
+    pub shut_receive: bool,
+    pub shut_send: bool,
+    pub closed: bool,
+    /// Has been connected: a stream socket that has not is hung up.
+    pub connected: bool,
+    pub error: Option<Errno>,
+    pub options: Options,
+}
+
+impl Core {
+    pub fn new(kind: Kind, shared: &Arc<Shared>) -> Arc<Core> {
+        let options = Options { receive_buffer: SEND_BUFFER, ..Options::default() };
+        Arc::new(Core {
+            kind,
+            shared: shared.clone(),
+            state: Mutex::new(State { options, ..State::default() }),
+            waiting: AtomicUsize::new(0),
+            send_buffer: AtomicUsize::new(SEND_BUFFER),
+            queue: WaitQueue::new(),
+        })
+    }
+
+    /// Two connected sockets.
+    pub fn pair(kind: Kind, shared: &Arc<Shared>, who: Credentials) -> (Arc<Core>, Arc<Core>) {
+        let (a, b) = (Core::new(kind, shared), Core::new(kind, shared));
+        a.join(&b, who);
+        b.join(&a, who);
+        (a, b)
+    }
+
+    fn join(&self, peer: &Arc<Core>, who: Credentials) {
+        let mut state = self.state.lock();
+        state.peer = Some(peer.clone());
+        state.peer_credentials = Some(who);
+        state.connected = true;
+    }
+
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    pub fn options(&self) -> Options {
+        self.state.lock().options
+    }
+
+    pub fn set_options(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.state.lock().options);
+    }
+
+    pub fn send_buffer(&self) -> usize {
+        self.send_buffer.load(Ordering::Relaxed)
+    }
+
+    pub fn set_send_buffer(&self, bytes: usize) {
+        self.send_buffer.store(bytes, Ordering::Relaxed);
+    }
+
+    /// `SO_ERROR`: takes it.
+    pub fn take_error(&self) -> Option<Errno> {
+        self.state.lock().error.take()
+    }
+
+    pub fn address(&self) -> Option<Address> {
+        self.state.lock().address.clone()
+    }
+
+    pub fn is_listening(&self) -> bool {
+        self.state.lock().backlog.is_some()
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Option<Arc<Core>> {
+        self.state.lock().peer.clone()
+    }
+
+    /// `SO_PEERCRED`.
+    pub fn peer_credentials(&self) -> Option<Credentials> {
+        self.state.lock().peer_credentials
+    }
+
+    /// Checks that the socket has no name yet.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub fn check_unnamed(&self) -> Result<(), Errno> {
+        if self.state.lock().address.is_some() { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// Sets the name of a socket bound to a path.
+    pub fn set_address(&self, address: Address) {
+        self.state.lock().address = Some(address);
+    }
+
+    /// Takes an abstract name, or (None) any.
+    ///
+    /// # Errors
+    /// `EINVAL` when it has a name, `EADDRINUSE`.
+    pub fn bind_abstract(self: &Arc<Core>, name: Option<Vec<u8>>) -> Result<(), Errno> {
+        self.check_unnamed()?;
+        let name = match name {
+            Some(name) => self.shared.names.bind(&name, self).map(|()| name)?,
+            None => self.shared.names.bind_any(self)?,
+        };
+        self.set_address(Address::Abstract(name));
+        Ok(())
+    }
+
+    /// # Errors
+    /// `EOPNOTSUPP`, `EINVAL` (no name, or connected).
+    pub fn listen(&self, backlog: i32, who: Credentials) -> Result<(), Errno> {
+        if self.kind == Kind::Datagram {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut state = self.state.lock();
+        if state.address.is_none() || state.peer.is_some() || state.connected {
+            return Err(Errno::EINVAL);
+        }
+        let most = usize::try_from(backlog).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX);
+        match &mut state.backlog {
+            Some((_, limit)) => *limit = most,
+            None => state.backlog = Some((VecDeque::new(), most)),
+        }
+        state.own_credentials = who;
+        drop(state);
+        self.queue.wake(PollEvents::OUT);
+        Ok(())
+    }
+
+    /// Connects to a listener, or sets where datagrams go.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the backlog is full; `ECONNREFUSED`, `EPROTOTYPE`, `EISCONN`, `EINVAL`.
+    pub fn connect(self: &Arc<Core>, to: &Arc<Core>, who: Credentials) -> Result<(), Errno> {
+        if self.kind != to.kind {
+            return Err(Errno::EPROTOTYPE);
+        }
+        if self.kind == Kind::Datagram {
+            if to.state.lock().closed {
+                return Err(Errno::ECONNREFUSED);
+            }
+            let old = self.state.lock().peer.replace(to.clone());
+            drop(old);
+            self.queue.wake(PollEvents::OUT);
+            return Ok(());
+        }
+        {
+            let state = self.state.lock();
+            match (&state.backlog, state.connected) {
+                (Some(_), _) => return Err(Errno::EINVAL),
+                (_, true) => return Err(Errno::EISCONN),
+                _ => {}
+            }
+        }
+        let server = Core::new(self.kind, &self.shared);
+        server.join(self, who);
+        let (address, credentials) = {
+            let mut state = to.state.lock();
+            let refused = state.closed || state.shut_receive;
+            let (address, credentials) = (state.address.clone(), state.own_credentials);
+            let (waiting, most) = state.backlog.as_mut().filter(|_| !refused).ok_or(Errno::ECONNREFUSED)?;
+            if waiting.len() > *most {
+                return Err(Errno::EAGAIN);
+            }
+            server.state.lock().address = address.clone();
+            waiting.push_back(server.clone());
+            (address, credentials)
+        };
+        drop(address);
+        self.join(&server, credentials);
+        to.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+        self.queue.wake(PollEvents::OUT);
+        Ok(())
+    }
+
+    /// Forgets where datagrams go (connect with `AF_UNSPEC`).
+    pub fn disconnect(&self) {
+        let old = self.state.lock().peer.take();
+        drop(old);
+    }
+
+    /// Takes a connection off the backlog.
+    ///
+    /// # Errors
+    /// `EAGAIN`; `EINVAL` when it does not listen, or is shut down.
+    pub fn accept(&self) -> Result<Arc<Core>, Errno> {
+        let mut state = self.state.lock();
+        let shut = state.shut_receive;
+        let (waiting, _) = state.backlog.as_mut().ok_or(Errno::EINVAL)?;
+        let core = waiting.pop_front();
+        drop(state);
+        match core {
+            Some(core) => {
+                // A connect may wait for room.
+                self.queue.wake(PollEvents::OUT);
+                core.inherit_options(&self.options());
+                Ok(core)
+            }
+            None if shut => Err(Errno::EINVAL),
+            None => Err(Errno::EAGAIN),
+        }
+    }
+
+    fn inherit_options(&self, from: &Options) {
+        self.state.lock().options.pass_credentials |= from.pass_credentials;
+    }
+
+    /// # Errors
+    /// `ENOTCONN`.
+    pub fn shut_down(&self, what: Shutdown) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        if self.kind != Kind::Datagram && !state.connected && state.backlog.is_none() {
+            return Err(Errno::ENOTCONN);
+        }
+        state.shut_receive |= what.receive;
+        state.shut_send |= what.send;
+        let peer = state.peer.clone().filter(|_| self.kind != Kind::Datagram);
+        drop(state);
+        self.queue.wake(PollEvents::all());
+        if let Some(peer) = peer {
+            let mut state = peer.state.lock();
+            state.shut_receive |= what.send;
+            state.shut_send |= what.receive;
+            drop(state);
+            peer.queue.wake(PollEvents::all());
+        }
+        Ok(())
+    }
+
+    /// The file is closed, or a connection was never accepted.
+    pub(super) fn close(self: &Arc<Core>) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.shut_receive = true;
+        state.shut_send = true;
+        let peer = state.peer.take();
+        let inbox = std::mem::take(&mut state.inbox);
+        let backlog = state.backlog.take();
+        let address = state.address.clone();
+        drop(state);
+        self.waiting.store(0, Ordering::SeqCst);
+        if let Some(Address::Abstract(name)) = &address {
+            self.shared.names.release(name, self);
+        }
+        if let Some(peer) = peer.filter(|_| self.kind != Kind::Datagram) {
+            peer.peer_closed(!inbox.is_empty());
+        }
+        for waiting in backlog.into_iter().flat_map(|(waiting, _)| waiting) {
+            if let Some(peer) = waiting.peer() {
+                peer.state.lock().error = Some(Errno::ECONNRESET);
+            }
+            waiting.close();
+        }
+        self.queue.wake(PollEvents::all());
+        drop(inbox);
+    }
+
+    fn peer_closed(&self, unread: bool) {
+        let mut state = self.state.lock();
+        state.shut_receive = true;
+        state.shut_send = true;
+        if unread {
+            state.error = Some(Errno::ECONNRESET);
+        }
+        // The peer's core goes, its name is still asked for (getpeername): nothing else needs it.
+        drop(state);
+        self.queue.wake(PollEvents::all());
+    }
+
+    /// Whether a send to `to` finds room.
+    pub(super) fn has_room(&self, to: &Core, packets: usize) -> bool {
+        match self.kind {
+            Kind::Datagram => packets < DATAGRAMS_MAX && to.waiting.load(Ordering::Relaxed) < self.send_buffer(),
+            _ => to.waiting.load(Ordering::Relaxed) < self.send_buffer(),
+        }
+    }
+
+    fn writable(&self, peer: Option<&Core>) -> bool {
+        peer.is_none_or(|peer| peer.waiting.load(Ordering::Relaxed) * 4 <= self.send_buffer())
+    }
+
+    /// As `unix_poll` and `unix_dgram_poll`.
+    pub fn poll(&self) -> PollEvents {
+        let state = self.state.lock();
+        let mut events = PollEvents::empty();
+        let readable = match &state.backlog {
+            Some((waiting, _)) => !waiting.is_empty(),
+            None => !state.inbox.is_empty() || state.shut_receive,
+        };
+        events.set(PollEvents::IN | PollEvents::RDNORM, readable);
+        events.set(PollEvents::RDHUP, state.shut_receive);
+        events.set(PollEvents::ERR, state.error.is_some());
+        let unborn = self.kind != Kind::Datagram && !state.connected && state.backlog.is_none();
+        events.set(PollEvents::HUP, unborn || (state.shut_receive && state.shut_send));
+        let listening = state.backlog.is_some();
+        let peer = state.peer.clone();
+        drop(state);
+        if !listening && self.writable(peer.as_deref()) {
+            events |= PollEvents::OUT | PollEvents::WRNORM;
+        }
+        events
+    }
+}
+
+/// An open unix socket.
+pub struct UnixSocket {
+    core: Arc<Core>,
+}
+
+impl UnixSocket {
+    pub fn new(core: Arc<Core>) -> Arc<UnixSocket> {
+        Arc::new(UnixSocket { core })
+    }
+
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Files in messages that can be received from here, also by way of connections not yet accepted.
+    pub(super) fn files_waiting(&self) -> Vec<FileId> {
+        let mut files = Vec::new();
+        let add = |state: &State, files: &mut Vec<FileId>| {
+            let rights = state.inbox.iter().filter_map(|message| message.rights.as_ref());
+            files.extend(rights.flat_map(|rights| rights.files().iter().map(|file| file.id())));
+        };
+        let state = self.core.state.lock();
+        add(&state, &mut files);
+        let waiting: Vec<_> = state.backlog.iter().flat_map(|(waiting, _)| waiting.iter().cloned()).collect();
+        drop(state);
+        for core in waiting {
+            add(&core.state.lock(), &mut files);
+        }
+        files
+    }
+
+    /// Takes all messages out (of garbage).
+    pub(super) fn empty(&self) -> Vec<Message> {
+        let mut state = self.core.state.lock();
+        let mut messages: Vec<Message> = state.inbox.drain(..).collect();
+        let waiting: Vec<_> = state.backlog.iter().flat_map(|(waiting, _)| waiting.iter().cloned()).collect();
+        drop(state);
+        for core in waiting {
+            messages.extend(core.state.lock().inbox.drain(..));
+        }
+        messages
+    }
+}
+
+impl FileOps for UnixSocket {
+    fn read<'a>(&'a self, _file: &'a File, _offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
+        Step::Ready(self.core.receive(into, false).map(|received| received.bytes))
+    }
+
+    fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
+        let sent = self.core.send(from, &mut super::Outgoing::default());
+        Step::Ready(sent.map(|bytes| Written { bytes, end: 0 }))
+    }
+
+    fn poll(&self, _file: &File) -> PollEvents {
+        self.core.poll()
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.core.queue)
+    }
+
+    fn patience(&self, direction: Direction) -> Patience {
+        let options = self.core.options();
+        let timeout_ns = match direction {
+            Direction::Read => options.receive_timeout_ns,
+            _ => options.send_timeout_ns,
+        };
+        Patience { timeout_ns, ..Patience::default() }
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
+        use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+        let value = match command {
+            FIONREAD if self.core.is_listening() => return Step::err(Errno::EINVAL),
+            FIONREAD if self.core.kind == Kind::Datagram => {
+                self.core.state.lock().inbox.front().map_or(0, |message| message.bytes.len())
+            }
+            FIONREAD => self.core.waiting.load(Ordering::Relaxed),
+            TIOCOUTQ => self.core.peer().map_or(0, |peer| peer.waiting.load(Ordering::Relaxed)),
+            _ => return Step::err(Errno::ENOTTY),
+        };
+        Step::Ready(cx.mm.write_val(argument, &(value as i32)).map(|()| 0))
+    }
+
+    fn release(&self, _file: &File) {
+        self.core.close();
+        self.core.shared.gc.collect();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
