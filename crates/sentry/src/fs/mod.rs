@@ -23,6 +23,7 @@ mod path;
 pub mod permission;
 pub mod pseudo;
 pub mod sys;
+pub mod tmpfs;
 mod view;
 pub mod walk;
 

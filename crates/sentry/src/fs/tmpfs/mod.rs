@@ -1,0 +1,258 @@
+//! tmpfs: files in memory.
+//!
+//! [`TmpFs`] gives [`Node`]s, each with its attributes and a body: pages of the container's memory file ([`data::Data`]), names
+//! ([`dir`]), or a link's text. Limits (`size=`, `nr_inodes=`) are counted in [`Shared`].
+//!
+//! The overlay takes its upper layer's nodes from here too.
+//!
+//! Locking: a directory's names before a node's attributes; two directories only under the VFS's rename lock, in the order of their addresses;
+//! a victim's names after its directory's. A file's data lock is a leaf, and never held while guest memory is copied.
+
+mod data;
+mod dir;
+mod file;
+mod node;
+mod xattr;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::{FileKind, FileSystem, Inode, NewInode, StatFs, Timestamp, next_device};
+use crate::Errno;
+use crate::abi::PAGE_SIZE;
+use crate::mm::MemoryFile;
+use crate::step::Step;
+use crate::time::Clock;
+pub use node::Node;
+pub(super) use xattr::Xattrs;
+
+/// `TMPFS_MAGIC`.
+const MAGIC: u64 = 0x0102_1994;
+
+/// What `mount -o` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Most bytes of data; 0: no limit but the container's memory.
+    pub size: u64,
+    /// Most inodes; 0: no limit.
+    pub inodes: u64,
+    /// Of the root directory.
+    pub permissions: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { size: 0, inodes: 0, permissions: 0o1777, uid: 0, gid: 0 }
+    }
+}
+
+impl Options {
+    /// Parses `size=64m,mode=755,…`. Sizes in percent are of `memory` bytes.
+    ///
+    /// # Errors
+    /// `EINVAL` for a value that is none, or an option tmpfs does not have.
+    pub fn parse(text: &[u8], memory: u64) -> Result<Options, Errno> {
+        let mut options = Options::default();
+        let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
+            match key {
+                "size" => options.size = size(value, memory)?,
+                "nr_blocks" => options.size = size(value, memory)?.saturating_mul(PAGE_SIZE),
+                "nr_inodes" => options.inodes = size(value, memory)?,
+                "mode" => options.permissions = number(8)? & 0o7777,
+                "uid" => options.uid = number(10)?,
+                "gid" => options.gid = number(10)?,
+                // Where the pages lie is decided elsewhere; the rest changes nothing that can be seen.
+                "huge" | "mpol" | "inode32" | "inode64" | "noswap" | "rw" | "ro" => {}
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A number with `k`, `m`, `g` or `%`.
+fn size(text: &str, memory: u64) -> Result<u64, Errno> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| Errno::EINVAL)?;
+    let shift = match text.get(digits.len()..).unwrap_or_default() {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "%" => return Ok((memory / 100).saturating_mul(number)),
+        _ => return Err(Errno::EINVAL),
+    };
+    number.checked_mul(1 << shift).ok_or(Errno::EINVAL)
+}
+
+/// A tmpfs.
+pub struct TmpFs {
+    shared: Arc<Shared>,
+    root: OnceLock<Arc<Node>>,
+    name: &'static str,
+    options: Options,
+}
+
+/// What the nodes of one tmpfs share.
+pub(super) struct Shared {
+    pub memory: Arc<MemoryFile>,
+    pub clock: Clock,
+    pub dev: u64,
+    max_bytes: u64,
+    max_inodes: u64,
+    bytes: AtomicU64,
+    inodes: AtomicU64,
+    next_ino: AtomicU64,
+}
+
+impl Shared {
+    pub fn now(&self) -> Timestamp {
+        let ns = self.clock.realtime_ns();
+        Timestamp { sec: (ns / 1_000_000_000) as i64, nsec: (ns % 1_000_000_000) as u32 }
+    }
+
+    /// Counts bytes of data in.
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    pub fn charge(&self, bytes: u64) -> Result<(), Errno> {
+        count(&self.bytes, bytes, self.max_bytes)
+    }
+
+    pub fn uncharge(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn new_ino(&self) -> Result<u64, Errno> {
+        count(&self.inodes, 1, self.max_inodes)?;
+        Ok(self.next_ino.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn drop_inode(&self) {
+        self.inodes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn count(counter: &AtomicU64, more: u64, max: u64) -> Result<(), Errno> {
+    let limit = if max == 0 { u64::MAX } else { max };
+    let add = |now: u64| now.checked_add(more).filter(|&sum| sum <= limit);
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).map(drop).map_err(|_| Errno::ENOSPC)
+}
+
+impl TmpFs {
+    /// An empty tmpfs whose pages come from `memory`.
+    pub fn new(memory: Arc<MemoryFile>, clock: Clock, options: Options) -> Arc<TmpFs> {
+        TmpFs::named("tmpfs", memory, clock, options)
+    }
+
+    /// The same under another type name (`devtmpfs`, and others that are tmpfs inside).
+    pub fn named(name: &'static str, memory: Arc<MemoryFile>, clock: Clock, options: Options) -> Arc<TmpFs> {
+        let shared = Arc::new(Shared {
+            memory,
+            clock,
+            dev: next_device(),
+            max_bytes: options.size,
+            max_inodes: options.inodes,
+            bytes: AtomicU64::new(0),
+            inodes: AtomicU64::new(0),
+            next_ino: AtomicU64::new(1),
+        });
+        let fs = TmpFs { shared, root: OnceLock::new(), name, options };
+        fs.root_node();
+        Arc::new(fs)
+    }
+
+    fn root_node(&self) -> &Arc<Node> {
+        self.root.get_or_init(|| {
+            let new = NewInode {
+                kind: FileKind::Directory,
+                permissions: self.options.permissions,
+                uid: self.options.uid,
+                gid: self.options.gid,
+                rdev: 0,
+                target: Vec::new(),
+            };
+            let ino = self.shared.next_ino.fetch_add(1, Ordering::Relaxed);
+            self.shared.inodes.fetch_add(1, Ordering::Relaxed);
+            Node::make(self.shared.clone(), ino, &new, None)
+        })
+    }
+
+    /// A node without a name (memfd, the overlay's upper layer).
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    pub fn unnamed(&self, new: &NewInode) -> Result<Arc<Node>, Errno> {
+        Ok(Node::make(self.shared.clone(), self.shared.new_ino()?, new, None))
+    }
+
+    /// The device number in its inodes' attributes.
+    pub fn dev(&self) -> u64 {
+        self.shared.dev
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl FileSystem for TmpFs {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root_node().clone()
+    }
+
+    fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
+        let blocks = self.shared.max_bytes / PAGE_SIZE;
+        let used = self.shared.bytes.load(Ordering::Relaxed) / PAGE_SIZE;
+        let (files, inodes) = (self.shared.max_inodes, self.shared.inodes.load(Ordering::Relaxed));
+        let free = blocks.saturating_sub(used);
+        Step::ok(StatFs {
+            magic: MAGIC,
+            block_size: PAGE_SIZE,
+            blocks,
+            blocks_free: free,
+            blocks_available: free,
+            files,
+            files_free: files.saturating_sub(inodes),
+            name_max: 255,
+            fsid: self.shared.dev,
+        })
+    }
+
+    fn name_ttl_ns(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn options(&self) -> String {
+        let mut text = String::new();
+        let mut add = |key: &str, value: String| {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(key);
+            text.push_str(&value);
+        };
+        if self.options.size != 0 {
+            add("size=", format!("{}k", self.options.size >> 10));
+        }
+        if self.options.inodes != 0 {
+            add("nr_inodes=", self.options.inodes.to_string());
+        }
+        if self.options.permissions != 0o1777 {
+            add("mode=", format!("{:o}", self.options.permissions));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;
