@@ -14,6 +14,7 @@ mod executor;
 mod filter;
 mod frame;
 pub mod layout;
+mod patch;
 mod space;
 mod stub;
 mod sys;
@@ -251,8 +252,8 @@ impl Platform for Systrap {
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
         Ok(self.new_space()?)
     }
-    fn plan_patch(&self, _request: &PatchRequest<'_>) -> Option<Patch> {
-        None
+    fn plan_patch(&self, request: &PatchRequest<'_>) -> Option<Patch> {
+        patch::plan(request)
     }
 
     fn poll(&self, executor: ExecutorId) -> usize {

@@ -161,6 +161,33 @@ nacre_guest_forge:
         inc     %rax
         and     $127, %eax
         jmp     1b
+/* Form A (getppid), aligned to a word; flags and registers checked after the call. */
+.balign 8
+.globl nacre_guest_form_a
+nacre_guest_form_a:
+        mov     $110, %eax
+        syscall
+        mov     %rax, %rdi
+        mov     $43, %eax
+        jmp     1f
+1:      syscall
+        jmp     nacre_guest_form_a
+
+/* Form B: the wrapper loads its number from rdi; its comparison's result goes to the next call. */
+.balign 8
+        nop
+.globl nacre_guest_form_b
+nacre_guest_form_b:
+        syscall
+        cmp     $-4095, %rax
+        jae     2f
+        mov     %r12, %rax
+        jmp     nacre_guest_form_b
+2:      mov     $44, %eax
+        jmp     3f
+3:      syscall
+        mov     %r12, %rax
+        jmp     nacre_guest_form_b
 .globl nacre_guests_end
 nacre_guests_end:
 .popsection
@@ -201,4 +228,6 @@ programs! {
     sigreturn nacre_guest_sigreturn,
     store nacre_guest_store,
     forge nacre_guest_forge,
+    form_a nacre_guest_form_a,
+    form_b nacre_guest_form_b,
 }

@@ -4,5 +4,6 @@ mod guests;
 mod harness;
 mod hostile;
 mod memory;
+mod patching;
 mod threads;
 mod traps;
