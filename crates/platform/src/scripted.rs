@@ -1,1 +1,0 @@
-//! A platform without a host: contexts run scripts instead of machine code. For the kernel's unit tests.
