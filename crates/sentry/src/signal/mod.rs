@@ -8,15 +8,19 @@
 //! across an await. See docs/locks-and-waits.md.
 
 mod action;
+mod deliver;
+mod frame;
 mod info;
 mod number;
 mod queue;
 mod send;
 mod state;
 
+pub(crate) use deliver::{Caught, Delivery};
+pub use frame::{LastFault, StackT};
 pub use action::{DefaultAction, Handling, SigAction, SigFlags, SigHand};
-pub use info::SigInfo;
+pub use info::{SigInfo, cld};
 pub use number::{SigSet, Signal};
 pub use queue::Pending;
-pub use send::Background;
+pub use send::{Background, Origin};
 pub use state::{AltStack, TaskSignals};

@@ -10,6 +10,8 @@ pub struct TaskSignals {
     pub blocked: SigSet,
     /// The mask to go back to after `sigsuspend`, `ppoll` and the like.
     pub saved_mask: Option<SigSet>,
+    /// Sent by [`Task::force_signal`](crate::task::Task::force_signal): acts on a container's first process too.
+    pub forced: SigSet,
     /// What `sigtimedwait` waits for: wakes the thread although blocked.
     pub awaited: SigSet,
     pub alt_stack: AltStack,

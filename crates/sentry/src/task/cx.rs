@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use platform::Context;
+use platform::{Context, ExecutorId, XState};
 
 use super::{Creds, Resource, Shared, Task};
 use crate::Errno;
 use crate::fs::{FdTable, File, FsContext};
 use crate::kernel::Kernel;
 use crate::mm::Mm;
+use crate::signal::LastFault;
 use crate::time::MonoTime;
 use crate::wait::{PollEvents, Share, Sleep, Wait, WaitError, WaitFor, WaitQueue, wait_for};
 
@@ -21,11 +22,14 @@ pub struct Cx {
     pub context: Box<dyn Context>,
     /// The absolute deadline of the current call, kept over its restarts.
     deadline: Option<MonoTime>,
+    /// The executor it runs on.
+    pub(crate) executor: ExecutorId,
+    pub(crate) last_fault: LastFault,
 }
 
 impl Cx {
     pub fn new(task: Arc<Task>, shared: Shared, context: Box<dyn Context>) -> Cx {
-        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None }
+        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default() }
     }
 
     pub fn kernel(&self) -> &Arc<Kernel> {
@@ -47,6 +51,15 @@ impl Cx {
     /// One past the largest descriptor number (`RLIMIT_NOFILE`).
     pub fn fd_limit(&self) -> usize {
         usize::try_from(self.task.rlimit(Resource::Nofile).soft).unwrap_or(usize::MAX)
+    }
+
+    /// The extended processor state.
+    ///
+    /// # Errors
+    /// `ESRCH` when the thread is gone; its next switch reports that.
+    pub(crate) async fn xstate(&mut self) -> Result<XState, Errno> {
+        let (context, executor) = (&mut self.context, self.executor);
+        std::future::poll_fn(|poll| context.poll_xstate(poll, executor)).await.map_err(|_| Errno::ESRCH)
     }
 
     /// Monotonic time now.

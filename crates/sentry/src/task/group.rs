@@ -1,13 +1,15 @@
 //! [`ThreadGroup`]: a guest process.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::{ExitStatus, Limit, Resource, Rlimits, Session, Task, Tid, Usage};
+use crate::fs::File;
 use crate::kernel::Container;
 use crate::signal::{Pending, SigHand, Signal};
+use crate::time::ProcessTimers;
 use crate::wait::WaitQueue;
 
 /// What the threads of a process share.
@@ -26,8 +28,10 @@ pub struct ThreadGroup {
     pub(super) child_changed: WaitQueue,
     /// Woken when the process has ended (pidfds, exec'd processes).
     pub exit_queue: WaitQueue,
+    /// Woken when a signal has been queued for it or one of its threads (signalfd).
+    pub signal_sent: WaitQueue,
     /// Woken when a stop ends.
-    pub(super) resumed: WaitQueue,
+    pub(crate) resumed: WaitQueue,
     /// Woken when a thread has gone (exec waits for its siblings).
     pub(super) thread_gone: WaitQueue,
     /// Orphans of descendants come here (`PR_SET_CHILD_SUBREAPER`).
@@ -37,6 +41,12 @@ pub struct ThreadGroup {
     pub(crate) personality: AtomicU64,
     /// Whether it has run exec since it was forked (`setpgid` on a child gives `EACCES`).
     pub(super) has_execed: AtomicBool,
+    /// The real user id of the thread that ended last.
+    pub(super) last_uid: AtomicU32,
+    /// The program it runs (/proc/PID/exe).
+    pub exe: Mutex<Option<Arc<File>>>,
+    /// POSIX timers and interval timers.
+    pub(crate) timers: ProcessTimers,
     /// Monotonic start time in nanoseconds.
     pub start_ns: u64,
     /// Used by its threads that have ended, and by waited-for children.
@@ -66,6 +76,8 @@ pub(crate) struct GroupInner {
     pub exit_signal: Option<Signal>,
     /// The thread that forked it, for `PR_SET_PDEATHSIG`.
     pub parent_thread: Weak<Task>,
+    /// How its first thread ended, if that was before the others.
+    pub leader_status: Option<ExitStatus>,
     pub oom_killed: bool,
     pub on_exit: Vec<OnExit>,
 }
@@ -78,6 +90,10 @@ pub type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
 pub(crate) struct StopState {
     /// The signal that stops the process; None: it runs.
     pub signal: Option<Signal>,
+    /// Counts stops, so that a thread counts itself once in each.
+    pub epoch: u64,
+    /// Counts `SIGCONT`s, so that a stop signal taken before one does not stop after it.
+    pub continues: u64,
     /// How many threads have stopped.
     pub stopped_threads: usize,
     /// All have: told to the parent.
@@ -142,5 +158,31 @@ impl ThreadGroup {
             }
             None => inner.on_exit.push(then),
         }
+    }
+}
+
+impl ThreadGroup {
+    /// The first live thread.
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        self.inner.lock().threads.first().cloned()
+    }
+
+    /// The real user id (of the first thread; as it was, once ended).
+    pub fn uid(&self) -> u32 {
+        self.leader().map_or_else(|| self.last_uid.load(Ordering::Relaxed), |task| task.creds().uid)
+    }
+
+    /// What its threads have used, the ended ones included.
+    pub fn own_usage(&self) -> Usage {
+        let mut usage = self.usage.lock().ended_threads;
+        for task in self.threads() {
+            usage.add(&task.usage());
+        }
+        usage
+    }
+
+    /// What its waited-for children have used.
+    pub fn children_usage(&self) -> Usage {
+        self.usage.lock().children
     }
 }

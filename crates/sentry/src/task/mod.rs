@@ -8,9 +8,15 @@
 mod creds;
 mod cx;
 mod flags;
+mod clone;
+mod exec;
+mod exit;
 mod group;
+pub(crate) mod jobs;
 mod life;
+mod new;
 mod pids;
+mod reap;
 mod rlimits;
 mod run;
 mod session;
@@ -19,6 +25,7 @@ mod status;
 pub use creds::{Capability, Creds};
 pub use cx::Cx;
 pub use flags::TaskFlags;
+pub(crate) use group::GroupInner;
 pub use group::{OnExit, ThreadGroup};
 pub use life::ContainerLife;
 pub use pids::PidTable;
@@ -71,6 +78,8 @@ pub struct Task {
     /// `PR_SET_TIMERSLACK`, in nanoseconds.
     pub(crate) timer_slack_ns: AtomicU64,
     pub(crate) scheduling: Mutex<Scheduling>,
+    /// Whoever waits for the end of a vfork.
+    pub(super) vfork: Mutex<Option<Arc<clone::Vfork>>>,
     /// CPU time of contexts that this task no longer has (before an exec), in nanoseconds.
     past_cpu_ns: AtomicU64,
 }
@@ -137,6 +146,11 @@ impl Task {
         self.kick();
     }
 
+    /// Sets flags of the running task itself.
+    pub(crate) fn set_flags(&self, flags: TaskFlags) {
+        self.flags.fetch_or(flags.bits(), Ordering::SeqCst);
+    }
+
     pub(crate) fn clear(&self, flags: TaskFlags) {
         self.flags.fetch_and(!flags.bits(), Ordering::SeqCst);
     }
@@ -153,6 +167,11 @@ impl Task {
     /// The limit of a resource.
     pub fn rlimit(&self, resource: Resource) -> Limit {
         self.group.rlimit(resource)
+    }
+
+    /// What it has used.
+    pub fn usage(&self) -> Usage {
+        Usage { user_ns: self.cpu_time_ns(), ..Usage::default() }
     }
 
     /// CPU time used in user mode, in nanoseconds.

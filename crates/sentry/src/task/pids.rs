@@ -1,11 +1,15 @@
 //! [`PidTable`]: the process and thread numbers of a container, and its tree of processes.
+//!
+//! Its lock is this room's outermost (Linux's `tasklist_lock`): parents, children, process groups and sessions change only under it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use super::{Task, ThreadGroup, Tid};
+use crate::Errno;
 
 /// Numbers to tasks and processes.
 #[derive(Default)]
@@ -16,7 +20,9 @@ pub struct PidTable {
 /// Under the table's lock.
 #[derive(Default)]
 pub(super) struct Pids {
-    pub last: Tid,
+    last: Tid,
+    /// Numbers have been given out once around: the next ones may be in use.
+    wrapped: bool,
     /// Live threads.
     pub tasks: BTreeMap<Tid, Arc<Task>>,
     /// Processes, zombies included.
@@ -30,6 +36,11 @@ pub(super) struct Process {
 }
 
 impl PidTable {
+    /// Numbers are below this (`kernel.pid_max`).
+    pub const MAX: Tid = 32_768;
+    /// After a wrap, numbers start here (`RESERVED_PIDS`).
+    const RESERVED: Tid = 300;
+
     /// The live thread of a number.
     pub fn task(&self, tid: Tid) -> Option<Arc<Task>> {
         self.inner.lock().tasks.get(&tid).cloned()
@@ -37,7 +48,13 @@ impl PidTable {
 
     /// The process of a number, also a zombie.
     pub fn process(&self, tgid: Tid) -> Option<Arc<ThreadGroup>> {
-        self.inner.lock().processes.get(&tgid).map(|process| process.group.clone())
+        self.inner.lock().process(tgid)
+    }
+
+    /// The process that a thread's or process's number belongs to, also a zombie.
+    pub fn process_of(&self, tid: Tid) -> Option<Arc<ThreadGroup>> {
+        let inner = self.inner.lock();
+        inner.process(tid).or_else(|| inner.tasks.get(&tid).map(|task| task.group.clone()))
     }
 
     /// All live threads, by number.
@@ -50,10 +67,14 @@ impl PidTable {
         self.inner.lock().processes.values().map(|process| process.group.clone()).collect()
     }
 
-    /// The processes of a process group.
+    /// The processes of a process group, zombies included.
     pub fn process_group(&self, pgid: Tid) -> Vec<Arc<ThreadGroup>> {
-        let inner = self.inner.lock();
-        inner.processes.values().filter(|process| process.group.pgid() == pgid).map(|process| process.group.clone()).collect()
+        self.inner.lock().members(pgid).cloned().collect()
+    }
+
+    /// The numbers of a process's children, zombies included.
+    pub fn children(&self, tgid: Tid) -> Vec<Tid> {
+        self.inner.lock().processes.get(&tgid).map(|process| process.children.clone()).unwrap_or_default()
     }
 
     /// The first process.
@@ -64,5 +85,81 @@ impl PidTable {
     /// Live threads at this time.
     pub fn count(&self) -> usize {
         self.inner.lock().tasks.len()
+    }
+
+    /// The number given out last (/proc/loadavg).
+    pub fn last(&self) -> Tid {
+        self.inner.lock().last
+    }
+
+    /// Whether no process of the group has a parent in another group of the same session: nobody could continue it.
+    pub fn is_orphaned(&self, pgid: Tid) -> bool {
+        self.inner.lock().is_orphaned(pgid)
+    }
+}
+
+impl Pids {
+    pub fn process(&self, tgid: Tid) -> Option<Arc<ThreadGroup>> {
+        self.processes.get(&tgid).map(|process| process.group.clone())
+    }
+
+    pub fn members(&self, pgid: Tid) -> impl Iterator<Item = &Arc<ThreadGroup>> {
+        self.processes.values().map(|process| &process.group).filter(move |group| group.pgid() == pgid)
+    }
+
+    /// The next free number.
+    ///
+    /// # Errors
+    /// `EAGAIN` when all are in use.
+    pub fn allocate(&mut self) -> Result<Tid, Errno> {
+        for _ in 0..PidTable::MAX {
+            self.last += 1;
+            if self.last >= PidTable::MAX {
+                self.last = PidTable::RESERVED;
+                self.wrapped = true;
+            }
+            if !self.wrapped || !self.in_use(self.last) {
+                return Ok(self.last);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    fn in_use(&self, number: Tid) -> bool {
+        let names = |group: &ThreadGroup| group.pgid() == number || group.session.read().sid == number;
+        self.tasks.contains_key(&number)
+            || self.processes.contains_key(&number)
+            || self.processes.values().any(|process| names(&process.group))
+    }
+
+    /// As [`PidTable::is_orphaned`] (`will_become_orphaned_pgrp`).
+    pub fn is_orphaned(&self, pgid: Tid) -> bool {
+        !self.members(pgid).any(|member| {
+            if member.ended().is_some() {
+                return false;
+            }
+            let parent = self.processes.get(&member.ppid());
+            parent.is_some_and(|parent| {
+                !parent.group.is_init()
+                    && parent.group.pgid() != pgid
+                    && parent.group.session.read().sid == member.session.read().sid
+            })
+        })
+    }
+
+    /// Makes `child` a child of `parent` (0: of nobody in the container).
+    pub fn set_parent(&mut self, child: &ThreadGroup, parent: Tid) {
+        child.ppid.store(parent, Ordering::Relaxed);
+        if let Some(parent) = self.processes.get_mut(&parent) {
+            parent.children.push(child.tgid);
+        }
+    }
+
+    /// Removes a process that has been waited for.
+    pub fn forget(&mut self, tgid: Tid) {
+        let Some(process) = self.processes.remove(&tgid) else { return };
+        if let Some(parent) = self.processes.get_mut(&process.group.ppid()) {
+            parent.children.retain(|&child| child != tgid);
+        }
     }
 }

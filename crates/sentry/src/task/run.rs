@@ -1,38 +1,272 @@
 //! The life of a task: run until the next trap, handle it, run again.
+//!
+//! On the way to user mode it looks at its [`TaskFlags`] (one load when there is nothing to do): it ends, stops, takes signals, takes
+//! back a temporary mask. A system call that a signal cut short is run again here with its saved arguments, or, if a handler is
+//! to run, ends with `EINTR` or is set up to be made again after the handler, by Linux's rules.
+//!
+//! `in_user` and the flags are written in opposite orders by the task and by who kicks it, so no kick is lost: the task sets `in_user` and
+//! then reads the flags; the other sets flags and then reads `in_user`.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering;
 
-use platform::{ExecutorId, Trap};
+use platform::{Entry, ExecutorId, Fault, Syscall, Trap};
 
-use super::Cx;
+use super::{Cx, ExitStatus, TaskFlags};
 use crate::Errno;
-use crate::syscalls::{Args, Fail, Flow, Outcome, Support, line};
+use crate::executor::yield_now;
+use crate::mm::FaultOutcome;
+use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
+use crate::syscalls::{Args, Fail, Flow, Outcome, Restart, Support, line, strace};
+
+/// After so many traps without a pause, other tasks of the executor get a turn.
+const TRAPS_PER_TURN: u32 = 64;
+
+/// The page of the old system calls.
+const VSYSCALL_PAGE: std::ops::Range<u64> = 0xffff_ffff_ff60_0000..0xffff_ffff_ff60_1000;
+
+/// A system call that was cut short, and may have to be run again.
+struct CutShort {
+    call: Syscall,
+    restart: Restart,
+}
 
 /// Drives a task to its end.
 pub async fn run(mut cx: Cx, executor: ExecutorId) {
+    cx.executor = executor;
     poll_fn(|poll| {
         let _ = cx.task.waker.set(poll.waker().clone());
         std::task::Poll::Ready(())
     })
     .await;
+    cx.publish();
+    let status = live(&mut cx).await;
+    super::exit::exit(cx, status).await;
+}
+
+async fn live(cx: &mut Cx) -> ExitStatus {
+    let mut cut_short: Option<CutShort> = None;
+    let mut traps = 0;
     loop {
-        let trap = poll_fn(|poll| cx.context.poll_switch(poll, executor)).await;
+        if !cx.task.flags().is_empty() {
+            let handlers = match cx.before_user().await {
+                BeforeUser::Go => Vec::new(),
+                BeforeUser::Handlers(caught) => caught,
+                BeforeUser::Exit(status) => return status,
+            };
+            if !cx.call_handlers(handlers, &mut cut_short).await {
+                continue;
+            }
+        }
+        if let Some(CutShort { call, .. }) = cut_short.take() {
+            // No handler runs: once more, with the arguments as they were.
+            if let Some(status) = cx.take_exit() {
+                return status;
+            }
+            cut_short = cx.system_call(call).await;
+            if cut_short.is_some() && cx.task.flags().is_empty() {
+                yield_now().await;
+            }
+            continue;
+        }
+        if let Some(status) = cx.take_exit() {
+            return status;
+        }
+        let trap = match cx.user(&mut traps).await {
+            Some(trap) => trap,
+            None => continue,
+        };
         match trap {
             Trap::Syscall(call) => {
                 cx.clear_deadline();
-                let outcome = dispatch(&mut cx, call.number, Args(call.args)).await;
-                match outcome {
-                    Ok(value) => cx.context.set_return(value),
-                    Err(Fail::Errno(errno)) => cx.context.set_return(errno.as_return() as u64),
-                    Err(Fail::Restart(_)) => cx.context.set_return(Errno::EINTR.as_return() as u64),
+                if call.entry == Entry::Foreign {
+                    cx.foreign_call();
+                } else {
+                    cut_short = cx.system_call(call).await;
                 }
             }
-            Trap::Fault(_) | Trap::Interrupted | Trap::Died(_) => return,
+            Trap::Fault(fault) => cx.fault(&fault),
+            Trap::Interrupted => {
+                let rip = cx.context.registers().rip;
+                if let Some(moved) = cx.mm.moved(rip) {
+                    cx.context.registers_mut().rip = moved;
+                }
+            }
+            Trap::Died(death) => {
+                tracing::warn!(pid = cx.task.tgid(), tid = cx.task.tid(), %death, "an application thread died");
+                let mut inner = cx.task.group.inner.lock();
+                inner.oom_killed |= cx.mm.out_of_memory();
+                inner.begin_exit(ExitStatus::killed(Signal::KILL));
+            }
+        }
+        traps += 1;
+        if traps >= TRAPS_PER_TURN {
+            traps = 0;
+            yield_now().await;
         }
     }
 }
 
-async fn dispatch(cx: &mut Cx, number: u64, args: Args) -> Outcome {
+enum BeforeUser {
+    Go,
+    /// Signals with handlers, in the order of their frames.
+    Handlers(Vec<Caught>),
+    Exit(ExitStatus),
+}
+
+impl Cx {
+    /// One stay in user mode. None when there is something to do first. `traps` starts again when the executor had a pause.
+    async fn user(&mut self, traps: &mut u32) -> Option<Trap> {
+        self.task.in_user.store(true, Ordering::SeqCst);
+        if !self.task.flags().is_empty() {
+            self.task.in_user.store(false, Ordering::Relaxed);
+            return None;
+        }
+        let (context, executor) = (&mut self.context, self.executor);
+        let trap = poll_fn(|poll| {
+            let polled = context.poll_switch(poll, executor);
+            if polled.is_pending() {
+                *traps = 0;
+            }
+            polled
+        })
+        .await;
+        self.task.in_user.store(false, Ordering::Release);
+        Some(trap)
+    }
+
+    /// The status to end with, if the task is to end: by its own `exit`, or because it is being killed.
+    fn take_exit(&mut self) -> Option<ExitStatus> {
+        if let Some(status) = self.exit.take() {
+            return Some(status);
+        }
+        self.task.flags().contains(TaskFlags::KILLED).then(|| {
+            // A sibling's exec ends threads without a status of their own.
+            self.task.group.inner.lock().exiting.unwrap_or(ExitStatus::killed(Signal::KILL))
+        })
+    }
+
+    /// The work that the flags ask for.
+    async fn before_user(&mut self) -> BeforeUser {
+        loop {
+            if let Some(status) = self.take_exit() {
+                return BeforeUser::Exit(status);
+            }
+            let flags = self.task.flags();
+            if flags.contains(TaskFlags::IDENTITY) {
+                self.task.clear(TaskFlags::IDENTITY);
+                self.set_identity();
+            } else if flags.contains(TaskFlags::STOP) {
+                let task = self.task.clone();
+                task.stop_here().await;
+            } else if flags.contains(TaskFlags::SIGNAL) {
+                match self.task.next_signal() {
+                    Delivery::None => {}
+                    Delivery::Handler(caught) => return BeforeUser::Handlers(vec![caught]),
+                    Delivery::Stop { signal, continues } => self.task.group.begin_stop(signal, continues),
+                    Delivery::Exit(status) => self.task.exit_group(status),
+                }
+            } else {
+                if flags.contains(TaskFlags::RESTORE_MASK) {
+                    self.restore_mask();
+                }
+                return BeforeUser::Go;
+            }
+        }
+    }
+
+    /// Pushes frames for handlers. False when there is more to do before user mode.
+    async fn call_handlers(&mut self, handlers: Vec<Caught>, cut_short: &mut Option<CutShort>) -> bool {
+        let none = handlers.is_empty();
+        for caught in handlers {
+            if let Some(cut) = cut_short.take() {
+                self.end_cut_short(&cut, &caught);
+            }
+            if self.push_frame(&caught).await.is_err() {
+                // The frame does not fit: SIGSEGV, and if that was it, by default.
+                if caught.info.signal == Signal::SEGV {
+                    self.task.group.sighand().set(Signal::SEGV, crate::signal::SigAction::default());
+                }
+                self.task.force_signal(SigInfo::kernel(Signal::SEGV));
+            }
+        }
+        none
+    }
+
+    /// A handler runs: the call it interrupted fails with `EINTR`, or is made again by the application after the handler.
+    fn end_cut_short(&mut self, cut: &CutShort, caught: &Caught) {
+        let again = match cut.restart {
+            Restart::Always => true,
+            Restart::Sys => caught.action.flags().contains(SigFlags::RESTART),
+            Restart::NoHandler | Restart::Block => false,
+        };
+        let registers = self.context.registers_mut();
+        if again {
+            registers.rax = cut.call.number;
+            registers.rip = registers.rip.wrapping_sub(2);
+        } else {
+            registers.rax = Errno::EINTR.as_return() as u64;
+        }
+    }
+
+    /// Serves a system call. Some when it was cut short and is to be run again.
+    async fn system_call(&mut self, call: Syscall) -> Option<CutShort> {
+        let traced = self.task.container.life.strace.load(Ordering::Relaxed);
+        let outcome = if traced { strace::traced(self, &call).await } else { dispatch(self, call.number, Args(call.args)).await };
+        let value = match outcome {
+            Ok(value) => value,
+            Err(Fail::Errno(errno)) => {
+                if errno == Errno::EFAULT && self.mm.out_of_memory() {
+                    self.task.group.kill_out_of_memory();
+                }
+                errno.as_return() as u64
+            }
+            Err(Fail::Restart(restart)) => return Some(CutShort { call, restart }),
+        };
+        self.context.set_return(value);
+        if self.task.flags().contains(TaskFlags::RESTORE_MASK) {
+            self.restore_mask();
+        }
+        if call.entry == Entry::Trapped
+            && let Some(moved) = self.mm.patch(call_site(self, &call), call.number)
+        {
+            self.context.registers_mut().rip = moved;
+        }
+        None
+    }
+
+    /// `int 0x80` and the like: no such call. A jump to the vsyscall page: no such page.
+    fn foreign_call(&mut self) {
+        let rip = self.context.registers().rip;
+        if VSYSCALL_PAGE.contains(&rip) {
+            self.task.force_signal(SigInfo::fault(Signal::SEGV, 1, rip));
+        } else {
+            self.context.set_return(Errno::ENOSYS.as_return() as u64);
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        let rip = self.context.registers().rip;
+        match self.mm.fault(fault, rip) {
+            FaultOutcome::Resume => {}
+            FaultOutcome::MovedTo(rip) => self.context.registers_mut().rip = rip,
+            FaultOutcome::Signal { signo, code, addr } => {
+                self.last_fault = LastFault { error: fault.error, trap: fault.trap, addr };
+                let signal = Signal::new(signo).unwrap_or(Signal::SEGV);
+                self.task.force_signal(SigInfo::fault(signal, code, addr));
+            }
+            FaultOutcome::OutOfMemory => self.task.group.kill_out_of_memory(),
+        }
+    }
+}
+
+/// The address after the `syscall` instruction, unless the call has moved the task (exec, `rt_sigreturn`): then it is not a site.
+fn call_site(cx: &Cx, _call: &Syscall) -> u64 {
+    cx.context.registers().rip
+}
+
+/// Runs a call's handler.
+pub(crate) async fn dispatch(cx: &mut Cx, number: u64, args: Args) -> Outcome {
     let Some(line) = line(number) else { return Err(Errno::ENOSYS.into()) };
     match line.support {
         Support::Full(handler) | Support::Partial(handler, _) => match handler(cx, args) {

@@ -1,0 +1,270 @@
+//! New threads and processes: `clone` and its family (kernel/fork.c).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::new::{NewGroup, NewTask};
+use super::pids::Process;
+use super::{Capability, Cx, GroupInner, Limit, Resource, Shared, Task, TaskFlags, ThreadGroup, Tid};
+use crate::Errno;
+use crate::signal::{AltStack, SigAction, SigHand, Signal, TaskSignals};
+use crate::syscalls::{Fail, Restart};
+use crate::wait::{PollEvents, WaitQueue};
+
+bitflags::bitflags! {
+    /// `CLONE_*`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct CloneFlags: u64 {
+        const NEWTIME = 0x80;
+        const VM = 0x100;
+        const FS = 0x200;
+        const FILES = 0x400;
+        const SIGHAND = 0x800;
+        const PIDFD = 0x1000;
+        const PTRACE = 0x2000;
+        const VFORK = 0x4000;
+        const PARENT = 0x8000;
+        const THREAD = 0x1_0000;
+        const NEWNS = 0x2_0000;
+        const SYSVSEM = 0x4_0000;
+        const SETTLS = 0x8_0000;
+        const PARENT_SETTID = 0x10_0000;
+        const CHILD_CLEARTID = 0x20_0000;
+        const DETACHED = 0x40_0000;
+        const UNTRACED = 0x80_0000;
+        const CHILD_SETTID = 0x100_0000;
+        const NEWCGROUP = 0x200_0000;
+        const NEWUTS = 0x400_0000;
+        const NEWIPC = 0x800_0000;
+        const NEWUSER = 0x1000_0000;
+        const NEWPID = 0x2000_0000;
+        const NEWNET = 0x4000_0000;
+        const IO = 0x8000_0000;
+        const CLEAR_SIGHAND = 0x1_0000_0000;
+        const INTO_CGROUP = 0x2_0000_0000;
+
+        /// New namespaces but for users.
+        const NAMESPACES = Self::NEWTIME.bits() | Self::NEWNS.bits() | Self::NEWCGROUP.bits() | Self::NEWUTS.bits()
+            | Self::NEWIPC.bits() | Self::NEWPID.bits() | Self::NEWNET.bits();
+    }
+}
+
+/// What is asked for, by whichever call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CloneArgs {
+    pub flags: CloneFlags,
+    pub exit_signal: Option<Signal>,
+    /// The new stack pointer; 0: the caller's.
+    pub stack: u64,
+    pub tls: u64,
+    pub parent_tid: u64,
+    pub child_tid: u64,
+    /// `clone3`'s `set_tid`: the number asked for.
+    pub set_tid: Option<Tid>,
+}
+
+/// The end of a vfork: the parent waits until the child no longer uses its memory.
+#[derive(Default)]
+pub(crate) struct Vfork {
+    done: AtomicBool,
+    queue: WaitQueue,
+}
+
+impl Task {
+    /// The task no longer uses the memory it shares with whoever vforked it.
+    pub(super) fn end_vfork(&self) {
+        let vfork = self.vfork.lock().take();
+        if let Some(vfork) = vfork {
+            vfork.done.store(true, Ordering::SeqCst);
+            vfork.queue.wake(PollEvents::IN);
+        }
+    }
+}
+
+impl Cx {
+    /// Makes a new thread or process, and with `CLONE_VFORK` waits until it lets go. Returns its number.
+    ///
+    /// # Errors
+    /// As clone(2).
+    pub async fn clone_task(&mut self, args: CloneArgs) -> Result<Tid, Fail> {
+        check_flags(args.flags, self)?;
+        if !args.flags.contains(CloneFlags::THREAD) && self.task.flags().intersects(TaskFlags::SIGNAL | TaskFlags::KILLED) {
+            // A signal to the process group must not miss the child.
+            return Err(Fail::Restart(Restart::Always));
+        }
+        let state = self.xstate().await?;
+        let mm = if args.flags.contains(CloneFlags::VM) {
+            self.mm.clone()
+        } else {
+            self.mm.fork(self.context.registers().rsp)?
+        };
+        let mut context = mm.space().new_context().map_err(|_| Errno::EAGAIN)?;
+        let mut registers = *self.context.registers();
+        registers.rax = 0;
+        if args.stack != 0 {
+            registers.rsp = args.stack;
+        }
+        if args.flags.contains(CloneFlags::SETTLS) {
+            registers.fs_base = args.tls;
+        }
+        registers.sanitise();
+        *context.registers_mut() = registers;
+        context.set_xstate(state);
+        let files = if args.flags.contains(CloneFlags::FILES) { self.files.clone() } else { self.files.duplicate() };
+        let fs = if args.flags.contains(CloneFlags::FS) { self.fs.clone() } else { self.fs.duplicate() };
+        let task = self.add_task(&args)?;
+        let tid = task.tid();
+        let vfork = args.flags.contains(CloneFlags::VFORK).then(Arc::<Vfork>::default);
+        task.vfork.lock().clone_from(&vfork);
+        // As in Linux, these stores may fail silently.
+        if args.flags.contains(CloneFlags::PARENT_SETTID) {
+            let _ = self.mm.write_val(args.parent_tid, &tid);
+        }
+        if args.flags.contains(CloneFlags::CHILD_SETTID) {
+            let _ = mm.write_val(args.child_tid, &tid);
+        }
+        if args.flags.contains(CloneFlags::CHILD_CLEARTID) {
+            task.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
+        }
+        Cx::new(task, Shared { mm, files, fs }, context).start();
+        if let Some(vfork) = vfork {
+            let queues = [(&vfork.queue, PollEvents::IN)];
+            let done = || vfork.done.load(Ordering::SeqCst).then_some(());
+            // A fatal signal ends the wait; the call then no longer returns.
+            let _ = self.task.wait_killable(&queues, done).await;
+        }
+        Ok(tid)
+    }
+
+    /// Numbers the new task and puts it into the tree.
+    fn add_task(&self, args: &CloneArgs) -> Result<Arc<Task>, Fail> {
+        let (parent, container) = (&self.task, &self.task.container);
+        let mut pids = container.pids.inner.lock();
+        pids.admit(container)?;
+        if !args.flags.contains(CloneFlags::THREAD) && self.too_many_processes(&pids) {
+            return Err(Errno::EAGAIN.into());
+        }
+        let tid = match args.set_tid {
+            None => pids.allocate()?,
+            Some(tid) if pids.tasks.contains_key(&tid) || pids.processes.contains_key(&tid) => return Err(Errno::EEXIST.into()),
+            Some(tid) => tid,
+        };
+        let group = if args.flags.contains(CloneFlags::THREAD) { parent.group.clone() } else { self.new_group(tid, args) };
+        let task = Task::new(&parent.kernel, container, self.new_task(tid, group.clone(), args));
+        {
+            let mut inner = group.inner.lock();
+            if inner.exiting.is_some() || inner.execing.is_some() {
+                return Err(Fail::Restart(Restart::Always));
+            }
+            inner.threads.push(task.clone());
+            if inner.stop.signal.is_some() || container.life.paused() {
+                task.set_flags(TaskFlags::STOP);
+            }
+        }
+        if !args.flags.contains(CloneFlags::THREAD) {
+            pids.processes.insert(tid, Process { group: group.clone(), children: Vec::new() });
+            let ppid = if args.flags.contains(CloneFlags::PARENT) { parent.group.ppid() } else { parent.tgid() };
+            pids.set_parent(&group, ppid);
+        }
+        pids.tasks.insert(tid, task.clone());
+        Ok(task)
+    }
+
+    /// `RLIMIT_NPROC`, counted by real user.
+    fn too_many_processes(&self, pids: &super::pids::Pids) -> bool {
+        let Limit { soft, .. } = self.task.rlimit(Resource::Nproc);
+        let creds = self.creds();
+        if soft == Limit::INFINITY || creds.uid == 0 || creds.has(Capability::SysResource) || creds.has(Capability::SysAdmin) {
+            return false;
+        }
+        pids.tasks.values().filter(|task| task.creds().uid == creds.uid).count() as u64 >= soft
+    }
+
+    fn new_group(&self, tid: Tid, args: &CloneArgs) -> Arc<ThreadGroup> {
+        let parent = &self.task.group;
+        let sighand = match () {
+            () if args.flags.contains(CloneFlags::SIGHAND) => parent.sighand(),
+            () if args.flags.contains(CloneFlags::CLEAR_SIGHAND) => cleared(&parent.sighand()),
+            () => parent.sighand().duplicate(),
+        };
+        let (exit_signal, parent_thread) = match args.flags.contains(CloneFlags::PARENT) {
+            true => {
+                let inner = parent.inner.lock();
+                (inner.exit_signal, inner.parent_thread.clone())
+            }
+            false => (args.exit_signal, Arc::downgrade(&self.task)),
+        };
+        let new = NewGroup {
+            tgid: tid,
+            rlimits: parent.rlimits.read().clone(),
+            sighand,
+            pgid: parent.pgid(),
+            session: parent.session(),
+            dumpable: parent.dumpable.load(Ordering::Relaxed),
+            personality: parent.personality.load(Ordering::Relaxed),
+            exe: parent.exe.lock().clone(),
+            inner: GroupInner { exit_signal, parent_thread, ..GroupInner::default() },
+        };
+        ThreadGroup::new(&self.task.kernel, &self.task.container, new)
+    }
+
+    fn new_task(&self, tid: Tid, group: Arc<ThreadGroup>, args: &CloneArgs) -> NewTask {
+        let parent = &self.task;
+        let (blocked, alt_stack) = {
+            let signals = parent.signals.lock();
+            (signals.blocked, signals.alt_stack)
+        };
+        // A thread has no alternate stack; a vfork child keeps it.
+        let keeps = !args.flags.contains(CloneFlags::VM) || args.flags.contains(CloneFlags::VFORK);
+        let mut scheduling = *parent.scheduling.lock();
+        if scheduling.reset_on_fork {
+            scheduling = super::Scheduling { affinity: scheduling.affinity, nice: scheduling.nice.max(0), ..Default::default() };
+        }
+        NewTask {
+            tid,
+            group,
+            creds: parent.creds(),
+            name: parent.name.lock().clone(),
+            signals: TaskSignals {
+                blocked,
+                alt_stack: if keeps { alt_stack } else { AltStack::default() },
+                ..TaskSignals::default()
+            },
+            scheduling,
+            timer_slack_ns: parent.timer_slack_ns.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// `CLONE_CLEAR_SIGHAND`: all handlers default, what is ignored stays ignored.
+fn cleared(sighand: &SigHand) -> Arc<SigHand> {
+    let new = SigHand::new();
+    let ignored = sighand.ignored();
+    for signal in (1..=Signal::MAX).filter_map(Signal::new).filter(|&signal| ignored.contains(signal)) {
+        new.set(signal, SigAction::IGNORE);
+    }
+    new
+}
+
+/// The checks of `copy_process`. Namespaces are not made: `EPERM` without the capability, else `EINVAL`, as a kernel built without them.
+fn check_flags(flags: CloneFlags, cx: &Cx) -> Result<(), Errno> {
+    use CloneFlags as F;
+    let both = |a: F, b: F| flags.contains(a) && flags.contains(b);
+    let without = |a: F, b: F| flags.contains(a) && !flags.contains(b);
+    if both(F::NEWNS, F::FS) || both(F::NEWUSER, F::FS) || without(F::THREAD, F::SIGHAND) || without(F::SIGHAND, F::VM) {
+        return Err(Errno::EINVAL);
+    }
+    if flags.contains(F::PARENT) && cx.task.group.is_init() {
+        return Err(Errno::EINVAL);
+    }
+    if both(F::SIGHAND, F::CLEAR_SIGHAND) || both(F::THREAD, F::NEWPID) || both(F::THREAD, F::NEWUSER) || both(F::PIDFD, F::DETACHED) {
+        return Err(Errno::EINVAL);
+    }
+    if flags.intersects(F::NAMESPACES) && !flags.contains(F::NEWUSER) && !cx.creds().has(Capability::SysAdmin) {
+        return Err(Errno::EPERM);
+    }
+    if flags.intersects(F::NAMESPACES | F::NEWUSER | F::INTO_CGROUP | F::PIDFD) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! The end of threads and processes (kernel/exit.c).
+//!
+//! Order for a thread: robust futexes, the tid word and its wake-up, off the processor, release of a vforking parent, descriptors,
+//! memory, numbers. The last thread ends the process: children get a new parent, orphaned groups are continued, the terminal is
+//! hung up, the parent is told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Cx, ExitStatus, Task, TaskFlags, ThreadGroup, Tid, ticks};
+use crate::ipc::futex;
+use crate::kernel::Container;
+use crate::signal::{Handling, Origin, SigFlags, SigInfo, Signal, cld};
+use crate::wait::PollEvents;
+
+impl Task {
+    /// Ends the whole process with `status`, unless it is ending already. The caller's own end follows in the run loop.
+    pub fn exit_group(&self, status: ExitStatus) {
+        self.group.inner.lock().begin_exit(status);
+    }
+}
+
+impl ThreadGroup {
+    /// Kills the process for lack of memory.
+    pub fn kill_out_of_memory(&self) {
+        let mut inner = self.inner.lock();
+        inner.oom_killed = true;
+        inner.begin_exit(ExitStatus::killed(Signal::KILL));
+    }
+}
+
+/// Ends the calling task. `status` is its own; the process's counts, if that is ending.
+pub(super) async fn exit(cx: Cx, status: ExitStatus) {
+    let Cx { task, mm, files, fs, context, .. } = cx;
+    futex::exit_robust_list(&task, &mm);
+    clear_tid(&task, &mm);
+    // Its CPU time stays readable; the context leaves user memory here.
+    let usage = {
+        task.past_cpu_ns.fetch_add(context.cpu_time_ns(), Ordering::Relaxed);
+        *task.interrupter.lock() = None;
+        task.usage()
+    };
+    drop(context);
+    task.end_vfork();
+    *task.shared.write() = None;
+    drop(files);
+    drop(fs);
+    drop(mm);
+    leave(&task, status, usage);
+}
+
+/// `CLONE_CHILD_CLEARTID`: stores 0 and wakes one waiter (`pthread_join`), if others still use the memory.
+pub(super) fn clear_tid(task: &Arc<Task>, mm: &Arc<crate::mm::Mm>) {
+    let addr = task.clear_child_tid.swap(0, Ordering::Relaxed);
+    if addr != 0 && mm.write_val(addr, &0u32).is_ok() {
+        futex::wake_address(&task.kernel, mm, addr, 1);
+    }
+}
+
+/// Takes a thread out of its process.
+fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
+    let group = &task.group;
+    let container = &task.container;
+    let mut pids = container.pids.inner.lock();
+    let signalled = parent_death_signals(&pids, task);
+    let mut inner = group.inner.lock();
+    if task.is_leader() {
+        inner.leader_status = Some(status);
+    }
+    inner.threads.retain(|thread| !Arc::ptr_eq(thread, task));
+    pids.tasks.remove(&task.tid());
+    group.usage.lock().ended_threads.add(&usage);
+    group.last_uid.store(task.creds().uid, Ordering::Relaxed);
+    let last = inner.threads.is_empty();
+    let end = last.then(|| {
+        let status = inner.exiting.or(inner.leader_status).unwrap_or(status);
+        inner.ended = Some(status);
+        status
+    });
+    if end.is_none() {
+        group.complete_stop(inner);
+    } else {
+        drop(inner);
+    }
+    let news = end.map(|status| end_process(&mut pids, group, status));
+    drop(pids);
+    for (child, signal) in signalled {
+        let _ = child.send_signal(SigInfo::user(signal, task.tgid(), task.creds().uid));
+    }
+    group.thread_gone.wake(PollEvents::IN);
+    if let (Some(status), Some(news)) = (end, news) {
+        tell(group, status, news);
+    }
+    if container.pids.count() == 0 && container.life.ending() {
+        container.pids.inner.lock().processes.clear();
+        container.life.emptied();
+    }
+}
+
+/// Threads whose parent thread is `task`, with the signal they asked for (`PR_SET_PDEATHSIG`).
+fn parent_death_signals(pids: &super::pids::Pids, task: &Arc<Task>) -> Vec<(Arc<Task>, Signal)> {
+    let mut found = Vec::new();
+    let Some(process) = pids.processes.get(&task.tgid()) else { return found };
+    for child in process.children.iter().filter_map(|&child| pids.process(child)) {
+        let inner = child.inner.lock();
+        if inner.parent_thread.as_ptr() == Arc::as_ptr(task) {
+            let asks = |thread: &Arc<Task>| Some((thread.clone(), Signal::new(thread.parent_death_signal.load(Ordering::Relaxed))?));
+            found.extend(inner.threads.iter().filter_map(asks));
+        }
+    }
+    found
+}
+
+/// What is to be done after the end of a process, without locks.
+struct News {
+    parent: Option<Arc<ThreadGroup>>,
+    notify: Option<SigInfo>,
+    /// Processes of groups that nobody can continue any more: `SIGHUP` and `SIGCONT`.
+    orphaned: Vec<Arc<ThreadGroup>>,
+    /// Zombies that have moved to a new parent.
+    moved_zombies: Vec<Arc<ThreadGroup>>,
+    kill_all: Vec<Arc<ThreadGroup>>,
+    leads_session: bool,
+}
+
+/// The last thread is gone: changes the tree.
+fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: ExitStatus) -> News {
+    let mut news = News {
+        parent: None,
+        notify: None,
+        orphaned: Vec::new(),
+        moved_zombies: Vec::new(),
+        kill_all: Vec::new(),
+        leads_session: group.session.read().sid == group.tgid,
+    };
+    let heir = if group.is_init() { 0 } else { find_heir(pids, group) };
+    let children = pids.processes.get_mut(&group.tgid).map(|process| std::mem::take(&mut process.children)).unwrap_or_default();
+    for child in children.iter().filter_map(|&child| pids.process(child)) {
+        let connected = connects(group, &child);
+        pids.set_parent(&child, heir);
+        let inner = child.inner.lock();
+        if inner.ended.is_some() {
+            news.moved_zombies.push(child.clone());
+        }
+        for thread in &inner.threads {
+            thread.raise(TaskFlags::IDENTITY);
+        }
+        drop(inner);
+        if connected {
+            continue_orphans(pids, child.pgid(), &mut news.orphaned);
+        }
+    }
+    if pids.process(group.ppid()).is_some_and(|parent| connects(&parent, group)) {
+        continue_orphans(pids, group.pgid(), &mut news.orphaned);
+    }
+    if group.is_init() {
+        group.container.life.init_ended(status);
+        let others = pids.processes.values().map(|process| &process.group).filter(|other| !Arc::ptr_eq(other, group));
+        news.kill_all = others.cloned().collect();
+    }
+    news.parent = pids.process(group.ppid()).filter(|parent| parent.ended().is_none());
+    let reaped = match &news.parent {
+        None => true,
+        Some(parent) => {
+            let (info, reaped) = exit_notice(group, parent, status);
+            news.notify = info;
+            reaped
+        }
+    };
+    if reaped {
+        pids.forget(group.tgid);
+    }
+    news
+}
+
+/// The `SIGCHLD` for a parent, and whether the child is reaped at once because the parent does not care.
+fn exit_notice(group: &ThreadGroup, parent: &ThreadGroup, status: ExitStatus) -> (Option<SigInfo>, bool) {
+    let Some(signal) = group.inner.lock().exit_signal else { return (None, false) };
+    let action = parent.sighand().get(Signal::CHLD);
+    let ignored = action.handling() == Handling::Ignore;
+    let reaped = signal == Signal::CHLD && (ignored || action.flags().contains(SigFlags::NOCLDWAIT));
+    let (code, value) = match status {
+        ExitStatus::Exited(code) => (cld::EXITED, i32::from(code)),
+        ExitStatus::Signaled { signal, core: false } => (cld::KILLED, signal.number()),
+        ExitStatus::Signaled { signal, core: true } => (cld::DUMPED, signal.number()),
+    };
+    let usage = group.own_usage();
+    let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
+    let uid = group.last_uid.load(Ordering::Relaxed);
+    let info = SigInfo::child(code, group.tgid, uid, value, user, system).with_signal(signal);
+    (Some(info).filter(|_| !(ignored && signal == Signal::CHLD)), reaped)
+}
+
+/// Who gets the children of a process that ends: the nearest living subreaper above it, or the first process.
+fn find_heir(pids: &super::pids::Pids, group: &ThreadGroup) -> Tid {
+    let mut at = group.ppid();
+    while let Some(ancestor) = pids.process(at) {
+        if ancestor.subreaper.load(Ordering::Relaxed) && ancestor.ended().is_none() {
+            return at;
+        }
+        at = ancestor.ppid();
+    }
+    if pids.process(1).is_some_and(|init| init.ended().is_none()) { 1 } else { 0 }
+}
+
+/// Whether `parent` keeps `child`'s process group from being orphaned.
+fn connects(parent: &ThreadGroup, child: &ThreadGroup) -> bool {
+    parent.pgid() != child.pgid() && parent.session.read().sid == child.session.read().sid
+}
+
+/// If a group is orphaned now and has stopped members, all of it is to be continued (`kill_orphaned_pgrp`).
+fn continue_orphans(pids: &super::pids::Pids, pgid: Tid, into: &mut Vec<Arc<ThreadGroup>>) {
+    if pids.is_orphaned(pgid) && pids.members(pgid).any(|member| member.stopped()) {
+        into.extend(pids.members(pgid).cloned());
+    }
+}
+
+fn tell(group: &Arc<ThreadGroup>, status: ExitStatus, news: News) {
+    group.timers.clear();
+    for process in news.kill_all {
+        let _ = process.send_signal_from(SigInfo::kernel(Signal::KILL), Origin::Forced);
+    }
+    for process in news.orphaned {
+        let _ = process.send_signal(SigInfo::kernel(Signal::HUP));
+        let _ = process.send_signal(SigInfo::kernel(Signal::CONT));
+    }
+    if news.leads_session
+        && let Some(terminal) = group.session().set_terminal(None)
+    {
+        terminal.leader_exited();
+    }
+    for zombie in news.moved_zombies {
+        settle_zombie(&group.container, &zombie);
+    }
+    if let Some(parent) = &news.parent {
+        if let Some(info) = news.notify {
+            let _ = parent.send_signal(info);
+        }
+        parent.child_changed.wake(PollEvents::IN);
+    }
+    group.exit_queue.wake(PollEvents::IN);
+    let waiting = std::mem::take(&mut group.inner.lock().on_exit);
+    for then in waiting {
+        then(status);
+    }
+}
+
+/// A zombie has a new parent: tells it, or reaps it where there is none or it does not care.
+fn settle_zombie(container: &Container, zombie: &Arc<ThreadGroup>) {
+    let mut pids = container.pids.inner.lock();
+    let Some(status) = zombie.ended() else { return };
+    let Some(parent) = pids.process(zombie.ppid()) else {
+        pids.forget(zombie.tgid);
+        return;
+    };
+    let (info, reaped) = exit_notice(zombie, &parent, status);
+    if reaped {
+        pids.forget(zombie.tgid);
+    }
+    drop(pids);
+    if let Some(info) = info {
+        let _ = parent.send_signal(info);
+    }
+    parent.child_changed.wake(PollEvents::IN);
+}

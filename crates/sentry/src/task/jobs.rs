@@ -1,0 +1,145 @@
+//! Job control between processes: telling parents of stops, process groups and sessions.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Session, Task, TaskFlags, ThreadGroup, Tid, ticks};
+use crate::Errno;
+use crate::signal::{Handling, SigFlags, SigInfo, Signal, cld};
+use crate::wait::{PollEvents, Share, Sleep};
+
+/// What a parent is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopChange {
+    Stopped(Signal),
+    Continued,
+}
+
+/// Tells the parent that a child has stopped or continued: `SIGCHLD` unless `SA_NOCLDSTOP`, and its waits. Without locks held.
+pub(crate) fn notify_parent_of_stop(group: &ThreadGroup, change: StopChange) {
+    let Some(parent) = group.container.pids.process(group.ppid()) else { return };
+    let (code, status) = match change {
+        StopChange::Stopped(signal) => (cld::STOPPED, signal.number()),
+        StopChange::Continued => (cld::CONTINUED, Signal::CONT.number()),
+    };
+    let action = parent.sighand().get(Signal::CHLD);
+    if action.handling() != Handling::Ignore && !action.flags().contains(SigFlags::NOCLDSTOP) {
+        let usage = group.own_usage();
+        let info = SigInfo::child(code, group.tgid, group.uid(), status, ticks(usage.user_ns), ticks(usage.system_ns));
+        let _ = parent.send_signal(info);
+    }
+    parent.child_changed.wake(PollEvents::IN);
+}
+
+impl Task {
+    /// The one predicate: whether the task may not run user code now.
+    fn must_stop(&self) -> bool {
+        self.container.life.paused() || self.group.inner.lock().stop.signal.is_some()
+    }
+
+    /// Stops as long as the process is stopped or the container paused. Killable.
+    pub(super) async fn stop_here(self: &Arc<Task>) {
+        self.clear(TaskFlags::STOP);
+        let mut counted = None;
+        loop {
+            self.count_stopped(&mut counted);
+            if !self.must_stop() {
+                return;
+            }
+            let wake = self.waiting(Sleep::Killable, Share::All, crate::time::MonoTime::NEVER);
+            let queues = [(&self.group.resumed, PollEvents::IN), (&self.container.life.resumed, PollEvents::IN)];
+            let epoch = self.group.inner.lock().stop.epoch;
+            let again = || (!self.must_stop() || self.group.inner.lock().stop.epoch != epoch).then_some(());
+            if crate::wait::wait_for(wake, &queues, again).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Counts this thread as stopped, once in each stop; the last one completes it.
+    fn count_stopped(&self, counted: &mut Option<u64>) {
+        let mut inner = self.group.inner.lock();
+        let stop = &mut inner.stop;
+        if stop.signal.is_none() || *counted == Some(stop.epoch) {
+            return;
+        }
+        *counted = Some(stop.epoch);
+        stop.stopped_threads += 1;
+        self.group.complete_stop(inner);
+    }
+}
+
+impl ThreadGroup {
+    /// Begins a stop by `signal`, unless a `SIGCONT` has come since it was taken.
+    pub(super) fn begin_stop(&self, signal: Signal, continues: u64) {
+        let mut inner = self.inner.lock();
+        if inner.exiting.is_some() || inner.stop.continues != continues {
+            return;
+        }
+        if inner.stop.signal.is_none() {
+            inner.stop.signal = Some(signal);
+            inner.stop.epoch += 1;
+            inner.stop.stopped_threads = 0;
+            inner.stop.report_continued = false;
+        }
+        for task in &inner.threads {
+            task.raise(TaskFlags::STOP);
+        }
+    }
+
+    /// Completes a stop when all threads have stopped, and tells the parent.
+    pub(super) fn complete_stop(&self, mut inner: parking_lot::MutexGuard<'_, super::GroupInner>) {
+        let live = inner.threads.len();
+        let stop = &mut inner.stop;
+        let Some(signal) = stop.signal else { return };
+        if stop.complete || stop.stopped_threads < live || live == 0 {
+            return;
+        }
+        stop.complete = true;
+        stop.report_stopped = true;
+        drop(inner);
+        notify_parent_of_stop(self, StopChange::Stopped(signal));
+    }
+
+    /// Sets a process's group (`setpgid`). `caller` is the calling process.
+    ///
+    /// # Errors
+    /// As setpgid(2).
+    pub fn set_process_group(caller: &ThreadGroup, target: Tid, pgid: Tid) -> Result<(), Errno> {
+        let pids = caller.container.pids.inner.lock();
+        let group = pids.process(target).ok_or(Errno::ESRCH)?;
+        let is_child = group.ppid() == caller.tgid;
+        if target != caller.tgid && !is_child {
+            return Err(Errno::ESRCH);
+        }
+        let sid = caller.session.read().sid;
+        if group.session.read().sid != sid {
+            return Err(Errno::EPERM);
+        }
+        if is_child && target != caller.tgid && group.has_execed.load(Ordering::Relaxed) {
+            return Err(Errno::EACCES);
+        }
+        if group.session.read().sid == target {
+            return Err(Errno::EPERM);
+        }
+        if pgid != target && !pids.members(pgid).any(|member| member.session.read().sid == sid) {
+            return Err(Errno::EPERM);
+        }
+        group.pgid.store(pgid, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the process the leader of a new session and group (`setsid`).
+    ///
+    /// # Errors
+    /// `EPERM` when it leads a process group already.
+    pub fn new_session(&self) -> Result<Tid, Errno> {
+        let pids = self.container.pids.inner.lock();
+        if pids.members(self.tgid).next().is_some() || self.session.read().sid == self.tgid {
+            return Err(Errno::EPERM);
+        }
+        *self.session.write() = Session::new(self.tgid);
+        self.pgid.store(self.tgid, Ordering::Relaxed);
+        Ok(self.tgid)
+    }
+}

@@ -1,0 +1,206 @@
+//! Making tasks and processes.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+use platform::Context;
+
+use super::pids::{Pids, Process};
+use super::{Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
+use crate::Errno;
+use crate::fs::File;
+use crate::kernel::{Container, Kernel};
+use crate::signal::{SigHand, TaskSignals};
+use crate::time::ProcessTimers;
+use crate::wait::WaitQueue;
+
+/// What a new thread starts with.
+pub(super) struct NewTask {
+    pub tid: Tid,
+    pub group: Arc<ThreadGroup>,
+    pub creds: Arc<Creds>,
+    pub name: Vec<u8>,
+    pub signals: TaskSignals,
+    pub scheduling: Scheduling,
+    pub timer_slack_ns: u64,
+}
+
+/// What a new process starts with.
+pub(super) struct NewGroup {
+    pub tgid: Tid,
+    pub rlimits: Rlimits,
+    pub sighand: Arc<SigHand>,
+    pub pgid: Tid,
+    pub session: Arc<Session>,
+    pub dumpable: i32,
+    pub personality: u64,
+    pub exe: Option<Arc<File>>,
+    pub inner: GroupInner,
+}
+
+impl Task {
+    pub(super) fn new(kernel: &Arc<Kernel>, container: &Arc<Container>, new: NewTask) -> Arc<Task> {
+        Arc::new(Task {
+            tid: AtomicI32::new(new.tid),
+            kernel: kernel.clone(),
+            container: container.clone(),
+            group: new.group,
+            creds: RwLock::new(new.creds),
+            name: Mutex::new(new.name),
+            shared: RwLock::new(None),
+            signals: Mutex::new(new.signals),
+            flags: AtomicU32::new(0),
+            in_user: AtomicBool::new(false),
+            waker: OnceLock::new(),
+            interrupter: Mutex::new(None),
+            start_ns: kernel.clock.monotonic().0,
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            parent_death_signal: AtomicI32::new(0),
+            timer_slack_ns: AtomicU64::new(new.timer_slack_ns),
+            scheduling: Mutex::new(new.scheduling),
+            vfork: Mutex::new(None),
+            past_cpu_ns: AtomicU64::new(0),
+        })
+    }
+}
+
+impl ThreadGroup {
+    pub(super) fn new(kernel: &Kernel, container: &Arc<Container>, new: NewGroup) -> Arc<ThreadGroup> {
+        Arc::new(ThreadGroup {
+            tgid: new.tgid,
+            container: container.clone(),
+            rlimits: RwLock::new(new.rlimits),
+            sighand: RwLock::new(new.sighand),
+            inner: Mutex::new(new.inner),
+            ppid: AtomicI32::new(0),
+            pgid: AtomicI32::new(new.pgid),
+            session: RwLock::new(new.session),
+            child_changed: WaitQueue::new(),
+            exit_queue: WaitQueue::new(),
+            signal_sent: WaitQueue::new(),
+            resumed: WaitQueue::new(),
+            thread_gone: WaitQueue::new(),
+            subreaper: AtomicBool::new(false),
+            dumpable: AtomicI32::new(new.dumpable),
+            personality: AtomicU64::new(new.personality),
+            has_execed: AtomicBool::new(false),
+            last_uid: AtomicU32::new(0),
+            exe: Mutex::new(new.exe),
+            timers: ProcessTimers::new(),
+            start_ns: kernel.clock.monotonic().0,
+            usage: Mutex::default(),
+        })
+    }
+}
+
+/// A process to be started from outside the container: its first one, or an exec'd one.
+pub struct NewProcess {
+    pub creds: Creds,
+    pub rlimits: Rlimits,
+    pub shared: Shared,
+}
+
+/// Makes a process in a container from outside: a session and group of its own, no parent. It does not run before
+/// [`Cx::start`].
+///
+/// # Errors
+/// `EAGAIN` at the container's limit of tasks, `ESRCH` when the container is ending.
+pub fn new_process(
+    kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
+    new: NewProcess,
+    context: Box<dyn Context>,
+) -> Result<Cx, Errno> {
+    let mut pids = container.pids.inner.lock();
+    pids.admit(container)?;
+    let tid = pids.allocate()?;
+    let group = ThreadGroup::new(
+        kernel,
+        container,
+        NewGroup {
+            tgid: tid,
+            rlimits: new.rlimits,
+            sighand: SigHand::new(),
+            pgid: tid,
+            session: Session::new(tid),
+            dumpable: 1,
+            personality: 0,
+            exe: None,
+            inner: GroupInner::default(),
+        },
+    );
+    let task = Task::new(
+        kernel,
+        container,
+        NewTask {
+            tid,
+            group: group.clone(),
+            creds: Arc::new(new.creds),
+            name: b"nacre".to_vec(),
+            signals: TaskSignals::default(),
+            scheduling: Scheduling::default(),
+            timer_slack_ns: 50_000,
+        },
+    );
+    group.inner.lock().threads.push(task.clone());
+    pids.processes.insert(tid, Process { group, children: Vec::new() });
+    pids.tasks.insert(tid, task.clone());
+    drop(pids);
+    Ok(Cx::new(task, new.shared, context))
+}
+
+impl Pids {
+    /// Whether one more task may be made.
+    ///
+    /// # Errors
+    /// `EAGAIN` at the container's limit of tasks, `ENOMEM` when the container is ending (as in a dying pid namespace).
+    pub fn admit(&self, container: &Container) -> Result<(), Errno> {
+        if container.life.ending() {
+            return Err(Errno::ENOMEM);
+        }
+        if container.max_tasks.is_some_and(|most| self.tasks.len() >= most) {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
+    }
+}
+
+impl Cx {
+    /// Lets the task run: its registers are set.
+    pub fn start(self) {
+        let kernel = self.task.kernel.clone();
+        kernel.scheduler.spawn(move |executor| super::run(self, executor));
+    }
+
+    /// Lets others see and interrupt the context that the task has now.
+    pub(super) fn publish(&mut self) {
+        *self.task.shared.write() =
+            Some(Shared { mm: self.mm.clone(), files: self.files.clone(), fs: self.fs.clone() });
+        *self.task.interrupter.lock() = Some(self.context.interrupter());
+        self.set_identity();
+    }
+
+    /// Tells the platform what the stub may answer alone.
+    pub(crate) fn set_identity(&mut self) {
+        let creds = self.creds();
+        let traced = self.task.container.life.strace.load(Ordering::Relaxed);
+        self.context.set_identity(&platform::Identity {
+            pid: self.task.tgid() as u32,
+            tid: self.task.tid() as u32,
+            ppid: self.task.group.ppid() as u32,
+            uid: creds.uid,
+            euid: creds.euid,
+            gid: creds.gid,
+            egid: creds.egid,
+            enabled: !traced,
+        });
+    }
+
+    /// Sets new credentials.
+    pub(crate) fn set_creds(&mut self, creds: Creds) {
+        *self.task.creds.write() = Arc::new(creds);
+        self.set_identity();
+    }
+}
