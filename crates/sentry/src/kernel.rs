@@ -8,6 +8,7 @@ use platform::Platform;
 
 use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::ipc::Ipc;
+use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
 use crate::syscalls::Counters;
 use crate::task::{ContainerLife, PidTable};
@@ -25,6 +26,7 @@ pub struct Kernel {
     /// /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
     pub counters: Counters,
+    pub futexes: FutexTable,
     /// Waits for host descriptors; set by boot.
     pub reactor: OnceLock<Arc<Reactor>>,
     /// Host file I/O that would sleep; boot starts its threads.
@@ -46,6 +48,7 @@ impl Kernel {
             machine,
             boot_id: random_uuid(),
             counters: Counters::default(),
+            futexes: FutexTable::default(),
             reactor: OnceLock::new(),
             io_pool: IoPool::new(),
             ipc: Ipc::default(),

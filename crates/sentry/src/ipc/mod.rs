@@ -6,6 +6,7 @@
 pub mod epoll;
 pub mod eventfd;
 pub mod host_file;
+pub mod futex;
 pub mod locks;
 pub mod pipe;
 mod ring;

@@ -169,6 +169,13 @@ impl GroupInner {
     }
 }
 
+impl ThreadGroup {
+    /// Drops pending signals of the process and its threads: they are ignored from now on.
+    pub(crate) fn discard_pending(&self, which: SigSet) {
+        discard(&mut self.inner.lock(), which);
+    }
+}
+
 fn discard(inner: &mut GroupInner, which: SigSet) {
     inner.pending.discard(which);
     for task in &inner.threads {

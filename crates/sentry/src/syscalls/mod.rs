@@ -9,21 +9,28 @@ mod args;
 mod counters;
 mod epoll;
 mod eventfd;
+mod exit;
 mod fcntl;
 pub mod fds;
+mod futex;
 mod io;
 mod ioctl;
 pub mod mask;
 mod memory;
 mod memory_advice;
+pub(crate) mod kill;
 mod pipe;
 mod poll;
 mod process_vm;
 mod sched;
+mod process;
+mod signal;
+pub(crate) mod strace;
 mod system;
 pub mod table;
 pub mod transfer;
 pub mod uname;
+mod wait4;
 
 use hostcall::Errno;
 

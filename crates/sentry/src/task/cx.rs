@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use platform::{Context, ExecutorId, XState};
 
-use super::{Creds, Resource, Shared, Task};
+use super::{Creds, ExitStatus, Resource, Shared, Task};
 use crate::Errno;
 use crate::fs::{FdTable, File, FsContext};
 use crate::kernel::Kernel;
@@ -25,11 +25,13 @@ pub struct Cx {
     /// The executor it runs on.
     pub(crate) executor: ExecutorId,
     pub(crate) last_fault: LastFault,
+    /// Set by `exit`: the thread ends when the call returns.
+    pub(crate) exit: Option<ExitStatus>,
 }
 
 impl Cx {
     pub fn new(task: Arc<Task>, shared: Shared, context: Box<dyn Context>) -> Cx {
-        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default() }
+        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default(), exit: None }
     }
 
     pub fn kernel(&self) -> &Arc<Kernel> {

@@ -135,7 +135,8 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
     };
     let heir = if group.is_init() { 0 } else { find_heir(pids, group) };
     let children = pids.processes.get_mut(&group.tgid).map(|process| std::mem::take(&mut process.children)).unwrap_or_default();
-    for child in children.iter().filter_map(|&child| pids.process(child)) {
+    for child in children {
+        let Some(child) = pids.process(child) else { continue };
         let connected = connects(group, &child);
         pids.set_parent(&child, heir);
         let inner = child.inner.lock();

@@ -27,9 +27,13 @@ pub use cx::Cx;
 pub use flags::TaskFlags;
 pub(crate) use group::GroupInner;
 pub use group::{OnExit, ThreadGroup};
+pub use clone::{CloneArgs, CloneFlags};
 pub use life::ContainerLife;
+pub use new::{NewProcess, new_process};
+pub use reap::{Change, Found, WaitOptions, Which};
 pub use pids::PidTable;
 pub use rlimits::{Limit, Resource, Rlimits};
+pub(crate) use run::dispatch;
 pub use run::run;
 pub use session::{ControllingTerminal, Session};
 pub use status::{ExitStatus, Usage, ticks};
@@ -130,13 +134,18 @@ impl Task {
 
     /// Makes the task look at its flags soon: ends its wait or its stay in user mode. Set the flags first.
     pub fn kick(&self) {
-        if let Some(waker) = self.waker.get() {
-            waker.wake_by_ref();
-        }
+        self.wake();
         if self.in_user.load(Ordering::SeqCst)
             && let Some(interrupter) = &*self.interrupter.lock()
         {
             interrupter.interrupt();
+        }
+    }
+
+    /// Has its future polled, and nothing more.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
         }
     }
 

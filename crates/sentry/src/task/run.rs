@@ -49,13 +49,13 @@ async fn live(cx: &mut Cx) -> ExitStatus {
     let mut traps = 0;
     loop {
         if !cx.task.flags().is_empty() {
-            let handlers = match cx.before_user().await {
-                BeforeUser::Go => Vec::new(),
-                BeforeUser::Handlers(caught) => caught,
+            match cx.before_user().await {
+                BeforeUser::Go => {}
+                BeforeUser::Handler(caught) => {
+                    cx.call_handler(&caught, cut_short.take()).await;
+                    continue;
+                }
                 BeforeUser::Exit(status) => return status,
-            };
-            if !cx.call_handlers(handlers, &mut cut_short).await {
-                continue;
             }
         }
         if let Some(CutShort { call, .. }) = cut_short.take() {
@@ -109,8 +109,8 @@ async fn live(cx: &mut Cx) -> ExitStatus {
 
 enum BeforeUser {
     Go,
-    /// Signals with handlers, in the order of their frames.
-    Handlers(Vec<Caught>),
+    /// Push a frame, then look again.
+    Handler(Caught),
     Exit(ExitStatus),
 }
 
@@ -162,35 +162,30 @@ impl Cx {
             } else if flags.contains(TaskFlags::SIGNAL) {
                 match self.task.next_signal() {
                     Delivery::None => {}
-                    Delivery::Handler(caught) => return BeforeUser::Handlers(vec![caught]),
+                    Delivery::Handler(caught) => return BeforeUser::Handler(caught),
                     Delivery::Stop { signal, continues } => self.task.group.begin_stop(signal, continues),
                     Delivery::Exit(status) => self.task.exit_group(status),
                 }
+            } else if flags.contains(TaskFlags::RESTORE_MASK) {
+                self.restore_mask();
             } else {
-                if flags.contains(TaskFlags::RESTORE_MASK) {
-                    self.restore_mask();
-                }
                 return BeforeUser::Go;
             }
         }
     }
 
-    /// Pushes frames for handlers. False when there is more to do before user mode.
-    async fn call_handlers(&mut self, handlers: Vec<Caught>, cut_short: &mut Option<CutShort>) -> bool {
-        let none = handlers.is_empty();
-        for caught in handlers {
-            if let Some(cut) = cut_short.take() {
-                self.end_cut_short(&cut, &caught);
-            }
-            if self.push_frame(&caught).await.is_err() {
-                // The frame does not fit: SIGSEGV, and if that was it, by default.
-                if caught.info.signal == Signal::SEGV {
-                    self.task.group.sighand().set(Signal::SEGV, crate::signal::SigAction::default());
-                }
-                self.task.force_signal(SigInfo::kernel(Signal::SEGV));
-            }
+    /// Pushes a frame for a handler.
+    async fn call_handler(&mut self, caught: &Caught, cut_short: Option<CutShort>) {
+        if let Some(cut) = cut_short {
+            self.end_cut_short(&cut, caught);
         }
-        none
+        if self.push_frame(caught).await.is_err() {
+            // The frame does not fit: SIGSEGV, and if that was it, by default.
+            if caught.info.signal == Signal::SEGV {
+                self.task.group.sighand().set(Signal::SEGV, crate::signal::SigAction::default());
+            }
+            self.task.force_signal(SigInfo::kernel(Signal::SEGV));
+        }
     }
 
     /// A handler runs: the call it interrupted fails with `EINTR`, or is made again by the application after the handler.
@@ -211,6 +206,7 @@ impl Cx {
 
     /// Serves a system call. Some when it was cut short and is to be run again.
     async fn system_call(&mut self, call: Syscall) -> Option<CutShort> {
+        let site = self.context.registers().rip;
         let traced = self.task.container.life.strace.load(Ordering::Relaxed);
         let outcome = if traced { strace::traced(self, &call).await } else { dispatch(self, call.number, Args(call.args)).await };
         let value = match outcome {
@@ -227,8 +223,10 @@ impl Cx {
         if self.task.flags().contains(TaskFlags::RESTORE_MASK) {
             self.restore_mask();
         }
+        // Not where exec or `rt_sigreturn` has gone elsewhere.
         if call.entry == Entry::Trapped
-            && let Some(moved) = self.mm.patch(call_site(self, &call), call.number)
+            && self.context.registers().rip == site
+            && let Some(moved) = self.mm.patch(site, call.number)
         {
             self.context.registers_mut().rip = moved;
         }
@@ -258,11 +256,6 @@ impl Cx {
             FaultOutcome::OutOfMemory => self.task.group.kill_out_of_memory(),
         }
     }
-}
-
-/// The address after the `syscall` instruction, unless the call has moved the task (exec, `rt_sigreturn`): then it is not a site.
-fn call_site(cx: &Cx, _call: &Syscall) -> u64 {
-    cx.context.registers().rip
 }
 
 /// Runs a call's handler.

@@ -1,0 +1,339 @@
+//! Futexes: waiting on a word of memory (kernel/futex).
+//!
+//! A table of buckets by key. A waiter checks the word and queues itself under its bucket's lock, and a waker takes the same lock, so no wake-up
+//! falls between. Requeueing moves waiters between buckets and changes their key.
+//!
+//! Locking: a bucket's lock (two in order of index), then the address space's. Wakers run under it: they only put a task
+//! in a run queue.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::Errno;
+use crate::kernel::Kernel;
+use crate::mm::{FutexKey, Mm};
+use crate::task::{Cx, Task};
+use crate::time::MonoTime;
+use crate::wait::WaitError;
+
+const BUCKETS: usize = 64;
+
+/// `FUTEX_WAITERS`, `FUTEX_OWNER_DIED`, `FUTEX_TID_MASK`.
+const WAITERS: u32 = 0x8000_0000;
+const OWNER_DIED: u32 = 0x4000_0000;
+const TID_MASK: u32 = 0x3fff_ffff;
+/// Longest robust list that is walked.
+const ROBUST_LIST_LIMIT: usize = 2048;
+
+/// All futex waiters of the sandbox.
+pub struct FutexTable {
+    buckets: [Mutex<Vec<Arc<Waiter>>>; BUCKETS],
+}
+
+impl Default for FutexTable {
+    fn default() -> FutexTable {
+        FutexTable { buckets: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+struct Waiter {
+    /// Changed by requeueing, under the locks of both buckets.
+    key: Mutex<FutexKey>,
+    bitset: u32,
+    woken: AtomicBool,
+    task: Arc<Task>,
+}
+
+type Bucket<'a> = MutexGuard<'a, Vec<Arc<Waiter>>>;
+
+/// Two buckets, which may be the same.
+struct Pair<'a> {
+    first: Bucket<'a>,
+    second: Option<Bucket<'a>>,
+}
+
+impl<'a> Pair<'a> {
+    fn second(&mut self) -> &mut Bucket<'a> {
+        self.second.as_mut().unwrap_or(&mut self.first)
+    }
+}
+
+fn index(key: &FutexKey) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::new().hash_one(key);
+    hash as usize % BUCKETS
+}
+
+impl FutexTable {
+    fn lock(&self, key: &FutexKey) -> Bucket<'_> {
+        self.at(index(key))
+    }
+
+    fn at(&self, index: usize) -> Bucket<'_> {
+        #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the number of buckets")]
+        self.buckets[index % BUCKETS].lock()
+    }
+
+    fn lock_both(&self, first: &FutexKey, second: &FutexKey) -> Pair<'_> {
+        let (a, b) = (index(first), index(second));
+        match a.cmp(&b) {
+            std::cmp::Ordering::Equal => Pair { first: self.at(a), second: None },
+            std::cmp::Ordering::Less => {
+                let first = self.at(a);
+                Pair { first, second: Some(self.at(b)) }
+            }
+            std::cmp::Ordering::Greater => {
+                let second = self.at(b);
+                Pair { first: self.at(a), second: Some(second) }
+            }
+        }
+    }
+
+    /// Takes a waiter out, wherever requeueing has put it.
+    fn remove(&self, waiter: &Arc<Waiter>) {
+        loop {
+            let key = *waiter.key.lock();
+            let mut bucket = self.lock(&key);
+            if *waiter.key.lock() == key {
+                bucket.retain(|other| !Arc::ptr_eq(other, waiter));
+                return;
+            }
+        }
+    }
+
+    /// Wakes at most `most` waiters of a key whose bit sets meet `bitset`. Returns how many.
+    pub fn wake(&self, key: &FutexKey, most: usize, bitset: u32) -> usize {
+        wake_in(&mut self.lock(key), key, most, bitset)
+    }
+}
+
+fn wake_in(bucket: &mut Bucket<'_>, key: &FutexKey, most: usize, bitset: u32) -> usize {
+    let mut woken = 0;
+    bucket.retain(|waiter| {
+        if woken >= most || waiter.bitset & bitset == 0 || *waiter.key.lock() != *key {
+            return true;
+        }
+        woken += 1;
+        waiter.woken.store(true, Ordering::SeqCst);
+        waiter.task.wake();
+        false
+    });
+    woken
+}
+
+/// Whether futex words are shared between processes (no `FUTEX_PRIVATE_FLAG`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Private,
+    Shared,
+}
+
+fn key(mm: &Mm, addr: u64, scope: Scope) -> Result<FutexKey, Errno> {
+    mm.futex_key(addr, scope == Scope::Shared)
+}
+
+/// How a futex wait ended without being woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    Failed(Errno),
+    Cut(WaitError),
+}
+
+impl From<Errno> for Missed {
+    fn from(errno: Errno) -> Missed {
+        Missed::Failed(errno)
+    }
+}
+
+/// `FUTEX_WAIT` and `FUTEX_WAIT_BITSET`.
+///
+/// # Errors
+/// `EAGAIN` when the word is not `expected`; `EFAULT`; time-out and interruption.
+pub async fn wait(cx: &Cx, addr: u64, scope: Scope, expected: u32, bitset: u32, deadline: MonoTime) -> Result<(), Missed> {
+    let key = key(&cx.mm, addr, scope)?;
+    let table = &cx.kernel().futexes;
+    let waiter =
+        Arc::new(Waiter { key: Mutex::new(key), bitset, woken: AtomicBool::new(false), task: cx.task.clone() });
+    {
+        let mut bucket = table.lock(&key);
+        if cx.mm.load_u32(addr)? != expected {
+            return Err(Errno::EAGAIN.into());
+        }
+        bucket.push(waiter.clone());
+    }
+    let woken = || waiter.woken.load(Ordering::SeqCst).then_some(());
+    let waited = cx.wait(&[], deadline, woken).await;
+    if waited.is_err() {
+        table.remove(&waiter);
+        // Woken in the last moment: the wake-up counts.
+        if woken().is_some() {
+            return Ok(());
+        }
+    }
+    waited.map_err(Missed::Cut)
+}
+
+/// `FUTEX_WAKE` and `FUTEX_WAKE_BITSET`.
+///
+/// # Errors
+/// `EINVAL`, `EFAULT`.
+pub fn wake(cx: &Cx, addr: u64, scope: Scope, most: usize, bitset: u32) -> Result<usize, Errno> {
+    let key = key(&cx.mm, addr, scope)?;
+    Ok(cx.kernel().futexes.wake(&key, most, bitset))
+}
+
+/// Wakes waiters of a word, as the kernel itself does.
+pub fn wake_address(kernel: &Kernel, mm: &Mm, addr: u64, most: usize) {
+    if let Ok(key) = key(mm, addr, Scope::Shared) {
+        kernel.futexes.wake(&key, most, u32::MAX);
+    }
+}
+
+/// `FUTEX_REQUEUE` and `FUTEX_CMP_REQUEUE` (with `expected`): wakes some and moves others to another word. Returns the number of both
+/// (for plain requeue too, as Linux does).
+///
+/// # Errors
+/// `EAGAIN` when the word is not `expected`; `EINVAL`, `EFAULT`.
+pub fn requeue(cx: &Cx, from: u64, to: u64, scope: Scope, wake: usize, most: usize, expected: Option<u32>) -> Result<usize, Errno> {
+    let (from_key, to_key) = (key(&cx.mm, from, scope)?, key(&cx.mm, to, scope)?);
+    let mut pair = cx.kernel().futexes.lock_both(&from_key, &to_key);
+    if let Some(expected) = expected
+        && cx.mm.load_u32(from)? != expected
+    {
+        return Err(Errno::EAGAIN);
+    }
+    let woken = wake_in(&mut pair.first, &from_key, wake, u32::MAX);
+    if from_key == to_key {
+        let there = pair.first.iter().filter(|waiter| *waiter.key.lock() == from_key).count();
+        return Ok(woken + there.min(most));
+    }
+    let mut moved = Vec::new();
+    pair.first.retain(|waiter| {
+        let mut key = waiter.key.lock();
+        if moved.len() >= most || *key != from_key {
+            return true;
+        }
+        *key = to_key;
+        moved.push(waiter.clone());
+        false
+    });
+    let count = woken + moved.len();
+    pair.second().extend(moved);
+    Ok(count)
+}
+
+/// The operation of `FUTEX_WAKE_OP`, from its encoded argument.
+fn operate(encoded: u32, old: u32) -> Result<u32, Errno> {
+    let shift = encoded & 0x8000_0000 != 0;
+    let argument = (((encoded << 8) as i32) >> 20) as u32;
+    let argument = if shift { 1u32 << (argument & 31) } else { argument };
+    Ok(match encoded >> 28 & 7 {
+        0 => argument,
+        1 => old.wrapping_add(argument),
+        2 => old | argument,
+        3 => old & !argument,
+        4 => old ^ argument,
+        _ => return Err(Errno::ENOSYS),
+    })
+}
+
+/// The comparison of `FUTEX_WAKE_OP`.
+fn compare(encoded: u32, old: u32) -> Result<bool, Errno> {
+    let argument = ((encoded << 20) as i32) >> 20;
+    let old = old as i32;
+    Ok(match encoded >> 24 & 15 {
+        0 => old == argument,
+        1 => old != argument,
+        2 => old < argument,
+        3 => old <= argument,
+        4 => old > argument,
+        5 => old >= argument,
+        _ => return Err(Errno::ENOSYS),
+    })
+}
+
+/// `FUTEX_WAKE_OP`: changes the second word atomically, wakes waiters of the first, and, by the second's old value, of the second.
+///
+/// # Errors
+/// `ENOSYS` for an unknown operation; `EINVAL`, `EFAULT`.
+pub fn wake_op(cx: &Cx, first: u64, second: u64, scope: Scope, wake: usize, wake2: usize, encoded: u32) -> Result<usize, Errno> {
+    let (key, key2) = (key(&cx.mm, first, scope)?, key(&cx.mm, second, scope)?);
+    let mut pair = cx.kernel().futexes.lock_both(&key, &key2);
+    let mut old = cx.mm.load_u32(second)?;
+    loop {
+        let seen = cx.mm.compare_exchange_u32(second, old, operate(encoded, old)?)?;
+        if seen == old {
+            break;
+        }
+        old = seen;
+    }
+    let mut woken = wake_in(&mut pair.first, &key, wake, u32::MAX);
+    if compare(encoded, old)? {
+        woken += wake_in(pair.second(), &key2, wake2, u32::MAX);
+    }
+    Ok(woken)
+}
+
+/// Marks the robust futexes that an ending thread holds as `FUTEX_OWNER_DIED`, and wakes one waiter of each.
+pub fn exit_robust_list(task: &Arc<Task>, mm: &Arc<Mm>) {
+    let head = task.robust_list.swap(0, Ordering::Relaxed);
+    if head == 0 {
+        return;
+    }
+    // struct robust_list_head: next, offset of the word, the entry being (un)locked. Bit 0 of a pointer marks a PI futex.
+    let Ok([first, offset, pending]) = mm.read_val::<[u64; 3]>(head) else { return };
+    let mut entry = first;
+    for _ in 0..ROBUST_LIST_LIMIT {
+        if entry & !1 == head {
+            break;
+        }
+        let next = mm.read_val::<u64>(entry & !1);
+        if entry != pending {
+            owner_died(task, mm, (entry & !1).wrapping_add(offset), false);
+        }
+        let Ok(next) = next else { break };
+        entry = next;
+    }
+    if pending != 0 {
+        owner_died(task, mm, (pending & !1).wrapping_add(offset), true);
+    }
+}
+
+fn owner_died(task: &Task, mm: &Mm, addr: u64, pending: bool) {
+    let Ok(mut value) = mm.load_u32(addr) else { return };
+    if pending && value == 0 {
+        // Between unlocking and waking: the wake-up is still owed.
+        wake_address(&task.kernel, mm, addr, 1);
+        return;
+    }
+    while value & TID_MASK == task.tid() as u32 {
+        match mm.compare_exchange_u32(addr, value, value & WAITERS | OWNER_DIED) {
+            Ok(seen) if seen == value => {
+                if value & WAITERS != 0 {
+                    wake_address(&task.kernel, mm, addr, 1);
+                }
+                return;
+            }
+            Ok(seen) => value = seen,
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wake_op_encoding() {
+        // FUTEX_OP(FUTEX_OP_ADD, 3, FUTEX_OP_CMP_GT, -1)
+        let encoded = 1 << 28 | 4 << 24 | 3 << 12 | 0xfff;
+        assert_eq!(operate(encoded, 4), Ok(7));
+        assert_eq!(compare(encoded, 0), Ok(true));
+        assert_eq!(compare(encoded, u32::MAX - 1), Ok(false));
+        // FUTEX_OP_SET of 1 << 5
+        assert_eq!(operate(0x8000_0000 | 5 << 12, 0), Ok(32));
+    }
+}
