@@ -24,6 +24,8 @@ pub mod signal;
 pub mod step;
 pub mod syscalls;
 pub mod task;
+#[cfg(test)]
+pub mod testing;
 pub mod time;
 pub mod wait;
 

@@ -2,7 +2,7 @@
 
 use crate::Errno;
 use crate::signal::SigSet;
-use crate::task::{Cx, TaskFlags};
+use crate::task::Cx;
 
 /// Nanoseconds of a `timespec` in guest memory; None for a null pointer.
 ///
@@ -47,10 +47,6 @@ pub fn set_temporary(cx: &mut Cx, addr: u64, size: u64) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let mask = SigSet(cx.mm.read_val::<u64>(addr)?);
-    let mut signals = cx.task.signals.lock();
-    let old = std::mem::replace(&mut signals.blocked, mask.blockable());
-    signals.saved_mask.get_or_insert(old);
-    drop(signals);
-    cx.task.raise(TaskFlags::RESTORE_MASK);
+    cx.set_temporary_mask(mask);
     Ok(())
 }

@@ -38,6 +38,9 @@ pub use run::run;
 pub use session::{ControllingTerminal, Session};
 pub use status::{ExitStatus, Usage, ticks};
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
