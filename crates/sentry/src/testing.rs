@@ -10,7 +10,6 @@
 //! ```
 //! A failed assertion in a script fails the test. Time passes only while everybody waits.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,7 +88,7 @@ impl Machine {
         let container = Arc::new(Container {
             id: "test".into(),
             pids: PidTable::default(),
-            memory: MemoryFile::new(memory_file()).expect("a memory file"),
+            memory: MemoryFile::new(hostcall::memory::anonymous_file("test").expect("a memory file")).expect("a memory file"),
             uts: Mutex::new(Uts { hostname: "test".into(), domainname: "(none)".into() }),
             memory_limit: None,
             max_tasks,
@@ -188,14 +187,6 @@ where
     let status = machine.finish(&process);
     machine.drain();
     status
-}
-
-/// A fresh file in memory.
-pub fn memory_file() -> OwnedFd {
-    let path = std::env::temp_dir().join(format!("nacre-test-{}-{:?}", std::process::id(), std::thread::current().id()));
-    let file = std::fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).expect("a file");
-    std::fs::remove_file(&path).expect("its removal");
-    file.into()
 }
 
 struct EmptyFs;

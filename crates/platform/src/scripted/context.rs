@@ -267,6 +267,11 @@ impl Context for ScriptedContext {
 
 impl Drop for ScriptedContext {
     fn drop(&mut self) {
+        for frame in &self.frames {
+            if let Waiting::Compute { until, id } = frame.waiting {
+                self.shared.computing.lock().remove(&(until, id));
+            }
+        }
         self.shared.contexts.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -128,9 +128,12 @@ impl User {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let site = self.shared.script(role, child);
-        let mut registers = self.slot.lock().set_registers.unwrap_or(self.registers());
-        registers.rip = site;
-        self.slot.lock().set_registers = Some(registers);
+        {
+            let mut slot = self.slot.lock();
+            let mut registers = slot.set_registers.unwrap_or(slot.registers);
+            registers.rip = site;
+            slot.set_registers = Some(registers);
+        }
         self.syscall(number, args).await
     }
 

@@ -137,6 +137,10 @@ impl ThreadGroup {
 
     /// Linux's choice: the thread it was sent to, or the first that does not block it and has nothing to do yet.
     fn choose(&self, inner: &GroupInner, signal: Signal, target: Option<&Task>) -> Option<Arc<Task>> {
+        if inner.stop.signal.is_some() {
+            // Stopped threads look for themselves when they go on.
+            return None;
+        }
         let wants = |task: &Task| {
             let signals = task.signals.lock();
             !signals.blocked.contains(signal) || signals.awaited.contains(signal)
@@ -257,6 +261,13 @@ impl Task {
         } else {
             self.set_flags(TaskFlags::SIGNAL);
         }
+    }
+
+    /// Looks for pending signals anew.
+    pub(crate) fn recheck_signals(&self) {
+        let inner = self.group.inner.lock();
+        let signals = self.signals.lock();
+        self.recalculate(&inner, &signals);
     }
 
     /// Takes a pending signal out of `wanted` (signalfd, `sigtimedwait`), the thread's own first.

@@ -44,6 +44,7 @@ impl Task {
         loop {
             self.count_stopped(&mut counted);
             if !self.must_stop() {
+                self.recheck_signals();
                 return;
             }
             let wake = self.waiting(Sleep::Killable, Share::All, crate::time::MonoTime::NEVER);

@@ -482,7 +482,7 @@ fn futexes_hand_over_between_threads() {
     const ROUNDS: u32 = 50;
     run_script(|u| async move {
         let memory = map_memory(&u, STACK).await;
-        let turn = |u: User, own: u32| async move {
+        let turn = move |u: User, own: u32| async move {
             for _ in 0..ROUNDS {
                 loop {
                     let now = u.load_u32(memory).await;
