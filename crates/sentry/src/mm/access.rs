@@ -57,7 +57,7 @@ impl Mm {
     fn spot<'a>(&'a self, state: &'a State, addr: u64, len: u64, touch: Touch) -> Result<Spot<'a>, Missing> {
         let (start, segment) = state.map.find(addr).ok_or(Missing::NotReady)?;
         let right = if touch == Touch::Write { segment.prot.contains(platform::Prot::WRITE) } else { !segment.prot.is_empty() };
-        if !right {
+        if !right || segment.flags.contains(SegmentFlags::SLOTS) {
             return Err(Missing::Fault);
         }
         if touch == Touch::Write && segment.cow() {

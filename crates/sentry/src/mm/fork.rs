@@ -45,6 +45,8 @@ impl Mm {
         copy.places = state.places.clone();
         copy.hot = state.hot.clone();
         copy.patching = state.patching;
+        copy.had_slots = state.had_slots;
+        copy.originals = self.share_originals(&state.originals);
         copy.peak_bytes = state.map.bytes();
         for (start, segment) in state.map.iter() {
             if segment.flags.contains(SegmentFlags::DONT_FORK) {

@@ -52,6 +52,13 @@ impl MapRequest {
 /// The rights of a private mapping.
 pub(super) const MAY_ALL: SegmentFlags = SegmentFlags::MAY_READ.union(SegmentFlags::MAY_WRITE).union(SegmentFlags::MAY_EXEC);
 
+/// Whether a new segment's orders are given at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Post {
+    Now,
+    Later,
+}
+
 /// The pages that a mapping gets.
 enum Content {
     /// Zeros, now or (lazily) later.
@@ -83,16 +90,20 @@ impl Mm {
         }
         let segment = Segment { end: range.end, prot: request.prot, flags, file: request.file.clone(), back: Backing::Empty };
         if fixed {
-            self.unpatch_slots(&mut state, &range, &mut trash);
+            self.unpatch(&mut state, &range, &mut trash);
         }
         let stale = fixed && self.replace(&mut state, &range, &content);
-        self.fill(&mut state, range.clone(), segment, content, &mut trash)?;
+        let adopt = self.may_adopt(&state, &segment);
+        self.fill(&mut state, range.clone(), segment, content, if adopt { Post::Later } else { Post::Now })?;
+        if adopt {
+            self.adopt_patches(&mut state, &range);
+            self.post_all(&state, range.clone());
+        }
         if stale {
             self.settle(&mut state, &mut trash);
         } else {
             self.settle_if_much(&mut state, &mut trash);
         }
-        self.adopt_patches(&mut state, &range);
         state.peak_bytes = state.peak_bytes.max(state.map.bytes());
         Ok(start)
     }
@@ -137,7 +148,7 @@ impl Mm {
     }
 
     /// Inserts a segment over a free range with its content, and orders it mapped.
-    fn fill(&self, state: &mut State, range: Range<u64>, segment: Segment, content: Content, trash: &mut Trash) -> Result<(), Errno> {
+    fn fill(&self, state: &mut State, range: Range<u64>, segment: Segment, content: Content, post: Post) -> Result<(), Errno> {
         let put = |state: &mut State, at: u64, end: u64, back: Backing, extra: SegmentFlags, warm: bool| {
             let part = Segment {
                 end,
@@ -146,7 +157,9 @@ impl Mm {
                 file: segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (at - range.start))),
                 ..segment.clone()
             };
-            self.post_map(at, &part, warm);
+            if post == Post::Now {
+                self.post_map(at, &part, warm);
+            }
             state.map.insert(at, part);
         };
         if segment.flags.contains(SegmentFlags::LOCKED) {
@@ -192,7 +205,6 @@ impl Mm {
                 }
             }
         }
-        let _ = trash;
         Ok(())
     }
 
@@ -260,7 +272,7 @@ impl Mm {
         if state.map.len() >= MAP_COUNT_MAX && splits(state, &range) {
             return Err(Errno::ENOMEM);
         }
-        self.unpatch_slots(state, &range, trash);
+        self.unpatch(state, &range, trash);
         let removed = state.map.remove(range.clone());
         if removed.is_empty() {
             return Ok(());
@@ -301,7 +313,6 @@ impl Mm {
         if !state.places.allows(&range) {
             return Err(Errno::ENOMEM);
         }
-        self.unpatch_slots(&mut state, &range, &mut trash);
         self.unpatch_for_write(&mut state, &range, prot, &mut trash);
         // As Linux: what comes before a hole or a refusal is changed.
         let (end, result) = protectable(&state, &range, prot);
@@ -450,11 +461,11 @@ fn protectable(state: &State, range: &Range<u64>, prot: Prot) -> (u64, Result<()
     let mut at = range.start;
     while at < range.end {
         let Some((_, segment)) = state.map.find(at) else { return (at, Err(Errno::ENOMEM)) };
-        if !may(segment.flags).contains(prot) {
-            return (at, Err(Errno::EACCES));
-        }
         if segment.flags.contains(SegmentFlags::SLOTS) {
             return (at, Err(Errno::ENOMEM));
+        }
+        if !may(segment.flags).contains(prot) {
+            return (at, Err(Errno::EACCES));
         }
         at = segment.end;
     }

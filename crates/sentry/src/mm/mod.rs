@@ -82,6 +82,11 @@ pub trait Mappable: Send + Sync {
 
     /// A number that is the same for the same file as long as it lives (futex keys, /proc/PID/maps).
     fn identity(&self) -> u64;
+
+    /// A number that changes whenever the contents may have changed. None: not known; then text of this file is not patched.
+    fn version(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A guest address space.

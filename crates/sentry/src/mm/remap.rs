@@ -138,7 +138,7 @@ impl Mm {
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
         one_mapping(&state, old.clone())?;
-        self.unpatch_slots(&mut state, &old, &mut trash);
+        self.unpatch(&mut state, &old, &mut trash);
         let target = new..new + (old.end - old.start);
         // The reservation has nothing behind it.
         let reserved = state.map.remove(target.clone());

@@ -75,7 +75,7 @@ pub(super) enum Backing {
 }
 
 impl Backing {
-    fn advance(&self, by: u64) -> Backing {
+    pub fn advance(&self, by: u64) -> Backing {
         match self {
             Backing::Empty => Backing::Empty,
             Backing::Memory(at) => Backing::Memory(at + by),

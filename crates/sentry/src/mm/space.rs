@@ -11,6 +11,7 @@ use platform::{MapFlags, MapOrder, PlatformError, Prot};
 use smallvec::SmallVec;
 
 use super::memory_file::CHUNK;
+use super::patch::Original;
 use super::places::STACK_GUARD;
 use super::segment::{Backing, Segment, SegmentFlags, SegmentMap};
 use super::{MemoryFile, Mm, Places};
@@ -44,6 +45,10 @@ pub(super) struct State {
     /// `mlockall(MCL_FUTURE)`.
     pub lock_future: bool,
     pub patching: bool,
+    /// What was behind patched text, by its address.
+    pub originals: BTreeMap<u64, Original>,
+    /// There are slots somewhere, or have been.
+    pub had_slots: bool,
     pub peak_bytes: u64,
 }
 
@@ -64,6 +69,8 @@ impl State {
             locked_bytes: 0,
             lock_future: false,
             patching: true,
+            originals: BTreeMap::new(),
+            had_slots: false,
             peak_bytes: 0,
         }
     }
@@ -291,6 +298,10 @@ impl Drop for Mm {
         let segments: Vec<Segment2> = state.map.take().collect();
         trash.segments.append(&mut state.limbo);
         trash.segments.extend(segments);
+        for (start, original) in std::mem::take(&mut state.originals) {
+            let segment = Segment { end: original.end, prot: Prot::empty(), flags: SegmentFlags::empty(), file: None, back: original.back };
+            trash.segments.push((start, segment));
+        }
         // The stub may be used again: nothing of ours may stay mapped in it.
         let mut at = state.places.user.start;
         let mut reserved = state.places.reserved.clone();

@@ -3,6 +3,7 @@
 mod model;
 mod sharing;
 mod stub;
+mod text;
 
 use std::sync::Arc;
 
