@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::executor::yield_now;
-use crate::fs::{Direction, Expired, File, FileOps, OpenFlags, Turn, WriteAt};
+use crate::fs::{Direction, Expired, File, OpenFlags, Turn, WriteAt};
 use crate::mm::{Ranges, Sink, Source, UserSink, UserSource};
 use crate::step::Step;
 use crate::task::Cx;
@@ -50,26 +50,6 @@ impl Transfer {
         let nonblocking = flags.contains(OpenFlags::NONBLOCK);
         let append = flags.contains(OpenFlags::APPEND) && at != At::Stream;
         Transfer { file, ranges, at, nonblocking, append }
-    }
-
-    fn total(&self) -> usize {
-        self.ranges.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len))
-    }
-
-    /// The ranges from `done` bytes on, at most a chunk of them.
-    fn part(&self, done: usize) -> Ranges {
-        let (mut skip, mut room) = (done, CHUNK);
-        let mut part = Ranges::new();
-        for &(addr, len) in &self.ranges {
-            let start = skip.min(len);
-            skip -= start;
-            let take = (len - start).min(room);
-            room -= take;
-            if take > 0 {
-                part.push((addr.wrapping_add(start as u64), take));
-            }
-        }
-        part
     }
 
     fn offset(&self, done: usize) -> u64 {
@@ -149,6 +129,27 @@ impl Transfer {
     }
 }
 
+/// Bytes in the ranges.
+pub fn total(ranges: &Ranges) -> usize {
+    ranges.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len))
+}
+
+/// The ranges from `done` bytes on, at most a chunk of them.
+pub fn part(ranges: &Ranges, done: usize) -> Ranges {
+    let (mut skip, mut room) = (done, CHUNK);
+    let mut part = Ranges::new();
+    for &(addr, len) in ranges {
+        let start = skip.min(len);
+        skip -= start;
+        let take = (len - start).min(room);
+        room -= take;
+        if take > 0 {
+            part.push((addr.wrapping_add(start as u64), take));
+        }
+    }
+    part
+}
+
 /// The value of a step that is there at once. Otherwise the step is dropped before it has done anything.
 pub fn ready<T>(step: Step<'_, T>) -> Option<T> {
     match step {
@@ -208,7 +209,7 @@ pub fn read(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
     if let Err(fail) = transfer.file.ops.admit(&transfer.file, cx, Direction::Read) {
         return Flow::Done(Err(fail));
     }
-    let total = transfer.total();
+    let total = total(&transfer.ranges);
     if total <= CHUNK {
         if total == 0 {
             return Flow::done(Ok(0));
@@ -228,7 +229,7 @@ async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize) -> Outcome 
     loop {
         let asked = (total - done).min(CHUNK);
         let result = {
-            let mut sink = UserSink::from_ranges(&cx.mm, transfer.part(done));
+            let mut sink = UserSink::from_ranges(&cx.mm, part(&transfer.ranges, done));
             transfer.read_some(cx, done, &mut sink).await
         };
         match result {
@@ -260,7 +261,7 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
     if let Err(fail) = transfer.file.ops.admit(&transfer.file, cx, Direction::Write) {
         return Flow::Done(Err(fail));
     }
-    let total = transfer.total();
+    let total = total(&transfer.ranges);
     let mut done = 0;
     if total <= CHUNK {
         if total == 0 && !crate::ipc::takes_empty_writes(&transfer.file) {
@@ -284,7 +285,7 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
 async fn write_waiting(cx: &mut Cx, transfer: Transfer, total: usize, mut done: usize) -> Outcome {
     loop {
         let result = {
-            let mut source = UserSource::from_ranges(&cx.mm, transfer.part(done));
+            let mut source = UserSource::from_ranges(&cx.mm, part(&transfer.ranges, done));
             transfer.write_some(cx, done, &mut source).await
         };
         match result {

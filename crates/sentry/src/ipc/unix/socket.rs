@@ -47,6 +47,23 @@ pub struct Options {
     pub receive_buffer: usize,
     pub receive_timeout_ns: Option<u64>,
     pub send_timeout_ns: Option<u64>,
+    /// Options that are kept and mean nothing here.
+    pub idle_flags: IdleFlags,
+}
+
+/// Boolean options by their number (below 32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IdleFlags(u32);
+
+impl IdleFlags {
+    pub fn get(self, option: i32) -> bool {
+        self.0 & (1 << (option & 31)) != 0
+    }
+
+    pub fn set(&mut self, option: i32, on: bool) {
+        let bit = 1 << (option & 31);
+        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+    }
 }
 
 /// The parts of a socket that outlive its file.

@@ -1,25 +1,26 @@
 //! The `net` lines of the table.
 
-use super::{Arg::*, Line, none};
+use super::{Arg::*, Line, full, partial};
 use crate::Errno;
+use crate::syscalls::{message, socket};
 
 pub(super) const LINES: &[Line] = &[
-    none(41, "socket", &[Int, Hex, Int], Errno::ENOSYS, ""),
-    none(42, "connect", &[Fd, Addr, Uint], Errno::ENOSYS, ""),
-    none(43, "accept", &[Fd, Addr, Addr], Errno::ENOSYS, ""),
-    none(44, "sendto", &[Fd, Addr, Size, Hex, Addr, Uint], Errno::ENOSYS, ""),
-    none(45, "recvfrom", &[Fd, Addr, Size, Hex, Addr, Addr], Errno::ENOSYS, ""),
-    none(46, "sendmsg", &[Fd, Addr, Hex], Errno::ENOSYS, ""),
-    none(47, "recvmsg", &[Fd, Addr, Hex], Errno::ENOSYS, ""),
-    none(48, "shutdown", &[Fd, Int], Errno::ENOSYS, ""),
-    none(49, "bind", &[Fd, Addr, Uint], Errno::ENOSYS, ""),
-    none(50, "listen", &[Fd, Int], Errno::ENOSYS, ""),
-    none(51, "getsockname", &[Fd, Addr, Addr], Errno::ENOSYS, ""),
-    none(52, "getpeername", &[Fd, Addr, Addr], Errno::ENOSYS, ""),
-    none(53, "socketpair", &[Int, Hex, Int, Addr], Errno::ENOSYS, ""),
-    none(54, "setsockopt", &[Fd, Int, Int, Addr, Uint], Errno::ENOSYS, ""),
-    none(55, "getsockopt", &[Fd, Int, Int, Addr, Addr], Errno::ENOSYS, ""),
-    none(288, "accept4", &[Fd, Addr, Addr, Hex], Errno::ENOSYS, ""),
-    none(299, "recvmmsg", &[Fd, Addr, Uint, Hex, Addr], Errno::ENOSYS, ""),
-    none(307, "sendmmsg", &[Fd, Addr, Uint, Hex], Errno::ENOSYS, ""),
+    partial(41, "socket", &[Int, Hex, Int], socket::sys_socket, "AF_UNIX only"),
+    full(42, "connect", &[Fd, Addr, Uint], socket::sys_connect),
+    full(43, "accept", &[Fd, Addr, Addr], socket::sys_accept),
+    partial(44, "sendto", &[Fd, Addr, Size, Hex, Addr, Uint], message::sys_sendto, "no MSG_OOB"),
+    partial(45, "recvfrom", &[Fd, Addr, Size, Hex, Addr, Addr], message::sys_recvfrom, "no MSG_OOB"),
+    partial(46, "sendmsg", &[Fd, Addr, Hex], message::sys_sendmsg, "no MSG_OOB, no SCM_PIDFD"),
+    partial(47, "recvmsg", &[Fd, Addr, Hex], message::sys_recvmsg, "no MSG_OOB, no SCM_PIDFD"),
+    full(48, "shutdown", &[Fd, Int], socket::sys_shutdown),
+    full(49, "bind", &[Fd, Addr, Uint], socket::sys_bind),
+    full(50, "listen", &[Fd, Int], socket::sys_listen),
+    full(51, "getsockname", &[Fd, Addr, Addr], socket::sys_getsockname),
+    full(52, "getpeername", &[Fd, Addr, Addr], socket::sys_getpeername),
+    partial(53, "socketpair", &[Int, Hex, Int, Addr], socket::sys_socketpair, "AF_UNIX only"),
+    partial(54, "setsockopt", &[Fd, Int, Int, Addr, Uint], socket::sys_setsockopt, "the common options of unix sockets"),
+    partial(55, "getsockopt", &[Fd, Int, Int, Addr, Addr], socket::sys_getsockopt, "the common options of unix sockets"),
+    full(288, "accept4", &[Fd, Addr, Addr, Hex], socket::sys_accept4),
+    full(299, "recvmmsg", &[Fd, Addr, Uint, Hex, Addr], message::sys_recvmmsg),
+    full(307, "sendmmsg", &[Fd, Addr, Uint, Hex], message::sys_sendmmsg),
 ];
