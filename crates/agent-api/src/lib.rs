@@ -27,5 +27,5 @@ mod status;
 pub use client::{Client, ClientError};
 pub use connection::{Connection, ConnectionError, Incoming};
 pub use messages::*;
-pub use service::{Call, Method, SERVICE};
+pub use service::{Call, Method, SERVICE, take_fd};
 pub use status::{Code, Status};

@@ -107,3 +107,21 @@ pub fn status(fd: impl std::os::fd::AsFd) -> Result<FileStatus, Errno> {
 pub fn duplicate(fd: impl std::os::fd::AsFd) -> Result<std::os::fd::OwnedFd, Errno> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
+
+/// How a descriptor may be used: the access mode of its open file (`O_RDONLY` 0, `O_WRONLY` 1, `O_RDWR` 2).
+///
+/// # Errors
+/// The host's.
+pub fn access_mode(fd: impl std::os::fd::AsFd) -> Result<u32, Errno> {
+    Ok((rustix::fs::fcntl_getfl(fd)? & rustix::fs::OFlags::ACCMODE).bits())
+}
+
+/// A new file without a name in a directory (`O_TMPFILE`), to read and write.
+///
+/// # Errors
+/// The host's.
+pub fn unnamed_file(directory: std::os::fd::BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd, Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)?)
+}

@@ -10,6 +10,7 @@
 
 pub mod at;
 pub mod auxv;
+pub mod control;
 pub mod copy;
 mod errno;
 pub mod event;

@@ -93,6 +93,27 @@ pub struct Container {
     pub life: ContainerLife,
 }
 
+impl Container {
+    /// An empty container.
+    pub fn new(
+        id: String,
+        memory: Arc<MemoryFile>,
+        uts: Uts,
+        memory_limit: Option<u64>,
+        max_tasks: Option<usize>,
+    ) -> Arc<Container> {
+        Arc::new(Container {
+            id,
+            pids: PidTable::default(),
+            memory,
+            uts: Mutex::new(uts),
+            memory_limit,
+            max_tasks,
+            life: ContainerLife::default(),
+        })
+    }
+}
+
 /// The names that `uname` reports.
 #[derive(Debug, Clone)]
 pub struct Uts {

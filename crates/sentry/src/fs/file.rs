@@ -313,6 +313,14 @@ impl File {
         }
     }
 
+    /// Its name as seen from `root`, or what an object without a path is called.
+    pub fn name_from(&self, root: &Path) -> Vec<u8> {
+        match &self.origin {
+            Origin::Path(path) => path.name_from(root),
+            Origin::Anonymous { name, .. } => name.clone().into_bytes(),
+        }
+    }
+
     /// The operations as type `T`.
     pub fn downcast<T: FileOps>(&self) -> Option<&T> {
         self.ops.as_any().downcast_ref()

@@ -44,6 +44,11 @@ impl ThreadGroup {
         self.send(info, None, origin)
     }
 
+    /// Signals pending for the process as a whole (/proc/PID/status).
+    pub fn pending_signals(&self) -> SigSet {
+        self.inner.lock().pending.set()
+    }
+
     fn send(&self, info: SigInfo, target: Option<&Task>, origin: Origin) -> Result<(), Errno> {
         let mut inner = self.inner.lock();
         if inner.ended.is_some() || (inner.exiting.is_some() && info.signal != Signal::KILL) {
@@ -286,6 +291,12 @@ impl Task {
         let inner = self.group.inner.lock();
         let signals = self.signals.lock();
         signals.pending.set().union(inner.pending.set())
+    }
+
+    /// The thread's own pending signals, and those it blocks (/proc/PID/status).
+    pub fn own_signals(&self) -> (SigSet, SigSet) {
+        let signals = self.signals.lock();
+        (signals.pending.set(), signals.blocked)
     }
 }
 

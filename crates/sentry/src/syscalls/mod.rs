@@ -6,10 +6,13 @@
 //! or into `EINTR` by Linux's rules.
 
 mod args;
+mod capability;
 mod counters;
 mod epoll;
 mod eventfd;
+mod exec;
 mod exit;
+mod credentials;
 mod fcntl;
 pub mod fds;
 mod futex;

@@ -22,7 +22,7 @@ pub(crate) async fn traced(cx: &mut Cx, call: &Syscall) -> Outcome {
         Err(Fail::Errno(errno)) => format!("-1 {errno:?} ({})", errno.text()),
         Err(Fail::Restart(restart)) => format!("? (interrupted, {restart:?})"),
     };
-    tracing::info!(target: "strace", "[{}] {text} = {result}", cx.task.tid());
+    cx.task.container.life.trace(&format!("[{}] {text} = {result}", cx.task.tid()));
     outcome
 }
 

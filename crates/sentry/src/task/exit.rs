@@ -29,6 +29,13 @@ impl ThreadGroup {
     }
 }
 
+/// Ends a process that was made from outside and never ran.
+pub async fn abandon(cx: Cx) {
+    let status = ExitStatus::killed(Signal::KILL);
+    cx.task.exit_group(status);
+    exit(cx, status).await;
+}
+
 /// Ends the calling task. `status` is its own; the process's counts, if that is ending.
 pub(super) async fn exit(cx: Cx, status: ExitStatus) {
     let Cx { task, mm, files, fs, context, .. } = cx;

@@ -1,11 +1,14 @@
 //! [`ContainerLife`]: whether a container's processes run, are paused, are being killed, or are gone.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hostcall::io::Sleep;
 use parking_lot::Mutex;
 
-use super::{ExitStatus, OnExit};
-use crate::wait::WaitQueue;
+use super::{ExitStatus, OnExit, TaskFlags};
+use crate::kernel::Container;
+use crate::wait::{PollEvents, WaitQueue};
 
 /// The life of a container as a whole.
 #[derive(Default)]
@@ -18,6 +21,7 @@ pub struct ContainerLife {
     pub(super) resumed: WaitQueue,
     /// Print each system call (`--strace`).
     pub strace: AtomicBool,
+    strace_output: Mutex<Option<OwnedFd>>,
 }
 
 #[derive(Default)]
@@ -32,8 +36,18 @@ impl ContainerLife {
         self.paused.load(Ordering::SeqCst)
     }
 
-    pub(super) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::SeqCst);
+    /// Where traces of system calls go; None: the log.
+    pub fn set_strace_output(&self, output: Option<OwnedFd>) {
+        *self.strace_output.lock() = output;
+    }
+
+    /// Writes one line of a trace.
+    pub fn trace(&self, line: &str) {
+        match &*self.strace_output.lock() {
+            // A reader that has gone away ends nothing.
+            Some(output) => drop(hostcall::io::write_at(output.as_fd(), format!("{line}\n").as_bytes(), -1, Sleep::Allowed)),
+            None => tracing::info!(target: "strace", "{line}"),
+        }
     }
 
     /// Whether its first process has ended.
@@ -75,5 +89,21 @@ impl ContainerLife {
         for then in waiting {
             then(status);
         }
+    }
+}
+
+impl Container {
+    /// Stops all its tasks, until [`resume`](Container::resume). They stop within a moment.
+    pub fn pause(&self) {
+        self.life.paused.store(true, Ordering::SeqCst);
+        for task in self.pids.tasks() {
+            task.raise(TaskFlags::STOP);
+        }
+    }
+
+    /// Lets its tasks go on.
+    pub fn resume(&self) {
+        self.life.paused.store(false, Ordering::SeqCst);
+        self.life.resumed.wake(PollEvents::IN);
     }
 }

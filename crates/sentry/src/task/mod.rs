@@ -10,6 +10,7 @@ mod cx;
 mod flags;
 mod clone;
 mod exec;
+mod exec_creds;
 mod exit;
 mod group;
 pub(crate) mod jobs;
@@ -24,6 +25,8 @@ mod status;
 
 pub use creds::{Capability, Creds};
 pub use cx::Cx;
+pub use exit::abandon;
+pub use exec_creds::exec_creds;
 pub use flags::TaskFlags;
 pub(crate) use group::GroupInner;
 pub use group::{OnExit, ThreadGroup};
@@ -169,6 +172,11 @@ impl Task {
 
     pub fn flags(&self) -> TaskFlags {
         TaskFlags::from_bits_retain(self.flags.load(Ordering::SeqCst))
+    }
+
+    /// Whether it runs application code just now.
+    pub fn in_user(&self) -> bool {
+        self.in_user.load(Ordering::Relaxed)
     }
 
     /// The current credentials.

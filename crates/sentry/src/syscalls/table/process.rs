@@ -2,14 +2,14 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{exit, futex, process, wait4};
+use crate::syscalls::{exec, exit, futex, process, wait4};
 
 pub(super) const LINES: &[Line] = &[
     full(39, "getpid", &[], process::getpid),
     partial(56, "clone", &[Hex, Addr, Addr, Addr, Addr], process::clone, "no new namespaces, CLONE_PIDFD"),
     full(57, "fork", &[], process::fork),
     full(58, "vfork", &[], process::vfork),
-    none(59, "execve", &[Path, Addr, Addr], Errno::ENOSYS, ""),
+    full(59, "execve", &[Path, Addr, Addr], exec::execve),
     full(60, "exit", &[Int], exit::exit),
     full(61, "wait4", &[Int, Addr, Hex, Addr], wait4::wait4),
     none(97, "getrlimit", &[Int, Addr], Errno::ENOSYS, ""),
@@ -37,7 +37,7 @@ pub(super) const LINES: &[Line] = &[
     none(308, "setns", &[Fd, Hex], Errno::ENOSYS, ""),
     none(312, "kcmp", &[Int, Int, Int, Uint, Uint], Errno::ENOSYS, ""),
     none(317, "seccomp", &[Uint, Hex, Addr], Errno::ENOSYS, ""),
-    none(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], Errno::ENOSYS, ""),
+    full(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], exec::execveat),
     none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, ""),
     partial(435, "clone3", &[Addr, Size], process::clone3, "no new namespaces, CLONE_PIDFD, CLONE_INTO_CGROUP"),
     none(449, "futex_waitv", &[Addr, Uint, Hex, Addr, Int], Errno::ENOSYS, ""),

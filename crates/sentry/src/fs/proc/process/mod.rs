@@ -1,0 +1,162 @@
+//! /proc/PID and /proc/PID/task/TID.
+//!
+//! Every file looks its task up anew when it is read, so a directory that outlives its process gives `ESRCH`.
+
+mod fds;
+mod links;
+mod memory;
+mod mounts;
+mod status;
+
+use std::sync::Arc;
+
+use super::Shared;
+use crate::Errno;
+use crate::fs::pseudo::{DirInode, Directory, Identity, Listed, TextFile};
+use crate::fs::{FileKind, Inode};
+use crate::task::{Task, Tid};
+
+/// Which task a file is about.
+#[derive(Clone)]
+struct Subject {
+    shared: Arc<Shared>,
+    tid: Tid,
+    scope: Scope,
+}
+
+/// A whole process, or one thread of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Scope {
+    Process,
+    Thread,
+}
+
+impl Subject {
+    /// # Errors
+    /// `ESRCH` when it is gone.
+    fn task(&self) -> Result<Arc<Task>, Errno> {
+        self.shared.container.pids.task(self.tid).ok_or(Errno::ESRCH)
+    }
+
+    fn identity(&self, permissions: u32, name: impl std::hash::Hash) -> Identity {
+        let identity = self.shared.identity(permissions, (self.tid, self.scope, name));
+        match self.task() {
+            Ok(task) => {
+                let creds = task.creds();
+                identity.owned_by(creds.euid, creds.egid)
+            }
+            Err(_) => identity,
+        }
+    }
+
+    fn text(&self, name: &str, permissions: u32, make: fn(&Subject) -> Result<Vec<u8>, Errno>) -> Arc<dyn Inode> {
+        let subject = self.clone();
+        TextFile::make(self.identity(permissions, name), move || make(&subject))
+    }
+}
+
+type Text = (&'static str, u32, fn(&Subject) -> Result<Vec<u8>, Errno>);
+
+const TEXTS: [Text; 18] = [
+    ("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
+    ("cmdline", 0o444, memory::cmdline),
+    ("environ", 0o400, memory::environ),
+    ("gid_map", 0o444, |_| Ok(b"         0          0 4294967295\n".to_vec())),
+    ("io", 0o400, status::io),
+    ("limits", 0o444, status::limits),
+    ("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
+    ("maps", 0o444, memory::maps),
+    ("mountinfo", 0o444, mounts::mountinfo),
+    ("mounts", 0o444, mounts::mounts),
+    ("oom_score", 0o444, |_| Ok(b"0\n".to_vec())),
+    ("setgroups", 0o444, |_| Ok(b"allow\n".to_vec())),
+    ("smaps", 0o444, memory::smaps),
+    ("stat", 0o444, status::stat),
+    ("statm", 0o444, memory::statm),
+    ("status", 0o444, status::status),
+    ("uid_map", 0o444, |_| Ok(b"         0          0 4294967295\n".to_vec())),
+    ("wchan", 0o444, |_| Ok(b"0".to_vec())),
+];
+
+/// The directory of a process or (by its number, though it is not listed) a thread.
+///
+/// # Errors
+/// `ENOENT`.
+pub(super) fn directory(shared: &Arc<Shared>, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+    let tid = parse_tid(name)?;
+    shared.container.pids.task(tid).ok_or(Errno::ENOENT)?;
+    Ok(DirInode::make(TaskDir(Subject { shared: shared.clone(), tid, scope: Scope::Process })))
+}
+
+/// The processes.
+pub(super) fn list(shared: &Shared) -> Vec<Listed> {
+    let tasks = shared.container.pids.tasks();
+    let leaders = tasks.iter().filter(|task| task.is_leader());
+    leaders.map(|task| Listed::new(task.tid().to_string(), FileKind::Directory)).collect()
+}
+
+fn parse_tid(name: &[u8]) -> Result<Tid, Errno> {
+    if name.first().is_none_or(|first| !(b'1'..=b'9').contains(first)) {
+        return Err(Errno::ENOENT);
+    }
+    std::str::from_utf8(name).ok().and_then(|text| text.parse().ok()).ok_or(Errno::ENOENT)
+}
+
+struct TaskDir(Subject);
+
+impl Directory for TaskDir {
+    fn identity(&self) -> Identity {
+        self.0.identity(0o555, "/")
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        let subject = &self.0;
+        if let Some((name, permissions, make)) = TEXTS.iter().find(|(text, ..)| text.as_bytes() == name) {
+            return Ok(subject.text(name, *permissions, *make));
+        }
+        match name {
+            b"comm" => Ok(status::comm(subject)),
+            b"oom_score_adj" => Ok(status::oom_score_adj(subject)),
+            b"cwd" | b"root" | b"exe" => Ok(links::place(subject, name)),
+            b"fd" => Ok(DirInode::make(fds::FdDir(subject.clone()))),
+            b"fdinfo" => Ok(DirInode::make(fds::FdInfoDir(subject.clone()))),
+            b"ns" => Ok(DirInode::make(links::NsDir(subject.clone()))),
+            b"net" => Ok(DirInode::make(links::NetDir(subject.clone()))),
+            b"task" if subject.scope == Scope::Process => Ok(DirInode::make(ThreadsDir(subject.clone()))),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "oom_score_adj"]);
+        let mut list: Vec<Listed> = texts.map(|name| Listed::new(name, FileKind::Regular)).collect();
+        list.extend(["cwd", "root", "exe"].map(|name| Listed::new(name, FileKind::Symlink)));
+        list.extend(["fd", "fdinfo", "ns", "net"].map(|name| Listed::new(name, FileKind::Directory)));
+        if self.0.scope == Scope::Process {
+            list.push(Listed::new("task", FileKind::Directory));
+        }
+        list
+    }
+}
+
+struct ThreadsDir(Subject);
+
+impl Directory for ThreadsDir {
+    fn identity(&self) -> Identity {
+        self.0.identity(0o555, "task")
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        let tid = parse_tid(name)?;
+        let thread = self.0.shared.container.pids.task(tid).ok_or(Errno::ENOENT)?;
+        if thread.group.tgid != self.0.task()?.group.tgid {
+            return Err(Errno::ENOENT);
+        }
+        Ok(DirInode::make(TaskDir(Subject { tid, scope: Scope::Thread, ..self.0.clone() })))
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let Ok(task) = self.0.task() else { return Vec::new() };
+        task.group.threads().iter().map(|thread| Listed::new(thread.tid().to_string(), FileKind::Directory)).collect()
+    }
+}

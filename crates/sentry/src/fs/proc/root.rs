@@ -1,0 +1,62 @@
+//! The top of /proc.
+
+use std::sync::Arc;
+
+use super::{Shared, machine, process, sys};
+use crate::Errno;
+use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
+use crate::fs::{FileKind, Inode, Link};
+
+pub(super) struct Root(pub(super) Arc<Shared>);
+
+/// A file's name and how its text is made.
+type Text = (&'static str, fn(&Shared) -> String);
+
+const TEXTS: [Text; 13] = [
+    ("cmdline", |_| "nacre\n".into()),
+    ("cpuinfo", machine::cpuinfo),
+    ("devices", |_| "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n".into()),
+    ("diskstats", |_| String::new()),
+    ("filesystems", |_| "nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevpts\nnodev\toverlay\n".into()),
+    ("loadavg", machine::loadavg),
+    ("meminfo", machine::meminfo),
+    ("partitions", |_| "major minor  #blocks  name\n\n".into()),
+    ("stat", machine::stat),
+    ("swaps", |_| "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".into()),
+    ("uptime", machine::uptime),
+    ("version", machine::version),
+    ("vmstat", machine::vmstat),
+];
+
+impl Directory for Root {
+    fn identity(&self) -> Identity {
+        Identity { ino: 1, ..self.0.identity(0o555, "/") }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        let shared = &self.0;
+        if let Some((name, make)) = TEXTS.iter().find(|(text, _)| text.as_bytes() == name) {
+            let (shared, make) = (shared.clone(), *make);
+            return Ok(TextFile::make(shared.identity(0o444, name), move || Ok(make(&shared).into_bytes())));
+        }
+        match name {
+            b"self" => Ok(LinkInode::make(shared.identity(0o777, "self"), |cx| {
+                Ok(Link::Text(cx.task.group.tgid.to_string().into_bytes()))
+            })),
+            b"thread-self" => Ok(LinkInode::make(shared.identity(0o777, "thread-self"), |cx| {
+                Ok(Link::Text(format!("{}/task/{}", cx.task.group.tgid, cx.task.tid()).into_bytes()))
+            })),
+            b"mounts" => Ok(LinkInode::text(shared.identity(0o777, "mounts"), "self/mounts")),
+            b"net" => Ok(LinkInode::text(shared.identity(0o777, "net"), "self/net")),
+            b"sys" => Ok(sys::directory(shared)),
+            _ => process::directory(shared, name),
+        }
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let texts = TEXTS.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular));
+        let links = ["self", "thread-self", "mounts", "net"].map(|name| Listed::new(name, FileKind::Symlink));
+        let sys = Listed::new("sys", FileKind::Directory);
+        texts.chain(links).chain([sys]).chain(process::list(&self.0)).collect()
+    }
+}
