@@ -26,7 +26,7 @@ enum Where {
 }
 
 /// Case name to what went wrong, if anything.
-type Results = BTreeMap<String, Option<String>>;
+pub type Results = BTreeMap<String, Option<String>>;
 
 pub fn run(args: &[String]) -> Result<Tally> {
     let mut places = vec![Where::Native, Where::Sandbox];
@@ -89,14 +89,7 @@ fn compile(source: &Path, family: &str, dir: &Path) -> Result<PathBuf> {
 }
 
 fn run_family(program: &Path, cases: &[&str], place: Where) -> Result<Results> {
-    let mut results = Results::new();
-    for _ in 0..RESTARTS {
-        let left: Vec<&str> = cases
-            .iter()
-            .copied()
-            .filter(|c| !results.contains_key(*c))
-            .collect();
-        let Some(first) = left.first() else { break };
+    run_cases(cases, &mut |left| {
         let mut command = match place {
             Where::Native => Command::new(program),
             Where::Sandbox => {
@@ -105,24 +98,40 @@ fn run_family(program: &Path, cases: &[&str], place: Where) -> Result<Results> {
                 command
             }
         };
-        let ended = sh::timed(command.args(&left), LIMIT)?;
+        sh::timed(command.args(left), LIMIT)
+    })
+}
+
+/// Runs a program for these cases, again for those it has not answered.
+pub fn run_cases(
+    cases: &[&str],
+    run: &mut dyn FnMut(&[&str]) -> Result<sh::Ended>,
+) -> Result<Results> {
+    let mut results = Results::new();
+    for _ in 0..RESTARTS {
+        let left: Vec<&str> = cases
+            .iter()
+            .copied()
+            .filter(|c| !results.contains_key(*c))
+            .collect();
+        if left.is_empty() {
+            break;
+        }
+        let ended = run(&left)?;
         parse(&ended.stdout, &left, &mut results);
         // The first case without an answer is the one that ended the program.
-        if let Some(culprit) = left.iter().find(|c| !results.contains_key(**c)) {
-            let why = format!(
-                "no answer; the program's end: {}; {}",
-                ended.how(),
-                sh::tail(&ended.stderr, 3)
-            );
-            results.insert(culprit.to_string(), Some(why));
-            if culprit == first && ended.stdout.is_empty() && results.len() <= 2 && left.len() > 2 {
-                // Nothing runs at all: do not try it for every case.
-                for case in &left {
-                    results
-                        .entry(case.to_string())
-                        .or_insert(Some("nothing runs".into()));
-                }
-            }
+        let Some(culprit) = left.iter().find(|c| !results.contains_key(**c)) else {
+            continue;
+        };
+        let why = format!(
+            "no answer; the end: {}; {}",
+            ended.how(),
+            sh::tail(&ended.stderr, 3)
+        );
+        results.insert(culprit.to_string(), Some(why));
+        if ended.stdout.is_empty() && results.len() == 3 {
+            // Nothing runs at all: do not try it for every case.
+            break;
         }
     }
     for case in cases {
