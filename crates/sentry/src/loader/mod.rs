@@ -7,6 +7,8 @@ mod elf;
 mod image;
 mod script;
 mod stack;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
