@@ -41,7 +41,8 @@ core::arch::global_asm!(
 nacre_blob_start:
 
 /* Wait until the turn is ours; the block is in \c. Wake the executor if it says (in a page we cannot write) that it sleeps.
-   Clobbers rax rcx, and rdi rsi rdx r10 r11 when it makes a host call, after which \reload finds the block again. */
+   Spin only if it is on another CPU than we, and until it asks us to sleep. Clobbers rax rcx, and rdi rsi rdx r10 r11 when it
+   makes a host call, after which \reload finds the block again. */
 .macro AWAIT_TURN c, reload
         mov     {BELL}(\c), %eax
         and     $63, %eax
@@ -49,27 +50,43 @@ nacre_blob_start:
         movabs  ${SLEEPING}, %rcx
         cmpl    $0, (%rcx,%rax)
         jne     90f
-80:     mov     {SPIN}(\c), %ecx
-81:     cmpl    $0, {TURN}(\c)
-        je      85f
+80:     mov     4(%rcx,%rax), %eax              /* the executor's CPU */
+        mov     ${CPU_SEGMENT}, %ecx
+        lsl     %ecx, %ecx
+        and     ${CPU_MASK}, %ecx
+        cmp     %ecx, {STUB_CPU}(\c)
+        je      81f
+        mov     %ecx, {STUB_CPU}(\c)
+81:     cmp     %ecx, %eax
+        mov     {SPIN}(\c), %ecx
+        je      83f
+82:     mov     {TURN}(\c), %rax                /* turn and command */
+        test    %eax, %eax
+        je      87f
+        shr     $32, %rax
+        cmp     ${COMMAND_SLEEP}, %eax
+        je      83f
         pause
         dec     %ecx
-        jg      81b
-82:     mov     $1, %eax                        /* spun enough: say so, look again, sleep */
+        jg      82b
+83:     mov     {SPIN}(\c), %eax                /* for the CPU time: how long we spun */
+        sub     %ecx, %eax
+        add     %rax, {SPUN}(\c)
+84:     mov     $1, %eax                        /* say that we sleep, look again, sleep */
         xchg    %eax, {STUB_WAITS}(\c)
         mov     {TURN}(\c), %edx
         test    %edx, %edx
-        je      83f
+        je      85f
         lea     {TURN}(\c), %rdi
         xor     %esi, %esi                      /* FUTEX_WAIT, shared */
         xor     %r10d, %r10d
         mov     ${NR_FUTEX}, %eax
         syscall
         \reload
-        jmp     82b
-83:     movl    $0, {STUB_WAITS}(\c)
-        xor     %ecx, %ecx
-85:     mov     {SPIN}(\c), %eax                /* for the CPU time: how long we spun */
+        jmp     84b
+85:     movl    $0, {STUB_WAITS}(\c)
+        jmp     99f
+87:     mov     {SPIN}(\c), %eax
         sub     %ecx, %eax
         add     %rax, {SPUN}(\c)
         jmp     99f
@@ -81,6 +98,10 @@ nacre_blob_start:
         mov     ${NR_FUTEX}, %eax
         syscall
         \reload
+        mov     {BELL}(\c), %eax
+        and     $63, %eax
+        shl     $6, %eax
+        movabs  ${SLEEPING}, %rcx
         jmp     80b
 99:
 .endm
@@ -425,6 +446,10 @@ nacre_blob_end:
     GS_IN = const GS_IN,
     FRAME = const FRAME,
     STUB_WAITS = const STUB_WAITS,
+    STUB_CPU = const STUB_CPU,
+    CPU_SEGMENT = const CPU_SEGMENT,
+    CPU_MASK = const CPU_MASK,
+    COMMAND_SLEEP = const COMMAND_SLEEP,
     SIGNAL_UCONTEXT = const SIGNAL_UCONTEXT,
     SIGNAL_INFO = const SIGNAL_INFO,
     SIGNAL_FS = const SIGNAL_FS,

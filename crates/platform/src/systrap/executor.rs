@@ -15,11 +15,16 @@ use parking_lot::Mutex;
 
 use super::control::Control;
 use super::layout::*;
+use super::spin::SpinPolicy;
 use super::sys;
 use super::thread::{IDLE, NOTIFIED, RUNNING, Thread, turn};
 
 /// An idle thread leaves the list after this many scans.
 const IDLE_SCANS: u32 = 1000;
+/// A thread whose call has not been answered after this many scans is told to sleep.
+const PATIENT_SCANS: u32 = 4;
+/// Looks at the turn words between looks at the clock.
+const SPIN_BATCH: usize = 16;
 /// A sleeper with threads in user mode looks after them first after this long, then twice that, up to the second.
 const FIRST_LOOK_NS: u64 = 50_000_000;
 const LAST_LOOK_NS: u64 = 1_000_000_000;
@@ -34,24 +39,25 @@ pub struct Executor {
     unparked: AtomicBool,
     /// An interrupt waits for its effect until about then.
     expecting_until_ns: AtomicU64,
-    /// How long to spin before sleeping.
-    pub spin_ns: AtomicU64,
+    spin: Mutex<SpinPolicy>,
 }
 
 struct Entry {
     thread: Arc<Thread>,
     idle: u32,
+    /// Its stub has been told to sleep.
+    told: bool,
 }
 
 impl Executor {
-    pub fn new(index: usize, control: Arc<Control>, spin_ns: u64) -> Executor {
+    pub fn new(index: usize, control: Arc<Control>, spin: SpinPolicy) -> Executor {
         Executor {
             index,
             control,
             list: Mutex::new(Vec::new()),
             unparked: AtomicBool::new(false),
             expecting_until_ns: AtomicU64::new(0),
-            spin_ns: AtomicU64::new(spin_ns),
+            spin: Mutex::new(spin),
         }
     }
 
@@ -67,7 +73,7 @@ impl Executor {
         match thread.home.compare_exchange(0, self.index + 1, SeqCst, SeqCst) {
             Ok(_) => {
                 thread.block.set32(BELL, self.index as u32);
-                self.list.lock().push(Entry { thread: thread.clone(), idle: 0 });
+                self.list.lock().push(Entry { thread: thread.clone(), idle: 0, told: false });
                 self.index
             }
             Err(home) => home - 1,
@@ -86,6 +92,7 @@ impl Executor {
             let thread = &entry.thread;
             if thread.state.load(SeqCst) == RUNNING {
                 entry.idle = 0;
+                entry.told = false;
                 if (turn(thread) != TURN_STUB || thread.death().is_some())
                     && thread.state.compare_exchange(RUNNING, NOTIFIED, SeqCst, SeqCst).is_ok()
                 {
@@ -96,6 +103,10 @@ impl Executor {
                 }
             } else {
                 entry.idle += 1;
+                if entry.idle > PATIENT_SCANS && !entry.told {
+                    entry.told = true;
+                    thread.tell_to_sleep();
+                }
                 if entry.idle > IDLE_SCANS && self.drop_idle(thread) {
                     list.swap_remove(i);
                     continue;
@@ -121,7 +132,7 @@ impl Executor {
 
     /// See [`Platform::park`](crate::Platform::park).
     pub fn park(&self, deadline_ns: Option<u64>) {
-        if self.spin() {
+        if self.spin(deadline_ns) {
             return;
         }
         let mut look_ns = FIRST_LOOK_NS;
@@ -153,17 +164,54 @@ impl Executor {
         self.unparked.store(false, SeqCst);
     }
 
-    fn spin(&self) -> bool {
-        let limit = self.spin_ns.load(Relaxed);
-        let start = monotonic_ns();
-        loop {
-            if self.poll() > 0 || self.unparked.swap(false, SeqCst) {
+    /// Looks for a while, if that is likely to pay. True if there is something to do.
+    fn spin(&self, deadline_ns: Option<u64>) -> bool {
+        let mut policy = self.spin.lock();
+        let cpu = policy.cpu();
+        let published = self.control.word32(FILE_SLEEPING + self.index as u64 * LINE + 4);
+        if published.load(Relaxed) != cpu {
+            published.store(cpu, Relaxed);
+        }
+        let (mut apart, mut together) = (0, 0);
+        {
+            let mut list = self.list.lock();
+            if self.scan(&mut list) > 0 {
                 return true;
             }
-            if monotonic_ns().saturating_sub(start) >= limit {
+            for entry in list.iter_mut() {
+                if entry.thread.state.load(SeqCst) == RUNNING {
+                    let here = entry.thread.block.get32(STUB_CPU) == cpu;
+                    *if here { &mut together } else { &mut apart } += 1;
+                } else if !entry.told {
+                    // Its task waits for something: let its CPU do other work.
+                    entry.told = true;
+                    entry.thread.tell_to_sleep();
+                }
+            }
+        }
+        let limit_ns = policy.plan(apart, together);
+        if limit_ns == 0 {
+            return self.unparked.swap(false, SeqCst);
+        }
+        let start = monotonic_ns();
+        let end = deadline_ns.map_or(start + limit_ns, |deadline| deadline.min(start + limit_ns));
+        loop {
+            let mut list = self.list.lock();
+            for _ in 0..SPIN_BATCH {
+                if self.scan(&mut list) > 0 {
+                    policy.paid();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            drop(list);
+            if self.unparked.swap(false, SeqCst) {
+                return true;
+            }
+            if monotonic_ns() >= end {
+                policy.failed();
                 return false;
             }
-            std::hint::spin_loop();
         }
     }
 

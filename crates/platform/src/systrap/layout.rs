@@ -15,7 +15,7 @@ pub const BLOB: u64 = 0x7e00_0000_0000;
 pub const BLOB_LEN: u64 = 0x2000;
 /// Constants and filter programs, `r--`.
 pub const GLOBAL: u64 = BLOB + 0x2000;
-/// One cache line per executor, `r--`: "the executor sleeps".
+/// One cache line per executor, `r--`: two `u32`s, "it sleeps" and the CPU it is on.
 pub const SLEEPING: u64 = BLOB + 0x3000;
 /// One cache line per executor, `rw-`: the futex it sleeps on.
 pub const BELLS: u64 = BLOB + 0x4000;
@@ -114,6 +114,8 @@ pub const GS_IN: u64 = 0x110;
 pub const FRAME: u64 = 0x118;
 /// `u32`: the stub sleeps.
 pub const STUB_WAITS: u64 = 0x140;
+/// `u32`: the CPU it was on when it last gave the turn away.
+pub const STUB_CPU: u64 = 0x144;
 /// At a signal: addresses of `ucontext` and `siginfo`, `%fs` and `%gs` bases, number.
 pub const SIGNAL_UCONTEXT: u64 = 0x180;
 pub const SIGNAL_INFO: u64 = 0x188;
@@ -149,6 +151,12 @@ pub const COMMAND_SAVE: u32 = 1;
 pub const COMMAND_RETURN: u32 = 2;
 /// (Patched call) save the extended state, then `rt_sigreturn` from the built frame, which points to it.
 pub const COMMAND_SAVE_RETURN: u32 = 3;
+/// (While the sentry has the turn) sleep rather than spin: the answer will take a while.
+pub const COMMAND_SLEEP: u32 = 4;
+
+/// The segment whose limit is the CPU's number (`__CPUNODE_SEG`, as the vDSO's `getcpu` reads it), and the number's bits in it.
+pub const CPU_SEGMENT: u32 = 0x7b;
+pub const CPU_MASK: u32 = 0xfff;
 
 /// The signal that interrupts an application thread.
 pub const INTERRUPT: i32 = libc::SIGURG;

@@ -16,6 +16,7 @@ mod frame;
 pub mod layout;
 mod patch;
 mod space;
+mod spin;
 mod stub;
 mod sys;
 mod tag;
@@ -73,7 +74,9 @@ pub struct Systrap {
     zygote: Stub,
     pool: Mutex<Vec<Arc<Stub>>>,
     areas: Mutex<Areas>,
-    config: Config,
+    /// How often a stub looks at its turn word before it sleeps, and how long one look takes.
+    stub_spin: u32,
+    pause_ns: u64,
 }
 
 /// Areas of the control file.
@@ -128,8 +131,10 @@ impl Systrap {
             vvar: vdso.as_ref().map(|vdso| vdso.vvar.clone()),
             vdso: vdso.map(|vdso| vdso.vdso),
         };
-        let spin_ns = if config.spin == Spin::Adaptive && config.cpus > 1 { 20_000 } else { 0 };
-        let executors = (0..config.executors).map(|index| Executor::new(index, control.clone(), spin_ns)).collect();
+        let spins = config.spin == Spin::Adaptive && config.cpus > 1;
+        let executor = |index| Executor::new(index, control.clone(), spin::SpinPolicy::new(spins));
+        let executors = (0..config.executors).map(executor).collect();
+        let pause_ns = spin::pause_ns();
         Ok(Arc::new_cyclic(|me| Systrap {
             me: me.clone(),
             control,
@@ -139,7 +144,8 @@ impl Systrap {
             zygote,
             pool: Mutex::new(Vec::new()),
             areas: Mutex::new(Areas { next: 1, count: areas as u64, free: Vec::new() }),
-            config,
+            stub_spin: if spins { spin::stub_turns(pause_ns) } else { 0 },
+            pause_ns,
         }))
     }
 
@@ -155,13 +161,12 @@ impl Systrap {
     fn xformat(&self) -> xstate::Format {
         self.xformat
     }
-    /// How often a stub looks at its turn word before it sleeps.
     fn stub_spin(&self) -> u32 {
-        if self.config.spin == Spin::Adaptive && self.config.cpus > 1 { 500 } else { 0 }
+        self.stub_spin
     }
     /// Turns of a stub's spin loop as CPU time.
     fn spun_ns(&self, turns: u64) -> u64 {
-        turns.saturating_mul(45)
+        turns.saturating_mul(self.pause_ns)
     }
 
     fn new_space(&self) -> Result<Arc<Space>, PlatformError> {

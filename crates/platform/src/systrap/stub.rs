@@ -19,10 +19,14 @@ use super::sys::{self, Fate, Wait};
 use super::tag::Key;
 use crate::{Death, PlatformError};
 
-/// How long a memory thread may take for one order.
-const ANSWER_LIMIT_NS: u64 = 10_000_000_000;
+/// How long a memory thread may take for one order without using the CPU, and in any case. (Unmapping a hundred gigabytes takes
+/// seconds, at work; a guest that overwrites answers as they come makes us wait for nothing.)
+const IDLE_LIMIT_NS: u64 = 2_000_000_000;
+const ANSWER_LIMIT_NS: u64 = 60_000_000_000;
 /// After this long without an answer we look whether it is alive.
 const LOOK_NS: u64 = 20_000_000;
+
+const FORGED: Death = Death::Forged("an answer of the memory thread");
 
 /// A host call for the memory thread.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +164,15 @@ impl Stub {
         let at = self.area + AREA_ANSWERS + (sequence % RING) * LINE;
         let answered = self.control.word64(at);
         let mut spins = 0;
-        while answered.load(Acquire) != sequence {
+        loop {
+            let seen = answered.load(Acquire);
+            if seen == sequence {
+                break;
+            }
+            // The slot holds its last answer until this one.
+            if seen != sequence.checked_sub(RING).filter(|last| *last > 0).unwrap_or(u64::MAX) {
+                return Err(self.kill(FORGED));
+            }
             if spins < ring.spin {
                 spins += 1;
                 std::hint::spin_loop();
@@ -172,7 +184,7 @@ impl Stub {
         let mut tag = [0; 16];
         self.control.read(at + 16, &mut tag);
         if tag != ring.key.tag(sequence, result) {
-            return Err(self.kill(Death::Forged("an answer of the memory thread")));
+            return Err(self.kill(FORGED));
         }
         ring.done = sequence;
         ring.result = result;
@@ -190,12 +202,14 @@ impl Stub {
     fn sleep_for(&self, sequence: u64, at: u64) -> Result<(), PlatformError> {
         let answered = self.control.word64(at);
         let waits = self.control.word32(self.area + AREA_ORDERS + ORDER_SENTRY_WAITS);
-        let limit = monotonic_ns() + ANSWER_LIMIT_NS;
+        let start = monotonic_ns();
+        let cpu_start = sys::cpu_time_ns(self.pid);
         waits.store(1, SeqCst);
         let mut result = Ok(());
+        let first = answered.load(SeqCst);
         loop {
             let seen = answered.load(SeqCst);
-            if seen == sequence {
+            if seen != first || seen == sequence {
                 break;
             }
             let look = monotonic_ns() + LOOK_NS;
@@ -207,7 +221,9 @@ impl Stub {
                     result = Err(PlatformError::Dead(death));
                     break;
                 }
-                if monotonic_ns() >= limit {
+                let waited = monotonic_ns() - start;
+                let idle = sys::cpu_time_ns(self.pid).saturating_sub(cpu_start) < waited / 16;
+                if waited > if idle { IDLE_LIMIT_NS } else { ANSWER_LIMIT_NS } {
                     result = Err(self.kill(Death::Unresponsive));
                     break;
                 }

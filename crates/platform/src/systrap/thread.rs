@@ -104,6 +104,11 @@ impl Thread {
         }
     }
 
+    /// Tells the stub, while the sentry has the turn, not to spin for the answer.
+    pub fn tell_to_sleep(&self) {
+        self.block.set32(COMMAND, COMMAND_SLEEP);
+    }
+
     /// Notices that the host, or an unanswered interrupt, has ended it; called now and then while it is in user mode.
     pub fn look(&self) {
         if self.death().is_some() {
