@@ -204,6 +204,7 @@ impl Bench {
         let page = (addr & !4095) - DATA;
         self.memory.copy_page(DATA_OFFSET + page, COPY_OFFSET + page);
         guest.space.map(&self.memory.order(DATA + page, 4096, RW, COPY_OFFSET + page)).expect("map");
+        guest.space.settle().expect("settle");
     }
 
     fn patch(&self, guest: &Guest) {

@@ -67,6 +67,8 @@ struct Ring {
     outstanding: [Option<Order>; RING as usize],
     failed: Option<PlatformError>,
     spin: u32,
+    /// The CPU the memory thread is pinned to.
+    cpu: Option<u32>,
     /// The memory thread has its key: it is no longer on the order page.
     key_wiped: bool,
 }
@@ -89,6 +91,7 @@ impl Stub {
             outstanding: [None; RING as usize],
             failed: None,
             spin,
+            cpu: None,
             key_wiped: false,
         };
         Ok(Stub { pid: 0, area, control, ring: Mutex::new(ring), death: OnceLock::new() })
@@ -125,9 +128,19 @@ impl Stub {
         }
         self.control.word64(at).swap(ring.posted, SeqCst);
         if self.control.word32(self.area + AREA_ANSWERS + ANSWER_STUB_WAITS).load(SeqCst) != 0 {
+            self.pin_here(ring);
             sys::futex_wake(self.control.word32(at));
         }
         Ok(())
+    }
+
+    /// Has the memory thread run on this CPU: the poster will sleep for its answers, and a wake-up across CPUs is ten times as dear.
+    fn pin_here(&self, ring: &mut Ring) {
+        let cpu = sys::cpu();
+        if ring.cpu != Some(cpu) {
+            ring.cpu = Some(cpu);
+            sys::pin(self.pid, cpu);
+        }
     }
 
     /// Waits until all orders posted so far are performed.

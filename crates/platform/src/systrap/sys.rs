@@ -86,3 +86,19 @@ pub fn cpu_time_ns(pid: i32) -> u64 {
     }
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
+
+/// The CPU this thread is on.
+pub fn cpu() -> u32 {
+    // SAFETY: no memory is involved.
+    unsafe { libc::sched_getcpu() as u32 }
+}
+
+/// Lets a thread run on one CPU only.
+pub fn pin(pid: i32, cpu: u32) {
+    // SAFETY: a plain structure that outlives the call.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu as usize % libc::CPU_SETSIZE as usize, &mut set);
+        libc::sched_setaffinity(pid, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}
