@@ -250,6 +250,9 @@ pub trait Inode: Send + Sync + Any {
         Step::err(Errno::EPERM)
     }
 
+    /// A name of this inode was made, moved or removed: the number of links may be another.
+    fn names_of_it_changed(&self) {}
+
     /// The text of a symbolic link that is the same for everyone and known at once.
     fn link_text(&self) -> Option<Arc<[u8]>> {
         None

@@ -45,4 +45,4 @@ pub use open::{open, open_exec, open_how, try_open};
 pub use path::Path;
 pub use permission::{Mask, Ownership};
 pub use view::View;
-pub use walk::{Last, ResolveFlags, resolve, resolve_parent, try_resolve};
+pub use walk::{Last, ResolveFlags, resolve, resolve_directory, resolve_parent, try_resolve};

@@ -129,6 +129,7 @@ pub async fn unlink(view: &View, dir: &Path, last: &Last, kind: UnlinkKind) -> R
         return Err(Errno::EBUSY);
     }
     dir.inode().unlink(name, kind).await?;
+    victim.inode().names_of_it_changed();
     dir.dentry.removed(name, &victim);
     Ok(())
 }

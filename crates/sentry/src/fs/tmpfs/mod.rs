@@ -17,7 +17,7 @@ mod xattr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::{FileKind, FileSystem, Inode, NewInode, StatFs, Timestamp, next_device};
+use super::{FileKind, FileSystem, Inode, NewInode, StatFs, Timestamp};
 use crate::Errno;
 use crate::abi::PAGE_SIZE;
 use crate::mm::MemoryFile;
@@ -94,7 +94,6 @@ fn size(text: &str, memory: u64) -> Result<u64, Errno> {
 pub struct TmpFs {
     shared: Arc<Shared>,
     root: OnceLock<Arc<Node>>,
-    name: &'static str,
     options: Options,
 }
 
@@ -145,24 +144,19 @@ fn count(counter: &AtomicU64, more: u64, max: u64) -> Result<(), Errno> {
 }
 
 impl TmpFs {
-    /// An empty tmpfs whose pages come from `memory`.
-    pub fn new(memory: Arc<MemoryFile>, clock: Clock, options: Options) -> Arc<TmpFs> {
-        TmpFs::named("tmpfs", memory, clock, options)
-    }
-
-    /// The same under another type name (`devtmpfs`, and others that are tmpfs inside).
-    pub fn named(name: &'static str, memory: Arc<MemoryFile>, clock: Clock, options: Options) -> Arc<TmpFs> {
+    /// An empty tmpfs whose pages come from `memory`; `dev` is its device number.
+    pub fn new(memory: Arc<MemoryFile>, clock: Clock, dev: u64, options: Options) -> Arc<TmpFs> {
         let shared = Arc::new(Shared {
             memory,
             clock,
-            dev: next_device(),
+            dev,
             max_bytes: options.size,
             max_inodes: options.inodes,
             bytes: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             next_ino: AtomicU64::new(1),
         });
-        let fs = TmpFs { shared, root: OnceLock::new(), name, options };
+        let fs = TmpFs { shared, root: OnceLock::new(), options };
         fs.root_node();
         Arc::new(fs)
     }
@@ -203,7 +197,7 @@ impl TmpFs {
 
 impl FileSystem for TmpFs {
     fn name(&self) -> &'static str {
-        self.name
+        "tmpfs"
     }
 
     fn root(&self) -> Arc<dyn Inode> {

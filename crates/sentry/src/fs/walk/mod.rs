@@ -9,7 +9,9 @@ mod lookup;
 mod walker;
 
 use crate::Errno;
-use crate::fs::{Origin, Path, View};
+use crate::fs::namei::ownership;
+use crate::fs::permission::permission;
+use crate::fs::{Mask, Origin, Path, View};
 use crate::step::BoxFuture;
 use crate::task::Cx;
 pub(super) use lookup::lookup;
@@ -50,6 +52,16 @@ pub async fn resolve(cx: &Cx, dirfd: i32, path: &[u8], flags: ResolveFlags) -> R
     let view = View::of(cx);
     let start = start(cx, &view, dirfd, path)?;
     resolve_in(&view, Some(cx), start, path, flags).await
+}
+
+/// A directory to go to (`chdir`): it must be one, and be searchable.
+///
+/// # Errors
+/// As [`resolve`]; `EACCES`.
+pub async fn resolve_directory(cx: &Cx, path: &[u8]) -> Result<Path, Errno> {
+    let place = resolve(cx, AT_FDCWD, path, ResolveFlags::DIRECTORY).await?;
+    permission(ownership(place.inode()).await?, &cx.creds(), Mask::EXEC)?;
+    Ok(place)
 }
 
 /// As [`resolve`], if nothing has to be waited for; otherwise None.
