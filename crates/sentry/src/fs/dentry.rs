@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use super::async_mutex::{AsyncGuard, AsyncMutex, Lock};
+use super::async_mutex::{AsyncMutex, Lock};
 use super::{FileKind, Inode};
 use crate::time::Clock;
 
@@ -193,10 +193,6 @@ impl Dentry {
     /// The directory's async mutex.
     pub(super) fn lock(&self) -> Lock<'_> {
         self.mutex.lock()
-    }
-
-    pub(super) fn try_lock(&self) -> Option<AsyncGuard<'_>> {
-        self.mutex.try_lock()
     }
 
     /// A number that changes with each change of the directory's names; read it before asking the file system.

@@ -19,6 +19,7 @@ mod inode;
 mod mount;
 pub mod namei;
 pub mod open;
+pub mod overlay;
 mod path;
 pub mod permission;
 pub mod proc;

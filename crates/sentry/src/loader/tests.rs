@@ -83,7 +83,7 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
         max_tasks: None,
         life: Default::default(),
     });
-    let fs = TmpFs::new(memory.clone(), Clock::Host, Options::default());
+    let fs = TmpFs::new(memory.clone(), Clock::Host, 1, Options::default());
     let root_inode = fs.root();
     let root = Mount::new(fs, "tmpfs", MountFlags::empty(), &Clock::Host).root_path();
     let mm = Mm::new(platform.clone() as Arc<dyn Platform>, memory.clone()).expect("mm");

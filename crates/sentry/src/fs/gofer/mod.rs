@@ -106,15 +106,16 @@ impl Shared {
     fn node(self: &Arc<Shared>, entry: &Entry, link: Option<&[u8]>) -> Arc<Node> {
         let key = (host_device(&entry.attr), entry.attr.ino);
         let mut nodes = self.nodes.lock();
-        if let Some(node) = nodes.get(&key).and_then(Weak::upgrade)
-            && node.same_kind(&entry.attr)
-        {
+        // Dropped after the lock: the last reference takes it.
+        let known = nodes.get(&key).and_then(Weak::upgrade);
+        if let Some(node) = known.as_ref().filter(|node| node.same_kind(&entry.attr)) {
             drop(nodes);
             node.seen_again(entry, link);
-            return node;
+            return node.clone();
         }
         let node = Node::new(self.clone(), key, entry, link);
         nodes.insert(key, Arc::downgrade(&node));
+        drop(nodes);
         node
     }
 

@@ -154,12 +154,30 @@ impl Node {
         attributes.born = from.born;
     }
 
-    /// The number of names, where others than this file system count them.
-    pub(in crate::fs) fn set_links(&self, n: u32) {
-        let now = self.fs.now();
-        let mut attributes = self.attributes.lock();
-        attributes.nlink = n;
-        attributes.changed = now;
+    /// For the overlay, which keeps the names itself: some have changed.
+    pub(in crate::fs) fn touch_names(&self) {
+        self.touch();
+    }
+
+    /// For the overlay: the number of links has changed.
+    pub(in crate::fs) fn touch_status(&self) {
+        self.attributes.lock().changed = self.fs.now();
+    }
+
+    /// For the overlay, which copies data up: writes without a change of the times.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `ENOMEM`.
+    pub(in crate::fs) fn fill_data(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.data()?.write(Some(offset), bytes).map(drop)
+    }
+
+    /// Takes back what [`Node::fill_data`] wrote.
+    pub(in crate::fs) fn discard_data(&self) {
+        if let Ok(data) = self.data() {
+            // Cutting to nothing frees; it needs no memory.
+            let _ = data.set_size(0);
+        }
     }
 
     fn open_now(self: Arc<Self>, keeps_set_id: bool) -> Result<Arc<dyn FileOps>, Errno> {
