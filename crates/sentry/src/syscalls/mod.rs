@@ -33,6 +33,8 @@ pub(crate) mod strace;
 mod system;
 mod socket;
 pub mod table;
+mod time;
+mod timers;
 pub mod transfer;
 pub mod uname;
 mod wait4;

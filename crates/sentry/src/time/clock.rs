@@ -47,4 +47,12 @@ impl Clock {
             Clock::Virtual(now) => 1_700_000_000_000_000_000 + now.load(Ordering::SeqCst),
         }
     }
+
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub fn boottime_ns(&self) -> u64 {
+        match self {
+            Clock::Host => hostcall::time::boottime_ns(),
+            Clock::Virtual(now) => now.load(Ordering::SeqCst),
+        }
+    }
 }

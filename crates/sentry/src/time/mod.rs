@@ -6,6 +6,6 @@ mod timers;
 mod timespec;
 
 pub use clock::{Clock, MonoTime};
-pub use process_timers::ProcessTimers;
+pub use process_timers::{Interval, Notify, ProcessTimers, Setting};
 pub use timers::{Timer, Timers};
 pub use timespec::Timespec;
