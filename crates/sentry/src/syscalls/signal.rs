@@ -125,7 +125,7 @@ async fn sigtimedwait(cx: &mut Cx, args: Args) -> Outcome {
     let task = cx.task.clone();
     let found = cx.wait(&[], deadline, || task.take_signal(wanted)).await;
     cx.task.signals.lock().awaited = SigSet::EMPTY;
-    cx.task.set_blocked(cx.task.signals.lock().blocked);
+    cx.task.recheck_signals();
     let info = match found {
         Ok(info) => info,
         Err(WaitError::TimedOut) => return Err(Errno::EAGAIN.into()),

@@ -5,6 +5,9 @@ mod process_timers;
 mod timers;
 mod timespec;
 
+#[cfg(test)]
+mod tests;
+
 pub use clock::{Clock, MonoTime};
 pub use process_timers::{Interval, Notify, ProcessTimers, Setting};
 pub use timers::{Timer, Timers};
