@@ -196,3 +196,14 @@ fn scripts_and_what_cannot_be_run() {
         assert_eq!(run_program(&files, &[path]), Err(errno), "{path}");
     }
 }
+
+/// Prints what a program prints: `BENCH='path to a static program and its arguments' cargo test --release -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures; it takes a program from the environment"]
+fn bench() {
+    let line = std::env::var("BENCH").expect("BENCH");
+    let words: Vec<&str> = line.split(' ').collect();
+    let files = [(words[0], host(words[0])), ("/bench-data", vec![1; 1 << 20]), ("/scratch/x", Vec::new())];
+    let (status, text) = run_program(&files, &words).expect("a program");
+    println!("{text}{status:?}");
+}

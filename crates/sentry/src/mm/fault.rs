@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use platform::{Fault, Prot};
 
@@ -119,17 +120,20 @@ impl Mm {
         if self.out_of_memory() {
             return FaultOutcome::OutOfMemory;
         }
-        let count = if state.repeated.0 == fault.addr { state.repeated.1 + 1 } else { 1 };
-        state.repeated = (fault.addr, count);
+        let posted = self.posted.load(Ordering::Relaxed);
+        let same = state.repeated.0 == fault.addr && state.repeated.2 == posted;
+        let count = if same { state.repeated.1 + 1 } else { 1 };
+        state.repeated = (fault.addr, count, posted);
         if count.is_multiple_of(REPEAT_REMAP)
             && let Some((start, segment)) = state.map.find(fault.addr)
         {
             let segment = segment.clone();
             self.post_map(start, &segment, false);
             self.settle(&mut state, &mut trash);
+            state.repeated.2 = self.posted.load(Ordering::Relaxed);
         }
         if count >= REPEAT_GIVE_UP {
-            state.repeated = (0, 0);
+            state.repeated = (0, 0, 0);
             return FaultOutcome::Signal { signo: fault.signal, code: fault.code, addr: fault.addr };
         }
         FaultOutcome::Resume

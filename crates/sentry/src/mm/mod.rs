@@ -97,6 +97,8 @@ pub struct Mm {
     memory: Arc<MemoryFile>,
     state: RwLock<State>,
     out_of_memory: AtomicBool,
+    /// Map orders so far.
+    posted: AtomicU64,
 }
 
 impl Mm {
@@ -122,6 +124,7 @@ impl Mm {
             memory,
             state: RwLock::new(state),
             out_of_memory: AtomicBool::new(false),
+            posted: AtomicU64::new(0),
         })
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use platform::{MapFlags, MapOrder, PlatformError, Prot};
 use smallvec::SmallVec;
@@ -37,8 +38,8 @@ pub(super) struct State {
     pub hot: Vec<u64>,
     /// No hole of more than `.1` bytes lies above `.0` (and below the mmap base).
     gap_hint: (u64, u64),
-    /// The last fault that needed nothing but waiting, and how often in a row.
-    pub repeated: (u64, u32),
+    /// The last fault that needed nothing but waiting, how often in a row, and the number of orders then.
+    pub repeated: (u64, u32, u64),
     /// Ranges that were lately emptied by `MADV_DONTNEED`.
     pub emptied: [(u64, u64); 4],
     pub locked_bytes: u64,
@@ -64,7 +65,7 @@ impl State {
             arenas: BTreeMap::new(),
             limbo: Vec::new(),
             hot: Vec::new(),
-            repeated: (0, 0),
+            repeated: (0, 0, 0),
             emptied: [(0, 0); 4],
             locked_bytes: 0,
             lock_future: false,
@@ -255,6 +256,7 @@ impl Mm {
             file: std::os::fd::AsFd::as_fd(&**window),
             offset,
         };
+        self.posted.fetch_add(1, Ordering::Relaxed);
         self.ordered(self.space.map(&order));
     }
 

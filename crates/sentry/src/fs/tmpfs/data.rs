@@ -37,6 +37,10 @@ pub(in crate::fs) struct Data {
 #[derive(Default)]
 struct Inner {
     size: u64,
+    /// Counts changes.
+    version: u64,
+    /// Has been mapped shared and writable: then changes cannot be counted.
+    mapped_writable: bool,
     /// By their offset in the file. They do not overlap.
     extents: BTreeMap<u64, Pages>,
 }
@@ -79,6 +83,7 @@ impl Data {
     /// Copies bytes in, at an offset or (None) at the end. Returns where they end.
     pub fn write(&self, offset: Option<u64>, from: &[u8]) -> Result<u64, Errno> {
         let mut inner = self.inner.write();
+        inner.version += 1;
         let offset = offset.unwrap_or(inner.size);
         let end = offset.checked_add(from.len() as u64).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
         self.fill(&mut inner, offset, end, Ahead::Yes)?;
@@ -135,6 +140,7 @@ impl Data {
             return Err(Errno::EFBIG);
         }
         let mut inner = self.inner.write();
+        inner.version += 1;
         let mut gone = Vec::new();
         if size < inner.size {
             gone = self.cut(&mut inner, size, u64::MAX)?;
@@ -161,6 +167,7 @@ impl Data {
     /// Makes [start, end) a hole.
     pub fn punch(&self, start: u64, end: u64) -> Result<(), Errno> {
         let mut inner = self.inner.write();
+        inner.version += 1;
         let gone = self.cut(&mut inner, start, end)?;
         drop(inner);
         self.give_back(gone);
@@ -257,8 +264,9 @@ impl Inner {
 
 impl Mappable for Data {
     /// Pages are made where the range begins with a hole, also to be read: what is written to the file later must appear there.
-    fn pieces(&self, offset: u64, len: u64, _access: Access) -> Result<Vec<Piece>, Errno> {
+    fn pieces(&self, offset: u64, len: u64, access: Access) -> Result<Vec<Piece>, Errno> {
         let mut inner = self.inner.write();
+        inner.mapped_writable |= access == Access::Write;
         let end = offset.saturating_add(len).min(page_up(inner.size).unwrap_or(inner.size));
         if offset < end && inner.at(offset).0.is_none() {
             self.fill(&mut inner, offset, end.min(offset + FAULT_LEN), Ahead::No).map_err(|errno| match errno {
@@ -285,6 +293,11 @@ impl Mappable for Data {
 
     fn identity(&self) -> u64 {
         self.identity
+    }
+
+    fn version(&self) -> Option<u64> {
+        let inner = self.inner.read();
+        (!inner.mapped_writable).then_some(inner.version)
     }
 }
 
