@@ -50,6 +50,20 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// As [`run`], in a process group of its own that is killed at the limit.
+pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    match wait(&mut child, limit)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!("{command:?}: {status}"),
+        None => bail!("{command:?}: still running after {} s", limit.as_secs()),
+    }
+}
+
 /// Its standard output; anything but success is an error.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command

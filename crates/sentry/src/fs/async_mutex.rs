@@ -25,7 +25,7 @@ impl AsyncMutex {
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<AsyncGuard<'_>> {
         let mut state = self.state.lock();
-        (!std::mem::replace(&mut state.held, true)).then_some(AsyncGuard(self))
+        (!std::mem::replace(&mut state.held, true)).then(|| AsyncGuard(self))
     }
 
     /// Waits for the lock.
