@@ -8,6 +8,7 @@ use platform::Platform;
 
 use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::ipc::Ipc;
+use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
 use crate::syscalls::Counters;
@@ -89,6 +90,8 @@ pub struct Container {
     pub memory_limit: Option<u64>,
     /// Most tasks at a time (`pids` limit), if limited.
     pub max_tasks: Option<usize>,
+    /// Its pseudo-terminals (devpts).
+    pub terminals: Arc<Terminals>,
     /// Whether its processes run, are paused, or are gone; and who is told.
     pub life: ContainerLife,
 }
@@ -109,6 +112,7 @@ impl Container {
             uts: Mutex::new(uts),
             memory_limit,
             max_tasks,
+            terminals: Terminals::new(),
             life: ContainerLife::default(),
         })
     }

@@ -92,6 +92,7 @@ impl Machine {
             uts: Mutex::new(Uts { hostname: "test".into(), domainname: "(none)".into() }),
             memory_limit: None,
             max_tasks,
+            terminals: crate::ipc::tty::Terminals::new(),
             life: Default::default(),
         });
         kernel.containers.lock().insert("test".into(), container.clone());

@@ -1,13 +1,14 @@
 //! Inodes of objects without a path: pipes, sockets, eventfds and the like.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
 use super::dev::device_number;
 use super::{File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, SetTime, Timestamp};
 use crate::Errno;
+use crate::ipc::pipe::Pipe;
 use crate::step::Step;
 use crate::task::Cx;
 
@@ -77,6 +78,8 @@ pub fn file(cx: &Cx, what: &Anon, ops: Arc<dyn FileOps>, flags: OpenFlags) -> Ar
 /// The inode of an anonymous object: attributes only.
 pub struct AnonInode {
     metadata: Mutex<Metadata>,
+    /// The pipe, to open it once more by /proc/PID/fd.
+    pipe: OnceLock<Weak<Pipe>>,
 }
 
 impl AnonInode {
@@ -100,7 +103,17 @@ impl AnonInode {
             changed: now,
             born: Timestamp::default(),
         };
-        Arc::new(AnonInode { metadata: Mutex::new(metadata) })
+        Arc::new(AnonInode { metadata: Mutex::new(metadata), pipe: OnceLock::new() })
+    }
+
+    /// Says which pipe this is the inode of.
+    pub fn set_pipe(&self, pipe: &Arc<Pipe>) {
+        let _ = self.pipe.set(Arc::downgrade(pipe));
+    }
+
+    /// The pipe that this is the inode of.
+    pub fn pipe(&self) -> Option<Arc<Pipe>> {
+        self.pipe.get()?.upgrade()
     }
 }
 

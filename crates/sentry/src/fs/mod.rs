@@ -12,6 +12,7 @@ pub mod attr;
 mod context;
 mod dentry;
 pub mod dev;
+pub mod devpts;
 mod fd_table;
 mod file;
 pub mod gofer;

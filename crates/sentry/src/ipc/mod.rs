@@ -11,6 +11,7 @@ pub mod locks;
 pub mod pipe;
 mod ring;
 pub mod timerfd;
+pub mod tty;
 pub mod unix;
 
 use std::collections::HashMap;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::ring::ByteRing;
 use crate::Errno;
-use crate::fs::anon::{self, Anon};
+use crate::fs::anon::{self, Anon, AnonInode};
 use crate::fs::{File, FileOps, OpenFlags, Origin, Path, WriteAt, Written};
 use crate::mm::{Sink, Source};
 use crate::step::Step;
@@ -269,6 +269,9 @@ pub fn pair(cx: &Cx, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
         // `anon::origin` makes nothing else.
         return (anon::file(cx, &Anon::Pipe, reader, status), anon::file(cx, &Anon::Pipe, writer, status | OpenFlags::WRONLY));
     };
+    if let Some(inode) = inode.as_any().downcast_ref::<AnonInode>() {
+        inode.set_pipe(reader.pipe());
+    }
     let also = Origin::Anonymous { inode: inode.clone(), name: name.clone() };
     let reader = File::new(reader, Origin::Anonymous { inode, name }, status);
     let writer = File::new(writer, also, status | OpenFlags::WRONLY);
@@ -293,7 +296,8 @@ pub fn ends() -> (Arc<PipeEnd>, Arc<PipeEnd>) {
 /// `ENXIO` for a writer that would not wait and has no reader; an interrupted wait.
 pub async fn open_fifo(cx: &Cx, path: Path, flags: OpenFlags) -> Result<Arc<File>, Fail> {
     let metadata = path.inode().metadata().await?;
-    let pipe = cx.kernel().ipc.fifo((metadata.dev, metadata.ino));
+    let anonymous = path.inode().as_any().downcast_ref::<AnonInode>().and_then(AnonInode::pipe);
+    let pipe = anonymous.unwrap_or_else(|| cx.kernel().ipc.fifo((metadata.dev, metadata.ino)));
     let side = Side::of(flags);
     let nonblocking = flags.contains(OpenFlags::NONBLOCK);
     if side == Side::Write && nonblocking && pipe.state.lock().readers == 0 {

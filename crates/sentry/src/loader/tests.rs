@@ -81,6 +81,7 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
         uts: parking_lot::Mutex::new(Uts { hostname: "test".into(), domainname: "(none)".into() }),
         memory_limit: None,
         max_tasks: None,
+        terminals: crate::ipc::tty::Terminals::new(),
         life: Default::default(),
     });
     let fs = TmpFs::new(memory.clone(), Clock::Host, 1, Options::default());

@@ -56,13 +56,13 @@ pub const LINKS: [(&str, &str); 6] = [
 ///
 /// # Errors
 /// `ENXIO` when there is no such device.
-pub fn open_char_device(_cx: &Cx, rdev: u64, _flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+pub fn open_char_device(cx: &Cx, rdev: u64, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
     let device = match device_parts(rdev) {
         (1, 3) => MemoryDevice::Null,
         (1, 5) => MemoryDevice::Zero,
         (1, 7) => MemoryDevice::Full,
         (1, 8 | 9) => MemoryDevice::Random,
-        _ => return Err(Errno::ENXIO),
+        (major, minor) => return crate::ipc::tty::open_device(cx, major, minor, flags),
     };
     Ok(Arc::new(device))
 }

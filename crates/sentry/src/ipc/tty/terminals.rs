@@ -1,0 +1,98 @@
+//! [`Terminals`]: a container's pseudo-terminals, by number; and how its terminal devices are opened.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::pty::{Master, Pty, Slave};
+use crate::Errno;
+use crate::fs::{FileOps, OpenFlags};
+use crate::task::Cx;
+
+/// Most ptys of a container (`kernel.pty.max`).
+const PTYS_MAX: u32 = 4096;
+/// The `tty` group that owns slaves, and their mode (devpts `gid=5,mode=620`).
+const TTY_GROUP: u32 = 5;
+const SLAVE_MODE: u32 = 0o620;
+
+/// The ptys of a container.
+pub struct Terminals {
+    ptys: Mutex<BTreeMap<u32, Arc<Pty>>>,
+    /// What /dev/console is.
+    console: Mutex<Weak<Pty>>,
+    me: Weak<Terminals>,
+}
+
+impl Terminals {
+    pub fn new() -> Arc<Terminals> {
+        Arc::new_cyclic(|me| Terminals { ptys: Mutex::default(), console: Mutex::default(), me: me.clone() })
+    }
+
+    /// A new pty, locked, whose slave belongs to `uid`.
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    pub fn allocate(&self, uid: u32) -> Result<Arc<Pty>, Errno> {
+        let mut ptys = self.ptys.lock();
+        let index = (0..PTYS_MAX).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
+        let pty = Pty::new(index, self.me.clone(), (uid, TTY_GROUP, SLAVE_MODE));
+        ptys.insert(index, pty.clone());
+        Ok(pty)
+    }
+
+    pub fn get(&self, index: u32) -> Option<Arc<Pty>> {
+        self.ptys.lock().get(&index).cloned()
+    }
+
+    /// The numbers in use.
+    pub fn list(&self) -> Vec<u32> {
+        self.ptys.lock().keys().copied().collect()
+    }
+
+    pub(super) fn remove(&self, index: u32) {
+        let removed = self.ptys.lock().remove(&index);
+        drop(removed);
+    }
+
+    /// Makes a pty the container's /dev/console.
+    pub fn set_console(&self, pty: &Arc<Pty>) {
+        *self.console.lock() = Arc::downgrade(pty);
+    }
+
+    pub fn console(&self) -> Option<Arc<Pty>> {
+        self.console.lock().upgrade()
+    }
+}
+
+/// Opens a terminal device: /dev/tty (5,0), /dev/console (5,1), /dev/ptmx (5,2), a slave (136 to 143).
+///
+/// # Errors
+/// `ENXIO` when there is no such terminal, `EIO` when it is locked or hung up, `ENOSPC`.
+pub fn open_device(cx: &Cx, major: u32, minor: u32, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+    let terminals = &cx.task.container.terminals;
+    match (major, minor) {
+        (5, 0) => {
+            let terminal = cx.task.group.session().terminal().ok_or(Errno::ENXIO)?;
+            let any: &dyn Any = terminal.as_any();
+            let pty = any.downcast_ref::<Pty>().and_then(|pty| pty.me.upgrade()).ok_or(Errno::ENXIO)?;
+            Ok(pty.open_slave()?)
+        }
+        (5, 1) => open_slave(cx, &terminals.console().ok_or(Errno::ENXIO)?, flags).map(|slave| slave as Arc<dyn FileOps>),
+        (5, 2) => Ok(Arc::new(Master { pty: terminals.allocate(cx.creds().fsuid)? })),
+        (136..=143, _) => {
+            let pty = terminals.get((major - 136) * 256 + minor).ok_or(Errno::EIO)?;
+            open_slave(cx, &pty, flags).map(|slave| slave as Arc<dyn FileOps>)
+        }
+        _ => Err(Errno::ENXIO),
+    }
+}
+
+fn open_slave(cx: &Cx, pty: &Arc<Pty>, flags: OpenFlags) -> Result<Arc<Slave>, Errno> {
+    let slave = pty.open_slave()?;
+    if !flags.contains(OpenFlags::NOCTTY) {
+        pty.adopt(cx);
+    }
+    Ok(slave)
+}
