@@ -7,9 +7,9 @@
 //!
 //! Everything read from the block is copied once and sanitised; nothing is read twice.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::sync::{Arc, OnceLock};
-use std::task::{self, Poll};
+use std::task::{self, Poll, Waker};
 
 use super::blob::{self, Zone};
 use super::frame::{FRAME_LEN, Frame};
@@ -70,6 +70,8 @@ pub struct SystrapContext {
     changed: Changed,
     xstate: Option<XState>,
     sent: Sent,
+    /// What `thread.waker` holds.
+    waker: Option<Waker>,
     /// CPU time and spinning of the host thread before this context had it.
     cpu_base_ns: u64,
     spun_base: u64,
@@ -92,6 +94,7 @@ impl SystrapContext {
             changed: Changed::Any,
             xstate: Some(XState::Initial),
             sent: Sent::Quick(0),
+            waker: None,
             cpu_base_ns,
             spun_base,
         };
@@ -179,18 +182,18 @@ impl SystrapContext {
         if self.thread.block.word32(STUB_WAITS).load(SeqCst) != 0 {
             super::sys::futex_wake(word);
         }
+        self.thread.press();
     }
 
     /// Enrols the thread with the executor, to be woken when it comes back.
-    fn enrol(&self, cx: &task::Context<'_>, executor: ExecutorId) {
-        {
-            let mut waker = self.thread.waker.lock();
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
+    fn enrol(&mut self, cx: &task::Context<'_>, executor: ExecutorId) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+            self.thread.waker.lock().clone_from(&self.waker);
         }
-        self.thread.state.store(RUNNING, SeqCst);
-        if self.thread.home.load(SeqCst) == 0
+        // Ordered before the turn word's exchange, and before `press`.
+        self.thread.state.store(RUNNING, Release);
+        if self.thread.home.load(Acquire) == 0
             && let Some(executor) = self.thread.executors.get(executor.0)
         {
             executor.adopt(&self.thread);
@@ -199,7 +202,7 @@ impl SystrapContext {
 
     fn died(&mut self, death: Death) -> Trap {
         self.thread.kill(death);
-        self.thread.state.store(IDLE, SeqCst);
+        self.thread.state.store(IDLE, Release);
         self.phase = Phase::Idle;
         // Sanitised nonsense is still complete: the registers of the last stop.
         let _ = self.registers.set(Registers::at_entry(0, 0));
@@ -369,11 +372,10 @@ impl Context for SystrapContext {
             if let Some(death) = self.thread.death() {
                 return Poll::Ready(Trap::Died(death));
             }
-            self.enrol(cx, executor);
             if self.thread.take_interrupt() {
-                self.thread.state.store(IDLE, SeqCst);
                 return Poll::Ready(Trap::Interrupted);
             }
+            self.enrol(cx, executor);
             self.phase = Phase::Running;
             if self.stop != Stop::New || turn(&self.thread) == TURN_NEW {
                 self.write_answer();
@@ -399,7 +401,7 @@ impl Context for SystrapContext {
             };
             match self.collect(turn) {
                 Ok(Some(trap)) => {
-                    self.thread.state.store(IDLE, SeqCst);
+                    self.thread.state.store(IDLE, Release);
                     self.phase = Phase::Idle;
                     return Poll::Ready(trap);
                 }
@@ -479,7 +481,7 @@ impl Context for SystrapContext {
             Ok(Some(_)) => Err(Death::Forged("its turn word")),
             Err(death) => Err(death),
         };
-        self.thread.state.store(IDLE, SeqCst);
+        self.thread.state.store(IDLE, Release);
         self.phase = Phase::Idle;
         Poll::Ready(state.inspect_err(|death| self.thread.kill(*death)))
     }
@@ -506,7 +508,7 @@ impl Context for SystrapContext {
 impl Drop for SystrapContext {
     fn drop(&mut self) {
         let thread = self.thread.clone();
-        self.thread.state.store(IDLE, SeqCst);
+        self.thread.state.store(IDLE, Release);
         *self.thread.waker.lock() = None;
         if let Some(executor) = self.thread.home.load(SeqCst).checked_sub(1).and_then(|home| self.thread.executors.get(home)) {
             executor.forget(&thread);

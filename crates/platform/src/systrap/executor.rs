@@ -7,7 +7,7 @@
 //! silence anyone.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use hostcall::time::monotonic_ns;
@@ -39,7 +39,7 @@ pub struct Executor {
     unparked: AtomicBool,
     /// An interrupt waits for its effect until about then.
     expecting_until_ns: AtomicU64,
-    spin: Mutex<SpinPolicy>,
+    spin: SpinPolicy,
 }
 
 struct Entry {
@@ -57,7 +57,7 @@ impl Executor {
             list: Mutex::new(Vec::new()),
             unparked: AtomicBool::new(false),
             expecting_until_ns: AtomicU64::new(0),
-            spin: Mutex::new(spin),
+            spin,
         }
     }
 
@@ -90,12 +90,12 @@ impl Executor {
         let mut i = 0;
         while let Some(entry) = list.get_mut(i) {
             let thread = &entry.thread;
-            if thread.state.load(SeqCst) == RUNNING {
+            if thread.state.load(Acquire) == RUNNING {
                 entry.idle = 0;
                 entry.told = false;
-                if (turn(thread) != TURN_STUB || thread.death().is_some())
-                    && thread.state.compare_exchange(RUNNING, NOTIFIED, SeqCst, SeqCst).is_ok()
-                {
+                if turn(thread) != TURN_STUB || thread.death().is_some() {
+                    // Should its task have been polled meanwhile, the wake-up has it enrolled again.
+                    thread.state.store(NOTIFIED, Release);
                     if let Some(waker) = &*thread.waker.lock() {
                         waker.wake_by_ref();
                     }
@@ -166,50 +166,48 @@ impl Executor {
 
     /// Looks for a while, if that is likely to pay. True if there is something to do.
     fn spin(&self, deadline_ns: Option<u64>) -> bool {
-        let mut policy = self.spin.lock();
-        let cpu = policy.cpu();
+        let cpu = self.spin.cpu();
         let published = self.control.word32(FILE_SLEEPING + self.index as u64 * LINE + 4);
         if published.load(Relaxed) != cpu {
             published.store(cpu, Relaxed);
         }
+        let mut list = self.list.lock();
+        if self.scan(&mut list) > 0 {
+            return true;
+        }
         let (mut apart, mut together) = (0, 0);
-        {
-            let mut list = self.list.lock();
-            if self.scan(&mut list) > 0 {
-                return true;
-            }
-            for entry in list.iter_mut() {
-                if entry.thread.state.load(SeqCst) == RUNNING {
-                    let here = entry.thread.block.get32(STUB_CPU) == cpu;
-                    *if here { &mut together } else { &mut apart } += 1;
-                } else if !entry.told {
-                    // Its task waits for something: let its CPU do other work.
-                    entry.told = true;
-                    entry.thread.tell_to_sleep();
-                }
+        for entry in list.iter_mut() {
+            if entry.thread.state.load(Acquire) == RUNNING {
+                let here = entry.thread.block.get32(STUB_CPU) == cpu;
+                *if here { &mut together } else { &mut apart } += 1;
+            } else if !entry.told {
+                // Its task waits for something: let its CPU do other work.
+                entry.told = true;
+                entry.thread.tell_to_sleep();
             }
         }
-        let limit_ns = policy.plan(apart, together);
+        let limit_ns = self.spin.plan(apart, together);
         if limit_ns == 0 {
             return self.unparked.swap(false, SeqCst);
         }
-        let start = monotonic_ns();
-        let end = deadline_ns.map_or(start + limit_ns, |deadline| deadline.min(start + limit_ns));
+        let mut end = None;
         loop {
-            let mut list = self.list.lock();
             for _ in 0..SPIN_BATCH {
                 if self.scan(&mut list) > 0 {
-                    policy.paid();
+                    self.spin.paid();
                     return true;
                 }
                 std::hint::spin_loop();
             }
-            drop(list);
-            if self.unparked.swap(false, SeqCst) {
+            // Others may have something to do with the list.
+            parking_lot::MutexGuard::bump(&mut list);
+            if self.unparked.load(Relaxed) && self.unparked.swap(false, SeqCst) {
                 return true;
             }
-            if monotonic_ns() >= end {
-                policy.failed();
+            let now = monotonic_ns();
+            let end = *end.get_or_insert_with(|| deadline_ns.map_or(now + limit_ns, |deadline| deadline.min(now + limit_ns)));
+            if now >= end {
+                self.spin.failed();
                 return false;
             }
         }

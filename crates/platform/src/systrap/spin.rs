@@ -8,6 +8,9 @@
 //! together with its only running threads over and over moves away: then they hand over by spinning. Moves that do not pay
 //! become rarer, and so do spins.
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
 /// Longest spin.
 const SPIN_NS: u64 = 30_000;
 /// Spins that may fail in a row before they become rare.
@@ -20,66 +23,79 @@ const LAST_MOVE: u32 = 1 << 16;
 /// Spins that must pay for a move to count as good.
 const MOVE_PAYS: u32 = 16;
 
-/// One executor's policy and its memory of what paid.
+/// One executor's policy and its memory of what paid. Statistics of one thread, in relaxed atomics since executors are shared.
 pub struct SpinPolicy {
     enabled: bool,
     /// Failed spins in a row, and parks since the last probe.
-    failures: u32,
-    since_probe: u32,
+    failures: AtomicU32,
+    since_probe: AtomicU32,
     /// Parks together in a row, and how many it takes to move.
-    together: u32,
-    move_after: u32,
+    together: AtomicU32,
+    move_after: AtomicU32,
     /// Spins that have paid since the last move.
-    paid: u32,
+    paid: AtomicU32,
+}
+
+fn add(counter: &AtomicU32) -> u32 {
+    let value = counter.load(Relaxed).saturating_add(1);
+    counter.store(value, Relaxed);
+    value
 }
 
 impl SpinPolicy {
     pub fn new(enabled: bool) -> SpinPolicy {
-        SpinPolicy { enabled, failures: 0, since_probe: 0, together: 0, move_after: FIRST_MOVE, paid: 0 }
+        let zero = || AtomicU32::new(0);
+        SpinPolicy {
+            enabled,
+            failures: zero(),
+            since_probe: zero(),
+            together: zero(),
+            move_after: AtomicU32::new(FIRST_MOVE),
+            paid: zero(),
+        }
     }
 
     /// The CPU this thread is on.
     pub fn cpu(&self) -> u32 {
-        // SAFETY: no memory is involved.
-        unsafe { libc::sched_getcpu() as u32 & super::layout::CPU_MASK }
+        super::sys::cpu() & super::layout::CPU_MASK
     }
 
     /// How long to spin, with so many running threads on other CPUs and on this one.
-    pub fn plan(&mut self, apart: usize, together: usize) -> u64 {
+    pub fn plan(&self, apart: usize, together: usize) -> u64 {
         if !self.enabled || apart + together == 0 {
             return 0;
         }
         if apart == 0 {
-            self.together += 1;
-            if self.together >= self.move_after {
-                self.together = 0;
-                self.move_after = if self.paid >= MOVE_PAYS { FIRST_MOVE } else { (self.move_after * 2).min(LAST_MOVE) };
-                self.paid = 0;
-                self.failures = 0;
+            let move_after = self.move_after.load(Relaxed);
+            if add(&self.together) >= move_after {
+                let paid = self.paid.load(Relaxed) >= MOVE_PAYS;
+                self.move_after.store(if paid { FIRST_MOVE } else { (move_after * 2).min(LAST_MOVE) }, Relaxed);
+                for counter in [&self.together, &self.paid, &self.failures] {
+                    counter.store(0, Relaxed);
+                }
                 if move_away() {
                     return SPIN_NS;
                 }
             }
             return 0;
         }
-        if self.failures >= PATIENCE {
-            self.since_probe += 1;
-            if self.since_probe < PROBE_EVERY {
+        if self.failures.load(Relaxed) >= PATIENCE {
+            if add(&self.since_probe) < PROBE_EVERY {
                 return 0;
             }
-            self.since_probe = 0;
+            self.since_probe.store(0, Relaxed);
         }
         SPIN_NS
     }
 
-    pub fn paid(&mut self) {
-        self.failures = 0;
-        self.together = 0;
-        self.paid = self.paid.saturating_add(1);
+    pub fn paid(&self) {
+        self.failures.store(0, Relaxed);
+        self.together.store(0, Relaxed);
+        add(&self.paid);
     }
 
-    pub fn failed(&mut self) {
-        self.failures = self.failures.saturating_add(1);
+    pub fn failed(&self) {
+        add(&self.failures);
     }
 }
 

@@ -97,10 +97,23 @@ impl Thread {
         self.interrupted.store(true, SeqCst);
     }
 
-    /// Sends the signal of an interrupt that came while the thread was not known to be in user mode.
+    /// After the turn was given away: an interrupt that came just before found the stub waiting in the trampoline, which ignores
+    /// it. Sends it again.
     pub fn press(&self) {
         if self.interrupted.load(SeqCst) {
-            self.interrupt();
+            let mut pressed = self.pressed.lock();
+            if self.interrupted.load(SeqCst) {
+                self.send(&mut pressed);
+            }
+        }
+    }
+
+    fn send(&self, pressed: &mut Option<Pressed>) {
+        *pressed = Some(Pressed { since_ns: monotonic_ns(), cpu_ns: sys::cpu_time_ns(self.tid) });
+        sys::kill(self.tid, INTERRUPT);
+        // Its executor must look at it in a few milliseconds.
+        if let Some(executor) = self.home.load(SeqCst).checked_sub(1).and_then(|home| self.executors.get(home)) {
+            executor.expect_answer();
         }
     }
 
@@ -152,18 +165,10 @@ impl Thread {
 
 impl Interrupter for Thread {
     fn interrupt(&self) {
-        {
-            let mut pressed = self.pressed.lock();
-            self.interrupted.store(true, SeqCst);
-            if pressed.is_some() || self.state.load(SeqCst) != RUNNING {
-                return;
-            }
-            *pressed = Some(Pressed { since_ns: monotonic_ns(), cpu_ns: sys::cpu_time_ns(self.tid) });
-            sys::kill(self.tid, INTERRUPT);
-        }
-        // Its executor must look at it in a few milliseconds.
-        if let Some(executor) = self.home.load(SeqCst).checked_sub(1).and_then(|home| self.executors.get(home)) {
-            executor.expect_answer();
+        let mut pressed = self.pressed.lock();
+        self.interrupted.store(true, SeqCst);
+        if pressed.is_none() && self.state.load(SeqCst) == RUNNING {
+            self.send(&mut pressed);
         }
     }
 }
