@@ -1,0 +1,59 @@
+//! Making a container: its memory, its tree, its first process, which is loaded but does not run.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, Status, take_fd};
+
+use super::mounts::Builder;
+use super::{Agent, Handle};
+use crate::fs::{FsContext, gofer};
+use crate::kernel::{Container, Uts};
+use crate::mm::MemoryFile;
+
+impl Agent {
+    /// Makes a container.
+    pub async fn create(
+        self: &Arc<Agent>,
+        mut request: CreateContainerRequest,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<CreateContainerResponse, Status> {
+        let id = request.id.clone();
+        if id.is_empty() || self.containers.lock().contains_key(&id) {
+            return Err(Status::new(Code::AlreadyExists, format!("container {id} exists already")));
+        }
+        let socket = take_fd(fds, request.gofer, "gofer")?;
+        let client = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
+            .map_err(|errno| Status::new(Code::Internal, format!("cannot talk to the gofer: {errno}")))?;
+        let container = self.new_container(&request)?;
+        let builder = Builder { kernel: &self.kernel, container: &container, gofer: client };
+        let root = builder.build(&request).await?;
+        let fs = FsContext::new(root.clone(), root, 0o022);
+        let handle = Arc::new(Handle { container: container.clone(), fs, processes: Default::default() });
+        self.containers.lock().insert(id.clone(), handle.clone());
+        self.kernel.containers.lock().insert(id.clone(), container);
+        let loaded = match request.process.take() {
+            Some(process) => self.load(&handle, "", process, fds).await,
+            None => Err(Status::new(Code::InvalidArgument, "process is missing")),
+        };
+        if let Err(status) = loaded {
+            self.containers.lock().remove(&id);
+            self.kernel.containers.lock().remove(&id);
+            return Err(status);
+        }
+        Ok(CreateContainerResponse {})
+    }
+
+    fn new_container(&self, request: &CreateContainerRequest) -> Result<Arc<Container>, Status> {
+        let limits = request.limits.unwrap_or_default();
+        let name = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|name| String::from_utf8_lossy(name).into_owned());
+        let uts = Uts {
+            hostname: name(&request.hostname).unwrap_or_else(|| "nacre".into()),
+            domainname: name(&request.domainname).unwrap_or_else(|| "(none)".into()),
+        };
+        let memory = hostcall::io::unnamed_file(self.memory.as_fd())
+            .and_then(MemoryFile::new)
+            .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
+        Ok(Container::new(request.id.clone(), memory, uts, limits.memory, limits.pids.map(|most| most as usize)))
+    }
+}

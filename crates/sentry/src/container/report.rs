@@ -1,0 +1,122 @@
+//! What is to be seen from outside: processes, statistics, stacks.
+
+use std::fmt::Write;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use agent_api::{Empty, ListProcessesResponse, ProcessInfo, SetStraceRequest, StatsResponse, Status};
+
+use super::Agent;
+use crate::kernel::Container;
+use crate::task::{Task, TaskFlags, ThreadGroup};
+
+impl Agent {
+    /// The processes of a container, as `ps` shows them.
+    pub fn processes(&self, id: &str) -> Result<ListProcessesResponse, Status> {
+        let container = self.handle(id)?.container.clone();
+        let processes = container.pids.processes().iter().map(|group| self.process_info(group)).collect();
+        Ok(ListProcessesResponse { processes })
+    }
+
+    fn process_info(&self, group: &ThreadGroup) -> ProcessInfo {
+        let threads = group.threads();
+        let leader = threads.first();
+        let state = match leader {
+            None => "Z",
+            Some(_) if group.stopped() => "T",
+            Some(_) if threads.iter().any(|thread| thread.in_user()) => "R",
+            Some(_) => "S",
+        };
+        let age = self.kernel.clock.monotonic().0.saturating_sub(group.start_ns);
+        ProcessInfo {
+            pid: group.tgid,
+            parent_pid: group.ppid(),
+            uid: leader.map_or(0, |task| task.creds().uid),
+            threads: threads.len() as u32,
+            state: state.into(),
+            cpu_time_ns: threads.iter().map(|thread| thread.cpu_time_ns()).sum(),
+            started_at_ns: self.kernel.clock.realtime_ns().saturating_sub(age),
+            terminal: terminal_name(group),
+            args: leader.map(|task| arguments(task)).unwrap_or_default(),
+        }
+    }
+
+    pub fn stats(&self, id: &str) -> Result<StatsResponse, Status> {
+        let container = self.handle(id)?.container.clone();
+        let tasks = container.pids.tasks();
+        let used = container.memory.used_bytes();
+        Ok(StatsResponse {
+            cpu_user_ns: tasks.iter().map(|task| task.cpu_time_ns()).sum(),
+            cpu_system_ns: 0,
+            memory_usage: used,
+            memory_peak: used,
+            memory_limit: container.memory_limit,
+            pids: tasks.len() as u64,
+            pids_limit: container.max_tasks.map(|max| max as u64),
+            oom_kills: 0,
+        })
+    }
+
+    /// A line for each task of one container, or of all if `id` is empty.
+    pub fn stacks(&self, id: &str) -> Result<String, Status> {
+        let containers: Vec<_> = if id.is_empty() {
+            self.containers.lock().values().map(|handle| handle.container.clone()).collect()
+        } else {
+            vec![self.handle(id)?.container.clone()]
+        };
+        let mut text = String::new();
+        for container in containers {
+            stacks_of(&container, &mut text);
+        }
+        Ok(text)
+    }
+
+    /// Turns the tracing of system calls on or off.
+    pub fn set_strace(&self, request: &SetStraceRequest, fds: &mut [Option<OwnedFd>]) -> Result<Empty, Status> {
+        let container = self.handle(&request.container_id)?.container.clone();
+        let output = match request.output {
+            Some(index) => Some(agent_api::take_fd(fds, index, "strace output")?),
+            None => None,
+        };
+        container.life.strace.store(output.is_some(), Ordering::Relaxed);
+        container.life.set_strace_output(output);
+        for task in container.pids.tasks() {
+            task.raise(TaskFlags::IDENTITY);
+        }
+        Ok(Empty {})
+    }
+}
+
+fn stacks_of(container: &Container, text: &mut String) {
+    let _ = writeln!(text, "container {}", container.id);
+    for task in container.pids.tasks() {
+        let name = String::from_utf8_lossy(&task.name.lock()).into_owned();
+        let doing = if task.in_user() { "in user mode" } else { "in the kernel" };
+        let _ = writeln!(text, "  {}/{} {name}: {doing}", task.tgid(), task.tid());
+    }
+}
+
+fn terminal_name(group: &ThreadGroup) -> String {
+    match group.session().terminal() {
+        Some(terminal) => {
+            let (major, minor) = crate::fs::dev::device_parts(terminal.device());
+            if major == 136 { format!("pts/{minor}") } else { "console".into() }
+        }
+        None => String::new(),
+    }
+}
+
+/// The command line; the name in brackets where there is none.
+fn arguments(task: &Task) -> Vec<Vec<u8>> {
+    let mm = task.shared.read().as_ref().map(|shared| shared.mm.clone());
+    let bytes = mm.and_then(|mm| {
+        let range = mm.places().args;
+        let mut bytes = vec![0; range.end.saturating_sub(range.start).min(4096) as usize];
+        mm.read(range.start, &mut bytes).ok().map(|()| bytes)
+    });
+    match bytes.filter(|bytes| !bytes.is_empty()) {
+        Some(bytes) => bytes.strip_suffix(b"\0").unwrap_or(&bytes).split(|&b| b == 0).map(<[u8]>::to_vec).collect(),
+        None => vec![[b"[", task.name.lock().as_slice(), b"]"].concat()],
+    }
+}
+

@@ -1,0 +1,230 @@
+//! Starting a process from outside: from a request to a task that has its program loaded.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use agent_api::{Code, ExecProcessRequest, ExecProcessResponse, Process as Request, Status};
+use parking_lot::Mutex;
+
+use super::process::{Process, Stage};
+use super::{Agent, Handle, precondition, stdio, wait_forever};
+use crate::Errno;
+use crate::fs::walk::AT_FDCWD;
+use crate::fs::{FsContext, Path, ResolveFlags, resolve};
+use crate::mm::Mm;
+use crate::task::{Creds, Cx, Limit, NewProcess, Resource, Rlimits, Shared, new_process};
+use crate::wait::{PollEvents, WaitQueue};
+
+impl Agent {
+    /// Runs one more process in a running container.
+    pub async fn exec(
+        self: &Arc<Agent>,
+        request: ExecProcessRequest,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<ExecProcessResponse, Status> {
+        let (id, exec_id) = (&request.container_id, request.exec_id);
+        let handle = self.handle(id)?;
+        if !matches!(self.process(id, "")?.stage(), Stage::Running) {
+            return Err(precondition(format!("container {id} is not running")));
+        }
+        if exec_id.is_empty() || handle.processes.lock().contains_key(&exec_id) {
+            return Err(Status::new(Code::AlreadyExists, format!("container {id} has a process {exec_id} already")));
+        }
+        let wanted = request.process.ok_or_else(|| missing("process"))?;
+        let process = self.load(&handle, &exec_id, wanted, fds).await?;
+        process.start();
+        Ok(ExecProcessResponse { pid: process.group.tgid })
+    }
+
+    /// Makes a process, loads its program, and leaves it waiting for [`Process::start`].
+    pub(super) async fn load(
+        self: &Arc<Agent>,
+        handle: &Arc<Handle>,
+        exec_id: &str,
+        request: Request,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<Arc<Process>, Status> {
+        if request.terminal.is_some() {
+            return Err(Status::new(Code::Unimplemented, "the sentry has no terminals yet"));
+        }
+        let container = &handle.container;
+        let root = handle.fs.root();
+        let umask = request.umask.unwrap_or(0o022);
+        let fs = FsContext::new(root.clone(), root, umask);
+        let mm = Mm::new(self.kernel.platform.clone(), container.memory.clone()).map_err(internal("address space"))?;
+        let context = mm.space().new_context().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        let files = stdio::table(&self.reactor, &request, fds)?;
+        let new = NewProcess { creds: creds(&request), rlimits: rlimits(&request)?, shared: Shared { mm, files, fs } };
+        let cx = new_process(&self.kernel, container, new, context).map_err(internal("process"))?;
+        let process = Process::new(cx.task.group.clone());
+        handle.processes.lock().insert(exec_id.to_string(), process.clone());
+        self.report_exit(handle, exec_id, &process);
+        let loaded = Loaded::default();
+        self.run_when_started(cx, request, &process, &loaded);
+        match loaded.wait().await {
+            Ok(()) => Ok(process),
+            Err(status) => {
+                process.exited().await;
+                handle.processes.lock().remove(exec_id);
+                Err(status)
+            }
+        }
+    }
+
+    /// The task's life: load the program, wait for the start, run.
+    fn run_when_started(&self, mut cx: Cx, request: Request, process: &Arc<Process>, loaded: &Loaded) {
+        let (process, loaded) = (process.clone(), loaded.clone());
+        self.kernel.scheduler.spawn(move |executor| async move {
+            let result = load_program(&mut cx, request).await;
+            let failed = result.is_err();
+            loaded.set(result);
+            if failed {
+                crate::task::abandon(cx).await;
+                return;
+            }
+            process.started().await;
+            crate::task::run(cx, executor).await;
+        });
+    }
+
+    /// Keeps the status when the process (for a container's own: the whole container) has ended.
+    fn report_exit(self: &Arc<Agent>, handle: &Arc<Handle>, exec_id: &str, process: &Arc<Process>) {
+        let (agent, container, exec_id) = (Arc::downgrade(self), handle.container.clone(), exec_id.to_string());
+        let (of, clock) = (process.clone(), self.kernel.clock.clone());
+        let whole = exec_id.is_empty();
+        let report = Box::new(move |status| {
+            let exit = of.set_exited(status, clock.realtime_ns());
+            if let Some(agent) = agent.upgrade() {
+                agent.report(&container.id, &exec_id, exit);
+            }
+        });
+        if whole {
+            handle.container.life.on_exit(report);
+        } else {
+            process.group.on_exit(report);
+        }
+    }
+}
+
+/// Changes to the working directory, finds the program and puts it in place.
+async fn load_program(cx: &mut Cx, request: Request) -> Result<(), Status> {
+    let cwd = if request.cwd.is_empty() { b"/".to_vec() } else { request.cwd };
+    let place = working_directory(cx, &cwd).await.map_err(|errno| {
+        Status::new(Code::InvalidArgument, format!("cwd {}: {errno}", String::from_utf8_lossy(&cwd)))
+    })?;
+    cx.fs.set_cwd(place);
+    let program = request.args.first().cloned().ok_or_else(|| missing("process.args"))?;
+    let name = String::from_utf8_lossy(&program).into_owned();
+    let mut last = Errno::ENOENT;
+    for path in candidates(&program, &request.env) {
+        match cx.exec(AT_FDCWD, path, ResolveFlags::empty(), request.args.clone(), request.env.clone()).await {
+            Ok(()) => return Ok(()),
+            // As a shell does: go on, but remember a file that was found and could not be run.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::EACCES) => last = Errno::EACCES,
+            Err(errno) => return Err(cannot_run(&name, errno)),
+        }
+    }
+    Err(match last {
+        Errno::ENOENT if !program.contains(&b'/') => {
+            Status::new(Code::NotFound, format!("exec: \"{name}\": executable file not found in $PATH"))
+        }
+        errno => cannot_run(&name, errno),
+    })
+}
+
+async fn working_directory(cx: &Cx, path: &[u8]) -> Result<Path, Errno> {
+    let place = resolve(cx, AT_FDCWD, path, ResolveFlags::empty()).await?;
+    if place.dentry.is_dir() { Ok(place) } else { Err(Errno::ENOTDIR) }
+}
+
+fn cannot_run(name: &str, errno: Errno) -> Status {
+    let code = match errno {
+        Errno::ENOENT => Code::NotFound,
+        Errno::EACCES => Code::PermissionDenied,
+        _ => Code::InvalidArgument,
+    };
+    Status::new(code, format!("exec: \"{name}\": {}", errno.text()))
+}
+
+/// Where a program may be: itself if it has a slash, else in the directories of `PATH`.
+fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    if program.contains(&b'/') {
+        return vec![program.to_vec()];
+    }
+    let path = env.iter().find_map(|variable| variable.strip_prefix(b"PATH=".as_slice()));
+    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let join = |directory: &[u8]| if directory.is_empty() { b"./".to_vec() } else { [directory, b"/"].concat() };
+    path.split(|&byte| byte == b':').map(|directory| [join(directory), program.to_vec()].concat()).collect()
+}
+
+fn creds(request: &Request) -> Creds {
+    let (uid, gid) = (request.uid, request.gid);
+    let sets = request.capabilities.unwrap_or_default();
+    Creds {
+        uid,
+        euid: uid,
+        suid: uid,
+        fsuid: uid,
+        gid,
+        egid: gid,
+        sgid: gid,
+        fsgid: gid,
+        groups: request.additional_gids.clone(),
+        permitted: sets.permitted,
+        effective: sets.effective,
+        inheritable: sets.inheritable,
+        bounding: sets.bounding,
+        ambient: sets.ambient,
+        no_new_privs: request.no_new_privs,
+        securebits: 0,
+    }
+}
+
+fn rlimits(request: &Request) -> Result<Rlimits, Status> {
+    let mut limits = Rlimits::default();
+    for limit in &request.rlimits {
+        let resource = Resource::new(limit.resource)
+            .ok_or_else(|| Status::new(Code::InvalidArgument, format!("there is no resource {}", limit.resource)))?;
+        limits.set(resource, Limit { soft: limit.soft, hard: limit.hard });
+    }
+    Ok(limits)
+}
+
+fn missing(what: &str) -> Status {
+    Status::new(Code::InvalidArgument, format!("{what} is missing"))
+}
+
+fn internal(what: &'static str) -> impl Fn(Errno) -> Status {
+    move |errno| Status::new(Code::ResourceExhausted, format!("cannot make a {what}: {errno}"))
+}
+
+/// Tells the creator whether the program could be loaded.
+#[derive(Clone, Default)]
+struct Loaded {
+    result: Arc<Mutex<Option<Result<(), Status>>>>,
+    set: WaitQueue,
+}
+
+impl Loaded {
+    fn set(&self, result: Result<(), Status>) {
+        *self.result.lock() = Some(result);
+        self.set.wake(PollEvents::IN);
+    }
+
+    async fn wait(&self) -> Result<(), Status> {
+        wait_forever(&self.set, || self.result.lock().take()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_up_in_path() {
+        let env = [b"A=1".to_vec(), b"PATH=/a::/b".to_vec()];
+        assert_eq!(candidates(b"x", &env), [b"/a/x".to_vec(), b"./x".to_vec(), b"/b/x".to_vec()]);
+        assert_eq!(candidates(b"./x", &env), [b"./x".to_vec()]);
+    }
+}
