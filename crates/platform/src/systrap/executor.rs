@@ -30,6 +30,9 @@ const FIRST_LOOK_NS: u64 = 50_000_000;
 const LAST_LOOK_NS: u64 = 1_000_000_000;
 /// While an interrupt waits for its effect.
 const INTERRUPT_LOOK_NS: u64 = 4_000_000;
+/// How often a busy executor looks after its threads, and how many scans it makes between looks at the clock.
+const BUSY_LOOK_NS: u64 = 500_000_000;
+const BUSY_SCANS: u64 = 64;
 
 /// See the module.
 pub struct Executor {
@@ -40,6 +43,8 @@ pub struct Executor {
     /// An interrupt waits for its effect until about then.
     expecting_until_ns: AtomicU64,
     spin: SpinPolicy,
+    scans: AtomicU64,
+    next_look_ns: AtomicU64,
 }
 
 struct Entry {
@@ -58,6 +63,8 @@ impl Executor {
             unparked: AtomicBool::new(false),
             expecting_until_ns: AtomicU64::new(0),
             spin,
+            scans: AtomicU64::new(0),
+            next_look_ns: AtomicU64::new(0),
         }
     }
 
@@ -82,7 +89,31 @@ impl Executor {
 
     /// Wakes the tasks of threads that have come back.
     pub fn poll(&self) -> usize {
+        self.look_if_due();
         self.scan(&mut self.list.lock())
+    }
+
+    /// A busy executor never sleeps long enough to notice a death or an interrupt that has no effect: it looks now and then.
+    fn look_if_due(&self) {
+        let scans = self.scans.load(Relaxed).wrapping_add(1);
+        self.scans.store(scans, Relaxed);
+        let expecting_until = self.expecting_until_ns.load(Relaxed);
+        if expecting_until == 0 && !scans.is_multiple_of(BUSY_SCANS) {
+            return;
+        }
+        let now = monotonic_ns();
+        let expecting = now < expecting_until;
+        if !expecting && expecting_until != 0 {
+            let _ = self.expecting_until_ns.compare_exchange(expecting_until, 0, SeqCst, SeqCst);
+        }
+        let next = self.next_look_ns.load(Relaxed);
+        let interval = if expecting { INTERRUPT_LOOK_NS } else { BUSY_LOOK_NS };
+        if next != 0 && now >= next {
+            self.next_look_ns.store(now + interval, Relaxed);
+            self.look_after();
+        } else if next == 0 || next > now + interval {
+            self.next_look_ns.store(now + interval, Relaxed);
+        }
     }
 
     fn scan(&self, list: &mut Vec<Entry>) -> usize {
@@ -171,6 +202,7 @@ impl Executor {
         if published.load(Relaxed) != cpu {
             published.store(cpu, Relaxed);
         }
+        self.look_if_due();
         let mut list = self.list.lock();
         if self.scan(&mut list) > 0 {
             return true;

@@ -43,6 +43,21 @@ use stub::{Failure, Order, Stub};
 /// Stubs kept clean for the next address space.
 const POOL: usize = 16;
 
+/// What the platform asks of the host after [`Systrap::start`], for the sentry's filter: `fallocate` on the control file, `kill` of
+/// its children, `futex` on shared words, `sched_setaffinity` of itself and of its children. CPU-time clocks of other processes are
+/// not in the vDSO, so `clock_gettime` is a real call here.
+pub const HOST_CALLS: [i64; 9] = [
+    libc::SYS_futex,
+    libc::SYS_kill,
+    libc::SYS_wait4,
+    libc::SYS_clock_gettime,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_fallocate,
+    libc::SYS_getrandom,
+    libc::SYS_getcpu,
+];
+
 /// Whether waiting may burn CPU time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spin {
@@ -88,7 +103,8 @@ struct Areas {
 
 impl Systrap {
     /// Forks the zygote. Call it early: from a thread that lives as long as the sandbox (stubs die with it), before the process
-    /// has secrets, and before its seccomp filter.
+    /// has secrets, and before its seccomp filter; but with the user ids it will keep, since it must be allowed to signal
+    /// stubs. The process's own waiting for children must not use `__WALL` or `__WCLONE`: stubs are reaped here.
     ///
     /// # Errors
     /// [`PlatformError::Unsupported`] where processor or kernel lack something, [`PlatformError::Start`] where a step fails.

@@ -214,6 +214,11 @@ unsafe fn become_zygote(blob_fd: i32, control_fd: i32, area: u64, rseq: Option<(
             exit(94);
         }
         libc::prctl(libc::PR_SET_NAME, c"nacre-stub".as_ptr());
+        // No capability is needed from here on. _LINUX_CAPABILITY_VERSION_3 and no sets.
+        let (header, sets) = ([0x2008_0522u32, 0], [0u32; 6]);
+        if sys::call(libc::SYS_capset, [header.as_ptr() as u64, sets.as_ptr() as u64, 0, 0, 0, 0]).is_err() {
+            exit(93);
+        }
         let zygote: extern "C" fn() -> ! = std::mem::transmute(blob::zygote() as usize);
         zygote()
     }

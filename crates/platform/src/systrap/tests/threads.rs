@@ -130,3 +130,42 @@ fn death_from_outside_is_noticed() {
         }
     }
 }
+
+/// An executor that is never idle still notices.
+#[test]
+fn death_is_noticed_by_a_busy_executor() {
+    let platform = platform();
+    let file = memory();
+    let (dying, busy) = (space(&platform, &file), space(&platform, &file));
+    let mut victim = Guest::new(&platform, &dying, guests::spin());
+    assert_eq!(victim.run_for(5_000_000), None);
+    let mut other = Guest { executor: victim.executor, ..Guest::new(&platform, &busy, guests::calls()) };
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(victim.tid(), libc::SIGKILL) };
+    let woken = std::sync::Arc::new(Flag::default());
+    victim.poll_with(&woken);
+    let end = hostcall::time::monotonic_ns() + 10_000_000_000;
+    while !woken.0.load(std::sync::atomic::Ordering::SeqCst) {
+        assert!(hostcall::time::monotonic_ns() < end);
+        other.call();
+        other.context.set_return(0);
+    }
+    assert_eq!(victim.run(), Trap::Died(Death::Signal(libc::SIGKILL)));
+}
+
+#[derive(Default)]
+struct Flag(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Flag {
+    fn wake(self: std::sync::Arc<Flag>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Guest {
+    fn poll_with(&mut self, flag: &std::sync::Arc<Flag>) {
+        let waker = flag.clone().into();
+        let mut cx = std::task::Context::from_waker(&waker);
+        assert!(self.context.poll_switch(&mut cx, self.executor).is_pending());
+    }
+}
