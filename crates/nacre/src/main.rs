@@ -1,1 +1,43 @@
-fn main() {}
+//! `nacre`: the command line, and (under other names) the sentry and the gofer.
+//!
+//! One binary of many names: when it is executed as `nacre-sentry` or `nacre-gofer` it lives that process's life and nothing here
+//! matters. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
+//! host's own files.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod cmd;
+mod session;
+mod stdio;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if let Some(role) = runtime::process::Role::of(&name) {
+        role.live();
+    }
+    runtime::sys::small_heap();
+    runtime::timing::mark("nacre: main");
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::usage_error(&error),
+    };
+    if let Err(error) = cli.global.start() {
+        eprintln!("nacre: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    terminal::restore_on_panic();
+    match cmd::run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            tracing::error!("{:#}", failure.error);
+            cli.global.echo_error(&failure.error);
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,1 +1,23 @@
-//! placeholder
+//! The runtime: OCI's life cycle over a [`sandbox::Sandbox`].
+//!
+//! Rooms: `config` (config.json to typed data), `state` (what is on disk), `container` (create, start, kill, delete …), `sandbox` (the seam, and the sentry
+//! behind it), `process` (confined processes: how they are made, and what they do before the sentry's or gofer's own code),
+//! `cgroup`, `hooks`, `console`.
+//!
+//! Single-threaded until the confined processes are cloned. Nothing watches a running sandbox: its state is derived from its process
+//! (pid and start time) and its report file, so a crash of any runtime process loses nothing.
+
+#![deny(unsafe_code)]
+
+pub mod cgroup;
+pub mod config;
+pub mod error;
+pub mod logging;
+pub mod machine;
+pub mod process;
+pub mod sandbox;
+pub mod state;
+pub mod sys;
+pub mod timing;
+
+pub use error::{Error, Result};

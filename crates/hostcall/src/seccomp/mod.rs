@@ -3,6 +3,7 @@
 //! Each confined process has a file here with its list. Whatever is not on it ends the process.
 
 pub mod gofer;
+pub mod sentry;
 
 use std::collections::BTreeMap;
 
@@ -83,6 +84,18 @@ impl AllowList {
     pub fn install(&self) -> Result<(), SeccompError> {
         let program = self.compile()?;
         seccompiler::apply_filter(&program)
+            .map_err(|e| SeccompError::Install { process: self.process, reason: e.to_string() })
+    }
+}
+
+impl AllowList {
+    /// Confines all threads of the process (`SECCOMP_FILTER_FLAG_TSYNC`), for good.
+    ///
+    /// # Errors
+    /// See [`AllowList::compile`]; the host refuses the filter.
+    pub fn install_on_all_threads(&self) -> Result<(), SeccompError> {
+        let program = self.compile()?;
+        seccompiler::apply_filter_all_threads(&program)
             .map_err(|e| SeccompError::Install { process: self.process, reason: e.to_string() })
     }
 }

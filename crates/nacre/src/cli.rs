@@ -1,0 +1,130 @@
+//! The command line: global flags, as runc has them, and one variant per verb.
+
+use std::fs::OpenOptions;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use runtime::logging::{self, Format};
+use runtime::process::Privilege;
+
+use crate::cmd;
+
+/// Secure container runtime: a container's kernel is a program of its own.
+#[derive(Debug, Parser)]
+#[command(name = "nacre", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Do(cmd::do_::Do),
+}
+
+/// Flags before the verb.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Directory for container state [default: /run/nacre; for ordinary users $XDG_RUNTIME_DIR/nacre]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Log file [default: standard error]
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Log format
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Log more
+    #[arg(long)]
+    pub debug: bool,
+    /// (not supported: cgroups are made by cgroupfs)
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Ignore cgroup permission errors: true, false or auto
+    #[arg(long, value_name = "BOOL", default_value = "auto")]
+    rootless: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Global {
+    /// Starts logging and refuses what is not supported.
+    pub fn start(&self) -> anyhow::Result<()> {
+        let file = match &self.log {
+            None => None,
+            Some(path) => {
+                let opened = OpenOptions::new().create(true).append(true).open(path);
+                Some(opened.with_context(|| format!("cannot open the log file {}", path.display()))?)
+            }
+        };
+        logging::install(&self.log_config(), file);
+        if self.systemd_cgroup {
+            bail!("--systemd-cgroup is not supported: cgroups are made by cgroupfs");
+        }
+        if !["true", "false", "auto"].contains(&self.rootless.as_str()) {
+            bail!("--rootless takes true, false or auto, not {:?}", self.rootless);
+        }
+        Ok(())
+    }
+
+    pub fn log_config(&self) -> logging::Config {
+        let format = match self.log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        };
+        logging::Config { format, debug: self.debug }
+    }
+
+    /// The log file again, for a sandbox to log to.
+    pub fn log_file(&self) -> Option<std::fs::File> {
+        OpenOptions::new().append(true).open(self.log.as_ref()?).ok()
+    }
+
+    /// With a log file the log is not where people look: as runc, say it on a terminal too.
+    pub fn echo_error(&self, error: &anyhow::Error) {
+        if self.log.is_some() && std::io::stderr().is_terminal() {
+            eprintln!("nacre: {error:#}");
+        }
+    }
+
+    pub fn privilege(&self) -> Privilege {
+        match self.rootless.as_str() {
+            "true" => Privilege::User,
+            "false" => Privilege::Root,
+            _ => Privilege::current(),
+        }
+    }
+
+    /// Where state is kept.
+    pub fn root(&self) -> PathBuf {
+        if let Some(root) = &self.root {
+            return root.clone();
+        }
+        if rustix::process::geteuid().is_root() {
+            return PathBuf::from("/run/nacre");
+        }
+        match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            Some(dir) => PathBuf::from(dir).join("nacre"),
+            None => std::env::temp_dir().join(format!("nacre-{}", rustix::process::geteuid().as_raw())),
+        }
+    }
+}
+
+/// clap's errors with runc's exit code (help and version are no errors).
+pub fn usage_error(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,111 @@
+//! From a container's limits to its sandbox's.
+
+use oci_spec::runtime::LinuxResources;
+
+use crate::error::{Error, Result};
+
+/// Bytes a sandbox's own processes may need beside its guests' memory.
+const MEMORY_OVERHEAD: u64 = 64 << 20;
+/// Host threads beside those of guest tasks: executors, zygote, gofers, pooled stubs.
+const PIDS_OVERHEAD: u64 = 128;
+
+/// Limits of a host cgroup. None: leave as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    pub pids: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    /// Microseconds per period; `Some(None)`: no quota.
+    pub cpu_quota_us: Option<Option<u64>>,
+    pub cpu_period_us: Option<u64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+}
+
+impl HostLimits {
+    /// For guests that may use so many bytes and tasks.
+    pub fn with_overhead(memory: Option<u64>, pids: Option<u64>) -> HostLimits {
+        HostLimits {
+            memory: memory.map(|bytes| bytes.saturating_add(MEMORY_OVERHEAD)),
+            // Each guest task is a host thread, each guest process at most one more.
+            pids: pids.map(|n| n.saturating_mul(2).saturating_add(PIDS_OVERHEAD)),
+            ..HostLimits::default()
+        }
+    }
+
+    /// For `resources` of an OCI config.
+    ///
+    /// # Errors
+    /// A value makes no sense; it is named.
+    pub fn of(resources: &LinuxResources) -> Result<HostLimits> {
+        let mut limits = HostLimits::default();
+        if let Some(memory) = resources.memory() {
+            limits = HostLimits::with_overhead(positive(memory.limit(), "memory.limit")?, None);
+        }
+        if let Some(pids) = resources.pids() {
+            limits.pids = HostLimits::with_overhead(None, positive(Some(pids.limit()), "pids.limit")?).pids;
+        }
+        if let Some(cpu) = resources.cpu() {
+            limits.cpu_shares = cpu.shares().filter(|&shares| shares != 0);
+            limits.cpu_quota_us = match cpu.quota() {
+                None => None,
+                Some(quota) if quota <= 0 => Some(None),
+                Some(quota) => Some(Some(quota as u64)),
+            };
+            limits.cpu_period_us = cpu.period().filter(|&period| period != 0);
+            limits.cpuset_cpus = cpu.cpus().clone().filter(|text| !text.is_empty());
+            limits.cpuset_mems = cpu.mems().clone().filter(|text| !text.is_empty());
+        }
+        Ok(limits)
+    }
+}
+
+/// OCI's -1 (or 0) is "no limit".
+fn positive(value: Option<i64>, name: &str) -> Result<Option<u64>> {
+    match value {
+        None | Some(-1 | 0) => Ok(None),
+        Some(value) => u64::try_from(value)
+            .map(Some)
+            .map_err(|_| Error::Other(format!("linux.resources.{name}: {value} is negative"))),
+    }
+}
+
+/// v1's cpu.shares (2 to 262144) as v2's cpu.weight (1 to 10000).
+pub(super) fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResourcesBuilder};
+
+    #[test]
+    fn room_is_left_for_the_sandbox() {
+        let resources = LinuxResourcesBuilder::default()
+            .memory(LinuxMemoryBuilder::default().limit(1 << 20).build().expect("memory"))
+            .pids(LinuxPidsBuilder::default().limit(10).build().expect("pids"))
+            .cpu(LinuxCpuBuilder::default().quota(-1).build().expect("cpu"))
+            .build()
+            .expect("resources");
+        let limits = HostLimits::of(&resources).expect("limits");
+        assert_eq!(limits.memory, Some((1 << 20) + MEMORY_OVERHEAD));
+        assert_eq!(limits.pids, Some(20 + PIDS_OVERHEAD));
+        assert_eq!(limits.cpu_quota_us, Some(None));
+    }
+
+    #[test]
+    fn negative_limits_are_named() {
+        let resources = LinuxResourcesBuilder::default()
+            .memory(LinuxMemoryBuilder::default().limit(-5).build().expect("memory"))
+            .build()
+            .expect("resources");
+        assert!(HostLimits::of(&resources).expect_err("negative").to_string().contains("memory.limit"));
+    }
+
+    #[test]
+    fn weights() {
+        assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
+    }
+}

@@ -1,0 +1,230 @@
+//! The host cgroup of a sandbox: v1 or v2, by cgroupfs. Ordinary users have none.
+//!
+//! Its limits are a second fence: the sentry keeps a container's own limits exactly, and these leave room above them for the sandbox's
+//! own threads and memory, so that the host's out-of-memory killer is not met first.
+
+mod limits;
+mod v1;
+mod v2;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+pub use self::limits::HostLimits;
+use crate::error::{Doing, Error, Result};
+use crate::process::Privilege;
+
+/// Where the host's cgroups are.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Which directories belong to a sandbox; as state keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    pub version: Version,
+    /// All directories (v1: one per hierarchy).
+    pub dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// No cgroup.
+    #[default]
+    None,
+    V1,
+    V2,
+}
+
+/// A sandbox's cgroup.
+#[derive(Debug, Default)]
+pub struct Cgroup {
+    location: Location,
+    /// Of the v2 directory.
+    dir: Option<OwnedFd>,
+}
+
+/// What the host says a sandbox uses, all its processes together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_ns: Option<u64>,
+    pub memory: Option<u64>,
+    pub pids: Option<u64>,
+}
+
+impl Location {
+    /// Where the cgroup of container `id` is to be. `path` is OCI's `linux.cgroupsPath`: absolute from the hierarchy's root, or relative to
+    /// where this process is.
+    ///
+    /// # Errors
+    /// The path leaves the hierarchy, or the host's layout is not understood.
+    pub fn plan(path: Option<&Path>, id: &str, privilege: Privilege) -> Result<Location> {
+        if privilege == Privilege::User {
+            return Ok(Location::default());
+        }
+        let wanted = checked(path, id)?;
+        let own = fs::read_to_string("/proc/self/cgroup").doing(|| "cannot read /proc/self/cgroup")?;
+        if is_v2(Path::new(MOUNT)) {
+            return Ok(Location { version: Version::V2, dirs: vec![v2::dir(Path::new(MOUNT), &own, &wanted)] });
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").doing(|| "cannot read /proc/self/mountinfo")?;
+        let dirs = v1::dirs(&mounts, &own, &wanted);
+        Ok(match dirs.is_empty() {
+            true => Location::default(),
+            false => Location { version: Version::V1, dirs },
+        })
+    }
+}
+
+/// An OCI cgroups path, without `..`; the id if there is none.
+fn checked(path: Option<&Path>, id: &str) -> Result<PathBuf> {
+    match path {
+        None => Ok(PathBuf::from(id)),
+        Some(path) if path.as_os_str().is_empty() => Ok(PathBuf::from(id)),
+        Some(path) if path.components().any(|c| c == std::path::Component::ParentDir) => {
+            Err(Error::Other(format!("linux.cgroupsPath {} contains \"..\"", path.display())))
+        }
+        Some(path) => Ok(path.to_path_buf()),
+    }
+}
+
+fn is_v2(mount: &Path) -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs(mount).is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
+}
+
+impl Cgroup {
+    /// Makes the directories and sets the limits. Directories that exist are used as they are, as runc does, unless a process is in them.
+    ///
+    /// # Errors
+    /// The host's; a limit it refuses is named.
+    pub fn create(location: Location, limits: &HostLimits) -> Result<Cgroup> {
+        let cgroup = match location.version {
+            Version::None => Cgroup::default(),
+            Version::V1 => {
+                v1::create(&location.dirs)?;
+                Cgroup { location, dir: None }
+            }
+            Version::V2 => {
+                let dir = v2::create(Path::new(MOUNT), &location.dirs)?;
+                Cgroup { location, dir: Some(dir) }
+            }
+        };
+        cgroup.set_limits(limits)?;
+        Ok(cgroup)
+    }
+
+    /// An existing one, from state.
+    pub fn open(location: Location) -> Cgroup {
+        Cgroup { location, dir: None }
+    }
+
+    /// The directory a process can be cloned into (v2).
+    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves processes in that were not born there (v1).
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn join(&self, pids: &[Pid]) -> Result<()> {
+        if self.location.version != Version::V1 {
+            return Ok(());
+        }
+        for dir in &self.location.dirs {
+            let path = dir.join("cgroup.procs");
+            let mut file = fs::OpenOptions::new().write(true).open(&path).doing(|| format!("cannot open {}", path.display()))?;
+            for pid in pids {
+                // One write each: the file takes one pid a time.
+                file.write_all(pid.as_raw_nonzero().to_string().as_bytes())
+                    .doing(|| format!("cannot add a process to {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets limits; what is None stays.
+    ///
+    /// # Errors
+    /// The host refuses one; it is named.
+    pub fn set_limits(&self, limits: &HostLimits) -> Result<()> {
+        match self.location.version {
+            Version::None => Ok(()),
+            Version::V1 => v1::set_limits(&self.location.dirs, limits),
+            Version::V2 => self.location.dirs.iter().try_for_each(|dir| v2::set_limits(dir, limits)),
+        }
+    }
+
+    /// What the host has counted.
+    pub fn usage(&self) -> Usage {
+        match self.location.version {
+            Version::None => Usage::default(),
+            Version::V1 => v1::usage(&self.location.dirs),
+            Version::V2 => self.location.dirs.first().map(|dir| v2::usage(dir)).unwrap_or_default(),
+        }
+    }
+
+    /// All processes in it.
+    pub fn pids(&self) -> Vec<i32> {
+        let dirs = self.location.dirs.first().into_iter();
+        let text = dirs.filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).collect::<String>();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Kills what is still in it and removes the directories. Trying again while processes die.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        let mut patience = (0..9).map(|n| Duration::from_millis(1 << n));
+        loop {
+            let left = self.location.dirs.iter().map(|dir| (dir, fs::remove_dir(dir)));
+            let busy = left.filter_map(|(dir, done)| match done {
+                Ok(()) => None,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => Some((dir, e)),
+            });
+            let Some((dir, error)) = busy.last() else { return Ok(()) };
+            let Some(pause) = patience.next() else {
+                return Err(error).doing(|| format!("cannot remove the cgroup {}", dir.display()));
+            };
+            for pid in self.pids().into_iter().filter_map(Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            std::thread::sleep(pause);
+        }
+    }
+}
+
+/// Writes a control file.
+fn set(dir: &Path, file: &str, value: &str) -> Result<()> {
+    let path = dir.join(file);
+    fs::write(&path, value).doing(|| format!("cannot write {value:?} to {}", path.display()))
+}
+
+fn number(dir: &Path, file: &str) -> Option<u64> {
+    fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_climb_are_refused() {
+        assert!(checked(Some(Path::new("/a/../../b")), "x").is_err());
+        assert_eq!(checked(None, "x").expect("path"), Path::new("x"));
+        assert_eq!(checked(Some(Path::new("/kubepods/pod1/x")), "x").expect("path"), Path::new("/kubepods/pod1/x"));
+    }
+
+    #[test]
+    fn users_have_none() {
+        assert_eq!(Location::plan(None, "x", Privilege::User).expect("plan"), Location::default());
+    }
+}

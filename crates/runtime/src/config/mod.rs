@@ -1,0 +1,363 @@
+//! config.json: read once, checked once, turned into what the agent and the gofer are told.
+//!
+//! [`load`] parses and names the key that is wrong; [`plan`] makes the typed request. What this runtime cannot do is an error that says
+//! so, except what a sandbox makes pointless (host seccomp profiles, AppArmor, SELinux), which is logged.
+
+pub mod capabilities;
+pub mod mounts;
+mod process;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use agent_api::{
+    CacheMode, CreateContainerRequest, Device, DeviceKind, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace, Sysctl, root,
+};
+use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
+
+pub use self::process::{check as check_process, process};
+use crate::process::gofer::Attach;
+use crate::sandbox::ContainerPlan;
+
+/// What is wrong with a bundle's configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("JSON specification file {} not found", .0.display())]
+    NotFound(PathBuf),
+    #[error("cannot read {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {key}: {problem}", .path.display())]
+    Json { path: PathBuf, key: String, problem: String },
+    #[error("config.json: {key} is missing")]
+    Missing { key: String },
+    #[error("config.json: {key}: {problem}")]
+    Wrong { key: String, problem: String },
+    #[error("config.json: {key}: {what} is not supported by the sentry sandbox")]
+    Unsupported { key: String, what: String },
+    #[error("invalid rootfs: {}: {source}", .path.display())]
+    Rootfs { path: PathBuf, source: std::io::Error },
+}
+
+pub(crate) fn missing(key: &str) -> ConfigError {
+    ConfigError::Missing { key: key.into() }
+}
+
+pub(crate) fn wrong(key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Wrong { key: key.into(), problem: problem.into() }
+}
+
+pub(crate) fn unsupported(key: impl Into<String>, what: impl Into<String>) -> ConfigError {
+    ConfigError::Unsupported { key: key.into(), what: what.into() }
+}
+
+/// Parses a JSON file; errors name the key by its path.
+///
+/// # Errors
+/// [`ConfigError::NotFound`], [`ConfigError::Read`], [`ConfigError::Json`].
+pub fn parse_file<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = fs::read(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => ConfigError::NotFound(path.into()),
+        _ => ConfigError::Read { path: path.into(), source },
+    })?;
+    parse(&text).map_err(|(key, problem)| ConfigError::Json { path: path.into(), key, problem })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, (String, String)> {
+    let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|e| ("malformed JSON".into(), e.to_string()))?;
+    allow_no_user(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let (path, problem) = (e.path().to_string(), e.into_inner().to_string());
+        match problem.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            Some(field) if path == "." => (field.into(), "is missing".into()),
+            Some(field) => (format!("{path}.{field}"), "is missing".into()),
+            None => (path, problem),
+        }
+    })
+}
+
+/// OCI and runc let a process without `user` be root; the crate does not.
+fn allow_no_user(value: &mut serde_json::Value) {
+    let inner = value.get_mut("process").and_then(|process| process.as_object_mut());
+    if let Some(process) = inner {
+        process.entry("user").or_insert_with(|| serde_json::json!({}));
+    } else if let Some(process) = value.as_object_mut().filter(|object| object.contains_key("args")) {
+        process.entry("user").or_insert_with(|| serde_json::json!({}));
+    }
+}
+
+/// A bundle's configuration, checked as far as it can be without the host.
+///
+/// # Errors
+/// Names the key.
+pub fn load(bundle: &Path) -> Result<Spec, ConfigError> {
+    let spec: Spec = parse_file(&bundle.join("config.json")).map_err(|error| match error {
+        ConfigError::NotFound(_) => ConfigError::NotFound("config.json".into()),
+        other => other,
+    })?;
+    check(&spec)?;
+    Ok(spec)
+}
+
+fn check(spec: &Spec) -> Result<(), ConfigError> {
+    let version = spec.version();
+    if version.is_empty() {
+        return Err(missing("ociVersion"));
+    }
+    if version.split('.').next() != Some("1") {
+        return Err(wrong("ociVersion", format!("{version:?} is not a 1.x version")));
+    }
+    let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(missing("root.path"));
+    }
+    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    check_process(process, "process")?;
+    if spec.solaris().is_some() || spec.windows().is_some() || spec.vm().is_some() {
+        return Err(unsupported("windows, solaris or vm", "a configuration for another platform"));
+    }
+    let hooks = spec.hooks().as_ref();
+    if hooks.is_some_and(|hooks| hooks.start_container().as_ref().is_some_and(|list| !list.is_empty())) {
+        return Err(unsupported("hooks.startContainer", "a hook that runs inside the container"));
+    }
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        if !mount.destination().is_absolute() {
+            // runc accepts these with a warning, relative to /.
+            tracing::warn!("mounts[{index}].destination {} is not absolute", mount.destination().display());
+        }
+    }
+    Ok(())
+}
+
+/// The path of the container's root, which must be a directory.
+///
+/// # Errors
+/// [`ConfigError::Rootfs`].
+pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
+    let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
+    let path = bundle.join(root.path());
+    let problem = |source| ConfigError::Rootfs { path: path.clone(), source };
+    let path = fs::canonicalize(&path).map_err(problem)?;
+    match fs::metadata(&path).map_err(problem)?.is_dir() {
+        true => Ok(path),
+        false => Err(problem(ErrorKind::NotADirectory.into())),
+    }
+}
+
+/// Where writes to a container's root go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlay {
+    Memory,
+    /// Into the bundle's root itself.
+    None,
+}
+
+/// What to tell the agent and the gofer about a container.
+///
+/// # Errors
+/// Names the key that is wrong or cannot be done.
+pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: Overlay) -> Result<ContainerPlan, ConfigError> {
+    let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
+    let read_only = root.readonly().unwrap_or(false);
+    let mut attaches = vec![Attach {
+        source: rootfs(spec, bundle)?,
+        recursive: true,
+        read_only: read_only || overlay == Overlay::Memory,
+        exclusive: true,
+        hidden: Vec::new(),
+    }];
+    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut attaches)?;
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+    let spec_process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let resources = linux.and_then(|l| l.resources().as_ref());
+    let request = CreateContainerRequest {
+        id: id.into(),
+        process: Some(process(spec_process)?),
+        hostname: spec.hostname().as_ref().map(|name| name.clone().into_bytes()),
+        domainname: spec.domainname().as_ref().map(|name| name.clone().into_bytes()),
+        gofer: 0,
+        root: Some(Root {
+            attach: 0,
+            read_only,
+            overlay: Some(match overlay {
+                Overlay::Memory => root::Overlay::Memory(Empty {}),
+                Overlay::None => root::Overlay::None(Empty {}),
+            }),
+            cache: CacheMode::Exclusive.into(),
+        }),
+        mounts,
+        masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
+        read_only_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
+        devices: linux.and_then(|l| l.devices().as_ref()).into_iter().flatten().map(device).collect::<Result<_, _>>()?,
+        sysctls: sysctls(linux.and_then(|l| l.sysctl().as_ref())),
+        limits: resources.map(limits).transpose()?,
+        shared_namespaces: shared(namespaces)?,
+        uid_mappings: id_mappings(linux.and_then(|l| l.uid_mappings().as_ref())),
+        gid_mappings: id_mappings(linux.and_then(|l| l.gid_mappings().as_ref())),
+        memory_file: None,
+    };
+    warn_of_ignored(spec);
+    Ok(ContainerPlan { request, attaches })
+}
+
+fn paths(list: Option<&Vec<String>>) -> Vec<Vec<u8>> {
+    list.into_iter().flatten().map(|path| path.clone().into_bytes()).collect()
+}
+
+fn sysctls(map: Option<&std::collections::HashMap<String, String>>) -> Vec<Sysctl> {
+    let mut list: Vec<_> =
+        map.into_iter().flatten().map(|(key, value)| Sysctl { key: key.clone(), value: value.clone() }).collect();
+    list.sort_by(|a, b| a.key.cmp(&b.key));
+    list
+}
+
+fn id_mappings(list: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMapping> {
+    let mapping = |m: &LinuxIdMapping| IdMapping { container_id: m.container_id(), host_id: m.host_id(), size: m.size() };
+    list.into_iter().flatten().map(mapping).collect()
+}
+
+fn device(device: &oci_spec::runtime::LinuxDevice) -> Result<Device, ConfigError> {
+    let name = || format!("linux.devices {}", device.path().display());
+    let number = |value: i64, what: &str| u32::try_from(value).map_err(|_| wrong(name(), format!("{what} {value} is out of range")));
+    Ok(Device {
+        path: device.path().as_os_str().as_encoded_bytes().to_vec(),
+        kind: match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
+            LinuxDeviceType::B => DeviceKind::Block,
+            LinuxDeviceType::P => DeviceKind::Fifo,
+            LinuxDeviceType::A => return Err(wrong(name(), "type \"a\" is no device type")),
+        }
+        .into(),
+        major: number(device.major(), "major")?,
+        minor: number(device.minor(), "minor")?,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+/// The limits the sentry keeps.
+///
+/// # Errors
+/// Names the limit that makes no sense.
+pub fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
+    let positive = |value: Option<i64>, key: &str| match value {
+        None | Some(-1 | 0) => Ok(None),
+        Some(value) => {
+            u64::try_from(value).map(Some).map_err(|_| wrong(format!("linux.resources.{key}"), format!("{value} is negative")))
+        }
+    };
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    Ok(Limits {
+        memory: positive(memory.and_then(|m| m.limit()), "memory.limit")?,
+        pids: positive(resources.pids().as_ref().map(|p| p.limit()), "pids.limit")?,
+        cpu_quota_us: cpu.and_then(|c| c.quota()).and_then(|quota| u64::try_from(quota).ok()),
+        cpu_period_us: cpu.and_then(|c| c.period()),
+        cpu_shares: cpu.and_then(|c| c.shares()),
+    })
+}
+
+/// A namespace given by a path belongs to another container of the pod, or to the host's tools; the sentry can share only with its own
+/// containers, which this runtime does not combine yet. A network namespace path is accepted: the sandbox has no network of the host yet.
+fn shared(namespaces: &[oci_spec::runtime::LinuxNamespace]) -> Result<Vec<SharedNamespace>, ConfigError> {
+    for (index, namespace) in namespaces.iter().enumerate() {
+        let key = || format!("linux.namespaces[{index}]");
+        match (namespace.typ(), namespace.path()) {
+            (LinuxNamespaceType::Time, _) => return Err(unsupported(key(), "a time namespace")),
+            (LinuxNamespaceType::Network, Some(path)) => {
+                tracing::warn!("{}: network of {} is not joined: the sandbox has loopback only", key(), path.display());
+            }
+            (_, Some(path)) if !path.as_os_str().is_empty() => {
+                return Err(unsupported(key(), format!("joining {} ({})", path.display(), name(namespace.typ()))));
+            }
+            _ => {}
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn name(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Network => "network",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Mount => "mount",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Time => "time",
+    }
+}
+
+/// All kinds the sentry has, for `features`.
+pub const NAMESPACES: [NamespaceKind; 7] = [
+    NamespaceKind::Cgroup,
+    NamespaceKind::Ipc,
+    NamespaceKind::Mount,
+    NamespaceKind::Network,
+    NamespaceKind::Pid,
+    NamespaceKind::User,
+    NamespaceKind::Uts,
+];
+
+fn warn_of_ignored(spec: &Spec) {
+    let Some(linux) = spec.linux() else { return };
+    let process = spec.process().as_ref();
+    let given = |text: Option<&String>| text.is_some_and(|text| !text.is_empty());
+    let ignored = [
+        ("linux.seccomp", linux.seccomp().is_some()),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.mountLabel", given(linux.mount_label().as_ref())),
+        ("process.apparmorProfile", given(process.and_then(|p| p.apparmor_profile().as_ref()))),
+        ("process.selinuxLabel", given(process.and_then(|p| p.selinux_label().as_ref()))),
+        ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
+        ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
+    ];
+    for (key, _) in ignored.iter().filter(|(_, given)| *given) {
+        tracing::info!("{key} has no effect in a sentry sandbox");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Spec, String> {
+        let spec: Spec = parse(text.as_bytes()).map_err(|(key, problem)| format!("{key}: {problem}"))?;
+        check(&spec).map_err(|e| e.to_string())?;
+        Ok(spec)
+    }
+
+    const GOOD: &str = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["true"],"cwd":"/"}}"#;
+
+    #[test]
+    fn the_smallest_configuration() {
+        assert!(parsed(GOOD).is_ok());
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let cases = [
+            (GOOD.replace("\"1.0.2\"", "\"\""), "ociVersion is missing"),
+            (GOOD.replace("\"1.0.2\"", "\"2.0.0\""), "ociVersion: \"2.0.0\" is not a 1.x version"),
+            (GOOD.replace(r#""root":{"path":"rootfs"},"#, ""), "root is missing"),
+            (GOOD.replace(r#"{"path":"rootfs"}"#, "{}"), "root.path"),
+            (GOOD.replace(r#","process":{"args":["true"],"cwd":"/"}"#, ""), "process is missing"),
+            (GOOD.replace(r#"["true"]"#, "[]"), "process.args is missing"),
+            (GOOD.replace(r#"["true"]"#, "[7]"), "process.args[0]: invalid type: integer `7`, expected a string"),
+            (GOOD.replace(r#","cwd":"/""#, ""), "process.cwd: is missing"),
+            (GOOD.replace(r#""cwd":"/""#, r#""cwd":"tmp""#), "process.cwd: \"tmp\" is not an absolute path"),
+            (GOOD.replace(r#""cwd":"/""#, r#""cwd":"/","user":{"uid":"me"}"#), "process.user.uid: invalid type: string \"me\""),
+            (GOOD.replace(r#""cwd":"/""#, r#""cwd":"/","env":["PATH"]"#), "process.env[0]: \"PATH\" has no \"=\""),
+            (GOOD.replace(r#""cwd":"/""#, r#""cwd":"/","capabilities":{"bounding":["CAP_FLY"]}"#), "process.capabilities"),
+            (format!("{GOOD}x"), "malformed JSON: trailing characters"),
+            (GOOD.replace(r#""cwd""#, r#""terminal":true,"consoleSize":{"height":99999999,"width":1},"cwd""#), "process.consoleSize"),
+        ];
+        for (text, expected) in cases {
+            let error = parsed(&text).expect_err(&text);
+            assert!(error.contains(expected), "{text}\ngives: {error}\nnot:   {expected}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What of the host's hardware a sandbox gets and shows.
+
+use std::fs::File;
+use std::io::Read;
+
+/// CPUs this process may use, by affinity. At least 1.
+pub fn cpus() -> usize {
+    let affinity = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+    affinity.max(1)
+}
+
+/// The host's memory in bytes.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(info.mem_unit.into())
+}
+
+/// One CPU's lines in /proc/cpuinfo, without `processor`.
+pub fn cpu_model() -> String {
+    // One block is 1.5 KiB; reading them all takes long on large machines.
+    let mut text = vec![0; 4096];
+    let n = File::open("/proc/cpuinfo").and_then(|mut file| file.read(&mut text)).unwrap_or(0);
+    let text = String::from_utf8_lossy(text.get(..n).unwrap_or_default());
+    let block = text.split("\n\n").next().unwrap_or_default();
+    block.lines().filter(|line| !line.starts_with("processor")).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// How many executors for a CPU quota: no more threads than can run at once.
+pub fn executors(cpus: usize, quota_us: Option<u64>, period_us: Option<u64>) -> usize {
+    let Some(quota) = quota_us else { return cpus };
+    let period = period_us.unwrap_or(100_000).max(1);
+    usize::try_from(quota.div_ceil(period)).unwrap_or(cpus).clamp(1, cpus.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_bound_the_executors() {
+        assert_eq!(executors(8, None, None), 8);
+        assert_eq!(executors(8, Some(150_000), Some(100_000)), 2);
+        assert_eq!(executors(8, Some(10_000), None), 1);
+        assert_eq!(executors(2, Some(u64::MAX), Some(1)), 2);
+    }
+
+    #[test]
+    fn one_cpu_is_described() {
+        let model = cpu_model();
+        assert!(!model.contains("processor") && model.contains("flags"), "{model}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Confined processes: the sentry and the gofers, both this program executed again under another name.
+//!
+//! A process is cloned straight into its name spaces (and cgroup), held until its parent has written its id maps and moved it into
+//! its cgroups, and then executes `/proc/self/exe`. It gets one [`message`] on descriptor 3. If the parent dies first, the socket closes and the process
+//! ends: nothing is left behind by a crash at any moment.
+
+pub mod gofer;
+mod isolate;
+pub mod message;
+pub mod report;
+pub mod sentry;
+
+use std::convert::Infallible;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
+use rustix::thread::CapabilitySets;
+
+use crate::error::{Doing, Result};
+use crate::sys;
+
+/// Host user and group that a privileged runtime gives its confined processes (`nobody`).
+pub const NOBODY: u32 = 65534;
+
+/// The names under which this program is a confined process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Sentry,
+    Gofer,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Sentry => "nacre-sentry",
+            Role::Gofer => "nacre-gofer",
+        }
+    }
+
+    /// The role this process was started in, if in any: by the name it was called.
+    pub fn of(argv0: &OsStr) -> Option<Role> {
+        [Role::Sentry, Role::Gofer].into_iter().find(|role| argv0 == role.name())
+    }
+
+    /// Lives that life. Does not return.
+    pub fn live(self) -> ! {
+        sys::small_heap();
+        let socket = UnixStream::from(sys::inherited(3));
+        let status = match self {
+            Role::Sentry => sentry::main(&socket),
+            Role::Gofer => gofer::main(&socket),
+        };
+        std::process::exit(status)
+    }
+}
+
+/// One line of an id map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IdMap {
+    pub inside: u32,
+    pub outside: u32,
+    pub count: u32,
+}
+
+impl IdMap {
+    pub const IDENTITY: IdMap = IdMap { inside: 0, outside: 0, count: u32::MAX };
+
+    pub const fn one(inside: u32, outside: u32) -> IdMap {
+        IdMap { inside, outside, count: 1 }
+    }
+}
+
+/// The user namespace of a confined process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ids {
+    pub uids: Vec<IdMap>,
+    pub gids: Vec<IdMap>,
+    /// Become this user and group of the name space (both the same number).
+    pub switch_to: Option<u32>,
+}
+
+/// Whether the runtime has the host's root rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// May mount, map any id and write cgroups.
+    Root,
+    /// An ordinary user (or a root without CAP_SYS_ADMIN).
+    User,
+}
+
+impl Privilege {
+    /// Of this process.
+    pub fn current() -> Privilege {
+        let wanted = rustix::thread::CapabilitySet::SYS_ADMIN | rustix::thread::CapabilitySet::SETUID;
+        match rustix::thread::capabilities(None) {
+            Ok(sets) if sets.effective.contains(wanted) => Privilege::Root,
+            _ => Privilege::User,
+        }
+    }
+}
+
+/// How to make a confined process.
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    pub role: Role,
+    pub ids: &'a Ids,
+    pub privilege: Privilege,
+    /// The directory of a cgroup v2 to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Its descriptor 2; /dev/null if none.
+    pub stderr: Option<BorrowedFd<'a>>,
+    pub die_with_parent: bool,
+}
+
+/// A confined process, seen by its parent.
+#[derive(Debug)]
+pub struct Confined {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    pub socket: UnixStream,
+}
+
+impl Spawn<'_> {
+    /// Makes the process and writes its id maps. It waits for [`Confined::release`].
+    ///
+    /// # Errors
+    /// The host refuses (no user namespaces, process limit).
+    pub fn spawn(&self) -> Result<Confined> {
+        let (ours, theirs) = UnixStream::pair().doing(|| "cannot make a socket pair")?;
+        let flags = libc::CLONE_NEWUSER
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS;
+        let child = sys::clone_process(flags, self.cgroup, || {
+            // The parent's death must be seen as the end of the socket.
+            sys::close_in_child(ours.as_fd());
+            let Err((what, error)) = self.become_it(&theirs);
+            let _ = message::send_all(theirs.as_fd(), format!("{}: cannot {what}: {error}", self.role.name()).as_bytes());
+        });
+        let child = child.doing(|| {
+            format!("cannot start {} in new user, mount, pid, network, ipc and uts namespaces", self.role.name())
+        })?;
+        let confined = Confined { pid: child.pid, pidfd: child.pidfd, socket: ours };
+        if let Err(error) = self.write_maps(child.pid) {
+            confined.kill();
+            return Err(error);
+        }
+        Ok(confined)
+    }
+
+    fn write_maps(&self, pid: Pid) -> Result<()> {
+        let proc = format!("/proc/{}", pid.as_raw_nonzero());
+        let text = |maps: &[IdMap]| {
+            maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect::<String>()
+        };
+        if self.privilege == Privilege::User {
+            let helper = |program: &str, maps: &[IdMap]| -> Result<()> {
+                let numbers = maps.iter().flat_map(|m| [m.inside, m.outside, m.count]).map(|n| n.to_string());
+                let status = Command::new(program).arg(pid.as_raw_nonzero().to_string()).args(numbers).status();
+                match status {
+                    Ok(status) if status.success() => Ok(()),
+                    Ok(status) => Err(io::Error::other(status.to_string())).doing(|| program),
+                    Err(e) => Err(e).doing(|| format!("{program} (needed to map more ids than one's own)")),
+                }
+            };
+            let own = |maps: &[IdMap], id: u32| matches!(maps, [only] if only.count == 1 && only.outside == id);
+            if !own(&self.ids.uids, rustix::process::geteuid().as_raw()) || !own(&self.ids.gids, rustix::process::getegid().as_raw()) {
+                helper("newuidmap", &self.ids.uids)?;
+                return helper("newgidmap", &self.ids.gids);
+            }
+            std::fs::write(format!("{proc}/setgroups"), "deny").doing(|| "cannot deny setgroups")?;
+        }
+        std::fs::write(format!("{proc}/uid_map"), text(&self.ids.uids)).doing(|| "cannot map user ids")?;
+        std::fs::write(format!("{proc}/gid_map"), text(&self.ids.gids)).doing(|| "cannot map group ids")
+    }
+
+    /// The child's way from clone to exec.
+    fn become_it(&self, socket: &UnixStream) -> std::result::Result<Infallible, (&'static str, io::Error)> {
+        let step = |what: &'static str| move |error: rustix::io::Errno| (what, io::Error::from(error));
+        let mut go = [0];
+        if (&*socket).read(&mut go).map_err(|e| ("wait for the parent", e))? == 0 {
+            return Err(("start", io::ErrorKind::UnexpectedEof.into()));
+        }
+        rustix::process::setsid().map_err(step("start a session"))?;
+        if let Some(id) = self.ids.switch_to {
+            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+            rustix::thread::set_thread_groups(&[]).map_err(step("drop groups"))?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(step("change group"))?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(step("change user"))?;
+        }
+        keep_capabilities_over_exec().map_err(step("keep capabilities"))?;
+        if self.die_with_parent {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("set the death signal"))?;
+        }
+        let open_files = rustix::process::getrlimit(Resource::Nofile).maximum;
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: open_files, maximum: open_files })
+            .map_err(step("raise the limit of open files"))?;
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+            .map_err(step("forbid core dumps"))?;
+        place_descriptors(socket, self.stderr).map_err(|e| ("place descriptors", e))?;
+        let _ = std::env::set_current_dir("/");
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(self.role.name()).env_clear();
+        // rseq areas would be written by the kernel after a stub has unmapped them.
+        command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0:glibc.malloc.arena_max=1");
+        if let Some(value) = std::env::var_os("NACRE_TIMING") {
+            command.env("NACRE_TIMING", value);
+        }
+        Err(("execute /proc/self/exe", command.exec()))
+    }
+}
+
+/// 0 and 1: /dev/null; 2: `stderr` or /dev/null; 3: the socket; nothing else.
+fn place_descriptors(socket: &UnixStream, stderr: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    // Out of the way first, so that no copy closes what is still to be copied.
+    let away = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 10);
+    let null = away(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.as_fd())?;
+    let socket = away(socket.as_fd())?;
+    let stderr = away(stderr.unwrap_or(null.as_fd()))?;
+    sys::dup_to(null.as_fd(), 0)?;
+    sys::dup_to(null.as_fd(), 1)?;
+    sys::dup_to(stderr.as_fd(), 2)?;
+    sys::dup_to(socket.as_fd(), 3)?;
+    // Closed here by number, not again by their owners.
+    std::mem::forget((null, socket, stderr));
+    sys::close_from(4);
+    Ok(())
+}
+
+/// A new user namespace gives all capabilities over it; exec takes them from all but its root, unless they are ambient.
+fn keep_capabilities_over_exec() -> rustix::io::Result<()> {
+    let have = rustix::thread::capabilities(None)?;
+    let sets = CapabilitySets { effective: have.permitted, permitted: have.permitted, inheritable: have.permitted };
+    rustix::thread::set_capabilities(None, sets)?;
+    for capability in have.permitted.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
+impl Confined {
+    /// Lets the process go on to exec.
+    ///
+    /// # Errors
+    /// It has died.
+    pub fn release(&self) -> Result<()> {
+        message::send_all(self.socket.as_fd(), &[1]).doing(|| "cannot start a confined process")
+    }
+
+    /// What the process said before it ended, if it could not start.
+    pub fn last_words(&self) -> Option<String> {
+        self.socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        let mut text = String::new();
+        let _ = (&self.socket).take(4096).read_to_string(&mut text);
+        let text: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Ends it and reaps it.
+    pub fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(self.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+    }
+}

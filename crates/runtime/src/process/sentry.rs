@@ -1,0 +1,110 @@
+//! The sandbox process: from exec to [`sentry::boot::run`].
+//!
+//! In this order: the platform (its zygote must know nothing), the configuration, the file system for guest memory, an empty root, no
+//! privileges, Landlock; then the kernel makes its threads and calls back for the seccomp filter.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
+use platform::Platform;
+use sentry::boot::Boot;
+use sentry::kernel::Machine;
+use serde::{Deserialize, Serialize};
+
+use super::isolate::{drop_privileges, enter_private_root, tmpfs};
+use super::message;
+use super::report::{self, Report};
+use crate::{logging, timing};
+
+/// What a sandbox starts with. Descriptor 0: the listening control socket; 1: the report file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SentryConfig {
+    /// Host threads that run tasks.
+    pub executors: usize,
+    /// Bytes of guest memory, all containers together.
+    pub memory_limit: Option<u64>,
+    /// CPUs guests see.
+    pub cpus: usize,
+    /// Memory guests see, in bytes.
+    pub memory_bytes: u64,
+    pub cpu_model: String,
+    pub log: logging::Config,
+}
+
+/// A sandbox's life. Returns its exit status.
+pub fn main(socket: &UnixStream) -> i32 {
+    report::on_panic();
+    match run(socket) {
+        Ok(()) => 0,
+        Err(reason) => {
+            report::write(&Report::Broke(reason.clone()));
+            let _ = message::send_all(socket.as_fd(), format!("sentry: {reason}").as_bytes());
+            1
+        }
+    }
+}
+
+fn run(socket: &UnixStream) -> Result<(), String> {
+    timing::mark("sentry: exec done");
+    let platform = start_platform()?;
+    timing::mark("sentry: platform started");
+    // No configuration: the runtime has died or given up.
+    let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(()) };
+    let [control, report] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| "not two descriptors")?;
+    report::install(report);
+    logging::install(&config.log, None);
+    timing::mark("sentry: configuration read");
+    let memory = guest_memory(config.memory_limit).map_err(|e| format!("cannot make the memory file system: {e}"))?;
+    enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
+    drop_privileges().map_err(|e| e.to_string())?;
+    landlock(memory.as_fd())?;
+    timing::mark("sentry: isolated");
+    let boot = Boot {
+        platform,
+        control,
+        memory,
+        machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
+        executors: config.executors,
+        lock_down: Box::new(|| {
+            let done = hostcall::seccomp::sentry::list().install_on_all_threads().map_err(|e| e.to_string());
+            timing::mark("sentry: locked down");
+            done
+        }),
+    };
+    sentry::boot::run(boot).map_err(|e| e.to_string())
+}
+
+/// The platform, before anything else exists in this process.
+fn start_platform() -> Result<Arc<dyn Platform>, String> {
+    Err("this build has no platform yet".into())
+}
+
+fn guest_memory(limit: Option<u64>) -> std::io::Result<OwnedFd> {
+    // 0: no limit of its own.
+    let size = limit.unwrap_or(0).to_string();
+    tmpfs(&[("size", &size), ("nr_inodes", "0"), ("mode", "0700"), ("huge", "advise")])
+}
+
+/// No file of the host may be opened any more, but those for guest memory; no TCP, no abstract sockets outside.
+fn landlock(memory: BorrowedFd<'_>) -> Result<(), String> {
+    let rights = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg;
+    let confine = || {
+        Ruleset::default()
+            .handle_access(AccessFs::from_all(ABI::V6))?
+            .handle_access(landlock::AccessNet::from_all(ABI::V6))?
+            // Not Scope::Signal: stubs were made before, and must be killed.
+            .scope(Scope::AbstractUnixSocket)?
+            .create()?
+            .add_rule(PathBeneath::new(memory, rights))?
+            .restrict_self()
+    };
+    match confine() {
+        Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
+            Err("the host kernel has no Landlock, or it is off (boot parameter lsm=)".into())
+        }
+        Ok(_) => Ok(()),
+        Err::<_, landlock::RulesetError>(e) => Err(format!("cannot set up Landlock: {e}")),
+    }
+}

@@ -1,0 +1,183 @@
+//! The few host calls no crate offers safely: clone3 into name spaces and a cgroup, mount_setattr, waiting for signals, the seccomp
+//! status of a dead child's signal. The crate's only unsafe code.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+/// `linux/sched.h`; libc's constant is too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A child made by [`clone_process`].
+#[derive(Debug)]
+pub struct Child {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+/// Clones this process with `flags` (`CLONE_NEW*`) and, on cgroup v2, into `cgroup` (a descriptor of its directory). The child runs `body`, which should
+/// exec; if it returns, the child ends with status 127.
+///
+/// Call it from a single-threaded process: the child has only the calling thread, and locks held by others would stay held.
+///
+/// # Errors
+/// The host's clone3 errors.
+pub fn clone_process(flags: i32, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce()) -> io::Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain data for which zeros are valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (flags | libc::CLONE_PIDFD) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of everything. The child never returns from this
+    // function; it runs `body` on its copy of this stack.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            body();
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(127) }
+        }
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+            // SAFETY: the kernel has put a new descriptor there, which nobody else owns.
+            Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+        }
+    }
+}
+
+/// `mount_setattr(2)`'s argument.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+pub struct MountAttr {
+    pub set: u64,
+    pub clear: u64,
+    pub propagation: u64,
+    pub userns_fd: u64,
+}
+
+/// Changes the attributes of the mount `mount` is the root of, and of those below it if `recursive`.
+///
+/// # Errors
+/// The host's.
+pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let empty: &CStr = c"";
+    // SAFETY: all pointers are to live data of the sizes given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    pub fn new(signals: &[i32]) -> SignalSet {
+        let mut set = std::mem::MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the set; sigaddset changes an initialised one (and refuses numbers that are none).
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            let mut set = set.assume_init();
+            for &signal in signals {
+                libc::sigaddset(&mut set, signal);
+            }
+            SignalSet(set)
+        }
+    }
+
+    /// Blocks these signals in the calling thread (and threads it makes).
+    pub fn block(&self) {
+        self.mask(libc::SIG_BLOCK);
+    }
+
+    /// Unblocks them.
+    pub fn unblock(&self) {
+        self.mask(libc::SIG_UNBLOCK);
+    }
+
+    fn mask(&self, how: i32) {
+        // SAFETY: the set is initialised; a null old set is allowed.
+        unsafe { libc::pthread_sigmask(how, &self.0, std::ptr::null_mut()) };
+    }
+
+    /// Takes the next pending signal of the set, waiting for it. They must be blocked.
+    pub fn wait(&self) -> Signalled {
+        loop {
+            let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
+            // SAFETY: the set is initialised; `info` is room for what the kernel writes.
+            let signal = unsafe { libc::sigwaitinfo(&self.0, info.as_mut_ptr()) };
+            if signal > 0 {
+                // SAFETY: the call succeeded and has filled it.
+                let code = unsafe { info.assume_init() }.si_code;
+                return Signalled { signal, by_terminal: code == libc::SI_KERNEL };
+            }
+        }
+    }
+}
+
+/// A signal that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signalled {
+    pub signal: i32,
+    /// The kernel sent it (Ctrl-C, Ctrl-Z, a window that changed), not a process.
+    pub by_terminal: bool,
+}
+
+/// Closes all descriptors from `first` on.
+pub fn close_from(first: u32) {
+    // SAFETY: only called between clone and exec, where nothing above `first` is used any more.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Closes the child's copy of a descriptor its parent keeps.
+pub fn close_in_child(fd: BorrowedFd<'_>) {
+    // SAFETY: only called in a fresh child, which never uses the descriptor's owner again (it execs or ends without drops).
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// Makes `fd` (whatever is there is closed) a copy of `from` that stays open over exec.
+///
+/// # Errors
+/// The host's.
+pub fn dup_to(from: BorrowedFd<'_>, fd: i32) -> io::Result<()> {
+    if from.as_raw_fd() == fd {
+        // SAFETY: clears close-on-exec of a descriptor we borrow.
+        return if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    }
+    // SAFETY: only called between clone and exec, where nobody else owns `fd`.
+    if unsafe { libc::dup2(from.as_raw_fd(), fd) } == fd { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes over a descriptor this process was started with.
+pub fn inherited(fd: i32) -> OwnedFd {
+    // SAFETY: called once, at the start of a process whose parent put the descriptor there for it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// One arena and no trimming thresholds that grow: small processes stay small.
+pub fn small_heap() {
+    // SAFETY: mallopt has no preconditions.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+    }
+}
