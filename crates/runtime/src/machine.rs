@@ -32,6 +32,12 @@ pub fn executors(cpus: usize, quota_us: Option<u64>, period_us: Option<u64>) -> 
     usize::try_from(quota.div_ceil(period)).unwrap_or(cpus).clamp(1, cpus.max(1))
 }
 
+/// How many guest processes a sandbox is prepared for: each takes address space in the sentry, so there is a bound without a limit too.
+pub fn max_processes(limit: Option<u64>) -> usize {
+    const MOST: u64 = 16384;
+    limit.unwrap_or(MOST).min(MOST) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

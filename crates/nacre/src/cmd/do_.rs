@@ -236,6 +236,7 @@ fn launch(global: &Global, limits: &Limits, cgroup: &Cgroup, privilege: Privileg
     let config = SentryConfig {
         executors: cpus,
         memory_limit: limits.memory,
+        max_processes: machine::max_processes(limits.pids),
         cpus,
         memory_bytes: limits.memory.unwrap_or_else(machine::memory_bytes),
         cpu_model: machine::cpu_model(),

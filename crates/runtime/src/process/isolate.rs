@@ -66,6 +66,17 @@ pub fn enter_private_root(furnish: impl FnOnce(BorrowedFd<'_>) -> Result<(), Ste
     rustix::process::chdir("/").step("chdir to /")
 }
 
+/// Gives up all capabilities but the one that [`enter_private_root`] needs.
+///
+/// # Errors
+/// The step that failed.
+pub fn keep_only_mounting() -> Result<(), StepError> {
+    rustix::thread::clear_ambient_capability_set().step("clear ambient capabilities")?;
+    let keep = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).step("drop capabilities")
+}
+
 /// No capability in any set of this process and of none it may execute; not dumpable; no_new_privs.
 ///
 /// # Errors
@@ -80,9 +91,12 @@ pub fn drop_privileges() -> Result<(), StepError> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     rustix::thread::set_capabilities_secure_bits(locked).step("set secure bits")?;
-    let have = rustix::thread::capabilities(None).step("read capabilities")?;
-    for capability in have.permitted.iter() {
-        rustix::thread::remove_capability_from_bounding_set(capability).step("shrink the bounding set")?;
+    for capability in CapabilitySet::all().iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // Newer than the host's kernel.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            other => other.step("shrink the bounding set")?,
+        }
     }
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };

@@ -1,19 +1,19 @@
 //! The sandbox process: from exec to [`sentry::boot::run`].
 //!
-//! In this order: the platform (its zygote must know nothing), the configuration, the file system for guest memory, an empty root, no
-//! privileges, Landlock; then the kernel makes its threads and calls back for the seccomp filter.
+//! In this order: the configuration (a few numbers, no secrets), the file system for guest memory, the platform, whose zygote is forked from this
+//! process, an empty root, no privileges, Landlock; then the kernel makes its threads and calls back for the seccomp filter.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
-use platform::Platform;
+use platform::{Platform, systrap};
 use sentry::boot::Boot;
 use sentry::kernel::Machine;
 use serde::{Deserialize, Serialize};
 
-use super::isolate::{drop_privileges, enter_private_root, tmpfs};
+use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
 use super::message;
 use super::report::{self, Report};
 use crate::{logging, timing};
@@ -25,6 +25,8 @@ pub struct SentryConfig {
     pub executors: usize,
     /// Bytes of guest memory, all containers together.
     pub memory_limit: Option<u64>,
+    /// Guest processes at a time.
+    pub max_processes: usize,
     /// CPUs guests see.
     pub cpus: usize,
     /// Memory guests see, in bytes.
@@ -48,8 +50,6 @@ pub fn main(socket: &UnixStream) -> i32 {
 
 fn run(socket: &UnixStream) -> Result<(), String> {
     timing::mark("sentry: exec done");
-    let platform = start_platform()?;
-    timing::mark("sentry: platform started");
     // No configuration: the runtime has died or given up.
     let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(()) };
     let [control, report] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| "not two descriptors")?;
@@ -57,6 +57,9 @@ fn run(socket: &UnixStream) -> Result<(), String> {
     logging::install(&config.log, None);
     timing::mark("sentry: configuration read");
     let memory = guest_memory(config.memory_limit).map_err(|e| format!("cannot make the memory file system: {e}"))?;
+    keep_only_mounting().map_err(|e| e.to_string())?;
+    let platform = start_platform(&config)?;
+    timing::mark("sentry: platform started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
     landlock(memory.as_fd())?;
@@ -76,9 +79,16 @@ fn run(socket: &UnixStream) -> Result<(), String> {
     sentry::boot::run(boot).map_err(|e| e.to_string())
 }
 
-/// The platform, before anything else exists in this process.
-fn start_platform() -> Result<Arc<dyn Platform>, String> {
-    Err("this build has no platform yet".into())
+/// The platform, while nothing worth having is in this process, and it still has one thread. It reads /proc/self/maps, so the root is
+/// still the host's.
+fn start_platform(config: &SentryConfig) -> Result<Arc<dyn Platform>, String> {
+    let config = systrap::Config {
+        executors: config.executors,
+        max_address_spaces: config.max_processes,
+        cpus: config.executors,
+        spin: if config.executors > 1 { systrap::Spin::Adaptive } else { systrap::Spin::Never },
+    };
+    systrap::Systrap::start(config).map(|platform| platform as Arc<dyn Platform>).map_err(|e| e.to_string())
 }
 
 fn guest_memory(limit: Option<u64>) -> std::io::Result<OwnedFd> {

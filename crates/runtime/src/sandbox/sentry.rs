@@ -136,10 +136,12 @@ impl SentrySandbox {
         if !matches!(error, ClientError::Closed | ClientError::Socket(_)) {
             return Error::Agent { what: what.into(), source: error };
         }
-        if let Some(words) = self.gofers.iter().find_map(Confined::last_words) {
+        let ended = self.wait(Some(Duration::from_secs(2)));
+        let dead = self.gofers.iter().chain([&self.sentry]).filter(|confined| has_ended(confined));
+        if let Some(words) = dead.filter_map(Confined::last_words).next() {
             return Error::SandboxEnded(words);
         }
-        match self.wait(Some(Duration::from_secs(2))) {
+        match ended {
             Some(Ended::Broke(reason)) => Error::SandboxEnded(reason),
             Some(Ended::Exited(status)) => Error::SandboxEnded(format!("it exited with status {status}")),
             Some(Ended::Unknown) => Error::SandboxEnded("it left no reason".into()),
