@@ -18,7 +18,7 @@ pub use platform::scripted::{Role, ScriptedPlatform, User};
 use platform::{ExecutorId, Platform, Registers};
 
 use crate::fs::pseudo::Tree;
-use crate::fs::{FdTable, FileSystem, FsContext, Inode, Mount, MountFlags, StatFs};
+use crate::fs::{FdTable, FileSystem, FsContext, Inode, Mount, MountFlags, Path, StatFs};
 use crate::kernel::{self, Container, Kernel, Uts};
 use crate::mm::{MemoryFile, Mm};
 use crate::step::Step;
@@ -117,13 +117,18 @@ impl Machine {
         let mm = Mm::new(self.platform.clone() as Arc<dyn Platform>, self.container.memory.clone()).expect("an address space");
         let mut context = mm.space().new_context().expect("a context");
         *context.registers_mut() = Registers::at_entry(entry, 0x7000_0000_0000);
-        let root = Mount::new(Arc::new(EmptyFs), "none", MountFlags::empty(), &self.kernel.clock).root_path();
+        let root = self.root();
         let shared = Shared { mm, files: FdTable::new(), fs: FsContext::new(root.clone(), root, 0o022) };
         let new = NewProcess { creds, rlimits: Rlimits::default(), shared };
         let cx = new_process(&self.kernel, &self.container, new, context).expect("a process");
         let group = cx.task.group.clone();
         cx.start();
         group
+    }
+
+    /// A new, empty file system's root.
+    pub fn root(&self) -> Path {
+        Mount::new(Arc::new(EmptyFs), "none", MountFlags::empty(), &self.kernel.clock).root_path()
     }
 
     /// Runs until nothing is left to do at all: all tasks are gone, or wait for each other.

@@ -188,3 +188,30 @@ pub(super) fn setsid(cx: &mut Cx, _: Args) -> Flow<'_> {
 pub(super) fn getsid(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(process(cx, args.i32(0)).map(|group| group.session().sid as u64))
 }
+
+/// `unshare` of descriptors and directories. New namespaces are not made.
+pub(super) fn unshare(cx: &mut Cx, args: Args) -> Flow<'_> {
+    use CloneFlags as F;
+    let Some(flags) = CloneFlags::from_bits(args.u64(0)) else { return Flow::done(Err(Errno::EINVAL)) };
+    let known = F::NAMESPACES | F::NEWUSER | F::FS | F::FILES | F::SYSVSEM | F::THREAD | F::SIGHAND | F::VM;
+    if !known.contains(flags) {
+        return Flow::done(Err(Errno::EINVAL));
+    }
+    if flags.intersects(F::THREAD | F::SIGHAND | F::VM) && cx.task.group.threads().len() > 1 {
+        return Flow::done(Err(Errno::EINVAL));
+    }
+    if flags.intersects(F::NAMESPACES) && !flags.contains(F::NEWUSER) && !cx.creds().has(Capability::SysAdmin) {
+        return Flow::done(Err(Errno::EPERM));
+    }
+    if flags.intersects(F::NAMESPACES | F::NEWUSER) {
+        return Flow::done(Err(Errno::EINVAL));
+    }
+    if flags.contains(F::FS) {
+        cx.fs = cx.fs.duplicate();
+    }
+    if flags.contains(F::FILES) {
+        cx.files = cx.files.duplicate();
+    }
+    cx.share_again();
+    Flow::Done(Ok(0))
+}

@@ -167,6 +167,10 @@ impl Cx {
             pids.set_parent(&group, ppid);
         }
         pids.tasks.insert(tid, task.clone());
+        drop(pids);
+        if !args.flags.contains(CloneFlags::THREAD) && task.rlimit(Resource::Cpu) != Limit::UNLIMITED {
+            group.timers.watch_cpu_limit(&group, &task.kernel);
+        }
         Ok(task)
     }
 

@@ -167,6 +167,15 @@ impl ThreadGroup {
         self.inner.lock().threads.first().cloned()
     }
 
+    /// Whether orphans among its descendants become its children (`PR_SET_CHILD_SUBREAPER`).
+    pub fn is_subreaper(&self) -> bool {
+        self.subreaper.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_subreaper(&self, on: bool) {
+        self.subreaper.store(on, Ordering::Relaxed);
+    }
+
     /// The real user id (of the first thread; as it was, once ended).
     pub fn uid(&self) -> u32 {
         self.leader().map_or_else(|| self.last_uid.load(Ordering::Relaxed), |task| task.creds().uid)

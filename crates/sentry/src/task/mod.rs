@@ -42,6 +42,8 @@ pub use session::{ControllingTerminal, Session};
 pub use status::{ExitStatus, Usage, ticks};
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};

@@ -174,10 +174,15 @@ impl Cx {
         kernel.scheduler.spawn(move |executor| super::run(self, executor));
     }
 
-    /// Lets others see and interrupt the context that the task has now.
-    pub(super) fn publish(&mut self) {
+    /// Shows others the memory, descriptors and directories that the task has now.
+    pub(crate) fn share_again(&mut self) {
         *self.task.shared.write() =
             Some(Shared { mm: self.mm.clone(), files: self.files.clone(), fs: self.fs.clone() });
+    }
+
+    /// Lets others see and interrupt the context that the task has now.
+    pub(super) fn publish(&mut self) {
+        self.share_again();
         *self.task.interrupter.lock() = Some(self.context.interrupter());
         self.set_identity();
     }

@@ -502,3 +502,121 @@ fn futexes_hand_over_between_threads() {
         u.syscall(nr::FUTEX, [memory + 8, 0, 5, 0, 0, 0]).await;
     });
 }
+
+#[test]
+fn limits_and_prctl() {
+    const PRLIMIT64: u64 = 302;
+    const NOFILE: u64 = 7;
+    run_script(|u| async move {
+        let memory = map_memory(&u, 4096).await;
+        let words = |words: [u64; 2]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        u.store(memory, &words([100, 50])).await;
+        assert_eq!(u.syscall(PRLIMIT64, [0, NOFILE, memory, 0]).await, errno(Errno::EINVAL));
+        u.store(memory, &words([64, 64])).await;
+        assert_eq!(u.syscall(PRLIMIT64, [0, NOFILE, memory, memory + 16]).await, 0);
+        assert_eq!([u.load_u64(memory + 16).await, u.load_u64(memory + 24).await], [1024, 1 << 20]);
+        // The name is cut to 15 bytes, and inherited.
+        u.store(memory, b"a-rather-long-name\0").await;
+        assert_eq!(u.syscall(nr::PRCTL, [15, memory]).await, 0);
+        fork(&u, move |u| async move {
+            assert_eq!(u.syscall(nr::PRCTL, [16, memory]).await, 0);
+            assert_eq!(u.load(memory, 16).await, b"a-rather-long-n\0");
+            assert_eq!(u.syscall(PRLIMIT64, [0, NOFILE, 0, memory]).await, 0);
+            assert_eq!(u.load_u64(memory).await, 64);
+            // no_new_privs cannot be taken back.
+            assert_eq!(u.syscall(nr::PRCTL, [38, 1]).await, 0);
+            assert_eq!(u.syscall(nr::PRCTL, [38, 0]).await, errno(Errno::EINVAL));
+            assert_eq!(u.syscall(nr::PRCTL, [39]).await, 1);
+        })
+        .await;
+        assert_eq!(u.syscall(nr::WAIT4, [u64::MAX, memory, 0, 0]).await, 2);
+        assert_eq!(u.load_u32(memory).await, 0);
+    });
+}
+
+#[test]
+fn a_limit_of_cpu_time_ends_a_loop() {
+    const PRLIMIT64: u64 = 302;
+    run_script(|u| async move {
+        let memory = map_memory(&u, 4096).await;
+        let child = fork(&u, move |u| async move {
+            u.store(memory, &1u64.to_le_bytes()).await;
+            u.store(memory + 8, &3u64.to_le_bytes()).await;
+            assert_eq!(u.syscall(PRLIMIT64, [0, 0, memory, 0]).await, 0);
+            loop {
+                u.compute(100_000_000).await;
+            }
+        })
+        .await;
+        assert_eq!(wait_status(&u, memory, child as i64, 0).await, (2, Signal::XCPU.number() as u32));
+    });
+}
+
+#[test]
+fn parent_death_and_subreaper() {
+    run_script(|u| async move {
+        let memory = map_memory(&u, 4096).await;
+        let child = fork(&u, move |u| async move {
+            assert_eq!(u.syscall(nr::PRCTL, [36, 1]).await, 0);
+            fork(&u, |u| async move {
+                fork(&u, |u| async move {
+                    assert_eq!(u.syscall(nr::PRCTL, [1, 15]).await, 0);
+                    u.syscall(nr::PAUSE, []).await;
+                })
+                .await;
+                u.compute(1000).await;
+            })
+            .await;
+            assert_eq!(u.syscall(nr::WAIT4, [3, memory, 0, 0]).await, 3);
+            assert_eq!(u.syscall(nr::WAIT4, [4, memory, 0, 0]).await, 4, "it came to the subreaper");
+            assert_eq!(u.load_u32(memory).await, 15, "and got its signal");
+        })
+        .await;
+        assert_eq!(wait_status(&u, memory, child as i64, 0).await, (2, 0));
+    });
+}
+
+#[test]
+fn orphaned_groups_are_continued() {
+    run_script(|u| async move {
+        let memory = map_memory(&u, 4096).await;
+        // A shell-like child with a stopped job of another group in its session.
+        let shell = fork(&u, |u| async move {
+            assert_eq!(u.syscall(nr::SETSID, []).await, 2);
+            let job = fork(&u, |u| async move {
+                u.syscall(nr::SETPGID, [0, 0]).await;
+                u.syscall(nr::PAUSE, []).await;
+            })
+            .await;
+            u.compute(1000).await;
+            assert_eq!(u.syscall(nr::KILL, [job, 19]).await, 0);
+            u.compute(1000).await;
+        })
+        .await;
+        assert_eq!(wait_status(&u, memory, shell as i64, 0).await, (2, 0));
+        assert_eq!(wait_status(&u, memory, -1, 0).await, (3, Signal::HUP.number() as u32), "the job is hung up");
+    });
+}
+
+#[test]
+fn a_paused_container_stands_still() {
+    let machine = Machine::new();
+    let count = Arc::new(Mutex::new(0));
+    let counter = count.clone();
+    let init = machine.start(move |u| {
+        let counter = counter.clone();
+        async move {
+            for _ in 0..10 {
+                u.compute(1000).await;
+                *counter.lock() += 1;
+            }
+        }
+    });
+    machine.run_until(|| *count.lock() == 3);
+    machine.container.pause();
+    machine.run();
+    assert_eq!(*count.lock(), 3);
+    assert!(init.ended().is_none());
+    machine.container.resume();
+    assert_eq!(machine.finish(&init), ExitStatus::Exited(0));
+}

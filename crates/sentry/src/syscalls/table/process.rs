@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{exec, exit, futex, process, wait4};
+use crate::syscalls::{exec, exit, futex, prctl, process, rlimit, wait4};
 
 pub(super) const LINES: &[Line] = &[
     full(39, "getpid", &[], process::getpid),
@@ -12,8 +12,8 @@ pub(super) const LINES: &[Line] = &[
     full(59, "execve", &[Path, Addr, Addr], exec::execve),
     full(60, "exit", &[Int], exit::exit),
     full(61, "wait4", &[Int, Addr, Hex, Addr], wait4::wait4),
-    none(97, "getrlimit", &[Int, Addr], Errno::ENOSYS, ""),
-    none(98, "getrusage", &[Int, Addr], Errno::ENOSYS, ""),
+    full(97, "getrlimit", &[Int, Addr], rlimit::getrlimit),
+    partial(98, "getrusage", &[Int, Addr], rlimit::getrusage, "no page-fault, block and switch counts; system time is 0"),
     none(101, "ptrace", &[Int, Int, Addr, Addr], Errno::ENOSYS, ""),
     full(109, "setpgid", &[Int, Int], process::setpgid),
     full(110, "getppid", &[], process::getppid),
@@ -21,20 +21,20 @@ pub(super) const LINES: &[Line] = &[
     full(112, "setsid", &[], process::setsid),
     full(121, "getpgid", &[Int], process::getpgid),
     full(124, "getsid", &[Int], process::getsid),
-    none(135, "personality", &[Hex], Errno::ENOSYS, ""),
-    none(157, "prctl", &[Int, Addr, Addr, Addr, Addr], Errno::ENOSYS, ""),
-    none(160, "setrlimit", &[Int, Addr], Errno::ENOSYS, ""),
-    none(163, "acct", &[Path], Errno::ENOSYS, ""),
+    partial(135, "personality", &[Hex], prctl::personality, "PER_LINUX only"),
+    partial(157, "prctl", &[Int, Addr, Addr, Addr, Addr], prctl::prctl, "no seccomp, PR_SET_MM, PR_SET_VMA, speculation and scheduling controls: EINVAL"),
+    full(160, "setrlimit", &[Int, Addr], rlimit::setrlimit),
+    none(163, "acct", &[Path], Errno::ENOSYS, "no process accounting, as without CONFIG_BSD_PROCESS_ACCT"),
     full(186, "gettid", &[], process::gettid),
     partial(202, "futex", &[Addr, Int, Uint, Addr, Addr, Uint], futex::futex, "no priority inheritance (FUTEX_LOCK_PI and the like give ENOSYS)"),
     full(218, "set_tid_address", &[Addr], process::set_tid_address),
     full(231, "exit_group", &[Int], exit::exit_group),
     partial(247, "waitid", &[Int, Int, Addr, Hex, Addr], wait4::waitid, "no P_PIDFD"),
-    none(272, "unshare", &[Hex], Errno::ENOSYS, ""),
+    partial(272, "unshare", &[Hex], process::unshare, "descriptors and directories; no new namespaces"),
     full(273, "set_robust_list", &[Addr, Size], futex::set_robust_list),
     full(274, "get_robust_list", &[Int, Addr, Addr], futex::get_robust_list),
-    none(302, "prlimit64", &[Int, Int, Addr, Addr], Errno::ENOSYS, ""),
-    none(308, "setns", &[Fd, Hex], Errno::ENOSYS, ""),
+    full(302, "prlimit64", &[Int, Int, Addr, Addr], rlimit::prlimit64),
+    none(308, "setns", &[Fd, Hex], Errno::EINVAL, "a container has one namespace of each kind"),
     none(312, "kcmp", &[Int, Int, Int, Uint, Uint], Errno::ENOSYS, ""),
     none(317, "seccomp", &[Uint, Hex, Addr], Errno::ENOSYS, ""),
     full(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], exec::execveat),
