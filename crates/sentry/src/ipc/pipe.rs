@@ -162,7 +162,11 @@ impl PipeEnd {
         Ok(n)
     }
 
-    fn write_now(&self, from: &mut dyn Source) -> Result<usize, Errno> {
+    /// Writes without waiting.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EPIPE`, `EFAULT`.
+    pub fn write_now(&self, from: &mut dyn Source) -> Result<usize, Errno> {
         let mut state = self.pipe.state.lock();
         if state.readers == 0 {
             return Err(Errno::EPIPE);

@@ -1,14 +1,17 @@
-//! eventfd and timerfd.
+//! Descriptors that stand for something else than a file: eventfd, timerfd, signalfd, memfd.
 
 use super::fds::install;
 use super::mask;
-use super::{Args, Flow};
+use super::{Args, Flow, Outcome};
 use crate::Errno;
 use crate::abi::uapi;
 use crate::fs::OpenFlags;
 use crate::fs::anon::{self, Anon};
 use crate::ipc::eventfd::{EventFd, Mode};
+use crate::ipc::memfd;
+use crate::ipc::signalfd::SignalFd;
 use crate::ipc::timerfd::{Base, Setting, TimerFd};
+use crate::signal::SigSet;
 use crate::task::Cx;
 
 pub fn sys_eventfd(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -96,4 +99,58 @@ fn store(cx: &Cx, addr: u64, setting: Setting) -> Result<(), Errno> {
     let split = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000];
     let ([a, b], [c, d]) = (split(setting.interval), split(setting.value));
     cx.mm.write_val(addr, &[a, b, c, d])
+}
+
+pub fn sys_signalfd(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(signals(cx, &args, 0))
+}
+
+pub fn sys_signalfd4(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(signals(cx, &args, args.u32(3)))
+}
+
+fn signals(cx: &Cx, args: &Args, flags: u32) -> Result<u64, Errno> {
+    let flags = OpenFlags::from_bits_retain(flags);
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    args.sigset_size(2)?;
+    let mask = SigSet(cx.mm.read_val::<u64>(args.u64(1))?);
+    if args.i32(0) != -1 {
+        let file = cx.file(args.i32(0))?;
+        file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(mask);
+        return Ok(args.i32(0) as u64);
+    }
+    let ops = SignalFd::new(&cx.task, mask);
+    let file = anon::file(cx, &Anon::Object("signalfd"), ops, OpenFlags::RDWR | (flags & OpenFlags::NONBLOCK));
+    install(cx, file, flags.contains(OpenFlags::CLOEXEC)).map(|fd| fd as u64)
+}
+
+/// Longest name of a memfd, in bytes.
+const MEMFD_NAME_MAX: usize = 249;
+
+pub fn sys_memfd_create(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(memory_file(cx, args))
+}
+
+async fn memory_file(cx: &mut Cx, args: Args) -> Outcome {
+    let flags = args.u32(1);
+    let known = uapi::MFD_CLOEXEC | uapi::MFD_ALLOW_SEALING | uapi::MFD_NOEXEC_SEAL | uapi::MFD_EXEC;
+    let both = uapi::MFD_NOEXEC_SEAL | uapi::MFD_EXEC;
+    if flags & !known != 0 || flags & both == both {
+        return Err(Errno::EINVAL.into());
+    }
+    let name = match cx.mm.read_cstr(args.u64(0), MEMFD_NAME_MAX + 1) {
+        Ok(name) => name,
+        Err(Errno::ENAMETOOLONG) => return Err(Errno::EINVAL.into()),
+        Err(errno) => return Err(errno.into()),
+    };
+    let no_exec = flags & uapi::MFD_NOEXEC_SEAL != 0;
+    let permissions = if no_exec { 0o666 } else { 0o777 };
+    let name = String::from_utf8_lossy(&name);
+    let file = memfd::create(cx, &name, flags & uapi::MFD_ALLOW_SEALING != 0 || no_exec, permissions).await?;
+    if no_exec && let Some(memfd) = file.downcast::<memfd::MemFd>() {
+        memfd.add_seals(uapi::F_SEAL_EXEC)?;
+    }
+    Ok(install(cx, file, flags & uapi::MFD_CLOEXEC != 0)? as u64)
 }

@@ -9,6 +9,7 @@ use crate::Errno;
 use crate::abi::uapi;
 use crate::fs::{FdEntry, File, OpenFlags, SignalOwner, Watcher};
 use crate::ipc::locks::{Family, Held, InodeKey, LockKind, LockTable, Owner, Range, RecordLocks};
+use crate::ipc::memfd::MemFd;
 use crate::ipc::pipe::PipeEnd;
 use crate::signal::Signal;
 use crate::task::{Capability, Cx};
@@ -102,6 +103,8 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
             let unlimited = cx.creds().has(Capability::SysResource);
             pipe_of(file)?.pipe().set_capacity(argument as u32 as usize, unlimited).map(|size| size as u64)
         }
+        uapi::F_ADD_SEALS => file.downcast::<MemFd>().ok_or(Errno::EINVAL)?.add_seals(argument as u32).map(|()| 0),
+        uapi::F_GET_SEALS => file.downcast::<MemFd>().ok_or(Errno::EINVAL).map(|memfd| u64::from(memfd.seals())),
         _ => Err(Errno::EINVAL),
     }
 }

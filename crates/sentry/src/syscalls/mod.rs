@@ -7,6 +7,7 @@
 
 mod args;
 mod capability;
+mod copy;
 mod counters;
 mod epoll;
 mod eventfd;

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{epoll, eventfd, fcntl, fds, io, ioctl, pipe, poll};
+use crate::syscalls::{copy, epoll, eventfd, fcntl, fds, io, ioctl, pipe, poll};
 
 pub(super) const LINES: &[Line] = &[
     full(0, "read", &[Fd, Addr, Size], io::sys_read),
@@ -19,7 +19,7 @@ pub(super) const LINES: &[Line] = &[
     full(23, "select", &[Int, Addr, Addr, Addr, Addr], poll::sys_select),
     full(32, "dup", &[Fd], fds::sys_dup),
     full(33, "dup2", &[Fd, Fd], fds::sys_dup2),
-    none(40, "sendfile", &[Fd, Fd, Addr, Size], Errno::ENOSYS, ""),
+    full(40, "sendfile", &[Fd, Fd, Addr, Size], copy::sys_sendfile),
     partial(72, "fcntl", &[Fd, Int, Addr], fcntl::sys_fcntl, "no leases, no F_NOTIFY; O_ASYNC sends no signals"),
     full(73, "flock", &[Fd, Int], fcntl::sys_flock),
     none(187, "readahead", &[Fd, Int, Size], Errno::ENOSYS, ""),
@@ -38,16 +38,16 @@ pub(super) const LINES: &[Line] = &[
     none(255, "inotify_rm_watch", &[Fd, Int], Errno::ENOSYS, ""),
     full(270, "pselect6", &[Int, Addr, Addr, Addr, Addr, Addr], poll::sys_pselect6),
     full(271, "ppoll", &[Addr, Uint, Addr, Addr, Size], poll::sys_ppoll),
-    none(275, "splice", &[Fd, Addr, Fd, Addr, Size, Hex], Errno::ENOSYS, ""),
-    none(276, "tee", &[Fd, Fd, Size, Hex], Errno::ENOSYS, ""),
-    none(278, "vmsplice", &[Fd, Addr, Uint, Hex], Errno::ENOSYS, ""),
+    full(275, "splice", &[Fd, Addr, Fd, Addr, Size, Hex], copy::sys_splice),
+    full(276, "tee", &[Fd, Fd, Size, Hex], copy::sys_tee),
+    partial(278, "vmsplice", &[Fd, Addr, Uint, Hex], copy::sys_vmsplice, "SPLICE_F_GIFT copies"),
     full(281, "epoll_pwait", &[Fd, Addr, Int, Int, Addr, Size], epoll::sys_epoll_pwait),
-    none(282, "signalfd", &[Fd, Addr, Size], Errno::ENOSYS, ""),
+    partial(282, "signalfd", &[Fd, Addr, Size], eventfd::sys_signalfd, "after fork the child reads the parent's signals"),
     partial(283, "timerfd_create", &[Int, Hex], eventfd::sys_timerfd_create, "no alarm clocks"),
     full(284, "eventfd", &[Uint], eventfd::sys_eventfd),
     partial(286, "timerfd_settime", &[Fd, Hex, Addr, Addr], eventfd::sys_timerfd_settime, "TFD_TIMER_CANCEL_ON_SET never cancels: guests do not set the clock"),
     full(287, "timerfd_gettime", &[Fd, Addr], eventfd::sys_timerfd_gettime),
-    none(289, "signalfd4", &[Fd, Addr, Size, Hex], Errno::ENOSYS, ""),
+    partial(289, "signalfd4", &[Fd, Addr, Size, Hex], eventfd::sys_signalfd4, "after fork the child reads the parent's signals"),
     full(290, "eventfd2", &[Uint, Hex], eventfd::sys_eventfd2),
     full(291, "epoll_create1", &[Hex], epoll::sys_epoll_create1),
     full(292, "dup3", &[Fd, Fd, Hex], fds::sys_dup3),
@@ -58,10 +58,10 @@ pub(super) const LINES: &[Line] = &[
     none(298, "perf_event_open", &[Addr, Int, Int, Fd, Hex], Errno::ENOSYS, ""),
     none(300, "fanotify_init", &[Hex, Hex], Errno::ENOSYS, ""),
     none(301, "fanotify_mark", &[Fd, Hex, Hex, DirFd, Path], Errno::ENOSYS, ""),
-    none(319, "memfd_create", &[Path, Hex], Errno::ENOSYS, ""),
+    partial(319, "memfd_create", &[Path, Hex], eventfd::sys_memfd_create, "no huge pages; a file sealed against writing cannot be mapped"),
     none(321, "bpf", &[Int, Addr, Size], Errno::ENOSYS, ""),
     none(323, "userfaultfd", &[Hex], Errno::ENOSYS, ""),
-    none(326, "copy_file_range", &[Fd, Addr, Fd, Addr, Size, Hex], Errno::ENOSYS, ""),
+    full(326, "copy_file_range", &[Fd, Addr, Fd, Addr, Size, Hex], copy::sys_copy_file_range),
     partial(327, "preadv2", &[Fd, Addr, Int, Int, Int, Hex], io::sys_preadv2, "RWF_HIPRI, RWF_NOWAIT and RWF_APPEND only"),
     partial(328, "pwritev2", &[Fd, Addr, Int, Int, Int, Hex], io::sys_pwritev2, "RWF_HIPRI, RWF_NOWAIT and RWF_APPEND only"),
     none(333, "io_pgetevents", &[Hex, Int, Int, Addr, Addr, Addr], Errno::ENOSYS, ""),

@@ -1,0 +1,210 @@
+//! memfd_create(2): a file in memory without a name, and its seals.
+//!
+//! The file is a tmpfs node; [`MemFd`] and [`MemFdInode`] stand before it and enforce the seals.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::Errno;
+use crate::abi::uapi;
+use crate::fs::tmpfs::{self, TmpFs};
+use crate::fs::{
+    File, FileKind, FileOps, Inode, Metadata, NewInode, OpenFlags, Origin, SetAttr, Whence, WriteAt, Written, next_device,
+};
+use crate::mm::{Mappable, Sink, Source};
+use crate::step::Step;
+use crate::task::Cx;
+
+/// All seals there are.
+const SEALS: u32 = uapi::F_SEAL_SEAL | uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS | uapi::F_SEAL_EXEC;
+const WRITE_SEALS: u32 = uapi::F_SEAL_WRITE | uapi::F_SEAL_FUTURE_WRITE;
+
+/// What may not be done any more, and whether it has been mapped.
+#[derive(Default)]
+struct Seals {
+    set: u32,
+    mapped: bool,
+}
+
+/// The node of a memfd with its seals.
+pub struct MemFdInode {
+    node: Arc<dyn Inode>,
+    seals: Mutex<Seals>,
+}
+
+/// An open memfd.
+pub struct MemFd {
+    inode: Arc<MemFdInode>,
+    data: Arc<dyn FileOps>,
+}
+
+/// A new file in memory of `name`. Unless `sealing`, it has `F_SEAL_SEAL` from the start.
+///
+/// # Errors
+/// Those of tmpfs.
+pub async fn create(cx: &Cx, name: &str, sealing: bool, permissions: u32) -> Result<Arc<File>, Errno> {
+    let container = &cx.task.container;
+    let options = tmpfs::Options { size: 0, inodes: 0, ..tmpfs::Options::default() };
+    let fs = TmpFs::new(container.memory.clone(), cx.kernel().clock.clone(), next_device(), options);
+    let creds = cx.creds();
+    let new = NewInode {
+        kind: FileKind::Regular,
+        permissions,
+        uid: creds.fsuid,
+        gid: creds.fsgid,
+        rdev: 0,
+        target: Vec::new(),
+    };
+    let node: Arc<dyn Inode> = fs.unnamed(&new)?;
+    let data = node.clone().open(cx, OpenFlags::RDWR).await?;
+    let set = if sealing { 0 } else { uapi::F_SEAL_SEAL };
+    let inode = Arc::new(MemFdInode { node, seals: Mutex::new(Seals { set, mapped: false }) });
+    let ops = Arc::new(MemFd { inode: inode.clone(), data });
+    Ok(File::new(ops, Origin::Anonymous { inode, name: format!("/memfd:{name} (deleted)") }, OpenFlags::RDWR))
+}
+
+impl MemFd {
+    pub fn seals(&self) -> u32 {
+        self.inode.seals.lock().set
+    }
+
+    /// `F_ADD_SEALS`.
+    ///
+    /// # Errors
+    /// `EPERM` when sealed against more seals. `EBUSY` for `F_SEAL_WRITE` on a file that has been mapped: whether writable mappings
+    /// still exist is not known here.
+    pub fn add_seals(&self, more: u32) -> Result<(), Errno> {
+        if more & !SEALS != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut seals = self.inode.seals.lock();
+        if seals.set & uapi::F_SEAL_SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        if more & uapi::F_SEAL_WRITE != 0 && seals.mapped {
+            return Err(Errno::EBUSY);
+        }
+        seals.set |= more;
+        Ok(())
+    }
+
+    fn may_write(&self, at: WriteAt, len: usize) -> Result<(), Errno> {
+        let set = self.seals();
+        if set & WRITE_SEALS != 0 {
+            return Err(Errno::EPERM);
+        }
+        if set & uapi::F_SEAL_GROW == 0 {
+            return Ok(());
+        }
+        let size = size_of(&*self.inode.node)?;
+        let end = match at {
+            WriteAt::Offset(offset) => offset.saturating_add(len as u64),
+            WriteAt::Append => size.saturating_add(len as u64),
+        };
+        if end > size { Err(Errno::EPERM) } else { Ok(()) }
+    }
+}
+
+/// tmpfs knows it at once.
+fn size_of(node: &dyn Inode) -> Result<u64, Errno> {
+    match node.metadata() {
+        Step::Ready(metadata) => metadata.map(|metadata| metadata.size),
+        Step::Wait(_) => Err(Errno::EIO),
+    }
+}
+
+impl FileOps for MemFd {
+    fn read<'a>(&'a self, file: &'a File, offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
+        self.data.read(file, offset, into)
+    }
+
+    fn write<'a>(&'a self, file: &'a File, at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
+        match self.may_write(at, from.remaining()) {
+            Ok(()) => self.data.write(file, at, from),
+            Err(errno) => Step::err(errno),
+        }
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn seek_data<'a>(&'a self, offset: u64, whence: Whence) -> Step<'a, Result<u64, Errno>> {
+        self.data.seek_data(offset, whence)
+    }
+
+    fn mappable(&self) -> Result<Arc<dyn Mappable>, Errno> {
+        let mut seals = self.inode.seals.lock();
+        // Whether the mapping is to be writable is not known here: sealed files are mapped by nobody.
+        if seals.set & WRITE_SEALS != 0 {
+            return Err(Errno::EPERM);
+        }
+        seals.mapped = true;
+        drop(seals);
+        self.data.mappable()
+    }
+
+    fn sync(&self) -> Step<'_, Result<(), Errno>> {
+        self.data.sync()
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Step<'_, Result<(), Errno>> {
+        let set = self.seals();
+        let grows = size_of(&*self.inode.node).map(|size| offset.saturating_add(len) > size);
+        match grows {
+            Err(errno) => Step::err(errno),
+            Ok(_) if mode & uapi::FALLOC_FL_PUNCH_HOLE != 0 && set & WRITE_SEALS != 0 => Step::err(Errno::EPERM),
+            Ok(true) if set & uapi::F_SEAL_GROW != 0 => Step::err(Errno::EPERM),
+            Ok(_) => self.data.allocate(mode, offset, len),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Inode for MemFdInode {
+    fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
+        self.node.metadata()
+    }
+
+    fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {
+        let set = self.seals.lock().set;
+        if let Some(new) = change.size {
+            let refused = size_of(&*self.node).map(|old| {
+                (new < old && set & uapi::F_SEAL_SHRINK != 0) || (new > old && set & uapi::F_SEAL_GROW != 0)
+            });
+            match refused {
+                Ok(false) => {}
+                Ok(true) => return Step::err(Errno::EPERM),
+                Err(errno) => return Step::err(errno),
+            }
+        }
+        if set & uapi::F_SEAL_EXEC != 0
+            && let (Some(new), Step::Ready(Ok(metadata))) = (change.permissions, self.node.metadata())
+            && (new ^ metadata.permissions) & 0o111 != 0
+        {
+            return Step::err(Errno::EPERM);
+        }
+        self.node.set_attr(change)
+    }
+
+    /// By /proc/PID/fd.
+    fn open<'a>(self: Arc<Self>, cx: &'a Cx, flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
+        match self.node.clone().open(cx, flags) {
+            Step::Ready(Ok(data)) => Step::ok(Arc::new(MemFd { inode: self, data })),
+            Step::Ready(Err(errno)) => Step::err(errno),
+            Step::Wait(open) => Step::wait(async move {
+                let data = open.await?;
+                Ok(Arc::new(MemFd { inode: self, data }) as Arc<dyn FileOps>)
+            }),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
