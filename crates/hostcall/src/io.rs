@@ -73,6 +73,51 @@ pub fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: i64, sleep: Sleep) -> R
     result(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
 }
 
+/// `pwritev2` at the end of the file, whatever others write there at the same time (`RWF_APPEND`).
+///
+/// # Errors
+/// The host's.
+pub fn append(fd: BorrowedFd<'_>, from: &[u8], sleep: Sleep) -> Result<usize, Errno> {
+    let iov = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+    // SAFETY: the iovec is `from`, which the kernel only reads.
+    result(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, 0, sleep.flags() | libc::RWF_APPEND) })
+}
+
+/// `fsync`. Sleeps.
+///
+/// # Errors
+/// The host's.
+pub fn sync(fd: impl std::os::fd::AsFd) -> Result<(), Errno> {
+    Ok(rustix::fs::fsync(fd)?)
+}
+
+/// `fallocate` with `FALLOC_FL_*` bits. May sleep.
+///
+/// # Errors
+/// The host's.
+pub fn allocate(fd: impl std::os::fd::AsFd, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+    Ok(rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::from_bits_retain(mode), offset, len)?)
+}
+
+/// What `lseek` looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seek {
+    Data,
+    Hole,
+}
+
+/// The next data or hole at or after `offset` (`SEEK_DATA`, `SEEK_HOLE`). Moves the host's file position. May sleep.
+///
+/// # Errors
+/// `ENXIO` past the end; the host's.
+pub fn seek_data(fd: impl std::os::fd::AsFd, offset: u64, what: Seek) -> Result<u64, Errno> {
+    let from = match what {
+        Seek::Data => rustix::fs::SeekFrom::Data(offset),
+        Seek::Hole => rustix::fs::SeekFrom::Hole(offset),
+    };
+    Ok(rustix::fs::seek(fd, from)?)
+}
+
 /// `ftruncate`.
 ///
 /// # Errors
@@ -89,6 +134,13 @@ pub struct FileStatus {
     pub rdev: u64,
     pub size: u64,
     pub ino: u64,
+    pub nlink: u64,
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    /// Seconds and nanoseconds since 1970.
+    pub accessed: (i64, u32),
+    pub modified: (i64, u32),
+    pub changed: (i64, u32),
 }
 
 /// `fstat`.
@@ -97,7 +149,17 @@ pub struct FileStatus {
 /// The host's.
 pub fn status(fd: impl std::os::fd::AsFd) -> Result<FileStatus, Errno> {
     let stat = rustix::fs::fstat(fd)?;
-    Ok(FileStatus { mode: stat.st_mode, rdev: stat.st_rdev, size: stat.st_size.max(0) as u64, ino: stat.st_ino })
+    Ok(FileStatus {
+        mode: stat.st_mode,
+        rdev: stat.st_rdev,
+        size: stat.st_size.max(0) as u64,
+        ino: stat.st_ino,
+        nlink: stat.st_nlink,
+        blocks: stat.st_blocks.max(0) as u64,
+        accessed: (stat.st_atime, stat.st_atime_nsec as u32),
+        modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
+        changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
+    })
 }
 
 /// A second descriptor of the same open file.

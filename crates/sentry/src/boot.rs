@@ -72,7 +72,7 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
     .map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let _ = kernel.reactor.set(reactor);
     for _ in 0..IoPool::THREADS {
-        let pool = kernel.io_pool.clone();
+        let pool = kernel.host_files.pool.clone();
         hostcall::thread::spawn("io", IO_STACK, move || pool.work())
             .map_err(|errno| BootError::Thread { name: "io", errno })?;
     }

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 
 use crate::executor::{IoPool, Reactor, Scheduler};
+use crate::fs::gofer::{FdCache, Services};
 use crate::ipc::Ipc;
 use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
@@ -30,8 +31,8 @@ pub struct Kernel {
     pub futexes: FutexTable,
     /// Waits for host descriptors; set by boot.
     pub reactor: OnceLock<Arc<Reactor>>,
-    /// Host file I/O that would sleep; boot starts its threads.
-    pub io_pool: Arc<IoPool>,
+    /// What all trees of host files share. Boot starts the pool's threads.
+    pub host_files: Services,
     /// What all containers of the sandbox share of pipes, sockets and locks.
     pub ipc: Ipc,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -45,13 +46,13 @@ impl Kernel {
             platform,
             scheduler,
             boot_ns: clock.monotonic().0,
+            host_files: Services { pool: IoPool::new(), fds: FdCache::new(), clock: clock.clone() },
             clock,
             machine,
             boot_id: random_uuid(),
             counters: Counters::default(),
             futexes: FutexTable::default(),
             reactor: OnceLock::new(),
-            io_pool: IoPool::new(),
             ipc: Ipc::default(),
             containers: Mutex::new(BTreeMap::new()),
         })

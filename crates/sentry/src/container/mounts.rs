@@ -9,6 +9,7 @@ use agent_api::{
     Root, Status, TmpfsMount, mount, root,
 };
 use gofer::client::Client;
+use gofer::protocol::Access;
 
 use crate::Errno;
 use crate::fs::gofer::{Cache, GoferFs};
@@ -73,7 +74,8 @@ impl Builder<'_> {
             CacheMode::Exclusive => Cache::Exclusive,
             CacheMode::Shared => Cache::Shared,
         };
-        let fs = GoferFs::new(self.gofer.clone(), attach, writable, cache, next_device(), self.kernel.clock.clone());
+        let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+        let fs = GoferFs::new(self.gofer.clone(), attach, access, cache, next_device(), self.kernel.host_files.clone());
         fs.await.map_err(|errno| Status::new(Code::Internal, format!("the gofer does not give its tree {attach}: {errno}")))
     }
 

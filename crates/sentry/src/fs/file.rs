@@ -123,7 +123,8 @@ pub struct DirEntry<'a> {
 }
 
 /// An open file's operations. All are non-blocking: what would wait gives `EAGAIN` and an event on the wait queue later. (A `Step` that waits
-/// is waiting for the host, not for other tasks. It has done nothing before it is first polled: callers may drop it and call again.)
+/// is waiting for the host, not for other tasks. It has done nothing before it is first polled: callers may drop it and call again. A read may
+/// have put bytes by then, so it is called again with a new [`Sink`].)
 pub trait FileOps: Send + Sync + Any {
     /// Reads at `offset` (ignored by streams).
     fn read<'a>(&'a self, _file: &'a File, _offset: u64, _into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {

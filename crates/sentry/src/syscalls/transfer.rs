@@ -76,10 +76,12 @@ impl Transfer {
         Some(result)
     }
 
-    async fn read_some(&self, cx: &Cx, done: usize, sink: &mut dyn Sink) -> Result<usize, Fail> {
-        if let Some(result) = self.try_read(done, sink) {
+    async fn read_some(&self, cx: &Cx, done: usize) -> Result<usize, Fail> {
+        if let Some(result) = self.try_read(done, &mut UserSink::from_ranges(&cx.mm, part(&self.ranges, done))) {
             return Ok(result?);
         }
+        // A new one: what the attempt has put before it found that it must wait is put again.
+        let sink = &mut UserSink::from_ranges(&cx.mm, part(&self.ranges, done));
         let (file, ops) = (&*self.file, &*self.file.ops);
         if self.at != At::Position {
             return Ok(ops.read(file, self.offset(done), sink).await?);
@@ -228,10 +230,7 @@ async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize) -> Outcome 
     let mut done = 0;
     loop {
         let asked = (total - done).min(CHUNK);
-        let result = {
-            let mut sink = UserSink::from_ranges(&cx.mm, part(&transfer.ranges, done));
-            transfer.read_some(cx, done, &mut sink).await
-        };
+        let result = transfer.read_some(cx, done).await;
         match result {
             Ok(n) => {
                 done += n;

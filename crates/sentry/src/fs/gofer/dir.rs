@@ -1,80 +1,213 @@
-//! Listing directories of the host.
+//! [`GoferDir`]: an open directory.
+//!
+//! The positions guests see count entries; the host's own, which may be any numbers, are kept for the start of each batch. Only one
+//! batch is kept, so a directory of any size takes little memory.
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use gofer::protocol::ReadDirDetail;
+use gofer::protocol::{Durability, ReadDirDetail};
 use parking_lot::Mutex;
 
-use super::node::{Node, kind_of};
+use super::inode::Body;
+use super::{Cache, GoferInode, attr};
 use crate::Errno;
 use crate::fs::{DirEntry, File, FileKind, FileOps};
 use crate::step::Step;
 
 /// Bytes of entries asked for at a time.
-const BATCH: u32 = 64 << 10;
+const BATCH_BYTES: u32 = 64 << 10;
 
-/// A directory's entries at one time, without `.` and `..`.
-pub(super) type Listing = Vec<(u64, FileKind, Box<[u8]>)>;
+/// Most batches of one directory.
+const MAX_BATCHES: usize = 1 << 20;
 
-/// An open directory. The entries are read when listing begins, and again after a rewind.
-pub(super) struct OpenDir {
-    node: Arc<Node>,
-    listing: Mutex<Option<Arc<Listing>>>,
+/// Positions before the first host entry: `.` and `..`.
+const DOTS: u64 = 2;
+
+/// An entry of a directory.
+pub(super) struct Listed {
+    ino: u64,
+    kind: FileKind,
+    name: Box<[u8]>,
 }
 
-impl OpenDir {
-    pub(super) fn new(node: Arc<Node>) -> OpenDir {
-        OpenDir { node, listing: Mutex::default() }
+/// The names of a whole directory, without `.` and `..`.
+pub(super) type Listing = Vec<Listed>;
+
+/// An open directory.
+pub(super) struct GoferDir {
+    inode: Arc<GoferInode>,
+    state: Mutex<State>,
+}
+
+/// What is known of the entries, counted from 0 without `.` and `..`.
+struct State {
+    /// Some entries, from number `first` on.
+    batch: Arc<Listing>,
+    first: u64,
+    /// Where batches start: number, and the host's position. The last is where the next begins.
+    starts: Vec<(u64, u64)>,
+    /// The number of entries, once the end was seen.
+    end: Option<u64>,
+}
+
+impl State {
+    fn new() -> State {
+        State { batch: Arc::default(), first: 0, starts: vec![(0, 0)], end: None }
     }
 
-    async fn read(&self) -> Result<Arc<Listing>, Errno> {
-        let mut listing = Listing::new();
-        let mut from = 0;
+    /// A directory known whole.
+    fn whole(listing: Arc<Listing>) -> State {
+        State { end: Some(listing.len() as u64), batch: listing, ..State::new() }
+    }
+}
+
+enum Next {
+    /// Entries from that number on, and the number of the first.
+    Batch(Arc<Listing>, u64),
+    /// To be asked for: number and host position of the start.
+    Ask(u64, u64),
+    End,
+}
+
+impl GoferDir {
+    pub(super) fn new(inode: Arc<GoferInode>) -> Arc<dyn FileOps> {
+        Arc::new(GoferDir { state: Mutex::new(State::new()), inode })
+    }
+
+    /// What comes at `number`.
+    fn next(&self, number: &mut u64) -> Next {
+        let state = self.state.lock();
+        if state.end.is_some_and(|end| *number >= end) {
+            return Next::End;
+        }
+        if number.checked_sub(state.first).is_some_and(|skip| skip < state.batch.len() as u64) {
+            return Next::Batch(state.batch.clone(), state.first);
+        }
+        let at = state.starts.partition_point(|(start, _)| start <= number);
+        let (start, position) = at.checked_sub(1).and_then(|at| state.starts.get(at)).copied().unwrap_or_default();
+        let behind = state.first == start && !state.batch.is_empty();
+        match state.starts.get(at) {
+            // That batch is shorter than it was: names were removed.
+            Some(&(later, position)) if behind => {
+                *number = later;
+                Next::Ask(later, position)
+            }
+            _ => Next::Ask(start, position),
+        }
+    }
+
+    /// Asks for the batch that starts at entry `start`, the host's `position`.
+    async fn fetch(&self, start: u64, position: u64) -> Result<(), Errno> {
+        let tree = &self.inode.tree;
+        let seen = tree.seen();
+        let held = self.inode.held();
+        let detail = match tree.untyped_dirs.load(Ordering::Relaxed) {
+            true => ReadDirDetail::Attributes,
+            false => ReadDirDetail::Names,
+        };
+        let mut entries = tree.client.read_dir(held.handle(), position, BATCH_BYTES, detail).await?;
+        if detail == ReadDirDetail::Names && entries.iter().any(|entry| entry.kind.is_none()) {
+            tree.untyped_dirs.store(true, Ordering::Relaxed);
+            entries = tree.client.read_dir(held.handle(), position, BATCH_BYTES, ReadDirDetail::Attributes).await?;
+        }
+        let after = entries.last().map(|entry| entry.next);
+        let mut listing: Listing = entries
+            .into_iter()
+            .map(|entry| Listed {
+                ino: entry.ino,
+                kind: entry.kind.map_or(FileKind::Regular, attr::kind),
+                name: entry.name.as_bytes().into(),
+            })
+            .collect();
+        let mut state = self.state.lock();
+        // Rewound meanwhile: the answer is to a question of before.
+        if state.starts.binary_search(&(start, position)).is_err() {
+            return Ok(());
+        }
+        let at = state.starts.partition_point(|(known, _)| *known <= start);
+        let Some(after) = after else {
+            state.end = Some(start);
+            state.starts.truncate(at);
+            let whole = (at == 2 && state.first == 0).then(|| state.batch.clone());
+            drop(state);
+            if let Some(whole) = whole {
+                self.keep_whole(whole, seen);
+            }
+            return Ok(());
+        };
+        match state.starts.get(at) {
+            Some((later, _)) => listing.truncate(usize::try_from(later - start).unwrap_or(usize::MAX)),
+            None if state.starts.len() >= MAX_BATCHES => return Err(Errno::EIO),
+            None => state.starts.push((start.saturating_add(listing.len() as u64), after)),
+        }
+        (state.batch, state.first) = (Arc::new(listing), start);
+        Ok(())
+    }
+
+    /// Keeps a small directory's names for the next one who reads it.
+    fn keep_whole(&self, listing: Arc<Listing>, seen: u64) {
+        let Body::Directory(children) = &self.inode.body else { return };
+        if self.inode.tree.cache == Cache::Exclusive && self.inode.tree.seen() == seen {
+            *children.listing.lock() = Some(listing);
+        }
+    }
+
+    fn whole(&self) -> Option<Arc<Listing>> {
+        match &self.inode.body {
+            Body::Directory(children) => children.listing.lock().clone(),
+            _ => None,
+        }
+    }
+
+    fn dot(&self, at: u64) -> DirEntry<'static> {
+        let own = self.inode.ino();
+        match at {
+            0 => DirEntry { ino: own, kind: FileKind::Directory, name: b".", next: 1 },
+            _ => {
+                let ino = self.inode.parent_ino().unwrap_or(own);
+                DirEntry { ino, kind: FileKind::Directory, name: b"..", next: DOTS }
+            }
+        }
+    }
+
+    /// Emits what is known from `from` on. Returns the position reached, if more is to be asked for.
+    fn emit_known(&self, mut from: u64, emit: &mut Emit<'_>) -> Option<(u64, u64, u64)> {
+        while from < DOTS {
+            let entry = self.dot(from);
+            from = entry.next;
+            if !emit(entry) {
+                return None;
+            }
+        }
         loop {
-            let client = &self.node.shared.client;
-            let entries = client.read_dir(self.node.handle(), from, BATCH, ReadDirDetail::Names).await?;
-            let Some(last) = entries.last() else { break };
-            from = last.next;
-            for entry in &entries {
-                let kind = entry.kind.map_or(FileKind::Regular, kind_of);
-                listing.push((self.node.guest_ino(entry.ino), kind, entry.name.as_bytes().into()));
-            }
-        }
-        let listing = Arc::new(listing);
-        self.node.keep_listing(&listing);
-        Ok(listing)
-    }
-
-    /// Positions 0 and 1 are `.` and `..`; the rest are places in the listing.
-    fn emit(&self, listing: &Listing, from: u64, emit: &mut (dyn for<'b> FnMut(DirEntry<'b>) -> bool + Send)) {
-        let ino = self.node.ino();
-        for (position, name) in [(0, b".".as_slice()), (1, b"..".as_slice())] {
-            if from <= position && !emit(DirEntry { ino, kind: FileKind::Directory, name, next: position + 1 }) {
-                return;
-            }
-        }
-        let first = usize::try_from(from.saturating_sub(2)).unwrap_or(usize::MAX);
-        for (at, (ino, kind, name)) in listing.iter().enumerate().skip(first) {
-            if !emit(DirEntry { ino: *ino, kind: *kind, name, next: at as u64 + 3 }) {
-                return;
+            let mut number = from - DOTS;
+            let (batch, first) = match self.next(&mut number) {
+                Next::End => return None,
+                Next::Ask(start, position) => return Some((number.saturating_add(DOTS), start, position)),
+                Next::Batch(batch, first) => (batch, first),
+            };
+            let skip = usize::try_from(number - first).unwrap_or(usize::MAX);
+            for entry in batch.iter().skip(skip) {
+                from = from.saturating_add(1);
+                if !emit(DirEntry { ino: entry.ino, kind: entry.kind, name: &entry.name, next: from }) {
+                    return None;
+                }
             }
         }
     }
 }
 
-impl FileOps for OpenDir {
-    fn read<'a>(
-        &'a self,
-        _file: &'a File,
-        _offset: u64,
-        _into: &'a mut dyn crate::mm::Sink,
-    ) -> Step<'a, Result<usize, Errno>> {
-        Step::err(Errno::EISDIR)
-    }
+type Emit<'a> = dyn for<'b> FnMut(DirEntry<'b>) -> bool + Send + 'a;
 
+impl FileOps for GoferDir {
     fn seekable(&self) -> bool {
         true
+    }
+
+    fn read<'a>(&'a self, _file: &'a File, _offset: u64, _into: &'a mut dyn crate::mm::Sink) -> Step<'a, Result<usize, Errno>> {
+        Step::err(Errno::EISDIR)
     }
 
     fn read_dir<'a>(
@@ -83,22 +216,35 @@ impl FileOps for OpenDir {
         from: u64,
         emit: &'a mut (dyn for<'b> FnMut(DirEntry<'b>) -> bool + Send),
     ) -> Step<'a, Result<(), Errno>> {
-        let known = if from == 0 { self.node.listing() } else { self.listing.lock().clone() };
-        if let Some(listing) = known {
-            self.emit(&listing, from, emit);
-            *self.listing.lock() = Some(listing);
+        if from == 0 {
+            // Anew: rewinddir(3).
+            let state = self.whole().map_or_else(State::new, State::whole);
+            let old = std::mem::replace(&mut *self.state.lock(), state);
+            drop(old);
+        }
+        let known = {
+            let state = self.state.lock();
+            state.end.is_some() && state.first == 0 && state.end == Some(state.batch.len() as u64)
+        };
+        if known {
+            self.emit_known(from, emit);
             return Step::ok(());
         }
         Step::wait(async move {
-            let listing = self.read().await?;
-            *self.listing.lock() = Some(listing.clone());
-            self.emit(&listing, from, emit);
+            let mut from = from;
+            while let Some((reached, start, position)) = self.emit_known(from, emit) {
+                from = reached;
+                self.fetch(start, position).await?;
+            }
             Ok(())
         })
     }
 
     fn sync(&self) -> Step<'_, Result<(), Errno>> {
-        Step::ok(())
+        Step::wait(async {
+            let held = self.inode.held();
+            self.inode.tree.client.fsync(held.handle(), Durability::All).await
+        })
     }
 
     fn as_any(&self) -> &dyn Any {

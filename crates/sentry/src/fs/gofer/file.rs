@@ -1,227 +1,322 @@
-//! Open regular files of the host: I/O on donated descriptors, and what is mapped of them.
+//! [`GoferFile`]: an open regular file. Data goes straight between guest memory and the host's page cache.
+//!
+//! Where the host would have to sleep, a read or write is done on a thread of the pool, by way of a buffer that the job owns.
 
 use std::any::Any;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use gofer::protocol::Durability;
-use hostcall::io::{self, Sleep};
-use hostcall::Window;
-use hostcall::window::WindowMode;
-use parking_lot::Mutex;
+use hostcall::WindowSlice;
+use hostcall::io::{self, Seek, Sleep};
 
-use super::node::Node;
+use super::GoferInode;
+use super::fd_cache::{Donated, Io, Way};
+use super::mappable::Mapped;
 use crate::Errno;
-use crate::abi::{page_down, page_up};
-use crate::fs::{File, FileOps, Whence, WriteAt, Written};
-use crate::mm::{Access, Mappable, Piece, Sink, Source};
+use crate::fs::{File, FileOps, OpenFlags, Whence, WriteAt, Written};
+use crate::mm::{Mappable, Sink, Source};
 use crate::step::Step;
 
-/// Bytes at a time where data has to pass through a buffer.
-const CHUNK: usize = 64 << 10;
+/// Most bytes of one host call.
+const PIECE: usize = 256 << 10;
 
-/// A descriptor that the gofer opened.
-pub(super) struct HostFile {
-    fd: Arc<OwnedFd>,
-    writable: bool,
-    /// Made at the first mapping; replaced when the file has outgrown it.
-    window: Mutex<Option<Arc<Window>>>,
-    /// Taken by writes at the end.
-    append: Mutex<()>,
+/// Most bytes of one job of the pool.
+const JOB: usize = 128 << 10;
+
+/// An open regular file.
+pub(super) struct GoferFile {
+    inode: Arc<GoferInode>,
+    file: Arc<Donated>,
 }
 
-impl HostFile {
-    pub(super) fn new(fd: OwnedFd, writable: bool) -> Arc<HostFile> {
-        Arc::new(HostFile { fd: Arc::new(fd), writable, window: Mutex::default(), append: Mutex::default() })
+/// How far an attempt without sleeping came.
+enum Attempt {
+    Done(Result<usize, Errno>),
+    /// The rest is to be done on the pool.
+    Sleeps(usize),
+}
+
+impl GoferFile {
+    pub(super) fn new(inode: Arc<GoferInode>, file: Arc<Donated>) -> Arc<dyn FileOps> {
+        Arc::new(GoferFile { inode, file })
     }
 
-    /// A window that has all of the first `len` bytes.
-    fn window(&self, len: u64) -> Result<Arc<Window>, Errno> {
-        let mut window = self.window.lock();
-        if let Some(window) = window.as_ref().filter(|window| window.len() >= len) {
-            return Ok(window.clone());
-        }
-        let mode = if self.writable { WindowMode::ReadWrite } else { WindowMode::Read };
-        let new = Arc::new(Window::map(self.fd.clone(), 0, len, mode)?);
-        let old = window.replace(new.clone());
-        drop(window);
-        drop(old);
-        Ok(new)
-    }
-}
-
-/// An open file.
-pub(super) struct OpenFile {
-    node: Arc<Node>,
-    file: Arc<HostFile>,
-}
-
-/// `offset` as the host takes it.
-fn host_offset(offset: u64) -> Result<i64, Errno> {
-    i64::try_from(offset).map_err(|_| Errno::EINVAL)
-}
-
-impl OpenFile {
-    pub(super) fn new(node: Arc<Node>, file: Arc<HostFile>) -> OpenFile {
-        OpenFile { node, file }
-    }
-
-    fn read_now(&self, mut offset: u64, into: &mut dyn Sink) -> Result<usize, Errno> {
-        let fd = self.file.fd.as_fd();
-        let at = host_offset(offset)?;
-        let direct = into.put_direct(usize::MAX, &mut |slices| match io::read_windows(fd, slices, at, Sleep::Never) {
-            // Not in the host's page cache (or it cannot tell): wait for the disk.
-            Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => io::read_windows(fd, slices, at, Sleep::Allowed),
-            result => result,
-        });
-        if let Some(result) = direct {
-            return result;
-        }
-        let mut buffer = vec![0; into.remaining().min(CHUNK)];
-        let mut done = 0;
-        while into.remaining() > 0 {
-            let want = into.remaining().min(buffer.len());
-            let part = buffer.get_mut(..want).unwrap_or_default();
-            let n = io::read_at(fd, part, host_offset(offset)?, Sleep::Allowed)?;
-            if n == 0 {
-                break;
+    /// One host call, if it may be made here. `EAGAIN`: it may not.
+    fn call(&self, io: Io, mut call: impl FnMut(Sleep) -> Result<usize, Errno>) -> Result<usize, Errno> {
+        let pace = &self.file.pace;
+        if pace.way(io) == Way::NoWait {
+            match call(Sleep::Never) {
+                Err(Errno::EOPNOTSUPP) => pace.no_nowait(io),
+                result => return result,
             }
-            match into.put(buffer.get(..n).unwrap_or_default()) {
-                Ok(put) => {
-                    done += put;
-                    offset = offset.saturating_add(put as u64);
-                    if put < n {
-                        break;
+        }
+        match pace.way(io) {
+            Way::Here => {
+                let start = hostcall::time::monotonic_ns();
+                let result = call(Sleep::Allowed);
+                pace.took(io, hostcall::time::monotonic_ns().saturating_sub(start));
+                result
+            }
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
+    fn read_now(&self, offset: u64, done: usize, into: &mut dyn Sink) -> Attempt {
+        let mut done = done;
+        loop {
+            let want = into.remaining().min(PIECE);
+            let at = match position(offset, done) {
+                Ok(at) if want > 0 => at,
+                _ => return Attempt::Done(Ok(done)),
+            };
+            let mut asked = 0;
+            let mut fill = |slices: &[WindowSlice<'_>]| {
+                asked = slices.iter().map(WindowSlice::len).sum();
+                self.call(Io::Read, |sleep| io::read_windows(self.file.as_fd(), slices, at, sleep))
+            };
+            let result = match into.put_direct(want, &mut fill) {
+                Some(result) => result,
+                None => {
+                    let mut bytes = vec![0; want];
+                    asked = want;
+                    self.call(Io::Read, |sleep| io::read_at(self.file.as_fd(), &mut bytes, at, sleep))
+                        .and_then(|n| put_all(into, bytes.get(..n).unwrap_or_default()))
+                }
+            };
+            match result {
+                Ok(0) => return Attempt::Done(Ok(done)),
+                Ok(n) => {
+                    done += n;
+                    // The end; or no more of it at hand.
+                    if n < asked && offset.saturating_add(done as u64) >= self.inode.known_size() {
+                        return Attempt::Done(Ok(done));
                     }
                 }
-                Err(_) if done > 0 => break,
-                Err(errno) => return Err(errno),
+                Err(Errno::EAGAIN) => return Attempt::Sleeps(done),
+                Err(_) if done > 0 => return Attempt::Done(Ok(done)),
+                Err(errno) => return Attempt::Done(Err(errno)),
             }
         }
-        Ok(done)
     }
 
-    fn write_now(&self, at: WriteAt, from: &mut dyn Source) -> Result<Written, Errno> {
-        let fd = self.file.fd.as_fd();
-        let _end;
-        let start = match at {
-            WriteAt::Offset(offset) => offset,
-            WriteAt::Append => {
-                _end = self.file.append.lock();
-                io::status(fd)?.size
+    async fn read_slowly(&self, offset: u64, mut done: usize, into: &mut dyn Sink) -> Result<usize, Errno> {
+        loop {
+            let want = into.remaining().min(JOB);
+            if want == 0 {
+                return Ok(done);
             }
+            let at = position(offset, done)?;
+            let file = self.file.clone();
+            let read = move || {
+                let mut bytes = vec![0; want];
+                let n = io::read_at(file.as_fd(), &mut bytes, at, Sleep::Allowed)?;
+                bytes.truncate(n);
+                Ok(bytes)
+            };
+            let put = match self.inode.tree.services.pool.run(read).await {
+                Ok(bytes) if bytes.is_empty() => return Ok(done),
+                Ok(bytes) => put_all(into, &bytes),
+                Err(errno) => Err(errno),
+            };
+            match put {
+                Ok(n) if n < want => return Ok(done + n),
+                Ok(n) => done += n,
+                Err(_) if done > 0 => return Ok(done),
+                Err(errno) => return Err(errno),
+            }
+            // The host has read ahead meanwhile.
+            match self.read_now(offset, done, into) {
+                Attempt::Done(result) => return result,
+                Attempt::Sleeps(so_far) => done = so_far,
+            }
+        }
+    }
+
+    fn write_now(&self, offset: u64, from: &mut dyn Source) -> Attempt {
+        let mut done = 0;
+        loop {
+            let want = from.remaining().min(PIECE);
+            if want == 0 {
+                return Attempt::Done(Ok(done));
+            }
+            let result = position(offset, done).and_then(|at| {
+                let mut drain = |slices: &[WindowSlice<'_>]| {
+                    self.call(Io::Write, |sleep| io::write_windows(self.file.as_fd(), slices, at, sleep))
+                };
+                // What cannot be taken without a copy is left to the slow way: once taken it could not be given back.
+                from.take_direct(want, &mut drain).unwrap_or(Err(Errno::EAGAIN))
+            });
+            match result {
+                Ok(0) => return Attempt::Done(Ok(done)),
+                Ok(n) => {
+                    done += n;
+                    self.inode.wrote(offset.saturating_add(done as u64));
+                }
+                // The VFS goes on with the rest.
+                Err(_) if done > 0 => return Attempt::Done(Ok(done)),
+                Err(Errno::EAGAIN) => return Attempt::Sleeps(0),
+                Err(errno) => return Attempt::Done(Err(errno)),
+            }
+        }
+    }
+
+    async fn write_slowly(&self, offset: u64, durable: bool, from: &mut dyn Source) -> Result<Written, Errno> {
+        let mut bytes = vec![0; from.remaining().min(JOB)];
+        let taken = from.take(&mut bytes)?;
+        bytes.truncate(taken);
+        let at = position(offset, 0)?;
+        let inline = || self.call(Io::Write, |sleep| io::write_at(self.file.as_fd(), &bytes, at, sleep));
+        let done = match if durable { Err(Errno::EAGAIN) } else { inline() } {
+            Err(Errno::EAGAIN) => {
+                let file = self.file.clone();
+                let write = move || {
+                    let n = io::write_at(file.as_fd(), &bytes, at, Sleep::Allowed)?;
+                    if durable { io::sync(&*file).map(|()| n) } else { Ok(n) }
+                };
+                self.inode.tree.services.pool.run(write).await
+            }
+            result => result,
         };
-        let done = self.write_at(start, from)?;
-        let end = start.saturating_add(done as u64);
-        self.node.written(end);
+        let end = offset.saturating_add(done? as u64);
+        self.inode.wrote(end);
+        Ok(Written { bytes: done?, end })
+    }
+
+    /// Appends at most a piece at a time, each of them whole and at the end as it is then.
+    async fn append(&self, durable: bool, from: &mut dyn Source) -> Result<Written, Errno> {
+        let mut bytes = vec![0; from.remaining().min(PIECE)];
+        let taken = from.take(&mut bytes)?;
+        bytes.truncate(taken);
+        let inline = || self.call(Io::Write, |sleep| io::append(self.file.as_fd(), &bytes, sleep));
+        let done = match if durable { Err(Errno::EAGAIN) } else { inline() } {
+            Err(Errno::EAGAIN) => {
+                let file = self.file.clone();
+                let write = move || {
+                    let n = io::append(file.as_fd(), &bytes, Sleep::Allowed)?;
+                    if durable { io::sync(&*file).map(|()| n) } else { Ok(n) }
+                };
+                self.inode.tree.services.pool.run(write).await?
+            }
+            result => result?,
+        };
+        let end = io::status(&*self.file)?.size;
+        self.inode.wrote(end);
         Ok(Written { bytes: done, end })
     }
 
-    fn write_at(&self, mut offset: u64, from: &mut dyn Source) -> Result<usize, Errno> {
-        let fd = self.file.fd.as_fd();
-        let at = host_offset(offset)?;
-        let direct =
-            from.take_direct(usize::MAX, &mut |slices| io::write_windows(fd, slices, at, Sleep::Allowed));
-        if let Some(result) = direct {
-            return result;
-        }
-        let mut buffer = vec![0; from.remaining().min(CHUNK)];
-        let mut done = 0;
-        while from.remaining() > 0 {
-            let step = from.take(&mut buffer).and_then(|n| {
-                let part = buffer.get(..n).unwrap_or_default();
-                io::write_at(fd, part, host_offset(offset)?, Sleep::Allowed).map(|written| (n, written))
-            });
-            match step {
-                Ok((n, written)) => {
-                    done += written;
-                    offset = offset.saturating_add(written as u64);
-                    if written < n || n == 0 {
-                        break;
-                    }
-                }
-                Err(_) if done > 0 => break,
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(done)
+    /// Runs a host call on the pool.
+    fn on_pool<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Donated) -> Result<T, Errno> + Send + 'static,
+    ) -> Step<'_, Result<T, Errno>> {
+        let file = self.file.clone();
+        let job = self.inode.tree.services.pool.run(move || call(&file));
+        Step::wait(job)
     }
 }
 
-impl FileOps for OpenFile {
+/// A position in a host file.
+fn position(offset: u64, done: usize) -> Result<i64, Errno> {
+    offset.checked_add(done as u64).and_then(|at| i64::try_from(at).ok()).ok_or(Errno::EINVAL)
+}
+
+/// Puts bytes, as far as they fit and memory is there.
+fn put_all(into: &mut dyn Sink, bytes: &[u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match into.put(rest) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+impl FileOps for GoferFile {
     fn read<'a>(&'a self, _file: &'a File, offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
-        Step::Ready(self.read_now(offset, into))
+        if !self.file.readable() {
+            return Step::err(Errno::EBADF);
+        }
+        if i64::try_from(offset).is_err() {
+            return Step::err(Errno::EINVAL);
+        }
+        match self.read_now(offset, 0, into) {
+            Attempt::Done(result) => Step::Ready(result),
+            Attempt::Sleeps(done) => Step::wait(self.read_slowly(offset, done, into)),
+        }
     }
 
-    fn write<'a>(&'a self, _file: &'a File, at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        Step::Ready(self.write_now(at, from))
+    fn write<'a>(&'a self, file: &'a File, at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
+        if !self.file.writable() {
+            return Step::err(Errno::EBADF);
+        }
+        let durable = file.flags().intersects(OpenFlags::DSYNC | OpenFlags::SYNC);
+        let offset = match at {
+            WriteAt::Offset(offset) => offset,
+            WriteAt::Append => return Step::wait(self.append(durable, from)),
+        };
+        if i64::try_from(offset).is_err() {
+            return Step::err(Errno::EINVAL);
+        }
+        if durable {
+            return Step::wait(self.write_slowly(offset, durable, from));
+        }
+        match self.write_now(offset, from) {
+            Attempt::Done(result) => {
+                Step::Ready(result.map(|bytes| Written { bytes, end: offset.saturating_add(bytes as u64) }))
+            }
+            Attempt::Sleeps(_) => Step::wait(self.write_slowly(offset, durable, from)),
+        }
     }
 
     fn seekable(&self) -> bool {
         true
     }
 
-    /// Without asking where the host's holes are: all is data, as on file systems without the feature (lseek(2)).
     fn seek_data<'a>(&'a self, offset: u64, whence: Whence) -> Step<'a, Result<u64, Errno>> {
-        let size = match io::status(self.file.fd.as_fd()) {
-            Ok(status) => status.size,
-            Err(errno) => return Step::err(errno),
-        };
-        match whence {
-            _ if offset >= size => Step::err(Errno::ENXIO),
-            Whence::Data => Step::ok(offset),
-            Whence::Hole => Step::ok(size),
+        if i64::try_from(offset).is_err() {
+            return Step::err(Errno::ENXIO);
         }
+        let what = match whence {
+            Whence::Data => Seek::Data,
+            Whence::Hole => Seek::Hole,
+        };
+        self.on_pool(move |file| io::seek_data(file, offset, what))
     }
 
     fn mappable(&self) -> Result<Arc<dyn Mappable>, Errno> {
-        Ok(Arc::new(Mapped { node: self.node.clone(), file: self.file.clone() }))
+        if !self.file.readable() {
+            return Err(Errno::EACCES);
+        }
+        Ok(Arc::new(Mapped::new(self.inode.clone(), self.file.clone())))
     }
 
     fn sync(&self) -> Step<'_, Result<(), Errno>> {
-        if !self.file.writable {
-            return Step::ok(());
-        }
-        Step::wait(async { self.node.shared.client.fsync(self.node.handle(), Durability::All).await })
+        self.on_pool(|file| io::sync(file))
     }
 
-    /// The gofer has no operation for it: space is taken as it is written.
-    fn allocate(&self, _mode: u32, _offset: u64, _len: u64) -> Step<'_, Result<(), Errno>> {
-        Step::err(Errno::EOPNOTSUPP)
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Step<'_, Result<(), Errno>> {
+        if !self.file.writable() {
+            return Step::err(Errno::EBADF);
+        }
+        if offset.checked_add(len).and_then(|end| i64::try_from(end).ok()).is_none() {
+            return Step::err(Errno::EFBIG);
+        }
+        let (file, inode) = (self.file.clone(), self.inode.clone());
+        Step::wait(async move {
+            let allocate = move || {
+                io::allocate(&*file, mode, offset, len)?;
+                io::status(&*file)
+            };
+            let status = inode.tree.services.pool.run(allocate).await?;
+            inode.changed(|metadata| metadata.size = status.size);
+            Ok(())
+        })
     }
 
     fn as_any(&self) -> &dyn Any {
         self
-    }
-}
-
-/// A host file as something to be mapped.
-struct Mapped {
-    node: Arc<Node>,
-    file: Arc<HostFile>,
-}
-
-impl Mappable for Mapped {
-    fn pieces(&self, offset: u64, len: u64, access: Access) -> Result<Vec<Piece>, Errno> {
-        if access == Access::Write && !self.file.writable {
-            return Err(Errno::EACCES);
-        }
-        let size = io::status(self.file.fd.as_fd())?.size;
-        self.node.set_size(size);
-        let offset = page_down(offset);
-        let end = offset.saturating_add(len).min(page_up(size).unwrap_or(size));
-        if offset >= end {
-            return Ok(Vec::new());
-        }
-        let window = self.file.window(page_up(size).unwrap_or(size))?;
-        Ok(vec![Piece { window, offset, len: end - offset, pages: None }])
-    }
-
-    fn size(&self) -> u64 {
-        io::status(self.file.fd.as_fd()).map_or_else(|_| self.node.size(), |status| status.size)
-    }
-
-    fn identity(&self) -> u64 {
-        self.node.identity()
     }
 }

@@ -1,166 +1,149 @@
-//! Files of the host, by a gofer: a container's root, and bind mounts.
+//! The file system of host files, through a gofer.
 //!
-//! A [`Node`] stands for a handle at the gofer, with its attributes as far as they are cached; [`HostFile`] is a descriptor that the gofer has
-//! opened, on which reads, writes and mappings need the gofer no more. What is found again by another name or a second lookup is the same node, by the
-//! host's device and inode numbers.
+//! [`connect`] makes the connection of a container; [`GoferFs::attach`] a file system of each tree that its gofer exports. Names are
+//! resolved, made and removed by the gofer; the data of regular files is read, written and mapped here, by descriptors it has donated.
 //!
-//! Caching ([`Cache`]): a tree that only this sandbox writes to is asked once; in one that others write to, names and attributes are asked for again after a
-//! second. Descriptors of files read last are kept open, so that opening a file again costs nothing.
+//! - `inode`: [`GoferInode`], its handles (one for each name it was found by) and attributes. One inode for each host file, so hard links are one.
+//! - `names`: lookups (several names in one round trip), making and removing. `dir`: reading directories.
+//! - `file`, `mappable`: open regular files. `fd_cache`: the descriptors. `attr`: attributes and how long they are true.
 //!
-//! Locking: the table of nodes before a node's own locks; all are leaves otherwise, and none is held over a call to the gofer.
+//! What is true how long is the tree's [`Cache`]: in an exclusive one only this VFS changes anything; answers are kept for ever and brought up to date
+//! by what is done here. In a shared one they are true for a second. Data is never kept: the host's page cache is the only one.
+//!
+//! The gofer is trusted with content, not with our life: whatever it answers, at worst its files are nonsense or `EIO`.
+//!
+//! Locking: `Tree::inodes`, `names`, `attr`, `files`, `children`, `listing` are leaves, none taken with another held, none held over an await.
 
+mod attr;
+mod connect;
 mod dir;
+mod fd_cache;
 mod file;
-mod node;
+mod inode;
+mod mappable;
+mod names;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use gofer::client::Client;
-use gofer::protocol::{Attr, Entry};
+use gofer::protocol::{Access, Attr, Entry, FileKind as HostKind, Handle};
 use parking_lot::Mutex;
 
-use super::{FileSystem, Inode, StatFs};
+pub use connect::connect;
+pub use fd_cache::FdCache;
+pub use inode::GoferInode;
+
+use super::{FileSystem, Inode, Metadata, StatFs, next_device};
 use crate::Errno;
+use crate::executor::IoPool;
 use crate::step::Step;
 use crate::time::Clock;
-use file::HostFile;
-use node::Node;
 
-/// How long what the host said is believed.
+/// How long what the gofer said is true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cache {
-    /// For ever: nobody else writes there.
+    /// Nobody else changes the tree.
     Exclusive,
-    /// For a second.
+    /// Others may change it; a second.
     Shared,
-    /// Not at all.
+    /// Names are asked for each time.
     None,
 }
 
 impl Cache {
-    fn ttl_ns(self) -> u64 {
+    fn name_ttl_ns(self) -> u64 {
         match self {
             Cache::Exclusive => u64::MAX,
             Cache::Shared => 1_000_000_000,
             Cache::None => 0,
         }
     }
+
+    /// Attributes that came with a name last at least for the call that looked it up.
+    fn attr_ttl_ns(self) -> u64 {
+        self.name_ttl_ns().max(1_000_000)
+    }
 }
 
-/// Descriptors kept for the next open.
-const KEPT_FILES: usize = 256;
+/// What all trees of a sandbox share.
+#[derive(Clone)]
+pub struct Services {
+    pub pool: Arc<IoPool>,
+    pub fds: Arc<FdCache>,
+    pub clock: Clock,
+}
 
-/// A tree of files served by a gofer.
+/// A tree of host files.
 pub struct GoferFs {
-    shared: Arc<Shared>,
-    root: Arc<Node>,
+    tree: Arc<Tree>,
+    root: Arc<GoferInode>,
+    dev: u64,
 }
 
-/// What its nodes share.
-struct Shared {
+/// What a tree's inodes share.
+struct Tree {
     client: Arc<Client>,
+    services: Services,
+    access: Access,
     cache: Cache,
-    writable: bool,
-    dev: u64,
-    clock: Clock,
-    /// Live nodes by the host's device and inode numbers.
-    nodes: Mutex<HashMap<(u64, u64), Weak<Node>>>,
-    /// Host devices in the order they were met, for inode numbers that stay different.
-    devices: Mutex<Vec<u64>>,
-    /// Files that stay open although nobody uses them now, oldest first.
-    kept: Mutex<VecDeque<Arc<HostFile>>>,
+    /// Whether the host's file system is one that does not ask others (see [`is_local`]).
+    local: bool,
+    /// Counts the changes made here.
+    changes: AtomicU64,
+    inodes: Mutex<HashMap<Key, Weak<GoferInode>>>,
+    /// The devices that guests are shown for the host's: a tree may contain mounts.
+    devices: Mutex<HashMap<(u32, u32), u64>>,
+    /// Whether directories do not tell the kinds of their entries.
+    untyped_dirs: AtomicBool,
 }
+
+/// A host file's identity.
+type Key = (u32, u32, u64, u8);
+
+/// Most devices shown in one tree.
+const MAX_DEVICES: usize = 1024;
 
 impl GoferFs {
-    /// Attaches to the tree with this number in the gofer's configuration. `dev`: its device number for the guest.
+    /// The tree at place `index` of the gofer's configuration. It is read-only if the gofer, or `access`, says so. `dev`: its device number for
+    /// guests. A tree may be a single file.
     ///
     /// # Errors
-    /// The gofer's.
+    /// `ENOENT` for an index that is none; `EIO`.
     pub async fn new(
         client: Arc<Client>,
-        attach: u32,
-        writable: bool,
+        index: u32,
+        access: Access,
         cache: Cache,
         dev: u64,
-        clock: Clock,
+        services: Services,
     ) -> Result<Arc<GoferFs>, Errno> {
-        let attached = client.attach(attach).await?;
-        let shared = Arc::new(Shared {
+        let attached = client.attach(index).await?;
+        let handle = inode::Held::new(&client, attached.root.handle);
+        let kind = client.stat_fs(handle.handle()).await.map_or(0, |stat| stat.kind);
+        let read_only = access == Access::ReadOnly || attached.access == Access::ReadOnly;
+        let tree = Arc::new(Tree {
             client,
+            services,
+            access: if read_only { Access::ReadOnly } else { Access::ReadWrite },
             cache,
-            writable,
-            dev,
-            clock,
-            nodes: Mutex::default(),
-            devices: Mutex::default(),
-            kept: Mutex::default(),
+            local: is_local(kind),
+            changes: AtomicU64::new(0),
+            inodes: Mutex::default(),
+            devices: Mutex::new(HashMap::from([(host_device(&attached.root.attr), dev)])),
+            untyped_dirs: AtomicBool::new(false),
         });
-        let root = shared.node(&attached.root, None);
-        Ok(Arc::new(GoferFs { shared, root }))
-    }
-}
-
-impl Shared {
-    /// The node of an entry; `link` is its text if it is a symbolic link and that is known.
-    fn node(self: &Arc<Shared>, entry: &Entry, link: Option<&[u8]>) -> Arc<Node> {
-        let key = (host_device(&entry.attr), entry.attr.ino);
-        let mut nodes = self.nodes.lock();
-        // Dropped after the lock: the last reference takes it.
-        let known = nodes.get(&key).and_then(Weak::upgrade);
-        if let Some(node) = known.as_ref().filter(|node| node.same_kind(&entry.attr)) {
-            drop(nodes);
-            node.seen_again(entry, link);
-            return node.clone();
-        }
-        let node = Node::new(self.clone(), key, entry, link);
-        nodes.insert(key, Arc::downgrade(&node));
-        drop(nodes);
-        node
+        let root = tree.intern(None, handle, &attached.root.attr, 0);
+        Ok(Arc::new(GoferFs { tree, root, dev }))
     }
 
-    /// A node is gone.
-    fn remove(&self, key: (u64, u64)) {
-        let mut nodes = self.nodes.lock();
-        if nodes.get(&key).is_some_and(|node| node.strong_count() == 0) {
-            nodes.remove(&key);
-        }
+    /// The root's device number.
+    pub fn dev(&self) -> u64 {
+        self.dev
     }
-
-    /// The inode number that the guest sees: the host's, told apart where the tree spans several devices.
-    fn ino(&self, device: u64, ino: u64) -> u64 {
-        let mut devices = self.devices.lock();
-        let index = devices.iter().position(|&known| known == device).unwrap_or_else(|| {
-            devices.push(device);
-            devices.len() - 1
-        });
-        ino ^ (index as u64) << 48
-    }
-
-    /// When attributes asked for now are to be asked for again.
-    fn expiry(&self) -> u64 {
-        match self.cache.ttl_ns() {
-            u64::MAX => u64::MAX,
-            ttl => self.clock.monotonic().0.saturating_add(ttl),
-        }
-    }
-
-    fn valid(&self, until: u64) -> bool {
-        until == u64::MAX || (until != 0 && self.clock.monotonic().0 < until)
-    }
-
-    /// Keeps a file open for the next who opens it.
-    fn keep(&self, file: &Arc<HostFile>) {
-        let mut kept = self.kept.lock();
-        kept.push_back(file.clone());
-        let oldest = if kept.len() > KEPT_FILES { kept.pop_front() } else { None };
-        drop(kept);
-        drop(oldest);
-    }
-}
-
-fn host_device(attr: &Attr) -> u64 {
-    u64::from(attr.dev_major) << 32 | u64::from(attr.dev_minor)
 }
 
 impl FileSystem for GoferFs {
@@ -174,7 +157,8 @@ impl FileSystem for GoferFs {
 
     fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
         Step::wait(async {
-            let stat = self.shared.client.stat_fs(self.root.handle()).await?;
+            let root = self.root.held();
+            let stat = self.tree.client.stat_fs(root.handle()).await?;
             Ok(StatFs {
                 magic: stat.kind,
                 block_size: stat.block_size,
@@ -184,15 +168,139 @@ impl FileSystem for GoferFs {
                 files: stat.files,
                 files_free: stat.files_free,
                 name_max: stat.name_max,
-                fsid: self.shared.dev,
+                fsid: self.dev,
             })
         })
     }
 
     fn name_ttl_ns(&self) -> u64 {
-        self.shared.cache.ttl_ns()
+        self.tree.cache.name_ttl_ns()
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl Tree {
+    fn writable(&self) -> Result<(), Errno> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(Errno::EROFS),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.services.clock.monotonic().0
+    }
+
+    /// Until when what is asked now is true.
+    fn valid_until(&self) -> u64 {
+        match self.cache.attr_ttl_ns() {
+            u64::MAX => u64::MAX,
+            ttl => self.now_ns().saturating_add(ttl),
+        }
+    }
+
+    /// The count of changes: read before the gofer is asked for something.
+    fn seen(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    fn device(&self, attr: &Attr) -> u64 {
+        let mut devices = self.devices.lock();
+        let full = devices.len() >= MAX_DEVICES;
+        let key = host_device(attr);
+        match devices.get(&key) {
+            Some(dev) => *dev,
+            None if full => devices.values().next().copied().unwrap_or_default(),
+            None => *devices.entry(key).or_insert_with(next_device),
+        }
+    }
+
+    fn metadata(&self, attr: &Attr) -> Metadata {
+        attr::metadata(attr, self.device(attr))
+    }
+
+    /// The inode of something the gofer told of when the count of changes was `seen`; by which name, if it is not the root.
+    fn intern(
+        self: &Arc<Tree>,
+        name: Option<(&Arc<GoferInode>, gofer::protocol::Name)>,
+        held: Arc<inode::Held>,
+        attr: &Attr,
+        seen: u64,
+    ) -> Arc<GoferInode> {
+        let key = key_of(attr);
+        let metadata = self.metadata(attr);
+        let known = self.inodes.lock().get(&key).and_then(Weak::upgrade);
+        let (inode, known) = match known {
+            Some(inode) => (inode, true),
+            None => {
+                let new = GoferInode::new(self, key, metadata);
+                let mut inodes = self.inodes.lock();
+                match inodes.get(&key).and_then(Weak::upgrade) {
+                    Some(other) => {
+                        drop(inodes);
+                        (other, true)
+                    }
+                    None => {
+                        inodes.insert(key, Arc::downgrade(&new));
+                        (new, false)
+                    }
+                }
+            }
+        };
+        inode.add_name(name, held);
+        if known {
+            inode.learn(metadata, seen);
+        }
+        inode
+    }
+
+    /// [`Tree::intern`] of an answer with a handle.
+    fn entry(
+        self: &Arc<Tree>,
+        parent: &Arc<GoferInode>,
+        name: gofer::protocol::Name,
+        entry: &Entry,
+        seen: u64,
+    ) -> Arc<GoferInode> {
+        self.intern(Some((parent, name)), self.hold(entry.handle), &entry.attr, seen)
+    }
+
+    fn hold(&self, handle: Handle) -> Arc<inode::Held> {
+        inode::Held::new(&self.client, handle)
+    }
+}
+
+fn host_device(attr: &Attr) -> (u32, u32) {
+    (attr.dev_major, attr.dev_minor)
+}
+
+fn key_of(attr: &Attr) -> Key {
+    let kind = match attr.kind {
+        HostKind::Regular => 0,
+        HostKind::Directory => 1,
+        HostKind::Symlink => 2,
+        HostKind::Fifo => 3,
+        HostKind::Socket => 4,
+        HostKind::CharDevice => 5,
+        HostKind::BlockDevice => 6,
+    };
+    (attr.dev_major, attr.dev_minor, attr.ino, kind)
+}
+
+/// Whether a file system, by its magic number, works on this machine's memory and disks alone: then a call that sleeps does so for a
+/// disk at most, and not for a network or another program.
+fn is_local(magic: u64) -> bool {
+    const LOCAL: [u64; 11] = [
+        0x0102_1994, // tmpfs
+        0x8584_58f6, // ramfs
+        0xef53,      // ext2 to ext4
+        0x5846_5342, // xfs
+        0x9123_683e, // btrfs
+        0x794c_7630, // overlayfs
+        0xe0f5_e1e2, // erofs
+        0x7371_7368, // squashfs
+        0xf2f5_2010, // f2fs
+        0x2fc1_2fc1, // zfs
+        0xca45_1a4e, // bcachefs
+    ];
+    LOCAL.contains(&magic)
+}

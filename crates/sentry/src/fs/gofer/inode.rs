@@ -1,0 +1,641 @@
+//! [`GoferInode`]: a host file, directory, link or other object, by the handles the gofer gave for it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use gofer::client::Client;
+use gofer::protocol::{Handle, Name, OpenHow, Truncate, XattrMode, XattrName};
+use hostcall::io;
+use parking_lot::Mutex;
+
+use super::attr::{self, Cached};
+use super::dir::{GoferDir, Listing};
+use super::fd_cache::Donated;
+use super::file::GoferFile;
+use super::{Key, Tree};
+use crate::Errno;
+use crate::fs::{
+    FileKind, FileOps, Inode, Link, LookedUp, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot,
+    UnlinkKind, XattrCall, XattrReply,
+};
+use crate::step::{BoxFuture, Step};
+use crate::task::Cx;
+
+/// Names of one inode whose handles are kept.
+const MAX_NAMES: usize = 8;
+
+/// The largest value of an extended attribute (`XATTR_SIZE_MAX`).
+const XATTR_MAX: u32 = 64 << 10;
+
+/// A handle; the gofer may forget it when the last reference goes.
+pub(super) struct Held {
+    client: Arc<Client>,
+    handle: Handle,
+}
+
+impl Held {
+    pub fn new(client: &Arc<Client>, handle: Handle) -> Arc<Held> {
+        Arc::new(Held { client: client.clone(), handle })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.client.forget(self.handle);
+    }
+}
+
+/// A name by which the inode was found, with the handle that was given for it.
+struct Named {
+    /// No parent: the root, or a name that was removed (the handle still serves for what needs no name).
+    place: Option<(Weak<GoferInode>, Name)>,
+    held: Arc<Held>,
+}
+
+impl Named {
+    fn is(&self, parent: &GoferInode, name: &Name) -> bool {
+        self.place.as_ref().is_some_and(|(dir, own)| std::ptr::eq(dir.as_ptr(), parent) && own == name)
+    }
+}
+
+/// What kinds have of their own.
+pub(super) enum Body {
+    Regular(Mutex<OpenFiles>),
+    Directory(Children),
+    Symlink(OnceLock<Arc<[u8]>>),
+    Socket(SocketSlot),
+    Other,
+}
+
+/// The descriptors of a regular file.
+#[derive(Default)]
+pub(super) struct OpenFiles {
+    read: Option<Arc<Donated>>,
+    /// Also for reading, where the host allows that.
+    write: Option<Arc<Donated>>,
+}
+
+#[derive(Default)]
+pub(super) struct Children {
+    /// Inodes by name, in trees that can be changed here: the VFS removes and renames names.
+    pub by_name: Mutex<HashMap<Name, Weak<GoferInode>>>,
+    /// The names of a small directory, in exclusive trees.
+    pub listing: Mutex<Option<Arc<Listing>>>,
+}
+
+/// A host file, directory, link or other object.
+pub struct GoferInode {
+    pub(super) tree: Arc<Tree>,
+    me: Weak<GoferInode>,
+    key: Key,
+    kind: FileKind,
+    /// No other inode had this number or will have it: things are kept by it that outlive the inode.
+    identity: u64,
+    names: Mutex<Vec<Named>>,
+    attr: Mutex<Cached>,
+    /// It was mapped shared and writable: it changes without our knowing.
+    pub(super) mapped_shared: AtomicBool,
+    pub(super) body: Body,
+}
+
+impl GoferInode {
+    pub(super) fn new(tree: &Arc<Tree>, key: Key, metadata: Metadata) -> Arc<GoferInode> {
+        let body = match metadata.kind {
+            FileKind::Regular => Body::Regular(Mutex::default()),
+            FileKind::Directory => Body::Directory(Children::default()),
+            FileKind::Symlink => Body::Symlink(OnceLock::new()),
+            FileKind::Socket => Body::Socket(SocketSlot::default()),
+            _ => Body::Other,
+        };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let attr = Cached { metadata, valid_until: tree.valid_until(), stale: false, changed_at: 0 };
+        Arc::new_cyclic(|me| GoferInode {
+            tree: tree.clone(),
+            me: me.clone(),
+            key,
+            kind: metadata.kind,
+            identity: 1 << 62 | NEXT.fetch_add(1, Ordering::Relaxed),
+            names: Mutex::default(),
+            attr: Mutex::new(attr),
+            mapped_shared: AtomicBool::new(false),
+            body,
+        })
+    }
+
+    pub(super) fn me(&self) -> Result<Arc<GoferInode>, Errno> {
+        self.me.upgrade().ok_or(Errno::EIO)
+    }
+
+    pub(super) fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// The tree's count of changes when this was changed last.
+    pub(super) fn changed_at(&self) -> u64 {
+        self.attr.lock().changed_at
+    }
+
+    pub(super) fn ino(&self) -> u64 {
+        self.key.2
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The inode number of the directory above, where it is known.
+    pub(super) fn parent_ino(&self) -> Option<u64> {
+        let parent = self.names.lock().last().and_then(|named| named.place.as_ref()?.0.upgrade());
+        parent.map(|parent| parent.ino())
+    }
+
+    // Names and handles.
+
+    /// A handle, for what needs no name.
+    pub(super) fn held(&self) -> Arc<Held> {
+        let names = self.names.lock();
+        // There is one from the beginning: the first name is noted when the inode is made.
+        #[allow(clippy::expect_used)]
+        names.last().map(|named| named.held.clone()).expect("an inode has a handle")
+    }
+
+    /// The handle that was given for a name.
+    pub(super) fn held_for(&self, parent: &GoferInode, name: &Name) -> Option<Arc<Held>> {
+        self.names.lock().iter().find(|named| named.is(parent, name)).map(|named| named.held.clone())
+    }
+
+    pub(super) fn add_name(&self, place: Option<(&Arc<GoferInode>, Name)>, held: Arc<Held>) {
+        let mut extra = None;
+        {
+            let mut names = self.names.lock();
+            let known = place.as_ref().and_then(|(dir, name)| names.iter().position(|named| named.is(dir, name)));
+            match known {
+                // Of the two handles either would do. The newest name is asked first.
+                Some(at) => {
+                    let named = names.remove(at);
+                    names.push(named);
+                    extra = Some(Named { place: None, held });
+                }
+                None => {
+                    let place = place.as_ref().map(|(dir, name)| (Arc::downgrade(dir), name.clone()));
+                    if names.len() >= MAX_NAMES {
+                        extra = Some(names.remove(0));
+                    }
+                    names.push(Named { place, held });
+                }
+            }
+        }
+        drop(extra);
+        if let Some((dir, name)) = place
+            && let Body::Directory(children) = &dir.body
+            && self.tree.writable().is_ok()
+        {
+            children.by_name.lock().insert(name, self.me.clone());
+        }
+    }
+
+    /// The name was removed, or was found to mean something else.
+    pub(super) fn lose_name(&self, parent: &GoferInode, name: &Name) {
+        let mut lost = None;
+        let mut names = self.names.lock();
+        if let Some(at) = names.iter().position(|named| named.is(parent, name)) {
+            match names.len() {
+                1 => names.iter_mut().for_each(|named| named.place = None),
+                _ => lost = Some(names.remove(at)),
+            }
+        }
+        drop(names);
+        drop(lost);
+    }
+
+    /// The name was changed.
+    pub(super) fn move_name(&self, (from, name): (&GoferInode, &Name), (to, to_name): (&Arc<GoferInode>, &Name)) {
+        let mut names = self.names.lock();
+        if let Some(named) = names.iter_mut().find(|named| named.is(from, name)) {
+            named.place = Some((Arc::downgrade(to), to_name.clone()));
+        }
+    }
+
+    /// Asks for something that the gofer does by name, with each name until one still means this inode.
+    pub(super) async fn by_name<T, F: Future<Output = Result<T, Errno>>>(
+        &self,
+        mut ask: impl FnMut(Handle) -> F,
+    ) -> Result<T, Errno> {
+        let handles: Vec<Arc<Held>> = self.names.lock().iter().rev().map(|named| named.held.clone()).collect();
+        for held in &handles {
+            match ask(held.handle()).await {
+                Err(Errno::ESTALE) => {}
+                Err(Errno::ENFILE) => {
+                    self.tree.client.flush_forgets();
+                    return ask(held.handle()).await;
+                }
+                answer => return answer,
+            }
+        }
+        Err(Errno::ESTALE)
+    }
+
+    // Attributes.
+
+    pub(super) fn learn(&self, metadata: Metadata, seen: u64) {
+        let valid_until = self.tree.valid_until();
+        self.attr.lock().learn(metadata, seen, valid_until);
+    }
+
+    /// Something was changed here: `edit` says what is known of it. The rest is asked for when it is needed.
+    pub(super) fn changed(&self, edit: impl FnOnce(&mut Metadata)) {
+        let at = self.tree.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut attr = self.attr.lock();
+        attr.changed_at = at;
+        attr.stale = true;
+        edit(&mut attr.metadata);
+        drop(attr);
+        if let Body::Directory(children) = &self.body {
+            let old = children.listing.lock().take();
+            drop(old);
+        }
+    }
+
+    /// Bytes were written up to `end`.
+    pub(super) fn wrote(&self, end: u64) {
+        self.changed(|metadata| metadata.size = metadata.size.max(end));
+    }
+
+    /// The size as far as is known here: a hint.
+    pub(super) fn known_size(&self) -> u64 {
+        self.attr.lock().metadata.size
+    }
+
+    /// The attributes, if the host need not be asked.
+    fn metadata_now(&self) -> Option<Metadata> {
+        let shared = self.mapped_shared.load(Ordering::Relaxed);
+        {
+            let attr = self.attr.lock();
+            if self.tree.now_ns() >= attr.valid_until {
+                return None;
+            }
+            if !attr.stale && !shared {
+                return Some(attr.metadata);
+            }
+        }
+        let file = self.open_file()?;
+        let seen = self.tree.seen();
+        let status = io::status(&*file).ok()?;
+        let mut attr = self.attr.lock();
+        if attr.changed_at > seen {
+            return None;
+        }
+        attr.learn_status(&status);
+        Some(attr.metadata)
+    }
+
+    pub(super) async fn refresh(&self) -> Result<Metadata, Errno> {
+        let seen = self.tree.seen();
+        let held = self.held();
+        let host = self.tree.client.get_attr(held.handle()).await?;
+        self.same(super::key_of(&host))?;
+        let metadata = self.tree.metadata(&host);
+        self.learn(metadata, seen);
+        Ok(metadata)
+    }
+
+    /// A handle's file does not become another. (Overlayfs may renumber it: the kind stays.)
+    fn same(&self, key: Key) -> Result<(), Errno> {
+        if key.3 == self.key.3 { Ok(()) } else { Err(Errno::EIO) }
+    }
+
+    async fn set(&self, change: SetAttr) -> Result<(), Errno> {
+        self.tree.writable()?;
+        let seen = self.tree.seen();
+        let host = attr::change(&change);
+        let asked = self.by_name(|handle| self.tree.client.set_attr(handle, host)).await;
+        let answer = match asked {
+            // It has no name any more: the size can be set where it is open.
+            Err(Errno::ESTALE) if change.size.is_some() => {
+                self.resize_open(change.size.unwrap_or_default()).await?;
+                let rest = attr::change(&SetAttr { size: None, ..change });
+                self.tree.client.set_attr(self.held().handle(), rest).await?
+            }
+            answer => answer?,
+        };
+        self.same(super::key_of(&answer))?;
+        let metadata = self.tree.metadata(&answer);
+        self.learn(metadata, seen);
+        self.attr.lock().changed_at = self.tree.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        Ok(())
+    }
+
+    async fn resize_open(&self, size: u64) -> Result<(), Errno> {
+        let file = self.open_for(OpenHow::Write).ok_or(Errno::ESTALE)?;
+        self.tree.services.pool.run(move || io::set_len(&*file, size)).await
+    }
+
+    // Descriptors.
+
+    fn files(&self) -> Option<&Mutex<OpenFiles>> {
+        match &self.body {
+            Body::Regular(files) => Some(files),
+            _ => None,
+        }
+    }
+
+    /// A descriptor of any mode.
+    fn open_file(&self) -> Option<Arc<Donated>> {
+        let files = self.files()?.lock();
+        files.write.clone().or_else(|| files.read.clone())
+    }
+
+    /// A descriptor that serves for this.
+    pub(super) fn open_for(&self, how: OpenHow) -> Option<Arc<Donated>> {
+        let files = self.files()?.lock();
+        let write = files.write.as_ref();
+        match how {
+            OpenHow::Read => files.read.clone().or_else(|| write.filter(|file| file.readable()).cloned()),
+            OpenHow::Write => write.cloned(),
+            OpenHow::ReadWrite => write.filter(|file| file.readable()).cloned(),
+        }
+    }
+
+    /// Keeps a descriptor; gives the one that is kept if another was faster.
+    pub(super) fn keep(self: &Arc<GoferInode>, file: Arc<Donated>) -> Arc<Donated> {
+        let Some(files) = self.files() else { return file };
+        let how = file.how;
+        {
+            let mut files = files.lock();
+            let slot = if how == OpenHow::Read { &mut files.read } else { &mut files.write };
+            match slot {
+                Some(kept) if kept.how == how || how == OpenHow::Write => return kept.clone(),
+                // One for writing only stays with those who have it.
+                _ => *slot = Some(file.clone()),
+            }
+        }
+        self.tree.services.fds.note(self, how);
+        file
+    }
+
+    /// Closes a kept descriptor that nobody uses. False: it is in use.
+    pub(super) fn close_idle(&self, how: OpenHow) -> bool {
+        let Some(files) = self.files() else { return true };
+        let mut files = files.lock();
+        let slot = if how == OpenHow::Read { &mut files.read } else { &mut files.write };
+        if !slot.as_ref().is_none_or(Donated::idle) {
+            return false;
+        }
+        let closed = slot.take();
+        drop(files);
+        drop(closed);
+        true
+    }
+
+    /// Makes a donated descriptor one of ours.
+    ///
+    /// # Errors
+    /// `EIO` if it is none of a regular file.
+    pub(super) fn adopt(
+        &self,
+        fd: std::os::fd::OwnedFd,
+        how: OpenHow,
+        place: super::fd_cache::Place,
+    ) -> Result<Arc<Donated>, Errno> {
+        let status = io::status(&fd)?;
+        if FileKind::from_mode(status.mode) != Some(FileKind::Regular) {
+            tracing::warn!(mode = status.mode, "the gofer gave something else than a regular file");
+            return Err(Errno::EIO);
+        }
+        Ok(Donated::new(fd, how, self.tree.local, place))
+    }
+
+    async fn open_regular(self: Arc<GoferInode>, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+        let writes = flags.writable();
+        let reads = flags.readable();
+        let how = match (reads, writes) {
+            (true, false) => OpenHow::Read,
+            (false, true) => OpenHow::Write,
+            _ => OpenHow::ReadWrite,
+        };
+        if let Some(file) = self.open_for(how) {
+            return Ok(GoferFile::new(self, file));
+        }
+        let file = match how {
+            OpenHow::Read => self.ask_open(OpenHow::Read).await?,
+            OpenHow::ReadWrite => self.ask_open(OpenHow::ReadWrite).await?,
+            // One for both serves more opens.
+            OpenHow::Write => match self.ask_open(OpenHow::ReadWrite).await {
+                Err(Errno::EACCES) => self.ask_open(OpenHow::Write).await?,
+                file => file?,
+            },
+        };
+        Ok(GoferFile::new(self, file))
+    }
+
+    async fn ask_open(self: &Arc<GoferInode>, how: OpenHow) -> Result<Arc<Donated>, Errno> {
+        if how != OpenHow::Read {
+            self.tree.writable()?;
+        }
+        let place = self.tree.services.fds.reserve()?;
+        let fd = self.by_name(|handle| self.tree.client.open(handle, how, Truncate::Keep)).await?;
+        Ok(self.keep(self.adopt(fd, how, place)?))
+    }
+
+    // Symbolic links.
+
+    fn link(&self) -> Option<&OnceLock<Arc<[u8]>>> {
+        match &self.body {
+            Body::Symlink(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Notes a link's text, if it can be one.
+    pub(super) fn learn_link(&self, text: &[u8]) -> Result<Arc<[u8]>, Errno> {
+        let slot = self.link().ok_or(Errno::EIO)?;
+        if text.is_empty() || text.len() >= 4096 || text.contains(&0) {
+            return Err(Errno::EIO);
+        }
+        Ok(slot.get_or_init(|| text.into()).clone())
+    }
+
+    async fn do_xattr(&self, call: XattrCall<'_>) -> Result<XattrReply, Errno> {
+        let client = &self.tree.client;
+        let name = |bytes: &[u8]| XattrName::new(bytes).map_err(|_| Errno::ERANGE);
+        match call {
+            XattrCall::Get(key) => {
+                let key = name(key)?;
+                self.by_name(|handle| client.get_xattr(handle, key.clone(), XATTR_MAX)).await
+            }
+            XattrCall::List => self.by_name(|handle| client.list_xattr(handle)).await,
+            XattrCall::Set(key, value, flags) => {
+                self.tree.writable()?;
+                let mode = match flags {
+                    0 => XattrMode::Set,
+                    1 => XattrMode::Create,
+                    2 => XattrMode::Replace,
+                    _ => return Err(Errno::EINVAL),
+                };
+                if value.len() > XATTR_MAX as usize {
+                    return Err(Errno::E2BIG);
+                }
+                let key = name(key)?;
+                self.by_name(|handle| client.set_xattr(handle, key.clone(), value.to_vec(), mode)).await?;
+                self.changed(|_| {});
+                Ok(Vec::new())
+            }
+            XattrCall::Remove(key) => {
+                self.tree.writable()?;
+                let key = name(key)?;
+                self.by_name(|handle| client.remove_xattr(handle, key.clone())).await?;
+                self.changed(|_| {});
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+impl Inode for GoferInode {
+    fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
+        match self.metadata_now() {
+            Some(metadata) => Step::ok(metadata),
+            None => Step::wait(self.refresh()),
+        }
+    }
+
+    fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    fn ownership(&self) -> Option<Ownership> {
+        let now = self.tree.now_ns();
+        self.attr.lock().ownership(now)
+    }
+
+    fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {
+        Step::wait(self.set(change))
+    }
+
+    fn lookup<'a>(&'a self, name: &'a [u8]) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
+        if self.kind != FileKind::Directory {
+            return Step::err(Errno::ENOTDIR);
+        }
+        Step::wait(async move {
+            let found = self.walk(&[name]).await?;
+            match (found.inodes.into_iter().next(), found.error) {
+                (Some(inode), _) => Ok(inode),
+                (None, error) => Err(error.unwrap_or(Errno::EIO)),
+            }
+        })
+    }
+
+    fn lookup_path<'a>(&'a self, names: &'a [&'a [u8]]) -> Option<BoxFuture<'a, Result<LookedUp, Errno>>> {
+        // Where names are asked for each time, those further on would be asked for again.
+        if self.kind != FileKind::Directory || self.tree.cache.name_ttl_ns() == 0 {
+            return None;
+        }
+        Some(Box::pin(self.walk(names)))
+    }
+
+    fn create<'a>(&'a self, name: &'a [u8], new: &'a NewInode) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
+        Step::wait(self.make(name, new))
+    }
+
+    fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Step<'a, Result<(), Errno>> {
+        Step::wait(self.make_link(name, target))
+    }
+
+    fn unlink<'a>(&'a self, name: &'a [u8], kind: UnlinkKind) -> Step<'a, Result<(), Errno>> {
+        Step::wait(self.remove(name, kind))
+    }
+
+    fn rename<'a>(
+        &'a self,
+        name: &'a [u8],
+        to: &'a Arc<dyn Inode>,
+        to_name: &'a [u8],
+        flags: RenameFlags,
+    ) -> Step<'a, Result<(), Errno>> {
+        Step::wait(self.do_rename(name, to, to_name, flags))
+    }
+
+    fn link_text(&self) -> Option<Arc<[u8]>> {
+        GoferInode::link(self)?.get().cloned()
+    }
+
+    fn read_link<'a>(&'a self, _cx: &'a Cx) -> Step<'a, Result<Link, Errno>> {
+        if self.kind != FileKind::Symlink {
+            return Step::err(Errno::EINVAL);
+        }
+        if let Some(text) = self.link_text() {
+            return Step::ok(Link::Text(text.to_vec()));
+        }
+        Step::wait(async move {
+            let held = self.held();
+            let text = self.tree.client.read_link(held.handle()).await?;
+            Ok(Link::Text(self.learn_link(&text)?.to_vec()))
+        })
+    }
+
+    fn open<'a>(self: Arc<Self>, _cx: &'a Cx, flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
+        match self.kind {
+            FileKind::Directory => Step::ok(GoferDir::new(self)),
+            _ => self.open_data(flags),
+        }
+    }
+
+    fn open_data(self: Arc<Self>, access: OpenFlags) -> Step<'static, Result<Arc<dyn FileOps>, Errno>> {
+        match self.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Step::err(Errno::EISDIR),
+            FileKind::Symlink => return Step::err(Errno::ELOOP),
+            _ => return Step::err(Errno::ENXIO),
+        }
+        if !access.writable()
+            && let Some(file) = self.open_for(OpenHow::Read)
+        {
+            return Step::ok(GoferFile::new(self, file));
+        }
+        Step::wait(self.open_regular(access))
+    }
+
+    fn socket_slot(&self) -> Option<&SocketSlot> {
+        match &self.body {
+            Body::Socket(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
+    fn xattr<'a>(&'a self, call: XattrCall<'a>) -> Step<'a, Result<XattrReply, Errno>> {
+        Step::wait(self.do_xattr(call))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for GoferInode {
+    fn drop(&mut self) {
+        {
+            let mut inodes = self.tree.inodes.lock();
+            if inodes.get(&self.key).is_some_and(|known| std::ptr::eq(known.as_ptr(), self)) {
+                inodes.remove(&self.key);
+            }
+        }
+        for named in std::mem::take(self.names.get_mut()) {
+            let Some((parent, name)) = named.place else { continue };
+            if let Some(parent) = parent.upgrade()
+                && let Body::Directory(children) = &parent.body
+            {
+                let mut by_name = children.by_name.lock();
+                if by_name.get(&name).is_some_and(|known| std::ptr::eq(known.as_ptr(), self)) {
+                    by_name.remove(&name);
+                }
+            }
+        }
+    }
+}
