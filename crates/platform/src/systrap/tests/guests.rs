@@ -161,6 +161,31 @@ nacre_guest_forge:
         inc     %rax
         and     $127, %eax
         jmp     1b
+/* Writes pseudo-random words all over rsi (a power of two) bytes from rdi, for ever. */
+.globl nacre_guest_scribble
+nacre_guest_scribble:
+        mov     $88172645463325252, %rax
+        dec     %rsi
+        and     $-8, %rsi
+1:      mov     %rax, %rcx
+        shl     $13, %rcx
+        xor     %rcx, %rax
+        mov     %rax, %rcx
+        shr     $7, %rcx
+        xor     %rcx, %rax
+        mov     %rax, %rcx
+        shl     $17, %rcx
+        xor     %rcx, %rax
+        mov     %rax, %rdx
+        shr     $20, %rdx
+        and     %rsi, %rdx
+        mov     %rax, %rcx
+        test    $0x100, %eax
+        jz      2f
+        and     $7, %ecx
+2:      mov     %rcx, (%rdi,%rdx)
+        jmp     1b
+
 /* Form A (getppid), aligned to a word; flags and registers checked after the call. */
 .balign 8
 .globl nacre_guest_form_a
@@ -228,6 +253,7 @@ programs! {
     sigreturn nacre_guest_sigreturn,
     store nacre_guest_store,
     forge nacre_guest_forge,
+    scribble nacre_guest_scribble,
     form_a nacre_guest_form_a,
     form_b nacre_guest_form_b,
 }

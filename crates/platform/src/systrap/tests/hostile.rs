@@ -160,3 +160,44 @@ fn forged_answers_are_noticed() {
     assert!(matches!(error, PlatformError::Dead(Death::Forged(_))), "{error}");
     assert_eq!(guest.run(), Trap::Died(Death::Forged("an answer of the memory thread")));
 }
+
+/// One thread writes rubbish over another's context block while that one traps in every way. Whatever comes out is a valid trap, and
+/// another address space does not notice.
+#[test]
+fn rubbish_in_the_blocks_is_survived() {
+    let platform = platform();
+    let file = memory();
+    let bystander = space(&platform, &file);
+    let mut calm = Guest::new(&platform, &bystander, guests::calls());
+    for (program, range) in [(guests::calls(), 0x400), (guests::patched(), 0x400), (guests::patched(), layout::BLOCK_LEN)] {
+        for _ in 0..20 {
+            let space = space(&platform, &file);
+            let mut victim = Guest::new(&platform, &space, program);
+            victim.context.registers_mut().rbx = blob::trampoline();
+            let mut scribbler = Guest::new(&platform, &space, guests::scribble());
+            scribbler.context.registers_mut().rdi = victim.context.thread.block.address;
+            scribbler.context.registers_mut().rsi = range;
+            assert_eq!(scribbler.run_for(1_000_000), None);
+            for round in 0..50 {
+                match victim.run_for(5_000_000) {
+                    Some(Trap::Died(_)) => break,
+                    Some(Trap::Fault(_)) => {
+                        *victim.context.registers_mut() = Registers { rbx: blob::trampoline(), ..Registers::at_entry(program, STACK_TOP) };
+                    }
+                    Some(_) => {
+                        let registers = *victim.context.registers();
+                        let mut checked = registers;
+                        checked.sanitise();
+                        assert_eq!(registers, checked);
+                        victim.context.set_return(round);
+                    }
+                    None => victim.context.interrupter().interrupt(),
+                }
+            }
+            drop(victim);
+            drop(scribbler);
+            assert_eq!(calm.call().number, 39);
+            calm.context.set_return(0);
+        }
+    }
+}
