@@ -101,7 +101,12 @@ impl Mm {
             return outcome;
         }
         match self.ready(fault.addr, PAGE_SIZE, touch) {
-            Ok(Ready::Done) => FaultOutcome::Resume,
+            Ok(Ready::Done) => {
+                // It would only come back, too early.
+                let mut trash = Trash::new(self);
+                self.settle(&mut self.state.write(), &mut trash);
+                if self.out_of_memory() { FaultOutcome::OutOfMemory } else { FaultOutcome::Resume }
+            }
             Ok(Ready::Already) => self.late(fault),
             Err(Unready::NoMapping) => segv(uapi::SEGV_MAPERR),
             Err(Unready::NoRight) => segv(uapi::SEGV_ACCERR),
@@ -180,6 +185,9 @@ impl Mm {
                 (Backing::Empty, None) => {
                     let from = page_down(addr) / POPULATE * POPULATE;
                     let range = from.max(start)..from.saturating_add(POPULATE).min(end);
+                    if end - start == self.untouched_len.load(Ordering::Relaxed) {
+                        self.untouched_len.store(0, Ordering::Relaxed);
+                    }
                     self.populate_zeros(&mut state, range).map_err(|_| Unready::OutOfMemory)?;
                     return Ok(Ready::Done);
                 }
@@ -255,6 +263,7 @@ impl Mm {
             // The last owner.
             let range = start + (from - at)..start + (to - at);
             let prot = segment.prot;
+            state.upgrades.used();
             state.map.update(range.clone(), |_, segment| segment.flags -= SegmentFlags::COW);
             state.heat(page);
             self.post_protect(range, prot);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use platform::Prot;
 
@@ -113,7 +114,8 @@ impl Mm {
         let Some((file, offset)) = &request.file else {
             let lazy = request.prot.is_empty()
                 || len >= LAZY_MIN
-                || request.flags.contains(SegmentFlags::NORESERVE) && len >= LAZY_NORESERVE_MIN;
+                || request.flags.contains(SegmentFlags::NORESERVE) && len >= LAZY_NORESERVE_MIN
+                || len == self.untouched_len.load(Ordering::Relaxed);
             // Shared memory must exist before a fork can share it.
             let lazy = lazy && !(request.flags.contains(SegmentFlags::SHARED) && len < LAZY_MIN);
             return Ok(if lazy { Content::Lazy } else { Content::Zeros });
@@ -343,6 +345,9 @@ impl Mm {
         let mut less = false;
         let mut orders: Vec<(Range<u64>, Prot)> = Vec::new();
         let mut open: Vec<Range<u64>> = Vec::new();
+        // A write right that is given back may be left to the first write: often it is taken away again before.
+        let mut later: Vec<Range<u64>> = Vec::new();
+        let lazy_write = state.upgrades.lazy();
         for (start, segment) in state.map.overlapping(range.clone()) {
             let part = start.max(range.start)..segment.end.min(range.end);
             if segment.prot == prot {
@@ -354,17 +359,25 @@ impl Mm {
                 }
                 continue;
             }
-            less |= !prot.contains(segment.prot);
-            let now = Segment { prot, ..segment.clone() }.installed();
+            let mut then = Segment { prot, ..segment.clone() };
+            if !then.cow() && segment.prot == Prot::READ && prot == Prot::READ | Prot::WRITE && lazy_write && !segment.shared() {
+                then.flags |= SegmentFlags::COW;
+                later.push(part.clone());
+            }
+            let now = then.installed();
             if now == segment.installed() {
                 continue;
             }
+            less |= !now.contains(segment.installed());
             match orders.last_mut() {
                 Some((last, last_prot)) if last.end == part.start && *last_prot == now => last.end = part.end,
                 _ => orders.push((part, now)),
             }
         }
         state.map.update(range, |_, segment| segment.prot = prot);
+        for part in later {
+            state.map.update(part, |_, segment| segment.flags |= SegmentFlags::COW);
+        }
         for (part, prot) in orders {
             self.post_protect(part, prot);
         }

@@ -52,6 +52,14 @@ pub(super) struct Claim {
     pub warm: bool,
 }
 
+/// Whether a freed range had pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touched {
+    Yes,
+    No,
+    Unknown,
+}
+
 #[derive(Default)]
 struct Inner {
     /// Ranges in use: start → (end, references). Neighbours with equal counts are merged. With 0 references: being zeroed or
@@ -83,8 +91,8 @@ struct Chunk {
 }
 
 impl MemoryFile {
-    /// Bytes of offsets that can be given out: far more than memory. (In tests, many machines share one address space.)
-    pub const SPAN: u64 = if cfg!(test) { 256 << 30 } else { 16 << 40 };
+    /// Bytes of offsets that can be given out: far more than memory, and small enough for dozens of containers in one sentry.
+    pub const SPAN: u64 = 2 << 40;
 
     /// Takes an empty file in memory, whose pages are to be given out.
     ///
@@ -148,12 +156,18 @@ impl MemoryFile {
         self.inner.lock().adjust(start, len, true);
     }
 
-    /// Gives up a reference; pages without one are zeroed or punched, and reused.
-    pub(super) fn release(&self, start: u64, len: u64) {
+    /// Gives up a reference; pages without one are zeroed or punched, and reused. Says whether any page had been touched, where that
+    /// has become known.
+    pub(super) fn release(&self, start: u64, len: u64) -> Touched {
         let freed = self.inner.lock().adjust(start, len, false);
+        let mut touched = if freed.is_empty() { Touched::Unknown } else { Touched::No };
         for (start, end) in freed {
-            self.free(start, end - start);
+            match self.free(start, end - start) {
+                Touched::No => {}
+                other => touched = other,
+            }
         }
+        touched
     }
 
     /// The pages around `page` that have just one reference, within [start, end). None if `page` has more.
@@ -206,18 +220,19 @@ impl MemoryFile {
     }
 
     /// Zeroes or punches a range that has just lost its last reference, and makes it available.
-    fn free(&self, start: u64, len: u64) {
+    fn free(&self, start: u64, len: u64) -> Touched {
         let room = self.inner.lock().warm_bytes < WARM_MAX;
         if len > KEEP_MAX || !room {
             self.punch(start, len);
             self.inner.lock().make_available(start, len);
-            return;
+            return Touched::Unknown;
         }
         let mut kept: SmallVec<[(u64, u64); 8]> = SmallVec::new();
         self.present_runs(start, len, |at, len| match self.window.zero(at, len) {
             Ok(()) => kept.push((at, len)),
             Err(_) => self.punch(at, len),
         });
+        let touched = if kept.is_empty() { Touched::No } else { Touched::Yes };
         let mut inner = self.inner.lock();
         let mut from = start;
         for (at, len) in kept {
@@ -227,6 +242,7 @@ impl MemoryFile {
             from = at + len;
         }
         inner.make_available(from, start + len - from);
+        touched
     }
 
     fn present_runs(&self, start: u64, len: u64, mut run: impl FnMut(u64, u64)) {

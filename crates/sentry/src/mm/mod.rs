@@ -99,6 +99,8 @@ pub struct Mm {
     out_of_memory: AtomicBool,
     /// Map orders so far.
     posted: AtomicU64,
+    /// The length of the last mapping that went without having been touched: the next of that length waits for its first touch.
+    untouched_len: Arc<AtomicU64>,
 }
 
 impl Mm {
@@ -125,6 +127,7 @@ impl Mm {
             state: RwLock::new(state),
             out_of_memory: AtomicBool::new(false),
             posted: AtomicU64::new(0),
+            untouched_len: Arc::default(),
         })
     }
 

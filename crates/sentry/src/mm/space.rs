@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use platform::{MapFlags, MapOrder, PlatformError, Prot};
 use smallvec::SmallVec;
 
-use super::memory_file::CHUNK;
+use super::memory_file::{CHUNK, Touched};
 use super::patch::Original;
 use super::places::STACK_GUARD;
 use super::segment::{Backing, Segment, SegmentFlags, SegmentMap};
@@ -46,11 +46,36 @@ pub(super) struct State {
     /// `mlockall(MCL_FUTURE)`.
     pub lock_future: bool,
     pub patching: bool,
+    pub upgrades: Upgrades,
     /// What was behind patched text, by its address.
     pub originals: BTreeMap<u64, Original>,
     /// There are slots somewhere, or have been.
     pub had_slots: bool,
     pub peak_bytes: u64,
+}
+
+/// Whether `mprotect`'s giving of a write right is worth an order at once, learnt from whether writes follow.
+#[derive(Default)]
+pub(super) struct Upgrades {
+    given: u32,
+    used: u32,
+}
+
+impl Upgrades {
+    /// Whether the next one waits for the first write. Where writes follow usually, one in 16 still does, to learn.
+    pub fn lazy(&mut self) -> bool {
+        self.given += 1;
+        if self.given >= 64 {
+            self.given /= 2;
+            self.used /= 2;
+        }
+        self.used * 2 < self.given || self.given.is_multiple_of(16)
+    }
+
+    /// A write followed.
+    pub fn used(&mut self) {
+        self.used = (self.used + 1).min(self.given);
+    }
 }
 
 /// A segment that was taken out, and its start.
@@ -70,6 +95,7 @@ impl State {
             locked_bytes: 0,
             lock_future: false,
             patching: true,
+            upgrades: Upgrades::default(),
             originals: BTreeMap::new(),
             had_slots: false,
             peak_bytes: 0,
@@ -146,12 +172,13 @@ impl State {
 /// What can be let go of after a settle, outside the state lock: pages, files. Declare it before taking the lock.
 pub(super) struct Trash {
     memory: Arc<MemoryFile>,
+    untouched_len: Arc<AtomicU64>,
     pub segments: Vec<Segment2>,
 }
 
 impl Trash {
     pub fn new(mm: &Mm) -> Trash {
-        Trash { memory: mm.memory.clone(), segments: Vec::new() }
+        Trash { memory: mm.memory.clone(), untouched_len: mm.untouched_len.clone(), segments: Vec::new() }
     }
 }
 
@@ -171,8 +198,10 @@ impl Drop for Trash {
                 None => Some((at, at + len)),
             };
         }
-        if let Some((from, to)) = run {
-            self.memory.release(from, to - from);
+        if let Some((from, to)) = run
+            && self.memory.release(from, to - from) == Touched::No
+        {
+            self.untouched_len.store(to - from, Ordering::Relaxed);
         }
     }
 }
