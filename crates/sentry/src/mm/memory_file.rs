@@ -91,8 +91,9 @@ struct Chunk {
 }
 
 impl MemoryFile {
-    /// Bytes of offsets that can be given out: far more than memory, and small enough for dozens of containers in one sentry.
-    pub const SPAN: u64 = 2 << 40;
+    /// Bytes of offsets that can be given out: far more than memory, and few enough for dozens of containers in one sentry (in
+    /// tests, for many machines).
+    pub const SPAN: u64 = if cfg!(test) { 256 << 30 } else { 2 << 40 };
 
     /// Takes an empty file in memory, whose pages are to be given out.
     ///
