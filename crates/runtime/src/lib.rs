@@ -11,7 +11,10 @@
 
 pub mod cgroup;
 pub mod config;
+pub mod console;
+pub mod container;
 pub mod error;
+pub mod hooks;
 pub mod logging;
 pub mod machine;
 pub mod process;

@@ -100,6 +100,7 @@ impl SentrySandbox {
         sentry.release()?;
         gofer.release()?;
         timing::mark("runtime: released");
+        launch.listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
         let fds = [launch.listener.as_fd(), launch.report.as_fd()];
         message::send(&sentry.socket, &launch.config, &fds).doing(|| "cannot configure the sandbox")?;
         let agent = Client::connect(launch.socket).doing(|| "cannot connect to the sandbox")?;
@@ -172,7 +173,8 @@ impl SentrySandbox {
             true => plan.attaches.iter().map(detached).collect::<Result<_>>()?,
             false => Vec::new(),
         };
-        let run_as = (self.privilege == Privilege::Root).then_some(NOBODY);
+        // With other maps there may be no such user; it is not the host's root in any case.
+        let run_as = (self.gofer_ids.uids == [IdMap::IDENTITY]).then_some(NOBODY);
         let config = GoferConfig { attaches: plan.attaches.clone(), prepared, run_as, spin: self.spin };
         let fds: Vec<_> = std::iter::once(theirs.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
         message::send(&gofer.socket, &config, &fds).doing(|| "cannot configure the gofer")?;

@@ -1,6 +1,28 @@
-//! What the runtime keeps on disk.
-/// OCI's container status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+//! What the runtime keeps on disk, one directory per container.
+//!
+//! `state.json` is written whole beside its place and renamed there, so it is never half a file; `lock` is held (flock) by whoever changes
+//! the container; `agent.sock` and `report` belong to the sandbox. Status is derived: the file says what was last done, the
+//! sandbox's pid and start time say whether it still lives. Nothing has to be running for this to be right.
+
+mod process;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hooks, Process};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+pub use self::process::ProcessRef;
+use crate::cgroup;
+use crate::error::{Doing, Error, Result};
+
+/// OCI's container status (and `paused`, as runc has it).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     Creating,
     Created,
@@ -18,5 +40,305 @@ impl std::fmt::Display for Status {
             Status::Paused => "paused",
             Status::Stopped => "stopped",
         })
+    }
+}
+
+/// A container's state.json.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Saved {
+    pub id: String,
+    pub oci_version: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// Nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Who made it, on the host.
+    pub owner: u32,
+    pub annotations: std::collections::BTreeMap<String, String>,
+    /// What was last done; [`Status::Stopped`] is never written.
+    pub phase: Status,
+    pub sandbox: Option<ProcessRef>,
+    pub gofers: Vec<ProcessRef>,
+    pub cgroup: cgroup::Location,
+    pub hooks: Option<Hooks>,
+    /// For `exec`'s defaults.
+    pub process: Option<Process>,
+}
+
+impl Saved {
+    /// What it is now.
+    pub fn status(&self) -> Status {
+        match &self.sandbox {
+            Some(process) if process.is_alive() => self.phase,
+            None if self.phase == Status::Creating => Status::Creating,
+            _ => Status::Stopped,
+        }
+    }
+
+    /// OCI's state, as hooks and `nacre state` show it.
+    pub fn oci(&self, status: Status) -> serde_json::Value {
+        let pid = match status {
+            Status::Stopped => 0,
+            _ => self.sandbox.as_ref().map_or(0, |process| process.pid),
+        };
+        serde_json::json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "pid": pid,
+            "status": status,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": crate::logging::rfc3339(self.created_ns),
+            "owner": "",
+            "annotations": self.annotations,
+        })
+    }
+}
+
+/// All containers of one root directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// One container's directory, locked or not.
+#[derive(Debug)]
+pub struct Entry {
+    pub dir: PathBuf,
+    pub saved: Saved,
+    /// Held for as long as this is, or until `unlock`.
+    lock: Option<File>,
+}
+
+/// Whether an entry is opened to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// As it is at this moment.
+    Look,
+    /// Nobody else changes it meanwhile.
+    Change,
+}
+
+/// runc's rule for ids.
+pub fn check_id(id: &str) -> Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    if id.is_empty() || id == "." || id == ".." || id.len() > 255 || !id.chars().all(good) {
+        return Err(Error::BadId(id.into()));
+    }
+    Ok(())
+}
+
+impl Store {
+    pub fn new(root: PathBuf) -> Store {
+        Store { root }
+    }
+
+    /// Makes a new container's directory, locked.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::BadId`], the host's.
+    pub fn create(&self, saved: Saved) -> Result<Entry> {
+        check_id(&saved.id)?;
+        let make = |recursive, path: &Path| DirBuilder::new().recursive(recursive).mode(0o711).create(path);
+        make(true, &self.root).doing(|| format!("cannot make {}", self.root.display()))?;
+        let dir = self.root.join(&saved.id);
+        match make(false, &dir) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::Exists(saved.id)),
+            made => made.doing(|| format!("cannot make {}", dir.display()))?,
+        }
+        let lock = lock(&dir)?;
+        let entry = Entry { dir, saved, lock: Some(lock) };
+        entry.save()?;
+        Ok(entry)
+    }
+
+    /// Opens a container's directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::BadId`], the host's.
+    pub fn open(&self, id: &str, access: Access) -> Result<Entry> {
+        check_id(id)?;
+        let dir = self.root.join(id);
+        if !dir.is_dir() {
+            return Err(Error::NotFound(id.into()));
+        }
+        let lock = (access == Access::Change).then(|| lock(&dir)).transpose()?;
+        let path = dir.join("state.json");
+        let text = match fs::read(&path) {
+            // Removed while we waited for the lock, or made just now.
+            Err(e) if e.kind() == ErrorKind::NotFound && !dir.is_dir() => return Err(Error::NotFound(id.into())),
+            text => text.doing(|| format!("cannot read {}", path.display()))?,
+        };
+        let saved = serde_json::from_slice(&text).map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+        Ok(Entry { dir, saved, lock })
+    }
+
+    /// Removes what a create that was killed has left before it could save anything.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn remove_remains(&self, id: &str) -> Result<bool> {
+        check_id(id)?;
+        let dir = self.root.join(id);
+        if !dir.is_dir() || dir.join("state.json").exists() {
+            return Ok(false);
+        }
+        let _lock = lock(&dir)?;
+        fs::remove_dir_all(&dir).doing(|| format!("cannot remove {}", dir.display()))?;
+        Ok(true)
+    }
+
+    /// All containers, by id. Those that go away meanwhile are left out.
+    ///
+    /// # Errors
+    /// The root cannot be read.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).doing(|| format!("cannot read {}", self.root.display())),
+        };
+        let mut ids: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        ids.sort();
+        Ok(ids.iter().filter_map(|id| self.open(id, Access::Look).ok()).collect())
+    }
+}
+
+impl Entry {
+    /// Writes state.json, whole.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn save(&self) -> Result<()> {
+        let path = self.dir.join("state.json");
+        let text = serde_json::to_vec(&self.saved).map_err(|e| Error::Other(format!("{}: {e}", path.display())))?;
+        write_whole(&path, &text)
+    }
+
+    /// Lets others change the container.
+    pub fn unlock(&mut self) {
+        self.lock = None;
+    }
+
+    /// Removes the directory.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.dir).doing(|| format!("cannot remove {}", self.dir.display()))
+    }
+
+    pub fn report_path(&self) -> PathBuf {
+        self.dir.join("report")
+    }
+
+    /// A path of the agent's socket that fits a socket address however deep the directory is. Valid while `directory` is open.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn socket(&self) -> Result<Socket> {
+        let directory = File::open(&self.dir).doing(|| format!("cannot open {}", self.dir.display()))?;
+        use std::os::fd::AsRawFd;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", directory.as_raw_fd()));
+        Ok(Socket { path, _directory: directory })
+    }
+}
+
+/// Where an agent listens.
+#[derive(Debug)]
+pub struct Socket {
+    pub path: PathBuf,
+    _directory: File,
+}
+
+/// Writes a file beside `path` and renames it there.
+///
+/// # Errors
+/// The host's.
+pub fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = File::create(&beside).and_then(|mut file| file.write_all(text)).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.doing(|| format!("cannot write {}", path.display()))
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).doing(|| format!("cannot open {}", path.display()))?;
+    rustix::fs::flock(file.as_fd(), FlockOperation::LockExclusive).doing(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(id: &str) -> Saved {
+        Saved {
+            id: id.into(),
+            oci_version: "1.0.2".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created_ns: 0,
+            owner: 0,
+            annotations: Default::default(),
+            phase: Status::Creating,
+            sandbox: None,
+            gofers: Vec::new(),
+            cgroup: Default::default(),
+            hooks: None,
+            process: None,
+        }
+    }
+
+    fn store(name: &str) -> Store {
+        let root = std::env::temp_dir().join(format!("nacre-state-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        Store::new(root)
+    }
+
+    #[test]
+    fn ids() {
+        for good in ["a", "a.b-c_d+e", "0123"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "ä", "a\n"] {
+            assert!(matches!(check_id(bad), Err(Error::BadId(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_read() {
+        let store = store("read");
+        let mut entry = store.create(saved("one")).expect("create");
+        assert!(matches!(store.create(saved("one")), Err(Error::Exists(_))));
+        assert_eq!(store.open("one", Access::Look).expect("open").saved.status(), Status::Creating);
+        entry.saved.phase = Status::Running;
+        entry.saved.sandbox = ProcessRef::of(std::process::id() as i32);
+        entry.save().expect("save");
+        assert_eq!(store.open("one", Access::Look).expect("open").saved.status(), Status::Running);
+        // Another process with that pid is not it.
+        if let Some(process) = &mut entry.saved.sandbox {
+            process.start_time += 1;
+        }
+        assert_eq!(entry.saved.status(), Status::Stopped);
+        assert_eq!(store.list().expect("list").len(), 1);
+        entry.remove().expect("remove");
+        assert!(matches!(store.open("one", Access::Change), Err(Error::NotFound(_))));
+        fs::remove_dir_all(&store.root).expect("clean up");
+    }
+
+    #[test]
+    fn a_create_that_died_early_can_be_removed() {
+        let store = store("early");
+        fs::create_dir_all(store.root.join("x")).expect("dir");
+        assert!(store.open("x", Access::Look).is_err());
+        assert!(store.remove_remains("x").expect("remove"));
+        assert!(!store.remove_remains("x").expect("gone"));
+        fs::remove_dir_all(&store.root).expect("clean up");
     }
 }

@@ -1,0 +1,397 @@
+//! OCI's operations on a container.
+//!
+//! Each opens the container's directory, does its step through the sandbox's agent, and saves. A create that fails leaves nothing; one that
+//! is killed leaves a directory that `delete --force` clears: its sandbox ends by itself when it gets no configuration, and what it has recorded
+//! (pids with start times, cgroup directories) is recorded before it matters.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use agent_api::{
+    Client, ClientError, Code, PauseContainerRequest, ResumeContainerRequest, SignalProcessRequest, SignalTarget, StartContainerRequest,
+};
+use oci_spec::runtime::Spec;
+
+use crate::cgroup::{Cgroup, HostLimits, Location};
+use crate::config::{self, Overlay};
+use crate::console::Console;
+use crate::error::{Doing, Error, Result};
+use crate::hooks::{self, Moment};
+use crate::process::sentry::SentryConfig;
+use crate::process::{IdMap, Privilege};
+use crate::sandbox::sentry::{FileIds, Launch, SentrySandbox};
+use crate::sandbox::{ContainerPlan, HostStdio, Sandbox};
+use crate::state::{Access, Entry, ProcessRef, Saved, Status, Store, write_whole};
+use crate::{logging, machine, timing};
+
+/// Where the containers are, and how this runtime works.
+#[derive(Debug)]
+pub struct Runtime {
+    pub store: Store,
+    pub privilege: Privilege,
+    pub log: logging::Config,
+    /// For sandboxes to log to.
+    pub log_file: Option<File>,
+}
+
+/// What `create` needs beside the bundle.
+#[derive(Debug)]
+pub struct Create<'a> {
+    pub id: &'a str,
+    pub bundle: &'a Path,
+    pub console_socket: Option<&'a Path>,
+    pub pid_file: Option<&'a Path>,
+    /// Used unless the process has a terminal and there is a console socket.
+    pub stdio: HostStdio<'a>,
+    /// With a terminal and no console socket: stdio is a terminal in raw mode, of this size.
+    pub own_terminal: Option<agent_api::WindowSize>,
+}
+
+/// A container just made, with its sandbox.
+#[derive(Debug)]
+pub struct Container {
+    pub entry: Entry,
+    pub sandbox: SentrySandbox,
+    cgroup: Cgroup,
+}
+
+impl Runtime {
+    /// Makes a container. It has to be [`start`](Runtime::start)ed.
+    ///
+    /// # Errors
+    /// What is wrong with the bundle or what the host refuses. Nothing is left.
+    pub fn create(&self, create: &Create<'_>) -> Result<Container> {
+        crate::state::check_id(create.id)?;
+        let bundle = std::fs::canonicalize(create.bundle).doing(|| format!("cannot find the bundle {}", create.bundle.display()))?;
+        let spec = config::load(&bundle)?;
+        let plan = config::plan(create.id, &bundle, &spec, overlay(&spec)?)?;
+        check_terminal(&spec, create)?;
+        let linux = spec.linux().as_ref();
+        let limits = match linux.and_then(|linux| linux.resources().as_ref()) {
+            Some(resources) => HostLimits::of(resources)?,
+            None => HostLimits::default(),
+        };
+        let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        let saved = Saved {
+            id: create.id.into(),
+            oci_version: spec.version().clone(),
+            rootfs: config::rootfs(&spec, &bundle)?,
+            bundle,
+            created_ns: hostcall::time::realtime_ns(),
+            owner: rustix::process::geteuid().as_raw(),
+            annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            phase: Status::Creating,
+            sandbox: None,
+            gofers: Vec::new(),
+            cgroup: Location::plan(cgroups_path, create.id, self.privilege)?,
+            hooks: spec.hooks().clone(),
+            process: spec.process().clone(),
+        };
+        timing::mark("runtime: configuration checked");
+        let entry = self.store.create(saved)?;
+        let cgroup = match Cgroup::create(entry.saved.cgroup.clone(), &limits) {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                let _ = Cgroup::open(entry.saved.cgroup.clone()).remove();
+                entry.remove()?;
+                return Err(error);
+            }
+        };
+        timing::mark("runtime: cgroup made");
+        let sandbox = match self.launch(&entry, &cgroup, &spec, &plan) {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                let _ = cgroup.remove();
+                entry.remove()?;
+                return Err(error);
+            }
+        };
+        let mut container = Container { entry, sandbox, cgroup };
+        match container.finish(create, &spec, plan) {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                container.destroy();
+                Err(error)
+            }
+        }
+    }
+
+    fn launch(&self, entry: &Entry, cgroup: &Cgroup, spec: &Spec, plan: &ContainerPlan) -> Result<SentrySandbox> {
+        let limits = plan.request.limits.unwrap_or_default();
+        let cpus = machine::executors(machine::cpus(), limits.cpu_quota_us, limits.cpu_period_us);
+        let config = SentryConfig {
+            executors: cpus,
+            memory_limit: limits.memory,
+            max_processes: machine::max_processes(limits.pids),
+            cpus,
+            memory_bytes: limits.memory.unwrap_or(u64::MAX).min(machine::memory_bytes()),
+            cpu_model: machine::cpu_model(),
+            log: self.log.clone(),
+        };
+        let socket = entry.socket()?;
+        let listener = UnixListener::bind(&socket.path).doing(|| "cannot make the agent's socket")?;
+        let report = entry.report_path();
+        let report = OpenOptions::new().create(true).append(true).read(true).open(&report).doing(|| "cannot make the report file")?;
+        SentrySandbox::launch(Launch {
+            config,
+            listener,
+            socket: &socket.path,
+            report,
+            cgroup,
+            privilege: self.privilege,
+            file_ids: file_ids(spec, self.privilege),
+            log: self.log_file.as_ref().map(AsFd::as_fd),
+            die_with_parent: false,
+        })
+    }
+
+    /// Runs a created container's process.
+    ///
+    /// # Errors
+    /// It is not in that state; the agent refuses.
+    pub fn start(&self, id: &str) -> Result<()> {
+        let mut entry = self.store.open(id, Access::Change)?;
+        match entry.saved.status() {
+            Status::Created => {}
+            Status::Stopped => return Err(Error::Other(format!("cannot start a container that has stopped{}", reason(&entry)))),
+            Status::Running | Status::Paused => return Err(Error::Other("cannot start an already running container".into())),
+            status @ Status::Creating => return Err(Error::WrongStatus { verb: "start", id: id.into(), status }),
+        }
+        let agent = connect(&entry)?;
+        start(&mut entry, &agent)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It does not run; the agent refuses.
+    pub fn kill(&self, id: &str, signal: i32, target: SignalTarget) -> Result<()> {
+        let entry = self.store.open(id, Access::Look)?;
+        if entry.saved.status() == Status::Stopped {
+            return match target {
+                SignalTarget::Container => Ok(()),
+                _ => Err(Error::Other("container not running".into())),
+            };
+        }
+        let request = SignalProcessRequest { container_id: id.into(), exec_id: String::new(), signal, target: target.into() };
+        let sent = connect(&entry).and_then(|agent| agent.call(&request).doing(|| "cannot send the signal"));
+        match (sent, &entry.saved.sandbox) {
+            (Ok(_), _) => Ok(()),
+            (Err(Error::Agent { source: ClientError::Status(status), .. }), _) if status.code == Code::NotFound => {
+                Err(Error::Other("container not running".into()))
+            }
+            // Whatever state it is in, SIGKILL ends it.
+            (Err(_), Some(sandbox)) if signal == libc::SIGKILL => {
+                sandbox.kill();
+                Ok(())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Stops all of a container's tasks where they are.
+    ///
+    /// # Errors
+    /// It does not run; the agent refuses.
+    pub fn pause(&self, id: &str) -> Result<()> {
+        self.change(id, "pause", &[Status::Running, Status::Created], Status::Paused, |agent| {
+            agent.call(&PauseContainerRequest { container_id: id.into() }).map(drop)
+        })
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// It is not paused; the agent refuses.
+    pub fn resume(&self, id: &str) -> Result<()> {
+        self.change(id, "resume", &[Status::Paused], Status::Running, |agent| {
+            agent.call(&ResumeContainerRequest { container_id: id.into() }).map(drop)
+        })
+    }
+
+    fn change(
+        &self,
+        id: &str,
+        verb: &'static str,
+        from: &[Status],
+        to: Status,
+        call: impl FnOnce(&Client) -> std::result::Result<(), ClientError>,
+    ) -> Result<()> {
+        let mut entry = self.store.open(id, Access::Change)?;
+        let status = entry.saved.status();
+        if !from.contains(&status) {
+            return Err(Error::WrongStatus { verb, id: id.into(), status });
+        }
+        call(&connect(&entry)?).doing(|| format!("cannot {verb} the container"))?;
+        entry.saved.phase = to;
+        entry.save()
+    }
+
+    /// Removes a stopped container, or any with `force`.
+    ///
+    /// # Errors
+    /// It runs and is not forced; something of it cannot be removed.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let entry = match self.store.open(id, Access::Change) {
+            Ok(entry) => entry,
+            // runc's --force is content when there is nothing.
+            Err(Error::NotFound(_)) if force => return Ok(()),
+            Err(error) => return if force && self.store.remove_remains(id)? { Ok(()) } else { Err(error) },
+        };
+        let status = entry.saved.status();
+        if !force && !matches!(status, Status::Stopped | Status::Created) {
+            return Err(Error::Other(format!("cannot delete container {id} that is not stopped: {status}")));
+        }
+        for process in entry.saved.sandbox.iter().chain(&entry.saved.gofers) {
+            process.kill();
+        }
+        for process in entry.saved.sandbox.iter().chain(&entry.saved.gofers) {
+            if !process.wait_gone(5000) {
+                return Err(Error::Other(format!("process {} of container {id} does not end", process.pid)));
+            }
+        }
+        clean_up(&entry, &Cgroup::open(entry.saved.cgroup.clone()))
+    }
+}
+
+impl Container {
+    /// From a running sandbox to a created container.
+    fn finish(&mut self, create: &Create<'_>, spec: &Spec, mut plan: ContainerPlan) -> Result<()> {
+        let mut pids = self.sandbox.pids().into_iter().filter_map(ProcessRef::of);
+        self.entry.saved.sandbox = pids.next();
+        self.entry.saved.gofers = pids.collect();
+        self.entry.save()?;
+        let state = self.entry.saved.oci(Status::Creating);
+        for moment in [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer] {
+            hooks::run(spec.hooks().as_ref(), moment, &state)?;
+        }
+        let process = plan.request.process.as_mut();
+        let terminal = process.and_then(|process| process.terminal.as_mut());
+        match (terminal, create.console_socket) {
+            (Some(size), Some(socket)) => {
+                let console = Console::open(*size)?;
+                console.send_master(socket)?;
+                let wire = Some(console.wire.as_fd());
+                self.sandbox.add_container(plan, HostStdio { stdin: wire, stdout: wire, stderr: None })?;
+            }
+            (Some(size), None) => {
+                *size = create.own_terminal.unwrap_or(*size);
+                self.sandbox.add_container(plan, create.stdio)?;
+            }
+            (None, _) => self.sandbox.add_container(plan, create.stdio)?,
+        }
+        if let Some(path) = create.pid_file {
+            write_whole(path, self.sandbox.pid().to_string().as_bytes())?;
+        }
+        self.entry.saved.phase = Status::Created;
+        self.entry.save()?;
+        timing::mark("runtime: created");
+        Ok(())
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The agent refuses, or the sandbox has ended.
+    pub fn start(&mut self) -> Result<()> {
+        start(&mut self.entry, &self.sandbox.agent_handle()).map_err(|error| match error {
+            Error::Agent { what, source } => self.sandbox.explain(&what, source),
+            other => other,
+        })
+    }
+
+    /// Ends and removes it, as far as that goes: what fails is logged.
+    pub fn destroy(&mut self) {
+        self.sandbox.stop();
+        if let Err(error) = clean_up(&self.entry, &self.cgroup) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Gives up the container's lock, for whoever else wants to change it, while it runs.
+    pub fn unlock(&mut self) {
+        self.entry.unlock();
+    }
+}
+
+fn start(entry: &mut Entry, agent: &Client) -> Result<()> {
+    agent
+        .call(&StartContainerRequest { container_id: entry.saved.id.clone() })
+        .doing(|| "unable to start container process")?;
+    entry.saved.phase = Status::Running;
+    entry.save()?;
+    timing::mark("runtime: started");
+    hooks::run_all(entry.saved.hooks.as_ref(), Moment::Poststart, &entry.saved.oci(Status::Running));
+    Ok(())
+}
+
+/// After all processes are gone.
+fn clean_up(entry: &Entry, cgroup: &Cgroup) -> Result<()> {
+    cgroup.remove()?;
+    let state = entry.saved.oci(Status::Stopped);
+    entry.remove()?;
+    hooks::run_all(entry.saved.hooks.as_ref(), Moment::Poststop, &state);
+    Ok(())
+}
+
+/// A connection to a container's agent. An agent that does not answer within ten seconds is an error (a wait takes its own).
+///
+/// # Errors
+/// It is not there; with the reason, if it left one.
+pub fn connect(entry: &Entry) -> Result<Client> {
+    let socket = entry.socket()?;
+    Client::connect(&socket.path).map_err(|source| match reason(entry) {
+        reason if reason.is_empty() => Error::Agent { what: format!("container {}", entry.saved.id), source },
+        reason => Error::SandboxEnded(reason),
+    })
+}
+
+/// Why a sandbox ended, in brackets, or nothing.
+pub fn reason(entry: &Entry) -> String {
+    use crate::process::report::{Report, read};
+    match File::open(entry.report_path()).ok().and_then(read) {
+        Some(Report::Broke(reason)) => format!(" ({reason})"),
+        _ => String::new(),
+    }
+}
+
+/// Where writes go: `dev.nacre.overlay` says `memory` (the default) or `none`.
+fn overlay(spec: &Spec) -> Result<Overlay> {
+    let wanted = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.overlay"));
+    match wanted.map(String::as_str) {
+        None | Some("memory") => Ok(Overlay::Memory),
+        Some("none") => Ok(Overlay::None),
+        Some(other) => Err(Error::Other(format!("annotation dev.nacre.overlay: {other:?} is neither \"memory\" nor \"none\""))),
+    }
+}
+
+/// runc's rules, in its words.
+fn check_terminal(spec: &Spec, create: &Create<'_>) -> Result<()> {
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    match (terminal, create.console_socket, create.own_terminal) {
+        (true, None, None) => Err(Error::Other("cannot allocate tty if nacre will detach without setting console socket".into())),
+        (false, Some(_), _) => Err(Error::Other("cannot use console socket if nacre will not detach or allocate tty".into())),
+        _ => Ok(()),
+    }
+}
+
+/// How file owners appear: by the configuration's mappings for an ordinary user.
+fn file_ids(spec: &Spec, privilege: Privilege) -> FileIds {
+    let linux = spec.linux().as_ref();
+    let maps = |list: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>| -> Vec<IdMap> {
+        let map = |m: &oci_spec::runtime::LinuxIdMapping| IdMap { inside: m.container_id(), outside: m.host_id(), count: m.size() };
+        list.into_iter().flatten().map(map).collect()
+    };
+    let (uids, gids) = (maps(linux.and_then(|l| l.uid_mappings().as_ref())), maps(linux.and_then(|l| l.gid_mappings().as_ref())));
+    match uids.is_empty() || gids.is_empty() {
+        true => FileIds::own(privilege),
+        false => FileIds { uids, gids },
+    }
+}
+
+/// The bundle a verb's `--bundle` means.
+pub fn bundle_or_here(bundle: Option<&PathBuf>) -> PathBuf {
+    bundle.cloned().unwrap_or_else(|| PathBuf::from("."))
+}
