@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use runtime::container::Runtime;
 use runtime::logging::{self, Format};
 use runtime::process::Privilege;
+use runtime::state::Store;
 
 use crate::cmd;
 
@@ -26,6 +28,22 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Do(cmd::do_::Do),
+    Spec(cmd::spec::Spec),
+    Create(cmd::create::Create),
+    Start(cmd::start::Start),
+    Run(cmd::run::Run),
+    Exec(cmd::exec::Exec),
+    State(cmd::state::State),
+    Kill(cmd::kill::Kill),
+    Delete(cmd::delete::Delete),
+    List(cmd::list::List),
+    Ps(cmd::ps::Ps),
+    Pause(cmd::pause::Pause),
+    Resume(cmd::resume::Resume),
+    Events(cmd::events::Events),
+    Features(cmd::features::Features),
+    Debug(cmd::debug::Debug),
+    Help(cmd::help::Help),
 }
 
 /// Flags before the verb.
@@ -94,6 +112,16 @@ impl Global {
     pub fn echo_error(&self, error: &anyhow::Error) {
         if self.log.is_some() && std::io::stderr().is_terminal() {
             eprintln!("nacre: {error:#}");
+        }
+    }
+
+    /// The runtime these flags describe.
+    pub fn runtime(&self) -> Runtime {
+        Runtime {
+            store: Store::new(self.root()),
+            privilege: self.privilege(),
+            log: self.log_config(),
+            log_file: self.log_file(),
         }
     }
 

@@ -16,6 +16,8 @@ use agent_api::{
 };
 use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
 
+pub use oci_spec::runtime::Process as OciProcess;
+
 pub use self::process::{check as check_process, process};
 use crate::process::gofer::Attach;
 use crate::sandbox::ContainerPlan;

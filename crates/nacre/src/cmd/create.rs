@@ -1,0 +1,68 @@
+//! `nacre create`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use runtime::container::{self, bundle_or_here};
+
+use super::Failure;
+use crate::cli::Global;
+use crate::stdio::Own;
+
+/// Create a container
+#[derive(Debug, Args)]
+pub struct Create {
+    #[command(flatten)]
+    pub options: Options,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER-ID")]
+    pub id: String,
+}
+
+/// Flags of create and run.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Path of the bundle [default: the current directory]
+    #[arg(long, short, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Unix socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// File to write the pid to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// (no effect: a sandbox always pivots)
+    #[arg(long)]
+    no_pivot: bool,
+    /// (no effect: a sandbox has no host keyring)
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// (only 0 is supported)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+impl Options {
+    pub fn check(&self) -> anyhow::Result<()> {
+        if self.preserve_fds != 0 {
+            anyhow::bail!("--preserve-fds {} is not supported yet", self.preserve_fds);
+        }
+        Ok(())
+    }
+}
+
+impl Create {
+    pub fn run(&self, global: &Global) -> Result<u8, Failure> {
+        self.options.check()?;
+        let own = Own::take()?;
+        global.runtime().create(&container::Create {
+            id: &self.id,
+            bundle: &bundle_or_here(self.options.bundle.as_ref()),
+            console_socket: self.options.console_socket.as_deref(),
+            pid_file: self.options.pid_file.as_deref(),
+            stdio: own.as_host(),
+            own_terminal: None,
+        })?;
+        Ok(0)
+    }
+}
