@@ -140,9 +140,7 @@ impl Pids {
             }
             let parent = self.processes.get(&member.ppid());
             parent.is_some_and(|parent| {
-                !parent.group.is_init()
-                    && parent.group.pgid() != pgid
-                    && parent.group.session.read().sid == member.session.read().sid
+                parent.group.pgid() != pgid && parent.group.session.read().sid == member.session.read().sid
             })
         })
     }
