@@ -69,6 +69,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     let group = &task.group;
     let container = &task.container;
     let mut pids = container.pids.inner.lock();
+    container.life.leaving.fetch_add(1, Ordering::SeqCst);
     let signalled = parent_death_signals(&pids, task);
     let mut inner = group.inner.lock();
     if task.is_leader() {
@@ -84,13 +85,13 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         inner.ended = Some(status);
         status
     });
-    if end.is_none() {
-        group.complete_stop(inner);
-    } else {
-        drop(inner);
-    }
+    drop(inner);
     let news = end.map(|status| end_process(&mut pids, group, status));
     drop(pids);
+    if end.is_none() {
+        // The others may all have stopped.
+        group.complete_stop(group.inner.lock());
+    }
     for (child, signal) in signalled {
         let _ = child.send_signal(SigInfo::user(signal, task.tgid(), task.creds().uid));
     }
@@ -98,7 +99,9 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     if let (Some(status), Some(news)) = (end, news) {
         tell(group, status, news);
     }
-    if container.pids.count() == 0 && container.life.ending() {
+    // The last to have told everybody reports the end of the container, so that comes after the ends of its processes.
+    let others = container.life.leaving.fetch_sub(1, Ordering::SeqCst) - 1;
+    if others == 0 && container.life.ending() && container.pids.count() == 0 {
         container.pids.inner.lock().processes.clear();
         container.life.emptied();
     }

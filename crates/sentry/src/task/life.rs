@@ -1,7 +1,7 @@
 //! [`ContainerLife`]: whether a container's processes run, are paused, are being killed, or are gone.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hostcall::io::Sleep;
 use parking_lot::Mutex;
@@ -16,6 +16,8 @@ pub struct ContainerLife {
     paused: AtomicBool,
     /// Its first process has ended, and everything in it is being killed: no new tasks.
     ending: AtomicBool,
+    /// Tasks that have left the tables and still have others to tell.
+    pub(super) leaving: AtomicUsize,
     state: Mutex<State>,
     /// Woken when a pause ends.
     pub(super) resumed: WaitQueue,

@@ -620,3 +620,25 @@ fn a_paused_container_stands_still() {
     machine.container.resume();
     assert_eq!(machine.finish(&init), ExitStatus::Exited(0));
 }
+
+#[test]
+fn a_thread_that_ends_completes_a_stop() {
+    const THREAD: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000;
+    run_script(|u| async move {
+        let memory = map_memory(&u, STACK).await;
+        let child = fork(&u, move |u| async move {
+            // It cannot stop before it has ended: it waits for a vfork child, killably.
+            u.spawn(nr::CLONE, [THREAD, memory + STACK, 0, 0, 0], Role::Thread, |u| async move {
+                u.spawn(nr::VFORK, [], Role::Program, |u| async move { u.compute(50_000).await }).await;
+                u.syscall(nr::EXIT, [0]).await;
+            })
+            .await;
+            u.syscall(nr::PAUSE, []).await;
+        })
+        .await;
+        u.compute(1000).await;
+        u.syscall(nr::KILL, [child, 19]).await;
+        assert_eq!(wait_status(&u, memory, child as i64, 2).await, (2, 19 << 8 | 0x7f));
+        u.syscall(nr::KILL, [child, 9]).await;
+    });
+}
