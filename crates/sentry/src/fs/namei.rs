@@ -21,7 +21,10 @@ pub(super) enum Entry {
 }
 
 /// The attributes of an inode that permission checks need.
-pub(super) async fn ownership(inode: &Arc<dyn Inode>) -> Result<Ownership, Errno> {
+///
+/// # Errors
+/// The host's.
+pub async fn ownership(inode: &Arc<dyn Inode>) -> Result<Ownership, Errno> {
     match inode.ownership() {
         Some(owner) => Ok(owner),
         None => Ok(Ownership::from(&inode.metadata().await?)),

@@ -50,21 +50,26 @@ impl Path {
         self
     }
 
-    /// The absolute name as seen from `root` (`getcwd(2)`, /proc/PID/fd): ` (deleted)` is added for a removed file, and a place outside
-    /// `root` gets its name from the top.
+    /// The absolute name as seen from `root` (/proc/PID/fd): ` (deleted)` is added for a removed file, and a place outside `root` has its
+    /// name from the top.
     pub fn name_from(&self, root: &Path) -> Vec<u8> {
+        let (mut name, _) = self.reach(root);
+        if !self.dentry.is_attached() {
+            name.extend_from_slice(b" (deleted)");
+        }
+        name
+    }
+
+    /// The absolute name as `getcwd(2)` shows it: a place outside `root` is marked.
+    pub fn name_seen_from(&self, root: &Path) -> Vec<u8> {
         match self.reach(root) {
-            (mut name, Reach::Inside | Reach::Outside) => {
-                if !self.dentry.is_attached() {
-                    name.extend_from_slice(b" (deleted)");
-                }
-                name
-            }
+            (name, Reach::Inside) => name,
+            (name, Reach::Outside) => [b"(unreachable)".as_slice(), &name].concat(),
         }
     }
 
     /// The absolute name, and whether it leads from `root` here.
-    pub(super) fn reach(&self, root: &Path) -> (Vec<u8>, Reach) {
+    fn reach(&self, root: &Path) -> (Vec<u8>, Reach) {
         // Collected from the end.
         let mut parts: Vec<Box<[u8]>> = Vec::new();
         let mut at = self.clone();
@@ -97,7 +102,7 @@ impl Path {
 
 /// Whether a place is below a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+enum Reach {
     Inside,
     Outside,
 }

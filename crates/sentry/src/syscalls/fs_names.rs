@@ -1,170 +1,173 @@
-//! Making, linking, renaming and removing names.
+//! Making, removing, linking and renaming names.
 
-use super::fs_stat::{AT_EMPTY_PATH, place};
+use super::fs_path::{
+    AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, parent, path, resolve, unit,
+};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
-use crate::fs::walk::{AT_FDCWD, PATH_MAX};
-use crate::fs::{FileKind, Last, NewInode, Path, RenameFlags, ResolveFlags, UnlinkKind, View, namei, resolve_parent};
+use crate::fs::namei;
+use crate::fs::walk::AT_FDCWD;
+use crate::fs::dev::device_number;
+use crate::fs::{FileKind, Link, NewInode, RenameFlags, ResolveFlags, UnlinkKind, View};
 use crate::task::{Capability, Cx};
 
-/// `AT_REMOVEDIR`.
-const AT_REMOVEDIR: u32 = 0x200;
-/// `AT_SYMLINK_FOLLOW`.
-const AT_SYMLINK_FOLLOW: u32 = 0x400;
-
-async fn parent(cx: &Cx, dirfd: i32, path: u64) -> Result<(Path, Last), Errno> {
-    let path = cx.mm.read_cstr(path, PATH_MAX)?;
-    resolve_parent(cx, dirfd, &path).await
-}
-
-fn new_inode(cx: &Cx, kind: FileKind, mode: u32, rdev: u64, target: Vec<u8>) -> NewInode {
-    let creds = cx.creds();
-    NewInode { kind, permissions: mode & 0o7777, uid: creds.fsuid, gid: creds.fsgid, rdev, target }
-}
-
-async fn make(cx: &Cx, dirfd: i32, path: u64, new: NewInode) -> Outcome {
-    let (dir, last) = parent(cx, dirfd, path).await?;
-    namei::create(&View::of(cx), &dir, &last, new).await?;
+async fn make(cx: &Cx, dirfd: i32, path_addr: u64, mut new: NewInode) -> Outcome {
+    let view = View::of(cx);
+    let path = path(cx, path_addr)?;
+    let (dir, last) = parent(cx, &view, dirfd, &path).await?;
+    (new.uid, new.gid) = (view.creds.fsuid, view.creds.fsgid);
+    namei::create(&view, &dir, &last, new).await?;
     Ok(0)
 }
 
-pub(super) fn sys_mkdir(cx: &mut Cx, args: Args) -> Flow<'_> {
-    mkdir(cx, AT_FDCWD, args.u64(0), args.u32(1))
+fn new_inode(kind: FileKind, permissions: u32) -> NewInode {
+    NewInode { kind, permissions, uid: 0, gid: 0, rdev: 0, target: Vec::new() }
 }
 
-pub(super) fn sys_mkdirat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    mkdir(cx, args.i32(0), args.u64(1), args.u32(2))
+pub fn sys_mkdir(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(make(cx, AT_FDCWD, args.u64(0), new_inode(FileKind::Directory, args.u32(1) & 0o1777)))
 }
 
-fn mkdir(cx: &mut Cx, dirfd: i32, path: u64, mode: u32) -> Flow<'_> {
-    Flow::wait(async move {
-        // Set-id bits cannot be asked for (mkdir(2)).
-        let new = new_inode(cx, FileKind::Directory, mode & 0o1777, 0, Vec::new());
-        make(cx, dirfd, path, new).await
-    })
+pub fn sys_mkdirat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(make(cx, args.i32(0), args.u64(1), new_inode(FileKind::Directory, args.u32(2) & 0o1777)))
 }
 
-pub(super) fn sys_mknod(cx: &mut Cx, args: Args) -> Flow<'_> {
-    mknod(cx, AT_FDCWD, args.u64(0), args.u32(1), args.u32(2))
+pub fn sys_mknod(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(mknod(cx, AT_FDCWD, args.u64(0), args.u32(1), args.u32(2)))
 }
 
-pub(super) fn sys_mknodat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    mknod(cx, args.i32(0), args.u64(1), args.u32(2), args.u32(3))
+pub fn sys_mknodat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(mknod(cx, args.i32(0), args.u64(1), args.u32(2), args.u32(3)))
 }
 
-fn mknod(cx: &mut Cx, dirfd: i32, path: u64, mode: u32, rdev: u32) -> Flow<'_> {
-    Flow::wait(async move {
-        let kind = match FileKind::from_mode(mode) {
-            Some(FileKind::Directory) => return Err(Errno::EPERM.into()),
-            Some(FileKind::Symlink) => return Err(Errno::EINVAL.into()),
-            Some(kind) => kind,
-            None if mode & 0o170000 == 0 => FileKind::Regular,
-            None => return Err(Errno::EINVAL.into()),
-        };
-        let rdev = match kind {
-            FileKind::CharDevice | FileKind::BlockDevice => u64::from(rdev),
-            _ => 0,
-        };
-        namei::may_make_node(&View::of(cx), kind, rdev)?;
-        let new = new_inode(cx, kind, mode, rdev, Vec::new());
-        make(cx, dirfd, path, new).await
-    })
+async fn mknod(cx: &Cx, dirfd: i32, path_addr: u64, mode: u32, dev: u32) -> Outcome {
+    let kind = match mode & 0o170_000 {
+        0 => FileKind::Regular,
+        _ => FileKind::from_mode(mode).ok_or(Errno::EINVAL)?,
+    };
+    let (major, minor) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xf_ff00);
+    let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+    let rdev = if device { device_number(major, minor) } else { 0 };
+    namei::may_make_node(&View::of(cx), kind, rdev)?;
+    make(cx, dirfd, path_addr, NewInode { rdev, ..new_inode(kind, mode & 0o7777) }).await
 }
 
-pub(super) fn sys_symlink(cx: &mut Cx, args: Args) -> Flow<'_> {
-    symlink(cx, args.u64(0), AT_FDCWD, args.u64(1))
+pub fn sys_symlink(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(symlink(cx, args.u64(0), AT_FDCWD, args.u64(1)))
 }
 
-pub(super) fn sys_symlinkat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    symlink(cx, args.u64(0), args.i32(1), args.u64(2))
+pub fn sys_symlinkat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(symlink(cx, args.u64(0), args.i32(1), args.u64(2)))
 }
 
-fn symlink(cx: &mut Cx, target: u64, dirfd: i32, path: u64) -> Flow<'_> {
-    Flow::wait(async move {
-        let target = cx.mm.read_cstr(target, PATH_MAX)?;
-        if target.is_empty() {
-            return Err(Errno::ENOENT.into());
-        }
-        let new = new_inode(cx, FileKind::Symlink, 0o777, 0, target);
-        make(cx, dirfd, path, new).await
-    })
-}
-
-pub(super) fn sys_link(cx: &mut Cx, args: Args) -> Flow<'_> {
-    link(cx, (AT_FDCWD, args.u64(0)), (AT_FDCWD, args.u64(1)), 0)
-}
-
-pub(super) fn sys_linkat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    link(cx, (args.i32(0), args.u64(1)), (args.i32(2), args.u64(3)), args.u32(4))
-}
-
-fn link(cx: &mut Cx, from: (i32, u64), to: (i32, u64), flags: u32) -> Flow<'_> {
-    if flags & !(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH) != 0 {
-        return Flow::done(Err(Errno::EINVAL));
+async fn symlink(cx: &Cx, target_addr: u64, dirfd: i32, path_addr: u64) -> Outcome {
+    let target = path(cx, target_addr)?;
+    if target.is_empty() {
+        return Err(Errno::ENOENT.into());
     }
-    Flow::wait(async move {
-        let mut resolve = ResolveFlags::empty();
-        resolve.set(ResolveFlags::NOFOLLOW, flags & AT_SYMLINK_FOLLOW == 0);
-        if flags & AT_EMPTY_PATH != 0 {
-            if !cx.creds().has(Capability::DacReadSearch) {
-                return Err(Errno::ENOENT.into());
-            }
-            resolve |= ResolveFlags::EMPTY_PATH;
-        }
-        let old = place(cx, from.0, from.1, resolve).await?;
-        let (dir, last) = parent(cx, to.0, to.1).await?;
-        namei::link(&View::of(cx), &old, &dir, &last).await?;
-        Ok(0)
-    })
+    make(cx, dirfd, path_addr, NewInode { target, ..new_inode(FileKind::Symlink, 0o777) }).await
 }
 
-pub(super) fn sys_unlink(cx: &mut Cx, args: Args) -> Flow<'_> {
-    unlink(cx, AT_FDCWD, args.u64(0), UnlinkKind::NotDirectory)
+pub fn sys_link(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(link(cx, (AT_FDCWD, args.u64(0)), (AT_FDCWD, args.u64(1)), 0))
 }
 
-pub(super) fn sys_rmdir(cx: &mut Cx, args: Args) -> Flow<'_> {
-    unlink(cx, AT_FDCWD, args.u64(0), UnlinkKind::Directory)
+pub fn sys_linkat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(link(cx, (args.i32(0), args.u64(1)), (args.i32(2), args.u64(3)), args.u32(4)))
 }
 
-pub(super) fn sys_unlinkat(cx: &mut Cx, args: Args) -> Flow<'_> {
+async fn link(cx: &Cx, from: (i32, u64), to: (i32, u64), flags: u32) -> Outcome {
+    if flags & !(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let view = View::of(cx);
+    let mut how = ResolveFlags::empty();
+    how.set(ResolveFlags::NOFOLLOW, flags & AT_SYMLINK_FOLLOW == 0);
+    how.set(ResolveFlags::EMPTY_PATH, flags & AT_EMPTY_PATH != 0);
+    let (old, new) = (path(cx, from.1)?, path(cx, to.1)?);
+    if old.is_empty() && !view.creds.has(Capability::DacReadSearch) {
+        return Err(Errno::ENOENT.into());
+    }
+    let from = resolve(cx, &view, from.0, &old, how).await?;
+    let (dir, last) = parent(cx, &view, to.0, &new).await?;
+    unit(namei::link(&view, &from, &dir, &last).await)
+}
+
+pub fn sys_unlink(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(remove(cx, AT_FDCWD, args.u64(0), UnlinkKind::NotDirectory))
+}
+
+pub fn sys_rmdir(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(remove(cx, AT_FDCWD, args.u64(0), UnlinkKind::Directory))
+}
+
+const AT_REMOVEDIR: u32 = 0x200;
+
+pub fn sys_unlinkat(cx: &mut Cx, args: Args) -> Flow<'_> {
     let kind = match args.u32(2) {
         0 => UnlinkKind::NotDirectory,
         AT_REMOVEDIR => UnlinkKind::Directory,
         _ => return Flow::done(Err(Errno::EINVAL)),
     };
-    unlink(cx, args.i32(0), args.u64(1), kind)
+    Flow::wait(remove(cx, args.i32(0), args.u64(1), kind))
 }
 
-fn unlink(cx: &mut Cx, dirfd: i32, path: u64, kind: UnlinkKind) -> Flow<'_> {
-    Flow::wait(async move {
-        let (dir, last) = parent(cx, dirfd, path).await?;
-        namei::unlink(&View::of(cx), &dir, &last, kind).await?;
-        Ok(0)
-    })
+async fn remove(cx: &Cx, dirfd: i32, path_addr: u64, kind: UnlinkKind) -> Outcome {
+    let view = View::of(cx);
+    let path = path(cx, path_addr)?;
+    let (dir, last) = parent(cx, &view, dirfd, &path).await?;
+    unit(namei::unlink(&view, &dir, &last, kind).await)
 }
 
-pub(super) fn sys_rename(cx: &mut Cx, args: Args) -> Flow<'_> {
-    rename(cx, (AT_FDCWD, args.u64(0)), (AT_FDCWD, args.u64(1)), 0)
+pub fn sys_rename(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(rename(cx, (AT_FDCWD, args.u64(0)), (AT_FDCWD, args.u64(1)), 0))
 }
 
-pub(super) fn sys_renameat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    rename(cx, (args.i32(0), args.u64(1)), (args.i32(2), args.u64(3)), 0)
+pub fn sys_renameat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(rename(cx, (args.i32(0), args.u64(1)), (args.i32(2), args.u64(3)), 0))
 }
 
-pub(super) fn sys_renameat2(cx: &mut Cx, args: Args) -> Flow<'_> {
-    rename(cx, (args.i32(0), args.u64(1)), (args.i32(2), args.u64(3)), args.u32(4))
+pub fn sys_renameat2(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(rename(cx, (args.i32(0), args.u64(1)), (args.i32(2), args.u64(3)), args.u32(4)))
 }
 
-fn rename(cx: &mut Cx, from: (i32, u64), to: (i32, u64), flags: u32) -> Flow<'_> {
-    let Some(flags) = RenameFlags::from_bits(flags) else { return Flow::done(Err(Errno::EINVAL)) };
+async fn rename(cx: &Cx, from: (i32, u64), to: (i32, u64), flags: u32) -> Outcome {
+    let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     if flags.contains(RenameFlags::EXCHANGE) && flags != RenameFlags::EXCHANGE {
-        return Flow::done(Err(Errno::EINVAL));
+        return Err(Errno::EINVAL.into());
     }
-    Flow::wait(async move {
-        let (old_dir, old) = parent(cx, from.0, from.1).await?;
-        let (new_dir, new) = parent(cx, to.0, to.1).await?;
-        namei::rename(&View::of(cx), (&old_dir, &old), (&new_dir, &new), flags).await?;
-        Ok(0)
-    })
+    let view = View::of(cx);
+    let (old, new) = (path(cx, from.1)?, path(cx, to.1)?);
+    let (from, from_last) = parent(cx, &view, from.0, &old).await?;
+    let (to, to_last) = parent(cx, &view, to.0, &new).await?;
+    unit(namei::rename(&view, (&from, &from_last), (&to, &to_last), flags).await)
 }
 
+pub fn sys_readlink(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(read_link(cx, AT_FDCWD, args.u64(0), args.u64(1), args.i32(2)))
+}
+
+pub fn sys_readlinkat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(read_link(cx, args.i32(0), args.u64(1), args.u64(2), args.i32(3)))
+}
+
+async fn read_link(cx: &Cx, dirfd: i32, path_addr: u64, out: u64, size: i32) -> Outcome {
+    let size = usize::try_from(size).ok().filter(|&size| size > 0).ok_or(Errno::EINVAL)?;
+    let view = View::of(cx);
+    let path = path(cx, path_addr)?;
+    // An empty path is the link that an O_PATH descriptor stands for.
+    let how = ResolveFlags::NOFOLLOW | ResolveFlags::EMPTY_PATH;
+    if path.is_empty() && dirfd == AT_FDCWD {
+        return Err(Errno::ENOENT.into());
+    }
+    let place = resolve(cx, &view, dirfd, &path, how).await?;
+    if place.dentry.kind() != FileKind::Symlink {
+        return Err(if path.is_empty() { Errno::ENOENT } else { Errno::EINVAL }.into());
+    }
+    let text = match place.inode().read_link(cx).await? {
+        Link::Text(text) | Link::Magic { text, .. } => text,
+    };
+    let part = text.get(..size.min(text.len())).unwrap_or_default();
+    cx.mm.write(out, part)?;
+    Ok(part.len() as u64)
+}

@@ -1,30 +1,23 @@
-//! Looking at files: the stat family, access, readlink, statfs.
+//! stat, statx and access.
 
 use std::sync::Arc;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{Immutable, IntoBytes};
 
+use super::fs_path::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, at_flags, path_or_empty, resolve};
 use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::dev::device_parts;
-use crate::fs::walk::{AT_FDCWD, PATH_MAX};
-use crate::fs::{
-    Inode, Link, Mask, Metadata, MountFlags, Origin, Ownership, Path, ResolveFlags, StatFs, Timestamp, View, permission,
-    resolve, try_resolve, walk,
-};
+use crate::fs::permission::permission;
+use crate::fs::walk::{self, AT_FDCWD};
+use crate::fs::{FileKind, Mask, Metadata, MountFlags, Ownership, Path, ResolveFlags, Timestamp, View};
+use crate::mm::Mm;
 use crate::step::Step;
 use crate::task::{Creds, Cx};
 
-pub(super) const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
-pub(super) const AT_EACCESS: u32 = 0x200;
-pub(super) const AT_NO_AUTOMOUNT: u32 = 0x800;
-pub(super) const AT_EMPTY_PATH: u32 = 0x1000;
-/// `AT_STATX_SYNC_TYPE`.
-const AT_STATX_SYNC: u32 = 0x6000;
-
-/// `struct stat`.
-#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// `struct stat` on x86-64.
 #[repr(C)]
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
 struct Stat {
     dev: u64,
     ino: u64,
@@ -34,28 +27,99 @@ struct Stat {
     gid: u32,
     pad: u32,
     rdev: u64,
-    size: i64,
-    blksize: i64,
-    blocks: i64,
-    times: [i64; 6],
+    size: u64,
+    block_size: u64,
+    blocks: u64,
+    times: [[i64; 2]; 3],
     unused: [i64; 3],
 }
 
-/// `struct statx_timestamp`.
-#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct StatxTime {
-    sec: i64,
-    nsec: u32,
-    pad: i32,
+const _: () = assert!(size_of::<Stat>() == 144);
+
+fn pair(time: Timestamp) -> [i64; 2] {
+    [time.sec, i64::from(time.nsec)]
+}
+
+impl From<&Metadata> for Stat {
+    fn from(m: &Metadata) -> Stat {
+        Stat {
+            dev: m.dev,
+            ino: m.ino,
+            nlink: u64::from(m.nlink),
+            mode: m.mode(),
+            uid: m.uid,
+            gid: m.gid,
+            pad: 0,
+            rdev: m.rdev,
+            size: m.size,
+            block_size: u64::from(m.block_size),
+            blocks: m.blocks,
+            times: [pair(m.accessed), pair(m.modified), pair(m.changed)],
+            unused: [0; 3],
+        }
+    }
+}
+
+fn put(mm: &Mm, addr: u64, metadata: &Metadata) -> Result<u64, Errno> {
+    mm.write_val(addr, &Stat::from(metadata)).map(|()| 0)
+}
+
+pub fn sys_stat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    stat_at(cx, AT_FDCWD, args.u64(0), ResolveFlags::empty(), args.u64(1))
+}
+
+pub fn sys_lstat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    stat_at(cx, AT_FDCWD, args.u64(0), ResolveFlags::NOFOLLOW, args.u64(1))
+}
+
+pub fn sys_newfstatat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    match at_flags(args.u32(3), AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT) {
+        Ok(flags) => stat_at(cx, args.i32(0), args.u64(1), flags, args.u64(2)),
+        Err(errno) => Flow::done(Err(errno)),
+    }
+}
+
+pub fn sys_fstat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let file = match cx.file(args.i32(0)) {
+        Ok(file) => file,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
+    if let Step::Ready(metadata) = file.inode().metadata() {
+        return Flow::done(metadata.and_then(|metadata| put(&cx.mm, args.u64(1), &metadata)));
+    }
+    Flow::wait(async move {
+        let metadata = file.inode().metadata().await?;
+        Ok(put(&cx.mm, args.u64(1), &metadata)?)
+    })
+}
+
+fn stat_at(cx: &mut Cx, dirfd: i32, path_addr: u64, flags: ResolveFlags, out: u64) -> Flow<'_> {
+    let path = match path_or_empty(cx, path_addr, flags) {
+        Ok(path) => path,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
+    match walk::try_resolve(cx, dirfd, &path, flags) {
+        Err(errno) => return Flow::done(Err(errno)),
+        Ok(None) => {}
+        Ok(Some(place)) => {
+            if let Step::Ready(metadata) = place.inode().metadata() {
+                return Flow::done(metadata.and_then(|metadata| put(&cx.mm, out, &metadata)));
+            }
+        }
+    }
+    Flow::wait(async move {
+        let place = walk::resolve(cx, dirfd, &path, flags).await?;
+        let metadata = place.inode().metadata().await?;
+        Ok(put(&cx.mm, out, &metadata)?)
+    })
 }
 
 /// `struct statx`.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
 struct Statx {
     mask: u32,
-    blksize: u32,
+    block_size: u32,
     attributes: u64,
     nlink: u32,
     uid: u32,
@@ -66,307 +130,157 @@ struct Statx {
     size: u64,
     blocks: u64,
     attributes_mask: u64,
-    accessed: StatxTime,
-    born: StatxTime,
-    changed: StatxTime,
-    modified: StatxTime,
+    /// Accessed, born, changed, modified.
+    times: [StatxTime; 4],
     rdev: [u32; 2],
     dev: [u32; 2],
     mount_id: u64,
-    spare: [u64; 13],
+    dio_align: [u32; 2],
+    spare: [u64; 12],
 }
 
-impl Stat {
-    fn new(m: &Metadata) -> Stat {
-        let [a, b, c] = [m.accessed, m.modified, m.changed].map(|time| [time.sec, time.nsec.into()]);
-        Stat {
-            dev: m.dev,
-            ino: m.ino,
-            nlink: m.nlink.into(),
-            mode: m.mode(),
-            uid: m.uid,
-            gid: m.gid,
-            rdev: m.rdev,
-            size: m.size as i64,
-            blksize: m.block_size.into(),
-            blocks: m.blocks as i64,
-            times: [a[0], a[1], b[0], b[1], c[0], c[1]],
-            ..Stat::default()
-        }
-    }
-}
-
-impl Statx {
-    fn new(m: &Metadata, mount_id: u64, mount_root: bool) -> Statx {
-        /// `STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID`.
-        const MASK: u32 = 0x7ff | 0x800 | 0x1000;
-        /// `STATX_ATTR_MOUNT_ROOT`.
-        const MOUNT_ROOT: u64 = 0x2000;
-        let time = |at: Timestamp| StatxTime { sec: at.sec, nsec: at.nsec, pad: 0 };
-        let parts = |device| <[u32; 2]>::from(device_parts(device));
-        Statx {
-            mask: MASK,
-            blksize: m.block_size,
-            attributes: if mount_root { MOUNT_ROOT } else { 0 },
-            nlink: m.nlink,
-            uid: m.uid,
-            gid: m.gid,
-            mode: m.mode() as u16,
-            pad: 0,
-            ino: m.ino,
-            size: m.size,
-            blocks: m.blocks,
-            attributes_mask: MOUNT_ROOT,
-            accessed: time(m.accessed),
-            born: time(m.born),
-            changed: time(m.changed),
-            modified: time(m.modified),
-            rdev: parts(m.rdev),
-            dev: parts(m.dev),
-            mount_id,
-            spare: [0; 13],
-        }
-    }
-}
-
-/// How `AT_*` flags resolve a name.
-pub(super) fn at_flags(flags: u32) -> ResolveFlags {
-    let mut resolve = ResolveFlags::empty();
-    resolve.set(ResolveFlags::NOFOLLOW, flags & AT_SYMLINK_NOFOLLOW != 0);
-    resolve.set(ResolveFlags::EMPTY_PATH, flags & AT_EMPTY_PATH != 0);
-    resolve
-}
-
-/// The place that a name argument means.
-pub(super) async fn place(cx: &Cx, dirfd: i32, path: u64, flags: ResolveFlags) -> Result<Path, Errno> {
-    let path = cx.mm.read_cstr(path, PATH_MAX)?;
-    resolve(cx, dirfd, &path, flags).await
-}
-
-pub(super) fn sys_stat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    stat_at(cx, AT_FDCWD, args.u64(0), args.u64(1), ResolveFlags::empty())
-}
-
-pub(super) fn sys_lstat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    stat_at(cx, AT_FDCWD, args.u64(0), args.u64(1), ResolveFlags::NOFOLLOW)
-}
-
-pub(super) fn sys_newfstatat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let flags = args.u32(3);
-    if flags & !(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH) != 0 {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    stat_at(cx, args.i32(0), args.u64(1), args.u64(2), at_flags(flags))
-}
-
-pub(super) fn sys_fstat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let file = match cx.file(args.i32(0)) {
-        Ok(file) => file,
-        Err(errno) => return Flow::done(Err(errno)),
-    };
-    stat_inode(cx, file.inode().clone(), args.u64(1))
-}
-
-/// An `fstat` written as `newfstatat(fd, "", …, AT_EMPTY_PATH)` is common: glibc's.
-fn stat_at(cx: &mut Cx, dirfd: i32, path: u64, into: u64, flags: ResolveFlags) -> Flow<'_> {
-    let path = match cx.mm.read_cstr(path, PATH_MAX) {
-        Ok(path) => path,
-        Err(errno) => return Flow::done(Err(errno)),
-    };
-    if path.is_empty() && flags.contains(ResolveFlags::EMPTY_PATH) && dirfd != AT_FDCWD {
-        return match cx.file(dirfd) {
-            Ok(file) => stat_inode(cx, file.inode().clone(), into),
-            Err(errno) => Flow::done(Err(errno)),
-        };
-    }
-    match try_resolve(cx, dirfd, &path, flags) {
-        Ok(Some(place)) => stat_inode(cx, place.inode().clone(), into),
-        Err(errno) => Flow::done(Err(errno)),
-        Ok(None) => Flow::wait(async move {
-            let place = resolve(cx, dirfd, &path, flags).await?;
-            let metadata = place.inode().metadata().await?;
-            cx.mm.write_val(into, &Stat::new(&metadata))?;
-            Ok(0)
-        }),
-    }
-}
-
-fn stat_inode(cx: &mut Cx, inode: Arc<dyn Inode>, into: u64) -> Flow<'_> {
-    if let Step::Ready(metadata) = inode.metadata() {
-        return Flow::done(metadata.and_then(|metadata| cx.mm.write_val(into, &Stat::new(&metadata))).map(|()| 0));
-    }
-    Flow::wait(async move {
-        let metadata = inode.metadata().await?;
-        cx.mm.write_val(into, &Stat::new(&metadata))?;
-        Ok(0)
-    })
-}
-
-pub(super) fn sys_statx(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let (flags, mask) = (args.u32(2), args.u32(3));
-    let known = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC;
-    // STATX__RESERVED; both kinds of synchronisation at once.
-    if flags & !known != 0 || mask & 0x8000_0000 != 0 || flags & AT_STATX_SYNC == AT_STATX_SYNC {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    Flow::wait(async move {
-        // Since Linux 6.11 a null path with AT_EMPTY_PATH is an empty one.
-        let path = match args.opt_ptr(1) {
-            None if flags & AT_EMPTY_PATH != 0 => Vec::new(),
-            _ => cx.mm.read_cstr(args.u64(1), PATH_MAX)?,
-        };
-        let place = resolve(cx, args.i32(0), &path, at_flags(flags)).await?;
-        let metadata = place.inode().metadata().await?;
-        let mount_root = Arc::ptr_eq(&place.dentry, place.mount.root());
-        cx.mm.write_val(args.u64(4), &Statx::new(&metadata, place.mount.id(), mount_root))?;
-        Ok(0)
-    })
-}
-
-pub(super) fn sys_access(cx: &mut Cx, args: Args) -> Flow<'_> {
-    access(cx, AT_FDCWD, args.u64(0), args.u32(1), 0)
-}
-
-pub(super) fn sys_faccessat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    access(cx, args.i32(0), args.u64(1), args.u32(2), 0)
-}
-
-pub(super) fn sys_faccessat2(cx: &mut Cx, args: Args) -> Flow<'_> {
-    access(cx, args.i32(0), args.u64(1), args.u32(2), args.u32(3))
-}
-
-/// With real ids, unless `AT_EACCESS`; capabilities count only for a real root.
-fn access_creds(cx: &Cx, flags: u32) -> Arc<Creds> {
-    let creds = cx.creds();
-    if flags & AT_EACCESS != 0 || (creds.uid == creds.fsuid && creds.gid == creds.fsgid) {
-        return creds;
-    }
-    let effective = if creds.uid == 0 { creds.permitted } else { 0 };
-    Arc::new(Creds { fsuid: creds.uid, fsgid: creds.gid, effective, ..(*creds).clone() })
-}
-
-fn access(cx: &mut Cx, dirfd: i32, path: u64, mode: u32, flags: u32) -> Flow<'_> {
-    if mode & !7 != 0 || flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    Flow::wait(async move {
-        let path = cx.mm.read_cstr(path, PATH_MAX)?;
-        let view = View { creds: access_creds(cx, flags), ..View::of(cx) };
-        let start = walk::start(cx, &view, dirfd, &path)?;
-        let place = walk::resolve_in(&view, Some(cx), start, &path, at_flags(flags)).await?;
-        let metadata = place.inode().metadata().await?;
-        let mask = Mask::from_bits_truncate(mode);
-        if mask.contains(Mask::WRITE) && place.mount.has(MountFlags::RDONLY) {
-            return Err(Errno::EROFS.into());
-        }
-        if mask.contains(Mask::EXEC) && !place.dentry.is_dir() && place.mount.has(MountFlags::NOEXEC) {
-            return Err(Errno::EACCES.into());
-        }
-        permission::permission(Ownership::from(&metadata), &view.creds, mask)?;
-        Ok(0)
-    })
-}
-
-pub(super) fn sys_readlink(cx: &mut Cx, args: Args) -> Flow<'_> {
-    readlink(cx, AT_FDCWD, args.u64(0), args.u64(1), args.i32(2))
-}
-
-pub(super) fn sys_readlinkat(cx: &mut Cx, args: Args) -> Flow<'_> {
-    readlink(cx, args.i32(0), args.u64(1), args.u64(2), args.i32(3))
-}
-
-fn readlink(cx: &mut Cx, dirfd: i32, path: u64, into: u64, size: i32) -> Flow<'_> {
-    let Some(size) = usize::try_from(size).ok().filter(|&size| size > 0) else {
-        return Flow::done(Err(Errno::EINVAL));
-    };
-    Flow::wait(async move {
-        let path = cx.mm.read_cstr(path, PATH_MAX)?;
-        let flags = ResolveFlags::NOFOLLOW | ResolveFlags::EMPTY_PATH;
-        // An empty path means the descriptor itself, if that is a link (readlinkat(2)).
-        if path.is_empty() && dirfd == AT_FDCWD {
-            return Err(Errno::ENOENT.into());
-        }
-        let place = resolve(cx, dirfd, &path, flags).await?;
-        let text = match place.inode().read_link(cx).await {
-            Ok(Link::Text(text) | Link::Magic { text, .. }) => text,
-            Err(Errno::EINVAL) if path.is_empty() => return Err(Errno::ENOENT.into()),
-            Err(errno) => return Err(errno.into()),
-        };
-        let text = text.get(..size).unwrap_or(&text);
-        cx.mm.write(into, text)?;
-        Ok(text.len() as u64)
-    })
-}
-
-/// `struct statfs`.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct StatFsLayout {
-    magic: u64,
-    block_size: u64,
-    blocks: u64,
-    blocks_free: u64,
-    blocks_available: u64,
-    files: u64,
-    files_free: u64,
-    fsid: u64,
-    name_len: u64,
-    fragment_size: u64,
-    flags: u64,
-    spare: [u64; 4],
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
+struct StatxTime {
+    sec: i64,
+    nsec: u32,
+    pad: u32,
 }
 
-fn statfs_layout(stat: &StatFs, flags: MountFlags) -> StatFsLayout {
-    /// `ST_VALID`.
-    const VALID: u64 = 0x20;
-    let mut bits = VALID;
-    for (flag, bit) in [
-        (MountFlags::RDONLY, 1),
-        (MountFlags::NOSUID, 2),
-        (MountFlags::NODEV, 4),
-        (MountFlags::NOEXEC, 8),
-        (MountFlags::NOATIME, 0x400),
-        (MountFlags::NODIRATIME, 0x800),
-        (MountFlags::RELATIME, 0x1000),
-    ] {
-        if flags.contains(flag) {
-            bits |= bit;
+const _: () = assert!(size_of::<Statx>() == 256);
+
+const STATX_BASIC_STATS: u32 = 0x7ff;
+const STATX_BTIME: u32 = 0x800;
+const STATX_MNT_ID: u32 = 0x1000;
+const STATX_RESERVED: u32 = 0x8000_0000;
+const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+/// `AT_STATX_FORCE_SYNC` and `AT_STATX_DONT_SYNC`, which exclude each other.
+const AT_STATX_SYNC_TYPE: u32 = 0x6000;
+
+fn statx(place: &Path, m: &Metadata) -> Statx {
+    let time = |time: Timestamp| StatxTime { sec: time.sec, nsec: time.nsec, pad: 0 };
+    let parts = |number| {
+        let (major, minor) = device_parts(number);
+        [major, minor]
+    };
+    let born = if m.born == Timestamp::default() { 0 } else { STATX_BTIME };
+    let at_mount = Arc::ptr_eq(&place.dentry, place.mount.root());
+    Statx {
+        mask: STATX_BASIC_STATS | STATX_MNT_ID | born,
+        block_size: m.block_size,
+        attributes: if at_mount { STATX_ATTR_MOUNT_ROOT } else { 0 },
+        nlink: m.nlink,
+        uid: m.uid,
+        gid: m.gid,
+        mode: m.mode() as u16,
+        pad: 0,
+        ino: m.ino,
+        size: m.size,
+        blocks: m.blocks,
+        attributes_mask: STATX_ATTR_MOUNT_ROOT,
+        times: [time(m.accessed), time(m.born), time(m.changed), time(m.modified)],
+        rdev: parts(m.rdev),
+        dev: parts(m.dev),
+        mount_id: place.mount.id(),
+        dio_align: [0; 2],
+        spare: [0; 12],
+    }
+}
+
+pub fn sys_statx(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let (dirfd, flags, mask, out) = (args.i32(0), args.u32(2), args.u32(3), args.u64(4));
+    let allowed = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE;
+    let checked = at_flags(flags, allowed).and_then(|resolve| {
+        if flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE || mask & STATX_RESERVED != 0 {
+            return Err(Errno::EINVAL);
+        }
+        Ok((resolve, path_or_empty(cx, args.u64(1), resolve)?))
+    });
+    let (resolve, path) = match checked {
+        Ok(checked) => checked,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
+    let write = move |cx: &Cx, place: &Path, m: &Metadata| cx.mm.write_val(out, &statx(place, m)).map(|()| 0);
+    match walk::try_resolve(cx, dirfd, &path, resolve) {
+        Err(errno) => return Flow::done(Err(errno)),
+        Ok(None) => {}
+        Ok(Some(place)) => {
+            if let Step::Ready(metadata) = place.inode().metadata() {
+                return Flow::done(metadata.and_then(|metadata| write(cx, &place, &metadata)));
+            }
         }
     }
-    StatFsLayout {
-        magic: stat.magic,
-        block_size: stat.block_size,
-        blocks: stat.blocks,
-        blocks_free: stat.blocks_free,
-        blocks_available: stat.blocks_available,
-        files: stat.files,
-        files_free: stat.files_free,
-        fsid: stat.fsid,
-        name_len: stat.name_max,
-        fragment_size: stat.block_size,
-        flags: bits,
-        spare: [0; 4],
+    Flow::wait(async move {
+        let place = walk::resolve(cx, dirfd, &path, resolve).await?;
+        let metadata = place.inode().metadata().await?;
+        Ok(write(cx, &place, &metadata)?)
+    })
+}
+
+const AT_EACCESS: u32 = 0x200;
+
+pub fn sys_access(cx: &mut Cx, args: Args) -> Flow<'_> {
+    access_at(cx, AT_FDCWD, args.u64(0), args.u32(1), 0)
+}
+
+pub fn sys_faccessat(cx: &mut Cx, args: Args) -> Flow<'_> {
+    access_at(cx, args.i32(0), args.u64(1), args.u32(2), 0)
+}
+
+pub fn sys_faccessat2(cx: &mut Cx, args: Args) -> Flow<'_> {
+    access_at(cx, args.i32(0), args.u64(1), args.u32(2), args.u32(3))
+}
+
+/// The real ids as file-system ids, with the capabilities that an exec would leave them (`access(2)`).
+fn real_creds(creds: &Creds) -> Creds {
+    let effective = if creds.uid == 0 { creds.permitted } else { 0 };
+    Creds { fsuid: creds.uid, fsgid: creds.gid, effective, ..creds.clone() }
+}
+
+fn access_at(cx: &mut Cx, dirfd: i32, path_addr: u64, mode: u32, flags: u32) -> Flow<'_> {
+    let checked = at_flags(flags & !AT_EACCESS, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH).and_then(|resolve| {
+        let mask = Mask::from_bits(mode).ok_or(Errno::EINVAL)?;
+        Ok((resolve, mask, path_or_empty(cx, path_addr, resolve)?))
+    });
+    let (flags_resolve, mask, path) = match checked {
+        Ok(checked) => checked,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
+    let mut view = View::of(cx);
+    let real = view.creds.uid == view.creds.fsuid && view.creds.gid == view.creds.fsgid;
+    if flags & AT_EACCESS == 0 && !(real && view.creds.effective == real_creds(&view.creds).effective) {
+        view.creds = Arc::new(real_creds(&view.creds));
     }
-}
-
-pub(super) fn sys_statfs(cx: &mut Cx, args: Args) -> Flow<'_> {
+    let quick = walk::start(cx, &view, dirfd, &path)
+        .and_then(|start| walk::try_resolve_in(&view, Some(cx), start, &path, flags_resolve));
+    match quick {
+        Err(errno) => return Flow::done(Err(errno)),
+        Ok(None) => {}
+        Ok(Some(place)) => {
+            if let Some(owner) = place.inode().ownership() {
+                return Flow::done(may_access(&view, &place, owner, mask).map(|()| 0));
+            }
+        }
+    }
     Flow::wait(async move {
-        let place = place(cx, AT_FDCWD, args.u64(0), ResolveFlags::empty()).await?;
-        let stat = place.mount.fs.stat_fs().await?;
-        cx.mm.write_val(args.u64(1), &statfs_layout(&stat, place.mount.flags()))?;
+        let place = resolve(cx, &view, dirfd, &path, flags_resolve).await?;
+        let metadata = place.inode().metadata().await?;
+        may_access(&view, &place, Ownership::from(&metadata), mask)?;
         Ok(0)
     })
 }
 
-pub(super) fn sys_fstatfs(cx: &mut Cx, args: Args) -> Flow<'_> {
-    Flow::wait(async move {
-        let file = cx.file(args.i32(0))?;
-        let place = match &file.origin {
-            Origin::Path(path) => path.clone(),
-            Origin::Anonymous { inode, name } => Path::disconnected(inode.clone(), name.as_bytes()),
-        };
-        let stat = place.mount.fs.stat_fs().await?;
-        cx.mm.write_val(args.u64(1), &statfs_layout(&stat, place.mount.flags()))?;
-        Ok(0)
-    })
+fn may_access(view: &View, place: &Path, owner: Ownership, mask: Mask) -> Result<(), Errno> {
+    if mask.contains(Mask::EXEC) && owner.kind == FileKind::Regular && place.mount.has(MountFlags::NOEXEC) {
+        return Err(Errno::EACCES);
+    }
+    permission(owner, &view.creds, mask)?;
+    let special = matches!(
+        owner.kind,
+        FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice
+    );
+    if mask.contains(Mask::WRITE) && !special {
+        place.mount.writable()?;
+    }
+    Ok(())
 }

@@ -1,0 +1,106 @@
+//! Sizes, space and synchronisation of files.
+
+use super::fs_path::{path, place_of, real_file, resolve, unit};
+use super::{Args, Fail, Flow};
+use crate::Errno;
+use crate::fs::walk::AT_FDCWD;
+use crate::fs::{FileKind, ResolveFlags, View, attr};
+use crate::task::{Cx, Resource};
+
+/// A length argument, within `RLIMIT_FSIZE`.
+fn length(cx: &Cx, raw: i64) -> Result<u64, Errno> {
+    let len = u64::try_from(raw).map_err(|_| Errno::EINVAL)?;
+    if len > cx.task.rlimit(Resource::Fsize).soft { Err(Errno::EFBIG) } else { Ok(len) }
+}
+
+pub fn sys_truncate(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move {
+        let len = length(cx, args.i64(1))?;
+        let (view, path) = (View::of(cx), path(cx, args.u64(0))?);
+        let place = resolve(cx, &view, AT_FDCWD, &path, ResolveFlags::empty()).await?;
+        unit(attr::truncate(&view, &place, len).await)
+    })
+}
+
+pub fn sys_ftruncate(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move {
+        let len = length(cx, args.i64(1))?;
+        let file = real_file(cx, args.i32(0))?;
+        if !file.flags().writable() {
+            return Err(Errno::EINVAL.into());
+        }
+        let metadata = file.inode().metadata().await?;
+        if metadata.kind != FileKind::Regular {
+            return Err(Errno::EINVAL.into());
+        }
+        unit(attr::resize(&View::of(cx), &place_of(&file), len, &metadata).await)
+    })
+}
+
+/// Mode bits that make no room: punching and the like.
+const KEEP_SIZE: u32 = 1;
+
+pub fn sys_fallocate(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move {
+        let (mode, offset, len) = (args.u32(1), args.i64(2), args.i64(3));
+        let file = real_file(cx, args.i32(0))?;
+        let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let len = u64::try_from(len).ok().filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
+        if !file.flags().writable() {
+            return Err(Errno::EBADF.into());
+        }
+        match file.inode().kind() {
+            FileKind::Regular => {}
+            FileKind::Fifo => return Err(Errno::ESPIPE.into()),
+            FileKind::Directory => return Err(Errno::EISDIR.into()),
+            _ => return Err(Errno::ENODEV.into()),
+        }
+        let end = offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EFBIG)?;
+        if mode & KEEP_SIZE == 0 {
+            length(cx, end as i64)?;
+        }
+        unit(file.ops.allocate(mode, offset, len).await)
+    })
+}
+
+pub fn sys_fsync(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move { unit(real_file(cx, args.i32(0))?.ops.sync().await) })
+}
+
+pub fn sys_sync(_cx: &mut Cx, _args: Args) -> Flow<'_> {
+    Flow::done(Ok(0))
+}
+
+pub fn sys_syncfs(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move {
+        let file = real_file(cx, args.i32(0))?;
+        match file.ops.sync().await {
+            // What cannot be synchronised has nothing on a disk.
+            Ok(()) | Err(Errno::EINVAL) => Ok(0),
+            Err(errno) => Err(Fail::from(errno)),
+        }
+    })
+}
+
+pub fn sys_sync_file_range(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move {
+        let file = real_file(cx, args.i32(0))?;
+        if args.i64(1) < 0 || args.i64(2) < 0 || args.u32(3) & !7 != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        match file.inode().kind() {
+            FileKind::Regular | FileKind::Directory | FileKind::Symlink | FileKind::BlockDevice => {}
+            _ => return Err(Errno::ESPIPE.into()),
+        }
+        unit(file.ops.sync().await)
+    })
+}
+
+/// Advice is checked, and not needed.
+pub fn sys_fadvise64(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(real_file(cx, args.i32(0)).and_then(|file| match file.inode().kind() {
+        FileKind::Fifo | FileKind::Socket => Err(Errno::ESPIPE),
+        _ if args.i64(2) < 0 || args.u32(3) > 5 => Err(Errno::EINVAL),
+        _ => Ok(0),
+    }))
+}
