@@ -54,9 +54,12 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
     let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
     // Executors wait until the process is locked down.
     let locked = Arc::new(Barrier::new(executors + 1));
+    // A thread's own start makes host calls that the filter forbids: all are to be through with it.
+    let started = Arc::new(Barrier::new(executors + 1 + IoPool::THREADS + 1));
     for id in 0..executors {
-        let (kernel, locked) = (kernel.clone(), locked.clone());
+        let (kernel, locked, started) = (kernel.clone(), locked.clone(), started.clone());
         let body = move || {
+            started.wait();
             locked.wait();
             kernel.scheduler.run(ExecutorId(id));
         };
@@ -65,17 +68,24 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
     }
     let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let running = reactor.clone();
+    let reactor_started = started.clone();
     hostcall::thread::spawn("reactor", REACTOR_STACK, move || {
+        reactor_started.wait();
         let errno = running.run();
         tracing::error!(%errno, "the host's epoll failed: no more host I/O");
     })
     .map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let _ = kernel.reactor.set(reactor);
     for _ in 0..IoPool::THREADS {
-        let pool = kernel.host_files.pool.clone();
-        hostcall::thread::spawn("io", IO_STACK, move || pool.work())
+        let (pool, started) = (kernel.host_files.pool.clone(), started.clone());
+        let body = move || {
+            started.wait();
+            pool.work();
+        };
+        hostcall::thread::spawn("io", IO_STACK, body)
             .map_err(|errno| BootError::Thread { name: "io", errno })?;
     }
+    started.wait();
     (boot.lock_down)().map_err(BootError::LockDown)?;
     locked.wait();
     let _ = (boot.control, boot.memory);
