@@ -52,6 +52,9 @@ fn main() {
         Mount::new(proc, "proc", MountFlags::empty(), &Clock::Host).attach(&place).expect("mount");
         namei::ensure_dir(&root, b"/tmp").await.expect("/tmp");
         namei::ensure_dir(&root, b"/dev").await.expect("/dev");
+        let place = namei::ensure_dir(&root, b"/dev/pts").await.expect("/dev/pts");
+        let devpts = sentry::fs::devpts::Devpts::new(&container.terminals);
+        Mount::new(devpts, "devpts", MountFlags::empty(), &Clock::Host).attach(&place).expect("mount");
         let table = FdTable::new();
         for (n, flags) in [(0, OpenFlags::empty()), (1, OpenFlags::WRONLY), (2, OpenFlags::WRONLY)] {
             let fd: OwnedFd = match n {
@@ -69,7 +72,8 @@ fn main() {
         let new = NewProcess { creds: Creds::root(), rlimits: Rlimits::default(), shared };
         let mut cx = new_process(&kernel, &container, new, context).expect("process");
         let view = sentry::fs::View::of(&cx);
-        for node in dev::NODES {
+        let ptmx = dev::Node { name: "ptmx", major: 5, minor: 2, permissions: 0o666 };
+        for node in dev::NODES.into_iter().chain([ptmx]) {
             let new = NewInode {
                 kind: FileKind::CharDevice,
                 permissions: node.permissions,

@@ -37,18 +37,20 @@ impl Control {
 
     /// Ends the tie, with the signals of a hang-up to leader and foreground.
     pub fn disconnect(self) {
-        let Some(session) = self.session() else { return };
-        drop(session.set_terminal(None));
-        if let Some(leader) = self.container.upgrade().and_then(|container| container.pids.process(session.sid)) {
-            for signal in [Signal::HUP, Signal::CONT] {
-                // A leader that has ended gets none.
-                let _ = leader.send_signal(kernel_signal(signal));
+        if let Some(session) = self.session() {
+            drop(session.set_terminal(None));
+            // The leader is in the group of its number.
+            if self.foreground != session.sid
+                && let Some(leader) = self.container.upgrade().and_then(|container| container.pids.process(session.sid))
+            {
+                for signal in [Signal::HUP, Signal::CONT] {
+                    // A leader that has ended gets none.
+                    let _ = leader.send_signal(kernel_signal(signal));
+                }
             }
         }
-        if self.foreground != session.sid {
-            self.signal(Signal::HUP);
-            self.signal(Signal::CONT);
-        }
+        self.signal(Signal::HUP);
+        self.signal(Signal::CONT);
     }
 }
 

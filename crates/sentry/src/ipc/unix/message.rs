@@ -9,12 +9,19 @@ use super::gc::Gc;
 use crate::fs::File;
 
 /// `struct ucred`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Credentials {
     pub pid: i32,
     pub uid: u32,
     pub gid: u32,
+}
+
+/// What a receiver gets that asked too late: nobody (`overflowuid`).
+impl Default for Credentials {
+    fn default() -> Credentials {
+        Credentials { pid: 0, uid: 65534, gid: 65534 }
+    }
 }
 
 /// Open files on their way from one process to another. They count as in flight while this lives.

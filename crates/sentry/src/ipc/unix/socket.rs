@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,7 @@ use crate::Errno;
 use crate::fs::{Direction, File, FileId, FileOps, Patience, WriteAt, Written};
 use crate::mm::{Sink, Source};
 use crate::step::Step;
+use crate::syscalls::Fail;
 use crate::task::Cx;
 use crate::wait::{PollEvents, WaitQueue};
 
@@ -74,6 +75,8 @@ pub struct Core {
     /// Bytes in the inbox.
     pub(super) waiting: AtomicUsize,
     pub(super) send_buffer: AtomicUsize,
+    /// `SO_PASSCRED` of this socket: its peer's plain writes carry credentials too.
+    wants_credentials: AtomicBool,
     pub(super) queue: WaitQueue,
 }
 
@@ -87,6 +90,8 @@ pub(super) struct State {
     /// Connections that wait to be accepted, and how many may.
     pub backlog: Option<(VecDeque<Arc<Core>>, usize)>,
     pub own_credentials: Credentials,
+    /// Who wrote last by a plain write; noted only when the peer asks for credentials.
+    pub writer: Credentials,
     pub shut_receive: bool,
     pub shut_send: bool,
     pub closed: bool,
@@ -105,6 +110,7 @@ impl Core {
             state: Mutex::new(State { options, ..State::default() }),
             waiting: AtomicUsize::new(0),
             send_buffer: AtomicUsize::new(SEND_BUFFER),
+            wants_credentials: AtomicBool::new(false),
             queue: WaitQueue::new(),
         })
     }
@@ -133,7 +139,9 @@ impl Core {
     }
 
     pub fn set_options(&self, change: impl FnOnce(&mut Options)) {
-        change(&mut self.state.lock().options);
+        let mut state = self.state.lock();
+        change(&mut state.options);
+        self.wants_credentials.store(state.options.pass_credentials, Ordering::Relaxed);
     }
 
     pub fn send_buffer(&self) -> usize {
@@ -290,7 +298,7 @@ impl Core {
     }
 
     fn inherit_options(&self, from: &Options) {
-        self.state.lock().options.pass_credentials |= from.pass_credentials;
+        self.set_options(|options| options.pass_credentials |= from.pass_credentials);
     }
 
     /// # Errors
@@ -440,7 +448,8 @@ impl FileOps for UnixSocket {
     }
 
     fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        let sent = self.core.send(from, &mut super::Outgoing::default());
+        let credentials = self.core.state.lock().writer;
+        let sent = self.core.send(from, &mut super::Outgoing { credentials, ..super::Outgoing::default() });
         Step::Ready(sent.map(|bytes| Written { bytes, end: 0 }))
     }
 
@@ -450,6 +459,18 @@ impl FileOps for UnixSocket {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(&self.core.queue)
+    }
+
+    /// A plain write says who it is from.
+    fn admit(&self, _file: &File, cx: &Cx, direction: Direction) -> Result<(), Fail> {
+        if direction == Direction::Write {
+            let mut state = self.core.state.lock();
+            if state.peer.as_ref().is_some_and(|peer| peer.wants_credentials.load(Ordering::Relaxed)) {
+                let creds = cx.creds();
+                state.writer = Credentials { pid: cx.task.tgid(), uid: creds.uid, gid: creds.gid };
+            }
+        }
+        Ok(())
     }
 
     fn patience(&self, direction: Direction) -> Patience {
