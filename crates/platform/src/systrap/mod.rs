@@ -39,6 +39,7 @@ use executor::Executor;
 use layout::*;
 use space::Space;
 use stub::{Failure, Order, Stub};
+use thread::Thread;
 
 /// Stubs kept clean for the next address space.
 const POOL: usize = 16;
@@ -87,11 +88,19 @@ pub struct Systrap {
     layout: Layout,
     xformat: xstate::Format,
     zygote: Stub,
-    pool: Mutex<Vec<Arc<Stub>>>,
+    pool: Mutex<Vec<Used>>,
     areas: Mutex<Areas>,
     /// How often a stub looks at its turn word before it sleeps, and how long one look takes.
     stub_spin: u32,
     pause_ns: u64,
+}
+
+/// A stub that has been used: nothing of the application is mapped in it, but its threads may still be dying, and its
+/// context blocks hold what the application left there.
+struct Used {
+    stub: Arc<Stub>,
+    threads: Vec<Arc<Thread>>,
+    blocks: u64,
 }
 
 /// Areas of the control file.
@@ -186,8 +195,8 @@ impl Systrap {
     }
 
     fn new_space(&self) -> Result<Arc<Space>, PlatformError> {
-        let pooled = self.pool.lock().pop();
-        let stub = match pooled {
+        let pooled = || self.pool.lock().pop();
+        let stub = match std::iter::from_fn(pooled).find_map(|used| self.wipe(used)) {
             Some(stub) => stub,
             None => self.new_stub()?,
         };
@@ -225,24 +234,40 @@ impl Systrap {
         Ok(Arc::new(stub))
     }
 
-    /// Takes back the stub of a dropped address space whose application threads are gone; `blocks` of its context blocks were used.
-    fn recycle(&self, stub: Arc<Stub>, blocks: u64) {
-        if self.clean(&stub, blocks).is_ok() {
+    /// Takes back the stub of a dropped address space, whose threads have been sent SIGKILL; `blocks` of its context blocks were
+    /// used. When it returns, nothing of the application is mapped any more; the rest is done when the stub is needed.
+    fn recycle(&self, stub: Arc<Stub>, threads: Vec<Arc<Thread>>, blocks: u64) {
+        if self.unmap_all(&stub).is_ok() {
             let mut pool = self.pool.lock();
             if pool.len() < POOL {
-                pool.push(stub);
+                pool.push(Used { stub, threads, blocks });
                 return;
             }
         }
+        self.discard(&stub, &threads);
+    }
+
+    /// Makes a used stub as good as new: its threads are gone, their blocks read as zero.
+    fn wipe(&self, used: Used) -> Option<Arc<Stub>> {
+        let Used { stub, threads, blocks } = used;
+        threads.iter().for_each(|thread| thread.kill(Death::Signal(libc::SIGKILL)));
+        if stub.death().is_none() && (blocks == 0 || self.control.punch(stub.area + AREA_BLOCKS, blocks * BLOCK_LEN).is_ok()) {
+            return Some(stub);
+        }
+        self.discard(&stub, &threads);
+        None
+    }
+
+    fn discard(&self, stub: &Stub, threads: &[Arc<Thread>]) {
+        threads.iter().for_each(|thread| thread.kill(Death::Signal(libc::SIGKILL)));
         stub.kill(Death::Signal(libc::SIGKILL));
-        let area = (stub.area - FILE_AREAS) / AREA_LEN;
         if self.control.punch(stub.area, AREA_LEN).is_ok() {
-            self.areas.lock().free.push(area);
+            self.areas.lock().free.push((stub.area - FILE_AREAS) / AREA_LEN);
         }
     }
 
-    /// Unmaps what the application had, and wipes what it left in our pages.
-    fn clean(&self, stub: &Stub, blocks: u64) -> Result<(), PlatformError> {
+    /// Unmaps what the application had.
+    fn unmap_all(&self, stub: &Stub) -> Result<(), PlatformError> {
         let mut keep = self.layout.reserved.clone();
         keep.sort_by_key(|range| range.start);
         let mut from = USER.start;
@@ -253,11 +278,7 @@ impl Systrap {
             }
             from = range.end;
         }
-        stub.settle()?;
-        if blocks > 0 {
-            let _ = self.control.punch(stub.area + AREA_BLOCKS, blocks * BLOCK_LEN).map_err(PlatformError::AddressSpace)?;
-        }
-        Ok(())
+        stub.settle()
     }
 }
 

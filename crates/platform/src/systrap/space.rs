@@ -164,15 +164,13 @@ impl AddressSpace for Space {
 }
 
 impl Drop for Space {
-    /// Contexts hold the address space, so none is left. Ends the spare threads, then hands the stub over for cleaning.
+    /// Contexts hold the address space, so none is left. Ends the spare threads, then hands the stub over.
     fn drop(&mut self) {
         let threads = self.threads.get_mut();
-        for spare in threads.spare.drain(..) {
-            spare.thread.kill(Death::Signal(libc::SIGKILL));
-        }
-        let used = threads.next;
+        let spare: Vec<_> = threads.spare.drain(..).map(|spare| spare.thread).collect();
+        spare.iter().for_each(|thread| thread.begin_to_die());
         if let Some(stub) = self.stub.take() {
-            self.platform.recycle(stub, used);
+            self.platform.recycle(stub, spare, threads.next);
         }
     }
 }

@@ -148,6 +148,13 @@ impl Thread {
         }
     }
 
+    /// Sends it SIGKILL; [`kill`](Thread::kill) must follow, and waits until it is gone.
+    pub fn begin_to_die(&self) {
+        if self.death.set(Death::Signal(libc::SIGKILL)).is_ok() {
+            sys::kill(self.tid, libc::SIGKILL);
+        }
+    }
+
     /// Ends its host thread, and returns when it is gone.
     pub fn kill(&self, why: Death) {
         let _ = self.death.set(why);
