@@ -306,3 +306,7 @@ pub struct Patch {
     /// gets `SIGILL` or `SIGSEGV` on the patch's bytes, or was stopped there when the patch was made).
     pub moved: Vec<(u64, u64)>,
 }
+
+/// Where a patched call returns inside a slot (its site's next instruction has moved there), the slot's call begins so many bytes
+/// before: going there makes the call again.
+pub const SLOT_CALL_LEN: u64 = 20;

@@ -193,6 +193,7 @@ fn jump(site: u64, to: u64) -> Option<[u8; JUMP as usize]> {
 
 const GO_ON_LEN: u64 = 7;
 const ENTER_LEN: u64 = 13;
+const _: () = assert!(GO_ON_LEN + ENTER_LEN == crate::SLOT_CALL_LEN);
 
 struct Slot {
     at: u64,

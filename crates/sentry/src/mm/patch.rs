@@ -172,6 +172,13 @@ impl Mm {
         Some(place.text.start.wrapping_add(to))
     }
 
+    /// Where a thread whose system call returns to `rip` must go to make that call again.
+    pub fn call_again_at(&self, rip: u64) -> u64 {
+        let state = self.state.read();
+        let in_slot = state.map.find(rip).is_some_and(|(_, segment)| segment.flags.contains(SegmentFlags::SLOTS));
+        rip.wrapping_sub(if in_slot { platform::SLOT_CALL_LEN } else { 2 })
+    }
+
     /// After a system call that came in by a trap from `return_ip - 2`: rewrites the site, if that can be done. Returns where the
     /// thread must go on if `return_ip` is no longer an instruction.
     pub fn patch(&self, return_ip: u64, number: u64) -> Option<u64> {

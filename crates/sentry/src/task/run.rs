@@ -195,10 +195,11 @@ impl Cx {
             Restart::Sys => caught.action.flags().contains(SigFlags::RESTART),
             Restart::NoHandler | Restart::Block => false,
         };
+        let again_at = self.mm.call_again_at(self.context.registers().rip);
         let registers = self.context.registers_mut();
         if again {
             registers.rax = cut.call.number;
-            registers.rip = registers.rip.wrapping_sub(2);
+            registers.rip = again_at;
         } else {
             registers.rax = Errno::EINTR.as_return() as u64;
         }
