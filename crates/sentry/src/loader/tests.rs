@@ -167,9 +167,16 @@ fn a_static_program() {
 #[test]
 fn a_shell_that_forks() {
     let files = [("/bin/busybox", host("/bin/busybox"))];
-    let script = "x=$(echo a; echo b); (exit 3); echo $x $?";
+    let script = "x=$(/bin/busybox echo a | /bin/busybox tr a b); (exit 3); echo $x $?";
     let result = run_program(&files, &["/bin/busybox", "sh", "-c", script]);
-    assert_eq!(result, Ok((ExitStatus::Exited(0), "a b 3\n".into())));
+    assert_eq!(result, Ok((ExitStatus::Exited(0), "b 3\n".into())));
+}
+
+#[test]
+fn a_dynamic_program() {
+    let names = ["/usr/bin/env", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"];
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(|&name| (name, host(name))).collect();
+    assert_eq!(run_program(&files, &["/usr/bin/env"]), Ok((ExitStatus::Exited(0), "A=1\n".into())));
 }
 
 #[test]

@@ -95,7 +95,15 @@ impl Mm {
         }
         let stale = fixed && self.replace(&mut state, &range, &content);
         let adopt = self.may_adopt(&state, &segment);
-        self.fill(&mut state, range.clone(), segment, content, if adopt { Post::Later } else { Post::Now })?;
+        let post = if adopt { Post::Later } else { Post::Now };
+        if let Err(errno) = self.fill(&mut state, range.clone(), segment, content, post) {
+            // What was replaced is gone from the map already: it must go from the stub too.
+            let partial = state.map.remove(range.clone());
+            state.limbo.extend(partial);
+            self.post_unmap(range);
+            self.settle(&mut state, &mut trash);
+            return Err(errno);
+        }
         if adopt {
             self.adopt_patches(&mut state, &range);
             self.post_all(&state, range.clone());

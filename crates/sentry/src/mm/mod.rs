@@ -80,7 +80,8 @@ pub trait Mappable: Send + Sync {
     /// Size in bytes now.
     fn size(&self) -> u64;
 
-    /// A number that is the same for the same file as long as it lives (futex keys, /proc/PID/maps).
+    /// A number that is the same for the same file as long as it lives (futex keys, patched text). Never given to another file
+    /// with the same `version`.
     fn identity(&self) -> u64;
 
     /// A number that changes whenever the contents may have changed. None: not known; then text of this file is not patched.

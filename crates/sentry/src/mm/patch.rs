@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::segment::{Backing, Segment, SegmentFlags};
 use super::space::{MAP_COUNT_MAX, State, Trash};
-use super::{MappedFile, MemoryFile, Mm};
+use super::{MemoryFile, Mm};
 use crate::abi::PAGE_SIZE;
 
 /// Text is copied and patched in pieces of this size, by file offset.
@@ -74,17 +74,16 @@ enum Entry {
 struct Chunk {
     text: u64,
     slots: u64,
-    /// Keeps the file's number from being given to another.
-    _file: Arc<MappedFile>,
     patched: Mutex<Patched>,
 }
 
-/// What was behind patched text, and where its slots are.
+/// Patched text in an address space: what was behind it, and the chunk that is now.
 #[derive(Clone)]
 pub(super) struct Original {
     pub end: u64,
     pub back: Backing,
-    slots: u64,
+    place: Place,
+    chunk: Arc<Chunk>,
 }
 
 struct Patched {
@@ -162,12 +161,7 @@ impl Mm {
     /// frames' return, and contexts stopped while a patch was made.
     pub fn moved(&self, rip: u64) -> Option<u64> {
         let state = self.state.read();
-        let (_, segment) = state.map.find(rip)?;
-        if !segment.flags.contains(SegmentFlags::PATCHED) {
-            return None;
-        }
-        let place = Place::at(&state, rip)?;
-        let chunk = self.memory.texts.get(&place.key)?;
+        let (place, chunk) = patched_at(&state, rip)?;
         let to = chunk.patched.lock().moved.get(&(rip - place.text.start)).copied()?;
         Some(place.text.start.wrapping_add(to))
     }
@@ -191,17 +185,24 @@ impl Mm {
             if !state.patching {
                 return None;
             }
-            let place = Place::at(&state, site)?;
-            let (_, segment) = state.map.find(site)?;
-            (place, segment.flags.contains(SegmentFlags::PATCHED))
+            match patched_at(&state, site) {
+                Some((place, chunk)) => (place, Some(chunk)),
+                None => (Place::at(&state, site)?, None),
+            }
         };
-        let chunk = match self.memory.texts.count(&place.key)? {
+        let chunk = match mapped {
             Some(chunk) => chunk,
-            None => self.copy_chunk(&place)?,
+            None => {
+                let chunk = match self.memory.texts.count(&place.key)? {
+                    Some(chunk) => chunk,
+                    None => self.copy_chunk(&place)?,
+                };
+                if !self.map_chunk(&place, &chunk) {
+                    return None;
+                }
+                chunk
+            }
         };
-        if !mapped && !self.map_chunk(&place, &chunk) {
-            return None;
-        }
         self.rewrite(&place, &chunk, return_ip, number);
         self.moved(return_ip)
     }
@@ -221,9 +222,8 @@ impl Mm {
     fn copy_chunk(&self, place: &Place) -> Option<Arc<Chunk>> {
         let text = self.memory.alloc(place.key.len).ok()?;
         let slots = self.memory.alloc(SLOTS_LEN).ok()?;
-        let file = {
+        {
             let state = self.state.read();
-            let file = state.map.find(place.text.start)?.1.file.as_ref()?.0.clone();
             let mut at = place.text.start;
             while at < place.text.end {
                 let (start, segment) = state.map.find(at)?;
@@ -237,15 +237,14 @@ impl Mm {
                 window.copy_to(base + (at - start), self.memory.window(), to, end - at).ok()?;
                 at = end;
             }
-            file
-        };
+        }
         let patched = Mutex::new(Patched {
             taken: vec![0; (SLOTS_LEN / SLOT_UNIT / 64) as usize],
             moved: BTreeMap::new(),
             originals: Vec::new(),
             refusals: HashMap::new(),
         });
-        let chunk = Chunk { text: text.into_raw().0, slots: slots.into_raw().0, _file: file, patched };
+        let chunk = Chunk { text: text.into_raw().0, slots: slots.into_raw().0, patched };
         let (chunk, unused) = self.memory.texts.file(&self.memory, place.key, chunk);
         for (text, slots, len) in unused {
             self.memory.release(text, len);
@@ -255,7 +254,7 @@ impl Mm {
     }
 
     /// Puts a chunk in the place of the file's own text. False: it does not fit here (any more).
-    fn map_chunk(&self, place: &Place, chunk: &Chunk) -> bool {
+    fn map_chunk(&self, place: &Place, chunk: &Arc<Chunk>) -> bool {
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
         let Some(now) = Place::at(&state, place.text.start).filter(|now| now.key == place.key && now.text == place.text) else {
@@ -277,7 +276,7 @@ impl Mm {
     }
 
     /// Changes the map for a chunk, without orders. The old contents must be the file's.
-    fn install(&self, state: &mut State, place: &Place, chunk: &Chunk) -> bool {
+    fn install(&self, state: &mut State, place: &Place, chunk: &Arc<Chunk>) -> bool {
         if !place.slots_free(state) || state.map.len() + 3 >= MAP_COUNT_MAX {
             return false;
         }
@@ -297,7 +296,8 @@ impl Mm {
             };
             self.memory.retain(chunk.text + (start - place.text.start), old.end - start);
             state.map.insert(start, new);
-            state.originals.insert(start, Original { end: old.end, back: old.back, slots: place.slots.start });
+            let original = Original { end: old.end, back: old.back, place: place.clone(), chunk: chunk.clone() };
+            state.originals.insert(start, original);
         }
         self.memory.retain(chunk.slots, SLOTS_LEN);
         state.had_slots = true;
@@ -388,28 +388,16 @@ impl Mm {
     pub fn read_unpatched(&self, addr: u64, into: &mut [u8]) -> Result<(), crate::Errno> {
         self.read(addr, into)?;
         let end = addr.saturating_add(into.len() as u64);
-        let mut at = addr;
-        while at < end {
-            let (place, stop) = {
-                let state = self.state.read();
-                let Some((_, segment)) = state.map.at_or_after(at) else { break };
-                let stop = segment.end;
-                let place = segment.flags.contains(SegmentFlags::PATCHED).then(|| Place::at(&state, at)).flatten();
-                (place, stop)
-            };
-            if let Some(place) = &place
-                && let Some(chunk) = self.memory.texts.get(&place.key)
-            {
-                for (site, bytes) in &chunk.patched.lock().originals {
-                    for (offset, byte) in (place.text.start + site..).zip(bytes) {
-                        let place = offset.checked_sub(addr).and_then(|n| into.get_mut(n as usize));
-                        if let Some(place) = place {
-                            *place = *byte;
-                        }
+        let state = self.state.read();
+        for original in state.originals.range(..end).map(|(_, original)| original).filter(|original| original.end > addr) {
+            for (site, bytes) in &original.chunk.patched.lock().originals {
+                for (at, byte) in (original.place.text.start + site..).zip(bytes) {
+                    let to = at.checked_sub(addr).and_then(|n| into.get_mut(usize::try_from(n).ok()?));
+                    if let Some(to) = to {
+                        *to = *byte;
                     }
                 }
             }
-            at = place.map_or(stop, |place| place.text.end.min(stop).max(at + 1));
         }
         Ok(())
     }
@@ -424,8 +412,8 @@ impl Mm {
         let texts: Vec<(u64, u64)> = state
             .originals
             .iter()
-            .filter(|&(&start, old)| overlaps(start, old.end) || overlaps(old.slots, old.slots + SLOTS_LEN))
-            .map(|(&start, old)| (start, old.slots))
+            .filter(|&(&start, old)| overlaps(start, old.end) || overlaps(old.place.slots.start, old.place.slots.end))
+            .map(|(&start, old)| (start, old.place.slots.start))
             .collect();
         let mut slots: SmallVec<[u64; 4]> = texts.iter().map(|&(_, slots)| slots).collect();
         self.restore(state, texts.into_iter().map(|(start, _)| start));
@@ -438,7 +426,7 @@ impl Mm {
         slots.dedup();
         for start in slots {
             // Other text may still use them (a chunk in two segments).
-            if !overlaps(start, start + SLOTS_LEN) && state.originals.values().any(|old| old.slots == start) {
+            if !overlaps(start, start + SLOTS_LEN) && state.originals.values().any(|old| old.place.slots.start == start) {
                 continue;
             }
             let gone = state.map.remove(start..start + SLOTS_LEN);
@@ -527,6 +515,14 @@ impl Mm {
             }
         }
     }
+}
+
+/// The chunk behind patched text.
+fn patched_at(state: &State, addr: u64) -> Option<(Place, Arc<Chunk>)> {
+    let (_, original) = state.originals.range(..=addr).next_back()?;
+    let (_, segment) = state.map.find(addr)?;
+    let here = original.end > addr && segment.flags.contains(SegmentFlags::PATCHED);
+    here.then(|| (original.place.clone(), original.chunk.clone()))
 }
 
 /// Whether a plan stays inside its slots, its text and one word.
