@@ -26,6 +26,8 @@ pub mod permission;
 pub mod proc;
 pub mod pseudo;
 pub mod sys;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tmpfs;
 mod view;
 pub mod walk;

@@ -208,10 +208,11 @@ impl Node {
         }
         victim.links.fetch_sub(1, Ordering::Relaxed);
         victim.status_changed();
-        if let Step::Ready(Ok(metadata)) = victim.metadata()
-            && metadata.nlink == 0
-        {
-            victim.let_go();
+        match (victim.metadata(), &victim.lower) {
+            (Step::Ready(Ok(metadata)), _) if metadata.nlink == 0 => victim.let_go(),
+            // It has other names, which must know of this one's end.
+            (_, Some(lower)) => self.fs.hold(lower, victim.clone()),
+            _ => {}
         }
     }
 

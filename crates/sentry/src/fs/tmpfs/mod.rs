@@ -189,10 +189,6 @@ impl TmpFs {
     pub fn dev(&self) -> u64 {
         self.shared.dev
     }
-
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
 }
 
 impl FileSystem for TmpFs {
