@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use platform::Syscall;
 
-use super::{Arg, Args, Fail, Outcome, line};
+use super::{Arg, Args, Fail, Flow, Outcome, line};
 use crate::signal::Signal;
 use crate::task::{Cx, dispatch};
 
@@ -15,7 +15,10 @@ const MAX_STRING: usize = 64;
 pub(crate) async fn traced(cx: &mut Cx, call: &Syscall) -> Outcome {
     // Arguments are read before the call: it may change what they point to.
     let text = describe(cx, call);
-    let outcome = dispatch(cx, call.number, Args(call.args)).await;
+    let outcome = match dispatch(cx, call.number, Args(call.args)) {
+        Flow::Done(outcome) => outcome,
+        Flow::Wait(future) => future.await,
+    };
     let result = match outcome {
         Ok(value) if value < 4096 => value.to_string(),
         Ok(value) => format!("{value:#x}"),

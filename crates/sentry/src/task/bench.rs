@@ -10,7 +10,8 @@ use crate::fs::{FdTable, FsContext};
 use crate::mm::Mm;
 use crate::testing::{Machine, nr};
 
-const CALLS: u32 = 2_000_000;
+const CALLS: u32 = 100_000;
+const ROUNDS: usize = 15;
 
 /// Makes the same call over and over, at once.
 struct Caller {
@@ -62,6 +63,12 @@ impl Context for Caller {
 }
 
 fn measure(name: &str, number: u64) {
+    let fastest = (0..ROUNDS).map(|_| round(number)).fold(f64::INFINITY, f64::min);
+    println!("{name}: {fastest:.1} ns");
+}
+
+/// Nanoseconds for each call.
+fn round(number: u64) -> f64 {
     let machine = Machine::new();
     let mm = Mm::new(machine.platform.clone() as Arc<dyn Platform>, machine.container.memory.clone()).unwrap();
     let root = machine.root();
@@ -73,8 +80,7 @@ fn measure(name: &str, number: u64) {
     cx.start();
     let start = hostcall::time::monotonic_ns();
     machine.finish(&process);
-    let each = (hostcall::time::monotonic_ns() - start) as f64 / f64::from(CALLS);
-    println!("{name}: {each:.1} ns");
+    (hostcall::time::monotonic_ns() - start) as f64 / f64::from(CALLS)
 }
 
 #[test]

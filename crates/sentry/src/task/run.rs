@@ -63,7 +63,12 @@ async fn live(cx: &mut Cx) -> ExitStatus {
             if let Some(status) = cx.take_exit() {
                 return status;
             }
-            cut_short = cx.system_call(call).await;
+            let site = cx.context.registers().rip;
+            let outcome = match cx.begin_call(&call) {
+                Flow::Done(outcome) => outcome,
+                Flow::Wait(future) => future.await,
+            };
+            cut_short = cx.end_call(&call, site, outcome);
             if cut_short.is_some() && cx.task.flags().is_empty() {
                 yield_now().await;
             }
@@ -72,19 +77,33 @@ async fn live(cx: &mut Cx) -> ExitStatus {
         if let Some(status) = cx.take_exit() {
             return status;
         }
-        let trap = match cx.user(&mut traps).await {
-            Some(trap) => trap,
-            None => continue,
-        };
-        match trap {
-            Trap::Syscall(call) => {
-                cx.clear_deadline();
-                if call.entry == Entry::Foreign {
-                    cx.foreign_call();
-                } else {
-                    cut_short = cx.system_call(call).await;
+        if !cx.enter_user() {
+            continue;
+        }
+        let trap = {
+            let (context, executor) = (&mut cx.context, cx.executor);
+            poll_fn(|poll| {
+                let polled = context.poll_switch(poll, executor);
+                if polled.is_pending() {
+                    traps = 0;
                 }
+                polled
+            })
+            .await
+        };
+        cx.task.in_user.store(false, Ordering::Release);
+        match trap {
+            // This path is the hot one: a call that is done at once takes no allocation and no lock here.
+            Trap::Syscall(call) if call.entry != Entry::Foreign => {
+                cx.clear_deadline();
+                let site = cx.context.registers().rip;
+                let outcome = match cx.begin_call(&call) {
+                    Flow::Done(outcome) => outcome,
+                    Flow::Wait(future) => future.await,
+                };
+                cut_short = cx.end_call(&call, site, outcome);
             }
+            Trap::Syscall(_) => cx.foreign_call(),
             Trap::Fault(fault) => cx.fault(&fault),
             Trap::Interrupted => {
                 let rip = cx.context.registers().rip;
@@ -115,24 +134,14 @@ enum BeforeUser {
 }
 
 impl Cx {
-    /// One stay in user mode. None when there is something to do first. `traps` starts again when the executor had a pause.
-    async fn user(&mut self, traps: &mut u32) -> Option<Trap> {
+    /// Says that the context is about to be in user mode. False when there is something to do first.
+    fn enter_user(&mut self) -> bool {
         self.task.in_user.store(true, Ordering::SeqCst);
-        if !self.task.flags().is_empty() {
+        let go = self.task.flags().is_empty();
+        if !go {
             self.task.in_user.store(false, Ordering::Relaxed);
-            return None;
         }
-        let (context, executor) = (&mut self.context, self.executor);
-        let trap = poll_fn(|poll| {
-            let polled = context.poll_switch(poll, executor);
-            if polled.is_pending() {
-                *traps = 0;
-            }
-            polled
-        })
-        .await;
-        self.task.in_user.store(false, Ordering::Release);
-        Some(trap)
+        go
     }
 
     /// The status to end with, if the task is to end: by its own `exit`, or because it is being killed.
@@ -205,11 +214,18 @@ impl Cx {
         }
     }
 
-    /// Serves a system call. Some when it was cut short and is to be run again.
-    async fn system_call(&mut self, call: Syscall) -> Option<CutShort> {
-        let site = self.context.registers().rip;
-        let traced = self.task.container.life.strace.load(Ordering::Relaxed);
-        let outcome = if traced { strace::traced(self, &call).await } else { dispatch(self, call.number, Args(call.args)).await };
+    /// Calls the handler of a system call.
+    fn begin_call(&mut self, call: &Syscall) -> Flow<'_> {
+        if self.task.container.life.strace.load(Ordering::Relaxed) {
+            let call = *call;
+            return Flow::wait(async move { strace::traced(self, &call).await });
+        }
+        dispatch(self, call.number, Args(call.args))
+    }
+
+    /// Puts the result of a system call into the registers. Some when it was cut short and is to be run again. `site` is the address after the
+    /// instruction.
+    fn end_call(&mut self, call: &Syscall, site: u64, outcome: Outcome) -> Option<CutShort> {
         let value = match outcome {
             Ok(value) => value,
             Err(Fail::Errno(errno)) => {
@@ -218,7 +234,7 @@ impl Cx {
                 }
                 errno.as_return() as u64
             }
-            Err(Fail::Restart(restart)) => return Some(CutShort { call, restart }),
+            Err(Fail::Restart(restart)) => return Some(CutShort { call: *call, restart }),
         };
         self.context.set_return(value);
         if self.task.flags().contains(TaskFlags::RESTORE_MASK) {
@@ -259,17 +275,14 @@ impl Cx {
     }
 }
 
-/// Runs a call's handler.
-pub(crate) async fn dispatch(cx: &mut Cx, number: u64, args: Args) -> Outcome {
-    let Some(line) = line(number) else { return Err(Errno::ENOSYS.into()) };
+/// Calls a handler by its number.
+pub(crate) fn dispatch(cx: &mut Cx, number: u64, args: Args) -> Flow<'_> {
+    let Some(line) = line(number) else { return Flow::done(Err(Errno::ENOSYS)) };
     match line.support {
-        Support::Full(handler) | Support::Partial(handler, _) => match handler(cx, args) {
-            Flow::Done(outcome) => outcome,
-            Flow::Wait(future) => future.await,
-        },
+        Support::Full(handler) | Support::Partial(handler, _) => handler(cx, args),
         Support::None(errno, _) => {
             cx.kernel().counters.unsupported(line);
-            Err(errno.into())
+            Flow::done(Err(errno))
         }
     }
 }
