@@ -47,16 +47,14 @@ const POOL: usize = 16;
 /// What the platform asks of the host after [`Systrap::start`], for the sentry's filter: `fallocate` on the control file, `kill` of
 /// its children, `futex` on shared words, `sched_setaffinity` of itself and of its children. CPU-time clocks of other processes are
 /// not in the vDSO, so `clock_gettime` is a real call here.
-pub const HOST_CALLS: [i64; 9] = [
+pub const HOST_CALLS: [i64; 7] = [
     libc::SYS_futex,
     libc::SYS_kill,
     libc::SYS_wait4,
     libc::SYS_clock_gettime,
     libc::SYS_sched_setaffinity,
-    libc::SYS_sched_getaffinity,
     libc::SYS_fallocate,
     libc::SYS_getrandom,
-    libc::SYS_getcpu,
 ];
 
 /// Whether waiting may burn CPU time.
@@ -157,7 +155,8 @@ impl Systrap {
             vdso: vdso.map(|vdso| vdso.vdso),
         };
         let spins = config.spin == Spin::Adaptive && config.cpus > 1;
-        let executor = |index| Executor::new(index, control.clone(), spin::SpinPolicy::new(spins));
+        let cpus = spin::Cpus::of_host();
+        let executor = |index| Executor::new(index, control.clone(), spin::SpinPolicy::new(spins, cpus));
         let executors = (0..config.executors).map(executor).collect();
         let pause_ns = spin::pause_ns();
         Ok(Arc::new_cyclic(|me| Systrap {

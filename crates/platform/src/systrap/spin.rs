@@ -26,6 +26,7 @@ const MOVE_PAYS: u32 = 16;
 /// One executor's policy and its memory of what paid. Statistics of one thread, in relaxed atomics since executors are shared.
 pub struct SpinPolicy {
     enabled: bool,
+    cpus: Cpus,
     /// Failed spins in a row, and parks since the last probe.
     failures: AtomicU32,
     since_probe: AtomicU32,
@@ -43,10 +44,11 @@ fn add(counter: &AtomicU32) -> u32 {
 }
 
 impl SpinPolicy {
-    pub fn new(enabled: bool) -> SpinPolicy {
+    pub fn new(enabled: bool, cpus: Cpus) -> SpinPolicy {
         let zero = || AtomicU32::new(0);
         SpinPolicy {
             enabled,
+            cpus,
             failures: zero(),
             since_probe: zero(),
             together: zero(),
@@ -57,7 +59,7 @@ impl SpinPolicy {
 
     /// The CPU this thread is on.
     pub fn cpu(&self) -> u32 {
-        super::sys::cpu() & super::layout::CPU_MASK
+        super::sys::cpu()
     }
 
     /// How long to spin, with so many running threads on other CPUs and on this one.
@@ -73,7 +75,7 @@ impl SpinPolicy {
                 for counter in [&self.together, &self.paid, &self.failures] {
                     counter.store(0, Relaxed);
                 }
-                if move_away() {
+                if self.cpus.move_away() {
                     return SPIN_NS;
                 }
             }
@@ -99,20 +101,31 @@ impl SpinPolicy {
     }
 }
 
-/// Moves this thread to another of its CPUs, and leaves it free to be moved again.
-fn move_away() -> bool {
-    // SAFETY: plain structures that outlive the calls, which concern this thread only.
-    unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        let size = size_of::<libc::cpu_set_t>();
-        if libc::sched_getaffinity(0, size, &raw mut allowed) != 0 {
-            return false;
+/// The CPUs this process may use, asked for once: before the sentry's filter, which does not allow the question.
+#[derive(Clone, Copy)]
+pub struct Cpus(libc::cpu_set_t);
+
+impl Cpus {
+    pub fn of_host() -> Cpus {
+        // SAFETY: a plain structure that outlives the call; empty if that fails.
+        unsafe {
+            let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut allowed);
+            Cpus(allowed)
         }
-        let mut others = allowed;
-        libc::CPU_CLR(libc::sched_getcpu() as usize, &mut others);
-        libc::CPU_COUNT(&others) > 0
-            && libc::sched_setaffinity(0, size, &raw const others) == 0
-            && libc::sched_setaffinity(0, size, &raw const allowed) == 0
+    }
+
+    /// Moves this thread to another of them, and leaves it free to be moved again.
+    fn move_away(&self) -> bool {
+        // SAFETY: plain structures that outlive the calls, which concern this thread only.
+        unsafe {
+            let size = size_of::<libc::cpu_set_t>();
+            let mut others = self.0;
+            libc::CPU_CLR(super::sys::cpu() as usize % libc::CPU_SETSIZE as usize, &mut others);
+            libc::CPU_COUNT(&others) > 0
+                && libc::sched_setaffinity(0, size, &raw const others) == 0
+                && libc::sched_setaffinity(0, size, &raw const self.0) == 0
+        }
     }
 }
 
