@@ -152,7 +152,10 @@ impl Global {
 pub fn usage_error(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            ExitCode::SUCCESS
+        }
+        ErrorKind::InvalidSubcommand => ExitCode::from(3),
         _ => ExitCode::FAILURE,
     }
 }

@@ -11,7 +11,7 @@ use crate::config::ConfigError;
 pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("container with id {0:?} does not exist")]
+    #[error("container does not exist: {0}")]
     NotFound(String),
     #[error("container with given ID already exists: {0}")]
     Exists(String),
