@@ -11,6 +11,8 @@ pub mod locks;
 pub mod memfd;
 pub mod pipe;
 mod ring;
+#[cfg(test)]
+mod script_tests;
 pub mod signalfd;
 pub mod timerfd;
 pub mod tty;

@@ -1,7 +1,6 @@
 //! The `net` lines of the table.
 
 use super::{Arg::*, Line, full, partial};
-use crate::Errno;
 use crate::syscalls::{message, socket};
 
 pub(super) const LINES: &[Line] = &[
