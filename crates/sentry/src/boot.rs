@@ -9,6 +9,8 @@ use std::sync::{Arc, Barrier};
 use platform::{ExecutorId, Platform};
 
 use crate::Errno;
+use crate::container::Agent;
+use crate::control::Server;
 use crate::executor::{IoPool, Reactor};
 use crate::kernel::{Kernel, Machine};
 use crate::time::Clock;
@@ -27,7 +29,7 @@ pub struct Boot {
     pub platform: Arc<dyn Platform>,
     /// Listening unix stream socket of the Agent protocol.
     pub control: OwnedFd,
-    /// Where containers' memory files are made: a directory of a private tmpfs (`O_TMPFILE`), size-limited.
+    /// A directory of a private tmpfs, limited in size, where memory files are made.
     pub memory: OwnedFd,
     pub machine: Machine,
     /// Host threads that run tasks.
@@ -43,6 +45,8 @@ pub enum BootError {
     Thread { name: &'static str, errno: Errno },
     #[error("cannot lock the sandbox process down: {0}")]
     LockDown(String),
+    #[error("cannot serve the control socket: {0}")]
+    Control(Errno),
 }
 
 /// Runs the kernel until a `Shutdown` on the control socket.
@@ -75,7 +79,9 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
         tracing::error!(%errno, "the host's epoll failed: no more host I/O");
     })
     .map_err(|errno| BootError::Thread { name: "reactor", errno })?;
-    let _ = kernel.reactor.set(reactor);
+    let _ = kernel.reactor.set(reactor.clone());
+    let agent = Agent::new(kernel.clone(), reactor, boot.memory);
+    let server = Server::new(agent, boot.control).map_err(BootError::Control)?;
     for _ in 0..IoPool::THREADS {
         let (pool, started) = (kernel.host_files.pool.clone(), started.clone());
         let body = move || {
@@ -88,6 +94,5 @@ pub fn run(boot: Boot) -> Result<(), BootError> {
     started.wait();
     (boot.lock_down)().map_err(BootError::LockDown)?;
     locked.wait();
-    let _ = (boot.control, boot.memory);
-    Ok(())
+    server.run().map_err(BootError::Control)
 }

@@ -14,6 +14,8 @@
 
 pub mod abi;
 pub mod boot;
+pub mod container;
+mod control;
 pub mod executor;
 pub mod fs;
 pub mod ipc;

@@ -60,7 +60,7 @@ impl Builder<'_> {
             None | Some(root::Overlay::None(_)) => (lower, "root"),
             Some(root::Overlay::Memory(_)) => {
                 let upper = self.tmpfs(&TmpfsMount::default())?;
-                (Overlay::new(lower, upper, next_device(), self.kernel.clock.clone()), "overlay")
+                (Overlay::new(lower, upper, next_device()), "overlay")
             }
             Some(root::Overlay::Dir(_)) => {
                 return Err(Status::new(Code::Unimplemented, "the sentry has no overlay=dir yet: use memory or none"));
@@ -87,7 +87,7 @@ impl Builder<'_> {
             uid: wanted.uid.unwrap_or(0),
             gid: wanted.gid.unwrap_or(0),
         };
-        Ok(TmpFs::new(self.container.memory.clone(), self.kernel.clock.clone(), options))
+        Ok(TmpFs::new(self.container.memory.clone(), self.kernel.clock.clone(), next_device(), options))
     }
 
     fn new_mount(&self, fs: Arc<dyn FileSystem>, source: impl Into<Vec<u8>>, flags: MountFlags) -> Arc<Mount> {
