@@ -56,43 +56,48 @@ pub enum BootError {
 pub fn run(boot: Boot) -> Result<(), BootError> {
     let executors = boot.executors.max(1);
     let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
-    // Executors wait until the process is locked down.
-    let locked = Arc::new(Barrier::new(executors + 1));
-    // A thread's own start makes host calls that the filter forbids: all are to be through with it.
-    let started = Arc::new(Barrier::new(executors + 1 + IoPool::THREADS + 1));
+    let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
+    let _ = kernel.reactor.set(reactor.clone());
+    let agent = Agent::new(kernel.clone(), reactor.clone(), boot.memory);
+    let server = Server::new(agent, boot.control).map_err(BootError::Control)?;
+    let gate = Gate::new(executors + 1 + IoPool::THREADS);
     for id in 0..executors {
-        let (kernel, locked, started) = (kernel.clone(), locked.clone(), started.clone());
-        let body = move || {
+        let kernel = kernel.clone();
+        gate.spawn("executor", EXECUTOR_STACK, move || kernel.scheduler.run(ExecutorId(id)))?;
+    }
+    gate.spawn("reactor", REACTOR_STACK, move || {
+        let errno = reactor.run();
+        tracing::error!(%errno, "the host's epoll failed: no more host I/O");
+    })?;
+    for _ in 0..IoPool::THREADS {
+        let pool = kernel.host_files.pool.clone();
+        gate.spawn("io", IO_STACK, move || pool.work())?;
+    }
+    gate.started.wait();
+    (boot.lock_down)().map_err(BootError::LockDown)?;
+    gate.locked.wait();
+    server.run().map_err(BootError::Control)
+}
+
+/// Holds the threads back: a thread that is just starting makes host calls that the filter forbids, so all have started before it is
+/// installed, and none works before.
+struct Gate {
+    started: Arc<Barrier>,
+    locked: Arc<Barrier>,
+}
+
+impl Gate {
+    fn new(threads: usize) -> Gate {
+        Gate { started: Arc::new(Barrier::new(threads + 1)), locked: Arc::new(Barrier::new(threads + 1)) }
+    }
+
+    fn spawn(&self, name: &'static str, stack: usize, body: impl FnOnce() + Send + 'static) -> Result<(), BootError> {
+        let (started, locked) = (self.started.clone(), self.locked.clone());
+        let held = move || {
             started.wait();
             locked.wait();
-            kernel.scheduler.run(ExecutorId(id));
+            body();
         };
-        hostcall::thread::spawn("executor", EXECUTOR_STACK, body)
-            .map_err(|errno| BootError::Thread { name: "executor", errno })?;
+        hostcall::thread::spawn(name, stack, held).map(drop).map_err(|errno| BootError::Thread { name, errno })
     }
-    let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
-    let running = reactor.clone();
-    let reactor_started = started.clone();
-    hostcall::thread::spawn("reactor", REACTOR_STACK, move || {
-        reactor_started.wait();
-        let errno = running.run();
-        tracing::error!(%errno, "the host's epoll failed: no more host I/O");
-    })
-    .map_err(|errno| BootError::Thread { name: "reactor", errno })?;
-    let _ = kernel.reactor.set(reactor.clone());
-    let agent = Agent::new(kernel.clone(), reactor, boot.memory);
-    let server = Server::new(agent, boot.control).map_err(BootError::Control)?;
-    for _ in 0..IoPool::THREADS {
-        let (pool, started) = (kernel.host_files.pool.clone(), started.clone());
-        let body = move || {
-            started.wait();
-            pool.work();
-        };
-        hostcall::thread::spawn("io", IO_STACK, body)
-            .map_err(|errno| BootError::Thread { name: "io", errno })?;
-    }
-    started.wait();
-    (boot.lock_down)().map_err(BootError::LockDown)?;
-    locked.wait();
-    server.run().map_err(BootError::Control)
 }

@@ -122,7 +122,7 @@ fn waiting() -> Vec<Call> {
         Call { number: libc::SYS_futex, name: "futex", ways },
         Call::any(libc::SYS_epoll_create1, "epoll_create1"),
         Call::any(libc::SYS_epoll_ctl, "epoll_ctl"),
-        Call::any(libc::SYS_epoll_wait, "epoll_wait"),
+        Call::any(libc::SYS_epoll_pwait, "epoll_pwait"),
         Call::any(libc::SYS_epoll_pwait2, "epoll_pwait2"),
         Call::any(libc::SYS_eventfd2, "eventfd2"),
         Call::any(libc::SYS_poll, "poll"),

@@ -33,17 +33,26 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
+/// Whether code in a file system may be mapped to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Guest memory: stubs map guests' code from there.
+    Mappable,
+    None,
+}
+
 /// A new tmpfs, mounted nowhere.
 ///
 /// # Errors
 /// The host's.
-pub fn tmpfs(options: &[(&str, &str)]) -> io::Result<OwnedFd> {
+pub fn tmpfs(options: &[(&str, &str)], code: Code) -> io::Result<OwnedFd> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(fs.as_fd(), *key, *value)?;
     }
     fsconfig_create(fs.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, code == Code::None);
     Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
@@ -52,7 +61,7 @@ pub fn tmpfs(options: &[(&str, &str)]) -> io::Result<OwnedFd> {
 /// # Errors
 /// The step that failed.
 pub fn enter_private_root(furnish: impl FnOnce(BorrowedFd<'_>) -> Result<(), StepError>) -> Result<(), StepError> {
-    let root = tmpfs(&[("size", "64k"), ("nr_inodes", "4096"), ("mode", "0755")]).step("make an empty root")?;
+    let root = tmpfs(&[("size", "64k"), ("nr_inodes", "4096"), ("mode", "0755")], Code::None).step("make an empty root")?;
     // Any directory will do as the place to turn from.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(root.as_fd(), "", CWD, "/proc", flags).step("mount the empty root on /proc")?;

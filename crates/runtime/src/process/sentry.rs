@@ -94,7 +94,7 @@ fn start_platform(config: &SentryConfig) -> Result<Arc<dyn Platform>, String> {
 fn guest_memory(limit: Option<u64>) -> std::io::Result<OwnedFd> {
     // 0: no limit of its own.
     let size = limit.unwrap_or(0).to_string();
-    tmpfs(&[("size", &size), ("nr_inodes", "0"), ("mode", "0700"), ("huge", "advise")])
+    tmpfs(&[("size", &size), ("nr_inodes", "0"), ("mode", "0700"), ("huge", "advise")], Code::Mappable)
 }
 
 /// No file of the host may be opened any more, but those for guest memory; no TCP, no abstract sockets outside.

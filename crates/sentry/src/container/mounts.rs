@@ -12,6 +12,7 @@ use gofer::client::Client;
 use gofer::protocol::Access;
 
 use crate::Errno;
+use crate::fs::devpts::Devpts;
 use crate::fs::gofer::{Cache, GoferFs};
 use crate::fs::overlay::Overlay;
 use crate::fs::proc::ProcFs;
@@ -105,7 +106,8 @@ impl Builder<'_> {
             mount::Kind::Tmpfs(options) | mount::Kind::Dev(options) => self.tmpfs(options)?,
             mount::Kind::Proc(_) => ProcFs::new(self.kernel.clone(), self.container.clone(), next_device()),
             mount::Kind::Sysfs(_) => SysFs::new(self.kernel, next_device()),
-            mount::Kind::Devpts(_) | mount::Kind::Mqueue(_) | mount::Kind::Cgroup(_) => self.tmpfs(&TmpfsMount::default())?,
+            mount::Kind::Devpts(_) => Devpts::new(&self.container.terminals),
+            mount::Kind::Mqueue(_) | mount::Kind::Cgroup(_) => self.tmpfs(&TmpfsMount::default())?,
         };
         let source = if request.source.is_empty() { fs.name().as_bytes().to_vec() } else { request.source.clone() };
         let mount = self.new_mount(fs, source, flags);
