@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde::{Deserialize, Serialize};
 
-use super::isolate::{Step, StepError, enter_private_root, tmpfs};
+use super::isolate::{Code, Step, StepError, enter_private_root, tmpfs};
 use super::message;
 use crate::error::{Doing, Result};
 use crate::sys::{self, MountAttr};
@@ -129,7 +129,7 @@ fn hide(mount: &OwnedFd, path: &Path) -> io::Result<()> {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };
-    let empty = tmpfs(&[("size", "4k"), ("nr_inodes", "2"), ("mode", "0755")])?;
+    let empty = tmpfs(&[("size", "4k"), ("nr_inodes", "2"), ("mode", "0755")], Code::None)?;
     sys::mount_setattr(empty.as_fd(), false, &MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(empty.as_fd(), "", at.as_fd(), "", flags)?)

@@ -13,7 +13,7 @@ use sentry::boot::Boot;
 use sentry::kernel::Machine;
 use serde::{Deserialize, Serialize};
 
-use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
+use super::isolate::{Code, drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
 use super::message;
 use super::report::{self, Report};
 use crate::{logging, timing};
