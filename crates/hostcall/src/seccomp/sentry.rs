@@ -145,7 +145,10 @@ fn processes() -> Vec<Call> {
         Call::any(libc::SYS_getpid, "getpid"),
         Call::any(libc::SYS_gettid, "gettid"),
         Call::any(libc::SYS_setpriority, "setpriority"),
+        // Where the stubs' threads run.
         Call::any(libc::SYS_sched_setaffinity, "sched_setaffinity"),
+        Call::any(libc::SYS_sched_getaffinity, "sched_getaffinity"),
+        Call::any(libc::SYS_getcpu, "getcpu"),
     ]
 }
 

@@ -265,7 +265,7 @@ pub trait Inode: Send + Sync + Any {
     /// Opens it (not for fifos, sockets and devices of the VFS's own). Truncation has been done.
     fn open<'a>(self: Arc<Self>, cx: &'a Cx, flags: super::OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>>;
 
-    /// The data of a regular file, opened by the kernel itself (copying up, executing).
+    /// The data of a regular file or the entries of a directory, opened by the kernel itself (copying up, merging, executing).
     fn open_data(self: Arc<Self>, _access: super::OpenFlags) -> Step<'static, Result<Arc<dyn FileOps>, Errno>> {
         Step::err(Errno::EINVAL)
     }

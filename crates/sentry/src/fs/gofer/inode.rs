@@ -581,16 +581,13 @@ impl Inode for GoferInode {
     }
 
     fn open<'a>(self: Arc<Self>, _cx: &'a Cx, flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
-        match self.kind {
-            FileKind::Directory => Step::ok(GoferDir::new(self)),
-            _ => self.open_data(flags),
-        }
+        self.open_data(flags)
     }
 
     fn open_data(self: Arc<Self>, access: OpenFlags) -> Step<'static, Result<Arc<dyn FileOps>, Errno>> {
         match self.kind {
             FileKind::Regular => {}
-            FileKind::Directory => return Step::err(Errno::EISDIR),
+            FileKind::Directory => return Step::ok(GoferDir::new(self)),
             FileKind::Symlink => return Step::err(Errno::ELOOP),
             _ => return Step::err(Errno::ENXIO),
         }
