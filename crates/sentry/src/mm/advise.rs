@@ -106,6 +106,34 @@ impl Mm {
         if whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
+    /// Pages of a file's bytes in `range` are no longer the file's: they are mapped anew from the file when they are touched, or are past
+    /// its end. Private copies go too (`unmap_mapping_range` with `even_cows`).
+    pub(super) fn forget_file_range(&self, identity: u64, range: &Range<u64>) {
+        let mut trash = Trash::new(self);
+        let mut state = self.state.write();
+        let mut parts: Vec<Range<u64>> = Vec::new();
+        for (start, segment) in state.map.iter() {
+            let Some((file, offset)) = &segment.file else { continue };
+            let (from, to) = (range.start.max(*offset), range.end.min(offset + (segment.end - start)));
+            if from < to && segment.backed() && file.mappable.identity() == identity {
+                parts.push(start + (from - offset)..start + (to - offset));
+            }
+        }
+        if parts.is_empty() {
+            return;
+        }
+        for part in parts {
+            self.unpatch_for_write(&mut state, &part, Prot::WRITE, &mut trash);
+            for (start, segment) in state.map.remove(part.clone()) {
+                let empty = Segment { back: Backing::Empty, flags: segment.flags - SegmentFlags::COW, ..segment.clone() };
+                state.map.insert(start, empty);
+                state.limbo.push((start, segment));
+            }
+            self.post_unmap(part);
+        }
+        self.settle(&mut state, &mut trash);
+    }
+
     /// Whether all of the range is mapped.
     pub fn is_mapped(&self, addr: u64, len: u64) -> bool {
         checked_range(addr, len).is_ok_and(|range| self.state.read().map.covers(range))

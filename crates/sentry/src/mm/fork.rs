@@ -79,7 +79,7 @@ impl Mm {
         }
         drop(copy);
         drop(state);
-        Ok(Arc::new(child))
+        Ok(child)
     }
 
     /// Inserts a private copy of our pages at `from` into this (the child's) address space.

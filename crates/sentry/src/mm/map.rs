@@ -430,6 +430,9 @@ impl Mm {
             return old;
         }
         if end > old_end {
+            if limit != u64::MAX && self.data_bytes().saturating_add(end - old_end) > limit {
+                return old;
+            }
             let guard = end.saturating_add(PAGE_SIZE);
             if !self.state.read().map.is_free(old_end..guard) {
                 return old;

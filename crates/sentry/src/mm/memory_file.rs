@@ -13,15 +13,16 @@
 //! Locking: the inner lock is a leaf. Zeroing and punching happen outside it, while the range belongs to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use hostcall::window::WindowMode;
 use hostcall::{Errno, Window};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::Pages;
+use super::{Mm, Pages};
 use super::patch::TextCache;
 use crate::abi::PAGE_SIZE;
 
@@ -42,6 +43,8 @@ pub struct MemoryFile {
     window: Arc<Window>,
     inner: Mutex<Inner>,
     pub(super) texts: TextCache,
+    /// The address spaces that live on it, older ones first.
+    spaces: Mutex<Vec<Weak<Mm>>>,
 }
 
 /// A range of offsets that was just allocated, with one reference.
@@ -106,6 +109,7 @@ impl MemoryFile {
             window: Arc::new(window),
             inner: Mutex::default(),
             texts: TextCache::default(),
+            spaces: Mutex::default(),
         }))
     }
 
@@ -191,6 +195,25 @@ impl MemoryFile {
         self.present_runs(start, len, |at, len| {
             let _ = self.window.zero(at, len);
         });
+    }
+
+    /// Takes note of a new address space.
+    pub(super) fn register(&self, mm: &Arc<Mm>) {
+        let mut spaces = self.spaces.lock();
+        if spaces.len() == spaces.capacity() {
+            spaces.retain(|mm| mm.strong_count() > 0);
+        }
+        spaces.push(Arc::downgrade(mm));
+    }
+
+    /// The bytes `range` of a file whose pages are ours are gone (truncated, punched): no mapping shows the old pages any more. Call
+    /// it without locks, after the file has changed.
+    pub fn forget_file_range(&self, identity: u64, range: Range<u64>) {
+        // A child is behind its parent, so a fork meanwhile copies what is right, or is seen later.
+        let spaces: Vec<Arc<Mm>> = self.spaces.lock().iter().filter_map(Weak::upgrade).collect();
+        for mm in spaces {
+            mm.forget_file_range(identity, &range);
+        }
     }
 
     /// Bytes of memory in use.

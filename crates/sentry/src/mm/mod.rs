@@ -111,16 +111,16 @@ impl Mm {
     /// `EAGAIN` when the platform can make no more.
     pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>) -> Result<Arc<Mm>, Errno> {
         let places = Places::new(platform.layout())?;
-        Mm::with_state(platform, memory, State::new(places)).map(Arc::new)
+        Mm::with_state(platform, memory, State::new(places))
     }
 
-    fn with_state(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>, state: State) -> Result<Mm, Errno> {
+    fn with_state(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>, state: State) -> Result<Arc<Mm>, Errno> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let space = platform.new_address_space().map_err(|error| {
             tracing::warn!("{error}");
             Errno::EAGAIN
         })?;
-        Ok(Mm {
+        let mm = Arc::new(Mm {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             platform,
             space,
@@ -129,7 +129,9 @@ impl Mm {
             out_of_memory: AtomicBool::new(false),
             posted: AtomicU64::new(0),
             untouched_len: Arc::default(),
-        })
+        });
+        mm.memory.register(&mm);
+        Ok(mm)
     }
 
     /// The platform's side.

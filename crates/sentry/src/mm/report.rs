@@ -84,6 +84,14 @@ impl Mm {
         change(&mut self.state.write().places);
     }
 
+    /// Bytes of private writable mappings, stack apart (`RLIMIT_DATA`).
+    pub fn data_bytes(&self) -> u64 {
+        let counts = |segment: &super::segment::Segment| {
+            segment.prot.contains(Prot::WRITE) && !segment.shared() && !segment.flags.contains(SegmentFlags::GROWS_DOWN)
+        };
+        self.state.read().map.iter().filter(|(_, segment)| counts(segment)).map(|(start, segment)| segment.end - start).sum()
+    }
+
     /// Bytes that are locked in memory.
     pub fn locked_bytes(&self) -> u64 {
         self.state.read().locked_bytes

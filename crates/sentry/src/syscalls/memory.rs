@@ -80,6 +80,9 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
         Placement::Hint(page_down(addr))
     };
     let limit = limits::address_space(cx);
+    if !shared && prot.contains(Prot::WRITE) && flags & uapi::MAP_GROWSDOWN == 0 {
+        limits::data_room(cx, len)?;
+    }
     limits::lock(cx, how, page_up(len).ok_or(Errno::ENOMEM)?)?;
     let at = cx.mm.map(&MapRequest { placement, len, prot, flags: how, file, limit })?;
     Ok(at)
@@ -154,6 +157,13 @@ mod limits {
 
     pub fn data(cx: &Cx) -> u64 {
         cx.task.rlimit(Resource::Data).soft
+    }
+
+    /// Whether there may be `len` more bytes of private writable memory.
+    pub fn data_room(cx: &Cx, len: u64) -> Result<(), Errno> {
+        let limit = data(cx);
+        let over = limit != u64::MAX && cx.mm.data_bytes().saturating_add(len) > limit;
+        if over { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// Whether `len` more bytes may be locked in memory.

@@ -39,6 +39,8 @@ struct Inner {
     size: u64,
     /// Counts changes.
     version: u64,
+    /// Has been mapped: mappings are told when pages go.
+    mapped: bool,
     /// Has been mapped shared and writable: then changes cannot be counted.
     mapped_writable: bool,
     /// By their offset in the file. They do not overlap.
@@ -145,8 +147,13 @@ impl Data {
         if size < inner.size {
             gone = self.cut(&mut inner, size, u64::MAX)?;
         }
+        let shorter = size < inner.size;
         inner.size = size;
+        let mapped = inner.mapped;
         drop(inner);
+        if shorter && mapped {
+            self.fs.memory.forget_file_range(self.identity, page_up(size).unwrap_or(u64::MAX)..u64::MAX);
+        }
         self.give_back(gone);
         Ok(())
     }
@@ -169,7 +176,11 @@ impl Data {
         let mut inner = self.inner.write();
         inner.version += 1;
         let gone = self.cut(&mut inner, start, end)?;
+        let mapped = inner.mapped;
         drop(inner);
+        if mapped && !gone.is_empty() {
+            self.fs.memory.forget_file_range(self.identity, page_up(start).unwrap_or(u64::MAX)..page_down(end));
+        }
         self.give_back(gone);
         Ok(())
     }
@@ -266,6 +277,7 @@ impl Mappable for Data {
     /// Pages are made where the range begins with a hole, also to be read: what is written to the file later must appear there.
     fn pieces(&self, offset: u64, len: u64, access: Access) -> Result<Vec<Piece>, Errno> {
         let mut inner = self.inner.write();
+        inner.mapped = true;
         inner.mapped_writable |= access == Access::Write;
         let end = offset.saturating_add(len).min(page_up(inner.size).unwrap_or(inner.size));
         if offset < end && inner.at(offset).0.is_none() {
