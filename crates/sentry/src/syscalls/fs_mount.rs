@@ -8,6 +8,8 @@ use super::fs_path::{path, place_of, resolve, unit};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
 use crate::abi::PAGE_SIZE;
+use crate::fs::devpts::Devpts;
+use crate::fs::proc::ProcFs;
 use crate::fs::sys::SysFs;
 use crate::fs::tmpfs::{self, TmpFs};
 use crate::fs::walk::AT_FDCWD;
@@ -139,6 +141,8 @@ fn make_fs(cx: &Cx, kind: &[u8], data: &[u8]) -> Result<Arc<dyn FileSystem>, Err
             Ok(TmpFs::new(cx.task.container.memory.clone(), kernel.clock.clone(), next_device(), options))
         }
         b"sysfs" => Ok(SysFs::new(kernel, next_device())),
+        b"proc" => Ok(ProcFs::new(kernel.clone(), cx.task.container.clone(), next_device())),
+        b"devpts" => Ok(Devpts::new(&cx.task.container.terminals)),
         _ => Err(Errno::ENODEV),
     }
 }

@@ -48,7 +48,8 @@ impl Node {
         }
         let this = self.this.upgrade().ok_or(Errno::EIO)?;
         self.fs.hold(lower, this);
-        Ok(&self.upper.get_or_init(|| Upper { node, ino: metadata.ino }).node)
+        let dev = self.fs.device(metadata.dev);
+        Ok(&self.upper.get_or_init(|| Upper { node, ino: metadata.ino, dev }).node)
     }
 
     /// Gives a regular file data of its own: the first `len` bytes of it. Returns its upper.

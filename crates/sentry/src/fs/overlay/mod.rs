@@ -45,6 +45,8 @@ pub struct Overlay {
 struct Shared {
     upper: Arc<TmpFs>,
     dev: u64,
+    /// The lower root's device number, in whose place ours is shown. Others below keep theirs: inode numbers are theirs too.
+    lower_dev: Option<u64>,
     next_ino: AtomicU64,
     /// Nodes by the address of their lower inode, which they hold.
     nodes: Mutex<HashMap<usize, Held>>,
@@ -59,8 +61,12 @@ enum Held {
 impl Overlay {
     /// An overlay with `dev` as its device number.
     pub fn new(lower: Arc<dyn FileSystem>, upper: Arc<TmpFs>, dev: u64) -> Arc<Overlay> {
-        let shared =
-            Arc::new(Shared { upper, dev, next_ino: AtomicU64::new(FIRST_INO), nodes: Mutex::default() });
+        let lower_dev = match lower.root().metadata() {
+            Step::Ready(Ok(metadata)) => Some(metadata.dev),
+            _ => None,
+        };
+        let next_ino = AtomicU64::new(FIRST_INO);
+        let shared = Arc::new(Shared { upper, dev, lower_dev, next_ino, nodes: Mutex::default() });
         let root = shared.node(lower.root());
         Arc::new(Overlay { shared, root })
     }
@@ -101,6 +107,11 @@ impl Shared {
         if gone {
             nodes.remove(&address(lower));
         }
+    }
+
+    /// The device number shown for something on `lower` in the lower layer.
+    fn device(&self, lower: u64) -> u64 {
+        if self.lower_dev == Some(lower) { self.dev } else { lower }
     }
 
     fn new_ino(&self) -> u64 {

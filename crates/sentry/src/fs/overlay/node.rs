@@ -41,6 +41,7 @@ pub(super) struct Node {
 pub(super) struct Upper {
     pub node: Arc<tmpfs::Node>,
     pub ino: u64,
+    pub dev: u64,
 }
 
 impl Node {
@@ -52,7 +53,7 @@ impl Node {
 
     /// A new file.
     pub(super) fn fresh(fs: &Arc<Shared>, new: &NewInode) -> Result<Arc<Node>, Errno> {
-        let upper = Upper { node: fs.upper.unnamed(new)?, ino: fs.new_ino() };
+        let upper = Upper { node: fs.upper.unnamed(new)?, ino: fs.new_ino(), dev: fs.dev };
         Ok(Node::make(fs.clone(), new.kind, None, OnceLock::from(upper)))
     }
 
@@ -113,7 +114,6 @@ impl Node {
     }
 
     fn finish(&self, mut metadata: Metadata) -> Metadata {
-        metadata.dev = self.fs.dev;
         let delta = self.links.load(Ordering::Relaxed);
         // A directory's number of subdirectories is not known without listing both layers: 1, which says that.
         metadata.nlink = match self.kind {
@@ -129,7 +129,7 @@ impl Node {
             Step::Ready(metadata) => metadata?,
             Step::Wait(_) => return Err(Errno::EIO),
         };
-        metadata.ino = upper.ino;
+        (metadata.ino, metadata.dev) = (upper.ino, upper.dev);
         if let Some(data) = data {
             metadata.size = data.size;
             metadata.blocks = data.blocks;
@@ -146,8 +146,14 @@ impl Node {
         let lower = self.lower_inode()?.metadata().await?;
         match self.upper.get() {
             Some(upper) => self.merged(upper, Some(&lower)),
-            None => Ok(self.finish(lower)),
+            None => Ok(self.of_lower(lower)),
         }
+    }
+
+    /// Attributes of a node that is as it was.
+    fn of_lower(&self, mut lower: Metadata) -> Metadata {
+        lower.dev = self.fs.device(lower.dev);
+        self.finish(lower)
     }
 
     fn open_with<'a>(
@@ -178,7 +184,7 @@ impl Inode for Node {
             _ => match self.lower_inode().map(|lower| lower.metadata()) {
                 Ok(Step::Ready(Ok(lower))) => Step::Ready(match self.upper.get() {
                     Some(upper) => self.merged(upper, Some(&lower)),
-                    None => Ok(self.finish(lower)),
+                    None => Ok(self.of_lower(lower)),
                 }),
                 Ok(Step::Ready(Err(errno))) | Err(errno) => Step::err(errno),
                 Ok(Step::Wait(_)) => Step::wait(self.metadata_later()),

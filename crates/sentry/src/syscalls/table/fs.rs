@@ -42,7 +42,7 @@ pub(super) const LINES: &[Line] = &[
     none(155, "pivot_root", &[Path, Path], Errno::EPERM, "the root of a container stays"),
     full(161, "chroot", &[Path], fs_dir::sys_chroot),
     partial(162, "sync", &[], fs_data::sys_sync, "writable host directories are not flushed; fsync does that"),
-    partial(165, "mount", &[Path, Path, Path, Hex, Addr], fs_mount::sys_mount, "tmpfs, sysfs, bind, move and remount; no propagation"),
+    partial(165, "mount", &[Path, Path, Path, Hex, Addr], fs_mount::sys_mount, "tmpfs, proc, sysfs, devpts, bind, move and remount; no propagation"),
     partial(166, "umount2", &[Path, Hex], fs_mount::sys_umount2, "MNT_EXPIRE never unmounts"),
     none(167, "swapon", &[Path, Hex], Errno::EPERM, "memory is the host's affair"),
     none(168, "swapoff", &[Path], Errno::EPERM, "memory is the host's affair"),
