@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::task::{self, Poll, Waker};
 
+use super::Systrap;
 use super::blob::{self, Zone};
 use super::frame::{FRAME_LEN, Frame};
 use super::layout::*;
@@ -495,13 +496,40 @@ impl Context for SystrapContext {
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupter> {
-        self.thread.clone()
+        Arc::new(Remote {
+            thread: self.thread.clone(),
+            platform: self.space.platform().clone(),
+            cpu_base_ns: self.cpu_base_ns,
+            spun_base: self.spun_base,
+        })
     }
 
     fn cpu_time_ns(&self) -> u64 {
-        let spun = self.thread.block.get(SPUN).wrapping_sub(self.spun_base);
-        let spun_ns = self.space.platform().spun_ns(spun);
-        self.thread.cpu_time_ns().saturating_sub(self.cpu_base_ns).saturating_sub(spun_ns)
+        cpu_time_ns(&self.thread, self.space.platform(), self.cpu_base_ns, self.spun_base)
+    }
+}
+
+/// CPU time since a context got its thread, without spinning.
+fn cpu_time_ns(thread: &Thread, platform: &Systrap, cpu_base_ns: u64, spun_base: u64) -> u64 {
+    let spun = thread.block.get(SPUN).wrapping_sub(spun_base);
+    thread.cpu_time_ns().saturating_sub(cpu_base_ns).saturating_sub(platform.spun_ns(spun))
+}
+
+/// A context seen from other threads.
+struct Remote {
+    thread: Arc<Thread>,
+    platform: Arc<Systrap>,
+    cpu_base_ns: u64,
+    spun_base: u64,
+}
+
+impl Interrupter for Remote {
+    fn interrupt(&self) {
+        self.thread.interrupt();
+    }
+
+    fn cpu_time_ns(&self) -> u64 {
+        cpu_time_ns(&self.thread, &self.platform, self.cpu_base_ns, self.spun_base)
     }
 }
 

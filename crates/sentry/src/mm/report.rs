@@ -40,6 +40,13 @@ pub struct Usage {
     pub segments: u64,
 }
 
+impl Usage {
+    /// What is in memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        (self.resident_anonymous + self.resident_file + self.resident_shared) / 1024
+    }
+}
+
 impl Mm {
     /// The mappings, by address.
     pub fn vmas(&self) -> Vec<VmaInfo> {

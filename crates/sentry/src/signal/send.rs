@@ -280,10 +280,12 @@ impl Task {
         let mut inner = self.group.inner.lock();
         let mut signals = self.signals.lock();
         let info = signals.pending.take(wanted).or_else(|| inner.pending.take(wanted));
-        if info.is_some() {
-            self.recalculate(&inner, &signals);
-        }
-        info
+        self.recalculate(&inner, &signals);
+        drop(signals);
+        drop(inner);
+        let mut info = info?;
+        // A deleted timer's signal goes with the timer.
+        self.group.timers.delivered(&mut info).then_some(info)
     }
 
     /// All signals pending for the thread, its own and its process's.

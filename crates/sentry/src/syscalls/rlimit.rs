@@ -92,11 +92,15 @@ fn may_limit(cx: &Cx, group: &Arc<ThreadGroup>) -> Result<(), Errno> {
 }
 
 pub(super) fn getrusage(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let usage = match args.i32(0) {
+    let mut usage = match args.i32(0) {
         0 => cx.task.group.own_usage(),
         -1 => cx.task.group.children_usage(),
         1 => cx.task.usage(),
         _ => return Flow::done(Err(Errno::EINVAL)),
     };
+    // Counting pages is too dear for where else use is looked at.
+    if args.i32(0) >= 0 {
+        usage.max_rss_kib = usage.max_rss_kib.max(cx.mm.usage().resident_kib());
+    }
     Flow::done(cx.mm.write_val(args.u64(1), &Rusage::from(&usage)).map(|()| 0))
 }
