@@ -60,7 +60,9 @@ impl Builder<'_> {
         let (fs, source): (Arc<dyn FileSystem>, &str) = match &wanted.overlay {
             None | Some(root::Overlay::None(_)) => (lower, "root"),
             Some(root::Overlay::Memory(_)) => {
-                let upper = self.tmpfs(&TmpfsMount::default())?;
+                // What there is to fill, for `df` and for installers that look first.
+                let size = self.container.memory_limit.unwrap_or(self.kernel.machine.memory_bytes);
+                let upper = self.tmpfs(&TmpfsMount { size: Some(size), ..TmpfsMount::default() })?;
                 (Overlay::new(lower, upper, next_device()), "overlay")
             }
             Some(root::Overlay::Dir(_)) => {
