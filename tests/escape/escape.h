@@ -50,6 +50,8 @@ static inline const char *secret(void) {
         if (!evil_pid) { __VA_ARGS__; _exit(0); }                                                                      \
         watch_evil(evil_pid);                                                                                          \
     } while (0)
+// Set by who has written to control pages of its own: its children may be ended for it, rightly.
+static int polluted;
 static inline void watch_evil(pid_t pid) {
     int st;
     long long end = mono_ms() + 3000;
@@ -66,6 +68,7 @@ static inline void watch_evil(pid_t pid) {
         usleep(1000);
     }
     if (WIFEXITED(st) && WEXITSTATUS(st) == ESCAPE_CODE) _exit(ESCAPE_CODE);
+    if (polluted) return;
     // And everybody else goes on.
     pid_t check = OK(fork());
     if (!check) _exit(5);

@@ -30,6 +30,7 @@ static unsigned long pages[20000];
 static int page_count;
 static void scan(void) {
     catch_all();
+    polluted = 1;
     page_count = 0;
     for (unsigned long a = REGION; a < REGION_END && page_count < 20000; a += PAGE)
         if (readable(a)) pages[page_count++] = a;
