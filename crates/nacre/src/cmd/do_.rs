@@ -297,7 +297,7 @@ fn standard_mounts() -> Vec<Mount> {
         destination: destination.into(),
         kind: Some(kind),
         flags: Some(flags),
-        source: b"none".to_vec(),
+        source: Vec::new(),
     };
     let shm = TmpfsMount { mode: Some(0o1777), ..Default::default() };
     vec![

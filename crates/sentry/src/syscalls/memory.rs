@@ -27,6 +27,8 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     let file = if flags & uapi::MAP_ANONYMOUS == 0 { Some(cx.file(args.i32(4))?) } else { None };
+    // A mapping of /dev/zero is anonymous memory.
+    let file = file.filter(|file| file.downcast::<MemoryDevice>() != Some(&MemoryDevice::Zero));
     if len == 0 {
         return Err(Errno::EINVAL);
     }

@@ -39,6 +39,8 @@ pub struct ThreadGroup {
     /// `PR_SET_DUMPABLE`.
     pub(crate) dumpable: AtomicI32,
     pub(crate) personality: AtomicU64,
+    /// /proc/PID/oom_score_adj.
+    pub oom_score_adj: AtomicI32,
     /// Whether it has run exec since it was forked (`setpgid` on a child gives `EACCES`).
     pub(super) has_execed: AtomicBool,
     /// The real user id of the thread that ended last.

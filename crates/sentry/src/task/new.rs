@@ -35,6 +35,7 @@ pub(super) struct NewGroup {
     pub session: Arc<Session>,
     pub dumpable: i32,
     pub personality: u64,
+    pub oom_score_adj: i32,
     pub exe: Option<Arc<File>>,
     pub inner: GroupInner,
 }
@@ -85,6 +86,7 @@ impl ThreadGroup {
             subreaper: AtomicBool::new(false),
             dumpable: AtomicI32::new(new.dumpable),
             personality: AtomicU64::new(new.personality),
+            oom_score_adj: AtomicI32::new(new.oom_score_adj),
             has_execed: AtomicBool::new(false),
             last_uid: AtomicU32::new(0),
             exe: Mutex::new(new.exe),
@@ -127,6 +129,7 @@ pub fn new_process(
             session: Session::new(tid),
             dumpable: 1,
             personality: 0,
+            oom_score_adj: 0,
             exe: None,
             inner: GroupInner::default(),
         },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Identity;
 use crate::Errno;
-use crate::fs::{DirEntry, File, FileKind, FileOps, Inode, Metadata, OpenFlags, Timestamp};
+use crate::fs::{DirEntry, File, FileKind, FileOps, Inode, Metadata, NewInode, OpenFlags, Timestamp};
 use crate::step::Step;
 use crate::task::Cx;
 
@@ -50,6 +50,11 @@ impl<D: Directory> Inode for DirInode<D> {
 
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
         Step::Ready(self.0.lookup(name))
+    }
+
+    /// As procfs, where looking a new name up fails before it could be made.
+    fn create<'a>(&'a self, _name: &'a [u8], _new: &'a NewInode) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {
+        Step::err(Errno::ENOENT)
     }
 
     fn open<'a>(self: Arc<Self>, _cx: &'a Cx, _flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {

@@ -41,6 +41,7 @@ impl Directory for FdDir {
         let flags = subject.open_file(fd)?.flags();
         let permissions = 0o100 | if flags.readable() { 0o400 } else { 0 } | if flags.writable() { 0o200 } else { 0 };
         Ok(LinkInode::make(subject.identity(permissions, ("fd", fd)), move |cx| {
+            subject.may_inspect(cx)?;
             let file = subject.open_file(fd)?;
             match &file.origin {
                 Origin::Path(path) => {

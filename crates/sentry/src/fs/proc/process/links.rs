@@ -11,7 +11,7 @@ use crate::fs::{FileKind, Inode, Link, Origin};
 pub(super) fn place(subject: &Subject, name: &[u8]) -> Arc<dyn Inode> {
     let (subject, name) = (subject.clone(), name.to_vec());
     LinkInode::make(subject.identity(0o777, &name), move |cx| {
-        let task = subject.task()?;
+        let task = subject.may_inspect(cx)?;
         let shared = task.shared.read().clone().ok_or(Errno::ENOENT)?;
         let place = match name.as_slice() {
             b"cwd" => shared.fs.cwd(),

@@ -14,7 +14,7 @@ use super::Shared;
 use crate::Errno;
 use crate::fs::pseudo::{DirInode, Directory, Identity, Listed, TextFile};
 use crate::fs::{FileKind, Inode};
-use crate::task::{Task, Tid};
+use crate::task::{Capability, Cx, Task, Tid};
 
 /// Which task a file is about.
 #[derive(Clone)]
@@ -36,6 +36,19 @@ impl Subject {
     /// `ESRCH` when it is gone.
     fn task(&self) -> Result<Arc<Task>, Errno> {
         self.shared.container.pids.task(self.tid).ok_or(Errno::ESRCH)
+    }
+
+    /// Whether `cx` may look into the task as a debugger may (ptrace(2), "Ptrace access mode checking").
+    ///
+    /// # Errors
+    /// `EACCES`; `ESRCH` when it is gone.
+    fn may_inspect(&self, cx: &Cx) -> Result<Arc<Task>, Errno> {
+        let task = self.task()?;
+        let (ours, theirs) = (cx.creds(), task.creds());
+        let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == ours.fsuid)
+            && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == ours.fsgid);
+        let itself = task.tgid() == cx.task.tgid();
+        if itself || same || ours.has(Capability::SysPtrace) { Ok(task) } else { Err(Errno::EACCES) }
     }
 
     fn identity(&self, permissions: u32, name: impl std::hash::Hash) -> Identity {

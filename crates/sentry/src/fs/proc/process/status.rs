@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::super::machine::TICK_NS;
 use super::{Scope, Subject};
@@ -199,16 +200,20 @@ pub(super) fn comm(subject: &Subject) -> Arc<dyn Inode> {
     )
 }
 
-/// Accepted in Linux's range and forgotten: the kernel picks out-of-memory victims by their size.
+/// Kept and reported: the kernel picks out-of-memory victims by their size.
 pub(super) fn oom_score_adj(subject: &Subject) -> Arc<dyn Inode> {
     let (reader, writer) = (subject.clone(), subject.clone());
     TextFile::writable(
         subject.identity(0o644, "oom_score_adj"),
-        move || reader.task().map(|_| b"0\n".to_vec()),
+        move || {
+            let value = reader.task()?.group.oom_score_adj.load(Ordering::Relaxed);
+            Ok(format!("{value}\n").into_bytes())
+        },
         move |bytes| {
-            writer.task()?;
             let value = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i32>().ok());
-            value.filter(|value| (-1000..=1000).contains(value)).map(drop).ok_or(Errno::EINVAL)
+            let value = value.filter(|value| (-1000..=1000).contains(value)).ok_or(Errno::EINVAL)?;
+            writer.task()?.group.oom_score_adj.store(value, Ordering::Relaxed);
+            Ok(())
         },
     )
 }
