@@ -6,6 +6,7 @@ use agent_api::WaitProcessResponse;
 use parking_lot::Mutex;
 
 use super::wait_forever;
+use crate::ipc::tty::console::Console;
 use crate::task::{ExitStatus, ThreadGroup};
 use crate::wait::{PollEvents, WaitQueue};
 
@@ -21,13 +22,15 @@ pub(super) enum Stage {
 /// A process that outside callers know by an id.
 pub(super) struct Process {
     pub group: Arc<ThreadGroup>,
+    /// Its terminal, if it was given one.
+    pub console: Option<Arc<Console>>,
     stage: Mutex<Stage>,
     changed: WaitQueue,
 }
 
 impl Process {
-    pub(super) fn new(group: Arc<ThreadGroup>) -> Arc<Process> {
-        Arc::new(Process { group, stage: Mutex::new(Stage::Created), changed: WaitQueue::new() })
+    pub(super) fn new(group: Arc<ThreadGroup>, console: Option<Arc<Console>>) -> Arc<Process> {
+        Arc::new(Process { group, console, stage: Mutex::new(Stage::Created), changed: WaitQueue::new() })
     }
 
     pub(super) fn stage(&self) -> Stage {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agent_api::{Code, ExecProcessRequest, ExecProcessResponse, Process as Request, Status};
+use agent_api::{Code, ExecProcessRequest, ExecProcessResponse, Process as Request, Status, take_fd};
 use parking_lot::Mutex;
 
 use super::process::{Process, Stage};
@@ -11,6 +11,8 @@ use super::{Agent, Handle, precondition, stdio, wait_forever};
 use crate::Errno;
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{FsContext, Path, ResolveFlags, resolve};
+use crate::ipc::tty::console::Console;
+use crate::kernel::Container;
 use crate::mm::Mm;
 use crate::task::{Creds, Cx, Limit, NewProcess, Resource, Rlimits, Shared, new_process};
 use crate::wait::{PollEvents, WaitQueue};
@@ -44,19 +46,31 @@ impl Agent {
         request: Request,
         fds: &mut [Option<OwnedFd>],
     ) -> Result<Arc<Process>, Status> {
-        if request.terminal.is_some() {
-            return Err(Status::new(Code::Unimplemented, "the sentry has no terminals yet"));
-        }
         let container = &handle.container;
         let root = handle.fs.root();
         let umask = request.umask.unwrap_or(0o022);
         let fs = FsContext::new(root.clone(), root, umask);
         let mm = Mm::new(self.kernel.platform.clone(), container.memory.clone()).map_err(internal("address space"))?;
         let context = mm.space().new_context().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
-        let files = stdio::table(&self.reactor, &request, fds)?;
+        let (files, console) = match &request.terminal {
+            None => (stdio::table(&self.reactor, &request, fds)?, None),
+            Some(size) => {
+                let console = self.console(container, &request, fds)?;
+                let (rows, columns) = stdio::window(Some(size));
+                console.resize(rows, columns);
+                let slave = console.open_slave(&fs.root()).await.map_err(|errno| {
+                    Status::new(Code::FailedPrecondition, format!("cannot open the terminal in /dev/pts: {errno}"))
+                })?;
+                (stdio::terminal_table(&slave)?, Some(console))
+            }
+        };
         let new = NewProcess { creds: creds(&request), rlimits: rlimits(&request)?, shared: Shared { mm, files, fs } };
         let cx = new_process(&self.kernel, container, new, context).map_err(internal("process"))?;
-        let process = Process::new(cx.task.group.clone());
+        let group = &cx.task.group;
+        if let Some(console) = &console {
+            console.pty().tie_session(&group.session(), Arc::downgrade(container), group.pgid());
+        }
+        let process = Process::new(group.clone(), console);
         handle.processes.lock().insert(exec_id.to_string(), process.clone());
         self.report_exit(handle, exec_id, &process);
         let loaded = Loaded::default();
@@ -69,6 +83,19 @@ impl Agent {
                 Err(status)
             }
         }
+    }
+
+    /// A new terminal whose other end is the host's.
+    fn console(
+        &self,
+        container: &Arc<Container>,
+        request: &Request,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<Arc<Console>, Status> {
+        let stdin = request.stdio.and_then(|stdio| stdio.stdin).ok_or_else(|| missing("stdio.stdin"))?;
+        let host = take_fd(fds, stdin, "the terminal")?;
+        Console::attach(&self.kernel, &container.terminals, host, request.uid)
+            .map_err(|errno| Status::new(Code::InvalidArgument, format!("cannot use the terminal: {errno}")))
     }
 
     /// The task's life: load the program, wait for the start, run.
@@ -90,12 +117,24 @@ impl Agent {
     /// Keeps the status when the process (for a container's own: the whole container) has ended.
     fn report_exit(self: &Arc<Agent>, handle: &Arc<Handle>, exec_id: &str, process: &Arc<Process>) {
         let (agent, container, exec_id) = (Arc::downgrade(self), handle.container.clone(), exec_id.to_string());
-        let (of, clock) = (process.clone(), self.kernel.clock.clone());
+        let (of, clock, console) = (process.clone(), self.kernel.clock.clone(), process.console.clone());
         let whole = exec_id.is_empty();
+        let kernel = self.kernel.clone();
         let report = Box::new(move |status| {
-            let exit = of.set_exited(status, clock.realtime_ns());
-            if let Some(agent) = agent.upgrade() {
-                agent.report(&container.id, &exec_id, exit);
+            let report = move || {
+                let exit = of.set_exited(status, clock.realtime_ns());
+                if let Some(agent) = agent.upgrade() {
+                    agent.report(&container.id, &exec_id, exit);
+                }
+            };
+            match console {
+                None => report(),
+                // What it wrote last is to be seen before its end is known.
+                Some(console) => kernel.scheduler.spawn(|_| async move {
+                    console.drain().await;
+                    console.close();
+                    report();
+                }),
             }
         });
         if whole {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agent_api::{Code, Process, Status, take_fd};
+use agent_api::{Code, Process, Status, WindowSize, take_fd};
 
 use crate::executor::Reactor;
 use crate::fs::{FdEntry, FdTable, File, OpenFlags};
@@ -22,6 +22,21 @@ pub(super) fn table(reactor: &Arc<Reactor>, request: &Process, fds: &mut [Option
         put(&table, number, file)?;
     }
     Ok(table)
+}
+
+/// The table of a process with a terminal: its slave as stdin, stdout and stderr.
+pub(super) fn terminal_table(slave: &Arc<File>) -> Result<Arc<FdTable>, Status> {
+    let table = FdTable::new();
+    for number in 0..3 {
+        put(&table, number, slave.clone())?;
+    }
+    Ok(table)
+}
+
+/// Rows and columns, as far as they fit a terminal's 16 bits.
+pub(super) fn window(size: Option<&WindowSize>) -> (u16, u16) {
+    let fit = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
+    size.map_or((0, 0), |size| (fit(size.rows), fit(size.columns)))
 }
 
 /// A host descriptor as a guest's file, with the access mode it has.

@@ -6,6 +6,7 @@ use platform::Prot;
 
 use super::{Args, Flow};
 use crate::Errno;
+use crate::fs::dev::MemoryDevice;
 use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
 use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::Cx;
