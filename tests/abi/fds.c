@@ -716,3 +716,14 @@ CASE(close_wakes_nobody_but_data_goes_on) {
     OK(close(P[1]));
     EXITS(pid, 0);
 }
+
+CASE(pipe_opened_again_after_its_writer_left) {
+    make_pipe(0);
+    EQ(write(P[1], "abc", 3), 3);
+    OK(close(P[1]));
+    char path[64], b[8];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", P[0]);
+    int again = OK(open(path, O_RDONLY)); // does not wait for a writer
+    EQ(read(again, b, 8), 3);
+    EQ(read(again, b, 8), 0);
+}

@@ -301,10 +301,12 @@ pub fn ends() -> (Arc<PipeEnd>, Arc<PipeEnd>) {
 pub async fn open_fifo(cx: &Cx, path: Path, flags: OpenFlags) -> Result<Arc<File>, Fail> {
     let metadata = path.inode().metadata().await?;
     let anonymous = path.inode().as_any().downcast_ref::<AnonInode>().and_then(AnonInode::pipe);
+    // Through /proc/PID/fd: a pipe's end never waits for the other (Linux: fs/pipe.c, fifo_open, is_pipe).
+    let unnamed = anonymous.is_some();
     let pipe = anonymous.unwrap_or_else(|| cx.kernel().ipc.fifo((metadata.dev, metadata.ino)));
     let side = Side::of(flags);
     let nonblocking = flags.contains(OpenFlags::NONBLOCK);
-    if side == Side::Write && nonblocking && pipe.state.lock().readers == 0 {
+    if side == Side::Write && nonblocking && !unnamed && pipe.state.lock().readers == 0 {
         return Err(Errno::ENXIO.into());
     }
     let (readers_before, writers_before) = {
@@ -313,7 +315,7 @@ pub async fn open_fifo(cx: &Cx, path: Path, flags: OpenFlags) -> Result<Arc<File
     };
     // Opened before the wait: the peer's open sees us. If the wait is cut short, the file's release takes the end back.
     let file = File::new(pipe.open(side), Origin::Path(path), flags);
-    if !nonblocking && side != Side::Both {
+    if !nonblocking && !unnamed && side != Side::Both {
         let met = || {
             let state = pipe.state.lock();
             let met = match side {
