@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::Line;
+use super::{Line, Support};
 
 /// Unsupported calls: counted, and logged once each.
 #[derive(Default)]
@@ -18,8 +18,15 @@ impl Counters {
         let mut counts = self.unsupported.lock();
         let count = counts.entry(line.number).or_insert(0);
         *count += 1;
-        if *count == 1 {
-            tracing::warn!(number = line.number, name = line.name, "unsupported system call");
+        if *count > 1 {
+            return;
+        }
+        match line.support {
+            // Missing on purpose: programs are expected to do without.
+            Support::None(_, note) if !note.is_empty() => {
+                tracing::debug!(number = line.number, name = line.name, note, "unsupported system call");
+            }
+            _ => tracing::warn!(number = line.number, name = line.name, "unsupported system call"),
         }
     }
 

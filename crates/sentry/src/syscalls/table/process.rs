@@ -38,7 +38,7 @@ pub(super) const LINES: &[Line] = &[
     none(312, "kcmp", &[Int, Int, Int, Uint, Uint], Errno::ENOSYS, ""),
     none(317, "seccomp", &[Uint, Hex, Addr], Errno::ENOSYS, ""),
     full(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], exec::execveat),
-    none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, ""),
+    none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, "glibc does without"),
     partial(435, "clone3", &[Addr, Size], process::clone3, "no new namespaces, CLONE_PIDFD, CLONE_INTO_CGROUP"),
     none(449, "futex_waitv", &[Addr, Uint, Hex, Addr, Int], Errno::ENOSYS, ""),
     none(454, "futex_wake", &[Addr, Uint, Int, Hex], Errno::ENOSYS, ""),
