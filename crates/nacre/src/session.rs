@@ -71,7 +71,7 @@ impl Session {
 
     fn forward(&self, signalled: Signalled) -> Result<(), ClientError> {
         // What the terminal sends, it sends to all in the foreground.
-        let target = if signalled.by_terminal { SignalTarget::Container } else { SignalTarget::Process };
+        let target = if signalled.by_terminal { SignalTarget::Container } else { SignalTarget::Foreground };
         let request = SignalProcessRequest {
             container_id: self.container_id.clone(),
             exec_id: self.exec_id.clone(),

@@ -89,7 +89,7 @@ impl Agent {
             .ok_or_else(|| Status::new(Code::InvalidArgument, format!("there is no signal {}", request.signal)))?;
         if request.target() == SignalTarget::Container {
             for group in process.group.container.pids.processes() {
-                send(&group, signal);
+                let _ = group.send_signal_from(SigInfo::user(signal, 0, 0), Origin::Forced);
             }
             return Ok(Empty {});
         }
@@ -102,7 +102,9 @@ impl Agent {
                 Ok(Empty {})
             }
             Stage::Created | Stage::Running => {
-                send(&process.group, signal);
+                // A user's own key or kill acts on a program even if it is the container's first process.
+                let origin = if request.target() == SignalTarget::Foreground { Origin::Forced } else { Origin::Outside };
+                let _ = process.group.send_signal_from(SigInfo::user(signal, 0, 0), origin);
                 Ok(Empty {})
             }
         }
