@@ -1,0 +1,163 @@
+//! Containers that run.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Place, Run};
+
+fn status(place: &Place, id: &str) -> String {
+    let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
+    state["status"].as_str().expect("status").to_string()
+}
+
+fn wait_for(place: &Place, id: &str, wanted: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while status(place, id) != wanted {
+        assert!(Instant::now() < deadline, "{id} is {}, not {wanted}", status(place, id));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn run_gives_output_and_exit_code() {
+    let Some(place) = Place::new("run").busybox() else { return };
+    place.write(&Place::config(&["sh", "-c", "echo out; echo err >&2; exit 7"]));
+    let run = place.nacre(&["run", "x"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(7), "out\n"), "{run:?}");
+    assert!(run.stderr.contains("err"));
+    place.write(&Place::config(&["sh", "-c", "kill -9 $$"]));
+    assert_eq!(place.nacre(&["run", "x"]).code, Some(137));
+    place.write(&Place::config(&["no-such-program"]));
+    place.nacre(&["run", "x"]).fails(1, "no-such-program");
+    place.assert_clean();
+}
+
+#[test]
+fn the_whole_life() {
+    let Some(place) = Place::new("life").busybox() else { return };
+    place.write(&Place::config(&["sleep", "1000"]));
+    let pid_file = place.dir.join("pid");
+    place.nacre(&["create", "--pid-file", pid_file.to_str().expect("path"), "x"]).ok();
+    assert_eq!(status(&place, "x"), "created");
+    place.nacre(&["create", "x"]).fails(1, "already exists");
+    place.nacre(&["exec", "x", "true"]).fails(255, "created");
+    place.nacre(&["start", "x"]).ok();
+    assert_eq!(status(&place, "x"), "running");
+    place.nacre(&["start", "x"]).fails(1, "already running");
+    place.nacre(&["delete", "x"]).fails(1, "not stopped");
+    assert_eq!(place.nacre(&["list", "-q"]).ok().stdout.trim(), "x");
+    assert!(place.nacre(&["ps", "x"]).ok().stdout.contains("sleep 1000"));
+    let exec = place.nacre(&["exec", "--env", "A=b", "--cwd", "/bin", "x", "sh", "-c", "echo $A; pwd; exit 3"]);
+    assert_eq!((exec.code, exec.stdout.as_str()), (Some(3), "b\n/bin\n"), "{exec:?}");
+    place.nacre(&["pause", "x"]).ok();
+    assert_eq!(status(&place, "x"), "paused");
+    place.nacre(&["exec", "x", "true"]).fails(255, "paused");
+    place.nacre(&["resume", "x"]).ok();
+    let stats: Value = serde_json::from_str(&place.nacre(&["events", "--stats", "x"]).ok().stdout).expect("JSON");
+    assert!(stats["data"]["pids"]["current"].as_u64().is_some_and(|n| n >= 1), "{stats}");
+    assert!(place.nacre(&["debug", "--ps", "x"]).ok().stdout.contains("sleep"));
+    let pid: i32 = fs::read_to_string(&pid_file).expect("pid file").parse().expect("pid");
+    assert!(fs::metadata(format!("/proc/{pid}")).is_ok());
+    place.nacre(&["kill", "x", "KILL"]).ok();
+    wait_for(&place, "x", "stopped");
+    place.nacre(&["kill", "x"]).fails(1, "container not running");
+    place.nacre(&["delete", "x"]).ok();
+    place.assert_clean();
+}
+
+#[test]
+fn force_deletes_whatever_is_there() {
+    let Some(place) = Place::new("force").busybox() else { return };
+    place.write(&Place::config(&["sleep", "1000"]));
+    place.nacre(&["run", "-d", "x"]).ok();
+    place.nacre(&["delete", "--force", "x"]).ok();
+    place.assert_clean();
+    place.nacre(&["create", "x"]).ok();
+    place.nacre(&["delete", "x"]).ok();
+    place.assert_clean();
+}
+
+#[test]
+fn a_sandbox_that_is_killed_is_stopped() {
+    let Some(place) = Place::new("killed").busybox() else { return };
+    place.write(&Place::config(&["sleep", "1000"]));
+    place.nacre(&["run", "-d", "x"]).ok();
+    let state: Value = serde_json::from_str(&place.nacre(&["state", "x"]).ok().stdout).expect("JSON");
+    let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+    wait_for(&place, "x", "stopped");
+    place.nacre(&["delete", "x"]).ok();
+    place.assert_clean();
+}
+
+#[test]
+fn hooks_see_the_container() {
+    let Some(place) = Place::new("hooks").busybox() else { return };
+    let log = place.dir.join("hooks");
+    let hook = |name: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} $(cat) >> {}", log.display())]}]);
+    let mut config = Place::config(&["true"]);
+    config["hooks"] = json!({
+        "createRuntime": hook("createRuntime"), "poststart": hook("poststart"), "poststop": hook("poststop"),
+    });
+    config["annotations"] = json!({"a": "b"});
+    place.write(&config);
+    place.nacre(&["run", "x"]).ok();
+    let text = fs::read_to_string(&log).expect("hooks ran");
+    let names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["createRuntime", "poststart", "poststop"], "{text}");
+    assert!(text.lines().all(|line| line.contains("\"id\":\"x\"") && line.contains("\"a\":\"b\"")), "{text}");
+    place.assert_clean();
+}
+
+#[test]
+fn do_runs_over_the_host() {
+    let place = Place::new("do-run");
+    let mut child = place
+        .command(&["do", "--env", "A=b", "--", "/bin/sh", "-c", "cat; echo $A; pwd; echo x > /etc/nacre-was-here; cat /etc/nacre-was-here; exit 5"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nacre runs");
+    child.stdin.take().expect("stdin").write_all(b"input\n").expect("write");
+    let run = Run::of(child.wait_with_output().expect("output"));
+    let expected = format!("input\nb\n{}\nx\n", place.bundle().display());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(5), expected.as_str()), "{run:?}");
+    assert!(!fs::exists("/etc/nacre-was-here").expect("stat"), "the host was written");
+    place.nacre(&["do", "/no/such/program"]).fails(127, "/no/such/program");
+}
+
+#[test]
+fn do_passes_signals_on() {
+    let place = Place::new("do-signal");
+    let mut child = place
+        .command(&["do", "--", "/bin/sh", "-c", "trap 'exit 42' TERM; echo ready; while :; do sleep 0.1; done"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("nacre runs");
+    let mut ready = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().expect("stdout")), &mut ready).expect("read");
+    assert_eq!(ready, "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");
+    assert_eq!(child.wait().expect("wait").code(), Some(42));
+}
+
+#[test]
+fn volumes_are_written_through_unless_read_only() {
+    let place = Place::new("do-volume");
+    let shared = place.dir.join("shared");
+    fs::create_dir(&shared).expect("dir");
+    let (rw, ro) = (format!("{}:/mnt", shared.display()), format!("{}:/mnt:ro", shared.display()));
+    place.nacre(&["do", "-v", &rw, "--", "/bin/sh", "-c", "echo hello > /mnt/file"]).ok();
+    assert_eq!(fs::read_to_string(shared.join("file")).expect("written"), "hello\n");
+    let run = place.nacre(&["do", "-v", &ro, "--", "/bin/sh", "-c", "cat /mnt/file; echo no > /mnt/file"]);
+    assert_eq!(run.stdout, "hello\n");
+    assert_ne!(run.code, Some(0));
+    assert_eq!(fs::read_to_string(shared.join("file")).expect("kept"), "hello\n");
+}

@@ -1,0 +1,8 @@
+//! Drives the command line as an engine or a person does.
+//!
+//! Each test has its own state root and bundle. What runs guests needs user namespaces and a static busybox; without them those tests say so
+//! and pass nothing off as tested.
+
+mod bad_input;
+mod lifecycle;
+mod support;

@@ -1,0 +1,109 @@
+//! A place to work in, and the binary under test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// A directory with a state root and a bundle, removed at the end.
+pub struct Place {
+    pub dir: PathBuf,
+}
+
+impl Place {
+    pub fn new(name: &str) -> Place {
+        let dir = std::env::temp_dir().join(format!("nacre-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("bundle/rootfs")).expect("bundle");
+        Place { dir }
+    }
+
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.join("bundle")
+    }
+
+    /// A small valid configuration that runs `args`.
+    pub fn config(args: &[&str]) -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "rootfs"},
+            "process": {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "linux": {"cgroupsPath": format!("nacre-test-{}", std::process::id())},
+        })
+    }
+
+    pub fn write(&self, config: &Value) {
+        fs::write(self.bundle().join("config.json"), config.to_string()).expect("config.json");
+    }
+
+    /// Fills the root with busybox. None (with a word why) where there is none.
+    pub fn busybox(self) -> Option<Place> {
+        let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()) else {
+            eprintln!("not tested: no busybox on this host");
+            return None;
+        };
+        let bin = self.bundle().join("rootfs/bin");
+        fs::create_dir_all(&bin).expect("bin");
+        fs::copy(busybox, bin.join("busybox")).expect("busybox");
+        for name in ["sh", "true", "false", "echo", "cat", "sleep", "ls", "kill", "touch", "id", "pwd", "env"] {
+            std::os::unix::fs::symlink("busybox", bin.join(name)).expect("link");
+        }
+        Some(self)
+    }
+
+    /// `nacre --root … ARGS`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nacre"));
+        command.arg("--root").arg(self.dir.join("state")).args(args).current_dir(self.bundle());
+        command
+    }
+
+    pub fn nacre(&self, args: &[&str]) -> Run {
+        Run::of(self.command(args).output().expect("nacre runs"))
+    }
+
+    /// Nothing of any container is left.
+    pub fn assert_clean(&self) {
+        let left: Vec<_> = fs::read_dir(self.dir.join("state")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    pub fn of(output: Output) -> Run {
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Run {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn fails(self, code: i32, text: &str) -> Run {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.stderr.contains(text), "{text:?} is not in {}", self.stderr);
+        self
+    }
+}
