@@ -41,9 +41,9 @@ fn the_whole_life() {
     let Some(place) = Place::new("life").busybox() else { return };
     place.write(&Place::config(&["sleep", "1000"]));
     let pid_file = place.dir.join("pid");
-    place.nacre(&["create", "--pid-file", pid_file.to_str().expect("path"), "x"]).ok();
+    place.detached(&["create", "--pid-file", pid_file.to_str().expect("path"), "x"]).ok();
     assert_eq!(status(&place, "x"), "created");
-    place.nacre(&["create", "x"]).fails(1, "already exists");
+    place.detached(&["create", "x"]).fails(1, "already exists");
     place.nacre(&["exec", "x", "true"]).fails(255, "created");
     place.nacre(&["start", "x"]).ok();
     assert_eq!(status(&place, "x"), "running");
@@ -73,10 +73,10 @@ fn the_whole_life() {
 fn force_deletes_whatever_is_there() {
     let Some(place) = Place::new("force").busybox() else { return };
     place.write(&Place::config(&["sleep", "1000"]));
-    place.nacre(&["run", "-d", "x"]).ok();
+    place.detached(&["run", "-d", "x"]).ok();
     place.nacre(&["delete", "--force", "x"]).ok();
     place.assert_clean();
-    place.nacre(&["create", "x"]).ok();
+    place.detached(&["create", "x"]).ok();
     place.nacre(&["delete", "x"]).ok();
     place.assert_clean();
 }
@@ -85,7 +85,7 @@ fn force_deletes_whatever_is_there() {
 fn a_sandbox_that_is_killed_is_stopped() {
     let Some(place) = Place::new("killed").busybox() else { return };
     place.write(&Place::config(&["sleep", "1000"]));
-    place.nacre(&["run", "-d", "x"]).ok();
+    place.detached(&["run", "-d", "x"]).ok();
     let state: Value = serde_json::from_str(&place.nacre(&["state", "x"]).ok().stdout).expect("JSON");
     let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");

@@ -64,6 +64,16 @@ impl Place {
         Run::of(self.command(args).output().expect("nacre runs"))
     }
 
+    /// For what leaves a container behind: it keeps its standard streams, so they are no pipes of ours.
+    pub fn detached(&self, args: &[&str]) -> Run {
+        let errors = self.dir.join("stderr");
+        let file = fs::File::create(&errors).expect("file");
+        let null = std::process::Stdio::null;
+        let status = self.command(args).stdin(null()).stdout(null()).stderr(file).status().expect("nacre runs");
+        let stderr = fs::read_to_string(&errors).expect("stderr");
+        Run { code: status.code(), stdout: String::new(), stderr }
+    }
+
     /// Nothing of any container is left.
     pub fn assert_clean(&self) {
         let left: Vec<_> = fs::read_dir(self.dir.join("state")).into_iter().flatten().flatten().map(|e| e.path()).collect();
