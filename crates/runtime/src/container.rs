@@ -94,7 +94,6 @@ impl Runtime {
         let cgroup = match Cgroup::create(entry.saved.cgroup.clone(), &limits) {
             Ok(cgroup) => cgroup,
             Err(error) => {
-                let _ = Cgroup::open(entry.saved.cgroup.clone()).remove();
                 entry.remove()?;
                 return Err(error);
             }
@@ -122,6 +121,7 @@ impl Runtime {
         let limits = plan.request.limits.unwrap_or_default();
         let cpus = machine::executors(machine::cpus(), limits.cpu_quota_us, limits.cpu_period_us);
         let config = SentryConfig {
+            first_container: entry.saved.id.clone(),
             executors: cpus,
             memory_limit: limits.memory,
             max_processes: machine::max_processes(limits.pids),
@@ -179,7 +179,7 @@ impl Runtime {
         let sent = connect(&entry).and_then(|agent| agent.call(&request).doing(|| "cannot send the signal"));
         match (sent, &entry.saved.sandbox) {
             (Ok(_), _) => Ok(()),
-            (Err(Error::Agent { source: ClientError::Status(status), .. }), _) if status.code == Code::NotFound => {
+            (Err(Error::Agent { cause: ClientError::Status(status), .. }), _) if status.code == Code::NotFound => {
                 Err(Error::Other("container not running".into()))
             }
             // Whatever state it is in, SIGKILL ends it.
@@ -297,7 +297,7 @@ impl Container {
     /// The agent refuses, or the sandbox has ended.
     pub fn start(&mut self) -> Result<()> {
         start(&mut self.entry, &self.sandbox.agent_handle()).map_err(|error| match error {
-            Error::Agent { what, source } => self.sandbox.explain(&what, source),
+            Error::Agent { what, cause } => self.sandbox.explain(&what, cause),
             other => other,
         })
     }
@@ -342,8 +342,8 @@ fn clean_up(entry: &Entry, cgroup: &Cgroup) -> Result<()> {
 /// It is not there; with the reason, if it left one.
 pub fn connect(entry: &Entry) -> Result<Client> {
     let socket = entry.socket()?;
-    Client::connect(&socket.path).map_err(|source| match reason(entry) {
-        reason if reason.is_empty() => Error::Agent { what: format!("container {}", entry.saved.id), source },
+    Client::connect(&socket.path).map_err(|cause| match reason(entry) {
+        reason if reason.is_empty() => Error::Agent { what: format!("container {}", entry.saved.id), cause },
         reason => Error::SandboxEnded(reason),
     })
 }

@@ -6,7 +6,7 @@ use agent_api::ClientError;
 
 use crate::config::ConfigError;
 
-/// Why an operation failed. The text is what `nacre` prints.
+/// Why an operation failed. The text is what `nacre` prints, causes included (so they are no `source`s, to be printed twice).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -19,10 +19,10 @@ pub enum Error {
     BadId(String),
     #[error("cannot {verb} container {id:?} in the {status} state")]
     WrongStatus { verb: &'static str, id: String, status: crate::state::Status },
-    #[error("{what}: {source}")]
-    Host { what: String, source: io::Error },
-    #[error("{what}: {source}")]
-    Agent { what: String, source: ClientError },
+    #[error("{what}: {cause}")]
+    Host { what: String, cause: io::Error },
+    #[error("{what}: {cause}")]
+    Agent { what: String, cause: ClientError },
     #[error("the sandbox has ended: {0}")]
     SandboxEnded(String),
     #[error("{0}")]
@@ -40,18 +40,18 @@ pub trait Doing<T> {
 
 impl<T> Doing<T> for io::Result<T> {
     fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|source| Error::Host { what: what().into(), source })
+        self.map_err(|cause| Error::Host { what: what().into(), cause })
     }
 }
 
 impl<T> Doing<T> for rustix::io::Result<T> {
     fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|errno| Error::Host { what: what().into(), source: errno.into() })
+        self.map_err(|errno| Error::Host { what: what().into(), cause: errno.into() })
     }
 }
 
 impl<T> Doing<T> for std::result::Result<T, ClientError> {
     fn doing<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|source| Error::Agent { what: what().into(), source })
+        self.map_err(|cause| Error::Agent { what: what().into(), cause })
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use agent_api::{
     CacheMode, ClientError, Code, CreateContainerRequest, DevptsMount, Empty, GoferMount, Limits, Mount, MountFlags, Process, Root,
-    SetStraceRequest, StartContainerRequest, TmpfsMount, mount::Kind, root,
+    SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -21,7 +21,7 @@ use runtime::process::gofer::Attach;
 use runtime::process::sentry::SentryConfig;
 use runtime::sandbox::sentry::{FileIds, Launch, SentrySandbox};
 use runtime::sandbox::{ContainerPlan, Sandbox};
-use runtime::{machine, timing};
+use runtime::{Error, machine, timing};
 
 use super::Failure;
 use crate::cli::Global;
@@ -81,10 +81,13 @@ impl Do {
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
         let cgroup = cgroup(&id, &limits, privilege)?;
-        let mut sandbox = Guard { sandbox: launch(global, &limits, &cgroup, privilege)?, cgroup };
+        let mut sandbox = Guard { sandbox: launch(global, &id, &limits, &cgroup, privilege)?, cgroup };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
-        sandbox.sandbox.add_container(plan, own.as_host())?;
+        sandbox.sandbox.add_container(plan, own.as_host()).map_err(|error| match error {
+            Error::Agent { cause: ClientError::Status(status), .. } => command_failure(status),
+            other => other.into(),
+        })?;
         if self.strace {
             let request = SetStraceRequest { container_id: id.clone(), output: Some(0) };
             sandbox.call("cannot trace", &request, &[std::io::stderr().as_fd()])?;
@@ -196,21 +199,24 @@ struct Guard {
 }
 
 impl Guard {
-    /// A call whose failure is the command's: not found is 127, not executable 126, as in a shell.
+    /// A call whose failure is the command's.
     fn call<M: agent_api::Method>(&self, what: &str, request: &M, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Failure> {
         match self.sandbox.agent().call_with(request, fds) {
             Ok(_) => Ok(()),
-            Err(ClientError::Status(status)) => Err(Failure {
-                code: match status.code {
-                    Code::NotFound => 127,
-                    Code::PermissionDenied => 126,
-                    _ => 1,
-                },
-                error: anyhow!(status.message),
-            }),
+            Err(ClientError::Status(status)) => Err(command_failure(status)),
             Err(error) => Err(self.sandbox.explain(what, error).into()),
         }
     }
+}
+
+/// Not found is 127, not executable 126, as in a shell.
+fn command_failure(status: Status) -> Failure {
+    let code = match status.code {
+        Code::NotFound => 127,
+        Code::PermissionDenied => 126,
+        _ => 1,
+    };
+    Failure { error: anyhow!(status.message), code }
 }
 
 impl Drop for Guard {
@@ -231,9 +237,10 @@ fn cgroup(id: &str, limits: &Limits, privilege: Privilege) -> anyhow::Result<Cgr
     Ok(Cgroup::create(location, &HostLimits::with_overhead(limits.memory, limits.pids))?)
 }
 
-fn launch(global: &Global, limits: &Limits, cgroup: &Cgroup, privilege: Privilege) -> anyhow::Result<SentrySandbox> {
+fn launch(global: &Global, id: &str, limits: &Limits, cgroup: &Cgroup, privilege: Privilege) -> anyhow::Result<SentrySandbox> {
     let cpus = machine::cpus();
     let config = SentryConfig {
+        first_container: id.into(),
         executors: cpus,
         memory_limit: limits.memory,
         max_processes: machine::max_processes(limits.pids),

@@ -49,7 +49,11 @@ fn a_missing_or_malformed_configuration() {
     ];
     for (pointer, value, text) in cases {
         let mut config = Place::config(&["true"]);
-        *config.pointer_mut(pointer).expect("a key of the configuration") = value;
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        match config.pointer_mut(parent).expect("a key of the configuration") {
+            serde_json::Value::Array(list) => list[key.parse::<usize>().expect("an index")] = value,
+            parent => parent[key] = value,
+        }
         place.write(&config);
         place.nacre(&["create", "x"]).fails(1, text);
         place.assert_clean();

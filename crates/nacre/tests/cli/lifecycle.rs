@@ -25,78 +25,83 @@ fn wait_for(place: &Place, id: &str, wanted: &str) {
 #[test]
 fn run_gives_output_and_exit_code() {
     let Some(place) = Place::new("run").busybox() else { return };
+    let id = &*place.id();
     place.write(&Place::config(&["sh", "-c", "echo out; echo err >&2; exit 7"]));
-    let run = place.nacre(&["run", "x"]);
+    let run = place.nacre(&["run", id]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(7), "out\n"), "{run:?}");
     assert!(run.stderr.contains("err"));
-    place.write(&Place::config(&["sh", "-c", "kill -9 $$"]));
-    assert_eq!(place.nacre(&["run", "x"]).code, Some(137));
+    place.write(&Place::config(&["sh", "-c", "sh -c 'kill -9 $$'; exit $?"]));
+    assert_eq!(place.nacre(&["run", id]).code, Some(137));
     place.write(&Place::config(&["no-such-program"]));
-    place.nacre(&["run", "x"]).fails(1, "no-such-program");
+    place.nacre(&["run", id]).fails(1, "no-such-program");
     place.assert_clean();
 }
 
 #[test]
 fn the_whole_life() {
     let Some(place) = Place::new("life").busybox() else { return };
+    let id = &*place.id();
     place.write(&Place::config(&["sleep", "1000"]));
     let pid_file = place.dir.join("pid");
-    place.detached(&["create", "--pid-file", pid_file.to_str().expect("path"), "x"]).ok();
-    assert_eq!(status(&place, "x"), "created");
-    place.detached(&["create", "x"]).fails(1, "already exists");
-    place.nacre(&["exec", "x", "true"]).fails(255, "created");
-    place.nacre(&["start", "x"]).ok();
-    assert_eq!(status(&place, "x"), "running");
-    place.nacre(&["start", "x"]).fails(1, "already running");
-    place.nacre(&["delete", "x"]).fails(1, "not stopped");
-    assert_eq!(place.nacre(&["list", "-q"]).ok().stdout.trim(), "x");
-    assert!(place.nacre(&["ps", "x"]).ok().stdout.contains("sleep 1000"));
-    let exec = place.nacre(&["exec", "--env", "A=b", "--cwd", "/bin", "x", "sh", "-c", "echo $A; pwd; exit 3"]);
+    place.detached(&["create", "--pid-file", pid_file.to_str().expect("path"), id]).ok();
+    assert_eq!(status(&place, id), "created");
+    place.detached(&["create", id]).fails(1, "already exists");
+    place.nacre(&["exec", id, "true"]).fails(255, "created");
+    place.nacre(&["start", id]).ok();
+    assert_eq!(status(&place, id), "running");
+    place.nacre(&["start", id]).fails(1, "already running");
+    place.nacre(&["delete", id]).fails(1, "not stopped");
+    assert_eq!(place.nacre(&["list", "-q"]).ok().stdout.trim(), id);
+    assert!(place.nacre(&["ps", id]).ok().stdout.contains("sleep 1000"));
+    let exec = place.nacre(&["exec", "--env", "A=b", "--cwd", "/bin", id, "sh", "-c", "echo $A; pwd; exit 3"]);
     assert_eq!((exec.code, exec.stdout.as_str()), (Some(3), "b\n/bin\n"), "{exec:?}");
-    place.nacre(&["pause", "x"]).ok();
-    assert_eq!(status(&place, "x"), "paused");
-    place.nacre(&["exec", "x", "true"]).fails(255, "paused");
-    place.nacre(&["resume", "x"]).ok();
-    let stats: Value = serde_json::from_str(&place.nacre(&["events", "--stats", "x"]).ok().stdout).expect("JSON");
+    place.nacre(&["pause", id]).ok();
+    assert_eq!(status(&place, id), "paused");
+    place.nacre(&["exec", id, "true"]).fails(255, "paused");
+    place.nacre(&["resume", id]).ok();
+    let stats: Value = serde_json::from_str(&place.nacre(&["events", "--stats", id]).ok().stdout).expect("JSON");
     assert!(stats["data"]["pids"]["current"].as_u64().is_some_and(|n| n >= 1), "{stats}");
-    assert!(place.nacre(&["debug", "--ps", "x"]).ok().stdout.contains("sleep"));
+    assert!(place.nacre(&["debug", "--ps", id]).ok().stdout.contains("sleep"));
     let pid: i32 = fs::read_to_string(&pid_file).expect("pid file").parse().expect("pid");
     assert!(fs::metadata(format!("/proc/{pid}")).is_ok());
-    place.nacre(&["kill", "x", "KILL"]).ok();
-    wait_for(&place, "x", "stopped");
-    place.nacre(&["kill", "x"]).fails(1, "container not running");
-    place.nacre(&["delete", "x"]).ok();
+    place.nacre(&["kill", id, "KILL"]).ok();
+    wait_for(&place, id, "stopped");
+    place.nacre(&["kill", id]).fails(1, "container not running");
+    place.nacre(&["delete", id]).ok();
     place.assert_clean();
 }
 
 #[test]
 fn force_deletes_whatever_is_there() {
     let Some(place) = Place::new("force").busybox() else { return };
+    let id = &*place.id();
     place.write(&Place::config(&["sleep", "1000"]));
-    place.detached(&["run", "-d", "x"]).ok();
-    place.nacre(&["delete", "--force", "x"]).ok();
+    place.detached(&["run", "-d", id]).ok();
+    place.nacre(&["delete", "--force", id]).ok();
     place.assert_clean();
-    place.detached(&["create", "x"]).ok();
-    place.nacre(&["delete", "x"]).ok();
+    place.detached(&["create", id]).ok();
+    place.nacre(&["delete", id]).ok();
     place.assert_clean();
 }
 
 #[test]
 fn a_sandbox_that_is_killed_is_stopped() {
     let Some(place) = Place::new("killed").busybox() else { return };
+    let id = &*place.id();
     place.write(&Place::config(&["sleep", "1000"]));
-    place.detached(&["run", "-d", "x"]).ok();
-    let state: Value = serde_json::from_str(&place.nacre(&["state", "x"]).ok().stdout).expect("JSON");
+    place.detached(&["run", "-d", id]).ok();
+    let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
     let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
-    wait_for(&place, "x", "stopped");
-    place.nacre(&["delete", "x"]).ok();
+    wait_for(&place, id, "stopped");
+    place.nacre(&["delete", id]).ok();
     place.assert_clean();
 }
 
 #[test]
 fn hooks_see_the_container() {
     let Some(place) = Place::new("hooks").busybox() else { return };
+    let id = &*place.id();
     let log = place.dir.join("hooks");
     let hook = |name: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} $(cat) >> {}", log.display())]}]);
     let mut config = Place::config(&["true"]);
@@ -105,11 +110,11 @@ fn hooks_see_the_container() {
     });
     config["annotations"] = json!({"a": "b"});
     place.write(&config);
-    place.nacre(&["run", "x"]).ok();
+    place.nacre(&["run", id]).ok();
     let text = fs::read_to_string(&log).expect("hooks ran");
     let names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, ["createRuntime", "poststart", "poststop"], "{text}");
-    assert!(text.lines().all(|line| line.contains("\"id\":\"x\"") && line.contains("\"a\":\"b\"")), "{text}");
+    assert!(text.lines().all(|line| line.contains(id) && line.contains("\"a\":\"b\"")), "{text}");
     place.assert_clean();
 }
 

@@ -115,8 +115,21 @@ impl Cgroup {
                 Cgroup { location, dir: Some(dir) }
             }
         };
-        cgroup.set_limits(limits)?;
+        let strangers = cgroup.pids();
+        if !strangers.is_empty() {
+            // Removing the container would kill them.
+            let dir = cgroup.location.dirs.first().map(|dir| dir.display().to_string()).unwrap_or_default();
+            return Err(Error::Other(format!("container's cgroup is not empty: {} process(es) found in {dir}", strangers.len())));
+        }
+        cgroup.set_limits(limits).inspect_err(|_| cgroup.remove_if_empty())?;
         Ok(cgroup)
+    }
+
+    /// Removes what was made, before anything was put in.
+    fn remove_if_empty(&self) {
+        for dir in &self.location.dirs {
+            let _ = fs::remove_dir(dir);
+        }
     }
 
     /// An existing one, from state.

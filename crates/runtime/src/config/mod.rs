@@ -27,8 +27,8 @@ use crate::sandbox::ContainerPlan;
 pub enum ConfigError {
     #[error("JSON specification file {} not found", .0.display())]
     NotFound(PathBuf),
-    #[error("cannot read {}: {source}", .path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {}: {cause}", .path.display())]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{}: {key}: {problem}", .path.display())]
     Json { path: PathBuf, key: String, problem: String },
     #[error("config.json: {key} is missing")]
@@ -37,8 +37,8 @@ pub enum ConfigError {
     Wrong { key: String, problem: String },
     #[error("config.json: {key}: {what} is not supported by the sentry sandbox")]
     Unsupported { key: String, what: String },
-    #[error("invalid rootfs: {}: {source}", .path.display())]
-    Rootfs { path: PathBuf, source: std::io::Error },
+    #[error("invalid rootfs: {}: {cause}", .path.display())]
+    Rootfs { path: PathBuf, cause: std::io::Error },
 }
 
 pub(crate) fn missing(key: &str) -> ConfigError {
@@ -58,9 +58,9 @@ pub(crate) fn unsupported(key: impl Into<String>, what: impl Into<String>) -> Co
 /// # Errors
 /// [`ConfigError::NotFound`], [`ConfigError::Read`], [`ConfigError::Json`].
 pub fn parse_file<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = fs::read(path).map_err(|source| match source.kind() {
+    let text = fs::read(path).map_err(|cause| match cause.kind() {
         ErrorKind::NotFound => ConfigError::NotFound(path.into()),
-        _ => ConfigError::Read { path: path.into(), source },
+        _ => ConfigError::Read { path: path.into(), cause },
     })?;
     parse(&text).map_err(|(key, problem)| ConfigError::Json { path: path.into(), key, problem })
 }
@@ -93,6 +93,7 @@ fn allow_no_user(value: &mut serde_json::Value) {
 /// # Errors
 /// Names the key.
 pub fn load(bundle: &Path) -> Result<Spec, ConfigError> {
+    fs::read_dir(bundle).map_err(|cause| ConfigError::Read { path: bundle.into(), cause })?;
     let spec: Spec = parse_file(&bundle.join("config.json")).map_err(|error| match error {
         ConfigError::NotFound(_) => ConfigError::NotFound("config.json".into()),
         other => other,
@@ -138,7 +139,7 @@ fn check(spec: &Spec) -> Result<(), ConfigError> {
 pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let path = bundle.join(root.path());
-    let problem = |source| ConfigError::Rootfs { path: path.clone(), source };
+    let problem = |cause| ConfigError::Rootfs { path: path.clone(), cause };
     let path = fs::canonicalize(&path).map_err(problem)?;
     match fs::metadata(&path).map_err(problem)?.is_dir() {
         true => Ok(path),

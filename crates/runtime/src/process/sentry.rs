@@ -5,8 +5,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
+use agent_api::{Client, NextEventsRequest};
 use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
 use platform::{Platform, systrap};
 use sentry::boot::Boot;
@@ -18,9 +20,16 @@ use super::message;
 use super::report::{self, Report};
 use crate::{logging, timing};
 
-/// What a sandbox starts with. Descriptor 0: the listening control socket; 1: the report file.
+/// How long the first container's end is known before the process ends.
+const ANSWERS: Duration = Duration::from_millis(10);
+/// Stack of the thread that waits for it, in bytes.
+const END_STACK: usize = 64 << 10;
+
+/// What a sandbox starts with. Descriptor 0: the listening control socket; 1: the report file; 2: a connection to the control socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SentryConfig {
+    /// The container whose end is the sandbox's.
+    pub first_container: String,
     /// Host threads that run tasks.
     pub executors: usize,
     /// Bytes of guest memory, all containers together.
@@ -52,7 +61,7 @@ fn run(socket: &UnixStream) -> Result<(), String> {
     timing::mark("sentry: exec done");
     // No configuration: the runtime has died or given up.
     let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(()) };
-    let [control, report] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| "not two descriptors")?;
+    let [control, report, agent] = <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| "not three descriptors")?;
     report::install(report);
     logging::install(&config.log, None);
     timing::mark("sentry: configuration read");
@@ -70,13 +79,43 @@ fn run(socket: &UnixStream) -> Result<(), String> {
         memory,
         machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
         executors: config.executors,
-        lock_down: Box::new(|| {
+        lock_down: Box::new(move || {
+            end_with(config.first_container, agent)?;
             let done = hostcall::seccomp::sentry::list().install_on_all_threads().map_err(|e| e.to_string());
             timing::mark("sentry: locked down");
             done
         }),
     };
     sentry::boot::run(boot).map_err(|e| e.to_string())
+}
+
+/// Makes the process end as its first container's own process does: whoever started the sandbox (an engine that watches the pid it was told) gets the
+/// exit status by waiting for it, and a later `nacre state` from the report. A thread of its own, which is a client of the agent's.
+fn end_with(container: String, agent: OwnedFd) -> Result<(), String> {
+    let started = Arc::new(Barrier::new(2));
+    let here = started.clone();
+    let watch = move || {
+        let client = Client::new(agent);
+        here.wait();
+        let mut after = 0;
+        while let Ok(next) = client.call(&NextEventsRequest { after }) {
+            for event in next.events {
+                after = after.max(event.sequence);
+                let Some(exit) = event.exit else { continue };
+                if event.container_id == container && event.exec_id.is_empty() {
+                    // Those who wait for this or another process get their answers first.
+                    std::thread::sleep(ANSWERS);
+                    let status = if exit.signal == 0 { exit.exit_code as u8 } else { (128 + exit.signal) as u8 };
+                    report::write(&Report::Exited(status));
+                    std::process::exit(status.into());
+                }
+            }
+        }
+    };
+    hostcall::thread::spawn("end", END_STACK, watch).map_err(|errno| format!("cannot start a thread: {errno}"))?;
+    // A thread that is just starting makes host calls that the filter forbids.
+    started.wait();
+    Ok(())
 }
 
 /// The platform, while nothing worth having is in this process, and it still has one thread. It reads /proc/self/maps, so the root is

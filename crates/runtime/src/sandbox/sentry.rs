@@ -101,9 +101,10 @@ impl SentrySandbox {
         gofer.release()?;
         timing::mark("runtime: released");
         launch.listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
-        let fds = [launch.listener.as_fd(), launch.report.as_fd()];
-        message::send(&sentry.socket, &launch.config, &fds).doing(|| "cannot configure the sandbox")?;
         let agent = Client::connect(launch.socket).doing(|| "cannot connect to the sandbox")?;
+        let its_own = Client::connect(launch.socket).doing(|| "cannot connect to the sandbox")?;
+        let fds = [launch.listener.as_fd(), launch.report.as_fd(), its_own.as_fd()];
+        message::send(&sentry.socket, &launch.config, &fds).doing(|| "cannot configure the sandbox")?;
         Ok(SentrySandbox {
             sentry: sentry.keep(),
             spare_gofer: Some(gofer.keep()),
@@ -135,7 +136,7 @@ impl SentrySandbox {
     /// A failed call, with the reason of the sandbox's death if that is why.
     pub fn explain(&self, what: &str, error: ClientError) -> Error {
         if !matches!(error, ClientError::Closed | ClientError::Socket(_)) {
-            return Error::Agent { what: what.into(), source: error };
+            return Error::Agent { what: what.into(), cause: error };
         }
         let ended = self.wait(Some(Duration::from_secs(2)));
         let dead = self.gofers.iter().chain([&self.sentry]).filter(|confined| has_ended(confined));
@@ -146,7 +147,7 @@ impl SentrySandbox {
             Some(Ended::Broke(reason)) => Error::SandboxEnded(reason),
             Some(Ended::Exited(status)) => Error::SandboxEnded(format!("it exited with status {status}")),
             Some(Ended::Unknown) => Error::SandboxEnded("it left no reason".into()),
-            None => Error::Agent { what: what.into(), source: error },
+            None => Error::Agent { what: what.into(), cause: error },
         }
     }
 

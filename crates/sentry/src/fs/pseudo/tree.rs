@@ -25,6 +25,11 @@ impl Tree {
         self.files.push((path.into(), Arc::new(make)));
     }
 
+    /// Adds a directory, if only to mount something on.
+    pub fn add_directory(&mut self, path: &str) {
+        self.files.push((format!("{path}/"), Arc::new(String::new)));
+    }
+
     /// The directory at the top.
     pub fn into_root(mut self) -> Arc<dyn Inode> {
         self.files.sort_by(|a, b| a.0.cmp(&b.0));
@@ -42,7 +47,7 @@ impl TreeDir {
     /// The first component below the prefix, its kind, and the file it is or leads to.
     fn entries(&self) -> impl Iterator<Item = (&str, FileKind, &(String, Make))> + '_ {
         self.tree.files.iter().filter_map(|file| {
-            let rest = file.0.strip_prefix(self.prefix.as_str())?;
+            let rest = file.0.strip_prefix(self.prefix.as_str()).filter(|rest| !rest.is_empty())?;
             Some(match rest.split_once('/') {
                 Some((name, _)) => (name, FileKind::Directory, file),
                 None => (rest, FileKind::Regular, file),
@@ -96,5 +101,10 @@ mod tests {
         let names: Vec<Vec<u8>> = below.list().into_iter().map(|listed| listed.name).collect();
         assert_eq!(names, [b"c", b"x", b"z"]);
         assert!(below.lookup(b"c").is_ok() && below.lookup(b"a").is_err());
+        let mut tree = Tree::new(7);
+        tree.add_directory("fs/empty");
+        let inside = TreeDir { tree: Arc::new(tree), prefix: "fs/".into() };
+        assert_eq!(inside.list(), [Listed::new("empty", FileKind::Directory)]);
+        assert_eq!(TreeDir { prefix: "fs/empty/".into(), ..inside }.list(), []);
     }
 }

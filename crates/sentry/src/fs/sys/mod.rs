@@ -41,6 +41,7 @@ impl SysFs {
         tree.add("devices/system/node/node0/cpulist", move || all.clone());
         tree.add("kernel/mm/transparent_hugepage/enabled", || "always [madvise] never".into());
         tree.add("kernel/mm/transparent_hugepage/hpage_pmd_size", || "2097152".into());
+        tree.add_directory("fs/cgroup");
         Arc::new(SysFs { root: tree.into_root(), dev })
     }
 }
