@@ -51,6 +51,10 @@ impl Role {
     /// Lives that life. Does not return.
     pub fn live(self) -> ! {
         sys::small_heap();
+        let _ = rustix::thread::set_name(match self {
+            Role::Sentry => c"nacre-sentry",
+            Role::Gofer => c"nacre-gofer",
+        });
         let socket = UnixStream::from(sys::inherited(3));
         let status = match self {
             Role::Sentry => sentry::main(&socket),
