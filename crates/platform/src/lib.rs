@@ -48,6 +48,8 @@ pub enum PlatformError {
 pub enum Death {
     /// The host ended it with this signal (`SIGKILL`: usually its out-of-memory killer).
     Signal(i32),
+    /// It exited by itself, with this status.
+    Exited(i32),
     /// It did not answer an interrupt or an order in time and was killed.
     Unresponsive,
     /// It forged an answer of its memory thread or wrote nonsense to its control pages.
@@ -58,6 +60,7 @@ impl std::fmt::Display for Death {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Death::Signal(signal) => write!(f, "killed by host signal {signal}"),
+            Death::Exited(status) => write!(f, "exited with status {status}"),
             Death::Unresponsive => f.write_str("it did not answer and was killed"),
             Death::Forged(what) => write!(f, "it forged {what}"),
         }

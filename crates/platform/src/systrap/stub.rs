@@ -249,9 +249,9 @@ impl Stub {
     /// Notices when the host has ended the memory thread.
     pub fn look(&self) {
         if self.death().is_none()
-            && let Fate::Dead(signal) = sys::reap(self.pid, Wait::No)
+            && let Fate::Dead(death) = sys::reap(self.pid, Wait::No)
         {
-            let _ = self.death.set(Death::Signal(signal));
+            let _ = self.death.set(death);
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicU32;
 
 use hostcall::Errno;
 
+use crate::Death;
+
 use super::layout::{CPU_MASK, CPU_SEGMENT};
 
 /// A raw host call.
@@ -47,8 +49,8 @@ pub fn kill(pid: i32, signal: i32) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Alive,
-    /// Gone, and reaped: by this signal, or 0.
-    Dead(i32),
+    /// Gone, and reaped.
+    Dead(Death),
 }
 
 /// Whether a waiting call may block.
@@ -69,10 +71,12 @@ pub fn reap(pid: i32, wait: Wait) -> Fate {
             return Fate::Alive;
         }
         if result == pid {
-            return Fate::Dead(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 });
+            let exited = || Death::Exited(libc::WEXITSTATUS(status));
+            return Fate::Dead(if libc::WIFSIGNALED(status) { Death::Signal(libc::WTERMSIG(status)) } else { exited() });
         }
         if Errno::last_host() != Errno::EINTR {
-            return Fate::Dead(0);
+            // Somebody else has reaped it.
+            return Fate::Dead(Death::Signal(0));
         }
     }
 }

@@ -133,10 +133,10 @@ impl Thread {
             return;
         }
         if !self.reaped.load(SeqCst)
-            && let Fate::Dead(signal) = sys::reap(self.tid, Wait::No)
+            && let Fate::Dead(death) = sys::reap(self.tid, Wait::No)
         {
             self.reaped.store(true, SeqCst);
-            let _ = self.death.set(Death::Signal(signal));
+            let _ = self.death.set(death);
             return;
         }
         let pressed = *self.pressed.lock();

@@ -156,6 +156,9 @@ pub fn fork(control: &Control, area: u64) -> Result<(i32, OwnedFd), PlatformErro
     Ok((pid, blob))
 }
 
+/// Code and stack of this process lie within so many bytes of any place in them.
+const NEAR: u64 = 64 << 20;
+
 /// The child's way into the blob. Host calls only: no allocation, no lock, no panic.
 ///
 /// # Safety
@@ -189,8 +192,14 @@ unsafe fn become_zygote(blob_fd: i32, control_fd: i32, area: u64, rseq: Option<(
             (ORDERS, PAGE, R, control_fd, area + AREA_ORDERS),
             (ANSWERS, PAGE, RW, control_fd, area + AREA_ANSWERS),
         ];
+        // What lies in the region now is the sentry's and not needed here, unless it is what we run on.
+        let (code, stack) = (become_zygote as *const () as u64, &raw const pages as u64);
+        let around = |at: u64| REGION.start.saturating_sub(NEAR) <= at && at < REGION.end + NEAR;
+        if around(code) || around(stack) || around(libc::mmap as *const () as u64) {
+            exit(96);
+        }
         for (at, len, prot, fd, offset) in pages {
-            let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
             let got = libc::mmap(at as *mut _, len as usize, prot, flags, fd, offset as i64);
             if got as u64 != at {
                 exit(96);
