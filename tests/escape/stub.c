@@ -112,9 +112,9 @@ CASE(system_calls_from_our_own_page_region) {
 CASE(jump_anywhere_into_the_blob) {
     scan();
     int tried = 0;
-    for (int i = 0; i < page_count && tried < 250; i++) {
+    for (int i = 0; i < page_count && tried < 80; i++) {
         if (writable(pages[i])) continue;
-        for (int j = 0; j < PAGE && tried < 250; j += 37) {
+        for (int j = 0; j < PAGE && tried < 80; j += 97) {
             tried++;
             fflush(stdout);
             pid_t pid = OK(fork());

@@ -31,6 +31,8 @@ impl Cx {
         }
         group.timers.forget_posix();
         self.task.signals.lock().alt_stack = AltStack::default();
+        // Before descriptors are closed: their other ends may be waiting for that.
+        self.task.group.has_execed.store(true, Ordering::Relaxed);
         // Linux unshares the table here too; the task's published copy is the second reference.
         if Arc::strong_count(&self.files) > 2 {
             self.files = self.files.duplicate();
@@ -41,7 +43,6 @@ impl Cx {
         *self.task.name.lock() = image.name;
         *self.task.group.exe.lock() = Some(image.file);
         *self.task.creds.write() = image.creds;
-        self.task.group.has_execed.store(true, Ordering::Relaxed);
         self.publish();
         self.task.group.inner.lock().execing = None;
         Ok(())
