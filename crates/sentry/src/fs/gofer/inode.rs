@@ -623,7 +623,9 @@ impl Drop for GoferInode {
                 inodes.remove(&self.key);
             }
         }
-        for named in std::mem::take(self.names.get_mut()) {
+        let names = std::mem::take(self.names.get_mut());
+        let removed = names.iter().all(|named| named.place.is_none());
+        for named in names {
             let Some((parent, name)) = named.place else { continue };
             if let Some(parent) = parent.upgrade()
                 && let Body::Directory(children) = &parent.body
@@ -633,6 +635,10 @@ impl Drop for GoferInode {
                     by_name.remove(&name);
                 }
             }
+        }
+        // A handle of a removed file keeps its space on the host: it is given up now, not with the next batch.
+        if removed && self.kind == FileKind::Regular {
+            self.tree.client.flush_forgets();
         }
     }
 }

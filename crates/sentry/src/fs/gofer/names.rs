@@ -156,6 +156,9 @@ impl GoferInode {
         child.lose_name(self, name);
         let links = if child.kind() == FileKind::Directory { u32::MAX } else { 1 };
         child.changed(|metadata| metadata.nlink = metadata.nlink.saturating_sub(links));
+        // What is open keeps a removed file's space on the host.
+        child.close_idle(OpenHow::Read);
+        child.close_idle(OpenHow::Write);
     }
 
     pub(super) async fn do_rename(
