@@ -13,7 +13,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 pub use platform::scripted::{Role, ScriptedPlatform, User};
 use platform::{ExecutorId, Platform, Registers};
 
@@ -22,7 +21,7 @@ use crate::fs::{FdTable, FileSystem, FsContext, Inode, Mount, MountFlags, Path, 
 use crate::kernel::{self, Container, Kernel, Uts};
 use crate::mm::{MemoryFile, Mm};
 use crate::step::Step;
-use crate::task::{Creds, ExitStatus, NewProcess, PidTable, Rlimits, Shared, ThreadGroup, new_process};
+use crate::task::{Creds, ExitStatus, NewProcess, Rlimits, Shared, ThreadGroup, new_process};
 use crate::time::Clock;
 
 /// Numbers of system calls that tests use.
@@ -85,16 +84,10 @@ impl Machine {
         let platform = ScriptedPlatform::new(now.clone());
         let machine = kernel::Machine { cpus: 2, memory_bytes: 1 << 30, cpu_model: String::new() };
         let kernel = Kernel::new(platform.clone(), Clock::Virtual(now), 1, machine);
-        let container = Arc::new(Container {
-            id: "test".into(),
-            pids: PidTable::default(),
-            memory: MemoryFile::new(hostcall::memory::anonymous_file("test").expect("a memory file")).expect("a memory file"),
-            uts: Mutex::new(Uts { hostname: "test".into(), domainname: "(none)".into() }),
-            memory_limit: None,
-            max_tasks,
-            terminals: crate::ipc::tty::Terminals::new(),
-            life: Default::default(),
-        });
+        let memory = hostcall::memory::anonymous_file("test").expect("a memory file");
+        let memory = MemoryFile::new(memory).expect("a memory file");
+        let uts = Uts { hostname: "test".into(), domainname: "(none)".into() };
+        let container = Container::new("test".into(), memory, uts, None, max_tasks);
         kernel.containers.lock().insert("test".into(), container.clone());
         Machine { kernel, platform, container }
     }

@@ -41,10 +41,6 @@ pub struct CreateContainerRequest {
     pub uid_mappings: Vec<IdMapping>,
     #[prost(message, repeated, tag = "15")]
     pub gid_mappings: Vec<IdMapping>,
-    /// Index of the descriptor of an empty file on a tmpfs, for the container's memory. Absent for the first container, whose
-    /// memory file the sandbox was started with.
-    #[prost(uint32, optional, tag = "16")]
-    pub memory_file: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

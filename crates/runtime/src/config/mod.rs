@@ -198,7 +198,6 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: Overlay) -> Result<Co
         shared_namespaces: shared(namespaces)?,
         uid_mappings: id_mappings(linux.and_then(|l| l.uid_mappings().as_ref())),
         gid_mappings: id_mappings(linux.and_then(|l| l.gid_mappings().as_ref())),
-        memory_file: None,
     };
     warn_of_ignored(spec);
     Ok(ContainerPlan { request, attaches })

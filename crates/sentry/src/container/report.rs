@@ -109,11 +109,7 @@ fn terminal_name(group: &ThreadGroup) -> String {
 /// The command line; the name in brackets where there is none.
 fn arguments(task: &Task) -> Vec<Vec<u8>> {
     let mm = task.shared.read().as_ref().map(|shared| shared.mm.clone());
-    let bytes = mm.and_then(|mm| {
-        let range = mm.places().args;
-        let mut bytes = vec![0; range.end.saturating_sub(range.start).min(4096) as usize];
-        mm.read(range.start, &mut bytes).ok().map(|()| bytes)
-    });
+    let bytes = mm.and_then(|mm| mm.strings(|places| places.args, 4096));
     match bytes.filter(|bytes| !bytes.is_empty()) {
         Some(bytes) => bytes.strip_suffix(b"\0").unwrap_or(&bytes).split(|&b| b == 0).map(<[u8]>::to_vec).collect(),
         None => vec![[b"[", task.name.lock().as_slice(), b"]"].concat()],

@@ -86,6 +86,14 @@ impl Mm {
         self.state.read().places.clone()
     }
 
+    /// The bytes of a part of the stack that [`Places`] names (arguments, environment), at most `max` of them; None if the guest has unmapped
+    /// it.
+    pub fn strings(&self, part: fn(Places) -> Range<u64>, max: u64) -> Option<Vec<u8>> {
+        let range = part(self.places());
+        let mut bytes = vec![0; range.end.saturating_sub(range.start).min(max) as usize];
+        self.read(range.start, &mut bytes).ok().map(|()| bytes)
+    }
+
     /// Changes the corners (the loader; `prctl(PR_SET_MM)`).
     pub fn set_places(&self, change: impl FnOnce(&mut Places)) {
         change(&mut self.state.write().places);

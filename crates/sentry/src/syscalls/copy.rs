@@ -6,7 +6,7 @@ use super::transfer::{self, Transfer, broken_pipe, wait_ready};
 use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::executor::yield_now;
-use crate::fs::{Direction, File, FileKind, FileOps, OpenFlags, WriteAt};
+use crate::fs::{Direction, File, FileKind, OpenFlags, WriteAt};
 use crate::ipc::pipe::PipeEnd;
 use crate::mm::Sink;
 use crate::task::Cx;

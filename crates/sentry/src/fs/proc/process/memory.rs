@@ -9,7 +9,7 @@ use platform::Prot;
 use super::Subject;
 use crate::Errno;
 use crate::fs::{File, Path};
-use crate::mm::{Mm, SegmentFlags, Usage, VmaInfo};
+use crate::mm::{Mm, Places, SegmentFlags, Usage, VmaInfo};
 use crate::step::Step;
 use crate::task::Task;
 
@@ -135,17 +135,14 @@ pub(super) fn statm(subject: &Subject) -> Result<Vec<u8>, Errno> {
     Ok(text.into_bytes())
 }
 
-fn strings(subject: &Subject, range: fn(&Mm) -> Range<u64>) -> Result<Vec<u8>, Errno> {
-    let Some(mm) = mm(subject)? else { return Ok(Vec::new()) };
-    let range = range(&mm);
-    let mut bytes = vec![0; range.end.saturating_sub(range.start).min(STRINGS_MAX) as usize];
-    mm.read(range.start, &mut bytes).map(|()| bytes).or(Ok(Vec::new()))
+fn strings(subject: &Subject, part: fn(Places) -> Range<u64>) -> Result<Vec<u8>, Errno> {
+    Ok(mm(subject)?.and_then(|mm| mm.strings(part, STRINGS_MAX)).unwrap_or_default())
 }
 
 pub(super) fn cmdline(subject: &Subject) -> Result<Vec<u8>, Errno> {
-    strings(subject, |mm| mm.places().args)
+    strings(subject, |places| places.args)
 }
 
 pub(super) fn environ(subject: &Subject) -> Result<Vec<u8>, Errno> {
-    strings(subject, |mm| mm.places().env)
+    strings(subject, |places| places.env)
 }
