@@ -2,7 +2,7 @@
 
 use prost::{Enumeration, Message};
 
-use super::{Mount, Process, Root};
+use super::{Mount, Process, Root, SeccompProfile};
 
 /// A container, as checked and typed data: the agent never sees a config.json.
 #[derive(Clone, PartialEq, Message)]
@@ -41,6 +41,9 @@ pub struct CreateContainerRequest {
     pub uid_mappings: Vec<IdMapping>,
     #[prost(message, repeated, tag = "15")]
     pub gid_mappings: Vec<IdMapping>,
+    /// For all its processes, exec'd ones too.
+    #[prost(message, optional, tag = "16")]
+    pub seccomp: Option<SeccompProfile>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

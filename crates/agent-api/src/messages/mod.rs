@@ -7,8 +7,10 @@ mod container;
 mod control;
 mod mounts;
 mod process;
+mod seccomp;
 
 pub use container::*;
 pub use control::*;
 pub use mounts::*;
 pub use process::*;
+pub use seccomp::*;

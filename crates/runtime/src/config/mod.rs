@@ -1,11 +1,12 @@
 //! config.json: read once, checked once, turned into what the agent and the gofer are told.
 //!
 //! [`load`] parses and names the key that is wrong; [`plan`] makes the typed request. What this runtime cannot do is an error that says
-//! so, except what a sandbox makes pointless (host seccomp profiles, AppArmor, SELinux), which is logged.
+//! so, except what a sandbox makes pointless (AppArmor, SELinux), which is logged.
 
 pub mod capabilities;
 pub mod mounts;
 mod process;
+mod seccomp;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -198,6 +199,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: Overlay) -> Result<Co
         shared_namespaces: shared(namespaces)?,
         uid_mappings: id_mappings(linux.and_then(|l| l.uid_mappings().as_ref())),
         gid_mappings: id_mappings(linux.and_then(|l| l.gid_mappings().as_ref())),
+        seccomp: linux.and_then(|l| l.seccomp().as_ref()).map(seccomp::profile).transpose()?,
     };
     warn_of_ignored(spec);
     Ok(ContainerPlan { request, attaches })
@@ -309,7 +311,6 @@ fn warn_of_ignored(spec: &Spec) {
     let process = spec.process().as_ref();
     let given = |text: Option<&String>| text.is_some_and(|text| !text.is_empty());
     let ignored = [
-        ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.mountLabel", given(linux.mount_label().as_ref())),
         ("process.apparmorProfile", given(process.and_then(|p| p.apparmor_profile().as_ref()))),

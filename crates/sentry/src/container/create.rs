@@ -3,13 +3,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, Status, take_fd};
+use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, SeccompProfile, Status, take_fd};
 
 use super::mounts::Builder;
 use super::{Agent, Handle};
 use crate::fs::{FsContext, gofer};
 use crate::kernel::{Container, Uts};
 use crate::mm::MemoryFile;
+use crate::seccomp::{Filter, Mode, Seccomp, profile};
 
 impl Agent {
     /// Makes a container.
@@ -29,7 +30,8 @@ impl Agent {
         let builder = Builder { kernel: &self.kernel, container: &container, gofer: client };
         let root = builder.build(&request).await?;
         let fs = FsContext::new(root.clone(), root, 0o022);
-        let handle = Arc::new(Handle { container: container.clone(), fs, processes: Default::default() });
+        let seccomp = request.seccomp.take().map(|profile| seccomp(&profile)).transpose()?.unwrap_or_default();
+        let handle = Arc::new(Handle { container: container.clone(), fs, seccomp, processes: Default::default() });
         self.containers.lock().insert(id.clone(), handle.clone());
         self.kernel.containers.lock().insert(id.clone(), container);
         let loaded = match request.process.take() {
@@ -56,4 +58,11 @@ impl Agent {
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
         Ok(Container::new(request.id.clone(), memory, uts, limits.memory, limits.pids.map(|most| most as usize)))
     }
+}
+
+fn seccomp(profile: &SeccompProfile) -> Result<Seccomp, Status> {
+    let program = profile::compile(profile).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+    let filter = Filter::new(program, profile.log, None)
+        .map_err(|_| Status::new(Code::InvalidArgument, "seccomp: the profile is too long"))?;
+    Ok(Seccomp { mode: Mode::Filter, filter: Some(filter) })
 }

@@ -23,6 +23,7 @@ use agent_api::{
 };
 use parking_lot::Mutex;
 
+use crate::seccomp::Seccomp;
 use crate::executor::Reactor;
 use crate::fs::FsContext;
 use crate::kernel::{Container, Kernel};
@@ -49,6 +50,8 @@ struct Handle {
     container: Arc<Container>,
     /// Root directory and mounts, for exec.
     fs: Arc<FsContext>,
+    /// The filter of all its processes (`linux.seccomp`).
+    seccomp: Seccomp,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
 }
 

@@ -66,6 +66,7 @@ impl Agent {
         };
         let new = NewProcess { creds: creds(&request), rlimits: rlimits(&request)?, shared: Shared { mm, files, fs } };
         let cx = new_process(&self.kernel, container, new, context).map_err(internal("process"))?;
+        cx.task.set_seccomp(handle.seccomp.clone());
         let group = &cx.task.group;
         if let Some(console) = &console {
             console.pty().tie_session(&group.session(), Arc::downgrade(container), group.pgid());

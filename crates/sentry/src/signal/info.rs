@@ -67,6 +67,11 @@ impl SigInfo {
         SigInfo::new(signal, code, [band as u64, u64::from(fd as u32), 0, 0])
     }
 
+    /// A system call that a filter refused (`SYS_SECCOMP`): the address after it, its number, its architecture, the filter's data.
+    pub fn seccomp(addr: u64, number: i32, arch: u32, data: i32) -> SigInfo {
+        SigInfo { errno: data, ..SigInfo::new(Signal::SYS, 1, [addr, pair(number, arch), 0, 0]) }
+    }
+
     /// From a guest's `siginfo_t` (`rt_sigqueueinfo`): None when it holds what the kernel would not keep.
     pub fn decode(signal: Signal, bytes: &[u8; Self::SIZE]) -> Option<SigInfo> {
         let word = |at: usize| bytes.get(at..at + 8).map_or(0, |b| b.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)));

@@ -38,6 +38,7 @@ mod poll;
 mod process_vm;
 mod rlimit;
 mod sched;
+mod seccomp;
 mod prctl;
 mod process;
 mod signal;

@@ -18,6 +18,7 @@ const SET_TIMING: i32 = 14;
 const SET_NAME: i32 = 15;
 const GET_NAME: i32 = 16;
 const GET_SECCOMP: i32 = 21;
+const SET_SECCOMP: i32 = 22;
 const CAPBSET_READ: i32 = 23;
 const CAPBSET_DROP: i32 = 24;
 const GET_TSC: i32 = 25;
@@ -82,7 +83,8 @@ fn option(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
             name.resize(16, 0);
             cx.mm.write(value, &name).map(|()| 0)
         }
-        GET_SECCOMP => Ok(0),
+        GET_SECCOMP => Ok(task.seccomp().mode as u64),
+        SET_SECCOMP => super::seccomp::set_mode(cx, value, args.u64(2)),
         CAPBSET_READ if value <= LAST_CAP => Ok(cx.creds().bounding >> value & 1),
         CAPBSET_DROP => drop_bounding(cx, value),
         // PR_TSC_ENABLE.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::new::{NewGroup, NewTask};
 use super::pids::Process;
-use super::{Capability, Cx, GroupInner, Limit, Resource, Shared, Task, TaskFlags, ThreadGroup, Tid};
+use super::{Capability, Cx, GroupInner, Limit, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid};
 use crate::Errno;
 use crate::signal::{AltStack, SigAction, SigHand, Signal, TaskSignals};
 use crate::syscalls::{Fail, Restart};
@@ -156,6 +156,9 @@ impl Cx {
             if inner.exiting.is_some() || inner.execing.is_some() {
                 return Err(Fail::Restart(Restart::Always));
             }
+            // Under the lock, so that no filter set for all threads is missed.
+            task.set_seccomp(parent.seccomp());
+            task.add_work(parent.work() & SyscallWork::EXACT);
             inner.threads.push(task.clone());
             if inner.stop.signal.is_some() || container.life.paused() {
                 task.set_flags(TaskFlags::STOP);

@@ -9,7 +9,7 @@ use crate::Errno;
 use crate::fs::{FdTable, File, FsContext};
 use crate::kernel::Kernel;
 use crate::mm::Mm;
-use crate::signal::LastFault;
+use crate::signal::{LastFault, SigInfo};
 use crate::time::MonoTime;
 use crate::wait::{PollEvents, Share, Sleep, Wait, WaitError, WaitFor, WaitQueue, wait_for};
 
@@ -27,11 +27,13 @@ pub struct Cx {
     pub(crate) last_fault: LastFault,
     /// Set by `exit`: the thread ends when the call returns.
     pub(crate) exit: Option<ExitStatus>,
+    /// Set by a seccomp filter: the process ends by this signal when the call returns.
+    pub(crate) fatal: Option<SigInfo>,
 }
 
 impl Cx {
     pub fn new(task: Arc<Task>, shared: Shared, context: Box<dyn Context>) -> Cx {
-        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default(), exit: None }
+        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default(), exit: None, fatal: None }
     }
 
     pub fn kernel(&self) -> &Arc<Kernel> {

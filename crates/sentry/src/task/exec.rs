@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Creds, Cx, Task, TaskFlags};
+use super::{Creds, Cx, SyscallWork, Task, TaskFlags};
 use crate::Errno;
 use crate::ipc::futex;
 use crate::loader::NewImage;
@@ -43,6 +43,9 @@ impl Cx {
         *self.task.name.lock() = image.name;
         *self.task.group.exe.lock() = Some(image.file);
         *self.task.creds.write() = image.creds;
+        if self.task.work().contains(SyscallWork::EXACT) {
+            self.mm.disable_patching();
+        }
         self.publish();
         self.task.group.inner.lock().execing = None;
         Ok(())

@@ -22,6 +22,7 @@ mod rlimits;
 mod run;
 mod session;
 mod status;
+mod work;
 
 pub use creds::{Capability, Creds};
 pub use cx::Cx;
@@ -40,6 +41,7 @@ pub(crate) use run::dispatch;
 pub use run::run;
 pub use session::{ControllingTerminal, Session};
 pub use status::{ExitStatus, Usage, ticks};
+pub use work::SyscallWork;
 
 #[cfg(test)]
 mod bench;
@@ -56,6 +58,7 @@ use platform::Interrupter;
 use crate::fs::{FdTable, FsContext};
 use crate::kernel::{Container, Kernel};
 use crate::mm::Mm;
+use crate::seccomp::Seccomp;
 use crate::signal::TaskSignals;
 use crate::wait::Interrupt;
 
@@ -75,6 +78,9 @@ pub struct Task {
     pub shared: RwLock<Option<Shared>>,
     pub(crate) signals: Mutex<TaskSignals>,
     flags: AtomicU32,
+    /// [`SyscallWork`].
+    work: AtomicU32,
+    pub(crate) seccomp: Mutex<Seccomp>,
     /// Set while the context is (about to be) in user mode, and needs an interrupt to come out.
     in_user: AtomicBool,
     waker: OnceLock<Waker>,

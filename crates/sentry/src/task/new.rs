@@ -52,6 +52,8 @@ impl Task {
             shared: RwLock::new(None),
             signals: Mutex::new(new.signals),
             flags: AtomicU32::new(0),
+            work: AtomicU32::new(0),
+            seccomp: Mutex::default(),
             in_user: AtomicBool::new(false),
             waker: OnceLock::new(),
             interrupter: Mutex::new(None),
@@ -193,7 +195,6 @@ impl Cx {
     /// Tells the platform what the stub may answer alone.
     pub(crate) fn set_identity(&mut self) {
         let creds = self.creds();
-        let traced = self.task.container.life.strace.load(Ordering::Relaxed);
         self.context.set_identity(&platform::Identity {
             pid: self.task.tgid() as u32,
             tid: self.task.tid() as u32,
@@ -202,7 +203,7 @@ impl Cx {
             euid: creds.euid,
             gid: creds.gid,
             egid: creds.egid,
-            enabled: !traced,
+            enabled: self.may_answer_in_stub(),
         });
     }
 

@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 
 use platform::{Entry, ExecutorId, Fault, Syscall, Trap};
 
-use super::{Cx, ExitStatus, TaskFlags};
+use super::{Cx, ExitStatus, SyscallWork, TaskFlags};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::mm::FaultOutcome;
+use crate::seccomp::{Asked, Verdict};
 use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
 use crate::syscalls::{Args, Fail, Flow, Outcome, Restart, Support, line, strace};
 
@@ -149,6 +150,11 @@ impl Cx {
         if let Some(status) = self.exit.take() {
             return Some(status);
         }
+        if let Some(info) = self.fatal.take() {
+            let status = ExitStatus::killed(info.signal);
+            self.task.exit_group(status);
+            return Some(status);
+        }
         self.task.flags().contains(TaskFlags::KILLED).then(|| {
             // A sibling's exec ends threads without a status of their own.
             self.task.group.inner.lock().exiting.unwrap_or(ExitStatus::killed(Signal::KILL))
@@ -216,11 +222,26 @@ impl Cx {
 
     /// Calls the handler of a system call.
     fn begin_call(&mut self, call: &Syscall) -> Flow<'_> {
+        if self.task.work().contains(SyscallWork::SECCOMP)
+            && let Some(value) = self.filter_call(call)
+        {
+            return Flow::Done(Ok(value));
+        }
         if self.task.container.life.strace.load(Ordering::Relaxed) {
             let call = *call;
             return Flow::wait(async move { strace::traced(self, &call).await });
         }
         dispatch(self, call.number, Args(call.args))
+    }
+
+    /// Asks the seccomp filters. Some: the call is not made and gives this.
+    fn filter_call(&mut self, call: &Syscall) -> Option<u64> {
+        match self.seccomp_judge(call, Asked::No) {
+            Verdict::Allow => None,
+            Verdict::Skip(value) => Some(value),
+            // Nobody traces.
+            Verdict::Trace(_) => Some(Errno::ENOSYS.as_return() as u64),
+        }
     }
 
     /// Puts the result of a system call into the registers. Some when it was cut short and is to be run again. `site` is the address after the

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{exec, exit, futex, prctl, process, rlimit, wait4};
+use crate::syscalls::{exec, exit, futex, prctl, process, rlimit, seccomp, wait4};
 
 pub(super) const LINES: &[Line] = &[
     full(39, "getpid", &[], process::getpid),
@@ -22,7 +22,7 @@ pub(super) const LINES: &[Line] = &[
     full(121, "getpgid", &[Int], process::getpgid),
     full(124, "getsid", &[Int], process::getsid),
     partial(135, "personality", &[Hex], prctl::personality, "PER_LINUX only"),
-    partial(157, "prctl", &[Int, Addr, Addr, Addr, Addr], prctl::prctl, "no seccomp, PR_SET_MM, PR_SET_VMA, speculation and scheduling controls: EINVAL"),
+    partial(157, "prctl", &[Int, Addr, Addr, Addr, Addr], prctl::prctl, "no PR_SET_MM, PR_SET_VMA, speculation and scheduling controls: EINVAL"),
     full(160, "setrlimit", &[Int, Addr], rlimit::setrlimit),
     none(163, "acct", &[Path], Errno::ENOSYS, "no process accounting, as without CONFIG_BSD_PROCESS_ACCT"),
     full(186, "gettid", &[], process::gettid),
@@ -36,7 +36,7 @@ pub(super) const LINES: &[Line] = &[
     full(302, "prlimit64", &[Int, Int, Addr, Addr], rlimit::prlimit64),
     none(308, "setns", &[Fd, Hex], Errno::EINVAL, "a container has one namespace of each kind"),
     none(312, "kcmp", &[Int, Int, Int, Uint, Uint], Errno::ENOSYS, ""),
-    none(317, "seccomp", &[Uint, Hex, Addr], Errno::ENOSYS, ""),
+    partial(317, "seccomp", &[Uint, Hex, Addr], seccomp::seccomp, "no user notification: SECCOMP_FILTER_FLAG_NEW_LISTENER gives EINVAL"),
     full(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], exec::execveat),
     none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, "glibc does without"),
     partial(435, "clone3", &[Addr, Size], process::clone3, "no new namespaces, CLONE_PIDFD, CLONE_INTO_CGROUP"),

@@ -71,6 +71,7 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let task = subject.task()?;
     let (group, creds) = (&task.group, task.creds());
     let usage = super::memory::usage(&task);
+    let seccomp = task.seccomp();
     let (_, word) = state(&task);
     let sighand = group.sighand();
     let umask = task.shared.read().as_ref().map_or(0, |shared| shared.fs.umask());
@@ -128,13 +129,15 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     );
     let _ = write!(
         text,
-        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n",
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n",
         creds.inheritable,
         creds.permitted,
         creds.effective,
         creds.bounding,
         creds.ambient,
         u8::from(creds.no_new_privs),
+        seccomp.mode as u8,
+        seccomp.filters(),
     );
     let cpus = subject.shared.kernel.machine.cpus.clamp(1, 64);
     let _ = write!(

@@ -1,0 +1,80 @@
+//! Running a [`Program`].
+
+use super::filter::Data;
+use super::program::{Alu, Compare, MEM_WORDS, Op, Operand, Program};
+
+impl Program {
+    /// What the program says of a call.
+    pub fn run(&self, data: &Data) -> u32 {
+        // A word that is not there cannot be asked for: offsets were checked.
+        self.run_with(|offset| data.word(offset)).unwrap_or(super::ret::KILL_THREAD)
+    }
+
+    /// What it says of a call of which only some words are known; None when it asks for another.
+    pub(super) fn run_with(&self, word: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+        let (mut a, mut x) = (0u32, 0u32);
+        let mut memory = [0u32; MEM_WORDS];
+        let mut at = 0;
+        // Jumps go forward only, so this ends.
+        while let Some(op) = self.ops.get(at) {
+            at += 1;
+            let value = |operand: Operand| match operand {
+                Operand::K(k) => k,
+                Operand::X => x,
+            };
+            match *op {
+                Op::LoadData(offset) => a = word(offset)?,
+                Op::LoadImm(k) => a = k,
+                Op::LoadMem(word) => a = memory.get(word).copied().unwrap_or(0),
+                Op::LoadXImm(k) => x = k,
+                Op::LoadXMem(word) => x = memory.get(word).copied().unwrap_or(0),
+                Op::Store(word) => store(&mut memory, word, a),
+                Op::StoreX(word) => store(&mut memory, word, x),
+                Op::Alu(Alu::Div, operand) => match a.checked_div(value(operand)) {
+                    Some(quotient) => a = quotient,
+                    // Division by zero ends a program with 0.
+                    None => return Some(0),
+                },
+                Op::Alu(alu, operand) => a = compute(alu, a, value(operand)),
+                Op::Neg => a = a.wrapping_neg(),
+                Op::Tax => x = a,
+                Op::Txa => a = x,
+                Op::Jump(by) => at += by,
+                Op::Branch(compare, operand, yes, no) => at += if holds(compare, a, value(operand)) { yes } else { no },
+                Op::Return(k) => return Some(k),
+                Op::ReturnA => return Some(a),
+            }
+        }
+        Some(0)
+    }
+}
+
+fn store(memory: &mut [u32; MEM_WORDS], word: usize, value: u32) {
+    if let Some(place) = memory.get_mut(word) {
+        *place = value;
+    }
+}
+
+fn compute(alu: Alu, a: u32, b: u32) -> u32 {
+    match alu {
+        Alu::Add => a.wrapping_add(b),
+        Alu::Sub => a.wrapping_sub(b),
+        Alu::Mul => a.wrapping_mul(b),
+        Alu::Div => a.checked_div(b).unwrap_or(0),
+        Alu::And => a & b,
+        Alu::Or => a | b,
+        Alu::Xor => a ^ b,
+        // As the processor shifts.
+        Alu::Lsh => a.wrapping_shl(b),
+        Alu::Rsh => a.wrapping_shr(b),
+    }
+}
+
+fn holds(compare: Compare, a: u32, b: u32) -> bool {
+    match compare {
+        Compare::Equal => a == b,
+        Compare::Greater => a > b,
+        Compare::GreaterEqual => a >= b,
+        Compare::AnyBit => a & b != 0,
+    }
+}

@@ -1,0 +1,65 @@
+//! `seccomp`, and the part of `prctl` that does the same.
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Args, Flow};
+use crate::Errno;
+use crate::seccomp::{FilterFlags, Instruction, Mode, Program, ret};
+use crate::task::Cx;
+
+const SET_MODE_STRICT: u32 = 0;
+const SET_MODE_FILTER: u32 = 1;
+const GET_ACTION_AVAIL: u32 = 2;
+const GET_NOTIF_SIZES: u32 = 3;
+
+/// `struct sock_fprog`.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct Fprog {
+    len: u16,
+    pad: [u16; 3],
+    filter: u64,
+}
+
+pub(super) fn seccomp(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(operate(cx, args.u32(0), args.u64(1) & 0xffff_ffff, args.u64(2)))
+}
+
+/// `prctl(PR_SET_SECCOMP)`.
+pub(super) fn set_mode(cx: &mut Cx, mode: u64, addr: u64) -> Result<u64, Errno> {
+    match mode {
+        mode if mode == Mode::Strict as u64 => operate(cx, SET_MODE_STRICT, 0, 0),
+        mode if mode == Mode::Filter as u64 => operate(cx, SET_MODE_FILTER, 0, addr),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn operate(cx: &mut Cx, operation: u32, flags: u64, addr: u64) -> Result<u64, Errno> {
+    match operation {
+        SET_MODE_STRICT if flags == 0 && addr == 0 => cx.seccomp_strict().map(|()| 0),
+        SET_MODE_FILTER => set_filter(cx, flags, addr),
+        GET_ACTION_AVAIL if flags == 0 => {
+            let action: u32 = cx.mm.read_val(addr)?;
+            let known = [ret::KILL_PROCESS, ret::KILL_THREAD, ret::TRAP, ret::ERRNO, ret::TRACE, ret::LOG, ret::ALLOW];
+            if known.contains(&action) { Ok(0) } else { Err(Errno::EOPNOTSUPP) }
+        }
+        // struct seccomp_notif, seccomp_notif_resp, seccomp_data.
+        GET_NOTIF_SIZES if flags == 0 => cx.mm.write_val(addr, &[80u16, 24, 64]).map(|()| 0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn set_filter(cx: &mut Cx, flags: u64, addr: u64) -> Result<u64, Errno> {
+    // Unknown flags, and those of user notification.
+    let flags = FilterFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let fprog: Fprog = cx.mm.read_val(addr)?;
+    let len = usize::from(fprog.len);
+    if len == 0 || len > Program::MAX {
+        return Err(Errno::EINVAL);
+    }
+    cx.may_filter()?;
+    let mut code = vec![Instruction::default(); len];
+    cx.mm.read(fprog.filter, code.as_mut_slice().as_mut_bytes())?;
+    let stranger = cx.seccomp_filter(Program::new(&code)?, flags)?;
+    Ok(stranger.map_or(0, |tid| tid as u64))
+}
