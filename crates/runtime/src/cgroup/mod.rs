@@ -45,8 +45,37 @@ pub enum Version {
 #[derive(Debug, Default)]
 pub struct Cgroup {
     location: Location,
-    /// Of the v2 directory.
-    dir: Option<OwnedFd>,
+}
+
+/// How a new process gets into a cgroup.
+#[derive(Debug)]
+pub enum Entrance {
+    /// There is none.
+    Nowhere,
+    /// Cloned into this directory (v2).
+    Birth(OwnedFd),
+    /// Its first step is to write itself into these `tasks` files (v1). A single-threaded process that moves itself is let in at
+    /// once; for any other move the kernel first waits for an RCU grace period, some 8 ms (`cgroup_procs_write_start`).
+    Walk(Vec<fs::File>),
+}
+
+impl Entrance {
+    /// The directory to be cloned into.
+    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Entrance::Birth(dir) => Some(dir.as_fd()),
+            Entrance::Nowhere | Entrance::Walk(_) => None,
+        }
+    }
+
+    /// The new process's own step. It must have one thread.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn walk_in(&self) -> io::Result<()> {
+        let Entrance::Walk(files) = self else { return Ok(()) };
+        files.iter().try_for_each(|mut file| file.write_all(b"0"))
+    }
 }
 
 /// What the host says a sandbox uses, all its processes together.
@@ -108,11 +137,11 @@ impl Cgroup {
             Version::None => Cgroup::default(),
             Version::V1 => {
                 v1::create(&location.dirs)?;
-                Cgroup { location, dir: None }
+                Cgroup { location }
             }
             Version::V2 => {
-                let dir = v2::create(Path::new(MOUNT), &location.dirs)?;
-                Cgroup { location, dir: Some(dir) }
+                v2::create(Path::new(MOUNT), &location.dirs)?;
+                Cgroup { location }
             }
         };
         let strangers = cgroup.pids();
@@ -134,32 +163,19 @@ impl Cgroup {
 
     /// An existing one, from state.
     pub fn open(location: Location) -> Cgroup {
-        Cgroup { location, dir: None }
+        Cgroup { location }
     }
 
-    /// The directory a process can be cloned into (v2).
-    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
-        self.dir.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Moves processes in that were not born there (v1).
+    /// The way in for processes that are to live in it.
     ///
     /// # Errors
     /// The host's.
-    pub fn join(&self, pids: &[Pid]) -> Result<()> {
-        if self.location.version != Version::V1 {
-            return Ok(());
+    pub fn entrance(&self) -> Result<Entrance> {
+        match self.location.version {
+            Version::None => Ok(Entrance::Nowhere),
+            Version::V1 => v1::entrance(&self.location.dirs),
+            Version::V2 => v2::entrance(&self.location.dirs),
         }
-        for dir in &self.location.dirs {
-            let path = dir.join("cgroup.procs");
-            let mut file = fs::OpenOptions::new().write(true).open(&path).doing(|| format!("cannot open {}", path.display()))?;
-            for pid in pids {
-                // One write each: the file takes one pid a time.
-                file.write_all(pid.as_raw_nonzero().to_string().as_bytes())
-                    .doing(|| format!("cannot add a process to {}", path.display()))?;
-            }
-        }
-        Ok(())
     }
 
     /// Sets limits; what is None stays.

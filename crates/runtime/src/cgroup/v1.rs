@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{HostLimits, Usage, number, set};
+use super::{Entrance, HostLimits, Usage, number, set};
 use crate::error::{Doing, Result};
 
 /// Hierarchies that limit or count what a sandbox uses, or whose path engines look up.
@@ -61,6 +61,15 @@ pub(super) fn create(dirs: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Descriptors by which a process can move itself in, whatever its user: what counts is who opened them.
+pub(super) fn entrance(dirs: &[PathBuf]) -> Result<Entrance> {
+    let open = |dir: &PathBuf| {
+        let path = dir.join("tasks");
+        fs::OpenOptions::new().write(true).open(&path).doing(|| format!("cannot open {}", path.display()))
+    };
+    dirs.iter().map(open).collect::<Result<_>>().map(Entrance::Walk)
 }
 
 /// A new cpuset is empty, and takes no process before it has CPUs and memory nodes.

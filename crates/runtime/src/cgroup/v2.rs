@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::limits::weight;
-use super::{HostLimits, Usage, number, set};
+use super::{Entrance, HostLimits, Usage, number, set};
 use crate::error::{Doing, Error, Result};
 
 const CONTROLLERS: &[&str] = &["memory", "pids", "cpu", "cpuset", "io"];
@@ -26,16 +25,21 @@ pub(super) fn dir(mount: &Path, own: &str, wanted: &Path) -> PathBuf {
     }
 }
 
-pub(super) fn create(mount: &Path, dirs: &[PathBuf]) -> Result<OwnedFd> {
+pub(super) fn create(mount: &Path, dirs: &[PathBuf]) -> Result<()> {
     let [dir] = dirs else { return Err(Error::Other("cgroup v2 has one directory".into())) };
     enable_controllers(mount, dir);
     match fs::create_dir(dir) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e).doing(|| format!("cannot make the cgroup {}", dir.display())),
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e).doing(|| format!("cannot make the cgroup {}", dir.display())),
+        _ => Ok(()),
     }
+}
+
+/// The directory, to be cloned into.
+pub(super) fn entrance(dirs: &[PathBuf]) -> Result<Entrance> {
+    let [dir] = dirs else { return Err(Error::Other("cgroup v2 has one directory".into())) };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(dir, flags, Mode::empty()).doing(|| format!("cannot open the cgroup {}", dir.display()))
+    let dir = rustix::fs::open(dir, flags, Mode::empty()).doing(|| format!("cannot open the cgroup {}", dir.display()))?;
+    Ok(Entrance::Birth(dir))
 }
 
 /// Hands controllers down from the root. What cannot be handed down shows when a limit is set.

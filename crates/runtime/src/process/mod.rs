@@ -1,7 +1,7 @@
 //! Confined processes: the sentry and the gofers, both this program executed again under another name.
 //!
-//! A process is cloned straight into its name spaces (and cgroup), held until its parent has written its id maps and moved it into
-//! its cgroups, and then executes `/proc/self/exe`. It gets one [`message`] on descriptor 3. If the parent dies first, the socket closes and the process
+//! A process is cloned straight into its name spaces (and cgroup v2), held until its parent has written its id maps, walks into its
+//! cgroups v1, and then executes `/proc/self/exe`. It gets one [`message`] on descriptor 3. If the parent dies first, the socket closes and the process
 //! ends: nothing is left behind by a crash at any moment.
 
 pub mod gofer;
@@ -22,6 +22,7 @@ use std::time::Duration;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySets;
 
+use crate::cgroup::Entrance;
 use crate::error::{Doing, Result};
 use crate::sys;
 
@@ -115,8 +116,7 @@ pub struct Spawn<'a> {
     pub role: Role,
     pub ids: &'a Ids,
     pub privilege: Privilege,
-    /// The directory of a cgroup v2 to be born in.
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub cgroup: &'a Entrance,
     /// Its descriptor 2; /dev/null if none.
     pub stderr: Option<BorrowedFd<'a>>,
     pub die_with_parent: bool,
@@ -143,7 +143,7 @@ impl Spawn<'_> {
             | libc::CLONE_NEWNET
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS;
-        let child = sys::clone_process(flags, self.cgroup, || {
+        let child = sys::clone_process(flags, self.cgroup.birth(), || {
             // The parent's death must be seen as the end of the socket.
             sys::close_in_child(ours.as_fd());
             let Err((what, error)) = self.become_it(&theirs);
@@ -193,6 +193,7 @@ impl Spawn<'_> {
         if (&*socket).read(&mut go).map_err(|e| ("wait for the parent", e))? == 0 {
             return Err(("start", io::ErrorKind::UnexpectedEof.into()));
         }
+        self.cgroup.walk_in().map_err(|e| ("enter its cgroup", e))?;
         rustix::process::setsid().map_err(step("start a session"))?;
         if let Some(id) = self.ids.switch_to {
             let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));

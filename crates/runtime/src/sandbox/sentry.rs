@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::{ContainerPlan, Ended, HostStdio, Sandbox};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Entrance};
 use crate::error::{Doing, Error, Result};
 use crate::process::gofer::{GoferConfig, detached};
 use crate::process::report::{self, Report};
@@ -68,6 +68,7 @@ pub struct SentrySandbox {
     agent: Arc<Client>,
     report: File,
     privilege: Privilege,
+    entrance: Entrance,
     gofer_ids: Ids,
     spin: bool,
 }
@@ -85,18 +86,18 @@ impl SentrySandbox {
             Privilege::User => Ids { uids: own.uids, gids: own.gids, switch_to: None },
         };
         let gofer_ids = Ids { uids: launch.file_ids.uids, gids: launch.file_ids.gids, switch_to: None };
+        let entrance = launch.cgroup.entrance()?;
         let spawn = |role, ids| Spawn {
             role,
             ids,
             privilege: launch.privilege,
-            cgroup: launch.cgroup.birth(),
+            cgroup: &entrance,
             stderr: launch.log,
             die_with_parent: launch.die_with_parent,
         };
         let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids).spawn()?);
         let gofer = Guard::new(spawn(Role::Gofer, &gofer_ids).spawn()?);
         timing::mark("runtime: cloned");
-        launch.cgroup.join(&[sentry.pid, gofer.pid])?;
         sentry.release()?;
         gofer.release()?;
         timing::mark("runtime: released");
@@ -112,6 +113,7 @@ impl SentrySandbox {
             agent: Arc::new(agent),
             report: launch.report,
             privilege: launch.privilege,
+            entrance,
             gofer_ids,
             spin: launch.config.executors > 1,
         })
@@ -156,7 +158,7 @@ impl SentrySandbox {
             role: Role::Gofer,
             ids: &self.gofer_ids,
             privilege: self.privilege,
-            cgroup: None,
+            cgroup: &self.entrance,
             stderr: None,
             die_with_parent: false,
         };

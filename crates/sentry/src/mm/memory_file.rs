@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use hostcall::window::WindowMode;
-use hostcall::{Errno, Window};
+use hostcall::{Errno, MemoryFault, Window};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -252,11 +252,16 @@ impl MemoryFile {
             return Touched::Unknown;
         }
         let mut kept: SmallVec<[(u64, u64); 8]> = SmallVec::new();
-        self.present_runs(start, len, |at, len| match self.window.zero(at, len) {
-            Ok(()) => kept.push((at, len)),
+        let mut touched = Touched::No;
+        self.present_runs(start, len, |at, len| match self.scrub(at, len) {
+            Ok(written) => {
+                kept.push((at, len));
+                if written == Touched::Yes {
+                    touched = Touched::Yes;
+                }
+            }
             Err(_) => self.punch(at, len),
         });
-        let touched = if kept.is_empty() { Touched::No } else { Touched::Yes };
         let mut inner = self.inner.lock();
         let mut from = start;
         for (at, len) in kept {
@@ -267,6 +272,19 @@ impl MemoryFile {
         }
         inner.make_available(from, start + len - from);
         touched
+    }
+
+    /// Makes present pages read as zeros, and says whether they did not before. Reading costs no more than writing, and
+    /// tells a mapping that was given warm pages for nothing from one that has used them.
+    fn scrub(&self, start: u64, len: u64) -> Result<Touched, MemoryFault> {
+        let mut page = [0; PAGE_SIZE as usize];
+        for at in (start..start + len).step_by(page.len()) {
+            self.window.read(at, &mut page)?;
+            if page.iter().any(|&byte| byte != 0) {
+                return self.window.zero(at, start + len - at).map(|()| Touched::Yes);
+            }
+        }
+        Ok(Touched::No)
     }
 
     fn present_runs(&self, start: u64, len: u64, mut run: impl FnMut(u64, u64)) {

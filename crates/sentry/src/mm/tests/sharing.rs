@@ -211,3 +211,21 @@ fn locked_bytes_are_counted_over_unmap_and_fork() {
     mm.lock_all(false, false, 0).expect("munlockall");
     assert_eq!(mm.locked_bytes(), 0);
 }
+
+#[test]
+fn mappings_that_are_never_touched_cost_no_orders_though_pages_are_warm() {
+    let (mm, stub) = new_mm(&memory());
+    let len = 16 * PAGE;
+    let used = anonymous(&mm, len);
+    mm.write(used, &vec![1; len as usize]).expect("write");
+    mm.unmap(used, len).expect("munmap"); // leaves warm pages
+    let unused = anonymous(&mm, len);
+    mm.unmap(unused, len).expect("munmap"); // was given them for nothing
+    stub.counts.lock().clear();
+    for _ in 0..3 {
+        let addr = anonymous(&mm, len);
+        mm.unmap(addr, len).expect("munmap");
+    }
+    assert_eq!(stub.counts.lock().get("map"), None);
+    assert_eq!(stub.counts.lock().get("unmap"), None);
+}
