@@ -89,6 +89,7 @@ impl Builder<'_> {
             permissions: wanted.mode.unwrap_or(0o1777),
             uid: wanted.uid.unwrap_or(0),
             gid: wanted.gid.unwrap_or(0),
+            ..tmpfs::Options::default()
         };
         Ok(TmpFs::new(self.container.memory.clone(), self.kernel.clock.clone(), next_device(), options))
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Mount, MountInfo, Path};
+use super::{MountInfo, MountNamespace, Path};
+use crate::Errno;
 
 /// What `CLONE_FS` shares.
 pub struct FsContext {
@@ -16,14 +17,58 @@ struct Inner {
     root: Path,
     cwd: Path,
     umask: u32,
-    /// The top of the tree of mounts: keeps it alive.
-    tree: Arc<Mount>,
+    /// The tree of mounts that they are in.
+    namespace: Arc<MountNamespace>,
 }
 
 impl FsContext {
     pub fn new(root: Path, cwd: Path, umask: u32) -> Arc<FsContext> {
-        let tree = root.mount.top();
-        Arc::new(FsContext { inner: RwLock::new(Inner { root, cwd, umask, tree }) })
+        let namespace = root.mount.namespace().unwrap_or_else(|| MountNamespace::new(&root.mount.top()));
+        Arc::new(FsContext { inner: RwLock::new(Inner { root, cwd, umask, namespace }) })
+    }
+
+    /// The mount namespace. (Processes with one `FsContext` have one: leaving it takes a context of one's own.)
+    pub fn namespace(&self) -> Arc<MountNamespace> {
+        self.inner.read().namespace.clone()
+    }
+
+    /// Moves to a copy of the mount namespace (`CLONE_NEWNS`); the directories are the same ones in it.
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    pub fn unshare_mounts(&self) -> Result<(), Errno> {
+        let Inner { mut root, mut cwd, umask, namespace } = self.inner.read().clone();
+        let namespace = namespace.duplicate(&mut [&mut root, &mut cwd])?;
+        let old = std::mem::replace(&mut *self.inner.write(), Inner { root, cwd, umask, namespace });
+        drop(old);
+        Ok(())
+    }
+
+    /// Enters a mount namespace (`setns`): root and working directory are its root.
+    ///
+    /// # Errors
+    /// `EINVAL` if its tree is gone.
+    pub fn enter_mounts(&self, namespace: Arc<MountNamespace>) -> Result<(), Errno> {
+        let root = namespace.entry().ok_or(Errno::EINVAL)?;
+        let umask = self.umask();
+        let inner = Inner { cwd: root.clone(), root, umask, namespace };
+        let old = std::mem::replace(&mut *self.inner.write(), inner);
+        drop(old);
+        Ok(())
+    }
+
+    /// The root directory was `from` and is `to` now (`pivot_root`); so is a working directory there.
+    pub fn replace_root(&self, from: &Path, to: &Path) {
+        let mut inner = self.inner.write();
+        let mut old = Vec::new();
+        if inner.root == *from {
+            old.push(std::mem::replace(&mut inner.root, to.clone()));
+        }
+        if inner.cwd == *from {
+            old.push(std::mem::replace(&mut inner.cwd, to.clone()));
+        }
+        drop(inner);
+        drop(old);
     }
 
     /// The root directory.
@@ -67,10 +112,10 @@ impl FsContext {
 
     /// The mount table, as seen from the root directory.
     pub fn mounts(&self) -> Vec<MountInfo> {
-        let (tree, root) = {
+        let (namespace, root) = {
             let inner = self.inner.read();
-            (inner.tree.clone(), inner.root.clone())
+            (inner.namespace.clone(), inner.root.clone())
         };
-        tree.table(&root)
+        namespace.table(&root)
     }
 }

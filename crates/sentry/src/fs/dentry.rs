@@ -224,6 +224,14 @@ impl Dentry {
         }
     }
 
+    /// The child of a name, if it is known without asking.
+    pub(super) fn child_if_known(&self, name: &[u8]) -> Option<Arc<Dentry>> {
+        match self.cached(name) {
+            Cached::Found(child) => Some(child),
+            _ => None,
+        }
+    }
+
     /// Takes in what the file system said of a name (None: there is none), asked when `changes` was `seen`.
     pub(super) fn learn(self: &Arc<Dentry>, name: &[u8], inode: Option<Arc<dyn Inode>>, seen: u64) -> Option<Arc<Dentry>> {
         let mut old = None;

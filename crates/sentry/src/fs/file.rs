@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Inode, Path};
+use super::{FileKind, Inode, Mount, Path};
 use crate::Errno;
 use crate::mm::{Mappable, Sink, Source};
 use crate::step::Step;
@@ -248,6 +248,9 @@ pub enum Origin {
 
 impl File {
     pub fn new(ops: Arc<dyn FileOps>, origin: Origin, flags: OpenFlags) -> Arc<File> {
+        if let Some(mount) = written_mount(&origin, flags) {
+            mount.add_writer();
+        }
         Arc::new(File {
             ops,
             origin,
@@ -351,5 +354,16 @@ impl Drop for File {
         }
         let ops = self.ops.clone();
         ops.release(self);
+        if let Some(mount) = written_mount(&self.origin, self.flags()) {
+            mount.remove_writer();
+        }
+    }
+}
+
+/// The mount that must not become read-only while the file is open. (`F_SETFL` keeps the access mode.)
+fn written_mount(origin: &Origin, flags: OpenFlags) -> Option<&Mount> {
+    match origin {
+        Origin::Path(path) if flags.writable() && path.dentry.kind() == FileKind::Regular => Some(&path.mount),
+        _ => None,
     }
 }

@@ -184,6 +184,13 @@ pub trait FileSystem: Send + Sync {
     fn options(&self) -> String {
         String::new()
     }
+    /// Takes other options (`MS_REMOUNT`).
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    fn reconfigure(&self, _config: &super::types::Config) -> Result<(), Errno> {
+        Ok(())
+    }
 }
 
 /// A file, directory, link or other object of a file system.

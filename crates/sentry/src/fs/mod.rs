@@ -29,6 +29,7 @@ pub mod sys;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tmpfs;
+pub mod types;
 mod view;
 pub mod walk;
 
@@ -44,7 +45,9 @@ pub use inode::{
     FileKind, FileSystem, Inode, Link, LookedUp, Metadata, NewInode, RenameFlags, SetAttr, SetTime, SocketSlot, StatFs,
     Timestamp, UnlinkKind, XattrCall, XattrReply,
 };
-pub use mount::{Mount, MountFlags, MountInfo, SuperBlock, next_device};
+pub use mount::{
+    Depth, Mount, MountFlags, MountInfo, MountNamespace, Moving, PropagationType, SuperBlock, Tree, Umount, next_device,
+};
 pub use open::{open, open_exec, open_how, try_open};
 pub use path::Path;
 pub use permission::{Mask, Ownership};

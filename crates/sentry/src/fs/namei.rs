@@ -128,12 +128,13 @@ pub async fn unlink(view: &View, dir: &Path, last: &Last, kind: UnlinkKind) -> R
     }
     dir.mount.writable()?;
     may_delete(view, dir, &victim, kind == UnlinkKind::Directory).await?;
-    if victim.is_mounted() {
+    if is_local_mount_point(dir, &victim) {
         return Err(Errno::EBUSY);
     }
     dir.inode().unlink(name, kind).await?;
     victim.inode().names_of_it_changed();
     dir.dentry.removed(name, &victim);
+    forget_mounts(dir, &victim);
     Ok(())
 }
 
@@ -227,7 +228,7 @@ pub async fn rename(
             may_reparent(view, target).await?;
         }
     }
-    if moved.is_mounted() || target.as_ref().is_some_and(|target| target.is_mounted()) {
+    if is_local_mount_point(from, &moved) || target.as_ref().is_some_and(|target| is_local_mount_point(to, target)) {
         return Err(Errno::EBUSY);
     }
     from.inode().rename(name, to.inode(), to_name, flags).await?;
@@ -236,7 +237,28 @@ pub async fn rename(
     if flags.contains(RenameFlags::WHITEOUT) {
         a.forget(name);
     }
+    if let Some(target) = target.as_ref().filter(|_| !exchange) {
+        forget_mounts(to, target);
+    }
     Ok(())
+}
+
+/// Whether something is mounted there in the namespace of `dir`: the name must stay. What others have mounted does not count.
+fn is_local_mount_point(dir: &Path, dentry: &Arc<Dentry>) -> bool {
+    dentry.is_mounted()
+        && match dir.mount.namespace() {
+            Some(namespace) => namespace.edit().is_point(dentry),
+            None => dir.mount.child_at(dentry).is_some(),
+        }
+}
+
+/// The name is gone, and so is what other namespaces have mounted there.
+fn forget_mounts(dir: &Path, dentry: &Arc<Dentry>) {
+    if dentry.is_mounted()
+        && let Some(namespace) = dir.mount.namespace()
+    {
+        namespace.edit().forget_point(dentry);
+    }
 }
 
 async fn may_reparent(view: &View, moved: &Arc<Dentry>) -> Result<(), Errno> {

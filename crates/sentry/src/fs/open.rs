@@ -142,7 +142,7 @@ async fn open_place(cx: &Cx, view: &View, place: Path, flags: OpenFlags, created
         FileKind::Socket => return Err(Errno::ENXIO.into()),
         FileKind::BlockDevice => return Err(Errno::ENXIO.into()),
         FileKind::CharDevice => {
-            let ops = super::dev::open_char_device(cx, metadata.rdev, flags)?;
+            let ops = super::dev::open_char_device(cx, &place, metadata.rdev, flags)?;
             return Ok(File::new(ops, Origin::Path(place), status(flags)));
         }
         FileKind::Regular if flags.contains(OpenFlags::TRUNC) && !created => {

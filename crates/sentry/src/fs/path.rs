@@ -68,6 +68,19 @@ impl Path {
         }
     }
 
+    /// The absolute name, unless the place is outside `root`.
+    pub(super) fn name_below(&self, root: &Path) -> Option<Vec<u8>> {
+        match self.reach(root) {
+            (name, Reach::Inside) => Some(name),
+            (_, Reach::Outside) => None,
+        }
+    }
+
+    /// Whether this is `root` or can be reached from it.
+    pub(super) fn is_below(&self, root: &Path) -> bool {
+        self.name_below(root).is_some()
+    }
+
     /// The absolute name, and whether it leads from `root` here.
     fn reach(&self, root: &Path) -> (Vec<u8>, Reach) {
         // Collected from the end.

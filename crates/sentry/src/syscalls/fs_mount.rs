@@ -1,4 +1,4 @@
-//! mount, umount and statfs.
+//! mount, umount, pivot_root and statfs.
 
 use std::sync::Arc;
 
@@ -7,13 +7,9 @@ use zerocopy::{Immutable, IntoBytes};
 use super::fs_path::{path, place_of, resolve, unit};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
-use crate::abi::PAGE_SIZE;
-use crate::fs::devpts::Devpts;
-use crate::fs::proc::ProcFs;
-use crate::fs::sys::SysFs;
-use crate::fs::tmpfs::{self, TmpFs};
+use crate::fs::types::{Request, Type, may_mount};
 use crate::fs::walk::AT_FDCWD;
-use crate::fs::{FileSystem, Mount, MountFlags, Path, ResolveFlags, View, next_device};
+use crate::fs::{Depth, Mount, MountFlags, Moving, Path, PropagationType, ResolveFlags, Umount, View};
 use crate::task::{Capability, Cx};
 
 /// `struct statfs`.
@@ -36,22 +32,10 @@ const _: () = assert!(size_of::<StatFs>() == 120);
 /// `ST_VALID`.
 const VALID: u64 = 0x20;
 
-fn stat_flags(flags: MountFlags) -> u64 {
-    let pairs = [
-        (MountFlags::RDONLY, 1),
-        (MountFlags::NOSUID, 2),
-        (MountFlags::NODEV, 4),
-        (MountFlags::NOEXEC, 8),
-        (MountFlags::NOATIME, 0x400),
-        (MountFlags::NODIRATIME, 0x800),
-    ];
-    let bits = pairs.iter().filter(|(flag, _)| flags.contains(*flag)).fold(VALID, |bits, (_, bit)| bits | bit);
-    let relatime = !flags.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME);
-    bits | if relatime { 0x1000 } else { 0 }
-}
-
 async fn put_statfs(cx: &Cx, place: &Path, addr: u64) -> Outcome {
     let stat = place.mount.fs.stat_fs().await?;
+    let mut flags = place.mount.flags();
+    flags.set(MountFlags::RDONLY, place.mount.writable().is_err());
     let out = StatFs {
         magic: stat.magic,
         block_size: stat.block_size,
@@ -60,7 +44,7 @@ async fn put_statfs(cx: &Cx, place: &Path, addr: u64) -> Outcome {
         fsid: stat.fsid,
         name_max: stat.name_max,
         fragment_size: stat.block_size,
-        flags: stat_flags(place.mount.flags()),
+        flags: VALID | flags.stat_bits(),
         spare: [0; 4],
     };
     cx.mm.write_val(addr, &out)?;
@@ -83,93 +67,112 @@ const MS_REMOUNT: u64 = 1 << 5;
 const MS_BIND: u64 = 1 << 12;
 const MS_MOVE: u64 = 1 << 13;
 const MS_REC: u64 = 1 << 14;
+const MS_SILENT: u64 = 1 << 15;
 const MS_UNBINDABLE: u64 = 1 << 17;
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
-
-/// The options of a mount among `mount`'s flags.
-fn mount_flags(flags: u64) -> MountFlags {
-    MountFlags::from_bits_truncate(flags as u32)
-}
+const MS_NOUSER: u64 = 1 << 31;
+const PROPAGATION: u64 = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE;
 
 pub fn sys_mount(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
         let view = View::of(cx);
-        // A null source, type or data is an empty one.
-        let text = |addr: u64| if addr == 0 { Ok(Vec::new()) } else { path(cx, addr) };
-        let (source, target, kind) = (text(args.u64(0))?, path(cx, args.u64(1))?, text(args.u64(2))?);
+        let text = |addr: u64| if addr == 0 { Ok(None) } else { path(cx, addr).map(Some) };
+        let (kind, source, data) = (text(args.u64(2))?, text(args.u64(0))?, mount_data(cx, args.u64(4))?);
+        let target = path(cx, args.u64(1))?;
         let at = resolve(cx, &view, AT_FDCWD, &target, ResolveFlags::empty()).await?;
-        if !view.creds.has(Capability::SysAdmin) {
-            return Err(Errno::EPERM.into());
-        }
         // The old magic number in the upper half is ignored.
-        let flags = if args.u64(3) >> 16 == 0xc0ed { args.u64(3) & 0xffff } else { args.u64(3) };
+        let flags = args.u64(3);
+        let flags = if flags & 0xffff_0000 == 0xc0ed_0000 { flags & 0xffff } else { flags & 0xffff_ffff };
+        if flags & MS_NOUSER != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        may_mount(cx)?;
+        let mut options = MountFlags::from_mount(flags);
+        let atime = u64::from(MountFlags::ATIME.bits());
+        if flags & MS_REMOUNT != 0 && flags & atime == 0 {
+            // Without a word on access times they stay as they are.
+            options = options - MountFlags::ATIME | at.mount.flags() & MountFlags::ATIME;
+        }
         if flags & MS_REMOUNT != 0 {
-            return unit(remount(&at, mount_flags(flags)));
+            return unit(remount(cx, &at, options, flags & MS_BIND != 0, &data));
         }
         if flags & MS_BIND != 0 {
-            let from = resolve(cx, &view, AT_FDCWD, &source, ResolveFlags::empty()).await?;
-            let mount = if flags & MS_REC != 0 { Mount::copy_below(&from)? } else { Mount::bind(&from) };
-            return unit(mount.attach(&at));
+            return unit(bind(cx, &view, source, &at, flags).await);
         }
-        if flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE) != 0 {
-            // There is no propagation: every mount is private, and a slave of nothing.
-            let possible = flags & (MS_SHARED | MS_UNBINDABLE) == 0;
-            return unit(if possible { Ok(()) } else { Err(Errno::EINVAL) });
+        if flags & PROPAGATION != 0 {
+            return unit(change_propagation(cx, &at, flags));
         }
         if flags & MS_MOVE != 0 {
-            let from = resolve(cx, &view, AT_FDCWD, &source, ResolveFlags::empty()).await?;
-            return unit(move_mount(&from, &at));
+            let from = source_place(cx, &view, source).await?;
+            return unit(cx.fs.namespace().edit().move_mount(&from, &at, Moving::OnTop));
         }
-        let data = text(args.u64(4))?;
-        let fs = make_fs(cx, &kind, &data)?;
-        unit(Mount::new(fs, source, mount_flags(flags), &view.clock).attach(&at))
+        let kind = kind.ok_or(Errno::EINVAL)?;
+        let mut request = Request::new(Type::from_name(&kind)?);
+        request.source = None;
+        request.set_all(cx, &data)?;
+        let read_only = request.read_only || options.contains(MountFlags::RDONLY);
+        let fs = request.make(cx).await?;
+        let source = source.or(request.source).unwrap_or_else(|| b"none".to_vec());
+        let mount = Mount::new(fs, source, options, &view.clock);
+        mount.super_block().set_read_only(read_only)?;
+        unit(cx.fs.namespace().edit().add(&mount, &at))
     })
 }
 
-fn make_fs(cx: &Cx, kind: &[u8], data: &[u8]) -> Result<Arc<dyn FileSystem>, Errno> {
-    let kernel = cx.kernel();
-    match kind {
-        b"tmpfs" | b"ramfs" => {
-            let limit = cx.task.container.memory_limit.unwrap_or(kernel.machine.memory_bytes);
-            let mut options = tmpfs::Options::parse(data, limit)?;
-            if options.size == 0 && kind == b"tmpfs" {
-                // Half of the memory, as on Linux.
-                options.size = limit / 2 & !(PAGE_SIZE - 1);
-            }
-            Ok(TmpFs::new(cx.task.container.memory.clone(), kernel.clock.clone(), next_device(), options))
-        }
-        b"sysfs" => Ok(SysFs::new(kernel, next_device())),
-        b"proc" => Ok(ProcFs::new(kernel.clone(), cx.task.container.clone(), next_device())),
-        b"devpts" => Ok(Devpts::new(&cx.task.container.terminals)),
-        _ => Err(Errno::ENODEV),
+/// Options as they stand in memory: up to a page, ended by NUL or not.
+fn mount_data(cx: &Cx, addr: u64) -> Result<Vec<u8>, Errno> {
+    if addr == 0 {
+        return Ok(Vec::new());
+    }
+    match cx.mm.read_cstr(addr, crate::abi::PAGE_SIZE as usize) {
+        Err(Errno::ENAMETOOLONG) => Err(Errno::EINVAL),
+        data => data,
     }
 }
 
-/// The mount whose root this is.
-fn mounted_here(at: &Path) -> Result<&Arc<Mount>, Errno> {
-    if Arc::ptr_eq(&at.dentry, at.mount.root()) { Ok(&at.mount) } else { Err(Errno::EINVAL) }
+async fn source_place(cx: &Cx, view: &View, source: Option<Vec<u8>>) -> Result<Path, Errno> {
+    let source = source.filter(|source| !source.is_empty()).ok_or(Errno::EINVAL)?;
+    resolve(cx, view, AT_FDCWD, &source, ResolveFlags::empty()).await
 }
 
-fn remount(at: &Path, flags: MountFlags) -> Result<(), Errno> {
-    mounted_here(at)?.set_flags(flags);
-    Ok(())
+async fn bind(cx: &Cx, view: &View, source: Option<Vec<u8>>, at: &Path, flags: u64) -> Result<(), Errno> {
+    let from = source_place(cx, view, source).await?;
+    let depth = if flags & MS_REC != 0 { Depth::Recursive } else { Depth::One };
+    cx.fs.namespace().edit().bind(&from, at, depth)
 }
 
-fn move_mount(from: &Path, to: &Path) -> Result<(), Errno> {
-    let mount = mounted_here(from)?;
-    let mut above = Some(to.mount.clone());
-    while let Some(at) = above {
-        if Arc::ptr_eq(&at, mount) {
-            return Err(Errno::ELOOP);
-        }
-        above = at.mount_point().map(|point| point.mount);
+fn remount(cx: &Cx, at: &Path, options: MountFlags, bind: bool, data: &[u8]) -> Result<(), Errno> {
+    let namespace = cx.fs.namespace();
+    let mount = at.mounted_here()?;
+    if !namespace.edit().has(mount) {
+        return Err(Errno::EINVAL);
     }
-    let back = mount.mount_point().ok_or(Errno::EINVAL)?;
-    mount.detach()?;
-    // What cannot stand there goes back.
-    mount.attach(to).inspect_err(|_| drop(mount.attach(&back)))
+    if bind {
+        return namespace.edit().change_flags(mount, options);
+    }
+    mount.may_change_flags(options - MountFlags::RDONLY | mount.flags() & MountFlags::RDONLY)?;
+    if let Ok(kind) = Type::from_name(mount.fs.name().as_bytes()) {
+        let mut request = Request::new(kind);
+        request.set_all(cx, data)?;
+        mount.fs.reconfigure(&request.config)?;
+    }
+    mount.super_block().set_read_only(options.contains(MountFlags::RDONLY))?;
+    namespace.edit().change_flags(mount, options)
+}
+
+fn change_propagation(cx: &Cx, at: &Path, flags: u64) -> Result<(), Errno> {
+    let to = match flags & !(MS_REC | MS_SILENT) {
+        MS_SHARED => PropagationType::Shared,
+        MS_PRIVATE => PropagationType::Private,
+        MS_SLAVE => PropagationType::Slave,
+        MS_UNBINDABLE => PropagationType::Unbindable,
+        _ => return Err(Errno::EINVAL),
+    };
+    let depth = if flags & MS_REC != 0 { Depth::Recursive } else { Depth::One };
+    let mount = at.mounted_here()?;
+    cx.fs.namespace().edit().set_propagation(mount, to, depth)
 }
 
 const MNT_FORCE: u32 = 1;
@@ -183,24 +186,63 @@ pub fn sys_umount2(cx: &mut Cx, args: Args) -> Flow<'_> {
         if flags & !(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 {
             return Err(Errno::EINVAL.into());
         }
-        let view = View::of(cx);
-        let mut how = ResolveFlags::empty();
-        how.set(ResolveFlags::NOFOLLOW, flags & UMOUNT_NOFOLLOW != 0);
-        let path = path(cx, args.u64(0))?;
-        let at = resolve(cx, &view, AT_FDCWD, &path, how).await?;
-        if !view.creds.has(Capability::SysAdmin) {
+        let at = {
+            let view = View::of(cx);
+            let mut how = ResolveFlags::empty();
+            how.set(ResolveFlags::NOFOLLOW, flags & UMOUNT_NOFOLLOW != 0);
+            let path = path(cx, args.u64(0))?;
+            resolve(cx, &view, AT_FDCWD, &path, how).await?
+        };
+        may_mount(cx)?;
+        at.mounted_here()?;
+        let (namespace, mount) = (cx.fs.namespace(), at.mount);
+        drop(at.dentry);
+        if !namespace.edit().has(&mount) || mount.is_locked() {
+            return Err(Errno::EINVAL.into());
+        }
+        if flags & MNT_FORCE != 0 && !cx.creds().has(Capability::SysAdmin) {
             return Err(Errno::EPERM.into());
         }
-        let mount = mounted_here(&at)?;
-        // The mark that MNT_EXPIRE sets is not kept: a first call always says so.
+        let is_root = Arc::ptr_eq(&mount, &cx.fs.root().mount);
         if flags & MNT_EXPIRE != 0 {
-            return Err(if flags == MNT_EXPIRE { Errno::EAGAIN } else { Errno::EINVAL }.into());
+            if is_root || flags & (MNT_FORCE | MNT_DETACH) != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            // The parent's reference and ours.
+            if Arc::strong_count(&mount) > 2 {
+                return Err(Errno::EBUSY.into());
+            }
+            if !mount.expire() {
+                return Err(Errno::EAGAIN.into());
+            }
         }
-        // Held by its parent, and by us; more are users.
-        let busy = !mount.children().is_empty() || Arc::strong_count(mount) > 2;
-        if busy && flags & MNT_DETACH == 0 {
-            return Err(Errno::EBUSY.into());
+        if is_root && flags & MNT_DETACH == 0 {
+            // Linux makes the root read-only instead.
+            mount.super_block().set_read_only(true)?;
+            return Ok(0);
         }
-        unit(mount.detach())
+        let how = if flags & MNT_DETACH != 0 { Umount::Lazy } else { Umount::Idle(1) };
+        unit(namespace.edit().umount(&mount, how))
+    })
+}
+
+pub fn sys_pivot_root(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::wait(async move {
+        may_mount(cx)?;
+        let view = View::of(cx);
+        let (new, old) = (path(cx, args.u64(0))?, path(cx, args.u64(1))?);
+        let new = resolve(cx, &view, AT_FDCWD, &new, ResolveFlags::DIRECTORY).await?;
+        let old = resolve(cx, &view, AT_FDCWD, &old, ResolveFlags::DIRECTORY).await?;
+        let root = view.root.clone();
+        cx.fs.namespace().edit().pivot_root(&root, &new, &old)?;
+        // Everybody whose root or working directory was the old root is at the new one.
+        cx.fs.replace_root(&root, &new);
+        for task in cx.task.container.pids.tasks() {
+            let shared = task.shared.read().clone();
+            if let Some(shared) = shared {
+                shared.fs.replace_root(&root, &new);
+            }
+        }
+        Ok(0)
     })
 }

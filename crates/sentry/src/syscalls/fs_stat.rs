@@ -152,12 +152,13 @@ const _: () = assert!(size_of::<Statx>() == 256);
 const STATX_BASIC_STATS: u32 = 0x7ff;
 const STATX_BTIME: u32 = 0x800;
 const STATX_MNT_ID: u32 = 0x1000;
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 const STATX_RESERVED: u32 = 0x8000_0000;
 const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 /// `AT_STATX_FORCE_SYNC` and `AT_STATX_DONT_SYNC`, which exclude each other.
 const AT_STATX_SYNC_TYPE: u32 = 0x6000;
 
-fn statx(place: &Path, m: &Metadata) -> Statx {
+fn statx(place: &Path, m: &Metadata, wanted: u32) -> Statx {
     let time = |time: Timestamp| StatxTime { sec: time.sec, nsec: time.nsec, pad: 0 };
     let parts = |number| {
         let (major, minor) = device_parts(number);
@@ -165,8 +166,9 @@ fn statx(place: &Path, m: &Metadata) -> Statx {
     };
     let born = if m.born == Timestamp::default() { 0 } else { STATX_BTIME };
     let at_mount = Arc::ptr_eq(&place.dentry, place.mount.root());
+    let unique = wanted & STATX_MNT_ID_UNIQUE != 0;
     Statx {
-        mask: STATX_BASIC_STATS | STATX_MNT_ID | born,
+        mask: STATX_BASIC_STATS | born | if unique { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID },
         block_size: m.block_size,
         attributes: if at_mount { STATX_ATTR_MOUNT_ROOT } else { 0 },
         nlink: m.nlink,
@@ -181,7 +183,7 @@ fn statx(place: &Path, m: &Metadata) -> Statx {
         times: [time(m.accessed), time(m.born), time(m.changed), time(m.modified)],
         rdev: parts(m.rdev),
         dev: parts(m.dev),
-        mount_id: place.mount.id(),
+        mount_id: if unique { place.mount.unique_id() } else { place.mount.id() },
         dio_align: [0; 2],
         spare: [0; 12],
     }
@@ -200,7 +202,7 @@ pub fn sys_statx(cx: &mut Cx, args: Args) -> Flow<'_> {
         Ok(checked) => checked,
         Err(errno) => return Flow::done(Err(errno)),
     };
-    let write = move |cx: &Cx, place: &Path, m: &Metadata| cx.mm.write_val(out, &statx(place, m)).map(|()| 0);
+    let write = move |cx: &Cx, place: &Path, m: &Metadata| cx.mm.write_val(out, &statx(place, m, mask)).map(|()| 0);
     match walk::try_resolve(cx, dirfd, &path, resolve) {
         Err(errno) => return Flow::done(Err(errno)),
         Ok(None) => {}

@@ -7,6 +7,7 @@ use platform::Prot;
 use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::dev::MemoryDevice;
+use crate::fs::{MountFlags, Origin};
 use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
 use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::Cx;
@@ -70,6 +71,14 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
             }
             if shared && !open.writable() {
                 how -= SegmentFlags::MAY_WRITE;
+            }
+            if let Origin::Path(path) = &file.origin
+                && path.mount.has(MountFlags::NOEXEC)
+            {
+                if prot.contains(Prot::EXEC) {
+                    return Err(Errno::EPERM);
+                }
+                how -= SegmentFlags::MAY_EXEC;
             }
             let mappable = file.ops.mappable()?;
             Some((Arc::new(MappedFile { mappable, file }), offset))

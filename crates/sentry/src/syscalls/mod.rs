@@ -30,6 +30,8 @@ mod io;
 mod ioctl;
 pub mod mask;
 mod message;
+mod mount_api;
+mod mount_query;
 mod memory;
 mod memory_advice;
 pub(crate) mod kill;

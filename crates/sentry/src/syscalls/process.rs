@@ -189,7 +189,7 @@ pub(super) fn getsid(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(process(cx, args.i32(0)).map(|group| group.session().sid as u64))
 }
 
-/// `unshare` of descriptors and directories. New namespaces are not made.
+/// `unshare` of descriptors, directories and mounts. Other new namespaces are not made.
 pub(super) fn unshare(cx: &mut Cx, args: Args) -> Flow<'_> {
     use CloneFlags as F;
     let Some(flags) = CloneFlags::from_bits(args.u64(0)) else { return Flow::done(Err(Errno::EINVAL)) };
@@ -203,11 +203,17 @@ pub(super) fn unshare(cx: &mut Cx, args: Args) -> Flow<'_> {
     if flags.intersects(F::NAMESPACES) && !flags.contains(F::NEWUSER) && !cx.creds().has(Capability::SysAdmin) {
         return Flow::done(Err(Errno::EPERM));
     }
-    if flags.intersects(F::NAMESPACES | F::NEWUSER) {
+    if flags.intersects(F::NAMESPACES - F::NEWNS | F::NEWUSER) {
         return Flow::done(Err(Errno::EINVAL));
     }
-    if flags.contains(F::FS) {
-        cx.fs = cx.fs.duplicate();
+    if flags.intersects(F::FS | F::NEWNS) {
+        let fs = cx.fs.duplicate();
+        if flags.contains(F::NEWNS)
+            && let Err(errno) = fs.unshare_mounts()
+        {
+            return Flow::done(Err(errno));
+        }
+        cx.fs = fs;
     }
     if flags.contains(F::FILES) {
         cx.files = cx.files.duplicate();

@@ -112,6 +112,9 @@ impl Cx {
         context.set_xstate(state);
         let files = if args.flags.contains(CloneFlags::FILES) { self.files.clone() } else { self.files.duplicate() };
         let fs = if args.flags.contains(CloneFlags::FS) { self.fs.clone() } else { self.fs.duplicate() };
+        if args.flags.contains(CloneFlags::NEWNS) {
+            fs.unshare_mounts()?;
+        }
         let task = self.add_task(&args)?;
         let tid = task.tid();
         let vfork = args.flags.contains(CloneFlags::VFORK).then(Arc::<Vfork>::default);
@@ -254,7 +257,7 @@ fn cleared(sighand: &SigHand) -> Arc<SigHand> {
     new
 }
 
-/// The checks of `copy_process`. Namespaces are not made: `EPERM` without the capability, else `EINVAL`, as a kernel built without them.
+/// The checks of `copy_process`. Namespaces other than of mounts are not made: `EPERM` without the capability, else `EINVAL`, as a kernel built without them.
 fn check_flags(flags: CloneFlags, cx: &Cx) -> Result<(), Errno> {
     use CloneFlags as F;
     let both = |a: F, b: F| flags.contains(a) && flags.contains(b);
@@ -271,7 +274,7 @@ fn check_flags(flags: CloneFlags, cx: &Cx) -> Result<(), Errno> {
     if flags.intersects(F::NAMESPACES) && !flags.contains(F::NEWUSER) && !cx.creds().has(Capability::SysAdmin) {
         return Err(Errno::EPERM);
     }
-    if flags.intersects(F::NAMESPACES | F::NEWUSER | F::INTO_CGROUP | F::PIDFD) {
+    if flags.intersects(F::NAMESPACES - F::NEWNS | F::NEWUSER | F::INTO_CGROUP | F::PIDFD) {
         return Err(Errno::EINVAL);
     }
     Ok(())

@@ -4,7 +4,7 @@ mod memory;
 
 use std::sync::Arc;
 
-use super::{FileOps, OpenFlags};
+use super::{FileOps, OpenFlags, Path};
 use crate::Errno;
 use crate::task::Cx;
 
@@ -56,13 +56,16 @@ pub const LINKS: [(&str, &str); 6] = [
 ///
 /// # Errors
 /// `ENXIO` when there is no such device.
-pub fn open_char_device(cx: &Cx, rdev: u64, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+pub fn open_char_device(cx: &Cx, place: &Path, rdev: u64, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
     let device = match device_parts(rdev) {
         (1, 3) => MemoryDevice::Null,
         (1, 5) => MemoryDevice::Zero,
         (1, 7) => MemoryDevice::Full,
         (1, 8 | 9) => MemoryDevice::Random,
-        (major, minor) => return crate::ipc::tty::open_device(cx, major, minor, flags),
+        number => {
+            let terminals = super::devpts::terminals_of(place).unwrap_or_else(|| cx.task.container.terminals.clone());
+            return crate::ipc::tty::open_device(cx, &terminals, number, flags);
+        }
     };
     Ok(Arc::new(device))
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::dev::device_number;
 use super::pseudo::{DirInode, Directory, Identity, Listed};
-use super::{FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, SetAttr, StatFs, Timestamp, next_device};
+use super::{FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Path, SetAttr, StatFs, Timestamp, next_device};
 use crate::Errno;
-use crate::ipc::tty::{Pty, Terminals};
+use crate::ipc::tty::{Pty, Slaves, Terminals};
 use crate::step::Step;
 use crate::task::Cx;
 
@@ -21,11 +21,61 @@ const FIRST_INO: u64 = 3;
 /// The file system of a container's ptys.
 pub struct Devpts {
     root: Arc<dyn Inode>,
+    options: Options,
+}
+
+/// What `mount -o` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Of slaves.
+    pub permissions: u32,
+    pub ptmx_permissions: u32,
+    pub max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { uid: None, gid: None, permissions: 0o600, ptmx_permissions: 0, max: 1 << 20 }
+    }
+}
+
+impl Options {
+    /// # Errors
+    /// `EINVAL`.
+    pub fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), Errno> {
+        let text = || value.ok_or(Errno::EINVAL);
+        let number = |radix| u32::from_str_radix(text()?, radix).map_err(|_| Errno::EINVAL);
+        match key {
+            "uid" => self.uid = Some(number(10)?),
+            "gid" => self.gid = Some(number(10)?),
+            "mode" => self.permissions = number(8)? & 0o7777,
+            "ptmxmode" => self.ptmx_permissions = number(8)? & 0o7777,
+            // Every mount is a new instance, as on Linux.
+            "newinstance" if value.is_none() => {}
+            "max" => self.max = number(10)?,
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
 }
 
 impl Devpts {
+    /// The instance that a container starts with.
     pub fn new(terminals: &Arc<Terminals>) -> Arc<Devpts> {
-        Arc::new(Devpts { root: DirInode::make(Root { dev: next_device(), terminals: terminals.clone() }) })
+        Devpts::with(terminals, Options { gid: Some(5), permissions: 0o620, ptmx_permissions: 0o666, ..Options::default() })
+    }
+
+    /// Another instance, with ptys of its own.
+    pub fn instance(options: Options) -> Arc<Devpts> {
+        let terminals = Terminals::with(Slaves { uid: options.uid, gid: options.gid, permissions: options.permissions }, options.max);
+        Devpts::with(&terminals, options)
+    }
+
+    fn with(terminals: &Arc<Terminals>, options: Options) -> Arc<Devpts> {
+        let root = Root { dev: next_device(), terminals: terminals.clone(), options };
+        Arc::new(Devpts { root: DirInode::make(root), options })
     }
 }
 
@@ -48,13 +98,42 @@ impl FileSystem for Devpts {
     }
 
     fn options(&self) -> String {
-        "gid=5,mode=620,ptmxmode=666".into()
+        let Options { uid, gid, permissions, ptmx_permissions, max } = self.options;
+        let mut text = String::new();
+        if let Some(uid) = uid {
+            text.push_str(&format!("uid={uid},"));
+        }
+        if let Some(gid) = gid {
+            text.push_str(&format!("gid={gid},"));
+        }
+        text.push_str(&format!("mode={permissions:03o},ptmxmode={ptmx_permissions:03o}"));
+        if max < 1 << 20 {
+            text.push_str(&format!(",max={max}"));
+        }
+        text
     }
 }
 
 struct Root {
     dev: u64,
     terminals: Arc<Terminals>,
+    options: Options,
+}
+
+impl Root {
+    fn node(&self, pty: Option<Arc<Pty>>) -> Node {
+        Node { dev: self.dev, pty, terminals: self.terminals.clone(), ptmx_permissions: self.options.ptmx_permissions }
+    }
+}
+
+/// The ptys that a terminal device belongs to: those of the instance it is in, or for a ptmx elsewhere, of the one mounted on `pts` beside it.
+pub fn terminals_of(place: &Path) -> Option<Arc<Terminals>> {
+    if let Some(node) = place.inode().as_any().downcast_ref::<Node>() {
+        return Some(node.terminals.clone());
+    }
+    let beside = place.dentry.parent()?.child_if_known(b"pts")?;
+    let mounted = Path { mount: place.mount.clone(), dentry: beside }.descend();
+    mounted.inode().as_any().downcast_ref::<DirInode<Root>>().map(|root| root.0.terminals.clone())
 }
 
 impl Directory for Root {
@@ -64,13 +143,13 @@ impl Directory for Root {
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         if name == b"ptmx" {
-            return Ok(Arc::new(Node { dev: self.dev, pty: None }));
+            return Ok(Arc::new(self.node(None)));
         }
         // As they are listed: no sign, no leading zeros.
         let text = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
         let index: u32 = text.parse().map_err(|_| Errno::ENOENT)?;
         let pty = self.terminals.get(index).filter(|_| index.to_string() == text).ok_or(Errno::ENOENT)?;
-        Ok(Arc::new(Node { dev: self.dev, pty: Some(pty) }))
+        Ok(Arc::new(self.node(Some(pty))))
     }
 
     fn list(&self) -> Vec<Listed> {
@@ -83,13 +162,15 @@ impl Directory for Root {
 struct Node {
     dev: u64,
     pty: Option<Arc<Pty>>,
+    terminals: Arc<Terminals>,
+    ptmx_permissions: u32,
 }
 
 impl Inode for Node {
     fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
         let (rdev, ino, (uid, gid, permissions)) = match &self.pty {
             Some(pty) => (pty.device(), u64::from(pty.index) + FIRST_INO, pty.owner()),
-            None => (device_number(5, 2), PTMX_INO, (0, 0, 0o666)),
+            None => (device_number(5, 2), PTMX_INO, (0, 0, self.ptmx_permissions)),
         };
         Step::ok(Metadata {
             dev: self.dev,

@@ -29,6 +29,35 @@ struct Shared {
     kernel: Arc<Kernel>,
     container: Arc<Container>,
     dev: u64,
+    options: Options,
+}
+
+/// What `mount -o` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Directories of other users' processes are closed. (Linux's `invisible` and `ptraceable` hide the names too; here they close as `noaccess` does.)
+    pub hide_pid: u8,
+    /// The group to which `hidepid` does not apply.
+    pub gid: u32,
+    /// Only processes are shown.
+    pub subset_pid: bool,
+}
+
+impl Options {
+    /// # Errors
+    /// `EINVAL`.
+    pub fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), Errno> {
+        match (key, value) {
+            ("hidepid", Some("0" | "off")) => self.hide_pid = 0,
+            ("hidepid", Some("1" | "noaccess")) => self.hide_pid = 1,
+            ("hidepid", Some("2" | "invisible")) => self.hide_pid = 2,
+            ("hidepid", Some("4" | "ptraceable")) => self.hide_pid = 4,
+            ("gid", Some(gid)) => self.gid = gid.parse().map_err(|_| Errno::EINVAL)?,
+            ("subset", Some("pid")) => self.subset_pid = true,
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -40,7 +69,11 @@ impl Shared {
 impl ProcFs {
     /// The procfs of `container`; `dev` is its device number.
     pub fn new(kernel: Arc<Kernel>, container: Arc<Container>, dev: u64) -> Arc<ProcFs> {
-        let shared = Arc::new(Shared { kernel, container, dev });
+        ProcFs::with(kernel, container, dev, Options::default())
+    }
+
+    pub fn with(kernel: Arc<Kernel>, container: Arc<Container>, dev: u64, options: Options) -> Arc<ProcFs> {
+        let shared = Arc::new(Shared { kernel, container, dev, options });
         Arc::new(ProcFs { root: DirInode::make(root::Root(shared.clone())), shared })
     }
 }
@@ -61,5 +94,23 @@ impl FileSystem for ProcFs {
     /// Processes come and go.
     fn name_ttl_ns(&self) -> u64 {
         0
+    }
+
+    fn options(&self) -> String {
+        let Options { hide_pid, gid, subset_pid } = self.shared.options;
+        let mut options = Vec::new();
+        if gid != 0 {
+            options.push(format!("gid={gid}"));
+        }
+        match hide_pid {
+            1 => options.push("hidepid=noaccess".into()),
+            2 => options.push("hidepid=invisible".into()),
+            4 => options.push("hidepid=ptraceable".into()),
+            _ => {}
+        }
+        if subset_pid {
+            options.push("subset=pid".into());
+        }
+        options.join(",")
     }
 }

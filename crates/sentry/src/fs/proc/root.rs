@@ -17,7 +17,7 @@ const TEXTS: [Text; 13] = [
     ("cpuinfo", machine::cpuinfo),
     ("devices", |_| "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n".into()),
     ("diskstats", |_| String::new()),
-    ("filesystems", |_| "nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevpts\nnodev\toverlay\n".into()),
+    ("filesystems", |_| crate::fs::types::TYPES.map(|(name, _)| format!("nodev\t{name}\n")).concat()),
     ("loadavg", machine::loadavg),
     ("meminfo", machine::meminfo),
     ("partitions", |_| "major minor  #blocks  name\n\n".into()),
@@ -35,6 +35,9 @@ impl Directory for Root {
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         let shared = &self.0;
+        if shared.options.subset_pid && !matches!(name, b"self" | b"thread-self") {
+            return process::directory(shared, name);
+        }
         if let Some((name, make)) = TEXTS.iter().find(|(text, _)| text.as_bytes() == name) {
             let (shared, make) = (shared.clone(), *make);
             return Ok(TextFile::make(shared.identity(0o444, name), move || Ok(make(&shared).into_bytes())));
@@ -54,6 +57,10 @@ impl Directory for Root {
     }
 
     fn list(&self) -> Vec<Listed> {
+        if self.0.options.subset_pid {
+            let links = ["self", "thread-self"].map(|name| Listed::new(name, FileKind::Symlink));
+            return links.into_iter().chain(process::list(&self.0)).collect();
+        }
         let texts = TEXTS.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular));
         let links = ["self", "thread-self", "mounts", "net"].map(|name| Listed::new(name, FileKind::Symlink));
         let sys = Listed::new("sys", FileKind::Directory);

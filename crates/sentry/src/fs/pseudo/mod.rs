@@ -40,7 +40,7 @@ impl Identity {
         Identity { uid, gid, ..self }
     }
 
-    fn metadata(&self, kind: FileKind, now: Timestamp) -> Metadata {
+    pub fn metadata(&self, kind: FileKind, now: Timestamp) -> Metadata {
         Metadata {
             dev: self.dev,
             ino: self.ino,

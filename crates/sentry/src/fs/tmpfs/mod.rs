@@ -17,9 +17,10 @@ mod xattr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::types::Config;
 use super::{FileKind, FileSystem, Inode, NewInode, StatFs, Timestamp};
 use crate::Errno;
-use crate::abi::PAGE_SIZE;
+use crate::abi::{PAGE_SIZE, page_up};
 use crate::mm::MemoryFile;
 use crate::step::Step;
 use crate::time::Clock;
@@ -28,6 +29,8 @@ pub(super) use xattr::Xattrs;
 
 /// `TMPFS_MAGIC`.
 const MAGIC: u64 = 0x0102_1994;
+/// `RAMFS_MAGIC`.
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 /// What `mount -o` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,38 +43,51 @@ pub struct Options {
     pub permissions: u32,
     pub uid: u32,
     pub gid: u32,
+    /// `size=0` and `nr_inodes=0` were asked for: no limit instead of the default one.
+    pub unlimited: bool,
+    pub unlimited_inodes: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { size: 0, inodes: 0, permissions: 0o1777, uid: 0, gid: 0 }
+        Options { size: 0, inodes: 0, permissions: 0o1777, uid: 0, gid: 0, unlimited: false, unlimited_inodes: false }
     }
 }
 
 impl Options {
-    /// Parses `size=64m,mode=755,…`. Sizes in percent are of `memory` bytes.
+    /// Takes one option in. Sizes in percent are of `memory` bytes.
     ///
     /// # Errors
     /// `EINVAL` for a value that is none, or an option tmpfs does not have.
-    pub fn parse(text: &[u8], memory: u64) -> Result<Options, Errno> {
-        let mut options = Options::default();
-        let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
-        for option in text.split(',').filter(|option| !option.is_empty()) {
-            let (key, value) = option.split_once('=').unwrap_or((option, ""));
-            let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
-            match key {
-                "size" => options.size = size(value, memory)?,
-                "nr_blocks" => options.size = size(value, memory)?.saturating_mul(PAGE_SIZE),
-                "nr_inodes" => options.inodes = size(value, memory)?,
-                "mode" => options.permissions = number(8)? & 0o7777,
-                "uid" => options.uid = number(10)?,
-                "gid" => options.gid = number(10)?,
-                // Where the pages lie is decided elsewhere; the rest changes nothing that can be seen.
-                "huge" | "mpol" | "inode32" | "inode64" | "noswap" | "rw" | "ro" => {}
-                _ => return Err(Errno::EINVAL),
+    pub fn set(&mut self, key: &str, value: Option<&str>, memory: u64) -> Result<(), Errno> {
+        let text = || value.ok_or(Errno::EINVAL);
+        let number = |radix| u32::from_str_radix(text()?, radix).map_err(|_| Errno::EINVAL);
+        match key {
+            "size" => {
+                self.size = page_up(size(text()?, memory)?).ok_or(Errno::EINVAL)?;
+                self.unlimited = self.size == 0;
             }
+            "nr_blocks" => {
+                self.size = size(text()?, memory)?.checked_mul(PAGE_SIZE).ok_or(Errno::EINVAL)?;
+                self.unlimited = self.size == 0;
+            }
+            "nr_inodes" => {
+                self.inodes = size(text()?, memory)?;
+                self.unlimited_inodes = self.inodes == 0;
+            }
+            "mode" => self.permissions = number(8)? & 0o7777,
+            "uid" => self.uid = number(10)?,
+            "gid" => self.gid = number(10)?,
+            // Where the pages lie is decided elsewhere.
+            "huge" => match text()? {
+                "never" | "always" | "within_size" | "advise" => {}
+                _ => return Err(Errno::EINVAL),
+            },
+            "mpol" => drop(text()?),
+            "inode32" | "inode64" | "noswap" if value.is_none() => {}
+            _ => return Err(Errno::EINVAL),
         }
-        Ok(options)
+        Ok(())
     }
 }
 
@@ -84,6 +100,7 @@ fn size(text: &str, memory: u64) -> Result<u64, Errno> {
         "k" | "K" => 10,
         "m" | "M" => 20,
         "g" | "G" => 30,
+        "t" | "T" => 40,
         "%" => return Ok((memory / 100).saturating_mul(number)),
         _ => return Err(Errno::EINVAL),
     };
@@ -92,6 +109,7 @@ fn size(text: &str, memory: u64) -> Result<u64, Errno> {
 
 /// A tmpfs.
 pub struct TmpFs {
+    name: &'static str,
     shared: Arc<Shared>,
     root: OnceLock<Arc<Node>>,
     options: Options,
@@ -102,8 +120,8 @@ pub(super) struct Shared {
     pub memory: Arc<MemoryFile>,
     pub clock: Clock,
     pub dev: u64,
-    max_bytes: u64,
-    max_inodes: u64,
+    max_bytes: AtomicU64,
+    max_inodes: AtomicU64,
     bytes: AtomicU64,
     inodes: AtomicU64,
     next_ino: AtomicU64,
@@ -120,7 +138,7 @@ impl Shared {
     /// # Errors
     /// `ENOSPC`.
     pub fn charge(&self, bytes: u64) -> Result<(), Errno> {
-        count(&self.bytes, bytes, self.max_bytes)
+        count(&self.bytes, bytes, self.max_bytes.load(Ordering::Relaxed))
     }
 
     pub fn uncharge(&self, bytes: u64) {
@@ -128,7 +146,7 @@ impl Shared {
     }
 
     fn new_ino(&self) -> Result<u64, Errno> {
-        count(&self.inodes, 1, self.max_inodes)?;
+        count(&self.inodes, 1, self.max_inodes.load(Ordering::Relaxed))?;
         Ok(self.next_ino.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -146,17 +164,22 @@ fn count(counter: &AtomicU64, more: u64, max: u64) -> Result<(), Errno> {
 impl TmpFs {
     /// An empty tmpfs whose pages come from `memory`; `dev` is its device number.
     pub fn new(memory: Arc<MemoryFile>, clock: Clock, dev: u64, options: Options) -> Arc<TmpFs> {
+        TmpFs::named("tmpfs", memory, clock, dev, options)
+    }
+
+    /// One that is shown as another type (`ramfs`).
+    pub fn named(name: &'static str, memory: Arc<MemoryFile>, clock: Clock, dev: u64, options: Options) -> Arc<TmpFs> {
         let shared = Arc::new(Shared {
             memory,
             clock,
             dev,
-            max_bytes: options.size,
-            max_inodes: options.inodes,
+            max_bytes: AtomicU64::new(options.size),
+            max_inodes: AtomicU64::new(options.inodes),
             bytes: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             next_ino: AtomicU64::new(1),
         });
-        let fs = TmpFs { shared, root: OnceLock::new(), options };
+        let fs = TmpFs { name, shared, root: OnceLock::new(), options };
         fs.root_node();
         Arc::new(fs)
     }
@@ -193,7 +216,7 @@ impl TmpFs {
 
 impl FileSystem for TmpFs {
     fn name(&self) -> &'static str {
-        "tmpfs"
+        self.name
     }
 
     fn root(&self) -> Arc<dyn Inode> {
@@ -201,12 +224,12 @@ impl FileSystem for TmpFs {
     }
 
     fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
-        let blocks = self.shared.max_bytes / PAGE_SIZE;
+        let blocks = self.shared.max_bytes.load(Ordering::Relaxed) / PAGE_SIZE;
         let used = self.shared.bytes.load(Ordering::Relaxed) / PAGE_SIZE;
-        let (files, inodes) = (self.shared.max_inodes, self.shared.inodes.load(Ordering::Relaxed));
+        let (files, inodes) = (self.shared.max_inodes.load(Ordering::Relaxed), self.shared.inodes.load(Ordering::Relaxed));
         let free = blocks.saturating_sub(used);
         Step::ok(StatFs {
-            magic: MAGIC,
+            magic: if self.name == "ramfs" { RAMFS_MAGIC } else { MAGIC },
             block_size: PAGE_SIZE,
             blocks,
             blocks_free: free,
@@ -231,16 +254,44 @@ impl FileSystem for TmpFs {
             text.push_str(key);
             text.push_str(&value);
         };
-        if self.options.size != 0 {
-            add("size=", format!("{}k", self.options.size >> 10));
+        let (size, inodes) = (self.shared.max_bytes.load(Ordering::Relaxed), self.shared.max_inodes.load(Ordering::Relaxed));
+        if size != 0 {
+            add("size=", format!("{}k", size >> 10));
         }
-        if self.options.inodes != 0 {
-            add("nr_inodes=", self.options.inodes.to_string());
+        if inodes != 0 {
+            add("nr_inodes=", inodes.to_string());
         }
         if self.options.permissions != 0o1777 {
             add("mode=", format!("{:o}", self.options.permissions));
         }
+        if self.options.uid != 0 {
+            add("uid=", self.options.uid.to_string());
+        }
+        if self.options.gid != 0 {
+            add("gid=", self.options.gid.to_string());
+        }
         text
+    }
+
+    /// Sets new limits, which must not be below what is used. The root's attributes stay.
+    fn reconfigure(&self, config: &Config) -> Result<(), Errno> {
+        let Config::Tmpfs(options) = config else { return Ok(()) };
+        let shared = &self.shared;
+        let fits = |limit: u64, used: &AtomicU64| limit == 0 || used.load(Ordering::Relaxed) <= limit;
+        if !fits(options.size, &shared.bytes) || !fits(options.inodes, &shared.inodes) {
+            return Err(Errno::EINVAL);
+        }
+        if options.size != 0 {
+            // A file system without a limit gets none later, as on Linux.
+            if shared.max_bytes.load(Ordering::Relaxed) == 0 {
+                return Err(Errno::EINVAL);
+            }
+            shared.max_bytes.store(options.size, Ordering::Relaxed);
+        }
+        if options.inodes != 0 {
+            shared.max_inodes.store(options.inodes, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 

@@ -134,8 +134,11 @@ fn limits_are_kept_and_space_comes_back() {
     drop(file);
     tree.unlink("f").expect("unlink");
     assert_eq!(free(), (16, 1), "the cache holds no removed file");
-    assert_eq!(Options::parse(b"size=50%,mode=700", 1 << 20).map(|o| (o.size, o.permissions)), Ok((524_250, 0o700)));
-    assert_eq!(Options::parse(b"size=4x", 0), Err(Errno::EINVAL));
+    let mut options = Options::default();
+    assert_eq!(options.set("size", Some("50%"), 1 << 20), Ok(()));
+    assert_eq!(options.set("mode", Some("700"), 1 << 20), Ok(()));
+    assert_eq!((options.size, options.permissions), (524_288, 0o700));
+    assert_eq!(options.set("size", Some("4x"), 0), Err(Errno::EINVAL));
 }
 
 #[test]

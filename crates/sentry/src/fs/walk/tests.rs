@@ -3,7 +3,7 @@
 use super::ResolveFlags;
 use crate::Errno;
 use crate::fs::testing::{Slow, Tree, tmpfs};
-use crate::fs::{Mount, MountFlags, SetAttr};
+use crate::fs::{Mount, MountFlags, MountNamespace, SetAttr};
 use crate::step::Step;
 use crate::time::Clock;
 
@@ -136,7 +136,8 @@ fn mounts_are_entered_and_left() {
     third.attach(&tree.at("a/b").expect("the mount")).expect("attach");
     assert_eq!(tree.mkdir("a/b/x").err(), Some(Errno::EROFS));
     assert_eq!(name(&tree, "a/b/..", ResolveFlags::empty()).as_deref(), Ok("/a"));
-    let table = tree.view.root.mount.table(&tree.view.root);
+    let namespace = MountNamespace::new(&tree.view.root.mount);
+    let table = namespace.table(&tree.view.root);
     let targets: Vec<&[u8]> = table.iter().map(|line| line.target.as_slice()).collect();
     assert_eq!(targets, [b"/".as_slice(), b"/a/b", b"/a/b"]);
     third.detach().expect("detach");

@@ -7,7 +7,7 @@ use super::lookup::try_lookup;
 use super::{NAME_MAX, PATH_MAX};
 use crate::Errno;
 use crate::fs::permission::may_search;
-use crate::fs::{Dentry, FileKind, Link, Metadata, Mount, Ownership, Path, View};
+use crate::fs::{Dentry, FileKind, Link, Metadata, Mount, MountFlags, Ownership, Path, View};
 use crate::step::Step;
 use crate::task::Cx;
 
@@ -232,6 +232,9 @@ impl<'v> Walker<'v> {
             self.at = end;
             let follow = !last || slash || !self.flags.contains(ResolveFlags::NOFOLLOW);
             if child.kind() == FileKind::Symlink && follow && !child.is_mounted() {
+                if self.mount.has(MountFlags::NOSYMFOLLOW) {
+                    return Err(Errno::ELOOP);
+                }
                 if let Some(text) = child.inode().link_text() {
                     self.follow_text(&text)?;
                     continue;

@@ -38,7 +38,7 @@ impl Console {
     pub fn attach(kernel: &Arc<Kernel>, terminals: &Arc<Terminals>, host: OwnedFd, uid: u32) -> Result<Arc<Console>, Errno> {
         let reactor = kernel.reactor.get().ok_or(Errno::ENXIO)?;
         let host = reactor.watch(Arc::new(host))?;
-        let pty = terminals.allocate(uid)?;
+        let pty = terminals.allocate((uid, 0))?;
         pty.unlock();
         terminals.set_console(&pty);
         let console = Arc::new(Console { pty, host, busy: AtomicBool::new(false), flushed: WaitQueue::new() });

@@ -16,7 +16,7 @@ mod termios;
 
 pub use discipline::{Discipline, Effects};
 pub use pty::{Master, Pty, Slave, WindowSize};
-pub use terminals::{Terminals, open_device};
+pub use terminals::{Slaves, Terminals, open_device};
 pub use termios::Termios;
 
 #[cfg(test)]

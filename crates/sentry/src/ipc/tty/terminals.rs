@@ -17,8 +17,19 @@ const PTYS_MAX: u32 = 4096;
 const TTY_GROUP: u32 = 5;
 const SLAVE_MODE: u32 = 0o620;
 
-/// The ptys of a container.
+/// Who gets the slaves of an instance of devpts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slaves {
+    /// None: whoever opens the master.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub permissions: u32,
+}
+
+/// The ptys of an instance of devpts: a container's, or of one that was mounted from inside.
 pub struct Terminals {
+    slaves: Slaves,
+    max: u32,
     ptys: Mutex<BTreeMap<u32, Arc<Pty>>>,
     /// What /dev/console is.
     console: Mutex<Weak<Pty>>,
@@ -27,17 +38,29 @@ pub struct Terminals {
 
 impl Terminals {
     pub fn new() -> Arc<Terminals> {
-        Arc::new_cyclic(|me| Terminals { ptys: Mutex::default(), console: Mutex::default(), me: me.clone() })
+        Terminals::with(Slaves { uid: None, gid: Some(TTY_GROUP), permissions: SLAVE_MODE }, PTYS_MAX)
     }
 
-    /// A new pty, locked, whose slave belongs to `uid`.
+    pub fn with(slaves: Slaves, max: u32) -> Arc<Terminals> {
+        Arc::new_cyclic(|me| Terminals {
+            slaves,
+            max: max.min(PTYS_MAX),
+            ptys: Mutex::default(),
+            console: Mutex::default(),
+            me: me.clone(),
+        })
+    }
+
+    /// A new pty, locked, whose slave belongs to `owner` (uid, gid) unless the mount says otherwise.
     ///
     /// # Errors
     /// `ENOSPC`.
-    pub fn allocate(&self, uid: u32) -> Result<Arc<Pty>, Errno> {
+    pub fn allocate(&self, owner: (u32, u32)) -> Result<Arc<Pty>, Errno> {
         let mut ptys = self.ptys.lock();
-        let index = (0..PTYS_MAX).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
-        let pty = Pty::new(index, self.me.clone(), (uid, TTY_GROUP, SLAVE_MODE));
+        let index = (0..self.max).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
+        let Slaves { uid, gid, permissions } = self.slaves;
+        let (uid, gid) = (uid.unwrap_or(owner.0), gid.unwrap_or(owner.1));
+        let pty = Pty::new(index, self.me.clone(), (uid, gid, permissions));
         ptys.insert(index, pty.clone());
         Ok(pty)
     }
@@ -66,12 +89,16 @@ impl Terminals {
     }
 }
 
-/// Opens a terminal device: /dev/tty (5,0), /dev/console (5,1), /dev/ptmx (5,2), a slave (136 to 143).
+/// Opens a terminal device of `terminals`: /dev/tty (5,0), /dev/console (5,1), /dev/ptmx (5,2), a slave (136 to 143).
 ///
 /// # Errors
 /// `ENXIO` when there is no such terminal, `EIO` when it is locked or hung up, `ENOSPC`.
-pub fn open_device(cx: &Cx, major: u32, minor: u32, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
-    let terminals = &cx.task.container.terminals;
+pub fn open_device(
+    cx: &Cx,
+    terminals: &Arc<Terminals>,
+    (major, minor): (u32, u32),
+    flags: OpenFlags,
+) -> Result<Arc<dyn FileOps>, Errno> {
     match (major, minor) {
         (5, 0) => {
             let terminal = cx.task.group.session().terminal().ok_or(Errno::ENXIO)?;
@@ -79,8 +106,11 @@ pub fn open_device(cx: &Cx, major: u32, minor: u32, flags: OpenFlags) -> Result<
             let pty = any.downcast_ref::<Pty>().and_then(|pty| pty.me.upgrade()).ok_or(Errno::ENXIO)?;
             Ok(pty.open_slave()?)
         }
-        (5, 1) => open_slave(cx, &terminals.console().ok_or(Errno::ENXIO)?, flags).map(|slave| slave as Arc<dyn FileOps>),
-        (5, 2) => Ok(Arc::new(Master { pty: terminals.allocate(cx.creds().fsuid)? })),
+        (5, 1) => open_slave(cx, &cx.task.container.terminals.console().ok_or(Errno::ENXIO)?, flags).map(|slave| slave as Arc<dyn FileOps>),
+        (5, 2) => {
+            let creds = cx.creds();
+            Ok(Arc::new(Master { pty: terminals.allocate((creds.fsuid, creds.fsgid))? }))
+        }
         (136..=143, _) => {
             let pty = terminals.get((major - 136) * 256 + minor).ok_or(Errno::EIO)?;
             open_slave(cx, &pty, flags).map(|slave| slave as Arc<dyn FileOps>)

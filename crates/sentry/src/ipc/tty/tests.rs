@@ -113,7 +113,7 @@ fn an_overlong_line_is_cut_and_still_ends() {
 
 fn open_pair() -> (Arc<Terminals>, Arc<Pty>, Arc<File>, Arc<File>) {
     let terminals = Terminals::new();
-    let pty = terminals.allocate(0).expect("pty");
+    let pty = terminals.allocate((0, 0)).expect("pty");
     assert_eq!(pty.open_slave().err(), Some(Errno::EIO), "locked");
     pty.unlock();
     let master = file(Arc::new(Master { pty: pty.clone() }), OpenFlags::RDWR);

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{fs_attr, fs_data, fs_dir, fs_mount, fs_names, fs_open, fs_stat, fs_xattr};
+use crate::syscalls::{fs_attr, fs_data, fs_dir, fs_mount, fs_names, fs_open, fs_stat, fs_xattr, mount_api, mount_query};
 
 pub(super) const LINES: &[Line] = &[
     full(2, "open", &[Path, Hex, Mode], fs_open::sys_open),
@@ -39,11 +39,11 @@ pub(super) const LINES: &[Line] = &[
     full(137, "statfs", &[Path, Addr], fs_mount::sys_statfs),
     full(138, "fstatfs", &[Fd, Addr], fs_mount::sys_fstatfs),
     none(139, "sysfs", &[Int, Addr, Addr], Errno::ENOSYS, "read /proc/filesystems"),
-    none(155, "pivot_root", &[Path, Path], Errno::EPERM, "the root of a container stays"),
+    full(155, "pivot_root", &[Path, Path], fs_mount::sys_pivot_root),
     full(161, "chroot", &[Path], fs_dir::sys_chroot),
     partial(162, "sync", &[], fs_data::sys_sync, "writable host directories are not flushed; fsync does that"),
-    partial(165, "mount", &[Path, Path, Path, Hex, Addr], fs_mount::sys_mount, "tmpfs, proc, sysfs, devpts, bind, move and remount; no propagation"),
-    partial(166, "umount2", &[Path, Hex], fs_mount::sys_umount2, "MNT_EXPIRE never unmounts"),
+    partial(165, "mount", &[Path, Path, Path, Hex, Addr], fs_mount::sys_mount, "tmpfs, ramfs, proc, sysfs and devpts can be mounted"),
+    full(166, "umount2", &[Path, Hex], fs_mount::sys_umount2),
     none(167, "swapon", &[Path, Hex], Errno::EPERM, "memory is the host's affair"),
     none(168, "swapoff", &[Path], Errno::EPERM, "memory is the host's affair"),
     none(179, "quotactl", &[Hex, Path, Int, Addr], Errno::ENOSYS, "no file system has quotas"),
@@ -85,20 +85,20 @@ pub(super) const LINES: &[Line] = &[
     partial(306, "syncfs", &[Fd], fs_data::sys_syncfs, "of a writable host directory, only the file itself is flushed"),
     full(316, "renameat2", &[DirFd, Path, DirFd, Path, Hex], fs_names::sys_renameat2),
     partial(332, "statx", &[DirFd, Path, Hex, Hex, Addr], fs_stat::sys_statx, "no DIO alignment, subvolume or atomic write fields"),
-    none(428, "open_tree", &[DirFd, Path, Hex], Errno::ENOSYS, "use mount"),
-    none(429, "move_mount", &[DirFd, Path, DirFd, Path, Hex], Errno::ENOSYS, "use mount"),
-    none(430, "fsopen", &[Path, Hex], Errno::ENOSYS, "use mount"),
-    none(431, "fsconfig", &[Fd, Uint, Path, Addr, Int], Errno::ENOSYS, "use mount"),
-    none(432, "fsmount", &[Fd, Hex, Hex], Errno::ENOSYS, "use mount"),
-    none(433, "fspick", &[DirFd, Path, Hex], Errno::ENOSYS, "use mount"),
+    full(428, "open_tree", &[DirFd, Path, Hex], mount_api::sys_open_tree),
+    full(429, "move_mount", &[DirFd, Path, DirFd, Path, Hex], mount_api::sys_move_mount),
+    partial(430, "fsopen", &[Path, Hex], mount_api::sys_fsopen, "the types that mount knows"),
+    full(431, "fsconfig", &[Fd, Uint, Path, Addr, Int], mount_api::sys_fsconfig),
+    full(432, "fsmount", &[Fd, Hex, Hex], mount_api::sys_fsmount),
+    full(433, "fspick", &[DirFd, Path, Hex], mount_api::sys_fspick),
     partial(437, "openat2", &[DirFd, Path, Addr, Size], fs_open::sys_openat2, "RESOLVE_CACHED always gives EAGAIN"),
     full(439, "faccessat2", &[DirFd, Path, Int, Hex], fs_stat::sys_faccessat2),
-    none(442, "mount_setattr", &[DirFd, Path, Hex, Addr, Size], Errno::ENOSYS, "use mount"),
+    partial(442, "mount_setattr", &[DirFd, Path, Hex, Addr, Size], mount_api::sys_mount_setattr, "no id-mapped mounts: EINVAL"),
     none(443, "quotactl_fd", &[Fd, Hex, Int, Addr], Errno::ENOSYS, "no file system has quotas"),
     none(451, "cachestat", &[Fd, Addr, Addr, Hex], Errno::ENOSYS, "the page cache is the host's"),
     full(452, "fchmodat2", &[DirFd, Path, Mode, Hex], fs_attr::sys_fchmodat2),
-    none(457, "statmount", &[Addr, Addr, Size, Hex], Errno::ENOSYS, "read /proc/self/mountinfo"),
-    none(458, "listmount", &[Addr, Addr, Size, Hex], Errno::ENOSYS, "read /proc/self/mountinfo"),
+    full(457, "statmount", &[Addr, Addr, Size, Hex], mount_query::sys_statmount),
+    full(458, "listmount", &[Addr, Addr, Size, Hex], mount_query::sys_listmount),
     full(463, "setxattrat", &[DirFd, Path, Hex, Path, Addr, Size], fs_xattr::sys_setxattrat),
     full(464, "getxattrat", &[DirFd, Path, Hex, Path, Addr, Size], fs_xattr::sys_getxattrat),
     full(465, "listxattrat", &[DirFd, Path, Hex, Addr, Size], fs_xattr::sys_listxattrat),

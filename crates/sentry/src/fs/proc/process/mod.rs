@@ -70,7 +70,7 @@ impl Subject {
 
 type Text = (&'static str, u32, fn(&Subject) -> Result<Vec<u8>, Errno>);
 
-const TEXTS: [Text; 18] = [
+const TEXTS: [Text; 16] = [
     ("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
     ("cmdline", 0o444, memory::cmdline),
     ("environ", 0o400, memory::environ),
@@ -79,8 +79,6 @@ const TEXTS: [Text; 18] = [
     ("limits", 0o444, status::limits),
     ("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
     ("maps", 0o444, memory::maps),
-    ("mountinfo", 0o444, mounts::mountinfo),
-    ("mounts", 0o444, mounts::mounts),
     ("oom_score", 0o444, |_| Ok(b"0\n".to_vec())),
     ("setgroups", 0o444, |_| Ok(b"allow\n".to_vec())),
     ("smaps", 0o444, memory::smaps),
@@ -119,13 +117,18 @@ struct TaskDir(Subject);
 
 impl Directory for TaskDir {
     fn identity(&self) -> Identity {
-        self.0.identity(0o555, "/")
+        let options = &self.0.shared.options;
+        let identity = self.0.identity(if options.hide_pid == 0 { 0o555 } else { 0o550 }, "/");
+        if options.hide_pid == 0 { identity } else { Identity { gid: options.gid, ..identity } }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         let subject = &self.0;
         if let Some((name, permissions, make)) = TEXTS.iter().find(|(text, ..)| text.as_bytes() == name) {
             return Ok(subject.text(name, *permissions, *make));
+        }
+        if let Some(table) = mounts::table(subject, name) {
+            return Ok(table);
         }
         match name {
             b"comm" => Ok(status::comm(subject)),
@@ -141,7 +144,7 @@ impl Directory for TaskDir {
     }
 
     fn list(&self) -> Vec<Listed> {
-        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "oom_score_adj"]);
+        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "oom_score_adj"]).chain(mounts::TABLES.iter().map(|(name, ..)| *name));
         let mut list: Vec<Listed> = texts.map(|name| Listed::new(name, FileKind::Regular)).collect();
         list.extend(["cwd", "root", "exe"].map(|name| Listed::new(name, FileKind::Symlink)));
         list.extend(["fd", "fdinfo", "ns", "net"].map(|name| Listed::new(name, FileKind::Directory)));
