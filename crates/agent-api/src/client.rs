@@ -5,15 +5,21 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prost::Message;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::fds;
 use crate::frame::{self, FrameError, HEADER, Header, Kind, RequestBody, ResponseBody};
 use crate::service::{Method, SERVICE};
 use crate::status::Status;
+
+/// How long the agent may take to accept a connection, to read a request, or to send the rest of a frame.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call has no reply.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,6 +30,9 @@ pub enum ClientError {
     /// The agent is gone: the sandbox has ended.
     #[error("the sandbox has ended")]
     Closed,
+    /// It is there but does not answer. Nothing says whether it will do what was asked.
+    #[error("the sandbox has not answered for {} s; `delete --force` ends it", .0.as_secs())]
+    Unresponsive(Duration),
     #[error("cannot reach the sandbox: {0}")]
     Socket(Errno),
     #[error("the sandbox's agent sent nonsense: {0}")]
@@ -67,12 +76,19 @@ impl Client {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(ClientError::Socket)?;
         let address = SocketAddrUnix::new(path).map_err(ClientError::Socket)?;
-        rustix::net::connect(&socket, &address).map_err(ClientError::Socket)?;
-        Ok(Client::new(socket))
+        // Its queue of connections may be full.
+        let _ = sockopt::set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => Ok(Client::new(socket)),
+            Err(Errno::AGAIN) => Err(ClientError::Unresponsive(PATIENCE)),
+            Err(errno) => Err(ClientError::Socket(errno)),
+        }
     }
 
     /// Takes a connected (blocking) stream socket.
     pub fn new(socket: OwnedFd) -> Client {
+        // A socket that refuses the option only waits longer.
+        let _ = sockopt::set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
         Client { socket, state: Mutex::default(), changed: Condvar::new(), sending: Mutex::new(()) }
     }
 
@@ -129,6 +145,7 @@ impl Client {
             match fds::send(self.socket.as_fd(), bytes, fds) {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(ClientError::Closed),
+                Err(Errno::AGAIN) => return Err(ClientError::Unresponsive(PATIENCE)),
                 Err(errno) => return Err(ClientError::Socket(errno)),
             }
             fds = &[];
@@ -140,7 +157,8 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, stream: u32) -> Result<ResponseBody, ClientError> {
+    fn wait(&self, stream: u32, patience: Option<Duration>) -> Result<ResponseBody, ClientError> {
+        let end = patience.map(|patience| (patience, Instant::now() + patience));
         let mut state = self.lock();
         loop {
             if let Some(answer) = state.waiting.get_mut(&stream).and_then(Option::take) {
@@ -149,25 +167,51 @@ impl Client {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
+            let left = match end {
+                None => None,
+                Some((patience, end)) => match end.checked_duration_since(Instant::now()) {
+                    None => return Err(ClientError::Unresponsive(patience)),
+                    left => left,
+                },
+            };
             if state.reading {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = match left {
+                    None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                };
                 continue;
             }
             state.reading = true;
             drop(state);
-            let frame = self.read_frame();
+            let frame = self.readable(left).then(|| self.read_frame());
             state = self.lock();
             state.reading = false;
             match frame {
+                // Out of patience; who else waits reads on.
+                None => {}
                 // An answer nobody waits for (any more) is dropped.
-                Ok((stream, body)) => {
+                Some(Ok((stream, body))) => {
                     if let Some(slot) = state.waiting.get_mut(&stream) {
                         *slot = Some(body);
                     }
                 }
-                Err(error) => state.failed = Some(error),
+                Some(Err(error)) => state.failed = Some(error),
             }
             self.changed.notify_all();
+        }
+    }
+
+    /// Waits until there is something to read (or an end); false if not within `patience`.
+    fn readable(&self, patience: Option<Duration>) -> bool {
+        let end = patience.map(|patience| Instant::now() + patience);
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let left = left.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], left.as_ref()) {
+                Err(Errno::INTR) => {}
+                // What is wrong with the socket, reading it tells.
+                other => return other != Ok(0),
+            }
         }
     }
 
@@ -186,6 +230,9 @@ impl Client {
 
     fn read_exact(&self, mut into: &mut [u8]) -> Result<(), ClientError> {
         while !into.is_empty() {
+            if !self.readable(Some(PATIENCE)) {
+                return Err(ClientError::Unresponsive(PATIENCE));
+            }
             match fds::receive_bytes(self.socket.as_fd(), into) {
                 Ok(0) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),
                 Ok(n) => into = into.get_mut(n..).unwrap_or_default(),
@@ -202,7 +249,7 @@ impl<M: Method> Pending<'_, M> {
     /// # Errors
     /// [`ClientError`].
     pub fn wait(self) -> Result<M::Reply, ClientError> {
-        let body = self.client.wait(self.stream)?;
+        let body = self.client.wait(self.stream, M::PATIENCE)?;
         match body.status {
             Some(status) if status.code != 0 => Err(Status::from(status).into()),
             _ => Ok(M::Reply::decode(body.payload.as_slice()).map_err(FrameError::from)?),

@@ -1,6 +1,7 @@
 //! The service's methods: one line each.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::frame::RequestBody;
 use crate::messages::*;
@@ -13,11 +14,13 @@ pub const SERVICE: &str = "nacre.agent.v1.Agent";
 pub trait Method: prost::Message + Default {
     /// The method's name on the wire.
     const NAME: &'static str;
+    /// How long a sandbox that works may take to answer. None: it answers when something has happened.
+    const PATIENCE: Option<Duration>;
     type Reply: prost::Message + Default;
 }
 
 macro_rules! service {
-    ($($(#[$doc:meta])* $name:ident($request:ty) -> $reply:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident($request:ty) -> $reply:ty, $patience:expr;)*) => {
         /// A request, by method.
         #[derive(Debug, Clone, PartialEq)]
         pub enum Call {
@@ -26,6 +29,7 @@ macro_rules! service {
 
         $(impl Method for $request {
             const NAME: &'static str = stringify!($name);
+            const PATIENCE: Option<Duration> = $patience;
             type Reply = $reply;
         })*
 
@@ -56,39 +60,45 @@ macro_rules! service {
     };
 }
 
+/// For answers that take microseconds inside. The host may be busy.
+const SOON: Option<Duration> = Some(Duration::from_secs(10));
+/// For those that wait for files of the host.
+const LATER: Option<Duration> = Some(Duration::from_secs(60));
+const WHEN_IT_HAPPENS: Option<Duration> = None;
+
 service! {
     /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
     /// program exists and may be executed).
-    CreateContainer(CreateContainerRequest) -> CreateContainerResponse;
+    CreateContainer(CreateContainerRequest) -> CreateContainerResponse, LATER;
     /// Runs the container's own process.
-    StartContainer(StartContainerRequest) -> StartContainerResponse;
+    StartContainer(StartContainerRequest) -> StartContainerResponse, SOON;
     /// Runs one more process in a running container.
-    ExecProcess(ExecProcessRequest) -> ExecProcessResponse;
+    ExecProcess(ExecProcessRequest) -> ExecProcessResponse, LATER;
     /// Sends a signal to one process, or to all of a container.
-    SignalProcess(SignalProcessRequest) -> Empty;
+    SignalProcess(SignalProcessRequest) -> Empty, SOON;
     /// Answers when the process has exited (at once if it has). The answer stays to be had until DeleteContainer.
-    WaitProcess(WaitProcessRequest) -> WaitProcessResponse;
+    WaitProcess(WaitProcessRequest) -> WaitProcessResponse, WHEN_IT_HAPPENS;
     /// Sets a terminal's size (and sends SIGWINCH inside).
-    ResizeTty(ResizeTtyRequest) -> Empty;
+    ResizeTty(ResizeTtyRequest) -> Empty, SOON;
     /// Stops all tasks of a container; answers when they have stopped.
-    PauseContainer(PauseContainerRequest) -> Empty;
-    ResumeContainer(ResumeContainerRequest) -> Empty;
+    PauseContainer(PauseContainerRequest) -> Empty, SOON;
+    ResumeContainer(ResumeContainerRequest) -> Empty, SOON;
     /// Removes a stopped container.
-    DeleteContainer(DeleteContainerRequest) -> Empty;
-    ListContainers(ListContainersRequest) -> ListContainersResponse;
+    DeleteContainer(DeleteContainerRequest) -> Empty, LATER;
+    ListContainers(ListContainersRequest) -> ListContainersResponse, SOON;
     /// The processes of a container, as `ps` shows them.
-    ListProcesses(ListProcessesRequest) -> ListProcessesResponse;
-    Stats(StatsRequest) -> StatsResponse;
+    ListProcesses(ListProcessesRequest) -> ListProcessesResponse, SOON;
+    Stats(StatsRequest) -> StatsResponse, SOON;
     /// Answers when there are events after the given one (a long poll).
-    NextEvents(NextEventsRequest) -> NextEventsResponse;
+    NextEvents(NextEventsRequest) -> NextEventsResponse, WHEN_IT_HAPPENS;
     /// Changes a container's limits.
-    UpdateContainer(UpdateContainerRequest) -> Empty;
+    UpdateContainer(UpdateContainerRequest) -> Empty, SOON;
     /// What each task is doing, as text.
-    Stacks(StacksRequest) -> StacksResponse;
+    Stacks(StacksRequest) -> StacksResponse, SOON;
     /// Turns tracing of system calls on or off.
-    SetStrace(SetStraceRequest) -> Empty;
+    SetStrace(SetStraceRequest) -> Empty, SOON;
     /// Ends the sandbox, whatever runs in it. Answered before it is done; then the connection closes.
-    Shutdown(ShutdownRequest) -> Empty;
+    Shutdown(ShutdownRequest) -> Empty, SOON;
 }
 
 /// Takes the descriptor that a message names by `index` out of those that came with its frame.

@@ -1,8 +1,9 @@
 //! What a thread that serves sockets needs: level-triggered poll, a bell for other threads, accept.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 use crate::Errno;
 
@@ -13,11 +14,12 @@ pub enum Want {
     ReadWrite,
 }
 
-/// Waits until one of the descriptors is ready (or broken). Returns which are.
+/// Waits until one of the descriptors is ready (or broken), or until `patience` is over. Returns which are.
 ///
 /// # Errors
 /// The host's, never `EINTR`.
-pub fn wait_ready(fds: &[(BorrowedFd<'_>, Want)]) -> Result<Vec<bool>, Errno> {
+pub fn wait_ready(fds: &[(BorrowedFd<'_>, Want)], patience: Option<Duration>) -> Result<Vec<bool>, Errno> {
+    let patience = patience.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
     let mut polled: Vec<PollFd<'_>> = fds
         .iter()
         .map(|(fd, want)| {
@@ -29,7 +31,7 @@ pub fn wait_ready(fds: &[(BorrowedFd<'_>, Want)]) -> Result<Vec<bool>, Errno> {
         })
         .collect();
     loop {
-        match rustix::event::poll(&mut polled, None) {
+        match rustix::event::poll(&mut polled, patience.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
             Ok(_) => return Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect()),

@@ -75,6 +75,17 @@ impl Poller {
     }
 }
 
+/// Waits until `fd` is ready for one of the `POLL*` bits `wanted` (or broken), for `patience` at most. Whether it is.
+///
+/// # Errors
+/// The host's.
+pub fn poll_for(fd: impl AsFd, wanted: u16, patience: std::time::Duration) -> Result<bool, Errno> {
+    let fd = fd.as_fd();
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::from_bits_retain(wanted))];
+    let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+    Ok(rustix::event::poll(&mut fds, Some(&patience))? > 0)
+}
+
 /// What is ready on `fd` now, of the `POLL*` bits `wanted` (and error and hang-up).
 ///
 /// # Errors

@@ -183,7 +183,8 @@ impl Runtime {
                 Err(Error::Other("container not running".into()))
             }
             // Whatever state it is in, SIGKILL ends it.
-            (Err(_), Some(sandbox)) if signal == libc::SIGKILL => {
+            (Err(error), Some(sandbox)) if signal == libc::SIGKILL => {
+                tracing::warn!("{error}; its process is killed instead");
                 sandbox.kill();
                 Ok(())
             }

@@ -1,15 +1,18 @@
 //! Log lines in runc's two formats, for the runtime's own processes.
 //!
 //! A subscriber of a few lines rather than a crate: confined processes log too, under a filter that allows `write` and the clock and
-//! little else. One line is one write.
+//! little else. One line is one write. What a guest can provoke it can provoke without end, so each place in the code gets so many lines in
+//! so much time ([`Rate`]).
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
+use tracing::callsite::Identifier;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -39,6 +42,7 @@ struct Log {
     file: Option<File>,
     /// Short lines for people.
     terminal: bool,
+    rate: Mutex<Rate>,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -46,7 +50,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// Starts logging to `file`, or to standard error. The first call counts.
 pub fn install(config: &Config, file: Option<File>) {
     let terminal = file.is_none() && std::io::stderr().is_terminal();
-    let log = Log { format: config.format, level: config.level(), file, terminal };
+    let log = Log { format: config.format, level: config.level(), file, terminal, rate: Mutex::default() };
     if LOG.set(log).is_ok() {
         let _ = tracing::subscriber::set_global_default(Lines);
     }
@@ -71,14 +75,53 @@ impl Subscriber for Lines {
 
     fn event(&self, event: &Event<'_>) {
         let Some(log) = LOG.get() else { return };
+        let place = event.metadata().callsite();
+        let Some(left_out) = log.rate.lock().unwrap_or_else(PoisonError::into_inner).take(place, Instant::now()) else { return };
         let mut fields = Fields::default();
         event.record(&mut fields);
+        if left_out > 0 {
+            fields.others.push(("left_out", format!("{left_out} like it")));
+        }
         let mut line = log.line(*event.metadata().level(), &fields);
         line.push('\n');
         let _ = match &log.file {
             Some(file) => (&*file).write_all(line.as_bytes()),
             None => std::io::stderr().write_all(line.as_bytes()),
         };
+    }
+}
+
+/// Lines one place may log in one [`PERIOD`].
+const LINES: u32 = 10;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// How much each place in the code has logged lately. As many entries as there are places that log.
+#[derive(Default)]
+struct Rate(Vec<Place>);
+
+struct Place {
+    id: Identifier,
+    since: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Rate {
+    /// None if the place has logged enough; else how many of its lines were left out before this one.
+    fn take(&mut self, id: Identifier, now: Instant) -> Option<u64> {
+        let Some(place) = self.0.iter_mut().find(|place| place.id == id) else {
+            self.0.push(Place { id, since: now, lines: 1, left_out: 0 });
+            return Some(0);
+        };
+        if now.duration_since(place.since) >= PERIOD {
+            (place.since, place.lines) = (now, 0);
+        }
+        if place.lines >= LINES {
+            place.left_out += 1;
+            return None;
+        }
+        place.lines += 1;
+        Some(std::mem::take(&mut place.left_out))
     }
 }
 
@@ -164,6 +207,24 @@ pub fn rfc3339(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_logs_so_much_and_no_more() {
+        struct Here;
+        impl tracing::Callsite for Here {
+            fn set_interest(&self, _: tracing::subscriber::Interest) {}
+            fn metadata(&self) -> &Metadata<'_> {
+                unreachable!("only its identity counts")
+            }
+        }
+        static HERE: Here = Here;
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let mut take = |after: u64| rate.take(Identifier(&HERE), start + Duration::from_secs(after));
+        assert_eq!((0..LINES + 7).filter(|_| take(0).is_some()).count() as u32, LINES);
+        assert_eq!((take(9), take(10), take(10)), (None, Some(8), Some(0)));
+    }
+
     #[test]
     fn dates() {
         assert_eq!(super::rfc3339(0), "1970-01-01T00:00:00.000000000Z");

@@ -32,6 +32,8 @@ pub struct Boot {
     /// A directory of a private tmpfs, limited in size, where memory files are made.
     pub memory: OwnedFd,
     pub machine: Machine,
+    /// The container whose end is the sandbox's.
+    pub first_container: String,
     /// Host threads that run tasks.
     pub executors: usize,
     /// Installs the filter on all threads of the process. The last step before guests.
@@ -49,25 +51,26 @@ pub enum BootError {
     Control(Errno),
 }
 
-/// Runs the kernel until a `Shutdown` on the control socket.
+/// Runs the kernel until its first container ends, whose exit status (128 + signal) it returns; or until a `Shutdown` on the control
+/// socket.
 ///
 /// # Errors
 /// [`BootError`], before any guest has run.
-pub fn run(boot: Boot) -> Result<(), BootError> {
+pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
     let executors = boot.executors.max(1);
     let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
     let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let _ = kernel.reactor.set(reactor.clone());
     let agent = Agent::new(kernel.clone(), reactor.clone(), boot.memory);
-    let server = Server::new(agent, boot.control).map_err(BootError::Control)?;
+    let server = Server::new(agent, boot.control, boot.first_container).map_err(BootError::Control)?;
     let gate = Gate::new(executors + 1 + IoPool::THREADS);
     for id in 0..executors {
         let kernel = kernel.clone();
         gate.spawn("executor", EXECUTOR_STACK, move || kernel.scheduler.run(ExecutorId(id)))?;
     }
     gate.spawn("reactor", REACTOR_STACK, move || {
-        let errno = reactor.run();
-        tracing::error!(%errno, "the host's epoll failed: no more host I/O");
+        // Without host I/O nothing goes on; and a thread may not end (its last host calls are forbidden).
+        panic!("the host's epoll failed: {}", reactor.run());
     })?;
     for _ in 0..IoPool::THREADS {
         let pool = kernel.host_files.pool.clone();

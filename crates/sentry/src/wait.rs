@@ -183,7 +183,13 @@ pub struct Wait<'a> {
     pub who: &'a dyn Interrupt,
     pub sleep: Sleep,
     pub share: Share,
-    pub deadline: MonoTime,
+    /// None: as long as it takes.
+    pub deadline: Option<Deadline<'a>>,
+}
+
+/// Until when to wait, and what tells.
+pub struct Deadline<'a> {
+    pub at: MonoTime,
     pub clock: &'a Clock,
     pub timers: &'a Arc<Timers>,
 }
@@ -232,13 +238,13 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for WaitFor<'_, F> {
         if cut {
             return Poll::Ready(Err(WaitError::Interrupted));
         }
-        if this.how.deadline != MonoTime::NEVER {
-            if this.how.clock.monotonic() >= this.how.deadline {
+        if let Some(deadline) = &this.how.deadline {
+            if deadline.clock.monotonic() >= deadline.at {
                 return Poll::Ready(Err(WaitError::TimedOut));
             }
             if this.timer.is_none() {
                 let waker = cx.waker().clone();
-                this.timer = Some(this.how.timers.arm(this.how.deadline, Arc::new(move || waker.wake_by_ref())));
+                this.timer = Some(deadline.timers.arm(deadline.at, Arc::new(move || waker.wake_by_ref())));
             }
         }
         Poll::Pending

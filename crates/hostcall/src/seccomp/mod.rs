@@ -22,6 +22,28 @@ pub enum Arg {
     Masked(u8, u32, u32),
 }
 
+impl Arg {
+    /// Whether the arguments of a call meet it.
+    pub fn holds(self, args: &[u64; 6]) -> bool {
+        let low = |index: u8| args.get(usize::from(index)).map_or(0, |arg| *arg as u32);
+        match self {
+            Arg::Is(index, value) => low(index) == value,
+            Arg::Without(index, bits) => low(index) & bits == 0,
+            Arg::Masked(index, mask, value) => low(index) & mask == value,
+        }
+    }
+}
+
+impl std::fmt::Display for Arg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Arg::Is(index, value) => write!(f, "arg{index} = {value:#x}"),
+            Arg::Without(index, bits) => write!(f, "arg{index} & {bits:#x} = 0"),
+            Arg::Masked(index, mask, value) => write!(f, "arg{index} & {mask:#x} = {value:#x}"),
+        }
+    }
+}
+
 /// One allowed system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -29,17 +51,19 @@ pub struct Call {
     pub name: &'static str,
     /// The ways in which it may be called: all conditions of at least one must hold. None: any way.
     pub ways: Vec<Vec<Arg>>,
+    /// What it is needed for.
+    pub why: &'static str,
 }
 
 impl Call {
     /// A call allowed with any arguments.
-    pub const fn any(number: i64, name: &'static str) -> Call {
-        Call { number, name, ways: Vec::new() }
+    pub const fn any(number: i64, name: &'static str, why: &'static str) -> Call {
+        Call { number, name, ways: Vec::new(), why }
     }
 
     /// A call allowed in the given ways.
-    pub fn only(number: i64, name: &'static str, ways: &[&[Arg]]) -> Call {
-        Call { number, name, ways: ways.iter().map(|way| way.to_vec()).collect() }
+    pub fn only(number: i64, name: &'static str, ways: &[&[Arg]], why: &'static str) -> Call {
+        Call { number, name, ways: ways.iter().map(|way| way.to_vec()).collect(), why }
     }
 }
 
@@ -59,6 +83,12 @@ pub enum SeccompError {
 }
 
 impl AllowList {
+    /// Whether a call is on the list: what the compiled filter must say too.
+    pub fn allows(&self, number: i64, args: &[u64; 6]) -> bool {
+        let way_holds = |way: &Vec<Arg>| way.iter().all(|arg| arg.holds(args));
+        self.calls.iter().any(|call| call.number == number && (call.ways.is_empty() || call.ways.iter().any(way_holds)))
+    }
+
     /// The filter's program. Anything not on the list, and any other architecture's numbers, kill the process.
     ///
     /// # Errors

@@ -24,56 +24,37 @@ pub fn list() -> AllowList {
 /// Control socket, gofers, sockets and pipes handed in.
 fn conversation() -> Vec<Call> {
     vec![
-        Call::any(libc::SYS_recvmsg, "recvmsg"),
-        Call::any(libc::SYS_sendmsg, "sendmsg"),
-        // The client reads with it, where no descriptors are wanted.
-        Call::any(libc::SYS_recvfrom, "recvfrom"),
-        Call::any(libc::SYS_accept4, "accept4"),
-        Call::any(libc::SYS_shutdown, "shutdown"),
+        Call::any(libc::SYS_recvmsg, "recvmsg", "requests of the runtime and answers of gofers, with descriptors"),
+        Call::any(libc::SYS_sendmsg, "sendmsg", "answers to the runtime, requests to gofers"),
+        Call::any(libc::SYS_accept4, "accept4", "the runtime connects to the control socket"),
     ]
 }
 
 /// Files by descriptor.
 fn files() -> Vec<Call> {
     vec![
-        Call::any(libc::SYS_read, "read"),
-        Call::any(libc::SYS_write, "write"),
-        Call::any(libc::SYS_writev, "writev"),
-        Call::any(libc::SYS_pread64, "pread64"),
-        Call::any(libc::SYS_pwrite64, "pwrite64"),
-        Call::any(libc::SYS_preadv2, "preadv2"),
-        Call::any(libc::SYS_pwritev2, "pwritev2"),
-        Call::any(libc::SYS_close, "close"),
-        Call::any(libc::SYS_lseek, "lseek"),
-        Call::any(libc::SYS_fstat, "fstat"),
-        // Of a descriptor only: no path is looked at.
-        Call::only(libc::SYS_statx, "statx", &[&[Masked(2, libc::AT_EMPTY_PATH as u32, libc::AT_EMPTY_PATH as u32)]]),
-        Call::any(libc::SYS_fstatfs, "fstatfs"),
-        Call::any(libc::SYS_ftruncate, "ftruncate"),
-        Call::any(libc::SYS_fallocate, "fallocate"),
-        Call::any(libc::SYS_fsync, "fsync"),
-        Call::any(libc::SYS_fdatasync, "fdatasync"),
-        // New memory files, in their own file system: O_TMPFILE, nothing else.
-        Call::only(libc::SYS_openat, "openat", &[&[Masked(2, libc::O_TMPFILE as u32, libc::O_TMPFILE as u32)]]),
+        Call::any(libc::SYS_read, "read", "the control thread's bell (an eventfd)"),
+        Call::any(libc::SYS_write, "write", "the bell, logs, traces, the report of the end"),
+        Call::only(libc::SYS_writev, "writev", &[&[Is(0, 2)]], "the C library's last words, on standard error"),
+        Call::any(libc::SYS_preadv2, "preadv2", "file data and host pipes, without sleeping where that matters"),
+        Call::any(libc::SYS_pwritev2, "pwritev2", "the same, writing"),
+        Call::any(libc::SYS_close, "close", "descriptors donated by gofers"),
+        Call::any(libc::SYS_lseek, "lseek", "SEEK_DATA and SEEK_HOLE of a host file"),
+        Call::any(libc::SYS_fstat, "fstat", "size and kind of a donated file, memory in use"),
+        Call::any(libc::SYS_ftruncate, "ftruncate", "files that grow and shrink, memory files"),
+        Call::any(libc::SYS_fallocate, "fallocate", "giving memory back (punching holes), fallocate of a guest"),
+        Call::any(libc::SYS_fsync, "fsync", "fsync of a guest"),
+        Call::only(
+            libc::SYS_openat,
+            "openat",
+            &[&[Masked(2, libc::O_TMPFILE as u32, libc::O_TMPFILE as u32)]],
+            "a memory file for a container or a memfd: nameless, in the private tmpfs (Landlock)",
+        ),
         Call::only(
             libc::SYS_fcntl,
             "fcntl",
-            &[
-                &[Is(1, libc::F_GETFL as u32)],
-                &[Is(1, libc::F_SETFL as u32)],
-                &[Is(1, libc::F_GETFD as u32)],
-                &[Is(1, libc::F_DUPFD_CLOEXEC as u32)],
-            ],
-        ),
-        Call::only(
-            libc::SYS_ioctl,
-            "ioctl",
-            &[
-                &[Is(1, libc::FIONREAD as u32)],
-                &[Is(1, libc::FIONBIO as u32)],
-                &[Is(1, libc::TCGETS as u32)],
-                &[Is(1, libc::TIOCGWINSZ as u32)],
-            ],
+            &[&[Is(1, libc::F_GETFL as u32)], &[Is(1, libc::F_GETFD as u32)], &[Is(1, libc::F_DUPFD_CLOEXEC as u32)]],
+            "access mode of donated files; a second descriptor of one; (debug builds) the standard library's check before it closes",
         ),
     ]
 }
@@ -88,83 +69,60 @@ fn memory() -> Vec<Call> {
                 &[Without(2, PROT_EXEC), Masked(3, PRIVATE_ANONYMOUS, PRIVATE_ANONYMOUS)],
                 &[Without(2, PROT_EXEC), Masked(3, libc::MAP_TYPE as u32, libc::MAP_SHARED as u32)],
             ],
+            "large allocations; windows on memory files and host files",
         ),
-        Call::any(libc::SYS_munmap, "munmap"),
-        Call::any(libc::SYS_mremap, "mremap"),
-        Call::only(libc::SYS_mprotect, "mprotect", &[&[Without(2, PROT_EXEC)]]),
-        Call::any(libc::SYS_brk, "brk"),
-        Call::any(libc::SYS_mincore, "mincore"),
-        Call::only(
-            libc::SYS_madvise,
-            "madvise",
-            &[
-                &[Is(2, libc::MADV_DONTNEED as u32)],
-                &[Is(2, libc::MADV_REMOVE as u32)],
-                &[Is(2, libc::MADV_HUGEPAGE as u32)],
-                &[Is(2, libc::MADV_NOHUGEPAGE as u32)],
-                &[Is(2, libc::MADV_FREE as u32)],
-                &[Is(2, libc::MADV_POPULATE_WRITE as u32)],
-                &[Is(2, libc::MADV_POPULATE_READ as u32)],
-            ],
-        ),
+        Call::any(libc::SYS_munmap, "munmap", "the same, given back"),
+        Call::any(libc::SYS_mremap, "mremap", "large allocations that grow"),
+        Call::any(libc::SYS_brk, "brk", "the heap"),
+        Call::any(libc::SYS_mincore, "mincore", "which pages of a guest exist (fork copies no others)"),
     ]
 }
 
 fn waiting() -> Vec<Call> {
     let op = |op: i32| op as u32;
-    let ways: Vec<Vec<super::Arg>> = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAKE_BITSET]
+    let ways: Vec<Vec<super::Arg>> = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET]
         .into_iter()
         // With or without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME.
         .map(|kind| vec![Masked(1, !(FUTEX_PRIVATE | FUTEX_REALTIME), op(kind))])
         .collect();
     vec![
-        Call { number: libc::SYS_futex, name: "futex", ways },
-        Call::any(libc::SYS_epoll_create1, "epoll_create1"),
-        Call::any(libc::SYS_epoll_ctl, "epoll_ctl"),
-        Call::any(libc::SYS_epoll_pwait, "epoll_pwait"),
-        Call::any(libc::SYS_epoll_pwait2, "epoll_pwait2"),
-        Call::any(libc::SYS_eventfd2, "eventfd2"),
-        Call::any(libc::SYS_poll, "poll"),
-        Call::any(libc::SYS_ppoll, "ppoll"),
-        Call::any(libc::SYS_clock_nanosleep, "clock_nanosleep"),
-        Call::any(libc::SYS_sched_yield, "sched_yield"),
-        // CPU clocks of stubs; the rest is in the vDSO.
-        Call::any(libc::SYS_clock_gettime, "clock_gettime"),
-        Call::any(libc::SYS_getrandom, "getrandom"),
+        Call { number: libc::SYS_futex, name: "futex", ways, why: "locks; waiting for stubs and waking them" },
+        Call::any(libc::SYS_epoll_ctl, "epoll_ctl", "host descriptors the reactor watches come and go"),
+        Call::any(libc::SYS_epoll_pwait, "epoll_pwait", "the reactor waits"),
+        Call::any(libc::SYS_ppoll, "ppoll", "the control thread waits; is a host descriptor ready; a gofer's answer"),
+        Call::any(libc::SYS_clock_nanosleep, "clock_nanosleep", "the reactor's pause when the host refuses it"),
+        Call::any(libc::SYS_sched_yield, "sched_yield", "contended locks"),
+        Call::any(libc::SYS_clock_gettime, "clock_gettime", "CPU clocks of stubs (and all clocks where the vDSO cannot)"),
+        Call::any(libc::SYS_getrandom, "getrandom", "a stub's key, a guest's getrandom and AT_RANDOM"),
     ]
 }
 
 /// Stubs, all in its own pid namespace.
 fn processes() -> Vec<Call> {
     vec![
-        Call::any(libc::SYS_kill, "kill"),
-        Call::any(libc::SYS_tgkill, "tgkill"),
-        Call::any(libc::SYS_wait4, "wait4"),
-        Call::any(libc::SYS_waitid, "waitid"),
-        Call::any(libc::SYS_getpid, "getpid"),
-        Call::any(libc::SYS_gettid, "gettid"),
-        Call::any(libc::SYS_setpriority, "setpriority"),
-        // Where the stubs' threads run.
-        Call::any(libc::SYS_sched_setaffinity, "sched_setaffinity"),
-        Call::any(libc::SYS_sched_getaffinity, "sched_getaffinity"),
-        Call::any(libc::SYS_getcpu, "getcpu"),
+        Call::any(libc::SYS_kill, "kill", "interrupts stub threads and ends them"),
+        Call::any(libc::SYS_wait4, "wait4", "reaps them"),
+        Call::any(libc::SYS_sched_setaffinity, "sched_setaffinity", "the memory thread runs on its poster's CPU; executors move apart from stubs"),
     ]
 }
 
 fn the_end() -> Vec<Call> {
     vec![
-        Call::any(libc::SYS_rt_sigreturn, "rt_sigreturn"),
+        Call::any(libc::SYS_rt_sigreturn, "rt_sigreturn", "back from the SIGBUS and SIGSEGV handler of copies of guest memory"),
         // A fault of the sentry's own is left to the default action, so that it is reported as what it is.
         Call::only(
             libc::SYS_rt_sigaction,
             "rt_sigaction",
-            &[&[Is(0, libc::SIGSEGV as u32)], &[Is(0, libc::SIGBUS as u32)]],
+            &[&[Is(0, libc::SIGSEGV as u32)], &[Is(0, libc::SIGBUS as u32)], &[Is(0, libc::SIGABRT as u32)]],
+            "a fault of its own, or abort, ends the process by that signal",
         ),
-        Call::any(libc::SYS_rt_sigprocmask, "rt_sigprocmask"),
-        Call::any(libc::SYS_sigaltstack, "sigaltstack"),
-        Call::any(libc::SYS_restart_syscall, "restart_syscall"),
-        Call::any(libc::SYS_exit, "exit"),
-        Call::any(libc::SYS_exit_group, "exit_group"),
+        Call::any(libc::SYS_rt_sigprocmask, "rt_sigprocmask", "abort"),
+        Call::any(libc::SYS_getpid, "getpid", "abort"),
+        Call::any(libc::SYS_gettid, "gettid", "abort"),
+        Call::only(libc::SYS_tgkill, "tgkill", &[&[Is(2, libc::SIGABRT as u32)]], "abort"),
+        Call::any(libc::SYS_restart_syscall, "restart_syscall", "the host resumes a wait after SIGSTOP and SIGCONT"),
+        Call::any(libc::SYS_sigaltstack, "sigaltstack", "the standard library's farewell in `process::exit`"),
+        Call::any(libc::SYS_exit_group, "exit_group", "the end"),
     ]
 }
 

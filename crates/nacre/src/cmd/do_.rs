@@ -106,7 +106,7 @@ impl Do {
         drop(raw);
         match exit {
             Ok(exit) => Ok(session::exit_code(&exit)),
-            Err(error) => Err(sandbox.sandbox.explain("cannot wait for the command", error).into()),
+            Err(error) => Ok(sandbox.sandbox.status_instead("cannot wait for the command", error)?),
         }
     }
 

@@ -25,7 +25,9 @@ impl List {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
         let entries = global.runtime().store.list()?;
         if self.quiet {
-            super::print(&entries.iter().map(|entry| entry.saved.id.as_str()).collect::<Vec<_>>().join("\n"))?;
+            for entry in &entries {
+                super::print(&entry.saved.id)?;
+            }
             return Ok(0);
         }
         let states: Vec<_> = entries.iter().map(|entry| entry.saved.oci(entry.saved.status())).collect();

@@ -4,7 +4,6 @@ use anyhow::Context;
 use clap::Args;
 use runtime::config;
 use runtime::container::{self, bundle_or_here};
-use runtime::sandbox::{Ended, Sandbox};
 
 use super::Failure;
 use super::create::Options;
@@ -63,13 +62,9 @@ impl Run {
             Session { agent: container.sandbox.agent_handle(), container_id: self.id.clone(), exec_id: String::new(), wire };
         let exit = session.wait(signals);
         drop(raw);
-        // A sandbox ends with its first container, with its status; which of the two is seen first does not matter.
         let code = match exit {
             Ok(exit) => Ok(session::exit_code(&exit)),
-            Err(error) => match container.sandbox.wait(Some(std::time::Duration::from_secs(1))) {
-                Some(Ended::Exited(status)) => Ok(status),
-                _ => Err(container.sandbox.explain("cannot wait for the container", error)),
-            },
+            Err(error) => container.sandbox.status_instead("cannot wait for the container", error),
         };
         if !self.keep {
             container.destroy();

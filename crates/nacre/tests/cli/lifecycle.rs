@@ -99,6 +99,31 @@ fn a_sandbox_that_is_killed_is_stopped() {
 }
 
 #[test]
+fn a_sandbox_that_hangs_hangs_nobody() {
+    let Some(place) = Place::new("hung").busybox() else { return };
+    let id = &*place.id();
+    place.write(&Place::config(&["sleep", "1000"]));
+    place.detached(&["run", "-d", id]).ok();
+    let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
+    let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stop");
+    let verbs = [&["ps", id][..], &["kill", id, "TERM"], &["events", "--stats", id], &["debug", "--stacks", id]];
+    // Side by side: each waits as long as it may.
+    std::thread::scope(|scope| {
+        for verb in verbs {
+            let place = &place;
+            scope.spawn(move || place.nacre(verb).fails(1, "delete --force"));
+        }
+    });
+    assert_eq!(status(&place, id), "running");
+    let killed = place.nacre(&["kill", id, "KILL"]).ok();
+    assert!(killed.stderr.contains("its process is killed instead"), "{killed:?}");
+    wait_for(&place, id, "stopped");
+    place.nacre(&["delete", id]).ok();
+    place.assert_clean();
+}
+
+#[test]
 fn hooks_see_the_container() {
     let Some(place) = Place::new("hooks").busybox() else { return };
     let id = &*place.id();

@@ -15,24 +15,58 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// A call stubs may make, from the blob's addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct StubCall {
+    pub number: i64,
+    pub name: &'static str,
+    /// An argument and the values its low half may have.
+    pub only: Option<(u8, &'static [u32])>,
+    /// What it is needed for.
+    pub why: &'static str,
+}
+
+const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
+const MAP_SHARED_FIXED: u32 = (libc::MAP_SHARED | libc::MAP_FIXED) as u32;
+const FUTEX_OPS: &[u32] = &[libc::FUTEX_WAIT as u32, libc::FUTEX_WAKE as u32];
+const SECCOMP_SET_MODE_FILTER: u32 = 1;
+
 /// What the zygote and memory threads may call, from the blob's addresses.
-pub const MEMORY_CALLS: [i64; 11] = [
-    libc::SYS_futex,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_mmap,
-    libc::SYS_munmap,
-    libc::SYS_mprotect,
-    libc::SYS_madvise,
-    libc::SYS_clone,
-    libc::SYS_prctl,
-    libc::SYS_seccomp,
-    libc::SYS_sched_yield,
-    libc::SYS_exit_group,
+pub const MEMORY_CALLS: [StubCall; 11] = [
+    call(libc::SYS_futex, "futex", Some((1, FUTEX_OPS)), "waits for orders, rings for answers"),
+    call(libc::SYS_rt_sigreturn, "rt_sigreturn", None, "for application threads, whose own filter comes on top of this one"),
+    call(
+        libc::SYS_mmap,
+        "mmap",
+        Some((3, &[MAP_SHARED_FIXED, MAP_SHARED_FIXED | libc::MAP_POPULATE as u32])),
+        "orders: guest memory; a new stub's own pages",
+    ),
+    call(libc::SYS_munmap, "munmap", None, "orders: guest memory; what the zygote inherited"),
+    call(libc::SYS_mprotect, "mprotect", None, "orders: guest memory"),
+    call(libc::SYS_madvise, "madvise", Some((2, &[0, libc::MADV_HUGEPAGE as u32])), "orders: huge pages; nothing, for an answer"),
+    call(libc::SYS_clone, "clone", Some((0, &[CLONE_STUB as u32, CLONE_THREAD as u32])), "orders: a stub, an application thread"),
+    call(
+        libc::SYS_prctl,
+        "prctl",
+        Some((0, &[libc::PR_SET_PDEATHSIG as u32, PR_SET_SYSCALL_USER_DISPATCH])),
+        "dies with the sentry; an application thread's calls are signals",
+    ),
+    call(libc::SYS_seccomp, "seccomp", Some((0, &[SECCOMP_SET_MODE_FILTER])), "an application thread's own filter"),
+    call(libc::SYS_sched_yield, "sched_yield", None, "as rt_sigreturn"),
+    call(libc::SYS_exit_group, "exit_group", None, "a stub that cannot be set up"),
 ];
 
 /// What application threads may call, from the blob's addresses. `futex` only to wait and wake on their stub's context
 /// blocks, and to wake on the bells.
-pub const THREAD_CALLS: [i64; 3] = [libc::SYS_futex, libc::SYS_rt_sigreturn, libc::SYS_sched_yield];
+pub const THREAD_CALLS: [StubCall; 3] = [
+    call(libc::SYS_futex, "futex", Some((1, FUTEX_OPS)), "waits on its block; wakes there and on the bells"),
+    call(libc::SYS_rt_sigreturn, "rt_sigreturn", None, "back from the signal that a system call or fault is"),
+    call(libc::SYS_sched_yield, "sched_yield", None, "gives its CPU to the executor that answers it"),
+];
+
+const fn call(number: i64, name: &'static str, only: Option<(u8, &'static [u32])>, why: &'static str) -> StubCall {
+    StubCall { number, name, only, why }
+}
 
 const ARCH_X86_64: u32 = 0xc000_003e;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -78,11 +112,26 @@ fn head() -> Vec<Instruction> {
     program
 }
 
+/// Offset of an argument's low half.
+fn argument(index: u8) -> u32 {
+    ARG0 + u32::from(index) * 8
+}
+
 /// The filter of the zygote and of memory threads.
 pub fn memory_filter() -> Vec<Instruction> {
     let mut program = head();
     for call in MEMORY_CALLS {
-        program.extend([jump(libc::BPF_JEQ, call as u32, 0, 1), ret(ALLOW)]);
+        let mut verdict = match call.only {
+            None => vec![ret(ALLOW)],
+            Some((index, values)) => {
+                let mut rule = vec![load(argument(index))];
+                rule.extend(values.iter().flat_map(|value| [jump(libc::BPF_JEQ, *value, 0, 1), ret(ALLOW)]));
+                rule.push(ret(TRAP));
+                rule
+            }
+        };
+        program.push(jump(libc::BPF_JEQ, call.number as u32, 0, verdict.len() as u8));
+        program.append(&mut verdict);
     }
     program.push(ret(TRAP));
     program

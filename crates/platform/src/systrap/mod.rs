@@ -31,7 +31,7 @@ use std::sync::{Arc, Weak};
 use hostcall::Errno;
 use parking_lot::Mutex;
 
-pub use filter::{Instruction, MEMORY_CALLS, THREAD_CALLS, memory_filter, thread_filter};
+pub use filter::{Instruction, MEMORY_CALLS, StubCall, THREAD_CALLS, memory_filter, thread_filter};
 
 use crate::{AddressSpace, Capabilities, Death, ExecutorId, Layout, Patch, PatchRequest, Platform, PlatformError};
 use control::Control;

@@ -5,10 +5,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::sync::Arc;
 
-use agent_api::{Client, NextEventsRequest};
 use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
 use platform::{Platform, systrap};
 use sentry::boot::Boot;
@@ -20,12 +18,7 @@ use super::message;
 use super::report::{self, Report};
 use crate::{logging, timing};
 
-/// How long the first container's end is known before the process ends.
-const ANSWERS: Duration = Duration::from_millis(10);
-/// Stack of the thread that waits for it, in bytes.
-const END_STACK: usize = 64 << 10;
-
-/// What a sandbox starts with. Descriptor 0: the listening control socket; 1: the report file; 2: a connection to the control socket.
+/// What a sandbox starts with. Descriptor 0: the listening control socket; 1: the report file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SentryConfig {
     /// The container whose end is the sandbox's.
@@ -48,7 +41,7 @@ pub struct SentryConfig {
 pub fn main(socket: &UnixStream) -> i32 {
     report::on_panic();
     match run(socket) {
-        Ok(()) => 0,
+        Ok(status) => status.into(),
         Err(reason) => {
             report::write(&Report::Broke(reason.clone()));
             let _ = message::send_all(socket.as_fd(), format!("sentry: {reason}").as_bytes());
@@ -57,11 +50,13 @@ pub fn main(socket: &UnixStream) -> i32 {
     }
 }
 
-fn run(socket: &UnixStream) -> Result<(), String> {
+/// Ends as the first container's own process does: whoever started the sandbox (an engine that watches the pid it was told) gets the exit
+/// status by waiting for it, and a later `nacre state` from the report.
+fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("sentry: exec done");
     // No configuration: the runtime has died or given up.
-    let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(()) };
-    let [control, report, agent] = <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| "not three descriptors")?;
+    let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(0) };
+    let [control, report] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| "not two descriptors")?;
     report::install(report);
     logging::install(&config.log, None);
     timing::mark("sentry: configuration read");
@@ -78,44 +73,19 @@ fn run(socket: &UnixStream) -> Result<(), String> {
         control,
         memory,
         machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
+        first_container: config.first_container,
         executors: config.executors,
-        lock_down: Box::new(move || {
-            end_with(config.first_container, agent)?;
+        lock_down: Box::new(|| {
             let done = hostcall::seccomp::sentry::list().install_on_all_threads().map_err(|e| e.to_string());
             timing::mark("sentry: locked down");
             done
         }),
     };
-    sentry::boot::run(boot).map_err(|e| e.to_string())
-}
-
-/// Makes the process end as its first container's own process does: whoever started the sandbox (an engine that watches the pid it was told) gets the
-/// exit status by waiting for it, and a later `nacre state` from the report. A thread of its own, which is a client of the agent's.
-fn end_with(container: String, agent: OwnedFd) -> Result<(), String> {
-    let started = Arc::new(Barrier::new(2));
-    let here = started.clone();
-    let watch = move || {
-        let client = Client::new(agent);
-        here.wait();
-        let mut after = 0;
-        while let Ok(next) = client.call(&NextEventsRequest { after }) {
-            for event in next.events {
-                after = after.max(event.sequence);
-                let Some(exit) = event.exit else { continue };
-                if event.container_id == container && event.exec_id.is_empty() {
-                    // Those who wait for this or another process get their answers first.
-                    std::thread::sleep(ANSWERS);
-                    let status = if exit.signal == 0 { exit.exit_code as u8 } else { (128 + exit.signal) as u8 };
-                    report::write(&Report::Exited(status));
-                    std::process::exit(status.into());
-                }
-            }
-        }
-    };
-    hostcall::thread::spawn("end", END_STACK, watch).map_err(|errno| format!("cannot start a thread: {errno}"))?;
-    // A thread that is just starting makes host calls that the filter forbids.
-    started.wait();
-    Ok(())
+    let ended = sentry::boot::run(boot).map_err(|e| e.to_string())?;
+    if let Some(status) = ended {
+        report::write(&Report::Exited(status));
+    }
+    Ok(ended.unwrap_or(0))
 }
 
 /// The platform, while nothing worth having is in this process, and it still has one thread. It reads /proc/self/maps, so the root is

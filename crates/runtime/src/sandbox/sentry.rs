@@ -103,8 +103,7 @@ impl SentrySandbox {
         timing::mark("runtime: released");
         launch.listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
         let agent = Client::connect(launch.socket).doing(|| "cannot connect to the sandbox")?;
-        let its_own = Client::connect(launch.socket).doing(|| "cannot connect to the sandbox")?;
-        let fds = [launch.listener.as_fd(), launch.report.as_fd(), its_own.as_fd()];
+        let fds = [launch.listener.as_fd(), launch.report.as_fd()];
         message::send(&sentry.socket, &launch.config, &fds).doing(|| "cannot configure the sandbox")?;
         Ok(SentrySandbox {
             sentry: sentry.keep(),
@@ -151,6 +150,20 @@ impl SentrySandbox {
             Some(Ended::Unknown) => Error::SandboxEnded("it left no reason".into()),
             None => Error::Agent { what: what.into(), cause: error },
         }
+    }
+
+    /// The first container's exit status although waiting for it has failed: a sandbox ends with it, with its status, and which of the two is
+    /// seen first does not matter.
+    ///
+    /// # Errors
+    /// [`SentrySandbox::explain`]'s, if the sandbox has not ended in order.
+    pub fn status_instead(&self, what: &str, error: ClientError) -> Result<u8> {
+        if matches!(error, ClientError::Closed | ClientError::Socket(_))
+            && let Some(Ended::Exited(status)) = self.wait(Some(Duration::from_secs(2)))
+        {
+            return Ok(status);
+        }
+        Err(self.explain(what, error))
     }
 
     fn new_gofer(&self) -> Result<Confined> {

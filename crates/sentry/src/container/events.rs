@@ -32,6 +32,22 @@ impl Events {
         self.added.wake(PollEvents::IN);
     }
 
+    /// Waits until a container's own process has ended; its exit status, as a shell says it.
+    pub async fn exit_of(&self, container_id: &str) -> u8 {
+        let mut after = 0;
+        loop {
+            for event in self.after(after).await.events {
+                after = after.max(event.sequence);
+                if let Some(exit) = event.exit
+                    && event.container_id == container_id
+                    && event.exec_id.is_empty()
+                {
+                    return if exit.signal == 0 { exit.exit_code as u8 } else { (128 + exit.signal) as u8 };
+                }
+            }
+        }
+    }
+
     /// Those after number `after`; waits for one.
     pub async fn after(&self, after: u64) -> NextEventsResponse {
         wait_forever(&self.added, || {

@@ -29,7 +29,6 @@ use crate::fs::FsContext;
 use crate::kernel::{Container, Kernel};
 use crate::signal::{DefaultAction, Origin, SigInfo, Signal};
 use crate::task::ThreadGroup;
-use crate::time::MonoTime;
 use crate::wait::{Interrupt, PollEvents, Share, Sleep, Wait, WaitQueue, wait_for};
 pub use events::Events;
 use process::{Process, Stage};
@@ -220,17 +219,9 @@ impl Interrupt for Nobody {
 async fn wait_forever<T>(queue: &WaitQueue, attempt: impl FnMut() -> Option<T> + Unpin) -> T {
     let mut attempt = attempt;
     let queues = [(queue, PollEvents::IN)];
-    let (clock, timers) = (crate::time::Clock::Host, crate::time::Timers::new());
-    let how = Wait {
-        who: &Nobody,
-        sleep: Sleep::Killable,
-        share: Share::All,
-        deadline: MonoTime::NEVER,
-        clock: &clock,
-        timers: &timers,
-    };
     loop {
-        if let Ok(value) = wait_for(Wait { ..how }, &queues, &mut attempt).await {
+        let how = Wait { who: &Nobody, sleep: Sleep::Killable, share: Share::All, deadline: None };
+        if let Ok(value) = wait_for(how, &queues, &mut attempt).await {
             return value;
         }
     }

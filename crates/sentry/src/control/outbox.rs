@@ -1,4 +1,4 @@
-//! [`Outbox`]: answers on their way from executors to the control thread.
+//! [`Outbox`]: answers, and the news of the end, on their way from executors to the control thread.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -18,25 +18,38 @@ pub(super) struct Reply {
     pub last: bool,
 }
 
+/// What came in.
+#[derive(Default)]
+pub(super) struct Mail {
+    pub replies: Vec<Reply>,
+    /// The first container has ended, with this exit status.
+    pub end: Option<u8>,
+}
+
 /// A queue with a descriptor that is readable while it is not empty.
 pub(super) struct Outbox {
-    replies: Mutex<Vec<Reply>>,
+    mail: Mutex<Mail>,
     bell: Bell,
 }
 
 impl Outbox {
     pub(super) fn new() -> Result<Outbox, Errno> {
-        Ok(Outbox { replies: Mutex::new(Vec::new()), bell: Bell::new()? })
+        Ok(Outbox { mail: Mutex::default(), bell: Bell::new()? })
     }
 
     pub(super) fn put(&self, reply: Reply) {
-        self.replies.lock().push(reply);
+        self.mail.lock().replies.push(reply);
         self.bell.ring();
     }
 
-    pub(super) fn take(&self) -> Vec<Reply> {
+    pub(super) fn end(&self, status: u8) {
+        self.mail.lock().end = Some(status);
+        self.bell.ring();
+    }
+
+    pub(super) fn take(&self) -> Mail {
         self.bell.quiet();
-        std::mem::take(&mut *self.replies.lock())
+        std::mem::take(&mut *self.mail.lock())
     }
 }
 

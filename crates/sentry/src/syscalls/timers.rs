@@ -109,7 +109,9 @@ pub(super) fn timer_create(cx: &mut Cx, args: Args) -> Flow<'_> {
         let notify = notify(cx, args.opt_ptr(1))?;
         let timers = &cx.task.group.timers;
         let id = timers.create(args.i32(0), notify)?;
-        cx.mm.write_val(args.u64(2), &id).inspect_err(|_| drop(timers.delete(id)))?;
+        cx.mm.write_val(args.u64(2), &id).inspect_err(|_| {
+            let _ = timers.delete(id);
+        })?;
         Ok(0)
     })())
 }

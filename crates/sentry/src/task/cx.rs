@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::mm::Mm;
 use crate::signal::{LastFault, SigInfo};
 use crate::time::MonoTime;
-use crate::wait::{PollEvents, Share, Sleep, Wait, WaitError, WaitFor, WaitQueue, wait_for};
+use crate::wait::{Deadline, PollEvents, Share, Sleep, Wait, WaitError, WaitFor, WaitQueue, wait_for};
 
 /// A running task.
 pub struct Cx {
@@ -111,14 +111,8 @@ impl Cx {
 impl Task {
     /// The parameters of a wait by this task.
     pub fn waiting(&self, sleep: Sleep, share: Share, deadline: MonoTime) -> Wait<'_> {
-        Wait {
-            who: self,
-            sleep,
-            share,
-            deadline,
-            clock: &self.kernel.clock,
-            timers: self.kernel.scheduler.timers(),
-        }
+        let deadline = Deadline { at: deadline, clock: &self.kernel.clock, timers: self.kernel.scheduler.timers() };
+        Wait { who: self, sleep, share, deadline: (deadline.at != MonoTime::NEVER).then_some(deadline) }
     }
 
     /// Waits so that only a fatal signal ends the wait early; see [`wait_for`].

@@ -1,11 +1,11 @@
 //! [`ContainerLife`]: whether a container's processes run, are paused, are being killed, or are gone.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use hostcall::io::Sleep;
 use parking_lot::Mutex;
 
+use super::trace_output::TraceOutput;
 use super::{ExitStatus, OnExit, TaskFlags};
 use crate::kernel::Container;
 use crate::wait::{PollEvents, WaitQueue};
@@ -23,7 +23,7 @@ pub struct ContainerLife {
     pub(super) resumed: WaitQueue,
     /// Print each system call (`--strace`).
     pub strace: AtomicBool,
-    strace_output: Mutex<Option<OwnedFd>>,
+    strace_output: Mutex<Option<TraceOutput>>,
 }
 
 #[derive(Default)]
@@ -40,14 +40,13 @@ impl ContainerLife {
 
     /// Where traces of system calls go; None: the log.
     pub fn set_strace_output(&self, output: Option<OwnedFd>) {
-        *self.strace_output.lock() = output;
+        *self.strace_output.lock() = output.map(TraceOutput::new);
     }
 
     /// Writes one line of a trace.
     pub fn trace(&self, line: &str) {
-        match &*self.strace_output.lock() {
-            // A reader that has gone away ends nothing.
-            Some(output) => drop(hostcall::io::write_at(output.as_fd(), format!("{line}\n").as_bytes(), -1, Sleep::Allowed)),
+        match &mut *self.strace_output.lock() {
+            Some(output) => output.write(line),
             None => tracing::info!(target: "strace", "{line}"),
         }
     }

@@ -22,6 +22,7 @@ mod rlimits;
 mod run;
 mod session;
 mod status;
+mod trace_output;
 mod work;
 
 pub use creds::{Capability, Creds};

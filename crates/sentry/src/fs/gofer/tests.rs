@@ -21,7 +21,6 @@ use crate::mm::{Access as MapAccess, Sink, Source};
 struct Setup {
     path: PathBuf,
     fs: Arc<GoferFs>,
-    services: Services,
     now: Arc<AtomicU64>,
 }
 
@@ -69,8 +68,8 @@ fn setup(what: &str, access: Access, cache: Cache, fill: impl FnOnce(&Path)) -> 
     fill(&path);
     let (services, now) = services(FdCache::new());
     let client = serve(&path, access, 5000);
-    let fs = block_on(GoferFs::new(client, 0, access, cache, 77, services.clone())).expect("attach");
-    Setup { path, fs, services, now }
+    let fs = block_on(GoferFs::new(client, 0, access, cache, 77, services)).expect("attach");
+    Setup { path, fs, now }
 }
 
 impl Setup {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linux_raw_sys::ioctl as codes;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::pty::{Master, Pty, Slave, WindowSize, packet};
+use super::pty::{Pty, WindowSize, packet};
 use super::termios::{TERMIOS_SIZE, Termios};
 use crate::Errno;
 use crate::abi::uapi;
@@ -206,10 +206,4 @@ fn open_peer(pty: &Arc<Pty>, cx: &Cx, flags: OpenFlags) -> Result<u64, Errno> {
     let keep = OpenFlags::RDWR | OpenFlags::WRONLY | OpenFlags::NONBLOCK;
     let file = anon::file(cx, &Anon::Object("pts"), slave as Arc<dyn FileOps>, flags & keep);
     install(cx, file, flags.contains(OpenFlags::CLOEXEC)).map(|fd| fd as u64)
-}
-
-/// The pty behind open operations, of either side.
-pub fn pty_of(ops: &dyn FileOps) -> Option<&Arc<Pty>> {
-    let any = ops.as_any();
-    any.downcast_ref::<Slave>().map(|slave| &slave.pty).or_else(|| any.downcast_ref::<Master>().map(|master| &master.pty))
 }

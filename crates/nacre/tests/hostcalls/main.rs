@@ -1,0 +1,62 @@
+//! The host calls that each of Nacre's confined processes may make: printed, counted, and proven.
+//!
+//! - `page` renders all lists into docs/host-calls.md and compares (`NACRE_UPDATE=1` writes it): no list changes unseen.
+//! - `confined` installs the sentry's and the gofer's filters in children and tries every call, listed or not.
+//! - `stubs` does the same for the two filters of stubs, whose calls must come from the blob's addresses.
+//! - `live` reads the filters of a running sandbox's threads back from the host kernel and compares.
+//!
+//! One thread, no test harness: it forks. A probe that cannot tell an allowed call from a forbidden one would prove nothing, so each
+//! is first run with a list that differs from its filter, and must notice.
+
+mod confined;
+mod live;
+mod page;
+mod probe;
+mod stubs;
+
+use hostcall::seccomp::AllowList;
+use hostcall::seccomp::gofer::{self, GoferCalls};
+use hostcall::seccomp::sentry;
+use platform::systrap::{MEMORY_CALLS, THREAD_CALLS};
+
+/// Most calls each process may have.
+const MOST: [(&str, usize); 4] = [("sentry", 60), ("gofer", 45), ("stub's application thread", 3), ("stub's memory thread", 11)];
+
+fn main() {
+    // libtest's flags (`--nocapture`, a filter) come from `cargo test`; there is one test here.
+    if std::env::args().any(|arg| arg == "--list") {
+        println!("hostcalls: test");
+        return;
+    }
+    probe::prepare();
+    let mut failures = Vec::new();
+    let lists = [
+        ("sentry", sentry::list()),
+        ("gofer, read-only", gofer::list(GoferCalls::ReadOnly)),
+        ("gofer, writable", gofer::list(GoferCalls::ReadWrite)),
+    ];
+    count(&lists, &mut failures);
+    page::check(&lists, &mut failures);
+    for (name, list) in &lists {
+        confined::check(name, list, &mut failures);
+    }
+    stubs::check(&mut failures);
+    live::check(&lists, &mut failures);
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    println!("host calls: {} failures", failures.len());
+    std::process::exit(i32::from(!failures.is_empty()));
+}
+
+fn count(lists: &[(&str, AllowList)], failures: &mut Vec<String>) {
+    let mut counts: Vec<(&str, usize)> = lists.iter().map(|(_, list)| (list.process, list.calls.len())).collect();
+    counts.push(("stub's application thread", THREAD_CALLS.len()));
+    counts.push(("stub's memory thread", MEMORY_CALLS.len()));
+    for (process, calls) in counts {
+        let most = MOST.iter().find(|(name, _)| *name == process).map_or(0, |(_, most)| *most);
+        if calls > most {
+            failures.push(format!("{process}: {calls} calls, at most {most} are allowed"));
+        }
+    }
+}
