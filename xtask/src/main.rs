@@ -8,6 +8,7 @@ mod apps;
 mod bench;
 mod bundle;
 mod escape;
+mod fuzz;
 mod hostcalls;
 mod lint;
 mod packages;
@@ -25,6 +26,7 @@ cargo xtask COMMAND
   abi [--native|--sandbox] [FAMILY...]   Linux's ABI: natively, in a sandbox, or both and compared
   apps [--native|--do|--bundle] [NAME...]  everyday programs
   escape [NAME...]                       the known ways out of a sandbox
+  fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
@@ -42,6 +44,7 @@ fn main() -> Result<()> {
         "abi" => abi::run(rest)?.finish(),
         "apps" => apps::run(rest)?.finish(),
         "escape" => escape::run(rest)?.finish(),
+        "fuzz" => fuzz::run(rest)?.finish(),
         "hostcalls" => hostcalls::run(rest),
         "robust" => robust::run(rest)?.finish(),
         "bench" => bench::run(rest),

@@ -1,6 +1,8 @@
 //! `robust`: bad luck from outside and greed from inside. Each case ends with a look for what was left behind: processes,
 //! mounts, cgroups, files.
 
+mod rootless;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +15,7 @@ use crate::{bundle, packages, sh};
 
 type Case = fn(&Ground) -> Result<()>;
 
-const CASES: [(&str, Case); 17] = [
+const CASES: [(&str, Case); 20] = [
     ("exit-codes", exit_codes),
     ("stdin-and-stdout", stdin_and_stdout),
     ("signals-are-forwarded", signals_are_forwarded),
@@ -31,6 +33,9 @@ const CASES: [(&str, Case); 17] = [
     ("delete-force-while-running", delete_force_while_running),
     ("many-at-once", many_at_once),
     ("one-after-another", one_after_another),
+    ("rootless-do", rootless::do_over_the_root),
+    ("rootless-container", rootless::container_with_one_id),
+    ("rootless-id-ranges", rootless::container_with_ranges),
 ];
 
 pub fn run(args: &[String]) -> Result<Tally> {
