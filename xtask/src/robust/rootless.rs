@@ -76,6 +76,12 @@ impl Rootless {
     }
 }
 
+impl Drop for Rootless {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
 fn own(path: &Path) -> Result<()> {
     sh::run(Command::new("chown").arg(format!("{USER}:")).arg(path))
 }
