@@ -392,6 +392,16 @@ CASE(eventfd_counts) {
     ERR(eventfd(0, 7), EINVAL);
 }
 
+CASE(eventfd_takes_exactly_one_value) {
+    int fd = OK(eventfd(0, 0));
+    uint64_t v[64];
+    for (int i = 0; i < 64; i++) v[i] = 3;
+    ERR(write(fd, v, sizeof v), EINVAL);
+    ERR(write(fd, v, 7), EINVAL);
+    EQ(write(fd, v, 8), 8);
+    EQ(read(fd, v, sizeof v), 8);
+    EQ(v[0], 3);
+}
 CASE(eventfd_semaphore) {
     int fd = OK(eventfd(2, EFD_SEMAPHORE | EFD_NONBLOCK));
     uint64_t v;

@@ -45,6 +45,21 @@ static int file_of_pages(const char *name, int pages) {
     return fd;
 }
 
+CASE(calls_on_a_mapping_of_a_file_cut_short) {
+    char path[] = "/tmp/cut.XXXXXX";
+    int fd = OK(mkstemp(path)), ends[2];
+    unlink(path);
+    OK(ftruncate(fd, 65536));
+    char *p = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(p != MAP_FAILED);
+    OK(pipe(ends));
+    EQ(write(ends[1], p + 8192, 10), 10);
+    OK(ftruncate(fd, 4096));
+    ERR(write(ends[1], p + 8192, 10), EFAULT);
+    EQ(read(ends[0], p, 4), 4);
+    ERR(read(ends[0], p + 8192, 4), EFAULT);
+    ERR(getcwd(p + 8192, 100) ? 0 : -1, EFAULT);
+}
 CASE(anonymous_is_zero) {
     volatile char *p = anon(16, RW);
     for (int i = 0; i < 16; i++) { EQ(p[i * PAGE], 0); p[i * PAGE + 5] = i; }

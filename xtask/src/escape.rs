@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::tally::Tally;
 use crate::{abi, bundle, packages, sh};
 
-const PROGRAMS: [&str; 3] = ["paths", "races", "stub"];
+const PROGRAMS: [&str; 4] = ["paths", "races", "stub", "depth"];
 const LIMIT: Duration = Duration::from_secs(300);
 /// What the host must still say afterwards.
 const WATCHED: [&str; 5] = [

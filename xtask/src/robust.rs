@@ -15,13 +15,14 @@ use crate::{bundle, packages, sh};
 
 type Case = fn(&Ground) -> Result<()>;
 
-const CASES: [(&str, Case); 20] = [
+const CASES: [(&str, Case); 21] = [
     ("exit-codes", exit_codes),
     ("stdin-and-stdout", stdin_and_stdout),
     ("signals-are-forwarded", signals_are_forwarded),
     ("reader-leaves-early", reader_leaves_early),
     ("closed-stdout", closed_stdout),
     ("memory-hog", memory_hog),
+    ("memory-hog-in-the-kernel", memory_hog_in_the_kernel),
     ("fork-bomb", fork_bomb),
     ("fork-bomb-in-container", fork_bomb_in_container),
     ("full-volume", full_volume),
@@ -278,6 +279,17 @@ fn memory_hog(ground: &Ground) -> Result<()> {
             ended.stdout,
             sh::tail(&ended.stderr, 3)
         );
+    }
+    Ok(())
+}
+
+/// Here it is the sentry that writes to the memory that is not there.
+fn memory_hog_in_the_kernel(ground: &Ground) -> Result<()> {
+    let hog = "dd if=/dev/zero of=/dev/null bs=300M count=1 & wait $!; echo hog ended with $?";
+    let mut command = ground.inside(&["--memory", "64M"], &["/bin/sh", "-c", hog]);
+    let ended = sh::timed(&mut command, LIMIT)?;
+    if !ended.stdout.contains("hog ended with 137") {
+        bail!("{}: {} {}", ended.how(), ended.stdout, sh::tail(&ended.stderr, 3));
     }
     Ok(())
 }

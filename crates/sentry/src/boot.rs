@@ -57,6 +57,8 @@ pub enum BootError {
 /// # Errors
 /// [`BootError`], before any guest has run.
 pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
+    // Memory of guests may vanish under a copy: the container's limit is met, a file of the host is cut short.
+    hostcall::copy::install();
     let executors = boot.executors.max(1);
     let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
     let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;

@@ -53,7 +53,8 @@ impl EventFd {
     }
 
     fn write_now(&self, from: &mut dyn Source) -> Result<usize, Errno> {
-        if from.remaining() < 8 {
+        // Since Linux 6.9 exactly one value. (One of many would be a transfer to go on with.)
+        if from.remaining() != 8 {
             return Err(Errno::EINVAL);
         }
         let mut bytes = [0; 8];

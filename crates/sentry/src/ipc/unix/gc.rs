@@ -17,6 +17,17 @@ pub struct Gc {
     state: Mutex<State>,
     /// Held by a collection; others need not start.
     running: Mutex<()>,
+    leaving: Mutex<Leaving>,
+}
+
+/// Files of messages that nobody will receive, to be dropped.
+#[derive(Default)]
+struct Leaving {
+    files: Vec<Arc<File>>,
+    /// Somebody drops them.
+    busy: bool,
+    /// A collection is wanted afterwards.
+    collect: bool,
 }
 
 #[derive(Default)]
@@ -51,6 +62,31 @@ impl Gc {
         }
     }
 
+    /// Drops files of a message. A socket among them may hold messages with sockets in turn: those go one after the other, not one inside the
+    /// other, since a guest decides how deep that is.
+    pub(super) fn let_go(&self, files: Vec<Arc<File>>) {
+        if files.is_empty() {
+            return;
+        }
+        let mut leaving = self.leaving.lock();
+        leaving.files.extend(files);
+        if leaving.busy {
+            return;
+        }
+        leaving.busy = true;
+        while let Some(file) = leaving.files.pop() {
+            drop(leaving);
+            drop(file);
+            leaving = self.leaving.lock();
+        }
+        leaving.busy = false;
+        let collect = std::mem::take(&mut leaving.collect);
+        drop(leaving);
+        if collect {
+            self.collect();
+        }
+    }
+
     /// How many files are in flight.
     pub fn in_flight(&self) -> usize {
         self.state.lock().files
@@ -60,6 +96,13 @@ impl Gc {
     pub fn collect(&self) {
         if self.state.lock().sockets.is_empty() {
             return;
+        }
+        {
+            let mut leaving = self.leaving.lock();
+            if leaving.busy {
+                leaving.collect = true;
+                return;
+            }
         }
         // Dropping garbage closes sockets, which calls here again: once is enough, as all garbage of this round goes together.
         let Some(running) = self.running.try_lock() else { return };

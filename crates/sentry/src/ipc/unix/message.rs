@@ -50,7 +50,9 @@ impl Rights {
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        self.gc.arrived(&self.files);
+        let files = std::mem::take(&mut self.files);
+        self.gc.arrived(&files);
+        self.gc.let_go(files);
     }
 }
 
