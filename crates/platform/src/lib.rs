@@ -74,6 +74,10 @@ pub struct Capabilities {
     pub host_schedules: bool,
     /// System-call sites can be patched ([`Platform::plan_patch`]).
     pub patches: bool,
+    /// Components of the extended state (XCR0).
+    pub xfeatures: u64,
+    /// Bytes of the extended state in `XSAVE`'s standard layout.
+    pub xstate_size: usize,
 }
 
 /// The fixed parts of every address space of this platform.

@@ -22,6 +22,7 @@ pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod mm;
+pub mod ptrace;
 pub mod seccomp;
 pub mod signal;
 pub mod step;

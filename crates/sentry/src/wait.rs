@@ -176,6 +176,8 @@ pub enum Sleep {
     Interruptible,
     /// Only a fatal one.
     Killable,
+    /// None: a killed task's stop at its exit.
+    Uninterruptible,
 }
 
 /// How to wait.
@@ -234,6 +236,7 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for WaitFor<'_, F> {
         let cut = match this.how.sleep {
             Sleep::Interruptible => this.how.who.interrupted(),
             Sleep::Killable => this.how.who.killed(),
+            Sleep::Uninterruptible => false,
         };
         if cut {
             return Poll::Ready(Err(WaitError::Interrupted));

@@ -139,7 +139,7 @@ impl Platform for ScriptedPlatform {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { host_schedules: true, patches: false }
+        Capabilities { host_schedules: true, patches: false, xfeatures: 3, xstate_size: 576 }
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {

@@ -287,7 +287,8 @@ impl Platform for Systrap {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { host_schedules: true, patches: true }
+        let format = self.xformat();
+        Capabilities { host_schedules: true, patches: true, xfeatures: format.features, xstate_size: format.size }
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {

@@ -56,11 +56,10 @@ enum Missing {
 impl Mm {
     fn spot<'a>(&'a self, state: &'a State, addr: u64, len: u64, touch: Touch) -> Result<Spot<'a>, Missing> {
         let (start, segment) = state.map.find(addr).ok_or(Missing::NotReady)?;
-        let right = if touch == Touch::Write { segment.prot.contains(platform::Prot::WRITE) } else { !segment.prot.is_empty() };
-        if !right || segment.flags.contains(SegmentFlags::SLOTS) {
+        if !touch.allowed(segment) || segment.flags.contains(SegmentFlags::SLOTS) {
             return Err(Missing::Fault);
         }
-        if touch == Touch::Write && segment.cow() {
+        if touch.writes() && segment.cow() {
             return Err(Missing::NotReady);
         }
         let skip = addr - start;
@@ -178,6 +177,36 @@ impl Mm {
     /// `EFAULT`, when nothing was.
     pub fn write_some(&self, addr: u64, from: &[u8]) -> Result<usize, Errno> {
         some(self.write_upto(addr, from))
+    }
+
+    /// Copies from guest memory as a debugger does: rights do not matter, and text shows without patches. Says how much there was.
+    ///
+    /// # Errors
+    /// `EFAULT`, when there was nothing.
+    pub fn read_forced(&self, addr: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        let copied = self.each(addr, into.len() as u64, Touch::ForcedRead, |window, at, len, done| {
+            let part = into.get_mut(done as usize..(done + len) as usize).ok_or(MemoryFault)?;
+            window.read(at, part)
+        });
+        let n = some(copied)?;
+        self.show_unpatched(addr, into.get_mut(..n).unwrap_or_default());
+        Ok(n)
+    }
+
+    /// Copies to guest memory as a debugger does: private pages without the write right are made the address space's own. Says how much was
+    /// copied.
+    ///
+    /// # Errors
+    /// `EFAULT`, when nothing was: nothing is mapped, or shared memory may not be written.
+    pub fn write_forced(&self, addr: u64, from: &[u8]) -> Result<usize, Errno> {
+        let end = addr.checked_add(from.len() as u64).ok_or(Errno::EFAULT)?;
+        if self.patched_in(addr..end) {
+            self.disable_patching();
+        }
+        some(self.each(addr, from.len() as u64, Touch::ForcedWrite, |window, at, len, done| {
+            let part = from.get(done as usize..(done + len) as usize).ok_or(MemoryFault)?;
+            window.write(at, part)
+        }))
     }
 
     /// Fills guest memory with zeros.

@@ -33,11 +33,23 @@ pub(super) enum Touch {
     Read,
     Write,
     Execute,
+    /// By a debugger, whatever the rights (`FOLL_FORCE`).
+    ForcedRead,
+    ForcedWrite,
 }
 
 impl Touch {
-    fn allowed(self, prot: Prot) -> bool {
+    /// Whether the page must be the address space's own.
+    pub fn writes(self) -> bool {
+        matches!(self, Touch::Write | Touch::ForcedWrite)
+    }
+
+    pub fn allowed(self, segment: &Segment) -> bool {
+        let prot = segment.prot;
         match self {
+            Touch::ForcedRead => true,
+            // Shared memory is not written to against its rights: others would see it.
+            Touch::ForcedWrite => prot.contains(Prot::WRITE) || !segment.shared(),
             // On x86-64 write implies read, and so does execute without protection keys.
             Touch::Read => !prot.is_empty(),
             Touch::Write => prot.contains(Prot::WRITE),
@@ -177,7 +189,7 @@ impl Mm {
                 self.grow_stack(&mut state, addr)?;
                 continue;
             };
-            if segment.flags.contains(SegmentFlags::SLOTS) && touch == Touch::Write || !touch.allowed(segment.prot) {
+            if segment.flags.contains(SegmentFlags::SLOTS) && touch.writes() || !touch.allowed(segment) {
                 return Err(Unready::NoRight);
             }
             let end = segment.end;
@@ -201,7 +213,7 @@ impl Mm {
                     drop(state);
                     self.map_grown(want)?;
                 }
-                _ if touch == Touch::Write && segment.cow() => {
+                _ if touch.writes() && segment.cow() => {
                     self.break_cow(&mut state, addr, len, &mut trash)?;
                     return Ok(Ready::Done);
                 }

@@ -46,6 +46,7 @@ impl Mm {
         copy.hot = state.hot.clone();
         copy.patching = state.patching;
         copy.had_slots = state.had_slots;
+        copy.retired = state.retired.clone();
         copy.originals = self.share_originals(&state.originals);
         copy.peak_bytes = state.map.bytes();
         for (start, segment) in state.map.iter() {

@@ -71,7 +71,7 @@ enum Entry {
 }
 
 /// A patched copy: offsets in the memory file, of which the cache has a reference.
-struct Chunk {
+pub(super) struct Chunk {
     text: u64,
     slots: u64,
     patched: Mutex<Patched>,
@@ -98,7 +98,7 @@ struct Patched {
 
 /// A chunk's place in an address space.
 #[derive(Debug, Clone)]
-struct Place {
+pub(super) struct Place {
     key: ChunkKey,
     text: Range<u64>,
     slots: Range<u64>,
@@ -166,6 +166,20 @@ impl Mm {
         Some(place.text.start.wrapping_add(to))
     }
 
+    /// The instruction of the text that stands for `rip` in a slot, for whoever shows registers. None when `rip` is not in a slot, or between
+    /// the instructions that have moved there.
+    pub fn unmoved(&self, rip: u64) -> Option<u64> {
+        let state = self.state.read();
+        if !state.map.find(rip).is_some_and(|(_, segment)| segment.flags.contains(SegmentFlags::SLOTS)) {
+            return None;
+        }
+        let now = state.originals.values().map(|old| (&old.place, &old.chunk));
+        let (place, chunk) = now.chain(state.retired.iter().map(|old| (&old.0, &old.1))).find(|(place, _)| place.slots.contains(&rip))?;
+        let to = rip.wrapping_sub(place.text.start);
+        let from = chunk.patched.lock().moved.iter().find(|(_, moved)| **moved == to).map(|(&from, _)| from)?;
+        Some(place.text.start.wrapping_add(from))
+    }
+
     /// Where a thread whose system call returns to `rip` must go to make that call again.
     pub fn call_again_at(&self, rip: u64) -> u64 {
         let state = self.state.read();
@@ -213,6 +227,8 @@ impl Mm {
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
         if std::mem::replace(&mut state.patching, false) {
+            let retired: Vec<_> = state.originals.values().map(|old| (old.place.clone(), old.chunk.clone())).collect();
+            state.retired.extend(retired);
             let all = 0..u64::MAX;
             self.unpatch_text(&mut state, &all, &mut trash);
         }
@@ -381,12 +397,13 @@ impl Mm {
         window.store_u64(chunk.text + word, u64::from_le_bytes(bytes)).is_ok()
     }
 
-    /// Reads guest memory as it would be without patches (/proc/PID/mem, ptrace).
-    ///
-    /// # Errors
-    /// `EFAULT`.
-    pub fn read_unpatched(&self, addr: u64, into: &mut [u8]) -> Result<(), crate::Errno> {
-        self.read(addr, into)?;
+    /// Whether text in the range is on our copy.
+    pub(super) fn patched_in(&self, range: Range<u64>) -> bool {
+        self.state.read().map.overlapping(range).any(|(_, segment)| segment.flags.contains(SegmentFlags::PATCHED))
+    }
+
+    /// Puts the original bytes in the place of patches, in what has been read from `addr`.
+    pub(super) fn show_unpatched(&self, addr: u64, into: &mut [u8]) {
         let end = addr.saturating_add(into.len() as u64);
         let state = self.state.read();
         for original in state.originals.range(..end).map(|(_, original)| original).filter(|original| original.end > addr) {
@@ -399,7 +416,6 @@ impl Mm {
                 }
             }
         }
-        Ok(())
     }
 
     /// Before the guest unmaps or maps over a range: patched text in it, and text whose slots lie in it, goes back to the file, and

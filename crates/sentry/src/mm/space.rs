@@ -12,7 +12,7 @@ use platform::{MapFlags, MapOrder, PlatformError, Prot};
 use smallvec::SmallVec;
 
 use super::memory_file::{CHUNK, Touched};
-use super::patch::Original;
+use super::patch::{Chunk, Original, Place};
 use super::places::STACK_GUARD;
 use super::segment::{Backing, Segment, SegmentFlags, SegmentMap};
 use super::{MemoryFile, Mm, Places};
@@ -49,6 +49,8 @@ pub(super) struct State {
     pub upgrades: Upgrades,
     /// What was behind patched text, by its address.
     pub originals: BTreeMap<u64, Original>,
+    /// Text that was patched before patching was turned off: threads may still be in its slots.
+    pub retired: Vec<(Place, Arc<Chunk>)>,
     /// There are slots somewhere, or have been.
     pub had_slots: bool,
     pub peak_bytes: u64,
@@ -97,6 +99,7 @@ impl State {
             patching: true,
             upgrades: Upgrades::default(),
             originals: BTreeMap::new(),
+            retired: Vec::new(),
             had_slots: false,
             peak_bytes: 0,
         }

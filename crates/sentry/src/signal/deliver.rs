@@ -1,7 +1,7 @@
 //! Delivery: what a task does with its pending signals on the way back to user mode (`get_signal` of kernel/signal.c).
 
 use super::{DefaultAction, Handling, SigAction, SigFlags, SigInfo, SigSet, Signal};
-use crate::task::{Cx, ExitStatus, TaskFlags, Task};
+use crate::task::{Cx, Task, TaskFlags};
 
 /// A signal that a handler is to be called for.
 pub(crate) struct Caught {
@@ -18,19 +18,47 @@ pub(crate) enum Delivery {
     /// Stop the process. With the count of `SIGCONT`s when the signal was taken.
     Stop { signal: Signal, continues: u64 },
     /// End the process.
-    Exit(ExitStatus),
+    Exit(SigInfo),
+}
+
+/// A signal that has been taken from the queues.
+struct Taken {
+    info: SigInfo,
+    /// It acts on a container's first process too.
+    forced: bool,
+    /// The count of `SIGCONT`s when it was taken.
+    continues: u64,
+}
+
+impl Cx {
+    /// Takes pending signals until one needs something done. A tracer sees each first.
+    pub(crate) async fn next_signal(&mut self) -> Delivery {
+        while let Some(taken) = self.task.take_deliverable() {
+            let taken = match self.task.traced() && taken.info.signal != Signal::KILL {
+                false => taken,
+                true => match self.trace_signal(taken.info).await {
+                    Some(info) => Taken { info, ..taken },
+                    // Something else may be first now.
+                    None => return Delivery::None,
+                },
+            };
+            if let Some(delivery) = self.task.deliver(&taken) {
+                return delivery;
+            }
+        }
+        Delivery::None
+    }
 }
 
 impl Task {
-    /// Takes pending signals until one needs something done.
-    pub(crate) fn next_signal(&self) -> Delivery {
+    fn take_deliverable(&self) -> Option<Taken> {
         loop {
             let mut inner = self.group.inner.lock();
             let mut signals = self.signals.lock();
             let wanted = SigSet(!signals.blocked.0);
             let Some(mut info) = signals.pending.take(wanted).or_else(|| inner.pending.take(wanted)) else {
                 self.recalculate(&inner, &signals);
-                return Delivery::None;
+                return None;
             };
             let forced = signals.forced.contains(info.signal);
             signals.forced = signals.forced.minus(SigSet(info.signal.bit()));
@@ -38,35 +66,38 @@ impl Task {
             let continues = inner.stop.continues;
             drop(signals);
             drop(inner);
-            if !self.group.timers.delivered(&mut info) {
-                continue;
+            if self.group.timers.delivered(&mut info) {
+                return Some(Taken { info, forced, continues });
             }
-            let sighand = self.group.sighand();
-            let action = sighand.get(info.signal);
-            match action.handling() {
-                Handling::Ignore => continue,
-                Handling::Call(_) => {
-                    if action.flags().contains(SigFlags::RESETHAND) {
-                        sighand.set(info.signal, SigAction { handler: 0, ..action });
-                    }
-                    return Delivery::Handler(Caught { info, action });
+        }
+    }
+
+    /// What a signal asks for; None: nothing.
+    fn deliver(&self, taken: &Taken) -> Option<Delivery> {
+        let info = taken.info;
+        let sighand = self.group.sighand();
+        let action = sighand.get(info.signal);
+        match action.handling() {
+            Handling::Ignore => return None,
+            Handling::Call(_) => {
+                if action.flags().contains(SigFlags::RESETHAND) {
+                    sighand.set(info.signal, SigAction { handler: 0, ..action });
                 }
-                Handling::Default => {}
+                return Some(Delivery::Handler(Caught { info, action }));
             }
-            // The first process gets only what it asked for, and what its own instructions raised.
-            if self.group.is_init() && !forced && !SigSet::UNBLOCKABLE.contains(info.signal) {
-                continue;
+            Handling::Default => {}
+        }
+        // The first process gets only what it asked for, and what its own instructions raised.
+        if self.group.is_init() && !taken.forced && !SigSet::UNBLOCKABLE.contains(info.signal) {
+            return None;
+        }
+        match info.signal.default_action() {
+            DefaultAction::Ignore | DefaultAction::Continue => None,
+            DefaultAction::Stop => {
+                let orphaned = info.signal != Signal::STOP && self.container.pids.is_orphaned(self.group.pgid());
+                (!orphaned).then_some(Delivery::Stop { signal: info.signal, continues: taken.continues })
             }
-            match info.signal.default_action() {
-                DefaultAction::Ignore | DefaultAction::Continue => continue,
-                DefaultAction::Stop => {
-                    if info.signal != Signal::STOP && self.container.pids.is_orphaned(self.group.pgid()) {
-                        continue;
-                    }
-                    return Delivery::Stop { signal: info.signal, continues };
-                }
-                DefaultAction::Terminate | DefaultAction::Core => return Delivery::Exit(ExitStatus::killed(info.signal)),
-            }
+            DefaultAction::Terminate | DefaultAction::Core => Some(Delivery::Exit(info)),
         }
     }
 }

@@ -57,6 +57,11 @@ impl SigInfo {
         SigInfo { signal, ..self }
     }
 
+    /// The same with another code.
+    pub fn with_code(self, code: i32) -> SigInfo {
+        SigInfo { code, ..self }
+    }
+
     /// A POSIX timer's expiry (`SI_TIMER`).
     pub fn timer(signal: Signal, id: i32, overrun: i32, value: u64) -> SigInfo {
         SigInfo::new(signal, -2, [pair(id, overrun as u32), value, 0, 0])
@@ -154,6 +159,7 @@ pub mod cld {
     pub const EXITED: i32 = super::uapi::CLD_EXITED as i32;
     pub const KILLED: i32 = super::uapi::CLD_KILLED as i32;
     pub const DUMPED: i32 = super::uapi::CLD_DUMPED as i32;
+    pub const TRAPPED: i32 = super::uapi::CLD_TRAPPED as i32;
     pub const STOPPED: i32 = super::uapi::CLD_STOPPED as i32;
     pub const CONTINUED: i32 = super::uapi::CLD_CONTINUED as i32;
 }

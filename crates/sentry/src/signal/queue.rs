@@ -26,6 +26,11 @@ impl Pending {
         self.set == SigSet::EMPTY
     }
 
+    /// All that hold information, in order.
+    pub fn infos(&self) -> Vec<SigInfo> {
+        self.queue.iter().copied().collect()
+    }
+
     /// Adds a signal. A standard signal that is pending already is merged: false.
     pub fn push(&mut self, info: SigInfo) -> bool {
         if !info.signal.is_realtime() && self.set.contains(info.signal) {

@@ -25,6 +25,8 @@ struct After {
     /// Tell the parent that the process has continued (or had stopped).
     continued: bool,
     wake: bool,
+    /// Traced threads that hear of the end of a stop.
+    notify: Vec<Arc<Task>>,
 }
 
 impl ThreadGroup {
@@ -63,6 +65,9 @@ impl ThreadGroup {
             self.queue(&mut inner, info, target, origin)
         };
         drop(inner);
+        for task in after.notify {
+            task.notify_job_control();
+        }
         if after.continued {
             jobs::notify_parent_of_stop(self, jobs::StopChange::Continued);
         }
@@ -83,6 +88,7 @@ impl ThreadGroup {
                 inner.stop.epoch += 1;
                 inner.stop.stopped_threads = 0;
                 inner.stop.report_stopped = false;
+                after.notify = inner.threads.iter().filter(|task| task.traced()).cloned().collect();
                 if std::mem::take(&mut inner.stop.complete) {
                     inner.stop.report_continued = true;
                     after.continued = true;
@@ -102,6 +108,11 @@ impl ThreadGroup {
         if blocked && signal != Signal::KILL {
             return false;
         }
+        // A tracer hears of ignored signals too.
+        let traced = target.map_or_else(|| inner.threads.first().is_some_and(|task| task.traced()), Task::traced);
+        if traced && signal != Signal::KILL {
+            return false;
+        }
         let action = self.sighand.read().get(signal);
         let unkillable = self.is_init() && action.handling() == Handling::Default;
         let forced = match origin {
@@ -115,6 +126,10 @@ impl ThreadGroup {
     fn queue(&self, inner: &mut GroupInner, info: SigInfo, target: Option<&Task>, origin: Origin) -> Result<(), Errno> {
         let signal = info.signal;
         if signal == Signal::KILL {
+            for task in inner.threads.iter().filter(|task| task.traced() && task.flags().contains(TaskFlags::KILLED)) {
+                task.ptrace.lock().killed_again = true;
+                task.ptrace.wake();
+            }
             inner.begin_exit(ExitStatus::killed(signal));
             return Ok(());
         }
@@ -129,7 +144,9 @@ impl ThreadGroup {
         let Some(taker) = self.choose(inner, signal, target) else { return Ok(()) };
         let action = self.sighand.read().get(signal);
         let fatal = action.handling() == Handling::Default
-            && matches!(signal.default_action(), DefaultAction::Terminate | DefaultAction::Core)
+            // Those that dump core are left to the thread that takes them.
+            && signal.default_action() == DefaultAction::Terminate
+            && !taker.traced()
             && (!self.is_init() || origin == Origin::Forced)
             && !taker.signals.lock().awaited.contains(signal);
         if fatal {
@@ -142,8 +159,8 @@ impl ThreadGroup {
 
     /// Linux's choice: the thread it was sent to, or the first that does not block it and has nothing to do yet.
     fn choose(&self, inner: &GroupInner, signal: Signal, target: Option<&Task>) -> Option<Arc<Task>> {
-        if inner.stop.signal.is_some() {
-            // Stopped threads look for themselves when they go on.
+        if inner.stop.signal.is_some() && !inner.threads.iter().any(|task| task.traced()) {
+            // Stopped threads look for themselves when they go on. (Traced ones may run all the same.)
             return None;
         }
         let wants = |task: &Task| {
@@ -222,6 +239,14 @@ impl Task {
     /// As [`ThreadGroup::send_signal`].
     pub fn send_signal(&self, info: SigInfo) -> Result<(), Errno> {
         self.group.send(info, Some(self), Origin::Inside)
+    }
+
+    /// As [`ThreadGroup::send_signal_from`].
+    ///
+    /// # Errors
+    /// As `send_signal`.
+    pub fn send_signal_from(&self, info: SigInfo, origin: Origin) -> Result<(), Errno> {
+        self.group.send(info, Some(self), origin)
     }
 
     /// Sends a signal that this thread cannot refuse (a fault of its own): if it is blocked or ignored, the default action is

@@ -42,6 +42,8 @@ mod rlimit;
 mod sched;
 mod seccomp;
 mod prctl;
+mod ptrace;
+mod ptrace_data;
 mod process;
 mod signal;
 pub(crate) mod strace;

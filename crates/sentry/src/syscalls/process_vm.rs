@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::Errno;
 use crate::mm::{Mm, Ranges};
+use crate::ptrace::Mode;
 use crate::syscalls::{Args, Flow};
-use crate::task::{Capability, Cx, Task};
+use crate::task::{Cx, Task};
 
 /// Bytes copied at a time.
 const CHUNK: usize = 64 << 10;
@@ -78,12 +79,7 @@ fn advance(ranges: &mut Ranges, n: usize) {
 
 /// The other task's memory, if `ptrace(2)`'s access check with real ids allows it.
 fn accessible(cx: &Cx, other: &Arc<Task>) -> Result<Arc<Mm>, Errno> {
-    let (mine, theirs) = (cx.creds(), other.creds());
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.uid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.gid)
-        && theirs.permitted & !mine.permitted == 0;
-    let own = Arc::ptr_eq(&cx.task.group, &other.group);
-    if !own && !same && !mine.has(Capability::SysPtrace) {
+    if !cx.task.may_access(other, Mode::Real) {
         return Err(Errno::EPERM);
     }
     other.shared.read().as_ref().map(|shared| shared.mm.clone()).ok_or(Errno::ESRCH)

@@ -48,6 +48,7 @@ fn wait_status(change: Change) -> u32 {
     match change {
         Change::Ended(status) => status.wait_status(),
         Change::Stopped(signal) => (signal.number() as u32) << 8 | 0x7f,
+        Change::Trapped(code) => (code as u32) << 8 | 0x7f,
         Change::Continued => 0xffff,
     }
 }
@@ -116,6 +117,7 @@ fn store_waitid(cx: &Cx, args: Args, found: Option<&Found>) -> Result<(), Fail> 
             Change::Ended(ExitStatus::Signaled { signal, core: false }) => (cld::KILLED, signal.number()),
             Change::Ended(ExitStatus::Signaled { signal, core: true }) => (cld::DUMPED, signal.number()),
             Change::Stopped(signal) => (cld::STOPPED, signal.number()),
+            Change::Trapped(code) => (cld::TRAPPED, code),
             Change::Continued => (cld::CONTINUED, Signal::CONT.number()),
         };
         SigInfo::child(code, found.pid, found.uid, status, 0, 0).encode()

@@ -7,6 +7,7 @@ use super::new::{NewGroup, NewTask};
 use super::pids::Process;
 use super::{Capability, Cx, GroupInner, Limit, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid};
 use crate::Errno;
+use crate::ptrace::Event;
 use crate::signal::{AltStack, SigAction, SigHand, Signal, TaskSignals};
 use crate::syscalls::{Fail, Restart};
 use crate::wait::{PollEvents, WaitQueue};
@@ -115,7 +116,8 @@ impl Cx {
         if args.flags.contains(CloneFlags::NEWNS) {
             fs.unshare_mounts()?;
         }
-        let task = self.add_task(&args)?;
+        let event = Event::of_clone(&args).filter(|&event| self.task.wants_event(event));
+        let task = self.add_task(&args, event)?;
         let tid = task.tid();
         let vfork = args.flags.contains(CloneFlags::VFORK).then(Arc::<Vfork>::default);
         task.vfork.lock().clone_from(&vfork);
@@ -130,17 +132,22 @@ impl Cx {
             task.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
         }
         Cx::new(task, Shared { mm, files, fs }, context).start();
+        if let Some(event) = event {
+            self.trace_event(event, tid as u64).await;
+        }
         if let Some(vfork) = vfork {
             let queues = [(&vfork.queue, PollEvents::IN)];
             let done = || vfork.done.load(Ordering::SeqCst).then_some(());
             // A fatal signal ends the wait; the call then no longer returns.
-            let _ = self.task.wait_killable(&queues, done).await;
+            if self.task.wait_killable(&queues, done).await.is_ok() {
+                self.trace_event(Event::VforkDone, tid as u64).await;
+            }
         }
         Ok(tid)
     }
 
     /// Numbers the new task and puts it into the tree.
-    fn add_task(&self, args: &CloneArgs) -> Result<Arc<Task>, Fail> {
+    fn add_task(&self, args: &CloneArgs, event: Option<Event>) -> Result<Arc<Task>, Fail> {
         let (parent, container) = (&self.task, &self.task.container);
         let mut pids = container.pids.inner.lock();
         pids.admit(container)?;
@@ -173,6 +180,9 @@ impl Cx {
             pids.set_parent(&group, ppid);
         }
         pids.tasks.insert(tid, task.clone());
+        if event.is_some() || args.flags.contains(CloneFlags::PTRACE) {
+            task.trace_as(parent, &mut super::Tracing(&mut pids));
+        }
         drop(pids);
         if !args.flags.contains(CloneFlags::THREAD) && task.rlimit(Resource::Cpu) != Limit::UNLIMITED {
             group.timers.watch_cpu_limit(&group, &task.kernel);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use platform::{Context, ExecutorId, XState};
+use platform::{Context, ExecutorId, Syscall, XState};
 
 use super::{Creds, ExitStatus, Resource, Shared, Task};
 use crate::Errno;
@@ -10,6 +10,7 @@ use crate::fs::{FdTable, File, FsContext};
 use crate::kernel::Kernel;
 use crate::mm::Mm;
 use crate::signal::{LastFault, SigInfo};
+use crate::syscalls::Restart;
 use crate::time::MonoTime;
 use crate::wait::{Deadline, PollEvents, Share, Sleep, Wait, WaitError, WaitFor, WaitQueue, wait_for};
 
@@ -29,11 +30,21 @@ pub struct Cx {
     pub(crate) exit: Option<ExitStatus>,
     /// Set by a seccomp filter: the process ends by this signal when the call returns.
     pub(crate) fatal: Option<SigInfo>,
+    /// A system call that was cut short, and may have to be run again.
+    pub(super) cut_short: Option<CutShort>,
+    /// The kind of restart that the current call is.
+    pub(super) rerun: Option<Restart>,
+}
+
+/// A system call that was cut short.
+pub(super) struct CutShort {
+    pub call: Syscall,
+    pub restart: Restart,
 }
 
 impl Cx {
     pub fn new(task: Arc<Task>, shared: Shared, context: Box<dyn Context>) -> Cx {
-        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default(), exit: None, fatal: None }
+        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default(), exit: None, fatal: None, cut_short: None, rerun: None }
     }
 
     pub fn kernel(&self) -> &Arc<Kernel> {
@@ -64,6 +75,15 @@ impl Cx {
     pub(crate) async fn xstate(&mut self) -> Result<XState, Errno> {
         let (context, executor) = (&mut self.context, self.executor);
         std::future::poll_fn(|poll| context.poll_xstate(poll, executor)).await.map_err(|_| Errno::ESRCH)
+    }
+
+    /// The call that is to be run again, by its number.
+    pub(crate) fn cut_short(&self) -> Option<(u64, Restart)> {
+        self.cut_short.as_ref().map(|cut| (cut.call.number, cut.restart))
+    }
+
+    pub(crate) fn set_cut_short(&mut self, cut: Option<(Syscall, Restart)>) {
+        self.cut_short = cut.map(|(call, restart)| CutShort { call, restart });
     }
 
     /// Monotonic time now.

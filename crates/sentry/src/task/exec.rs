@@ -19,7 +19,9 @@ impl Cx {
     pub async fn replace_image(&mut self, image: NewImage) -> Result<(), Errno> {
         // All that may fail comes first, so there is no failure past the point of no return.
         let mut context = image.mm.space().new_context().map_err(|_| Errno::EAGAIN)?;
-        *context.registers_mut() = image.registers;
+        let old_tid = self.task.tid();
+        let orig_rax = self.context.registers().orig_rax;
+        *context.registers_mut() = platform::Registers { orig_rax, ..image.registers };
         self.become_only_thread().await?;
         futex::exit_robust_list(&self.task, &self.mm);
         super::exit::clear_tid(&self.task, &self.mm);
@@ -48,6 +50,7 @@ impl Cx {
         }
         self.publish();
         self.task.group.inner.lock().execing = None;
+        self.trace_exec(old_tid).await;
         Ok(())
     }
 

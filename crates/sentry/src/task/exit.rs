@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Cx, ExitStatus, Task, TaskFlags, ThreadGroup, Tid, ticks};
+use super::{Cx, ExitStatus, Task, TaskFlags, ThreadGroup, Tid, Tracing, ticks};
 use crate::ipc::futex;
 use crate::kernel::Container;
+use crate::ptrace::detach_all_of;
 use crate::signal::{Handling, Origin, SigFlags, SigInfo, Signal, cld};
 use crate::wait::PollEvents;
 
@@ -37,7 +38,8 @@ pub async fn abandon(cx: Cx) {
 }
 
 /// Ends the calling task. `status` is its own; the process's counts, if that is ending.
-pub(super) async fn exit(cx: Cx, status: ExitStatus) {
+pub(super) async fn exit(mut cx: Cx, status: ExitStatus) {
+    cx.trace_exit(status).await;
     let Cx { task, mm, files, fs, context, .. } = cx;
     futex::exit_robust_list(&task, &mm);
     clear_tid(&task, &mm);
@@ -71,6 +73,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     let mut pids = container.pids.inner.lock();
     container.life.leaving.fetch_add(1, Ordering::SeqCst);
     let signalled = parent_death_signals(&pids, task);
+    let detached = detach_all_of(task, &mut Tracing(&mut pids));
     let mut inner = group.inner.lock();
     if task.is_leader() {
         inner.leader_status = Some(status);
@@ -85,7 +88,9 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         inner.ended = Some(status);
         status
     });
+    let replaced = inner.execing.is_some() && task.is_leader();
     drop(inner);
+    let tracer = leave_tracer(&mut pids, task, status, replaced);
     let news = end.map(|status| end_process(&mut pids, group, status));
     drop(pids);
     if end.is_none() {
@@ -96,14 +101,52 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         let _ = child.send_signal(SigInfo::user(signal, task.tgid(), task.creds().uid));
     }
     group.thread_gone.wake(PollEvents::IN);
+    if let Some((tracer, info)) = tracer {
+        let _ = tracer.group.send_signal(info);
+        tracer.group.wake_waiters();
+    }
+    for tracee in detached {
+        tracee.kill();
+        if tracee.ended.is_some() && tracee.task.group.ppid() != task.tgid() {
+            settle_zombie(container, &tracee.task.group);
+        }
+    }
     if let (Some(status), Some(news)) = (end, news) {
         tell(group, status, news);
     }
     // The last to have told everybody reports the end of the container, so that comes after the ends of its processes.
     let others = container.life.leaving.fetch_sub(1, Ordering::SeqCst) - 1;
     if others == 0 && container.life.ending() && container.pids.count() == 0 {
-        container.pids.inner.lock().processes.clear();
+        let mut pids = container.pids.inner.lock();
+        let gone = (std::mem::take(&mut pids.processes), std::mem::take(&mut pids.tracees));
+        drop(pids);
+        drop(gone);
         container.life.emptied();
+    }
+}
+
+/// A traced thread has ended. One that is not the first stays until its tracer has waited for it, and the tracer is told. The first one is
+/// waited for with its process; when a sibling's exec has taken its place, it just vanishes.
+fn leave_tracer(pids: &mut super::pids::Pids, task: &Arc<Task>, status: ExitStatus, replaced: bool) -> Option<(Arc<Task>, SigInfo)> {
+    let tracer = task.tracer()?;
+    if replaced {
+        Tracing(pids).remove(task);
+        return None;
+    }
+    if task.is_leader() {
+        return None;
+    }
+    task.ptrace.lock().ended = Some(status);
+    let (code, value) = child_code(status);
+    Some((tracer, SigInfo::child(code, task.tid(), task.creds().uid, value, 0, 0)))
+}
+
+/// `si_code` and `si_status` of an end.
+fn child_code(status: ExitStatus) -> (i32, i32) {
+    match status {
+        ExitStatus::Exited(code) => (cld::EXITED, i32::from(code)),
+        ExitStatus::Signaled { signal, core: false } => (cld::KILLED, signal.number()),
+        ExitStatus::Signaled { signal, core: true } => (cld::DUMPED, signal.number()),
     }
 }
 
@@ -170,6 +213,14 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
         news.kill_all = others.cloned().collect();
     }
     news.parent = pids.process(group.ppid()).filter(|parent| parent.ended().is_none());
+    if let Some((leader, tracer)) = pids.traced_leader(group.tgid) {
+        // The tracer waits for it first; then a parent that is somebody else is told.
+        let (code, value) = child_code(status);
+        let exit_signal = group.inner.lock().exit_signal.filter(|_| tracer.tgid() == group.ppid()).unwrap_or(Signal::CHLD);
+        news.notify = Some(SigInfo::child(code, group.tgid, leader.creds().uid, value, 0, 0).with_signal(exit_signal));
+        news.parent = Some(tracer.group.clone());
+        return news;
+    }
     let reaped = match &news.parent {
         None => true,
         Some(parent) => {
@@ -190,11 +241,7 @@ fn exit_notice(group: &ThreadGroup, parent: &ThreadGroup, status: ExitStatus) ->
     let action = parent.sighand().get(Signal::CHLD);
     let ignored = action.handling() == Handling::Ignore;
     let reaped = signal == Signal::CHLD && (ignored || action.flags().contains(SigFlags::NOCLDWAIT));
-    let (code, value) = match status {
-        ExitStatus::Exited(code) => (cld::EXITED, i32::from(code)),
-        ExitStatus::Signaled { signal, core: false } => (cld::KILLED, signal.number()),
-        ExitStatus::Signaled { signal, core: true } => (cld::DUMPED, signal.number()),
-    };
+    let (code, value) = child_code(status);
     let usage = group.own_usage();
     let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
     let uid = group.last_uid.load(Ordering::Relaxed);
@@ -257,9 +304,12 @@ fn tell(group: &Arc<ThreadGroup>, status: ExitStatus, news: News) {
 }
 
 /// A zombie has a new parent: tells it, or reaps it where there is none or it does not care.
-fn settle_zombie(container: &Container, zombie: &Arc<ThreadGroup>) {
+pub(super) fn settle_zombie(container: &Container, zombie: &Arc<ThreadGroup>) {
     let mut pids = container.pids.inner.lock();
     let Some(status) = zombie.ended() else { return };
+    if pids.traced_leader(zombie.tgid).is_some() {
+        return;
+    }
     let Some(parent) = pids.process(zombie.ppid()) else {
         pids.forget(zombie.tgid);
         return;

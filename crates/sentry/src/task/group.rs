@@ -164,6 +164,11 @@ impl ThreadGroup {
 }
 
 impl ThreadGroup {
+    /// Has its waits for children look again.
+    pub(crate) fn wake_waiters(&self) {
+        self.child_changed.wake(crate::wait::PollEvents::IN);
+    }
+
     /// The first live thread.
     pub fn leader(&self) -> Option<Arc<Task>> {
         self.inner.lock().threads.first().cloned()

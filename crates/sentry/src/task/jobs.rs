@@ -1,6 +1,5 @@
 //! Job control between processes: telling parents of stops, process groups and sessions.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Session, Task, TaskFlags, ThreadGroup, Tid, ticks};
@@ -31,42 +30,83 @@ pub(crate) fn notify_parent_of_stop(group: &ThreadGroup, change: StopChange) {
     parent.child_changed.wake(PollEvents::IN);
 }
 
-impl Task {
-    /// The one predicate: whether the task may not run user code now.
-    fn must_stop(&self) -> bool {
-        self.container.life.paused() || self.group.inner.lock().stop.signal.is_some()
-    }
+/// Whether a task may run user code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MustStop {
+    No,
+    /// Its process is stopped, or its container paused.
+    Wait,
+    /// It has something to show its tracer: the group stop that is in effect, by its signal, or that it was asked to stop.
+    Trap(Option<Signal>),
+}
 
-    /// Stops as long as the process is stopped or the container paused. Killable.
-    pub(super) async fn stop_here(self: &Arc<Task>) {
-        self.clear(TaskFlags::STOP);
-        let mut counted = None;
-        loop {
-            self.count_stopped(&mut counted);
-            if !self.must_stop() {
-                self.recheck_signals();
-                return;
-            }
-            let wake = self.waiting(Sleep::Killable, Share::All, crate::time::MonoTime::NEVER);
-            let queues = [(&self.group.resumed, PollEvents::IN), (&self.container.life.resumed, PollEvents::IN)];
-            let epoch = self.group.inner.lock().stop.epoch;
-            let again = || (!self.must_stop() || self.group.inner.lock().stop.epoch != epoch).then_some(());
-            if crate::wait::wait_for(wake, &queues, again).await.is_err() {
-                return;
-            }
+impl Task {
+    /// The one predicate: whether the task may not run user code now, and why.
+    fn must_stop(&self) -> MustStop {
+        if self.container.life.paused() {
+            return MustStop::Wait;
         }
+        let inner = self.group.inner.lock();
+        let signal = inner.stop.signal;
+        if !self.traced() {
+            return if signal.is_some() { MustStop::Wait } else { MustStop::No };
+        }
+        let state = self.ptrace.lock();
+        let new_stop = signal.is_some() && self.stopped_in.load(Ordering::Relaxed) != inner.stop.epoch;
+        let asked = (state.trap || state.notify) && (state.seized || signal.is_some());
+        if new_stop || asked { MustStop::Trap(signal) } else { MustStop::No }
     }
 
     /// Counts this thread as stopped, once in each stop; the last one completes it.
-    fn count_stopped(&self, counted: &mut Option<u64>) {
+    fn count_stopped(&self) {
         let mut inner = self.group.inner.lock();
         let stop = &mut inner.stop;
-        if stop.signal.is_none() || *counted == Some(stop.epoch) {
+        if stop.signal.is_none() || self.stopped_in.swap(stop.epoch, Ordering::Relaxed) == stop.epoch {
             return;
         }
-        *counted = Some(stop.epoch);
         stop.stopped_threads += 1;
         self.group.complete_stop(inner);
+    }
+}
+
+impl super::Cx {
+    /// Stops as long as the process is stopped or the container paused, or until the tracer lets it go on. Killable.
+    pub(super) async fn stop_here(&mut self) {
+        let task = self.task.clone();
+        task.clear(TaskFlags::STOP);
+        loop {
+            match task.must_stop() {
+                MustStop::No => break,
+                MustStop::Trap(signal) => {
+                    {
+                        let mut state = task.ptrace.lock();
+                        (state.trap, state.notify) = (false, false);
+                    }
+                    task.count_stopped();
+                    self.trace_job_control(signal).await;
+                }
+                MustStop::Wait => {
+                    task.count_stopped();
+                    let wake = task.waiting(Sleep::Killable, Share::All, crate::time::MonoTime::NEVER);
+                    let queues = [
+                        (&task.group.resumed, PollEvents::IN),
+                        (&task.container.life.resumed, PollEvents::IN),
+                    ];
+                    let epoch = task.group.inner.lock().stop.epoch;
+                    let again = || (task.must_stop() != MustStop::Wait || task.group.inner.lock().stop.epoch != epoch).then_some(());
+                    let _ = crate::wait::wait_for(wake, &queues, again).await;
+                }
+            }
+            if task.flags().contains(TaskFlags::KILLED) {
+                return;
+            }
+        }
+        // A trap without a reason left.
+        {
+            let mut state = task.ptrace.lock();
+            (state.trap, state.notify) = (false, false);
+        }
+        task.recheck_signals();
     }
 }
 
@@ -82,6 +122,11 @@ impl ThreadGroup {
             inner.stop.epoch += 1;
             inner.stop.stopped_threads = 0;
             inner.stop.report_continued = false;
+        } else {
+            // Traced threads run on although the process is stopped, and stop anew.
+            for task in inner.threads.iter().filter(|task| task.traced()) {
+                task.stopped_in.store(0, Ordering::Relaxed);
+            }
         }
         for task in &inner.threads {
             task.raise(TaskFlags::STOP);
@@ -98,8 +143,13 @@ impl ThreadGroup {
         }
         stop.complete = true;
         stop.report_stopped = true;
+        // A parent that traces it has been told by each thread.
+        let tracer = inner.threads.iter().find(|task| task.is_leader()).and_then(|leader| leader.tracer());
+        let told = tracer.is_some_and(|tracer| tracer.tgid() == self.ppid());
         drop(inner);
-        notify_parent_of_stop(self, StopChange::Stopped(signal));
+        if !told {
+            notify_parent_of_stop(self, StopChange::Stopped(signal));
+        }
     }
 
     /// Sets a process's group (`setpgid`). `caller` is the calling process.

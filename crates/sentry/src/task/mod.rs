@@ -5,6 +5,7 @@
 //!
 //! Locking: see docs/locks-and-waits.md. `PidTable` before a thread group before a task's own locks; none is held across an await.
 
+mod call;
 mod creds;
 mod cx;
 mod flags;
@@ -37,8 +38,9 @@ pub use life::ContainerLife;
 pub use new::{NewProcess, new_process};
 pub use reap::{Change, Found, WaitOptions, Which};
 pub use pids::PidTable;
+pub(crate) use pids::Tracing;
 pub use rlimits::{Limit, Resource, Rlimits};
-pub(crate) use run::dispatch;
+pub(crate) use call::dispatch;
 pub use run::run;
 pub use session::{ControllingTerminal, Session};
 pub use status::{ExitStatus, Usage, ticks};
@@ -59,6 +61,7 @@ use platform::Interrupter;
 use crate::fs::{FdTable, FsContext};
 use crate::kernel::{Container, Kernel};
 use crate::mm::Mm;
+use crate::ptrace::Tracee;
 use crate::seccomp::Seccomp;
 use crate::signal::TaskSignals;
 use crate::wait::Interrupt;
@@ -82,6 +85,9 @@ pub struct Task {
     /// [`SyscallWork`].
     work: AtomicU32,
     pub(crate) seccomp: Mutex<Seccomp>,
+    pub(crate) ptrace: Tracee,
+    /// The group stop that it has been counted in (`StopState::epoch`).
+    stopped_in: AtomicU64,
     /// Set while the context is (about to be) in user mode, and needs an interrupt to come out.
     in_user: AtomicBool,
     waker: OnceLock<Waker>,

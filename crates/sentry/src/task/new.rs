@@ -1,6 +1,6 @@
 //! Making tasks and processes.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -11,6 +11,7 @@ use super::{Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, T
 use crate::Errno;
 use crate::fs::File;
 use crate::kernel::{Container, Kernel};
+use crate::ptrace::Tracee;
 use crate::signal::{SigHand, TaskSignals};
 use crate::time::ProcessTimers;
 use crate::wait::WaitQueue;
@@ -54,6 +55,8 @@ impl Task {
             flags: AtomicU32::new(0),
             work: AtomicU32::new(0),
             seccomp: Mutex::default(),
+            ptrace: Tracee::default(),
+            stopped_in: AtomicU64::new(0),
             in_user: AtomicBool::new(false),
             waker: OnceLock::new(),
             interrupter: Mutex::new(None),

@@ -27,6 +27,8 @@ pub(super) struct Pids {
     pub tasks: BTreeMap<Tid, Arc<Task>>,
     /// Processes, zombies included.
     pub processes: BTreeMap<Tid, Process>,
+    /// Traced tasks, also ended ones that their tracers have not waited for.
+    pub tracees: Vec<Arc<Task>>,
 }
 
 /// A process in the tree.
@@ -98,7 +100,52 @@ impl PidTable {
     }
 }
 
+/// Who traces whom, under the table's lock.
+pub(crate) struct Tracing<'a>(pub(super) &'a mut Pids);
+
+impl Tracing<'_> {
+    pub fn add(&mut self, tracee: Arc<Task>) {
+        self.0.tracees.push(tracee);
+    }
+
+    /// Takes a tracee off the list.
+    pub fn remove(&mut self, tracee: &Arc<Task>) {
+        self.0.tracees.retain(|other| !Arc::ptr_eq(other, tracee));
+    }
+
+    /// Takes all tracees of a task off the list.
+    pub fn take_of(&mut self, tracer: &Arc<Task>) -> Vec<Arc<Task>> {
+        let is_theirs = |tracee: &Arc<Task>| std::ptr::eq(tracee.ptrace.lock().tracer.as_ptr(), Arc::as_ptr(tracer));
+        let (taken, kept) = std::mem::take(&mut self.0.tracees).into_iter().partition(is_theirs);
+        self.0.tracees = kept;
+        taken
+    }
+
+    /// The first thread of a process, if it lives.
+    pub fn leader(&self, tgid: Tid) -> Option<Arc<Task>> {
+        self.0.tasks.get(&tgid).cloned()
+    }
+
+    /// Whether a task is still in the table.
+    pub fn alive(&self, task: &Arc<Task>) -> bool {
+        self.0.tasks.get(&task.tid()).is_some_and(|other| Arc::ptr_eq(other, task))
+    }
+}
+
+impl PidTable {
+    /// Calls `act` with the table locked, to change who traces whom.
+    pub(crate) fn with_tracing<T>(&self, act: impl FnOnce(&mut Tracing<'_>) -> T) -> T {
+        act(&mut Tracing(&mut self.inner.lock()))
+    }
+}
+
 impl Pids {
+    /// The first thread of a process if it has a tracer, and that.
+    pub fn traced_leader(&self, tgid: Tid) -> Option<(Arc<Task>, Arc<Task>)> {
+        let leader = self.tracees.iter().find(|tracee| tracee.tid() == tgid)?;
+        Some((leader.clone(), leader.tracer()?))
+    }
+
     pub fn process(&self, tgid: Tid) -> Option<Arc<ThreadGroup>> {
         self.processes.get(&tgid).map(|process| process.group.clone())
     }
@@ -130,6 +177,7 @@ impl Pids {
         self.tasks.contains_key(&number)
             || self.processes.contains_key(&number)
             || self.processes.values().any(|process| names(&process.group))
+            || self.tracees.iter().any(|tracee| tracee.tid() == number)
     }
 
     /// As [`PidTable::is_orphaned`] (`will_become_orphaned_pgrp`).

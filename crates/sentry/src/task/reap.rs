@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cx, ExitStatus, ThreadGroup, Tid, Usage};
+use super::{Cx, ExitStatus, Task, ThreadGroup, Tid, Tracing, Usage};
 use crate::Errno;
 use crate::signal::Signal;
 use crate::syscalls::{Fail, Restart};
@@ -37,6 +37,8 @@ bitflags::bitflags! {
 pub enum Change {
     Ended(ExitStatus),
     Stopped(Signal),
+    /// A tracee has stopped for its tracer: a signal, and in the upper bytes what for.
+    Trapped(i32),
     Continued,
 }
 
@@ -55,9 +57,9 @@ impl Cx {
     /// # Errors
     /// `ECHILD`; a restart when interrupted.
     pub async fn wait_child(&mut self, which: Which, options: WaitOptions) -> Result<Option<Found>, Fail> {
-        let group = self.task.group.clone();
+        let (task, group) = (self.task.clone(), self.task.group.clone());
         let nohang = options.contains(WaitOptions::NOHANG);
-        let attempt = || match look(&group, which, options) {
+        let attempt = || match look(&task, which, options) {
             Ok(None) if !nohang => None,
             result => Some(result),
         };
@@ -70,40 +72,106 @@ impl Cx {
     }
 }
 
-/// Looks at the children once.
-fn look(group: &Arc<ThreadGroup>, which: Which, options: WaitOptions) -> Result<Option<Found>, Errno> {
+/// Looks at the children and the tracees once.
+fn look(task: &Arc<Task>, which: Which, options: WaitOptions) -> Result<Option<Found>, Errno> {
+    let group = &task.group;
     let mut pids = group.container.pids.inner.lock();
     let children = pids.processes.get(&group.tgid).map(|process| process.children.as_slice()).unwrap_or_default();
     let mut any = false;
     let mut found = None;
     for child in children.iter().filter_map(|&child| pids.process(child)) {
-        let fits = match which {
-            Which::Any => true,
-            Which::Process(pid) => child.tgid == pid,
-            Which::ProcessGroup(pgid) => child.pgid() == pgid,
-        };
-        if !fits || !eligible(&child, options) {
+        if !fits(which, child.tgid, &child) || !eligible(&child, options) {
             continue;
         }
         any = true;
+        let tracer = pids.traced_leader(child.tgid).map(|(_, tracer)| tracer.tgid());
+        // One that this process traces is looked at below; a zombie that another one traces is that one's first.
+        if tracer == Some(group.tgid) || tracer.is_some() && child.ended().is_some() {
+            continue;
+        }
         if let Some(change) = change(&child, options) {
             found = Some((child, change));
             break;
         }
     }
-    let Some((child, change)) = found else { return if any { Ok(None) } else { Err(Errno::ECHILD) } };
+    if let Some((child, change)) = found {
+        let found = describe(&child, child.tgid, change);
+        if matches!(change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
+            group.usage.lock().children.add(&found.usage);
+            pids.forget(child.tgid);
+        }
+        return Ok(Some(found));
+    }
+    let mut traced = None;
+    for tracee in &pids.tracees {
+        let Some(tracer) = tracee.tracer() else { continue };
+        let ours = if options.contains(WaitOptions::NOTHREAD) { Arc::ptr_eq(&tracer, task) } else { tracer.tgid() == group.tgid };
+        if !ours || !fits(which, tracee.tid(), &tracee.group) {
+            continue;
+        }
+        any = true;
+        if let Some(change) = traced_change(tracee, options) {
+            traced = Some((tracee.clone(), change));
+            break;
+        }
+    }
+    let Some((tracee, change)) = traced else { return if any { Ok(None) } else { Err(Errno::ECHILD) } };
+    let found = describe(&tracee.group, tracee.tid(), change);
+    if matches!(change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
+        Tracing(&mut pids).remove(&tracee);
+        if tracee.is_leader() {
+            let own_child = tracee.group.ppid() == group.tgid;
+            if own_child {
+                group.usage.lock().children.add(&found.usage);
+                pids.forget(tracee.tgid());
+            }
+            drop(pids);
+            tracee.let_go(None);
+            if !own_child {
+                super::exit::settle_zombie(&group.container, &tracee.group);
+            }
+        }
+    }
+    Ok(Some(found))
+}
+
+fn fits(which: Which, tid: Tid, group: &ThreadGroup) -> bool {
+    match which {
+        Which::Any => true,
+        Which::Process(pid) => tid == pid,
+        Which::ProcessGroup(pgid) => group.pgid() == pgid,
+    }
+}
+
+fn describe(group: &ThreadGroup, pid: Tid, change: Change) -> Found {
     let usage = {
-        let usage = child.usage.lock();
+        let usage = group.usage.lock();
         let mut total = usage.ended_threads;
         total.add(&usage.children);
         total
     };
-    let found = Found { pid: child.tgid, uid: child.uid(), change, usage };
-    if matches!(change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
-        group.usage.lock().children.add(&usage);
-        pids.forget(child.tgid);
+    Found { pid, uid: group.uid(), change, usage }
+}
+
+/// What a tracee has to report to its tracer, taken away unless `NOWAIT`. Its stops need no option.
+fn traced_change(tracee: &Task, options: WaitOptions) -> Option<Change> {
+    let ended = if tracee.is_leader() { tracee.group.ended() } else { tracee.ptrace.lock().ended };
+    if let Some(status) = ended {
+        return options.contains(WaitOptions::EXITED).then_some(Change::Ended(status));
     }
-    Ok(Some(found))
+    let keep = options.contains(WaitOptions::NOWAIT);
+    if let Some(stop) = tracee.ptrace.lock().stopped_mut()
+        && !stop.reported
+    {
+        stop.reported = !keep;
+        return Some(Change::Trapped(stop.code));
+    }
+    let mut inner = tracee.group.inner.lock();
+    if inner.stop.report_continued && options.contains(WaitOptions::CONTINUED) {
+        inner.stop.report_continued = keep;
+        return Some(Change::Continued);
+    }
+    None
 }
 
 /// `eligible_child`: children with another exit signal than `SIGCHLD` are for `__WCLONE` or `__WALL`.

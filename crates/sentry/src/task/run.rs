@@ -12,25 +12,22 @@ use std::sync::atomic::Ordering;
 
 use platform::{Entry, ExecutorId, Fault, Syscall, Trap};
 
+use super::cx::CutShort;
 use super::{Cx, ExitStatus, SyscallWork, TaskFlags};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::mm::FaultOutcome;
-use crate::seccomp::{Asked, Verdict};
 use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
-use crate::syscalls::{Args, Fail, Flow, Outcome, Restart, Support, line, strace};
+use crate::syscalls::{Fail, Flow, Outcome, Restart};
 
 /// After so many traps without a pause, other tasks of the executor get a turn.
 const TRAPS_PER_TURN: u32 = 64;
 
+/// `X86_EFLAGS_TF`.
+const TRAP_FLAG: u64 = 0x100;
+
 /// The page of the old system calls.
 const VSYSCALL_PAGE: std::ops::Range<u64> = 0xffff_ffff_ff60_0000..0xffff_ffff_ff60_1000;
-
-/// A system call that was cut short, and may have to be run again.
-struct CutShort {
-    call: Syscall,
-    restart: Restart,
-}
 
 /// Drives a task to its end.
 pub async fn run(mut cx: Cx, executor: ExecutorId) {
@@ -46,31 +43,36 @@ pub async fn run(mut cx: Cx, executor: ExecutorId) {
 }
 
 async fn live(cx: &mut Cx) -> ExitStatus {
-    let mut cut_short: Option<CutShort> = None;
     let mut traps = 0;
     loop {
+        if let Some(info) = cx.fatal.take() {
+            return cx.die_of(&info).await;
+        }
         if !cx.task.flags().is_empty() {
             match cx.before_user().await {
                 BeforeUser::Go => {}
                 BeforeUser::Handler(caught) => {
-                    cx.call_handler(&caught, cut_short.take()).await;
+                    cx.call_handler(&caught).await;
+                    cx.trace_step().await;
                     continue;
                 }
                 BeforeUser::Exit(status) => return status,
             }
         }
-        if let Some(CutShort { call, .. }) = cut_short.take() {
+        if let Some(CutShort { mut call, restart }) = cx.cut_short.take() {
             // No handler runs: once more, with the arguments as they were.
             if let Some(status) = cx.take_exit() {
                 return status;
             }
             let site = cx.context.registers().rip;
-            let outcome = match cx.begin_call(&call) {
+            cx.rerun = Some(restart);
+            let outcome = match cx.begin_call(&mut call) {
                 Flow::Done(outcome) => outcome,
                 Flow::Wait(future) => future.await,
             };
-            cut_short = cx.end_call(&call, site, outcome);
-            if cut_short.is_some() && cx.task.flags().is_empty() {
+            cx.rerun = None;
+            cx.end_call(&call, site, outcome);
+            if cx.cut_short.is_some() && cx.task.flags().is_empty() {
                 yield_now().await;
             }
             continue;
@@ -81,6 +83,7 @@ async fn live(cx: &mut Cx) -> ExitStatus {
         if !cx.enter_user() {
             continue;
         }
+        let stepping = cx.begin_step();
         let trap = {
             let (context, executor) = (&mut cx.context, cx.executor);
             poll_fn(|poll| {
@@ -93,16 +96,19 @@ async fn live(cx: &mut Cx) -> ExitStatus {
             .await
         };
         cx.task.in_user.store(false, Ordering::Release);
+        if stepping {
+            cx.end_step();
+        }
         match trap {
             // This path is the hot one: a call that is done at once takes no allocation and no lock here.
-            Trap::Syscall(call) if call.entry != Entry::Foreign => {
+            Trap::Syscall(mut call) if call.entry != Entry::Foreign => {
                 cx.clear_deadline();
                 let site = cx.context.registers().rip;
-                let outcome = match cx.begin_call(&call) {
+                let outcome = match cx.begin_call(&mut call) {
                     Flow::Done(outcome) => outcome,
                     Flow::Wait(future) => future.await,
                 };
-                cut_short = cx.end_call(&call, site, outcome);
+                cx.end_call(&call, site, outcome);
             }
             Trap::Syscall(_) => cx.foreign_call(),
             Trap::Fault(fault) => cx.fault(&fault),
@@ -150,11 +156,6 @@ impl Cx {
         if let Some(status) = self.exit.take() {
             return Some(status);
         }
-        if let Some(info) = self.fatal.take() {
-            let status = ExitStatus::killed(info.signal);
-            self.task.exit_group(status);
-            return Some(status);
-        }
         self.task.flags().contains(TaskFlags::KILLED).then(|| {
             // A sibling's exec ends threads without a status of their own.
             self.task.group.inner.lock().exiting.unwrap_or(ExitStatus::killed(Signal::KILL))
@@ -172,14 +173,13 @@ impl Cx {
                 self.task.clear(TaskFlags::IDENTITY);
                 self.set_identity();
             } else if flags.contains(TaskFlags::STOP) {
-                let task = self.task.clone();
-                task.stop_here().await;
+                self.stop_here().await;
             } else if flags.contains(TaskFlags::SIGNAL) {
-                match self.task.next_signal() {
+                match self.next_signal().await {
                     Delivery::None => {}
                     Delivery::Handler(caught) => return BeforeUser::Handler(caught),
                     Delivery::Stop { signal, continues } => self.task.group.begin_stop(signal, continues),
-                    Delivery::Exit(status) => self.task.exit_group(status),
+                    Delivery::Exit(info) => return BeforeUser::Exit(self.die_of(&info).await),
                 }
             } else if flags.contains(TaskFlags::RESTORE_MASK) {
                 self.restore_mask();
@@ -190,8 +190,8 @@ impl Cx {
     }
 
     /// Pushes a frame for a handler.
-    async fn call_handler(&mut self, caught: &Caught, cut_short: Option<CutShort>) {
-        if let Some(cut) = cut_short {
+    async fn call_handler(&mut self, caught: &Caught) {
+        if let Some(cut) = self.cut_short.take() {
             self.end_cut_short(&cut, caught);
         }
         if self.push_frame(caught).await.is_err() {
@@ -220,33 +220,32 @@ impl Cx {
         }
     }
 
-    /// Calls the handler of a system call.
-    fn begin_call(&mut self, call: &Syscall) -> Flow<'_> {
-        if self.task.work().contains(SyscallWork::SECCOMP)
-            && let Some(value) = self.filter_call(call)
-        {
-            return Flow::Done(Ok(value));
-        }
-        if self.task.container.life.strace.load(Ordering::Relaxed) {
-            let call = *call;
-            return Flow::wait(async move { strace::traced(self, &call).await });
-        }
-        dispatch(self, call.number, Args(call.args))
+    /// Ends the process by a signal. Returns the status to end with.
+    async fn die_of(&mut self, info: &SigInfo) -> ExitStatus {
+        let status = ExitStatus::killed(info.signal);
+        self.task.exit_group(status);
+        status
     }
 
-    /// Asks the seccomp filters. Some: the call is not made and gives this.
-    fn filter_call(&mut self, call: &Syscall) -> Option<u64> {
-        match self.seccomp_judge(call, Asked::No) {
-            Verdict::Allow => None,
-            Verdict::Skip(value) => Some(value),
-            // Nobody traces.
-            Verdict::Trace(_) => Some(Errno::ENOSYS.as_return() as u64),
+    /// The next thing that runs in user mode is a single instruction, if the tracer wants that.
+    fn begin_step(&mut self) -> bool {
+        let step = self.task.work().contains(SyscallWork::STEP);
+        if step {
+            self.context.registers_mut().eflags |= TRAP_FLAG;
         }
+        step
     }
 
-    /// Puts the result of a system call into the registers. Some when it was cut short and is to be run again. `site` is the address after the
+    fn end_step(&mut self) {
+        let registers = self.context.registers_mut();
+        registers.eflags &= !TRAP_FLAG;
+        // Where the instruction was a system call.
+        registers.r11 &= !TRAP_FLAG;
+    }
+
+    /// Puts the result of a system call into the registers, or keeps it when it was cut short and is to be run again. `site` is the address after the
     /// instruction.
-    fn end_call(&mut self, call: &Syscall, site: u64, outcome: Outcome) -> Option<CutShort> {
+    fn end_call(&mut self, call: &Syscall, site: u64, outcome: Outcome) {
         let value = match outcome {
             Ok(value) => value,
             Err(Fail::Errno(errno)) => {
@@ -255,7 +254,10 @@ impl Cx {
                 }
                 errno.as_return() as u64
             }
-            Err(Fail::Restart(restart)) => return Some(CutShort { call: *call, restart }),
+            Err(Fail::Restart(restart)) => {
+                self.cut_short = Some(CutShort { call: *call, restart });
+                return;
+            }
         };
         self.context.set_return(value);
         if self.task.flags().contains(TaskFlags::RESTORE_MASK) {
@@ -268,7 +270,6 @@ impl Cx {
         {
             self.context.registers_mut().rip = moved;
         }
-        None
     }
 
     /// `int 0x80` and the like: no such call. A jump to the vsyscall page: no such page.
@@ -292,18 +293,6 @@ impl Cx {
                 self.task.force_signal(SigInfo::fault(signal, code, addr));
             }
             FaultOutcome::OutOfMemory => self.task.group.kill_out_of_memory(),
-        }
-    }
-}
-
-/// Calls a handler by its number.
-pub(crate) fn dispatch(cx: &mut Cx, number: u64, args: Args) -> Flow<'_> {
-    let Some(line) = line(number) else { return Flow::done(Err(Errno::ENOSYS)) };
-    match line.support {
-        Support::Full(handler) | Support::Partial(handler, _) => handler(cx, args),
-        Support::None(errno, _) => {
-            cx.kernel().counters.unsupported(line);
-            Flow::done(Err(errno))
         }
     }
 }

@@ -17,6 +17,16 @@ bitflags::bitflags! {
         /// The task (or a tracer) looks at addresses and registers of calls: every call comes as a trap of its own, with no patched sites.
         /// Never taken back. A container's own profile does without: patched calls are filtered just so.
         const EXACT = 2;
+        /// It has a tracer.
+        const TRACED = 4;
+        /// The tracer wants to see both ends of each call.
+        const SYSCALL_TRACE = 8;
+        /// The tracer makes the calls itself (`PTRACE_SYSEMU`).
+        const SYSCALL_EMU = 16;
+        /// It runs one instruction at a time.
+        const STEP = 32;
+        /// What needs the long way through a call.
+        const SLOW = Self::SYSCALL_TRACE.bits() | Self::SYSCALL_EMU.bits() | Self::STEP.bits();
     }
 }
 
@@ -27,6 +37,10 @@ impl Task {
 
     pub(crate) fn add_work(&self, work: SyscallWork) {
         self.work.fetch_or(work.bits(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn remove_work(&self, work: SyscallWork) {
+        self.work.fetch_and(!work.bits(), Ordering::SeqCst);
     }
 }
 

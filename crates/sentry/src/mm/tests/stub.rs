@@ -38,7 +38,7 @@ impl Platform for FakePlatform {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { host_schedules: true, patches: true }
+        Capabilities { host_schedules: true, patches: true, xfeatures: 3, xstate_size: 576 }
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{exec, exit, futex, prctl, process, rlimit, seccomp, wait4};
+use crate::syscalls::{exec, exit, futex, prctl, process, ptrace, rlimit, seccomp, wait4};
 
 pub(super) const LINES: &[Line] = &[
     full(39, "getpid", &[], process::getpid),
@@ -14,7 +14,7 @@ pub(super) const LINES: &[Line] = &[
     full(61, "wait4", &[Int, Addr, Hex, Addr], wait4::wait4),
     full(97, "getrlimit", &[Int, Addr], rlimit::getrlimit),
     partial(98, "getrusage", &[Int, Addr], rlimit::getrusage, "no page-fault, block and switch counts; system time is 0"),
-    none(101, "ptrace", &[Int, Int, Addr, Addr], Errno::ENOSYS, ""),
+    partial(101, "ptrace", &[Int, Int, Addr, Addr], ptrace::ptrace, "no debug registers, block steps, filters and rseq of the tracee"),
     full(109, "setpgid", &[Int, Int], process::setpgid),
     full(110, "getppid", &[], process::getppid),
     full(111, "getpgrp", &[], process::getpgrp),

@@ -4,6 +4,7 @@
 
 mod fds;
 mod links;
+mod mem;
 mod memory;
 mod mounts;
 mod status;
@@ -14,7 +15,8 @@ use super::Shared;
 use crate::Errno;
 use crate::fs::pseudo::{DirInode, Directory, Identity, Listed, TextFile};
 use crate::fs::{FileKind, Inode};
-use crate::task::{Capability, Cx, Task, Tid};
+use crate::ptrace::Mode;
+use crate::task::{Cx, Task, Tid};
 
 /// Which task a file is about.
 #[derive(Clone)]
@@ -44,11 +46,7 @@ impl Subject {
     /// `EACCES`; `ESRCH` when it is gone.
     fn may_inspect(&self, cx: &Cx) -> Result<Arc<Task>, Errno> {
         let task = self.task()?;
-        let (ours, theirs) = (cx.creds(), task.creds());
-        let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == ours.fsuid)
-            && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == ours.fsgid);
-        let itself = task.tgid() == cx.task.tgid();
-        if itself || same || ours.has(Capability::SysPtrace) { Ok(task) } else { Err(Errno::EACCES) }
+        if cx.task.may_access(&task, Mode::FileSystem) { Ok(task) } else { Err(Errno::EACCES) }
     }
 
     fn identity(&self, permissions: u32, name: impl std::hash::Hash) -> Identity {
@@ -70,7 +68,7 @@ impl Subject {
 
 type Text = (&'static str, u32, fn(&Subject) -> Result<Vec<u8>, Errno>);
 
-const TEXTS: [Text; 16] = [
+const TEXTS: [Text; 17] = [
     ("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
     ("cmdline", 0o444, memory::cmdline),
     ("environ", 0o400, memory::environ),
@@ -85,6 +83,7 @@ const TEXTS: [Text; 16] = [
     ("stat", 0o444, status::stat),
     ("statm", 0o444, memory::statm),
     ("status", 0o444, status::status),
+    ("syscall", 0o400, status::syscall),
     ("uid_map", 0o444, |_| Ok(b"         0          0 4294967295\n".to_vec())),
     ("wchan", 0o444, |_| Ok(b"0".to_vec())),
 ];
@@ -134,6 +133,7 @@ impl Directory for TaskDir {
             b"comm" => Ok(status::comm(subject)),
             b"oom_score_adj" => Ok(status::oom_score_adj(subject)),
             b"cwd" | b"root" | b"exe" => Ok(links::place(subject, name)),
+            b"mem" => Ok(mem::file(subject)),
             b"fd" => Ok(DirInode::make(fds::FdDir(subject.clone()))),
             b"fdinfo" => Ok(DirInode::make(fds::FdInfoDir(subject.clone()))),
             b"ns" => Ok(DirInode::make(links::NsDir(subject.clone()))),
@@ -144,7 +144,7 @@ impl Directory for TaskDir {
     }
 
     fn list(&self) -> Vec<Listed> {
-        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "oom_score_adj"]).chain(mounts::TABLES.iter().map(|(name, ..)| *name));
+        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "mem", "oom_score_adj"]).chain(mounts::TABLES.iter().map(|(name, ..)| *name));
         let mut list: Vec<Listed> = texts.map(|name| Listed::new(name, FileKind::Regular)).collect();
         list.extend(["cwd", "root", "exe"].map(|name| Listed::new(name, FileKind::Symlink)));
         list.extend(["fd", "fdinfo", "ns", "net"].map(|name| Listed::new(name, FileKind::Directory)));

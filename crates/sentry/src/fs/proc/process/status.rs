@@ -16,6 +16,8 @@ use crate::task::{Resource, Task};
 fn state(task: &Task) -> (&'static str, &'static str) {
     if task.group.ended().is_some() {
         ("Z", "Z (zombie)")
+    } else if task.in_trace_stop() {
+        ("t", "t (tracing stop)")
     } else if task.group.stopped() {
         ("T", "T (stopped)")
     } else if task.in_user() {
@@ -80,11 +82,12 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let files = task.shared.read().as_ref().map_or(0, |shared| shared.files.list().len().next_power_of_two().max(64));
     let _ = write!(
         text,
-        "Name:\t{}\nUmask:\t{umask:04o}\nState:\t{word}\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t0\n",
+        "Name:\t{}\nUmask:\t{umask:04o}\nState:\t{word}\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n",
         name(&task),
         group.tgid,
         task.tid(),
         group.ppid(),
+        task.tracer_pid(),
     );
     let _ = write!(
         text,
@@ -176,6 +179,22 @@ pub(super) fn limits(subject: &Subject) -> Result<Vec<u8>, Errno> {
         let limit = task.group.rlimit(resource);
         let _ = writeln!(text, "{label:<26}{:<21}{:<21}{unit:<10}", show(limit.soft), show(limit.hard));
     }
+    Ok(text.into_bytes())
+}
+
+/// The system call it is in, if it is stopped for a tracer; else as of one that runs.
+pub(super) fn syscall(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    let task = subject.task()?;
+    let state = task.ptrace.lock();
+    let Some(stop) = state.stopped() else { return Ok(b"running\n".to_vec()) };
+    let r = &stop.registers;
+    let text = match r.orig_rax as i64 {
+        number if number >= 0 => format!(
+            "{number} {:#x} {:#x} {:#x} {:#x} {:#x} {:#x} {:#x} {:#x}\n",
+            r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9, r.rsp, r.rip
+        ),
+        _ => format!("-1 {:#x} {:#x}\n", r.rsp, r.rip),
+    };
     Ok(text.into_bytes())
 }
 
