@@ -10,13 +10,15 @@ use crate::tally::Tally;
 use crate::{bundle, packages, sh};
 
 /// Interpreter and script.
-const APPS: [(&str, &str); 6] = [
+const APPS: [(&str, &str); 8] = [
     ("bash", "everyday.sh"),
     ("python3", "python.py"),
     ("bash", "git.sh"),
     ("bash", "gcc.sh"),
     ("perl", "perl.pl"),
     ("bash", "sqlite.sh"),
+    ("bash", "strace.sh"),
+    ("bash", "gdb.sh"),
 ];
 const LIMIT: Duration = Duration::from_secs(300);
 

@@ -20,6 +20,8 @@ pub const TEST: &[&str] = &[
     "sqlite3",
     "gcc",
     "procps",
+    "strace",
+    "gdb",
 ];
 
 fn installed(package: &str) -> bool {

@@ -16,6 +16,7 @@ pub mod abi;
 pub mod boot;
 pub mod container;
 mod control;
+pub mod coredump;
 pub mod executor;
 pub mod fs;
 pub mod ipc;

@@ -154,6 +154,20 @@ impl Mm {
         usage
     }
 
+    /// Whether a part of the range may hold something other than zeros: it is in the memory file, or in a host file.
+    pub fn is_present(&self, addr: u64, len: u64) -> bool {
+        let state = self.state.read();
+        let end = addr.saturating_add(len);
+        state.map.overlapping(addr..end).any(|(start, segment)| {
+            let (from, to) = (start.max(addr), segment.end.min(end));
+            match &segment.back {
+                Backing::Empty => false,
+                Backing::Host(..) => true,
+                Backing::Memory(at) => from < to && self.resident(at + (from - start), to - from) > 0,
+            }
+        })
+    }
+
     fn resident(&self, at: u64, len: u64) -> u64 {
         let mut present = vec![0; (len / PAGE_SIZE) as usize];
         if self.memory.window().present(at, &mut present).is_err() {

@@ -222,6 +222,7 @@ impl Cx {
             session: parent.session(),
             dumpable: parent.dumpable.load(Ordering::Relaxed),
             personality: parent.personality.load(Ordering::Relaxed),
+            coredump_filter: parent.coredump_filter.load(Ordering::Relaxed),
             oom_score_adj: parent.oom_score_adj.load(Ordering::Relaxed),
             exe: parent.exe.lock().clone(),
             inner: GroupInner { exit_signal, parent_thread, ..GroupInner::default() },

@@ -39,6 +39,7 @@ pub async fn abandon(cx: Cx) {
 
 /// Ends the calling task. `status` is its own; the process's counts, if that is ending.
 pub(super) async fn exit(mut cx: Cx, status: ExitStatus) {
+    cx.join_core().await;
     cx.trace_exit(status).await;
     let Cx { task, mm, files, fs, context, .. } = cx;
     futex::exit_robust_list(&task, &mm);

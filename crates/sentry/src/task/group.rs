@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::{ExitStatus, Limit, Resource, Rlimits, Session, Task, Tid, Usage};
+use crate::coredump::Gathering;
 use crate::fs::File;
 use crate::kernel::Container;
 use crate::signal::{Pending, SigHand, Signal};
@@ -39,6 +40,8 @@ pub struct ThreadGroup {
     /// `PR_SET_DUMPABLE`.
     pub(crate) dumpable: AtomicI32,
     pub(crate) personality: AtomicU64,
+    /// /proc/PID/coredump_filter.
+    pub(crate) coredump_filter: AtomicU32,
     /// /proc/PID/oom_score_adj.
     pub oom_score_adj: AtomicI32,
     /// Whether it has run exec since it was forked (`setpgid` on a child gives `EACCES`).
@@ -81,6 +84,8 @@ pub(crate) struct GroupInner {
     /// How its first thread ended, if that was before the others.
     pub leader_status: Option<ExitStatus>,
     pub oom_killed: bool,
+    /// A core file is being written, or has been.
+    pub core: Option<Arc<Gathering>>,
     pub on_exit: Vec<OnExit>,
 }
 

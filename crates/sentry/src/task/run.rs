@@ -220,13 +220,6 @@ impl Cx {
         }
     }
 
-    /// Ends the process by a signal. Returns the status to end with.
-    async fn die_of(&mut self, info: &SigInfo) -> ExitStatus {
-        let status = ExitStatus::killed(info.signal);
-        self.task.exit_group(status);
-        status
-    }
-
     /// The next thing that runs in user mode is a single instruction, if the tracer wants that.
     fn begin_step(&mut self) -> bool {
         let step = self.task.work().contains(SyscallWork::STEP);

@@ -133,6 +133,7 @@ impl Directory for TaskDir {
             b"comm" => Ok(status::comm(subject)),
             b"oom_score_adj" => Ok(status::oom_score_adj(subject)),
             b"cwd" | b"root" | b"exe" => Ok(links::place(subject, name)),
+            b"coredump_filter" => Ok(status::coredump_filter(subject)),
             b"mem" => Ok(mem::file(subject)),
             b"fd" => Ok(DirInode::make(fds::FdDir(subject.clone()))),
             b"fdinfo" => Ok(DirInode::make(fds::FdInfoDir(subject.clone()))),
@@ -144,7 +145,7 @@ impl Directory for TaskDir {
     }
 
     fn list(&self) -> Vec<Listed> {
-        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "mem", "oom_score_adj"]).chain(mounts::TABLES.iter().map(|(name, ..)| *name));
+        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "coredump_filter", "mem", "oom_score_adj"]).chain(mounts::TABLES.iter().map(|(name, ..)| *name));
         let mut list: Vec<Listed> = texts.map(|name| Listed::new(name, FileKind::Regular)).collect();
         list.extend(["cwd", "root", "exe"].map(|name| Listed::new(name, FileKind::Symlink)));
         list.extend(["fd", "fdinfo", "ns", "net"].map(|name| Listed::new(name, FileKind::Directory)));

@@ -222,6 +222,26 @@ pub(super) fn comm(subject: &Subject) -> Arc<dyn Inode> {
     )
 }
 
+/// Which memory goes into a core file.
+pub(super) fn coredump_filter(subject: &Subject) -> Arc<dyn Inode> {
+    let (reader, writer) = (subject.clone(), subject.clone());
+    TextFile::writable(
+        subject.identity(0o644, "coredump_filter"),
+        move || Ok(format!("{:08x}\n", reader.task()?.group.coredump_filter.load(Ordering::Relaxed)).into_bytes()),
+        move |bytes| {
+            let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim();
+            let value = match text.strip_prefix("0x") {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None if text.starts_with('0') => u32::from_str_radix(text, 8),
+                None => text.parse(),
+            };
+            let value = value.map_err(|_| Errno::EINVAL)? & 0x1ff;
+            writer.task()?.group.coredump_filter.store(value, Ordering::Relaxed);
+            Ok(())
+        },
+    )
+}
+
 /// Kept and reported: the kernel picks out-of-memory victims by their size.
 pub(super) fn oom_score_adj(subject: &Subject) -> Arc<dyn Inode> {
     let (reader, writer) = (subject.clone(), subject.clone());
