@@ -18,8 +18,6 @@ const NT_SIGINFO: u32 = 0x5349_4749;
 const NT_FILE: u32 = 0x4649_4c45;
 const NT_X86_XSTATE: u32 = 0x202;
 
-/// Longest auxiliary vector, in entries.
-const AUXV_MAX: usize = 64;
 /// Most bytes of `NT_FILE` (`MAX_FILE_NOTE_SIZE`).
 const FILE_NOTE_MAX: usize = 4 << 20;
 
@@ -77,7 +75,7 @@ pub(super) fn notes(cx: &Cx, info: &SigInfo, threads: &[ThreadState], vmas: &[Vm
         if at == 0 {
             note(&mut all, CORE, NT_PRPSINFO, &process(cx));
             note(&mut all, CORE, NT_SIGINFO, &info.encode());
-            note(&mut all, CORE, NT_AUXV, &auxiliary_vector(cx));
+            note(&mut all, CORE, NT_AUXV, &cx.mm.auxiliary_vector());
             if let Some(files) = files(cx, vmas) {
                 note(&mut all, CORE, NT_FILE, &files);
             }
@@ -124,32 +122,6 @@ fn process(cx: &Cx) -> Vec<u8> {
         bytes = bytes.i32(number);
     }
     bytes.text(&task.name.lock(), 16).text(&args, 80).0
-}
-
-/// As it stands on the stack, where the loader has put it: after the environment's pointers.
-fn auxiliary_vector(cx: &Cx) -> Vec<u8> {
-    let places = cx.mm.places();
-    let mut vector = Vec::new();
-    let word = |at: u64| cx.mm.read_val::<u64>(at).unwrap_or(0);
-    let mut at = places.stack_start;
-    let count = word(at);
-    // Past the arguments and their null pointer, then past the environment.
-    at = at.saturating_add(count.saturating_add(2).saturating_mul(8));
-    let end = at.saturating_add(places.env.end.saturating_sub(places.env.start).saturating_mul(8)).saturating_add(8);
-    while at < end && word(at) != 0 {
-        at += 8;
-    }
-    at = at.saturating_add(8);
-    for _ in 0..AUXV_MAX {
-        let (kind, value) = (word(at), word(at.saturating_add(8)));
-        vector.extend(kind.to_le_bytes());
-        vector.extend(value.to_le_bytes());
-        if kind == 0 {
-            break;
-        }
-        at = at.saturating_add(16);
-    }
-    vector
 }
 
 /// `NT_FILE`: which files are mapped where.

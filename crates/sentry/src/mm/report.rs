@@ -154,6 +154,32 @@ impl Mm {
         usage
     }
 
+    /// The auxiliary vector as it stands on the stack, where the loader has put it: after the environment's pointers.
+    pub fn auxiliary_vector(&self) -> Vec<u8> {
+        /// Most entries that are looked at.
+        const ENTRIES_MAX: usize = 64;
+        let places = self.places();
+        let mut vector = Vec::new();
+        let word = |at: u64| self.read_val::<u64>(at).unwrap_or(0);
+        // Past the arguments and their null pointer, then past the environment and its.
+        let mut at = places.stack_start.saturating_add(word(places.stack_start).saturating_add(2).saturating_mul(8));
+        let end = at.saturating_add(places.env.end.saturating_sub(places.env.start).saturating_mul(8));
+        while at < end && word(at) != 0 {
+            at += 8;
+        }
+        at = at.saturating_add(8);
+        for _ in 0..ENTRIES_MAX {
+            let (kind, value) = (word(at), word(at.saturating_add(8)));
+            vector.extend(kind.to_le_bytes());
+            vector.extend(value.to_le_bytes());
+            if kind == 0 {
+                break;
+            }
+            at = at.saturating_add(16);
+        }
+        vector
+    }
+
     /// Whether a part of the range may hold something other than zeros: it is in the memory file, or in a host file.
     pub fn is_present(&self, addr: u64, len: u64) -> bool {
         let state = self.state.read();

@@ -139,6 +139,10 @@ fn strings(subject: &Subject, part: fn(Places) -> Range<u64>) -> Result<Vec<u8>,
     Ok(mm(subject)?.and_then(|mm| mm.strings(part, STRINGS_MAX)).unwrap_or_default())
 }
 
+pub(super) fn auxv(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    Ok(mm(subject)?.map(|mm| mm.auxiliary_vector()).unwrap_or_default())
+}
+
 pub(super) fn cmdline(subject: &Subject) -> Result<Vec<u8>, Errno> {
     strings(subject, |places| places.args)
 }

@@ -68,7 +68,8 @@ impl Subject {
 
 type Text = (&'static str, u32, fn(&Subject) -> Result<Vec<u8>, Errno>);
 
-const TEXTS: [Text; 17] = [
+const TEXTS: [Text; 18] = [
+    ("auxv", 0o400, memory::auxv),
     ("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
     ("cmdline", 0o444, memory::cmdline),
     ("environ", 0o400, memory::environ),
