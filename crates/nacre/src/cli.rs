@@ -41,6 +41,7 @@ pub enum Verb {
     Pause(cmd::pause::Pause),
     Resume(cmd::resume::Resume),
     Events(cmd::events::Events),
+    Image(cmd::image::Image),
     Features(cmd::features::Features),
     Debug(cmd::debug::Debug),
     Help(cmd::help::Help),
@@ -52,6 +53,9 @@ pub struct Global {
     /// Directory for container state [default: /run/nacre; for ordinary users $XDG_RUNTIME_DIR/nacre]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Directory for images [default: /var/lib/nacre/images; for ordinary users $XDG_DATA_HOME/nacre/images]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Log file [default: standard error]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -131,6 +135,12 @@ impl Global {
             "false" => Privilege::Root,
             _ => Privilege::current(),
         }
+    }
+
+    /// Where images are kept.
+    pub fn images(&self) -> anyhow::Result<image::store::Store> {
+        let dir = self.store.clone().unwrap_or_else(image::store::Store::default_dir);
+        Ok(image::store::Store::open(&std::path::absolute(dir)?)?)
     }
 
     /// Where state is kept.

@@ -1,16 +1,20 @@
 //! `nacre`: the command line, and (under other names) the sentry and the gofer.
 //!
-//! One binary of many names: when it is executed as `nacre-sentry` or `nacre-gofer` it lives that process's life and nothing here
-//! matters. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
+//! One binary of many names: when it is executed as `nacre-sentry`, `nacre-gofer` or `nacre-unpack` it lives that process's life and nothing
+//! here matters. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
 //! host's own files.
 
 #![forbid(unsafe_code)]
 
 mod cli;
 mod cmd;
+mod flags;
+mod imaged;
+mod progress;
 mod session;
 mod stdio;
 mod terminal;
+mod user;
 
 use std::process::ExitCode;
 
@@ -20,6 +24,9 @@ fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     if let Some(role) = runtime::process::Role::of(&name) {
         role.live();
+    }
+    if image::unpack::helper::is_helper(&name) {
+        return unpack_layer();
     }
     runtime::sys::small_heap();
     runtime::timing::mark("nacre: main");
@@ -40,4 +47,14 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// The life of the process that unpacks an image's layer: descriptor 0 is the layer, the arguments are what to do and the number of the tree's
+/// descriptor.
+fn unpack_layer() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let (Some(request), Some(tree)) = (args.next(), args.next().and_then(|number| number.parse().ok())) else {
+        return ExitCode::FAILURE;
+    };
+    ExitCode::from(image::unpack::helper::main(runtime::sys::inherited(0), runtime::sys::inherited(tree), &request))
 }

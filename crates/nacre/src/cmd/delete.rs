@@ -1,9 +1,11 @@
 //! `nacre delete`.
 
 use clap::Args;
+use runtime::state::Access;
 
 use super::Failure;
 use crate::cli::Global;
+use crate::imaged;
 
 /// Delete a stopped container
 #[derive(Debug, Args)]
@@ -17,7 +19,13 @@ pub struct Delete {
 
 impl Delete {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
-        global.runtime().delete(&self.id, self.force)?;
+        let runtime = global.runtime();
+        // Of a container made from an image, the bundle is ours too.
+        let bundle = runtime.store.open(&self.id, Access::Look).ok().map(|entry| entry.saved.bundle);
+        runtime.delete(&self.id, self.force)?;
+        if let Some(bundle) = bundle {
+            imaged::forget(&bundle, &self.id);
+        }
         Ok(0)
     }
 }

@@ -1,8 +1,7 @@
 //! `nacre do`: one command in a sandbox over the host's own files.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixListener;
@@ -25,9 +24,11 @@ use runtime::{Error, machine, timing};
 
 use super::Failure;
 use crate::cli::Global;
+use crate::flags::{Flags, Volume};
 use crate::session::{self, Session, Wire};
 use crate::stdio::Own;
 use crate::terminal;
+use crate::user::User;
 
 /// Run a command in a sandbox over the host's files, read-only, under an overlay in memory
 #[derive(Debug, Args)]
@@ -35,27 +36,8 @@ pub struct Do {
     /// Root directory of the sandbox
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Working directory [default: the current one]
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<PathBuf>,
-    /// Set NAME=VALUE, or pass NAME on; the whole environment is passed on anyway
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
-    env: Vec<OsString>,
-    /// Bind SRC of the host to DST in the sandbox, writable unless :ro
-    #[arg(long, short, value_name = "SRC:DST[:ro]")]
-    volume: Vec<OsString>,
-    /// User (and group) to run as: names of the root's /etc/passwd, or numbers
-    #[arg(long, short, value_name = "USER[:GROUP]")]
-    user: Option<String>,
-    /// Most memory (k, m, g)
-    #[arg(long, value_name = "SIZE")]
-    memory: Option<String>,
-    /// Most tasks
-    #[arg(long, value_name = "N")]
-    pids: Option<u64>,
-    /// Give the command a terminal (the default if standard input and output are one)
-    #[arg(short = 't', long)]
-    tty: bool,
+    #[command(flatten)]
+    flags: Flags,
     /// Print the command's system calls on standard error
     #[arg(long)]
     strace: bool,
@@ -76,7 +58,7 @@ impl Do {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
         let signals = session::block_signals();
         let privilege = global.privilege();
-        let wire = self.wire()?;
+        let wire = self.flags.wire()?;
         let plan = self.plan(privilege, wire)?;
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
@@ -110,15 +92,6 @@ impl Do {
         }
     }
 
-    fn wire(&self) -> anyhow::Result<Wire> {
-        let (stdin, stdout) = (std::io::stdin().is_terminal(), std::io::stdout().is_terminal());
-        match (self.tty, stdin, stdout) {
-            (true, false, _) => bail!("-t needs a terminal as standard input"),
-            (true, true, _) | (false, true, true) => Ok(Wire::Terminal),
-            _ => Ok(Wire::Streams),
-        }
-    }
-
     fn plan(&self, privilege: Privilege, wire: Wire) -> anyhow::Result<ContainerPlan> {
         let root = std::fs::canonicalize(&self.root).with_context(|| format!("--root {}", self.root.display()))?;
         if !root.is_dir() {
@@ -129,8 +102,8 @@ impl Do {
         let hidden = if root == Path::new("/") { host_only.to_vec() } else { Vec::new() };
         let mut attaches = vec![Attach { source: root.clone(), recursive: true, read_only: true, exclusive: false, hidden }];
         let mut mounts = standard_mounts();
-        for volume in &self.volume {
-            mounts.push(bind(volume, &mut attaches)?);
+        for volume in self.flags.volumes()? {
+            mounts.push(bind(volume, &mut attaches));
         }
         let request = CreateContainerRequest {
             id: format!("do-{}", std::process::id()),
@@ -143,33 +116,21 @@ impl Do {
                 cache: CacheMode::Shared.into(),
             }),
             mounts,
-            limits: Some(self.limits()?),
+            limits: Some(self.flags.limits()?),
             ..Default::default()
         };
         Ok(ContainerPlan { request, attaches })
     }
 
-    fn limits(&self) -> anyhow::Result<Limits> {
-        let memory = match &self.memory {
-            None => None,
-            Some(text) => {
-                let bytes = runtime::config::mounts::parse_bytes(text).filter(|bytes| *bytes > 0);
-                Some(bytes.ok_or_else(|| anyhow!("--memory {text}: not a size (like 512m)"))?)
-            }
-        };
-        if self.pids == Some(0) {
-            bail!("--pids 0: not even the command could run");
-        }
-        Ok(Limits { memory, pids: self.pids, ..Default::default() })
-    }
-
     fn process(&self, root: &Path, privilege: Privilege, wire: Wire) -> anyhow::Result<Process> {
-        let user = match &self.user {
-            Some(text) => User::parse(text, root)?,
+        let user = match &self.flags.user {
+            Some(text) => User::parse(text, root).context("--user")?,
             None => User::own(privilege),
         };
-        let cwd = match &self.cwd {
+        let cwd = match &self.flags.cwd {
             Some(cwd) if !cwd.is_absolute() => bail!("--cwd {}: not an absolute path", cwd.display()),
+            // The sentry would make it, as for containers; here it is a slip of the pen.
+            Some(cwd) if self.flags.volume.is_empty() && !is_directory(root, cwd) => bail!("--cwd {}: no such directory", cwd.display()),
             Some(cwd) => cwd.clone(),
             None if root == Path::new("/") => std::env::current_dir().context("no current directory")?,
             None => PathBuf::from("/"),
@@ -179,7 +140,7 @@ impl Do {
         sets.bounding = all;
         Ok(Process {
             args: self.command.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
-            env: environment(&self.env),
+            env: environment(&self.flags),
             cwd: cwd.into_os_string().into_vec(),
             uid: user.uid,
             gid: user.gid,
@@ -210,7 +171,7 @@ impl Guard {
 }
 
 /// Not found is 127, not executable 126, as in a shell.
-fn command_failure(status: Status) -> Failure {
+pub fn command_failure(status: Status) -> Failure {
     let code = match status.code {
         Code::NotFound => 127,
         Code::PermissionDenied => 126,
@@ -285,16 +246,23 @@ fn own_umask() -> u32 {
     mask.bits()
 }
 
-/// Ours, changed and added to by `changes`.
-fn environment(changes: &[OsString]) -> Vec<Vec<u8>> {
-    let mut vars: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-    for change in changes {
-        let bytes = change.as_bytes();
-        let Some(at) = bytes.iter().position(|b| *b == b'=') else { continue };
-        let (name, value) = (bytes.get(..at).unwrap_or_default(), bytes.get(at + 1..).unwrap_or_default());
-        vars.retain(|(known, _)| known.as_bytes() != name);
-        vars.push((OsStr::from_bytes(name).into(), OsStr::from_bytes(value).into()));
+/// Whether a directory is there for the command, links followed inside its root. /proc and the like are the sandbox's own.
+fn is_directory(root: &Path, path: &Path) -> bool {
+    if ["/proc", "/sys", "/dev"].iter().any(|own| path.starts_with(own)) {
+        return true;
     }
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let opened = rustix::fs::open(root, flags, rustix::fs::Mode::empty());
+    opened.is_ok_and(|root| {
+        let in_root = rustix::fs::ResolveFlags::IN_ROOT;
+        let error = rustix::fs::openat2(root, path, flags, rustix::fs::Mode::empty(), in_root).err();
+        !matches!(error, Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR))
+    })
+}
+
+/// Ours, changed and added to by flags.
+fn environment(flags: &Flags) -> Vec<Vec<u8>> {
+    let vars = flags.environment(std::env::vars_os().collect());
     vars.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
 }
 
@@ -321,110 +289,13 @@ fn standard_mounts() -> Vec<Mount> {
     ]
 }
 
-/// SRC:DST[:ro|:rw]
-fn bind(volume: &OsStr, attaches: &mut Vec<Attach>) -> anyhow::Result<Mount> {
-    let shown = || format!("--volume {}", volume.display());
-    let mut parts = volume.as_bytes().split(|b| *b == b':').map(OsStr::from_bytes);
-    let (Some(source), Some(destination)) = (parts.next(), parts.next()) else { bail!("{}: not SRC:DST[:ro]", shown()) };
-    let read_only = match parts.next().map(OsStr::as_bytes) {
-        None | Some(b"rw") => false,
-        Some(b"ro") => true,
-        Some(_) => bail!("{}: only ro or rw may follow", shown()),
-    };
-    if parts.next().is_some() || source.is_empty() {
-        bail!("{}: not SRC:DST[:ro]", shown());
-    }
-    if !Path::new(destination).is_absolute() {
-        bail!("{}: the destination is not an absolute path", shown());
-    }
-    let source = std::fs::canonicalize(source).with_context(shown)?;
+fn bind(volume: Volume, attaches: &mut Vec<Attach>) -> Mount {
+    let Volume { source, destination, read_only } = volume;
     attaches.push(Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new() });
-    Ok(Mount {
-        destination: destination.as_bytes().to_vec(),
+    Mount {
+        destination: destination.into_os_string().into_vec(),
         kind: Some(Kind::Gofer(GoferMount { attach: attaches.len() as u32 - 1, cache: CacheMode::Shared.into() })),
         flags: Some(MountFlags { read_only, nosuid: true, nodev: true, ..Default::default() }),
         source: source.into_os_string().into_vec(),
-    })
-}
-
-/// Whom to run as.
-#[derive(Debug, PartialEq, Eq)]
-struct User {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-}
-
-impl User {
-    fn own(privilege: Privilege) -> User {
-        let groups = match privilege {
-            Privilege::Root => rustix::process::getgroups().unwrap_or_default().into_iter().map(|g| g.as_raw()).collect(),
-            Privilege::User => Vec::new(),
-        };
-        User { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw(), groups }
-    }
-
-    /// `USER[:GROUP]`, by the root's own files.
-    fn parse(text: &str, root: &Path) -> anyhow::Result<User> {
-        let (user, group) = match text.split_once(':') {
-            Some((user, group)) => (user, Some(group)),
-            None => (text, None),
-        };
-        let read = |file: &str| std::fs::read_to_string(root.join("etc").join(file)).unwrap_or_default();
-        let passwd = read("passwd");
-        let entry = field(&passwd, user, 0).or_else(|| field(&passwd, user, 2));
-        let uid = match (&entry, user.parse()) {
-            (Some(entry), _) => entry.get(2).and_then(|uid| uid.parse().ok()),
-            (None, number) => number.ok(),
-        };
-        let uid = uid.ok_or_else(|| anyhow!("--user {text}: no user {user:?} in {}", root.join("etc/passwd").display()))?;
-        let groups = read("group");
-        let gid = match group {
-            None => entry.as_ref().and_then(|entry| entry.get(3)?.parse().ok()).unwrap_or(0),
-            Some(group) => field(&groups, group, 0)
-                .and_then(|entry| entry.get(2)?.parse().ok())
-                .or_else(|| group.parse().ok())
-                .ok_or_else(|| anyhow!("--user {text}: no group {group:?} in {}", root.join("etc/group").display()))?,
-        };
-        let name = entry.as_ref().and_then(|entry| entry.first().copied());
-        let member = |line: &&str| line.rsplit(':').next().is_some_and(|list| list.split(',').any(|m| Some(m) == name));
-        let more = groups.lines().filter(member).filter_map(|line| line.split(':').nth(2)?.parse().ok());
-        let groups = if group.is_none() { more.collect() } else { Vec::new() };
-        Ok(User { uid, gid, groups })
-    }
-}
-
-/// The line of a passwd-like file whose field `index` is `value`, split.
-fn field<'a>(file: &'a str, value: &str, index: usize) -> Option<Vec<&'a str>> {
-    file.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(index) == Some(&value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn volumes() {
-        let mut attaches = Vec::new();
-        let mount = bind(OsStr::new("/tmp:/data:ro"), &mut attaches).expect("volume");
-        assert_eq!(mount.destination, b"/data");
-        assert!(attaches.first().is_some_and(|attach| attach.read_only));
-        for bad in ["/tmp", "/tmp:data", "/tmp:/data:rx", "/tmp:/data:ro:x", ":/data", "/nowhere/at/all:/data"] {
-            assert!(bind(OsStr::new(bad), &mut attaches).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn users() {
-        let user = User::parse("root", Path::new("/")).expect("root");
-        assert_eq!((user.uid, user.gid), (0, 0));
-        assert_eq!(User::parse("12:34", Path::new("/nowhere")).expect("numbers"), User { uid: 12, gid: 34, groups: vec![] });
-        assert!(User::parse("nobody-of-that-name", Path::new("/")).is_err());
-    }
-
-    #[test]
-    fn the_environment_is_changed() {
-        let env = environment(&["NACRE_TEST_VARIABLE=a=b".into()]);
-        assert!(env.contains(&b"NACRE_TEST_VARIABLE=a=b".to_vec()));
     }
 }

@@ -8,6 +8,7 @@ pub mod events;
 pub mod exec;
 pub mod features;
 pub mod help;
+pub mod image;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -55,6 +56,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Pause(verb) => verb.run(global),
         Verb::Resume(verb) => verb.run(global),
         Verb::Events(verb) => verb.run(global),
+        Verb::Image(verb) => verb.run(global),
         Verb::Features(verb) => verb.run(),
         Verb::Debug(verb) => verb.run(global),
         Verb::Help(verb) => verb.run(),

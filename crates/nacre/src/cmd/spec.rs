@@ -38,7 +38,7 @@ impl Spec {
 }
 
 /// What runc makes.
-fn example(rootless: bool) -> Value {
+pub fn example(rootless: bool) -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     let mut namespaces = vec![json!({"type": "pid"}), json!({"type": "network"}), json!({"type": "ipc"}), json!({"type": "uts"})];
     namespaces.extend([json!({"type": "mount"}), json!({"type": "cgroup"})]);

@@ -4,5 +4,6 @@
 //! and pass nothing off as tested.
 
 mod bad_input;
+mod image;
 mod lifecycle;
 mod support;

@@ -42,6 +42,10 @@ impl Builder<'_> {
         for device in &request.devices {
             self.device(&root, device).await.map_err(|errno| about("device", &device.path, cannot(errno)))?;
         }
+        // As runc: an image may name a working directory that it does not have. One that cannot be made is missed when the process goes there.
+        if let Some(process) = request.process.as_ref().filter(|process| !process.cwd.is_empty()) {
+            let _ = namei::ensure_dir(&root, &process.cwd).await;
+        }
         for path in &request.read_only_paths {
             make_read_only(&root, path).await.map_err(|errno| about("read-only path", path, cannot(errno)))?;
         }
