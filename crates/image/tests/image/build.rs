@@ -79,13 +79,6 @@ impl Tar {
         self.raw(&Tar::header(EntryType::Regular, path, "", data.len() as u64), data)
     }
 
-    pub fn program(self, path: &str, data: &[u8]) -> Tar {
-        let mut header = Tar::header(EntryType::Regular, path, "", data.len() as u64);
-        header.set_mode(0o755);
-        header.set_cksum();
-        self.raw(&header, data)
-    }
-
     pub fn symlink(self, path: &str, target: &str) -> Tar {
         self.entry(EntryType::Symlink, path, target, |_| {})
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use image::Error;
-use image::image::Image;
+use image::image::{Image, Place};
 use image::progress::Quiet;
 use image::source::Source;
 use image::store::{All, Record, Store};
@@ -138,7 +138,8 @@ fn what_a_dead_process_left_is_made_anew() {
     let (source, image) = source(&dir, "layout", &hello("x"));
     let left = dir.join("store/tmp").join(format!("root-{}", image.chain_id().hex())).join("rootfs");
     fs::create_dir_all(left.join("half")).expect("left");
-    let part = dir.join("store/tmp").join(format!("{}.part", image.config_digest.hex()));
+    let Place::Blob(layer) = image.layers[0].place else { panic!("a layout") };
+    let part = dir.join("store/tmp").join(format!("{}.part", layer.hex()));
     fs::write(&part, "half a blob").expect("part");
     let root = store.root(&source, &image, &Unpacker::Here, &Quiet).expect("root");
     assert!(!root.path.join("half").exists() && root.path.join("hello").exists());
