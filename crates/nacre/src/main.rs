@@ -16,6 +16,7 @@ mod stdio;
 mod terminal;
 mod user;
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -56,5 +57,12 @@ fn unpack_layer() -> ExitCode {
     let (Some(request), Some(tree)) = (args.next(), args.next().and_then(|number| number.parse().ok())) else {
         return ExitCode::FAILURE;
     };
-    ExitCode::from(image::unpack::helper::main(runtime::sys::inherited(0), runtime::sys::inherited(tree), &request))
+    let tree = runtime::sys::inherited(tree);
+    if runtime::sys::dup_to(tree.as_fd(), 3).is_err() {
+        return ExitCode::FAILURE;
+    }
+    // Closed below, by its number; with whatever else the starter of `nacre` had open.
+    std::mem::forget(tree);
+    runtime::sys::close_from(4);
+    ExitCode::from(image::unpack::helper::main(runtime::sys::inherited(0), runtime::sys::inherited(3), &request))
 }

@@ -1,6 +1,6 @@
 //! The process that unpacks: this program executed again as `nacre-unpack`, and confined before it reads a byte of the layer.
 //!
-//! It gets the layer as descriptor 0, the tree as descriptor 3 and a [`Request`] as its argument; it writes lines to descriptor 1: how far it is, and last
+//! It gets the layer as descriptor 0, the tree as another and a [`Request`] and that one's number as its arguments; it writes lines to descriptor 1: how far it is, and last
 //! what came of it. It may reach nothing but the tree: Landlock, as root also chroot and only the capabilities to make files, and a list of
 //! file system calls without sockets, processes or tracing. It dies with its parent.
 
@@ -85,8 +85,9 @@ impl Unpacker {
 fn run(program: &PathBuf, request: &Request, tree: BorrowedFd<'_>, layer: File, progress: &mut dyn FnMut(u64)) -> Result<Applied, UnpackError> {
     let failed = |what: &'static str| move |error: std::io::Error| UnpackError::Helper(format!("cannot {what}: {error}"));
     let text = serde_json::to_string(request).map_err(|e| UnpackError::Helper(e.to_string()))?;
-    // Open over exec, by a number the helper is told.
-    let inherited = rustix::io::dup(tree).map_err(|e| failed("pass the tree on")(e.into()))?;
+    // Open over exec, by a number the helper is told, beyond those of its streams.
+    let inherited = rustix::io::fcntl_dupfd_cloexec(tree, 10).map_err(|e| failed("pass the tree on")(e.into()))?;
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).map_err(|e| failed("pass the tree on")(e.into()))?;
     let mut command = Command::new(program);
     command.arg0(NAME).arg(text).arg(inherited.as_raw_fd().to_string()).env_clear();
     let mut child = command.stdin(layer).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed("start the unpacking process"))?;
