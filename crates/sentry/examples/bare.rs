@@ -14,7 +14,8 @@ use sentry::fs::{
     FdEntry, FdTable, FileKind, FsContext, Mount, MountFlags, NewInode, OpenFlags, ResolveFlags, dev, namei, next_device,
 };
 use sentry::ipc::host_file::HostFile;
-use sentry::kernel::{Container, Kernel, Machine, Uts};
+use sentry::kernel::{Container, Kernel, Machine};
+use sentry::ns::Uts;
 use sentry::mm::{MemoryFile, Mm};
 use sentry::task::{Creds, NewProcess, Rlimits, Shared, new_process};
 use sentry::time::Clock;

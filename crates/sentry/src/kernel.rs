@@ -12,6 +12,7 @@ use crate::ipc::Ipc;
 use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
+use crate::ns::{Namespaces, Uts};
 use crate::syscalls::Counters;
 use crate::task::{ContainerLife, PidTable};
 use crate::time::Clock;
@@ -86,7 +87,8 @@ pub struct Container {
     pub pids: PidTable,
     /// Application memory and tmpfs pages.
     pub memory: Arc<MemoryFile>,
-    pub uts: Mutex<Uts>,
+    /// What its first processes start with.
+    pub namespaces: Arc<Namespaces>,
     /// Most memory in bytes, if limited.
     pub memory_limit: Option<u64>,
     /// Most tasks at a time (`pids` limit), if limited.
@@ -110,7 +112,7 @@ impl Container {
             id,
             pids: PidTable::default(),
             memory,
-            uts: Mutex::new(uts),
+            namespaces: Namespaces::first(uts),
             memory_limit,
             max_tasks,
             terminals: Terminals::new(),
@@ -119,9 +121,4 @@ impl Container {
     }
 }
 
-/// The names that `uname` reports.
-#[derive(Debug, Clone)]
-pub struct Uts {
-    pub hostname: String,
-    pub domainname: String,
-}
+

@@ -25,6 +25,7 @@ pub mod loader;
 pub mod mm;
 pub mod ptrace;
 pub mod seccomp;
+pub mod ns;
 pub mod signal;
 pub mod step;
 pub mod syscalls;

@@ -18,7 +18,8 @@ use platform::{ExecutorId, Platform, Registers};
 
 use crate::fs::pseudo::Tree;
 use crate::fs::{FdTable, FileSystem, FsContext, Inode, Mount, MountFlags, Path, StatFs};
-use crate::kernel::{self, Container, Kernel, Uts};
+use crate::kernel::{self, Container, Kernel};
+use crate::ns::Uts;
 use crate::mm::{MemoryFile, Mm};
 use crate::step::Step;
 use crate::task::{Creds, ExitStatus, NewProcess, Rlimits, Shared, ThreadGroup, new_process};

@@ -253,3 +253,15 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for WaitFor<'_, F> {
         Poll::Pending
     }
 }
+
+/// Waits until `attempt` gives a value, whatever happens to who waits.
+pub async fn wait_always<T>(queue: &WaitQueue, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let mut registration = None;
+    std::future::poll_fn(|cx| {
+        if registration.is_none() {
+            registration = Some(queue.register(PollEvents::IN, Share::All, notify_waker(cx.waker())));
+        }
+        attempt().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}

@@ -8,9 +8,10 @@ use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, SeccompPr
 use super::mounts::Builder;
 use super::{Agent, Handle};
 use crate::fs::{FsContext, gofer};
-use crate::kernel::{Container, Uts};
+use crate::kernel::Container;
 use crate::mm::MemoryFile;
 use crate::seccomp::{Filter, Mode, Seccomp, profile};
+use crate::ns::Uts;
 
 impl Agent {
     /// Makes a container.

@@ -14,6 +14,7 @@ use crate::fs::{FsContext, Path, ResolveFlags, resolve};
 use crate::ipc::tty::console::Console;
 use crate::kernel::Container;
 use crate::mm::Mm;
+use crate::ns::UserNs;
 use crate::task::{Creds, Cx, Limit, NewProcess, Resource, Rlimits, Shared, new_process};
 use crate::wait::{PollEvents, WaitQueue};
 
@@ -218,6 +219,7 @@ fn creds(request: &Request) -> Creds {
         ambient: sets.ambient,
         no_new_privs: request.no_new_privs,
         securebits: 0,
+        user_ns: UserNs::ROOT,
     }
 }
 

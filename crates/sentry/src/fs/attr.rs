@@ -8,7 +8,7 @@ use crate::task::{Capability, Creds};
 /// A change that writes data: set-user-id and set-group-id bits go, unless the caller may keep them.
 pub(super) fn after_write(mut change: SetAttr, metadata: &Metadata, creds: &Creds) -> SetAttr {
     let cleared = without_set_id(metadata.permissions);
-    if metadata.kind == FileKind::Regular && cleared != metadata.permissions && !creds.has(Capability::Fsetid) {
+    if metadata.kind == FileKind::Regular && cleared != metadata.permissions && !creds.has_over(metadata.uid, metadata.gid, Capability::Fsetid) {
         change.permissions = Some(cleared);
     }
     change
@@ -28,7 +28,7 @@ pub async fn chmod(view: &View, at: &Path, mode: u32) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     let mut permissions = mode & 0o7777;
-    if !view.creds.in_group(metadata.gid) && !view.creds.has(Capability::Fsetid) {
+    if !view.creds.in_group(metadata.gid) && !view.creds.has_over(metadata.uid, metadata.gid, Capability::Fsetid) {
         permissions &= !SET_GID;
     }
     at.inode().set_attr(SetAttr { permissions: Some(permissions), ..SetAttr::default() }).await
@@ -42,7 +42,7 @@ pub async fn chown(view: &View, at: &Path, uid: Option<u32>, gid: Option<u32>) -
     at.mount.writable()?;
     let metadata = at.inode().metadata().await?;
     let creds = &view.creds;
-    let capable = creds.has(Capability::Chown);
+    let capable = creds.has_over(metadata.uid, metadata.gid, Capability::Chown);
     let owner = creds.fsuid == metadata.uid;
     if uid.is_some_and(|uid| !(capable || (owner && uid == metadata.uid))) {
         return Err(Errno::EPERM);

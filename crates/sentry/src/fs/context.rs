@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 
 use super::{MountInfo, MountNamespace, Path};
 use crate::Errno;
+use crate::ns::UserNs;
 
 /// What `CLONE_FS` shares.
 pub struct FsContext {
@@ -36,9 +37,10 @@ impl FsContext {
     ///
     /// # Errors
     /// `ENOSPC`.
-    pub fn unshare_mounts(&self) -> Result<(), Errno> {
+    pub fn unshare_mounts(&self, owner: UserNs) -> Result<(), Errno> {
         let Inner { mut root, mut cwd, umask, namespace } = self.inner.read().clone();
         let namespace = namespace.duplicate(&mut [&mut root, &mut cwd])?;
+        namespace.set_owner(owner);
         let old = std::mem::replace(&mut *self.inner.write(), Inner { root, cwd, umask, namespace });
         drop(old);
         Ok(())

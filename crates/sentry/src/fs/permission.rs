@@ -2,6 +2,7 @@
 
 use super::{FileKind, Metadata};
 use crate::Errno;
+use crate::ns::Ids;
 use crate::task::{Capability, Creds};
 
 bitflags::bitflags! {
@@ -53,7 +54,8 @@ pub fn permission(owner: Ownership, creds: &Creds, mask: Mask) -> Result<(), Err
     let directory = owner.kind == FileKind::Directory;
     let reads_only = if directory { !mask.contains(Mask::WRITE) } else { mask == Mask::READ };
     let runnable = directory || !mask.contains(Mask::EXEC) || owner.permissions & 0o111 != 0;
-    let capable = (reads_only && creds.has(Capability::DacReadSearch)) || (runnable && creds.has(Capability::DacOverride));
+    let capable = (reads_only && creds.has_over(owner.uid, owner.gid, Capability::DacReadSearch))
+        || (runnable && creds.has_over(owner.uid, owner.gid, Capability::DacOverride));
     if capable { Ok(()) } else { Err(Errno::EACCES) }
 }
 
@@ -67,7 +69,8 @@ pub fn may_search(owner: Ownership, creds: &Creds) -> Result<(), Errno> {
 
 /// Whether `creds` own the inode or may act as if.
 pub fn is_owner(uid: u32, creds: &Creds) -> bool {
-    creds.fsuid == uid || creds.has(Capability::Fowner)
+    let mapped = || creds.user_ns.shown(Ids::Users, uid).is_some();
+    creds.fsuid == uid || (creds.has_own(Capability::Fowner) && mapped())
 }
 
 /// Whether an entry may be removed from a directory by somebody who may write to it (the sticky bit).
@@ -76,7 +79,7 @@ pub fn is_owner(uid: u32, creds: &Creds) -> bool {
 /// `EPERM`.
 pub fn may_remove(directory: Ownership, victim: Ownership, creds: &Creds) -> Result<(), Errno> {
     let sticky = directory.permissions & STICKY != 0;
-    if !sticky || creds.fsuid == victim.uid || creds.fsuid == directory.uid || creds.has(Capability::Fowner) {
+    if !sticky || creds.fsuid == victim.uid || creds.fsuid == directory.uid || creds.has_over(victim.uid, victim.gid, Capability::Fowner) {
         return Ok(());
     }
     Err(Errno::EPERM)
@@ -92,7 +95,7 @@ pub fn inherit(directory: Ownership, creds: &Creds, kind: FileKind, permissions:
     }
     let stripped = permissions & (SET_GID | 0o010) == SET_GID | 0o010
         && !creds.in_group(directory.gid)
-        && !creds.has(Capability::Fsetid);
+        && !creds.has_over(creds.fsuid, directory.gid, Capability::Fsetid);
     (directory.gid, if stripped { permissions & !SET_GID } else { permissions })
 }
 

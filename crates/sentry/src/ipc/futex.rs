@@ -308,7 +308,8 @@ fn owner_died(task: &Task, mm: &Mm, addr: u64, pending: bool) {
         wake_address(&task.kernel, mm, addr, 1);
         return;
     }
-    while value & TID_MASK == task.tid() as u32 {
+    let own = task.group.pid_ns.local(task.tid()) as u32;
+    while value & TID_MASK == own {
         match mm.compare_exchange_u32(addr, value, value & WAITERS | OWNER_DIED) {
             Ok(seen) if seen == value => {
                 if value & WAITERS != 0 {

@@ -10,6 +10,8 @@ pub mod futex;
 pub mod locks;
 pub mod memfd;
 pub mod pipe;
+pub mod pidfd;
+mod pidfd_ioctl;
 mod ring;
 #[cfg(test)]
 mod script_tests;

@@ -11,9 +11,10 @@ use super::*;
 use crate::fs::tmpfs::{Options, TmpFs};
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{FdEntry, FdTable, FileKind, FileSystem, FsContext, Inode, Mount, MountFlags, NewInode, OpenFlags, ResolveFlags, WriteAt};
-use crate::kernel::{self, Container, Kernel, Uts};
+use crate::kernel::{self, Container, Kernel};
+use crate::ns::Uts;
 use crate::mm::MemoryFile;
-use crate::task::{ExitStatus, NewProcess, PidTable, Rlimits, Shared, new_process, run};
+use crate::task::{ExitStatus, NewProcess, Rlimits, Shared, new_process, run};
 use crate::time::Clock;
 
 /// The zygote's parent must be a thread that never ends.
@@ -74,16 +75,8 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
     let reactor = crate::executor::Reactor::new().expect("reactor");
     let _ = kernel.reactor.set(reactor.clone());
     let memory = MemoryFile::new(hostcall::memory::anonymous_file("test").expect("memfd")).expect("memory file");
-    let container = Arc::new(Container {
-        id: "test".into(),
-        pids: PidTable::default(),
-        memory: memory.clone(),
-        uts: parking_lot::Mutex::new(Uts { hostname: "test".into(), domainname: "(none)".into() }),
-        memory_limit: None,
-        max_tasks: None,
-        terminals: crate::ipc::tty::Terminals::new(),
-        life: Default::default(),
-    });
+    let uts = Uts { hostname: "test".into(), domainname: "(none)".into() };
+    let container = Container::new("test".into(), memory.clone(), uts, None, None);
     let fs = TmpFs::new(memory.clone(), Clock::Host, 1, Options::default());
     let root_inode = fs.root();
     let root = Mount::new(fs, "tmpfs", MountFlags::empty(), &Clock::Host).root_path();

@@ -21,7 +21,7 @@ impl Task {
             return true;
         }
         let (ours, theirs) = (self.creds(), other.creds());
-        if ours.has(Capability::SysPtrace) {
+        if ours.has_in(&theirs.user_ns, Capability::SysPtrace) {
             return true;
         }
         let dumpable = other.group.dumpable.load(Ordering::Relaxed) == 1;
@@ -36,5 +36,5 @@ fn same_ids(ours: &Creds, theirs: &Creds, mode: Mode) -> bool {
     };
     [theirs.uid, theirs.euid, theirs.suid].iter().all(|&other| other == uid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&other| other == gid)
-        && theirs.permitted & !capabilities == 0
+        && (ours.user_ns != theirs.user_ns || theirs.permitted & !capabilities == 0)
 }

@@ -91,7 +91,7 @@ impl Cx {
     /// `EACCES` without `no_new_privs` or `CAP_SYS_ADMIN`.
     pub fn may_filter(&self) -> Result<(), Errno> {
         let creds = self.creds();
-        if creds.no_new_privs || creds.has(Capability::SysAdmin) { Ok(()) } else { Err(Errno::EACCES) }
+        if creds.no_new_privs || creds.has_own(Capability::SysAdmin) { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// Puts a filter on this thread, with `TSYNC` on all threads of the process. A thread that cannot take it is returned, and nothing

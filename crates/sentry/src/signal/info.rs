@@ -62,6 +62,12 @@ impl SigInfo {
         SigInfo { code, ..self }
     }
 
+    /// The same with another sender.
+    pub fn with_sender(mut self, pid: i32, uid: u32) -> SigInfo {
+        self.fields[0] = pair(pid, uid);
+        self
+    }
+
     /// A POSIX timer's expiry (`SI_TIMER`).
     pub fn timer(signal: Signal, id: i32, overrun: i32, value: u64) -> SigInfo {
         SigInfo::new(signal, -2, [pair(id, overrun as u32), value, 0, 0])

@@ -177,9 +177,9 @@ impl ThreadGroup {
         }
     }
 
-    /// Whether it is its container's first process.
+    /// Whether it is the first process of its pid namespace.
     pub fn is_init(&self) -> bool {
-        self.tgid == 1
+        self.pid_ns.local(self.tgid) == 1
     }
 }
 
@@ -238,10 +238,10 @@ impl Task {
     /// # Errors
     /// As [`ThreadGroup::send_signal`].
     pub fn send_signal(&self, info: SigInfo) -> Result<(), Errno> {
-        self.group.send(info, Some(self), Origin::Inside)
+        self.send_signal_from(info, Origin::Inside)
     }
 
-    /// As [`ThreadGroup::send_signal_from`].
+    /// As [`send_signal`](Task::send_signal), for a sender that may be outside of its pid namespace.
     ///
     /// # Errors
     /// As `send_signal`.

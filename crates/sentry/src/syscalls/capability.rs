@@ -57,7 +57,7 @@ fn capget(cx: &Cx, args: Args) -> Result<u64, Errno> {
     let creds = match header.pid {
         0 => cx.creds(),
         pid if pid < 0 => return Err(Errno::EINVAL),
-        pid => cx.task.container.pids.task(pid).ok_or(Errno::ESRCH)?.creds(),
+        pid => cx.find_task(pid).ok_or(Errno::ESRCH)?.creds(),
     };
     if args.u64(1) == 0 {
         return Ok(0);
@@ -80,7 +80,7 @@ pub fn sys_capset(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 fn capset(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
     let (header, count) = header(cx, args.u64(0))?;
-    if header.pid != 0 && header.pid != cx.task.tid() {
+    if header.pid != 0 && header.pid != cx.local(cx.task.tid()) {
         return Err(Errno::EPERM);
     }
     let (mut effective, mut permitted, mut inheritable) = (0, 0, 0);
@@ -92,7 +92,7 @@ fn capset(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
     }
     let (effective, permitted, inheritable) = (effective & ALL, permitted & ALL, inheritable & ALL);
     let old = cx.creds();
-    let inheritable_from = if old.has(Capability::Setpcap) { ALL } else { old.inheritable | old.permitted };
+    let inheritable_from = if old.has_own(Capability::Setpcap) { ALL } else { old.inheritable | old.permitted };
     let allowed = permitted & !old.permitted == 0
         && effective & !permitted == 0
         && inheritable & !inheritable_from == 0

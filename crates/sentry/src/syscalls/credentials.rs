@@ -5,6 +5,7 @@
 
 use super::{Args, Flow};
 use crate::Errno;
+use crate::ns::Ids;
 use crate::task::{Capability, Creds, Cx};
 
 /// Most supplementary groups (`NGROUPS_MAX`).
@@ -16,29 +17,33 @@ const NO_SETUID_FIXUP: u32 = 1 << 2;
 const KEEP_CAPS: u32 = 1 << 4;
 
 pub fn sys_getuid(cx: &mut Cx, _args: Args) -> Flow<'_> {
-    Flow::done(Ok(cx.creds().uid.into()))
+    let creds = cx.creds();
+    Flow::done(Ok(creds.user_ns.show_uid(creds.uid).into()))
 }
 
 pub fn sys_geteuid(cx: &mut Cx, _args: Args) -> Flow<'_> {
-    Flow::done(Ok(cx.creds().euid.into()))
+    let creds = cx.creds();
+    Flow::done(Ok(creds.user_ns.show_uid(creds.euid).into()))
 }
 
 pub fn sys_getgid(cx: &mut Cx, _args: Args) -> Flow<'_> {
-    Flow::done(Ok(cx.creds().gid.into()))
+    let creds = cx.creds();
+    Flow::done(Ok(creds.user_ns.show_gid(creds.gid).into()))
 }
 
 pub fn sys_getegid(cx: &mut Cx, _args: Args) -> Flow<'_> {
-    Flow::done(Ok(cx.creds().egid.into()))
+    let creds = cx.creds();
+    Flow::done(Ok(creds.user_ns.show_gid(creds.egid).into()))
 }
 
 pub fn sys_getresuid(cx: &mut Cx, args: Args) -> Flow<'_> {
     let creds = cx.creds();
-    Flow::done(write_ids(cx, args, [creds.uid, creds.euid, creds.suid]))
+    Flow::done(write_ids(cx, args, [creds.uid, creds.euid, creds.suid].map(|uid| creds.user_ns.show_uid(uid))))
 }
 
 pub fn sys_getresgid(cx: &mut Cx, args: Args) -> Flow<'_> {
     let creds = cx.creds();
-    Flow::done(write_ids(cx, args, [creds.gid, creds.egid, creds.sgid]))
+    Flow::done(write_ids(cx, args, [creds.gid, creds.egid, creds.sgid].map(|gid| creds.user_ns.show_gid(gid))))
 }
 
 fn write_ids(cx: &Cx, args: Args, ids: [u32; 3]) -> Result<u64, Errno> {
@@ -48,9 +53,15 @@ fn write_ids(cx: &Cx, args: Args, ids: [u32; 3]) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// An id argument: None leaves the old one.
-fn id(args: Args, n: usize) -> Option<u32> {
-    Some(args.u32(n)).filter(|&id| id != u32::MAX)
+/// An id argument as the container's id; None leaves the old one.
+///
+/// # Errors
+/// `EINVAL` when it is not mapped in the caller's user namespace.
+fn id(creds: &Creds, which: Ids, raw: u32) -> Result<Option<u32>, Errno> {
+    if raw == u32::MAX {
+        return Ok(None);
+    }
+    creds.user_ns.kernel_id(which, raw).map(Some).ok_or(Errno::EINVAL)
 }
 
 /// Makes new credentials from the old, with capabilities changed as uids become or cease to be 0.
@@ -69,8 +80,9 @@ fn fix_capabilities(old: &Creds, new: &mut Creds) {
     if new.securebits & NO_SETUID_FIXUP != 0 {
         return;
     }
-    let had_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
-    let has_root = new.uid == 0 || new.euid == 0 || new.suid == 0;
+    let Some(root) = new.user_ns.root_uid() else { return };
+    let had_root = [old.uid, old.euid, old.suid].contains(&root);
+    let has_root = [new.uid, new.euid, new.suid].contains(&root);
     if had_root && !has_root {
         if new.securebits & KEEP_CAPS == 0 {
             new.permitted = 0;
@@ -78,24 +90,22 @@ fn fix_capabilities(old: &Creds, new: &mut Creds) {
         }
         new.ambient = 0;
     }
-    match (old.euid, new.euid) {
-        (0, 0) => {}
-        (0, _) => new.effective = 0,
-        (_, 0) => new.effective = new.permitted,
+    match (old.euid == root, new.euid == root) {
+        (true, false) => new.effective = 0,
+        (false, true) => new.effective = new.permitted,
         _ => {}
     }
-    match (old.fsuid, new.fsuid) {
-        (0, 0) => {}
-        (0, _) => new.effective &= !FS,
-        (_, 0) => new.effective |= new.permitted & FS,
+    match (old.fsuid == root, new.fsuid == root) {
+        (true, false) => new.effective &= !FS,
+        (false, true) => new.effective |= new.permitted & FS,
         _ => {}
     }
 }
 
 pub fn sys_setuid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let Some(uid) = id(args, 0) else { return Flow::done(Err(Errno::EINVAL)) };
     Flow::done(change(cx, |creds| {
-        if creds.has(Capability::Setuid) {
+        let uid = id(creds, Ids::Users, args.u32(0))?.ok_or(Errno::EINVAL)?;
+        if creds.has_own(Capability::Setuid) {
             (creds.uid, creds.suid) = (uid, uid);
         } else if uid != creds.uid && uid != creds.suid {
             return Err(Errno::EPERM);
@@ -106,9 +116,9 @@ pub fn sys_setuid(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 pub fn sys_setgid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let Some(gid) = id(args, 0) else { return Flow::done(Err(Errno::EINVAL)) };
     Flow::done(change(cx, |creds| {
-        if creds.has(Capability::Setgid) {
+        let gid = id(creds, Ids::Groups, args.u32(0))?.ok_or(Errno::EINVAL)?;
+        if creds.has_own(Capability::Setgid) {
             (creds.gid, creds.sgid) = (gid, gid);
         } else if gid != creds.gid && gid != creds.sgid {
             return Err(Errno::EPERM);
@@ -119,9 +129,9 @@ pub fn sys_setgid(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 pub fn sys_setreuid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let (real, effective) = (id(args, 0), id(args, 1));
     Flow::done(change(cx, |creds| {
-        let privileged = creds.has(Capability::Setuid);
+        let (real, effective) = (id(creds, Ids::Users, args.u32(0))?, id(creds, Ids::Users, args.u32(1))?);
+        let privileged = creds.has_own(Capability::Setuid);
         let old = creds.uid;
         if let Some(uid) = real {
             if !privileged && uid != old && uid != creds.euid {
@@ -144,9 +154,9 @@ pub fn sys_setreuid(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 pub fn sys_setregid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let (real, effective) = (id(args, 0), id(args, 1));
     Flow::done(change(cx, |creds| {
-        let privileged = creds.has(Capability::Setgid);
+        let (real, effective) = (id(creds, Ids::Groups, args.u32(0))?, id(creds, Ids::Groups, args.u32(1))?);
+        let privileged = creds.has_own(Capability::Setgid);
         let old = creds.gid;
         if let Some(gid) = real {
             if !privileged && gid != old && gid != creds.egid {
@@ -169,10 +179,15 @@ pub fn sys_setregid(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 /// For `setresuid` and `setresgid`: what each of the three becomes; an unprivileged caller may only choose among the old three.
-fn set_three(args: Args, old: [u32; 3], privileged: bool) -> Result<[u32; 3], Errno> {
+fn set_three(creds: &Creds, which: Ids, args: Args, old: [u32; 3]) -> Result<[u32; 3], Errno> {
+    let privileged = creds.has_own(if which == Ids::Users { Capability::Setuid } else { Capability::Setgid });
+    let mut wanted = [None; 3];
+    for (n, slot) in wanted.iter_mut().enumerate() {
+        *slot = id(creds, which, args.u32(n))?;
+    }
     let mut new = old;
-    for (n, slot) in new.iter_mut().enumerate() {
-        if let Some(id) = id(args, n) {
+    for (slot, wanted) in new.iter_mut().zip(wanted) {
+        if let Some(id) = wanted {
             if !privileged && !old.contains(&id) {
                 return Err(Errno::EPERM);
             }
@@ -185,7 +200,7 @@ fn set_three(args: Args, old: [u32; 3], privileged: bool) -> Result<[u32; 3], Er
 pub fn sys_setresuid(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(change(cx, |creds| {
         let old = [creds.uid, creds.euid, creds.suid];
-        [creds.uid, creds.euid, creds.suid] = set_three(args, old, creds.has(Capability::Setuid))?;
+        [creds.uid, creds.euid, creds.suid] = set_three(creds, Ids::Users, args, old)?;
         creds.fsuid = creds.euid;
         Ok(())
     }))
@@ -194,7 +209,7 @@ pub fn sys_setresuid(cx: &mut Cx, args: Args) -> Flow<'_> {
 pub fn sys_setresgid(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(change(cx, |creds| {
         let old = [creds.gid, creds.egid, creds.sgid];
-        [creds.gid, creds.egid, creds.sgid] = set_three(args, old, creds.has(Capability::Setgid))?;
+        [creds.gid, creds.egid, creds.sgid] = set_three(creds, Ids::Groups, args, old)?;
         creds.fsgid = creds.egid;
         Ok(())
     }))
@@ -202,10 +217,12 @@ pub fn sys_setresgid(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 /// Returns the old id, whether it was changed or not.
 pub fn sys_setfsuid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let (old, new) = (cx.creds().fsuid, args.u32(0));
+    let creds = cx.creds();
+    let old = creds.user_ns.show_uid(creds.fsuid);
     let _ = change(cx, |creds| {
+        let new = id(creds, Ids::Users, args.u32(0))?.ok_or(Errno::EINVAL)?;
         let known = [creds.uid, creds.euid, creds.suid, creds.fsuid].contains(&new);
-        if new != u32::MAX && (known || creds.has(Capability::Setuid)) {
+        if known || creds.has_own(Capability::Setuid) {
             creds.fsuid = new;
         }
         Ok(())
@@ -215,10 +232,12 @@ pub fn sys_setfsuid(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 /// As [`sys_setfsuid`].
 pub fn sys_setfsgid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let (old, new) = (cx.creds().fsgid, args.u32(0));
+    let creds = cx.creds();
+    let old = creds.user_ns.show_gid(creds.fsgid);
     let _ = change(cx, |creds| {
+        let new = id(creds, Ids::Groups, args.u32(0))?.ok_or(Errno::EINVAL)?;
         let known = [creds.gid, creds.egid, creds.sgid, creds.fsgid].contains(&new);
-        if new != u32::MAX && (known || creds.has(Capability::Setgid)) {
+        if known || creds.has_own(Capability::Setgid) {
             creds.fsgid = new;
         }
         Ok(())
@@ -238,7 +257,7 @@ fn getgroups(cx: &Cx, creds: &Creds, size: i32, list: u64) -> Result<u64, Errno>
         if count > size {
             return Err(Errno::EINVAL);
         }
-        let bytes: Vec<u8> = creds.groups.iter().flat_map(|gid| gid.to_le_bytes()).collect();
+        let bytes: Vec<u8> = creds.groups.iter().flat_map(|&gid| creds.user_ns.show_gid(gid).to_le_bytes()).collect();
         cx.mm.write(list, &bytes)?;
     }
     Ok(count as u64)
@@ -256,7 +275,8 @@ pub fn sys_setgroups(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn read_groups(cx: &Cx, args: Args) -> Result<Vec<u32>, Errno> {
-    if !cx.creds().has(Capability::Setgid) {
+    let creds = cx.creds();
+    if !creds.has_own(Capability::Setgid) || !creds.user_ns.may_set_groups() {
         return Err(Errno::EPERM);
     }
     let count = args.u32(0) as usize;
@@ -266,5 +286,6 @@ fn read_groups(cx: &Cx, args: Args) -> Result<Vec<u32>, Errno> {
     let mut bytes = vec![0; count * 4];
     cx.mm.read(args.u64(1), &mut bytes)?;
     let id = |bytes: &[u8]| bytes.iter().rev().fold(0, |id, &byte| id << 8 | u32::from(byte));
-    Ok(bytes.chunks_exact(4).map(id).collect())
+    let known = |raw: u32| creds.user_ns.kernel_id(Ids::Groups, raw).ok_or(Errno::EINVAL);
+    bytes.chunks_exact(4).map(|bytes| known(id(bytes))).collect()
 }

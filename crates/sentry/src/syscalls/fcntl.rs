@@ -166,7 +166,7 @@ async fn record_lock(cx: &mut Cx, file: Arc<File>, command: u32, addr: u64, wait
                 flock.whence = 0;
                 flock.start = held.range.start as i64;
                 flock.len = if held.range.last == Range::MAX { 0 } else { (held.range.last - held.range.start + 1) as i64 };
-                flock.pid = held.pid;
+                flock.pid = if held.pid > 0 { cx.local(held.pid) } else { held.pid };
             }
         }
         cx.mm.write_val(addr, &flock)?;

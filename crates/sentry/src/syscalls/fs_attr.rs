@@ -3,6 +3,7 @@
 use super::fs_path::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, at_flags, path, path_or_empty, place_of, real_file, resolve, unit};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
+use crate::ns::Ids;
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{ResolveFlags, SetTime, Timestamp, View, attr};
 use crate::task::Cx;
@@ -37,9 +38,11 @@ pub fn sys_fchmod(cx: &mut Cx, args: Args) -> Flow<'_> {
     })
 }
 
-/// An id, or -1 for "as it is".
-fn id(raw: u32) -> Option<u32> {
-    (raw != u32::MAX).then_some(raw)
+/// An owner of the caller's user namespace as the container's ids; -1 is "as it is".
+fn owner(cx: &Cx, (uid, gid): (u32, u32)) -> Result<(Option<u32>, Option<u32>), Errno> {
+    let ns = &cx.creds().user_ns;
+    let id = |which, raw| if raw == u32::MAX { Ok(None) } else { ns.kernel_id(which, raw).map(Some).ok_or(Errno::EINVAL) };
+    Ok((id(Ids::Users, uid)?, id(Ids::Groups, gid)?))
 }
 
 pub fn sys_chown(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -54,17 +57,19 @@ pub fn sys_fchownat(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(chown(cx, args.i32(0), args.u64(1), (args.u32(2), args.u32(3)), args.u32(4)))
 }
 
-async fn chown(cx: &Cx, dirfd: i32, path_addr: u64, (uid, gid): (u32, u32), flags: u32) -> Outcome {
+async fn chown(cx: &Cx, dirfd: i32, path_addr: u64, ids: (u32, u32), flags: u32) -> Outcome {
     let how = at_flags(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
     let (view, path) = (View::of(cx), path_or_empty(cx, path_addr, how)?);
     let place = resolve(cx, &view, dirfd, &path, how).await?;
-    unit(attr::chown(&view, &place, id(uid), id(gid)).await)
+    let (uid, gid) = owner(cx, ids)?;
+    unit(attr::chown(&view, &place, uid, gid).await)
 }
 
 pub fn sys_fchown(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
         let place = place_of(&*real_file(cx, args.i32(0))?);
-        unit(attr::chown(&View::of(cx), &place, id(args.u32(1)), id(args.u32(2))).await)
+        let (uid, gid) = owner(cx, (args.u32(1), args.u32(2)))?;
+        unit(attr::chown(&View::of(cx), &place, uid, gid).await)
     })
 }
 

@@ -120,7 +120,7 @@ pub fn sys_chroot(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
         let path = path(cx, args.u64(0))?;
         let place = resolve_directory(cx, &path).await?;
-        if !cx.creds().has(Capability::SysChroot) {
+        if !cx.creds().has_own(Capability::SysChroot) {
             return Err(Errno::EPERM.into());
         }
         cx.fs.set_root(place);

@@ -11,7 +11,6 @@ use crate::fs::dev::device_parts;
 use crate::fs::permission::permission;
 use crate::fs::walk::{self, AT_FDCWD};
 use crate::fs::{FileKind, Mask, Metadata, MountFlags, Ownership, Path, ResolveFlags, Timestamp, View};
-use crate::mm::Mm;
 use crate::step::Step;
 use crate::task::{Creds, Cx};
 
@@ -60,7 +59,14 @@ impl From<&Metadata> for Stat {
     }
 }
 
-fn put(mm: &Mm, addr: u64, metadata: &Metadata) -> Result<u64, Errno> {
+/// The attributes with the owner as the caller's user namespace shows it.
+fn seen(cx: &Cx, metadata: &Metadata) -> Metadata {
+    let ns = &cx.creds().user_ns;
+    Metadata { uid: ns.show_uid(metadata.uid), gid: ns.show_gid(metadata.gid), ..*metadata }
+}
+
+fn put(cx: &Cx, addr: u64, metadata: &Metadata) -> Result<u64, Errno> {
+    let (mm, metadata) = (&cx.mm, &seen(cx, metadata));
     mm.write_val(addr, &Stat::from(metadata)).map(|()| 0)
 }
 
@@ -85,11 +91,11 @@ pub fn sys_fstat(cx: &mut Cx, args: Args) -> Flow<'_> {
         Err(errno) => return Flow::done(Err(errno)),
     };
     if let Step::Ready(metadata) = file.inode().metadata() {
-        return Flow::done(metadata.and_then(|metadata| put(&cx.mm, args.u64(1), &metadata)));
+        return Flow::done(metadata.and_then(|metadata| put(cx, args.u64(1), &metadata)));
     }
     Flow::wait(async move {
         let metadata = file.inode().metadata().await?;
-        Ok(put(&cx.mm, args.u64(1), &metadata)?)
+        Ok(put(cx, args.u64(1), &metadata)?)
     })
 }
 
@@ -103,14 +109,14 @@ fn stat_at(cx: &mut Cx, dirfd: i32, path_addr: u64, flags: ResolveFlags, out: u6
         Ok(None) => {}
         Ok(Some(place)) => {
             if let Step::Ready(metadata) = place.inode().metadata() {
-                return Flow::done(metadata.and_then(|metadata| put(&cx.mm, out, &metadata)));
+                return Flow::done(metadata.and_then(|metadata| put(cx, out, &metadata)));
             }
         }
     }
     Flow::wait(async move {
         let place = walk::resolve(cx, dirfd, &path, flags).await?;
         let metadata = place.inode().metadata().await?;
-        Ok(put(&cx.mm, out, &metadata)?)
+        Ok(put(cx, out, &metadata)?)
     })
 }
 
@@ -202,7 +208,7 @@ pub fn sys_statx(cx: &mut Cx, args: Args) -> Flow<'_> {
         Ok(checked) => checked,
         Err(errno) => return Flow::done(Err(errno)),
     };
-    let write = move |cx: &Cx, place: &Path, m: &Metadata| cx.mm.write_val(out, &statx(place, m, mask)).map(|()| 0);
+    let write = move |cx: &Cx, place: &Path, m: &Metadata| cx.mm.write_val(out, &statx(place, &seen(cx, m), mask)).map(|()| 0);
     match walk::try_resolve(cx, dirfd, &path, resolve) {
         Err(errno) => return Flow::done(Err(errno)),
         Ok(None) => {}
@@ -235,7 +241,7 @@ pub fn sys_faccessat2(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 /// The real ids as file-system ids, with the capabilities that an exec would leave them (`access(2)`).
 fn real_creds(creds: &Creds) -> Creds {
-    let effective = if creds.uid == 0 { creds.permitted } else { 0 };
+    let effective = if creds.user_ns.root_uid() == Some(creds.uid) { creds.permitted } else { 0 };
     Creds { fsuid: creds.uid, fsgid: creds.gid, effective, ..creds.clone() }
 }
 

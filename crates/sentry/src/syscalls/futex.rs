@@ -85,7 +85,7 @@ pub(super) fn set_robust_list(cx: &mut Cx, args: Args) -> Flow<'_> {
 pub(super) fn get_robust_list(cx: &mut Cx, args: Args) -> Flow<'_> {
     let task = match args.i32(0) {
         0 => Some(cx.task.clone()),
-        tid => cx.task.container.pids.task(tid),
+        tid => cx.find_task(tid),
     };
     Flow::done(task.ok_or(Errno::ESRCH).and_then(|task| {
         if task.tgid() != cx.task.tgid() && !cx.creds().has(crate::task::Capability::SysPtrace) {

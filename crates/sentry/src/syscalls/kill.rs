@@ -1,14 +1,17 @@
 //! Sending signals: `kill` and its family.
+//!
+//! As in Linux the target is looked up before the signal's number is looked at.
 
 use std::sync::Arc;
 
 use super::{Args, Flow};
 use crate::Errno;
-use crate::signal::{SigInfo, Signal};
+use crate::ns::Ids;
+use crate::signal::{Origin, SigInfo, Signal};
 use crate::task::{Capability, Creds, Cx, Task, ThreadGroup, Tid};
 
 /// The signal of an argument; None for 0, which only checks.
-fn signal(number: i32) -> Result<Option<Signal>, Errno> {
+pub(super) fn signal(number: i32) -> Result<Option<Signal>, Errno> {
     match number {
         0 => Ok(None),
         n => Signal::new(n).map(Some).ok_or(Errno::EINVAL),
@@ -24,15 +27,65 @@ pub(crate) fn may_signal(cx: &Cx, target: &Task, signal: Option<Signal>) -> Resu
     let (own, other): (Arc<Creds>, Arc<Creds>) = (cx.creds(), target.creds());
     let same = [own.euid, own.uid].iter().any(|uid| [other.suid, other.uid].contains(uid));
     let continues = signal == Some(Signal::CONT) && cx.task.group.session().sid == target.group.session().sid;
-    if same || continues || own.has(Capability::Kill) { Ok(()) } else { Err(Errno::EPERM) }
+    if same || continues || own.has_in(&other.user_ns, Capability::Kill) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// What a signal from the caller is to its target: the sender's ids as the target sees them, and whether it comes from outside of its
+/// pid namespace.
+fn addressed(cx: &Cx, target: &Task, info: SigInfo) -> (SigInfo, Origin) {
+    let outside = target.group.pid_ns != cx.task.group.pid_ns;
+    let origin = if outside { Origin::Outside } else { Origin::Inside };
+    let (ours, theirs) = (&cx.creds().user_ns, &target.creds().user_ns);
+    if !outside && ours == theirs {
+        return (info, origin);
+    }
+    let pid = if outside { 0 } else { info.pid() };
+    let uid = ours.kernel_id(Ids::Users, info.uid()).map_or(crate::ns::OVERFLOW_ID, |uid| theirs.show_uid(uid));
+    (info.with_sender(pid, uid), origin)
+}
+
+/// What `kill` tells of the caller.
+fn from_caller(cx: &Cx, make: fn(Signal, i32, u32) -> SigInfo, signal: Signal) -> SigInfo {
+    let creds = cx.creds();
+    make(signal, cx.local(cx.task.tgid()), creds.user_ns.show_uid(creds.uid))
 }
 
 /// Sends to a process; a zombie takes anything.
-fn send(cx: &Cx, group: &ThreadGroup, signal: Option<Signal>, info: Option<SigInfo>) -> Result<(), Errno> {
+pub(super) fn send(cx: &Cx, group: &ThreadGroup, signal: Option<Signal>, info: Option<SigInfo>) -> Result<(), Errno> {
     let Some(leader) = group.leader() else { return Ok(()) };
     may_signal(cx, &leader, signal)?;
     let Some(signal) = signal else { return Ok(()) };
-    group.send_signal(info.unwrap_or(SigInfo::user(signal, cx.task.tgid(), cx.creds().uid)))
+    let info = info.unwrap_or_else(|| from_caller(cx, SigInfo::user, signal));
+    let (info, origin) = addressed(cx, &leader, info);
+    group.send_signal_from(info, origin)
+}
+
+/// Sends to a thread.
+pub(super) fn send_to_thread(cx: &Cx, task: &Task, signal: Option<Signal>, info: Option<SigInfo>) -> Result<(), Errno> {
+    may_signal(cx, task, signal)?;
+    let Some(signal) = signal else { return Ok(()) };
+    let info = info.unwrap_or_else(|| from_caller(cx, SigInfo::tkill, signal));
+    let (info, origin) = addressed(cx, task, info);
+    task.send_signal_from(info, origin)
+}
+
+/// Sends to all of some processes: success when one was reached, else the last error (`kill_something_info`).
+fn send_to_all(cx: &Cx, groups: Vec<Arc<ThreadGroup>>, number: i32, info: Option<SigInfo>) -> Result<(), Errno> {
+    let mut result = Err(Errno::ESRCH);
+    for group in groups {
+        match signal(number).and_then(|signal| send(cx, &group, signal, info)) {
+            Ok(()) => result = Ok(()),
+            Err(errno) if result.is_err() => result = Err(errno),
+            Err(_) => {}
+        }
+    }
+    result
+}
+
+/// Sends to all processes of a process group.
+pub(super) fn send_to_group(cx: &Cx, pgid: Tid, signal: Option<Signal>, info: Option<SigInfo>) -> Result<(), Errno> {
+    let groups = cx.task.container.pids.process_group(pgid);
+    send_to_all(cx, groups, signal.map_or(0, |signal| signal.number()), info)
 }
 
 pub(super) fn kill(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -40,30 +93,24 @@ pub(super) fn kill(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn kill_inner(cx: &Cx, pid: i32, number: i32) -> Result<(), Errno> {
-    // The numbers are looked at first, then the signal's: kill(-5, 100) without such a group is EINVAL all the same.
-    let signal = signal(number)?;
     let pids = &cx.task.container.pids;
-    let many = |groups: Vec<Arc<ThreadGroup>>| {
-        // Success when one was reached, else the last error (kill_something_info).
-        let mut result = Err(Errno::ESRCH);
-        for group in groups {
-            match send(cx, &group, signal, None) {
-                Ok(()) => result = Ok(()),
-                Err(errno) if result.is_err() => result = Err(errno),
-                Err(_) => {}
-            }
-        }
-        result
-    };
+    let ns = &cx.task.group.pid_ns;
     match pid {
         i32::MIN => Err(Errno::ESRCH),
         -1 => {
             let own = cx.task.tgid();
-            many(pids.processes().into_iter().filter(|group| !group.is_init() && group.tgid != own).collect())
+            let reached = |group: &Arc<ThreadGroup>| group.tgid != own && ns.local(group.tgid) > 1;
+            send_to_all(cx, pids.processes().into_iter().filter(reached).collect(), number, None)
         }
-        0 => many(pids.process_group(cx.task.group.pgid())),
-        pgid if pgid < 0 => many(pids.process_group(-pgid)),
-        pid => send(cx, &*pids.process_of(pid).ok_or(Errno::ESRCH)?, signal, None),
+        0 => send_to_all(cx, pids.process_group(cx.task.group.pgid()), number, None),
+        pgid if pgid < 0 => {
+            let members = ns.global(-pgid).map(|pgid| pids.process_group(pgid)).unwrap_or_default();
+            send_to_all(cx, members, number, None)
+        }
+        pid => {
+            let group = cx.find_process_of(pid).ok_or(Errno::ESRCH)?;
+            send(cx, &group, signal(number)?, None)
+        }
     }
 }
 
@@ -82,49 +129,45 @@ pub(super) fn tgkill(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn thread(cx: &Cx, tgid: Option<Tid>, tid: Tid) -> Result<Arc<Task>, Errno> {
-    let task = cx.task.container.pids.task(tid).ok_or(Errno::ESRCH)?;
-    if tgid.is_some_and(|tgid| tgid != task.tgid()) { Err(Errno::ESRCH) } else { Ok(task) }
+    let task = cx.find_task(tid).ok_or(Errno::ESRCH)?;
+    if tgid.is_some_and(|tgid| tgid != cx.local(task.tgid())) { Err(Errno::ESRCH) } else { Ok(task) }
 }
 
 fn thread_kill(cx: &Cx, tgid: Option<Tid>, tid: Tid, number: i32) -> Result<(), Errno> {
     let target = thread(cx, tgid, tid)?;
-    let signal = signal(number)?;
-    may_signal(cx, &target, signal)?;
-    match signal {
-        Some(signal) => target.send_signal(SigInfo::tkill(signal, cx.task.tgid(), cx.creds().uid)),
-        None => Ok(()),
-    }
+    send_to_thread(cx, &target, signal(number)?, None)
 }
 
-/// Reads a guest's `siginfo`. Others than the process itself may not pretend to be the kernel or `kill`.
-fn user_info(cx: &Cx, number: i32, addr: u64, own: bool) -> Result<Option<SigInfo>, Errno> {
+/// Reads a guest's `siginfo`. Others than the thread itself may not pretend to be the kernel or `kill`.
+fn user_info(cx: &Cx, number: i32, addr: u64, target: Tid) -> Result<SigInfo, Errno> {
     let bytes = cx.mm.read_val::<[u8; SigInfo::SIZE]>(addr)?;
-    let Some(signal) = signal(number)? else { return Ok(None) };
-    let info = SigInfo::decode(signal, &bytes).ok_or(Errno::E2BIG)?;
+    // What is no signal is refused later, when the target is known.
+    let info = SigInfo::decode(Signal::new(number).unwrap_or(Signal::CONT), &bytes).ok_or(Errno::E2BIG)?;
     // SI_TKILL is -6.
-    if (info.code >= 0 || info.code == -6) && !own {
+    if (info.code >= 0 || info.code == -6) && target != cx.local(cx.task.tid()) {
         return Err(Errno::EPERM);
     }
-    Ok(Some(info))
+    Ok(info)
 }
 
 pub(super) fn rt_sigqueueinfo(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
         let pid = args.i32(0);
-        let info = user_info(cx, args.i32(1), args.u64(2), pid == cx.task.tgid())?;
-        let group = cx.task.container.pids.process_of(pid).ok_or(Errno::ESRCH)?;
-        send(cx, &group, info.map(|info| info.signal), info).map(|()| 0)
+        let info = user_info(cx, args.i32(1), args.u64(2), pid)?;
+        let group = cx.find_process_of(pid).ok_or(Errno::ESRCH)?;
+        send(cx, &group, signal(args.i32(1))?, Some(info)).map(|()| 0)
     })())
 }
 
 pub(super) fn rt_tgsigqueueinfo(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
+        let bytes = args.u64(3);
+        cx.mm.read_val::<[u8; SigInfo::SIZE]>(bytes)?;
         if args.i32(0) <= 0 || args.i32(1) <= 0 {
             return Err(Errno::EINVAL);
         }
-        let info = user_info(cx, args.i32(2), args.u64(3), args.i32(0) == cx.task.tgid())?;
+        let info = user_info(cx, args.i32(2), bytes, args.i32(1))?;
         let target = thread(cx, Some(args.i32(0)), args.i32(1))?;
-        may_signal(cx, &target, info.map(|info| info.signal))?;
-        info.map_or(Ok(0), |info| target.send_signal(info).map(|()| 0))
+        send_to_thread(cx, &target, signal(args.i32(2))?, Some(info)).map(|()| 0)
     })())
 }

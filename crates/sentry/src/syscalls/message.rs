@@ -14,6 +14,7 @@ use crate::Errno;
 use crate::fs::{File, OpenFlags};
 use crate::ipc::unix::{Address, Core, Credentials, Kind, Outgoing, Received};
 use crate::mm::{Ranges, UserSink, UserSource};
+use crate::ns::Ids;
 use crate::task::{Capability, Cx, Resource};
 use crate::wait::{Interrupt, PollEvents, WaitError};
 
@@ -183,11 +184,14 @@ fn send_files(cx: &Cx, fds: impl Iterator<Item = i32>, out: &mut Outgoing) -> Re
 /// Credentials that the sender claims (`scm_check_creds`).
 fn claimed(cx: &Cx, ints: &[i32]) -> Result<Credentials, Errno> {
     let &[pid, uid, gid] = ints else { return Err(Errno::EINVAL) };
-    let (uid, gid) = (uid as u32, gid as u32);
     let creds = cx.creds();
-    let allowed = (pid == cx.task.tgid() || creds.has(Capability::SysAdmin))
-        && ([creds.uid, creds.euid, creds.suid].contains(&uid) || creds.has(Capability::Setuid))
-        && ([creds.gid, creds.egid, creds.sgid].contains(&gid) || creds.has(Capability::Setgid));
+    let uid = creds.user_ns.kernel_id(Ids::Users, uid as u32).ok_or(Errno::EINVAL)?;
+    let gid = creds.user_ns.kernel_id(Ids::Groups, gid as u32).ok_or(Errno::EINVAL)?;
+    let ns = &cx.task.group.pid_ns;
+    let pid = if pid == 0 { Some(0) } else { ns.global(pid) }.ok_or(Errno::ESRCH)?;
+    let allowed = (pid == cx.task.tgid() || creds.has_in(&ns.owner(), Capability::SysAdmin))
+        && ([creds.uid, creds.euid, creds.suid].contains(&uid) || creds.has_own(Capability::Setuid))
+        && ([creds.gid, creds.egid, creds.sgid].contains(&gid) || creds.has_own(Capability::Setgid));
     if allowed { Ok(Credentials { pid, uid, gid }) } else { Err(Errno::EPERM) }
 }
 
@@ -449,7 +453,7 @@ fn control_of(cx: &Cx, receive: &Receive, header: &MsgHdr, received: &mut Receiv
     let mut control = Vec::new();
     if let Some(who) = received.credentials.filter(|_| receive.core.options().pass_credentials) {
         if room >= CMSG_HEADER + size_of::<Credentials>() {
-            put_control(&mut control, SCM_CREDENTIALS, who.as_bytes(), room);
+            put_control(&mut control, SCM_CREDENTIALS, super::socket::seen_by(cx, who).as_bytes(), room);
         } else {
             *flags |= Flags::CTRUNC;
         }

@@ -133,7 +133,7 @@ fn set_keep_caps(cx: &mut Cx, value: u64) -> Result<u64, Errno> {
 }
 
 fn drop_bounding(cx: &mut Cx, value: u64) -> Result<u64, Errno> {
-    if !cx.creds().has(Capability::Setpcap) {
+    if !cx.creds().has_own(Capability::Setpcap) {
         return Err(Errno::EPERM);
     }
     if value > LAST_CAP {
@@ -149,7 +149,7 @@ fn set_securebits(cx: &mut Cx, value: u64) -> Result<u64, Errno> {
     let locked = (creds.securebits & ALL_SECURELOCKS) >> 1;
     let lock_lost = creds.securebits & ALL_SECURELOCKS & !new != 0;
     let unknown = new & !(ALL_SECUREBITS | ALL_SECURELOCKS) != 0;
-    if locked & (creds.securebits ^ new) != 0 || lock_lost || unknown || !creds.has(Capability::Setpcap) {
+    if locked & (creds.securebits ^ new) != 0 || lock_lost || unknown || !creds.has_own(Capability::Setpcap) {
         return Err(Errno::EPERM);
     }
     edit(cx, |creds| creds.securebits = new)

@@ -7,27 +7,27 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Args, Flow};
 use crate::Errno;
 use crate::signal::Signal;
-use crate::task::{Capability, CloneArgs, CloneFlags, Cx, ThreadGroup, Tid};
+use crate::task::{CloneArgs, CloneFlags, Cx, ThreadGroup, Tid};
 
 fn number(tid: Tid) -> Flow<'static> {
     Flow::Done(Ok(tid as u64))
 }
 
 pub(super) fn getpid(cx: &mut Cx, _: Args) -> Flow<'_> {
-    number(cx.task.tgid())
+    number(cx.local(cx.task.tgid()))
 }
 
 pub(super) fn gettid(cx: &mut Cx, _: Args) -> Flow<'_> {
-    number(cx.task.tid())
+    number(cx.local(cx.task.tid()))
 }
 
 pub(super) fn getppid(cx: &mut Cx, _: Args) -> Flow<'_> {
-    number(cx.task.group.ppid())
+    number(cx.local(cx.task.group.ppid()))
 }
 
 pub(super) fn set_tid_address(cx: &mut Cx, args: Args) -> Flow<'_> {
     cx.task.clear_child_tid.store(args.u64(0), Ordering::Relaxed);
-    number(cx.task.tid())
+    number(cx.local(cx.task.tid()))
 }
 
 fn clone_flow(cx: &mut Cx, args: CloneArgs) -> Flow<'_> {
@@ -46,19 +46,19 @@ pub(super) fn vfork(cx: &mut Cx, _: Args) -> Flow<'_> {
 pub(super) fn clone(cx: &mut Cx, args: Args) -> Flow<'_> {
     // The low byte is the exit signal; the upper half of the word is not looked at.
     let flags = CloneFlags::from_bits_truncate(args.u64(0) & 0xffff_ff00);
-    if flags.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) {
-        return Flow::done(Err(Errno::EINVAL));
-    }
+    // Both numbers would go to one place; without a pidfd the old flag is ignored.
+    let ignored = if flags.contains(CloneFlags::PIDFD) { CloneFlags::empty() } else { CloneFlags::DETACHED };
     clone_flow(
         cx,
         CloneArgs {
-            flags: flags.difference(CloneFlags::DETACHED),
+            flags: flags.difference(ignored),
             exit_signal: Signal::new((args.u64(0) & 0xff) as i32),
             stack: args.u64(1),
             parent_tid: args.u64(2),
             child_tid: args.u64(3),
             tls: args.u64(4),
-            set_tid: None,
+            pidfd: args.u64(2),
+            set_tid: Vec::new(),
         },
     )
 }
@@ -81,6 +81,9 @@ struct Clone3 {
 }
 
 const CLONE_ARGS_SIZE_VER0: usize = 64;
+const CLONE_ARGS_SIZE_VER2: usize = 88;
+/// Most numbers asked for (`MAX_PID_NS_LEVEL`).
+const SET_TID_MAX: u64 = 32;
 
 pub(super) fn clone3(cx: &mut Cx, args: Args) -> Flow<'_> {
     match decode_clone3(cx, args) {
@@ -89,39 +92,43 @@ pub(super) fn clone3(cx: &mut Cx, args: Args) -> Flow<'_> {
     }
 }
 
+/// `copy_clone_args_from_user` and `clone3_args_valid`, in their order.
 fn decode_clone3(cx: &Cx, args: Args) -> Result<CloneArgs, Errno> {
     let size = usize::try_from(args.u64(1)).map_err(|_| Errno::E2BIG)?;
+    if size > crate::abi::PAGE_SIZE as usize {
+        return Err(Errno::E2BIG);
+    }
     if size < CLONE_ARGS_SIZE_VER0 {
         return Err(Errno::EINVAL);
     }
     let raw: Clone3 = read_extensible(cx, args.u64(0), size)?;
-    let flags = CloneFlags::from_bits(raw.flags).ok_or(Errno::EINVAL)?;
+    if raw.set_tid_size > SET_TID_MAX || (raw.set_tid == 0) != (raw.set_tid_size == 0) {
+        return Err(Errno::EINVAL);
+    }
     let exit_signal = match raw.exit_signal {
         0 => None,
         n => Some(i32::try_from(n).ok().and_then(Signal::new).ok_or(Errno::EINVAL)?),
     };
-    if flags.contains(CloneFlags::DETACHED) || (raw.stack == 0) != (raw.stack_size == 0) {
+    let into_cgroup = raw.flags & CloneFlags::INTO_CGROUP.bits() != 0;
+    if into_cgroup && (raw.cgroup > i32::MAX as u64 || size < CLONE_ARGS_SIZE_VER2) {
+        return Err(Errno::EINVAL);
+    }
+    let mut set_tid = Vec::new();
+    for n in 0..raw.set_tid_size {
+        set_tid.push(cx.mm.read_val::<i32>(raw.set_tid.wrapping_add(n * 4))?);
+    }
+    let flags = CloneFlags::from_bits(raw.flags).ok_or(Errno::EINVAL)?;
+    if flags.contains(CloneFlags::DETACHED) || flags.contains(CloneFlags::SIGHAND | CloneFlags::CLEAR_SIGHAND) {
         return Err(Errno::EINVAL);
     }
     if flags.intersects(CloneFlags::THREAD | CloneFlags::PARENT) && exit_signal.is_some() {
         return Err(Errno::EINVAL);
     }
-    let set_tid = match (raw.set_tid, raw.set_tid_size) {
-        (0, 0) => None,
-        (0, _) | (_, 0) => return Err(Errno::EINVAL),
-        (addr, 1) => {
-            if !cx.creds().has(Capability::SysAdmin) {
-                return Err(Errno::EPERM);
-            }
-            let tid = cx.mm.read_val::<i32>(addr)?;
-            if tid <= 0 || tid >= crate::task::PidTable::MAX {
-                return Err(Errno::EINVAL);
-            }
-            Some(tid)
-        }
-        // One level of pid namespaces.
-        _ => return Err(Errno::EINVAL),
-    };
+    let user_end = cx.kernel().platform.layout().user.end;
+    let stack_fits = raw.stack.checked_add(raw.stack_size).is_some_and(|end| end <= user_end);
+    if (raw.stack == 0) != (raw.stack_size == 0) || !stack_fits {
+        return Err(Errno::EINVAL);
+    }
     Ok(CloneArgs {
         flags,
         exit_signal,
@@ -129,6 +136,7 @@ fn decode_clone3(cx: &Cx, args: Args) -> Result<CloneArgs, Errno> {
         tls: raw.tls,
         parent_tid: raw.parent_tid,
         child_tid: raw.child_tid,
+        pidfd: raw.pidfd,
         set_tid,
     })
 }
@@ -159,65 +167,42 @@ pub(super) fn read_extensible<T: FromBytes + IntoBytes>(cx: &Cx, addr: u64, size
 pub(super) fn process(cx: &Cx, pid: Tid) -> Result<std::sync::Arc<ThreadGroup>, Errno> {
     match pid {
         0 => Ok(cx.task.group.clone()),
-        pid => cx.task.container.pids.process_of(pid).ok_or(Errno::ESRCH),
+        pid => cx.find_process_of(pid).ok_or(Errno::ESRCH),
     }
 }
 
 pub(super) fn setpgid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let caller = cx.task.group.clone();
-    let target = if args.i32(0) == 0 { caller.tgid } else { args.i32(0) };
-    let pgid = if args.i32(1) == 0 { target } else { args.i32(1) };
-    if pgid < 0 {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    Flow::done(ThreadGroup::set_process_group(&caller, target, pgid).map(|()| 0))
+    Flow::done((|| {
+        let caller = cx.task.group.clone();
+        let (target, pgid) = (args.i32(0), args.i32(1));
+        if pgid < 0 {
+            return Err(Errno::EINVAL);
+        }
+        let target = match target {
+            0 => caller.tgid,
+            target => caller.pid_ns.global(target).ok_or(Errno::ESRCH)?,
+        };
+        let pgid = match pgid {
+            0 => target,
+            // What names nothing is a group without members.
+            pgid => caller.pid_ns.global(pgid).unwrap_or(-1),
+        };
+        ThreadGroup::set_process_group(&caller, target, pgid).map(|()| 0)
+    })())
 }
 
 pub(super) fn getpgid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    Flow::done(process(cx, args.i32(0)).map(|group| group.pgid() as u64))
+    Flow::done(process(cx, args.i32(0)).map(|group| cx.local(group.pgid()) as u64))
 }
 
 pub(super) fn getpgrp(cx: &mut Cx, _: Args) -> Flow<'_> {
-    number(cx.task.group.pgid())
+    number(cx.local(cx.task.group.pgid()))
 }
 
 pub(super) fn setsid(cx: &mut Cx, _: Args) -> Flow<'_> {
-    Flow::done(cx.task.group.new_session().map(|sid| sid as u64))
+    Flow::done(cx.task.group.new_session().map(|sid| cx.local(sid) as u64))
 }
 
 pub(super) fn getsid(cx: &mut Cx, args: Args) -> Flow<'_> {
-    Flow::done(process(cx, args.i32(0)).map(|group| group.session().sid as u64))
-}
-
-/// `unshare` of descriptors, directories and mounts. Other new namespaces are not made.
-pub(super) fn unshare(cx: &mut Cx, args: Args) -> Flow<'_> {
-    use CloneFlags as F;
-    let Some(flags) = CloneFlags::from_bits(args.u64(0)) else { return Flow::done(Err(Errno::EINVAL)) };
-    let known = F::NAMESPACES | F::NEWUSER | F::FS | F::FILES | F::SYSVSEM | F::THREAD | F::SIGHAND | F::VM;
-    if !known.contains(flags) {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    if flags.intersects(F::THREAD | F::SIGHAND | F::VM) && cx.task.group.threads().len() > 1 {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    if flags.intersects(F::NAMESPACES) && !flags.contains(F::NEWUSER) && !cx.creds().has(Capability::SysAdmin) {
-        return Flow::done(Err(Errno::EPERM));
-    }
-    if flags.intersects(F::NAMESPACES - F::NEWNS | F::NEWUSER) {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    if flags.intersects(F::FS | F::NEWNS) {
-        let fs = cx.fs.duplicate();
-        if flags.contains(F::NEWNS)
-            && let Err(errno) = fs.unshare_mounts()
-        {
-            return Flow::done(Err(errno));
-        }
-        cx.fs = fs;
-    }
-    if flags.contains(F::FILES) {
-        cx.files = cx.files.duplicate();
-    }
-    cx.share_again();
-    Flow::Done(Ok(0))
+    Flow::done(process(cx, args.i32(0)).map(|group| cx.local(group.session().sid) as u64))
 }

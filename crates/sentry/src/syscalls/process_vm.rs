@@ -34,7 +34,7 @@ fn transfer(cx: &Cx, args: Args, direction: Direction) -> Result<u64, Errno> {
     }
     let mut local = cx.mm.read_ranges(args.u64(1), args.u64(2))?;
     let mut remote = cx.mm.read_ranges(args.u64(3), args.u64(4))?;
-    let other = cx.task.container.pids.task(args.i32(0)).ok_or(Errno::ESRCH)?;
+    let other = cx.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
     let other = accessible(cx, &other)?;
     let mut done = 0;
     let mut buffer = vec![0; CHUNK.min(total(&local)).min(total(&remote))];
@@ -79,8 +79,22 @@ fn advance(ranges: &mut Ranges, n: usize) {
 
 /// The other task's memory, if `ptrace(2)`'s access check with real ids allows it.
 fn accessible(cx: &Cx, other: &Arc<Task>) -> Result<Arc<Mm>, Errno> {
-    if !cx.task.may_access(other, Mode::Real) {
-        return Err(Errno::EPERM);
-    }
+    may_attach(cx, other)?;
     other.shared.read().as_ref().map(|shared| shared.mm.clone()).ok_or(Errno::ESRCH)
+}
+
+/// As [`may_attach`], to look only (`PTRACE_MODE_READ`).
+///
+/// # Errors
+/// `EPERM`.
+pub(crate) fn may_inspect(cx: &Cx, other: &Arc<Task>) -> Result<(), Errno> {
+    may_attach(cx, other)
+}
+
+/// Whether the caller's real ids may take hold of a task (`PTRACE_MODE_ATTACH_REALCREDS`).
+///
+/// # Errors
+/// `EPERM`.
+pub(crate) fn may_attach(cx: &Cx, other: &Arc<Task>) -> Result<(), Errno> {
+    if cx.task.may_access(other, Mode::Real) { Ok(()) } else { Err(Errno::EPERM) }
 }

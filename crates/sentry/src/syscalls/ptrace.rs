@@ -45,7 +45,7 @@ pub(super) fn ptrace(cx: &mut Cx, args: Args) -> Flow<'_> {
 /// # Errors
 /// `ESRCH`.
 fn tracee(cx: &Cx, tid: i32) -> Result<Arc<Task>, Errno> {
-    let task = cx.task.container.pids.task(tid).ok_or(Errno::ESRCH)?;
+    let task = cx.find_task(tid).ok_or(Errno::ESRCH)?;
     let ours = std::ptr::eq(task.ptrace.lock().tracer.as_ptr(), Arc::as_ptr(&cx.task));
     if ours { Ok(task) } else { Err(Errno::ESRCH) }
 }

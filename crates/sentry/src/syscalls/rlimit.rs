@@ -88,7 +88,7 @@ fn may_limit(cx: &Cx, group: &Arc<ThreadGroup>) -> Result<(), Errno> {
     let own = cx.creds();
     let uids = [other.uid, other.euid, other.suid].iter().all(|&uid| uid == own.uid);
     let gids = [other.gid, other.egid, other.sgid].iter().all(|&gid| gid == own.gid);
-    if (uids && gids) || own.has(Capability::SysResource) { Ok(()) } else { Err(Errno::EPERM) }
+    if (uids && gids) || own.has_in(&other.user_ns, Capability::SysResource) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 pub(super) fn getrusage(cx: &mut Cx, args: Args) -> Flow<'_> {

@@ -46,7 +46,7 @@ fn target(cx: &Cx, tid: Tid) -> Result<Arc<Task>, Errno> {
     match tid {
         0 => Ok(cx.task.clone()),
         tid if tid < 0 => Err(Errno::EINVAL),
-        tid => cx.task.container.pids.task(tid).ok_or(Errno::ESRCH),
+        tid => cx.find_task(tid).ok_or(Errno::ESRCH),
     }
 }
 

@@ -39,6 +39,12 @@ pub fn credentials(cx: &Cx) -> Credentials {
     Credentials { pid: cx.task.tgid(), uid: creds.euid, gid: creds.egid }
 }
 
+/// Somebody's credentials as the caller's namespaces show them.
+pub fn seen_by(cx: &Cx, who: Credentials) -> Credentials {
+    let ns = &cx.creds().user_ns;
+    Credentials { pid: cx.local(who.pid), uid: ns.show_uid(who.uid), gid: ns.show_gid(who.gid) }
+}
+
 /// Reads a socket address from guest memory.
 ///
 /// # Errors
@@ -403,7 +409,7 @@ fn get_option(cx: &Cx, args: &Args) -> Result<(), Errno> {
         so::SNDTIMEO => time(options.send_timeout_ns),
         so::REUSEADDR | so::DONTROUTE | so::BROADCAST | so::KEEPALIVE => int(i32::from(options.idle_flags.get(option))),
         so::PEERCRED => {
-            let peer = core.peer_credentials().unwrap_or(Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX });
+            let peer = core.peer_credentials().map_or(Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX }, |peer| seen_by(cx, peer));
             [peer.pid.to_le_bytes(), peer.uid.to_le_bytes(), peer.gid.to_le_bytes()].concat()
         }
         _ => return Err(Errno::ENOPROTOOPT),

@@ -93,7 +93,7 @@ fn notify(cx: &Cx, addr: Option<u64>) -> Result<Notify, Errno> {
         // SIGEV_THREAD is glibc's; for the kernel it is a signal.
         2 => Ok(Notify::Process { signal: signal?, value }),
         4 => {
-            let task = cx.task.container.pids.task(event.tid).filter(|task| task.tgid() == cx.task.tgid());
+            let task = cx.find_task(event.tid).filter(|task| task.tgid() == cx.task.tgid());
             Ok(Notify::Thread { signal: signal?, value, tid: task.ok_or(Errno::EINVAL)?.tid() })
         }
         _ => Err(Errno::EINVAL),

@@ -2,7 +2,7 @@
 
 use super::{Args, Flow};
 use crate::Errno;
-use crate::kernel::Uts;
+use crate::ns::Uts;
 use crate::task::{Capability, Cx};
 
 /// `uname -r`: the kernel whose behaviour is followed.
@@ -15,7 +15,7 @@ const FIELD: usize = 65;
 const NAME_MAX: usize = 64;
 
 pub fn sys_uname(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let uts = cx.task.container.uts.lock().clone();
+    let uts = cx.task.namespaces().uts.get();
     let mut name = [0; FIELD * 6];
     let fields = ["Linux", &uts.hostname, RELEASE, VERSION, "x86_64", &uts.domainname];
     for (place, text) in name.chunks_exact_mut(FIELD).zip(fields) {
@@ -35,13 +35,15 @@ pub fn sys_setdomainname(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn set_name(cx: &Cx, args: Args, set: fn(&mut Uts, String)) -> Result<u64, Errno> {
-    if !cx.creds().has(Capability::SysAdmin) {
+    let ns = cx.task.namespaces().uts.clone();
+    if !cx.creds().has_in(&ns.owner, Capability::SysAdmin) {
         return Err(Errno::EPERM);
     }
     let len = usize::try_from(args.i32(1)).ok().filter(|&len| len <= NAME_MAX).ok_or(Errno::EINVAL)?;
     let mut bytes = vec![0; len];
     cx.mm.read(args.u64(0), &mut bytes)?;
     let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    set(&mut cx.task.container.uts.lock(), String::from_utf8_lossy(name).into_owned());
+    let name = String::from_utf8_lossy(name).into_owned();
+    ns.change(|uts| set(uts, name));
     Ok(0)
 }

@@ -4,6 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Args, Fail, Flow, Outcome};
 use crate::Errno;
+use crate::fs::OpenFlags;
+use crate::ipc::pidfd::PidFd;
 use crate::signal::{SigInfo, Signal, cld};
 use crate::task::{Change, Cx, ExitStatus, Found, Usage, WaitOptions, Which};
 
@@ -59,8 +61,8 @@ pub(super) fn wait4(cx: &mut Cx, args: Args) -> Flow<'_> {
             i32::MIN => return Err(Errno::ESRCH.into()),
             -1 => Which::Any,
             0 => Which::ProcessGroup(cx.task.group.pgid()),
-            pgid if pgid < 0 => Which::ProcessGroup(-pgid),
-            pid => Which::Process(pid),
+            pgid if pgid < 0 => cx.task.group.pid_ns.global(-pgid).map_or(Which::Nobody, Which::ProcessGroup),
+            pid => cx.task.group.pid_ns.global(pid).map_or(Which::Nobody, Which::Process),
         };
         let allowed = WaitOptions::NOHANG
             | WaitOptions::STOPPED
@@ -90,15 +92,26 @@ async fn waitid_inner(cx: &mut Cx, args: Args) -> Outcome {
     if !options.intersects(WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED) {
         return Err(Errno::EINVAL.into());
     }
+    let mut nonblocking = false;
     // P_ALL, P_PID, P_PGID, P_PIDFD.
     let which = match args.i32(0) {
         0 => Which::Any,
-        1 if id > 0 => Which::Process(id),
-        2 if id > 0 => Which::ProcessGroup(id),
+        1 if id > 0 => cx.task.group.pid_ns.global(id).map_or(Which::Nobody, Which::Process),
+        2 if id > 0 => cx.task.group.pid_ns.global(id).map_or(Which::Nobody, Which::ProcessGroup),
         2 if id == 0 => Which::ProcessGroup(cx.task.group.pgid()),
+        3 if id >= 0 => {
+            let file = super::pidfd::pidfd(cx, id)?;
+            nonblocking = file.flags().contains(OpenFlags::NONBLOCK) && !options.contains(WaitOptions::NOHANG);
+            let pidfd = file.downcast::<PidFd>().ok_or(Errno::EBADF)?;
+            pidfd.named.number().map_or(Which::Nobody, Which::Process)
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
+    let options = if nonblocking { options | WaitOptions::NOHANG } else { options };
     let found = cx.wait_child(which, options).await?;
+    if nonblocking && found.is_none() {
+        return Err(Errno::EAGAIN.into());
+    }
     store_waitid(cx, args, found.as_ref())?;
     Ok(0)
 }
@@ -120,7 +133,7 @@ fn store_waitid(cx: &Cx, args: Args, found: Option<&Found>) -> Result<(), Fail> 
             Change::Trapped(code) => (cld::TRAPPED, code),
             Change::Continued => (cld::CONTINUED, Signal::CONT.number()),
         };
-        SigInfo::child(code, found.pid, found.uid, status, 0, 0).encode()
+        SigInfo::child(code, found.pid, cx.creds().user_ns.show_uid(found.uid), status, 0, 0).encode()
     });
     // Linux stores the fields up to si_status (28 bytes), not the whole structure.
     cx.mm.write(addr, bytes.get(..28).unwrap_or_default())?;

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::new::{NewGroup, NewTask};
 use super::pids::Process;
-use super::{Capability, Cx, GroupInner, Limit, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid};
+use super::{Capability, Creds, Cx, GroupInner, Limit, PidTable, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid};
 use crate::Errno;
+use crate::fs::{FdEntry, FdTable, OpenFlags};
+use crate::ipc::pidfd::{Named, PidFd};
+use crate::ns::{Namespaces, PidNs, UserNs, new_id};
 use crate::ptrace::Event;
 use crate::signal::{AltStack, SigAction, SigHand, Signal, TaskSignals};
 use crate::syscalls::{Fail, Restart};
@@ -51,7 +54,7 @@ bitflags::bitflags! {
 }
 
 /// What is asked for, by whichever call.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CloneArgs {
     pub flags: CloneFlags,
     pub exit_signal: Option<Signal>,
@@ -60,8 +63,17 @@ pub struct CloneArgs {
     pub tls: u64,
     pub parent_tid: u64,
     pub child_tid: u64,
-    /// `clone3`'s `set_tid`: the number asked for.
-    pub set_tid: Option<Tid>,
+    /// Where the pidfd's number goes.
+    pub pidfd: u64,
+    /// `clone3`'s `set_tid`: the numbers asked for, in the innermost pid namespace first.
+    pub set_tid: Vec<Tid>,
+}
+
+/// What a child is born into.
+struct Birth {
+    creds: Arc<Creds>,
+    namespaces: Arc<Namespaces>,
+    pid_ns: PidNs,
 }
 
 /// The end of a vfork: the parent waits until the child no longer uses its memory.
@@ -88,11 +100,15 @@ impl Cx {
     /// # Errors
     /// As clone(2).
     pub async fn clone_task(&mut self, args: CloneArgs) -> Result<Tid, Fail> {
-        check_flags(args.flags, self)?;
+        check_flags(&args, self)?;
         if !args.flags.contains(CloneFlags::THREAD) && self.task.flags().intersects(TaskFlags::SIGNAL | TaskFlags::KILLED) {
             // A signal to the process group must not miss the child.
             return Err(Fail::Restart(Restart::Always));
         }
+        if !args.flags.contains(CloneFlags::THREAD) && self.too_many_processes() {
+            return Err(Errno::EAGAIN.into());
+        }
+        let birth = self.birth(&args)?;
         let state = self.xstate().await?;
         let mm = if args.flags.contains(CloneFlags::VM) {
             self.mm.clone()
@@ -114,11 +130,22 @@ impl Cx {
         let files = if args.flags.contains(CloneFlags::FILES) { self.files.clone() } else { self.files.duplicate() };
         let fs = if args.flags.contains(CloneFlags::FS) { self.fs.clone() } else { self.fs.duplicate() };
         if args.flags.contains(CloneFlags::NEWNS) {
-            fs.unshare_mounts()?;
+            fs.unshare_mounts(birth.creds.user_ns.clone())?;
         }
         let event = Event::of_clone(&args).filter(|&event| self.task.wants_event(event));
-        let task = self.add_task(&args, event)?;
-        let tid = task.tid();
+        let pidfd = match args.flags.contains(CloneFlags::PIDFD) {
+            true => Some(self.reserve_pidfd(args.pidfd)?),
+            false => None,
+        };
+        let task = self.add_task(&args, &birth, event).inspect_err(|_| {
+            if let Some(fd) = pidfd {
+                drop(self.files.remove(fd));
+            }
+        })?;
+        if let Some(fd) = pidfd {
+            self.put_pidfd(fd, &task, args.flags);
+        }
+        let tid = self.local(task.tid());
         let vfork = args.flags.contains(CloneFlags::VFORK).then(Arc::<Vfork>::default);
         task.vfork.lock().clone_from(&vfork);
         // As in Linux, these stores may fail silently.
@@ -126,12 +153,15 @@ impl Cx {
             let _ = self.mm.write_val(args.parent_tid, &tid);
         }
         if args.flags.contains(CloneFlags::CHILD_SETTID) {
-            let _ = mm.write_val(args.child_tid, &tid);
+            let _ = mm.write_val(args.child_tid, &task.group.pid_ns.local(task.tid()));
         }
         if args.flags.contains(CloneFlags::CHILD_CLEARTID) {
             task.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
         }
-        Cx::new(task, Shared { mm, files, fs }, context).start();
+        let shared = Shared { mm, files, fs };
+        // Others may look at it before it runs.
+        *task.shared.write() = Some(shared.clone());
+        Cx::new(task, shared, context).start();
         if let Some(event) = event {
             self.trace_event(event, tid as u64).await;
         }
@@ -146,24 +176,60 @@ impl Cx {
         Ok(tid)
     }
 
+    /// The namespaces and credentials that the child is born into.
+    fn birth(&self, args: &CloneArgs) -> Result<Birth, Errno> {
+        let mut creds = self.creds();
+        if args.flags.contains(CloneFlags::NEWUSER) {
+            let ns = UserNs::make(new_id(self.kernel()), &creds)?;
+            Arc::make_mut(&mut creds).enter(ns);
+        }
+        let mut namespaces = self.task.namespaces();
+        let active = &self.task.group.pid_ns;
+        if args.flags.intersects(CloneFlags::NAMESPACES) {
+            let new = namespaces.unshare(self.kernel(), &creds, active, args.flags)?;
+            if args.flags.contains(CloneFlags::NEWIPC | CloneFlags::SYSVSEM) {
+                return Err(Errno::EINVAL);
+            }
+            namespaces = Arc::new(new);
+        }
+        let thread = args.flags.contains(CloneFlags::THREAD);
+        let pid_ns = if thread { active.clone() } else { namespaces.pid_for_children.clone() };
+        check_set_tid(&pid_ns, &args.set_tid, &self.creds())?;
+        Ok(Birth { creds, namespaces, pid_ns })
+    }
+
+    /// Takes a descriptor for a child that is not there yet, and stores its number.
+    fn reserve_pidfd(&self, addr: u64) -> Result<i32, Errno> {
+        let file = PidFd::file(self, Named::Process(self.task.group.clone()), OpenFlags::empty());
+        let fd = crate::syscalls::fds::install(self, file, true)?;
+        self.mm.write_val(addr, &fd).inspect_err(|_| drop(self.files.remove(fd)))?;
+        Ok(fd)
+    }
+
+    fn put_pidfd(&self, fd: i32, task: &Arc<Task>, flags: CloneFlags) {
+        let named = if flags.contains(CloneFlags::THREAD) { Named::thread(task) } else { Named::Process(task.group.clone()) };
+        let file = PidFd::file(self, named, OpenFlags::empty());
+        // The number is taken already, so it is below the limit.
+        let _ = self.files.replace(fd, FdEntry { file, close_on_exec: true }, FdTable::MAX);
+    }
+
     /// Numbers the new task and puts it into the tree.
-    fn add_task(&self, args: &CloneArgs, event: Option<Event>) -> Result<Arc<Task>, Fail> {
+    fn add_task(&self, args: &CloneArgs, birth: &Birth, event: Option<Event>) -> Result<Arc<Task>, Fail> {
         let (parent, container) = (&self.task, &self.task.container);
         let mut pids = container.pids.inner.lock();
         pids.admit(container)?;
-        if !args.flags.contains(CloneFlags::THREAD) && self.too_many_processes(&pids) {
-            return Err(Errno::EAGAIN.into());
+        // Under the lock: whoever ends the namespace kills what is in the table.
+        if birth.pid_ns.is_dead() {
+            return Err(Errno::ENOMEM.into());
         }
-        let tid = match args.set_tid {
-            None => pids.allocate()?,
-            Some(tid) if pids.tasks.contains_key(&tid) || pids.processes.contains_key(&tid) => return Err(Errno::EEXIST.into()),
-            Some(tid) => tid,
-        };
-        let group = if args.flags.contains(CloneFlags::THREAD) { parent.group.clone() } else { self.new_group(tid, args) };
-        let task = Task::new(&parent.kernel, container, self.new_task(tid, group.clone(), args));
+        let tid = pids.number(&birth.pid_ns, &args.set_tid)?;
+        let group = if args.flags.contains(CloneFlags::THREAD) { parent.group.clone() } else { self.new_group(tid, args, birth) };
+        let task = Task::new(&parent.kernel, container, self.new_task(tid, group.clone(), args, birth));
         {
             let mut inner = group.inner.lock();
             if inner.exiting.is_some() || inner.execing.is_some() {
+                drop(inner);
+                pids.release(&birth.pid_ns, tid);
                 return Err(Fail::Restart(Restart::Always));
             }
             // Under the lock, so that no filter set for all threads is missed.
@@ -191,16 +257,17 @@ impl Cx {
     }
 
     /// `RLIMIT_NPROC`, counted by real user.
-    fn too_many_processes(&self, pids: &super::pids::Pids) -> bool {
+    fn too_many_processes(&self) -> bool {
         let Limit { soft, .. } = self.task.rlimit(Resource::Nproc);
         let creds = self.creds();
         if soft == Limit::INFINITY || creds.uid == 0 || creds.has(Capability::SysResource) || creds.has(Capability::SysAdmin) {
             return false;
         }
+        let pids = self.task.container.pids.inner.lock();
         pids.tasks.values().filter(|task| task.creds().uid == creds.uid).count() as u64 >= soft
     }
 
-    fn new_group(&self, tid: Tid, args: &CloneArgs) -> Arc<ThreadGroup> {
+    fn new_group(&self, tid: Tid, args: &CloneArgs, birth: &Birth) -> Arc<ThreadGroup> {
         let parent = &self.task.group;
         let sighand = match () {
             () if args.flags.contains(CloneFlags::SIGHAND) => parent.sighand(),
@@ -225,12 +292,13 @@ impl Cx {
             coredump_filter: parent.coredump_filter.load(Ordering::Relaxed),
             oom_score_adj: parent.oom_score_adj.load(Ordering::Relaxed),
             exe: parent.exe.lock().clone(),
+            pid_ns: birth.pid_ns.clone(),
             inner: GroupInner { exit_signal, parent_thread, ..GroupInner::default() },
         };
         ThreadGroup::new(&self.task.kernel, &self.task.container, new)
     }
 
-    fn new_task(&self, tid: Tid, group: Arc<ThreadGroup>, args: &CloneArgs) -> NewTask {
+    fn new_task(&self, tid: Tid, group: Arc<ThreadGroup>, args: &CloneArgs, birth: &Birth) -> NewTask {
         let parent = &self.task;
         let (blocked, alt_stack) = {
             let signals = parent.signals.lock();
@@ -245,7 +313,8 @@ impl Cx {
         NewTask {
             tid,
             group,
-            creds: parent.creds(),
+            creds: birth.creds.clone(),
+            namespaces: birth.namespaces.clone(),
             name: parent.name.lock().clone(),
             signals: TaskSignals {
                 blocked,
@@ -268,25 +337,46 @@ fn cleared(sighand: &SigHand) -> Arc<SigHand> {
     new
 }
 
-/// The checks of `copy_process`. Namespaces other than of mounts are not made: `EPERM` without the capability, else `EINVAL`, as a kernel built without them.
-fn check_flags(flags: CloneFlags, cx: &Cx) -> Result<(), Errno> {
+/// The checks of `copy_process`.
+fn check_flags(args: &CloneArgs, cx: &Cx) -> Result<(), Errno> {
     use CloneFlags as F;
+    let flags = args.flags;
     let both = |a: F, b: F| flags.contains(a) && flags.contains(b);
     let without = |a: F, b: F| flags.contains(a) && !flags.contains(b);
+    if both(F::PIDFD, F::PARENT_SETTID) && args.pidfd == args.parent_tid {
+        return Err(Errno::EINVAL);
+    }
     if both(F::NEWNS, F::FS) || both(F::NEWUSER, F::FS) || without(F::THREAD, F::SIGHAND) || without(F::SIGHAND, F::VM) {
         return Err(Errno::EINVAL);
     }
     if flags.contains(F::PARENT) && cx.task.group.is_init() {
         return Err(Errno::EINVAL);
     }
-    if both(F::SIGHAND, F::CLEAR_SIGHAND) || both(F::THREAD, F::NEWPID) || both(F::THREAD, F::NEWUSER) || both(F::PIDFD, F::DETACHED) {
+    let elsewhere = || cx.task.namespaces().pid_for_children != cx.task.group.pid_ns;
+    if flags.contains(F::THREAD) && (flags.intersects(F::NEWPID | F::NEWUSER) || elsewhere()) {
         return Err(Errno::EINVAL);
     }
-    if flags.intersects(F::NAMESPACES) && !flags.contains(F::NEWUSER) && !cx.creds().has(Capability::SysAdmin) {
-        return Err(Errno::EPERM);
-    }
-    if flags.intersects(F::NAMESPACES - F::NEWNS | F::NEWUSER | F::INTO_CGROUP | F::PIDFD) {
+    if both(F::SIGHAND, F::CLEAR_SIGHAND) || both(F::PIDFD, F::DETACHED) || flags.contains(F::INTO_CGROUP) {
         return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Whether the numbers asked for may be given (`alloc_pid`): in each namespace from the innermost outwards.
+fn check_set_tid(ns: &PidNs, set_tid: &[Tid], creds: &Creds) -> Result<(), Errno> {
+    if set_tid.len() > ns.level() as usize + 1 {
+        return Err(Errno::EINVAL);
+    }
+    let mut at = Some(ns.clone());
+    for &tid in set_tid {
+        let Some(ns) = at else { return Err(Errno::EINVAL) };
+        if !(1..PidTable::MAX).contains(&tid) || (tid != 1 && !ns.has_begun()) {
+            return Err(Errno::EINVAL);
+        }
+        if !creds.has_in(&ns.owner(), Capability::SysAdmin) && !creds.has_in(&ns.owner(), Capability::CheckpointRestore) {
+            return Err(Errno::EPERM);
+        }
+        at = ns.parent();
     }
     Ok(())
 }

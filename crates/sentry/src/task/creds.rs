@@ -1,4 +1,8 @@
 //! [`Creds`]: who a task is and what it may do. Immutable; a change makes a new one.
+//!
+//! Ids are the container's, whatever user namespace they are used in; capabilities hold in [`Creds::user_ns`] and those inside it.
+
+use crate::ns::{Ids, UserNs};
 
 /// Capabilities by their Linux numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,7 @@ pub enum Capability {
     SysTtyConfig = 26,
     Mknod = 27,
     Setfcap = 31,
+    CheckpointRestore = 40,
 }
 
 /// Credentials, as `credentials(7)` and `capabilities(7)` describe them.
@@ -51,6 +56,8 @@ pub struct Creds {
     pub ambient: u64,
     pub no_new_privs: bool,
     pub securebits: u32,
+    /// Where the capabilities hold.
+    pub user_ns: UserNs,
 }
 
 impl Creds {
@@ -60,9 +67,47 @@ impl Creds {
         Creds { permitted: all, effective: all, bounding: all, ..Creds::default() }
     }
 
-    /// Whether the capability is effective.
+    /// Whether the capability is effective over the whole container (`capable`).
     pub fn has(&self, capability: Capability) -> bool {
-        self.effective & (1 << capability as u32) != 0
+        self.user_ns.is_root() && self.has_own(capability)
+    }
+
+    /// Whether the capability is effective in the own user namespace (`ns_capable(current_user_ns(), …)`).
+    pub fn has_own(&self, capability: Capability) -> bool {
+        self.effective & (1u64 << capability as u32) != 0
+    }
+
+    /// Whether the capability is effective in a user namespace (`ns_capable`): the own or one inside it, or one that this user has made inside
+    /// the own.
+    pub fn has_in(&self, ns: &UserNs, capability: Capability) -> bool {
+        let mut at = ns.clone();
+        loop {
+            if at == self.user_ns {
+                return self.has_own(capability);
+            }
+            if at.level() <= self.user_ns.level() {
+                return false;
+            }
+            let Some(parent) = at.parent() else { return false };
+            if parent == self.user_ns && at.owner() == self.euid {
+                return true;
+            }
+            at = parent;
+        }
+    }
+
+    /// Whether the capability is effective over a file with these ids (`capable_wrt_inode_uidgid`).
+    pub fn has_over(&self, uid: u32, gid: u32, capability: Capability) -> bool {
+        let mapped = || self.user_ns.shown(Ids::Users, uid).is_some() && self.user_ns.shown(Ids::Groups, gid).is_some();
+        self.has_own(capability) && (self.user_ns.is_root() || mapped())
+    }
+
+    /// What joining a user namespace gives: all capabilities in it.
+    pub fn enter(&mut self, ns: UserNs) {
+        let all = (1 << 41) - 1;
+        (self.permitted, self.effective, self.bounding) = (all, all, all);
+        (self.inheritable, self.ambient, self.securebits) = (0, 0, 0);
+        self.user_ns = ns;
     }
 
     /// Whether the file-system group or a supplementary group is `gid`.

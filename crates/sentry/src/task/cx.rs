@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use platform::{Context, ExecutorId, Syscall, XState};
 
-use super::{Creds, ExitStatus, Resource, Shared, Task};
+use super::{Creds, ExitStatus, Resource, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
 use crate::fs::{FdTable, File, FsContext};
 use crate::kernel::Kernel;
@@ -53,6 +53,26 @@ impl Cx {
 
     pub fn creds(&self) -> Arc<Creds> {
         self.task.creds()
+    }
+
+    /// The live thread of a number, as the caller sees numbers.
+    pub fn find_task(&self, tid: Tid) -> Option<Arc<Task>> {
+        self.task.container.pids.task(self.task.group.pid_ns.global(tid)?)
+    }
+
+    /// The process of a number, also a zombie, as the caller sees numbers.
+    pub fn find_process(&self, pid: Tid) -> Option<Arc<ThreadGroup>> {
+        self.task.container.pids.process(self.task.group.pid_ns.global(pid)?)
+    }
+
+    /// The process that a thread's or process's number belongs to, also a zombie, as the caller sees numbers.
+    pub fn find_process_of(&self, tid: Tid) -> Option<Arc<ThreadGroup>> {
+        self.task.container.pids.process_of(self.task.group.pid_ns.global(tid)?)
+    }
+
+    /// A number of the container as the caller sees it; 0 where it does not.
+    pub fn local(&self, number: Tid) -> Tid {
+        self.task.group.pid_ns.local(number)
     }
 
     /// The open file of a descriptor.

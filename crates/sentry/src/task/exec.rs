@@ -114,6 +114,7 @@ impl Task {
             pids.tasks.remove(&old);
             self.tid.store(self.tgid(), Ordering::Relaxed);
             pids.tasks.insert(self.tgid(), self.clone());
+            pids.release(&self.group.pid_ns, old);
         }
     }
 }

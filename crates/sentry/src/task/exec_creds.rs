@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Creds;
+use crate::ns::Ids;
 use crate::fs::{File, MountFlags, Origin};
 use crate::step::Step;
 
@@ -33,12 +34,14 @@ pub fn exec_creds(old: &Creds, file: &File) -> (Arc<Creds>, bool) {
     if set_id {
         new.ambient = 0;
     }
-    let root = new.securebits & NO_ROOT == 0 && (new.uid == 0 || new.euid == 0);
+    let root_uid = new.user_ns.root_uid();
+    let is_root = |uid: u32| root_uid == Some(uid);
+    let root = new.securebits & NO_ROOT == 0 && (is_root(new.uid) || is_root(new.euid));
     let file_set = if root { u64::MAX } else { 0 };
     new.permitted = (old.inheritable & file_set) | (file_set & old.bounding) | new.ambient;
-    new.effective = if root && new.euid == 0 { new.permitted } else { new.ambient };
+    new.effective = if root && is_root(new.euid) { new.permitted } else { new.ambient };
     new.securebits &= !KEEP_CAPS;
-    let gained = new.uid != 0 && new.effective & !new.ambient != 0;
+    let gained = !is_root(new.uid) && new.effective & !new.ambient != 0;
     let secure = new.uid != new.euid || new.gid != new.egid || gained;
     (Arc::new(new), secure)
 }
@@ -50,6 +53,11 @@ fn set_ids(old: &Creds, file: &File) -> (Option<u32>, Option<u32>) {
         return (None, None);
     }
     let Step::Ready(Ok(metadata)) = file.inode().metadata() else { return (None, None) };
+    // Ids that mean nothing to the caller change nothing.
+    let ns = &old.user_ns;
+    if ns.shown(Ids::Users, metadata.uid).is_none() || ns.shown(Ids::Groups, metadata.gid).is_none() {
+        return (None, None);
+    }
     let uid = (metadata.permissions & SETUID != 0).then_some(metadata.uid);
     let gid = (metadata.permissions & (SETGID | GROUP_EXEC) == SETGID | GROUP_EXEC).then_some(metadata.gid);
     (uid, gid)

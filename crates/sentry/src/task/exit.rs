@@ -56,7 +56,31 @@ pub(super) async fn exit(mut cx: Cx, status: ExitStatus) {
     drop(files);
     drop(fs);
     drop(mm);
+    end_namespace(&task).await;
     leave(&task, status, usage);
+}
+
+/// The last thread of a nested pid namespace's first process: everything in the namespace ends before it (`zap_pid_ns_processes`).
+async fn end_namespace(task: &Arc<Task>) {
+    let group = &task.group;
+    let Some(ns) = group.pid_ns.nested().filter(|_| group.is_init()) else { return };
+    {
+        let mut inner = group.inner.lock();
+        inner.leaving += 1;
+        if inner.leaving < inner.threads.len() {
+            return;
+        }
+    }
+    {
+        let _pids = task.container.pids.inner.lock();
+        ns.kill();
+    }
+    let inside = |other: &ThreadGroup| other.tgid != group.tgid && other.pid_ns.is_within(&group.pid_ns);
+    for process in task.container.pids.processes().iter().filter(|other| inside(other)) {
+        let _ = process.send_signal_from(SigInfo::kernel(Signal::KILL), Origin::Forced);
+    }
+    let alone = || (!task.container.pids.tasks().iter().any(|other| inside(&other.group))).then_some(());
+    crate::wait::wait_always(&ns.thread_gone, alone).await;
 }
 
 /// `CLONE_CHILD_CLEARTID`: stores 0 and wakes one waiter (`pthread_join`), if others still use the memory.
@@ -80,7 +104,12 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         inner.leader_status = Some(status);
     }
     inner.threads.retain(|thread| !Arc::ptr_eq(thread, task));
+    inner.leaving = inner.leaving.saturating_sub(1);
     pids.tasks.remove(&task.tid());
+    if !task.is_leader() {
+        pids.release(&group.pid_ns, task.tid());
+    }
+    task.gone.store(true, Ordering::SeqCst);
     group.usage.lock().ended_threads.add(&usage);
     group.last_uid.store(task.creds().uid, Ordering::Relaxed);
     let last = inner.threads.is_empty();
@@ -99,7 +128,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         group.complete_stop(group.inner.lock());
     }
     for (child, signal) in signalled {
-        let _ = child.send_signal(SigInfo::user(signal, task.tgid(), task.creds().uid));
+        let _ = child.send_signal(SigInfo::user(signal, child.group.pid_ns.local(task.tgid()), child.group.show_uid(task.creds().uid)));
     }
     group.thread_gone.wake(PollEvents::IN);
     if let Some((tracer, info)) = tracer {
@@ -112,6 +141,11 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
             settle_zombie(container, &tracee.task.group);
         }
     }
+    for ns in group.pid_ns.chain() {
+        ns.thread_gone.wake(PollEvents::IN);
+    }
+    // pidfds of threads.
+    group.exit_queue.wake(PollEvents::IN | PollEvents::HUP);
     if let (Some(status), Some(news)) = (end, news) {
         tell(group, status, news);
     }
@@ -187,6 +221,7 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
         kill_all: Vec::new(),
         leads_session: group.session.read().sid == group.tgid,
     };
+    let is_init = group.tgid == 1;
     let heir = if group.is_init() { 0 } else { find_heir(pids, group) };
     let children = pids.processes.get_mut(&group.tgid).map(|process| std::mem::take(&mut process.children)).unwrap_or_default();
     for child in children {
@@ -208,7 +243,7 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
     if pids.process(group.ppid()).is_some_and(|parent| connects(&parent, group)) {
         continue_orphans(pids, group.pgid(), &mut news.orphaned);
     }
-    if group.is_init() {
+    if is_init {
         group.container.life.init_ended(status);
         let others = pids.processes.values().map(|process| &process.group).filter(|other| !Arc::ptr_eq(other, group));
         news.kill_all = others.cloned().collect();
@@ -245,21 +280,21 @@ fn exit_notice(group: &ThreadGroup, parent: &ThreadGroup, status: ExitStatus) ->
     let (code, value) = child_code(status);
     let usage = group.own_usage();
     let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
-    let uid = group.last_uid.load(Ordering::Relaxed);
-    let info = SigInfo::child(code, group.tgid, uid, value, user, system).with_signal(signal);
+    let info = SigInfo::child(code, parent.pid_ns.local(group.tgid), parent.show_uid(group.uid()), value, user, system).with_signal(signal);
     (Some(info).filter(|_| !(ignored && signal == Signal::CHLD)), reaped)
 }
 
 /// Who gets the children of a process that ends: the nearest living subreaper above it, or the first process.
 fn find_heir(pids: &super::pids::Pids, group: &ThreadGroup) -> Tid {
     let mut at = group.ppid();
-    while let Some(ancestor) = pids.process(at) {
+    while let Some(ancestor) = pids.process(at).filter(|ancestor| ancestor.pid_ns == group.pid_ns) {
         if ancestor.subreaper.load(Ordering::Relaxed) && ancestor.ended().is_none() {
             return at;
         }
         at = ancestor.ppid();
     }
-    if pids.process(1).is_some_and(|init| init.ended().is_none()) { 1 } else { 0 }
+    let init = group.pid_ns.global(1).unwrap_or(0);
+    if pids.process(init).is_some_and(|init| init.ended().is_none()) { init } else { 0 }
 }
 
 /// Whether `parent` keeps `child`'s process group from being orphaned.

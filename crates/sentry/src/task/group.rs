@@ -9,6 +9,7 @@ use super::{ExitStatus, Limit, Resource, Rlimits, Session, Task, Tid, Usage};
 use crate::coredump::Gathering;
 use crate::fs::File;
 use crate::kernel::Container;
+use crate::ns::PidNs;
 use crate::signal::{Pending, SigHand, Signal};
 use crate::time::ProcessTimers;
 use crate::wait::WaitQueue;
@@ -18,6 +19,8 @@ pub struct ThreadGroup {
     /// The process number: the tid of its first thread.
     pub tgid: Tid,
     pub container: Arc<Container>,
+    /// The pid namespace it lives in.
+    pub pid_ns: PidNs,
     pub rlimits: RwLock<Rlimits>,
     pub(crate) sighand: RwLock<Arc<SigHand>>,
     pub(crate) inner: Mutex<GroupInner>,
@@ -44,6 +47,8 @@ pub struct ThreadGroup {
     pub(crate) coredump_filter: AtomicU32,
     /// /proc/PID/oom_score_adj.
     pub oom_score_adj: AtomicI32,
+    /// It has been waited for: no number is its any more.
+    pub(super) reaped: AtomicBool,
     /// Whether it has run exec since it was forked (`setpgid` on a child gives `EACCES`).
     pub(super) has_execed: AtomicBool,
     /// The real user id of the thread that ended last.
@@ -86,6 +91,8 @@ pub(crate) struct GroupInner {
     pub oom_killed: bool,
     /// A core file is being written, or has been.
     pub core: Option<Arc<Gathering>>,
+    /// Threads of a pid namespace's first process that are past their end.
+    pub leaving: usize,
     pub on_exit: Vec<OnExit>,
 }
 
@@ -145,6 +152,11 @@ impl ThreadGroup {
         self.inner.lock().ended
     }
 
+    /// Whether it has been waited for.
+    pub fn reaped(&self) -> bool {
+        self.reaped.load(Ordering::SeqCst)
+    }
+
     /// Whether job control has stopped it.
     pub fn stopped(&self) -> bool {
         self.inner.lock().stop.complete
@@ -191,6 +203,11 @@ impl ThreadGroup {
     /// The real user id (of the first thread; as it was, once ended).
     pub fn uid(&self) -> u32 {
         self.leader().map_or_else(|| self.last_uid.load(Ordering::Relaxed), |task| task.creds().uid)
+    }
+
+    /// A user id as its first thread sees it.
+    pub fn show_uid(&self, uid: u32) -> u32 {
+        self.leader().map_or(uid, |task| task.creds().user_ns.show_uid(uid))
     }
 
     /// What its threads have used, the ended ones included.

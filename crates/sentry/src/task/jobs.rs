@@ -24,7 +24,7 @@ pub(crate) fn notify_parent_of_stop(group: &ThreadGroup, change: StopChange) {
     let action = parent.sighand().get(Signal::CHLD);
     if action.handling() != Handling::Ignore && !action.flags().contains(SigFlags::NOCLDSTOP) {
         let usage = group.own_usage();
-        let info = SigInfo::child(code, group.tgid, group.uid(), status, ticks(usage.user_ns), ticks(usage.system_ns));
+        let info = SigInfo::child(code, parent.pid_ns.local(group.tgid), parent.show_uid(group.uid()), status, ticks(usage.user_ns), ticks(usage.system_ns));
         let _ = parent.send_signal(info);
     }
     parent.child_changed.wake(PollEvents::IN);

@@ -63,6 +63,7 @@ use crate::kernel::{Container, Kernel};
 use crate::mm::Mm;
 use crate::ptrace::Tracee;
 use crate::seccomp::Seccomp;
+use crate::ns::Namespaces;
 use crate::signal::TaskSignals;
 use crate::wait::Interrupt;
 
@@ -76,6 +77,7 @@ pub struct Task {
     pub container: Arc<Container>,
     pub group: Arc<ThreadGroup>,
     pub creds: RwLock<Arc<Creds>>,
+    namespaces: RwLock<Arc<Namespaces>>,
     /// The name (`comm`), at most 15 bytes.
     pub name: Mutex<Vec<u8>>,
     /// Copies of what [`Cx`] owns, for others to look at (`/proc`, kill, …). None after exit.
@@ -88,6 +90,8 @@ pub struct Task {
     pub(crate) ptrace: Tracee,
     /// The group stop that it has been counted in (`StopState::epoch`).
     stopped_in: AtomicU64,
+    /// It has left its process.
+    gone: AtomicBool,
     /// Set while the context is (about to be) in user mode, and needs an interrupt to come out.
     in_user: AtomicBool,
     waker: OnceLock<Waker>,
@@ -194,9 +198,19 @@ impl Task {
         self.in_user.load(Ordering::Relaxed)
     }
 
+    /// Whether it has ended.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
     /// The current credentials.
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.read().clone()
+    }
+
+    /// The namespaces it is in.
+    pub fn namespaces(&self) -> Arc<Namespaces> {
+        self.namespaces.read().clone()
     }
 
     /// The limit of a resource.

@@ -11,6 +11,7 @@ use super::{Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, T
 use crate::Errno;
 use crate::fs::File;
 use crate::kernel::{Container, Kernel};
+use crate::ns::{Namespaces, PidNs};
 use crate::ptrace::Tracee;
 use crate::signal::{SigHand, TaskSignals};
 use crate::time::ProcessTimers;
@@ -21,6 +22,7 @@ pub(super) struct NewTask {
     pub tid: Tid,
     pub group: Arc<ThreadGroup>,
     pub creds: Arc<Creds>,
+    pub namespaces: Arc<Namespaces>,
     pub name: Vec<u8>,
     pub signals: TaskSignals,
     pub scheduling: Scheduling,
@@ -39,6 +41,7 @@ pub(super) struct NewGroup {
     pub coredump_filter: u32,
     pub oom_score_adj: i32,
     pub exe: Option<Arc<File>>,
+    pub pid_ns: PidNs,
     pub inner: GroupInner,
 }
 
@@ -50,6 +53,7 @@ impl Task {
             container: container.clone(),
             group: new.group,
             creds: RwLock::new(new.creds),
+            namespaces: RwLock::new(new.namespaces),
             name: Mutex::new(new.name),
             shared: RwLock::new(None),
             signals: Mutex::new(new.signals),
@@ -58,6 +62,7 @@ impl Task {
             seccomp: Mutex::default(),
             ptrace: Tracee::default(),
             stopped_in: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
             in_user: AtomicBool::new(false),
             waker: OnceLock::new(),
             interrupter: Mutex::new(None),
@@ -78,6 +83,7 @@ impl ThreadGroup {
         Arc::new(ThreadGroup {
             tgid: new.tgid,
             container: container.clone(),
+            pid_ns: new.pid_ns,
             rlimits: RwLock::new(new.rlimits),
             sighand: RwLock::new(new.sighand),
             inner: Mutex::new(new.inner),
@@ -95,6 +101,7 @@ impl ThreadGroup {
             coredump_filter: AtomicU32::new(new.coredump_filter),
             oom_score_adj: AtomicI32::new(new.oom_score_adj),
             has_execed: AtomicBool::new(false),
+            reaped: AtomicBool::new(false),
             last_uid: AtomicU32::new(0),
             exe: Mutex::new(new.exe),
             timers: ProcessTimers::new(),
@@ -139,6 +146,7 @@ pub fn new_process(
             coredump_filter: crate::coredump::DEFAULT_FILTER,
             oom_score_adj: 0,
             exe: None,
+            pid_ns: PidNs::ROOT,
             inner: GroupInner::default(),
         },
     );
@@ -149,6 +157,7 @@ pub fn new_process(
             tid,
             group: group.clone(),
             creds: Arc::new(new.creds),
+            namespaces: container.namespaces.clone(),
             name: b"nacre".to_vec(),
             signals: TaskSignals::default(),
             scheduling: Scheduling::default(),
@@ -202,15 +211,20 @@ impl Cx {
     pub(crate) fn set_identity(&mut self) {
         let creds = self.creds();
         self.context.set_identity(&platform::Identity {
-            pid: self.task.tgid() as u32,
-            tid: self.task.tid() as u32,
-            ppid: self.task.group.ppid() as u32,
-            uid: creds.uid,
-            euid: creds.euid,
-            gid: creds.gid,
-            egid: creds.egid,
+            pid: self.local(self.task.tgid()) as u32,
+            tid: self.local(self.task.tid()) as u32,
+            ppid: self.local(self.task.group.ppid()) as u32,
+            uid: creds.user_ns.show_uid(creds.uid),
+            euid: creds.user_ns.show_uid(creds.euid),
+            gid: creds.user_ns.show_gid(creds.gid),
+            egid: creds.user_ns.show_gid(creds.egid),
             enabled: self.may_answer_in_stub(),
         });
+    }
+
+    /// Moves the task to other namespaces.
+    pub(crate) fn set_namespaces(&mut self, namespaces: Namespaces) {
+        *self.task.namespaces.write() = Arc::new(namespaces);
     }
 
     /// Sets new credentials.

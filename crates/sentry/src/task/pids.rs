@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 
 use super::{Task, ThreadGroup, Tid};
 use crate::Errno;
+use crate::ns::PidNs;
+use crate::wait::PollEvents;
 
 /// Numbers to tasks and processes.
 #[derive(Default)]
@@ -41,7 +43,7 @@ impl PidTable {
     /// Numbers are below this (`kernel.pid_max`).
     pub const MAX: Tid = 32_768;
     /// After a wrap, numbers start here (`RESERVED_PIDS`).
-    const RESERVED: Tid = 300;
+    pub const RESERVED: Tid = 300;
 
     /// The live thread of a number.
     pub fn task(&self, tid: Tid) -> Option<Arc<Task>> {
@@ -172,6 +174,29 @@ impl Pids {
         Err(Errno::EAGAIN)
     }
 
+    /// Gives a new task its numbers: in the container, and in each pid namespace that it is seen in. `wanted` from the innermost outwards.
+    ///
+    /// # Errors
+    /// `EAGAIN` when all are in use, `EEXIST` for a wanted one.
+    pub fn number(&mut self, ns: &PidNs, wanted: &[Tid]) -> Result<Tid, Errno> {
+        let number = match wanted.get(ns.level() as usize) {
+            None => self.allocate()?,
+            Some(&number) if self.in_use(number) => return Err(Errno::EEXIST),
+            Some(&number) => number,
+        };
+        for (n, level) in ns.chain().enumerate() {
+            level.add(number, wanted.get(n).copied()).inspect_err(|_| ns.chain().take(n).for_each(|level| level.remove(number)))?;
+        }
+        Ok(number)
+    }
+
+    /// A number is no longer a thread's or a process's. It stays a group's or session's.
+    pub fn release(&self, ns: &PidNs, number: Tid) {
+        if !ns.is_root() && !self.in_use(number) {
+            ns.chain().for_each(|level| level.remove(number));
+        }
+    }
+
     fn in_use(&self, number: Tid) -> bool {
         let names = |group: &ThreadGroup| group.pgid() == number || group.session.read().sid == number;
         self.tasks.contains_key(&number)
@@ -204,8 +229,14 @@ impl Pids {
     /// Removes a process that has been waited for.
     pub fn forget(&mut self, tgid: Tid) {
         let Some(process) = self.processes.remove(&tgid) else { return };
+        process.group.reaped.store(true, Ordering::SeqCst);
+        process.group.exit_queue.wake(PollEvents::HUP);
         if let Some(parent) = self.processes.get_mut(&process.group.ppid()) {
             parent.children.retain(|&child| child != tgid);
+        }
+        let ns = &process.group.pid_ns;
+        for number in [tgid, process.group.pgid(), process.group.session.read().sid] {
+            self.release(ns, number);
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::wait::PollEvents;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     Any,
+    /// A number that names no process.
+    Nobody,
     Process(Tid),
     ProcessGroup(Tid),
 }
@@ -45,6 +47,7 @@ pub enum Change {
 /// A child that was found.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
+    /// As its parent sees it.
     pub pid: Tid,
     pub uid: u32,
     pub change: Change,
@@ -95,7 +98,7 @@ fn look(task: &Arc<Task>, which: Which, options: WaitOptions) -> Result<Option<F
         }
     }
     if let Some((child, change)) = found {
-        let found = describe(&child, child.tgid, change);
+        let found = describe(&child, group.pid_ns.local(child.tgid), change);
         if matches!(change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
             group.usage.lock().children.add(&found.usage);
             pids.forget(child.tgid);
@@ -116,7 +119,7 @@ fn look(task: &Arc<Task>, which: Which, options: WaitOptions) -> Result<Option<F
         }
     }
     let Some((tracee, change)) = traced else { return if any { Ok(None) } else { Err(Errno::ECHILD) } };
-    let found = describe(&tracee.group, tracee.tid(), change);
+    let found = describe(&tracee.group, group.pid_ns.local(tracee.tid()), change);
     if matches!(change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
         Tracing(&mut pids).remove(&tracee);
         if tracee.is_leader() {
@@ -138,6 +141,7 @@ fn look(task: &Arc<Task>, which: Which, options: WaitOptions) -> Result<Option<F
 fn fits(which: Which, tid: Tid, group: &ThreadGroup) -> bool {
     match which {
         Which::Any => true,
+        Which::Nobody => false,
         Which::Process(pid) => tid == pid,
         Which::ProcessGroup(pgid) => group.pgid() == pgid,
     }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{OnceLock, Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,7 @@ use super::{Mount, MountFlags};
 use crate::Errno;
 use crate::fs::{Dentry, FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Path, StatFs, Timestamp};
 use crate::step::Step;
+use crate::ns::UserNs;
 use crate::task::Cx;
 use crate::time::Clock;
 use crate::wait::{PollEvents, WaitQueue};
@@ -22,6 +23,8 @@ pub const MOUNT_MAX: usize = 100_000;
 /// A tree of mounts.
 pub struct MountNamespace {
     id: u64,
+    /// Set once, when it has been made.
+    owner: OnceLock<UserNs>,
     kind: Kind,
     root: Mutex<Option<Arc<Mount>>>,
     pub(super) topology: Arc<Topology>,
@@ -103,6 +106,7 @@ impl MountNamespace {
     fn of(kind: Kind, root: Arc<Mount>, topology: Arc<Topology>) -> Arc<MountNamespace> {
         let namespace = Arc::new(MountNamespace {
             id: next_id(),
+            owner: OnceLock::new(),
             kind,
             root: Mutex::new(Some(root.clone())),
             topology,
@@ -117,6 +121,16 @@ impl MountNamespace {
     /// The inode number of /proc/PID/ns/mnt.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The user namespace that it belongs to.
+    pub fn owner(&self) -> UserNs {
+        self.owner.get().cloned().unwrap_or_default()
+    }
+
+    pub fn set_owner(&self, owner: UserNs) {
+        // The first one stays.
+        let _ = self.owner.set(owner);
     }
 
     pub fn is_anonymous(&self) -> bool {

@@ -13,6 +13,7 @@ use super::pseudo::{DirInode, Identity};
 use super::{FileSystem, Inode, StatFs};
 use crate::Errno;
 use crate::kernel::{Container, Kernel};
+use crate::ns::PidNs;
 use crate::step::Step;
 
 /// `PROC_SUPER_MAGIC`.
@@ -28,6 +29,8 @@ pub struct ProcFs {
 struct Shared {
     kernel: Arc<Kernel>,
     container: Arc<Container>,
+    /// Whose numbers it shows.
+    pid_ns: PidNs,
     dev: u64,
     options: Options,
 }
@@ -69,11 +72,12 @@ impl Shared {
 impl ProcFs {
     /// The procfs of `container`; `dev` is its device number.
     pub fn new(kernel: Arc<Kernel>, container: Arc<Container>, dev: u64) -> Arc<ProcFs> {
-        ProcFs::with(kernel, container, dev, Options::default())
+        ProcFs::with(kernel, container, PidNs::ROOT, dev, Options::default())
     }
 
-    pub fn with(kernel: Arc<Kernel>, container: Arc<Container>, dev: u64, options: Options) -> Arc<ProcFs> {
-        let shared = Arc::new(Shared { kernel, container, dev, options });
+    /// The procfs of a pid namespace of `container`: that of whoever mounts it.
+    pub fn with(kernel: Arc<Kernel>, container: Arc<Container>, pid_ns: PidNs, dev: u64, options: Options) -> Arc<ProcFs> {
+        let shared = Arc::new(Shared { kernel, container, pid_ns, dev, options });
         Arc::new(ProcFs { root: DirInode::make(root::Root(shared.clone())), shared })
     }
 }

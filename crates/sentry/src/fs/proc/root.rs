@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::{Shared, machine, process, sys};
+use crate::ns::PidNs;
+use crate::task::Tid;
 use crate::Errno;
 use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
 use crate::fs::{FileKind, Inode, Link};
@@ -28,6 +30,11 @@ const TEXTS: [Text; 13] = [
     ("vmstat", machine::vmstat),
 ];
 
+/// A number of the container as a procfs shows it.
+fn number(ns: &PidNs, number: Tid) -> Result<Tid, Errno> {
+    Some(ns.local(number)).filter(|&number| number != 0).ok_or(Errno::ENOENT)
+}
+
 impl Directory for Root {
     fn identity(&self) -> Identity {
         Identity { ino: 1, ..self.0.identity(0o555, "/") }
@@ -42,12 +49,15 @@ impl Directory for Root {
             let (shared, make) = (shared.clone(), *make);
             return Ok(TextFile::make(shared.identity(0o444, name), move || Ok(make(&shared).into_bytes())));
         }
+        let ns = shared.pid_ns.clone();
         match name {
-            b"self" => Ok(LinkInode::make(shared.identity(0o777, "self"), |cx| {
-                Ok(Link::Text(cx.task.group.tgid.to_string().into_bytes()))
+            b"self" => Ok(LinkInode::make(shared.identity(0o777, "self"), move |cx| {
+                let pid = number(&ns, cx.task.group.tgid)?;
+                Ok(Link::Text(pid.to_string().into_bytes()))
             })),
-            b"thread-self" => Ok(LinkInode::make(shared.identity(0o777, "thread-self"), |cx| {
-                Ok(Link::Text(format!("{}/task/{}", cx.task.group.tgid, cx.task.tid()).into_bytes()))
+            b"thread-self" => Ok(LinkInode::make(shared.identity(0o777, "thread-self"), move |cx| {
+                let (pid, tid) = (number(&ns, cx.task.group.tgid)?, number(&ns, cx.task.tid())?);
+                Ok(Link::Text(format!("{pid}/task/{tid}").into_bytes()))
             })),
             b"mounts" => Ok(LinkInode::text(shared.identity(0o777, "mounts"), "self/mounts")),
             b"net" => Ok(LinkInode::text(shared.identity(0o777, "net"), "self/net")),

@@ -10,7 +10,7 @@ mod tree;
 
 pub use dir::{DirInode, Directory, Listed};
 pub use link::LinkInode;
-pub use text::{TextFile, TextWrite};
+pub use text::{Opened, OpenerFile, TextFile, TextWrite};
 pub use tree::Tree;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

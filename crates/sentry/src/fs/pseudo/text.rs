@@ -12,7 +12,7 @@ use crate::mm::{Sink, Source};
 use crate::step::Step;
 use crate::task::Cx;
 
-type Make = dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync;
+pub type Make = dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync;
 
 /// Takes what was written in one call.
 pub type TextWrite = dyn Fn(&[u8]) -> Result<(), Errno> + Send + Sync;
@@ -106,6 +106,46 @@ impl FileOps for OpenText {
 
     fn seekable(&self) -> bool {
         true
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// What reads and takes an open file: made when it is opened, for whoever opens it.
+pub struct Opened {
+    pub make: Arc<Make>,
+    pub write: Option<Arc<TextWrite>>,
+}
+
+/// A made-up file whose content depends on who has opened it.
+pub struct OpenerFile {
+    identity: Identity,
+    open: Box<dyn Fn(&Cx) -> Result<Opened, Errno> + Send + Sync>,
+}
+
+impl OpenerFile {
+    pub fn make(identity: Identity, open: impl Fn(&Cx) -> Result<Opened, Errno> + Send + Sync + 'static) -> Arc<dyn Inode> {
+        Arc::new(OpenerFile { identity, open: Box::new(open) })
+    }
+}
+
+impl Inode for OpenerFile {
+    fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
+        Step::ok(self.identity.metadata(FileKind::Regular, Timestamp::default()))
+    }
+
+    fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {
+        let only_size = SetAttr { size: None, modified: None, ..change } == SetAttr::default();
+        Step::Ready(if only_size { Ok(()) } else { Err(Errno::EPERM) })
+    }
+
+    fn open<'a>(self: Arc<Self>, cx: &'a Cx, _flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
+        Step::Ready((self.open)(cx).map(|opened| {
+            let open: Arc<dyn FileOps> = Arc::new(OpenText { make: opened.make, write: opened.write, content: Mutex::new(None) });
+            open
+        }))
     }
 
     fn as_any(&self) -> &dyn Any {

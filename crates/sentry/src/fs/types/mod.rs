@@ -187,7 +187,7 @@ impl Request {
             }
             Config::Ramfs(options) => new_tmpfs(*options),
             Config::Sysfs => SysFs::new(kernel, next_device()),
-            Config::Proc(options) => ProcFs::with(kernel.clone(), container.clone(), next_device(), *options),
+            Config::Proc(options) => ProcFs::with(kernel.clone(), container.clone(), cx.task.group.pid_ns.clone(), next_device(), *options),
             Config::Devpts(options) => Devpts::instance(*options),
         })
     }
@@ -198,7 +198,7 @@ impl Request {
 /// # Errors
 /// `EPERM`.
 pub fn may_mount(cx: &Cx) -> Result<(), Errno> {
-    if cx.creds().has(Capability::SysAdmin) { Ok(()) } else { Err(Errno::EPERM) }
+    if cx.creds().has_in(&cx.fs.namespace().owner(), Capability::SysAdmin) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn memory_of(cx: &Cx) -> u64 {

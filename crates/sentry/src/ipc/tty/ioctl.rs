@@ -48,11 +48,11 @@ pub fn master(pty: &Arc<Pty>, cx: &mut Cx, command: u32, argument: u64) -> Resul
         }
         codes::TIOCGPGRP => {
             let foreground = pty.state.lock().control.foreground();
-            cx.mm.write_val(argument, &foreground).map(|()| 0)
+            cx.mm.write_val(argument, &cx.local(foreground)).map(|()| 0)
         }
         codes::TIOCGSID => {
             let session = pty.state.lock().control.session().ok_or(Errno::ENOTTY)?;
-            cx.mm.write_val(argument, &session.sid).map(|()| 0)
+            cx.mm.write_val(argument, &cx.local(session.sid)).map(|()| 0)
         }
         codes::TIOCSIG => signal(pty, argument),
         codes::TIOCSCTTY => Err(Errno::EPERM),
@@ -75,9 +75,9 @@ pub fn slave(pty: &Arc<Pty>, cx: &mut Cx, command: u32, argument: u64) -> Result
         codes::TIOCGPGRP | codes::TIOCGSID if !pty.controls(cx) => Err(Errno::ENOTTY),
         codes::TIOCGPGRP => {
             let foreground = pty.state.lock().control.foreground();
-            cx.mm.write_val(argument, &foreground).map(|()| 0)
+            cx.mm.write_val(argument, &cx.local(foreground)).map(|()| 0)
         }
-        codes::TIOCGSID => cx.mm.write_val(argument, &cx.task.group.session().sid).map(|()| 0),
+        codes::TIOCGSID => cx.mm.write_val(argument, &cx.local(cx.task.group.session().sid)).map(|()| 0),
         // Faking input is off by default since Linux 6.2.
         codes::TIOCSTI => Err(Errno::EIO),
         _ => common(pty, cx, command, argument),

@@ -144,6 +144,7 @@ impl Pty {
             return Err(Errno::EINVAL);
         }
         let sid = cx.task.group.session().sid;
+        let pgid = cx.task.group.pid_ns.global(pgid).ok_or(Errno::ESRCH)?;
         let members = cx.task.container.pids.process_group(pgid);
         let member = members.first().ok_or(Errno::ESRCH)?;
         if member.session().sid != sid {

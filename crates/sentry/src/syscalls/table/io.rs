@@ -65,13 +65,10 @@ pub(super) const LINES: &[Line] = &[
     partial(327, "preadv2", &[Fd, Addr, Int, Int, Int, Hex], io::sys_preadv2, "RWF_HIPRI, RWF_NOWAIT and RWF_APPEND only"),
     partial(328, "pwritev2", &[Fd, Addr, Int, Int, Int, Hex], io::sys_pwritev2, "RWF_HIPRI, RWF_NOWAIT and RWF_APPEND only"),
     none(333, "io_pgetevents", &[Hex, Int, Int, Addr, Addr, Addr], Errno::ENOSYS, "no asynchronous I/O"),
-    none(424, "pidfd_send_signal", &[Fd, Signal, Addr, Hex], Errno::ENOSYS, ""),
     none(425, "io_uring_setup", &[Uint, Addr], Errno::ENOSYS, "no io_uring: programs fall back"),
     none(426, "io_uring_enter", &[Fd, Uint, Uint, Hex, Addr, Size], Errno::ENOSYS, "no io_uring"),
     none(427, "io_uring_register", &[Fd, Uint, Addr, Uint], Errno::ENOSYS, "no io_uring"),
-    none(434, "pidfd_open", &[Int, Hex], Errno::ENOSYS, ""),
     full(436, "close_range", &[Uint, Uint, Hex], fds::sys_close_range),
-    none(438, "pidfd_getfd", &[Fd, Fd, Hex], Errno::ENOSYS, ""),
     full(441, "epoll_pwait2", &[Fd, Addr, Int, Addr, Addr, Size], epoll::sys_epoll_pwait2),
     none(447, "memfd_secret", &[Hex], Errno::ENOSYS, "no memfd_secret, as in Linux without it"),
 ];

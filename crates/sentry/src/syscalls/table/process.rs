@@ -2,11 +2,11 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{exec, exit, futex, prctl, process, ptrace, rlimit, seccomp, wait4};
+use crate::syscalls::{exec, exit, futex, namespaces, pidfd, prctl, process, ptrace, rlimit, seccomp, wait4};
 
 pub(super) const LINES: &[Line] = &[
     full(39, "getpid", &[], process::getpid),
-    partial(56, "clone", &[Hex, Addr, Addr, Addr, Addr], process::clone, "no new namespaces, CLONE_PIDFD"),
+    partial(56, "clone", &[Hex, Addr, Addr, Addr, Addr], process::clone, "no new mount, network and time namespaces: EINVAL"),
     full(57, "fork", &[], process::fork),
     full(58, "vfork", &[], process::vfork),
     full(59, "execve", &[Path, Addr, Addr], exec::execve),
@@ -29,17 +29,20 @@ pub(super) const LINES: &[Line] = &[
     partial(202, "futex", &[Addr, Int, Uint, Addr, Addr, Uint], futex::futex, "no priority inheritance (FUTEX_LOCK_PI and the like give ENOSYS)"),
     full(218, "set_tid_address", &[Addr], process::set_tid_address),
     full(231, "exit_group", &[Int], exit::exit_group),
-    partial(247, "waitid", &[Int, Int, Addr, Hex, Addr], wait4::waitid, "no P_PIDFD"),
-    partial(272, "unshare", &[Hex], process::unshare, "descriptors and directories; no new namespaces"),
+    full(247, "waitid", &[Int, Int, Addr, Hex, Addr], wait4::waitid),
+    partial(272, "unshare", &[Hex], namespaces::unshare, "no new mount, network and time namespaces: EINVAL"),
     full(273, "set_robust_list", &[Addr, Size], futex::set_robust_list),
     full(274, "get_robust_list", &[Int, Addr, Addr], futex::get_robust_list),
     full(302, "prlimit64", &[Int, Int, Addr, Addr], rlimit::prlimit64),
-    none(308, "setns", &[Fd, Hex], Errno::EINVAL, "a container has one namespace of each kind"),
+    full(308, "setns", &[Fd, Hex], namespaces::setns),
     none(312, "kcmp", &[Int, Int, Int, Uint, Uint], Errno::ENOSYS, ""),
     partial(317, "seccomp", &[Uint, Hex, Addr], seccomp::seccomp, "no user notification: SECCOMP_FILTER_FLAG_NEW_LISTENER gives EINVAL"),
     full(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], exec::execveat),
     none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, "glibc does without"),
-    partial(435, "clone3", &[Addr, Size], process::clone3, "no new namespaces, CLONE_PIDFD, CLONE_INTO_CGROUP"),
+    full(424, "pidfd_send_signal", &[Fd, Signal, Addr, Hex], pidfd::pidfd_send_signal),
+    full(434, "pidfd_open", &[Int, Hex], pidfd::pidfd_open),
+    full(438, "pidfd_getfd", &[Fd, Fd, Hex], pidfd::pidfd_getfd),
+    partial(435, "clone3", &[Addr, Size], process::clone3, "no new mount, network and time namespaces, no CLONE_INTO_CGROUP: EINVAL"),
     none(449, "futex_waitv", &[Addr, Uint, Hex, Addr, Int], Errno::ENOSYS, ""),
     none(454, "futex_wake", &[Addr, Uint, Int, Hex], Errno::ENOSYS, ""),
     none(455, "futex_wait", &[Addr, Uint, Uint, Hex, Addr, Int], Errno::ENOSYS, ""),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Subject;
 use crate::Errno;
 use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
+use crate::ipc::pidfd::PidFd;
 use crate::fs::{File, FileKind, Inode, Link, Origin, Path};
 
 /// Links to what the descriptors refer to.
@@ -72,7 +73,8 @@ impl Directory for FdInfoDir {
         Ok(TextFile::make(subject.identity(0o400, ("fdinfo", fd)), move || {
             let file = subject.open_file(fd)?;
             let position = *file.position.lock();
-            Ok(format!("pos:\t{position}\nflags:\t0{:o}\nmnt_id:\t1\n", file.flags().bits()).into_bytes())
+            let more = file.downcast::<PidFd>().map(|pidfd| pidfd.fdinfo(&subject.shared.pid_ns)).unwrap_or_default();
+            Ok(format!("pos:\t{position}\nflags:\t0{:o}\nmnt_id:\t1\n{more}", file.flags().bits()).into_bytes())
         }))
     }
 

@@ -6,6 +6,7 @@ use super::Subject;
 use crate::Errno;
 use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
 use crate::fs::{FileKind, Inode, Link, Origin};
+use crate::ns::{Held, Kind};
 
 /// The link to one of a task's directories or its program.
 pub(super) fn place(subject: &Subject, name: &[u8]) -> Arc<dyn Inode> {
@@ -25,19 +26,11 @@ pub(super) fn place(subject: &Subject, name: &[u8]) -> Arc<dyn Inode> {
     })
 }
 
-/// The namespaces by name and number; a container has one of each.
+/// The namespaces.
 pub(super) struct NsDir(pub(super) Subject);
 
-const NAMESPACES: [(&str, u64); 8] = [
-    ("cgroup", 4_026_531_835),
-    ("ipc", 4_026_531_839),
-    ("mnt", 4_026_531_841),
-    ("net", 4_026_531_840),
-    ("pid", 4_026_531_836),
-    ("time", 4_026_531_834),
-    ("user", 4_026_531_837),
-    ("uts", 4_026_531_838),
-];
+/// The pid namespace that children are born in, beside the task's own.
+const FOR_CHILDREN: &str = "pid_for_children";
 
 impl Directory for NsDir {
     fn identity(&self) -> Identity {
@@ -45,13 +38,24 @@ impl Directory for NsDir {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
-        let (name, number) = NAMESPACES.iter().find(|(ns, _)| ns.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        let text = format!("{name}:[{number}]").into_bytes();
-        Ok(LinkInode::make(self.0.identity(0o777, ("ns", name)), move |_| Ok(Link::Text(text.clone()))))
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name().as_bytes() == name);
+        if kind.is_none() && name != FOR_CHILDREN.as_bytes() {
+            return Err(Errno::ENOENT);
+        }
+        let subject = self.0.clone();
+        Ok(LinkInode::make(subject.identity(0o777, ("ns", name)), move |cx| {
+            let task = subject.may_inspect(cx)?;
+            let held = match kind {
+                Some(kind) => Held::of(&task, kind)?,
+                None => Held::Pid(task.namespaces().pid_for_children.clone()),
+            };
+            Ok(Link::Magic { text: held.name().into_bytes(), place: held.place() })
+        }))
     }
 
     fn list(&self) -> Vec<Listed> {
-        NAMESPACES.iter().map(|(name, _)| Listed::new(*name, FileKind::Symlink)).collect()
+        let names = Kind::ALL.into_iter().map(Kind::name).chain([FOR_CHILDREN]);
+        names.map(|name| Listed::new(name, FileKind::Symlink)).collect()
     }
 }
 

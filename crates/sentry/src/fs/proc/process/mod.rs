@@ -3,6 +3,7 @@
 //! Every file looks its task up anew when it is read, so a directory that outlives its process gives `ESRCH`.
 
 mod fds;
+mod ids;
 mod links;
 mod mem;
 mod memory;
@@ -49,6 +50,11 @@ impl Subject {
         if cx.task.may_access(&task, Mode::FileSystem) { Ok(task) } else { Err(Errno::EACCES) }
     }
 
+    /// A number of the container as this procfs shows it.
+    fn local(&self, number: Tid) -> Tid {
+        self.shared.pid_ns.local(number)
+    }
+
     fn identity(&self, permissions: u32, name: impl std::hash::Hash) -> Identity {
         let identity = self.shared.identity(permissions, (self.tid, self.scope, name));
         match self.task() {
@@ -68,24 +74,21 @@ impl Subject {
 
 type Text = (&'static str, u32, fn(&Subject) -> Result<Vec<u8>, Errno>);
 
-const TEXTS: [Text; 18] = [
+const TEXTS: [Text; 15] = [
     ("auxv", 0o400, memory::auxv),
     ("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
     ("cmdline", 0o444, memory::cmdline),
     ("environ", 0o400, memory::environ),
-    ("gid_map", 0o444, |_| Ok(b"         0          0 4294967295\n".to_vec())),
     ("io", 0o400, status::io),
     ("limits", 0o444, status::limits),
     ("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
     ("maps", 0o444, memory::maps),
     ("oom_score", 0o444, |_| Ok(b"0\n".to_vec())),
-    ("setgroups", 0o444, |_| Ok(b"allow\n".to_vec())),
     ("smaps", 0o444, memory::smaps),
     ("stat", 0o444, status::stat),
     ("statm", 0o444, memory::statm),
     ("status", 0o444, status::status),
     ("syscall", 0o400, status::syscall),
-    ("uid_map", 0o444, |_| Ok(b"         0          0 4294967295\n".to_vec())),
     ("wchan", 0o444, |_| Ok(b"0".to_vec())),
 ];
 
@@ -94,7 +97,7 @@ const TEXTS: [Text; 18] = [
 /// # Errors
 /// `ENOENT`.
 pub(super) fn directory(shared: &Arc<Shared>, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
-    let tid = parse_tid(name)?;
+    let tid = shared.pid_ns.global(parse_tid(name)?).ok_or(Errno::ENOENT)?;
     shared.container.pids.task(tid).ok_or(Errno::ENOENT)?;
     Ok(DirInode::make(TaskDir(Subject { shared: shared.clone(), tid, scope: Scope::Process })))
 }
@@ -103,7 +106,8 @@ pub(super) fn directory(shared: &Arc<Shared>, name: &[u8]) -> Result<Arc<dyn Ino
 pub(super) fn list(shared: &Shared) -> Vec<Listed> {
     let tasks = shared.container.pids.tasks();
     let leaders = tasks.iter().filter(|task| task.is_leader());
-    leaders.map(|task| Listed::new(task.tid().to_string(), FileKind::Directory)).collect()
+    let numbers = leaders.map(|task| shared.pid_ns.local(task.tid())).filter(|&number| number != 0);
+    numbers.map(|number| Listed::new(number.to_string(), FileKind::Directory)).collect()
 }
 
 fn parse_tid(name: &[u8]) -> Result<Tid, Errno> {
@@ -130,6 +134,9 @@ impl Directory for TaskDir {
         if let Some(table) = mounts::table(subject, name) {
             return Ok(table);
         }
+        if let Some(file) = ids::file(subject, name) {
+            return Ok(file);
+        }
         match name {
             b"comm" => Ok(status::comm(subject)),
             b"oom_score_adj" => Ok(status::oom_score_adj(subject)),
@@ -146,7 +153,8 @@ impl Directory for TaskDir {
     }
 
     fn list(&self) -> Vec<Listed> {
-        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "coredump_filter", "mem", "oom_score_adj"]).chain(mounts::TABLES.iter().map(|(name, ..)| *name));
+        let texts = TEXTS.iter().map(|(name, ..)| *name).chain(["comm", "coredump_filter", "mem", "oom_score_adj"]);
+        let texts = texts.chain(mounts::TABLES.iter().map(|(name, ..)| *name)).chain(ids::NAMES);
         let mut list: Vec<Listed> = texts.map(|name| Listed::new(name, FileKind::Regular)).collect();
         list.extend(["cwd", "root", "exe"].map(|name| Listed::new(name, FileKind::Symlink)));
         list.extend(["fd", "fdinfo", "ns", "net"].map(|name| Listed::new(name, FileKind::Directory)));
@@ -165,7 +173,7 @@ impl Directory for ThreadsDir {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
-        let tid = parse_tid(name)?;
+        let tid = self.0.shared.pid_ns.global(parse_tid(name)?).ok_or(Errno::ENOENT)?;
         let thread = self.0.shared.container.pids.task(tid).ok_or(Errno::ENOENT)?;
         if thread.group.tgid != self.0.task()?.group.tgid {
             return Err(Errno::ENOENT);
@@ -175,6 +183,7 @@ impl Directory for ThreadsDir {
 
     fn list(&self) -> Vec<Listed> {
         let Ok(task) = self.0.task() else { return Vec::new() };
-        task.group.threads().iter().map(|thread| Listed::new(thread.tid().to_string(), FileKind::Directory)).collect()
+        let number = |thread: &Arc<Task>| self.0.local(thread.tid()).to_string();
+        task.group.threads().iter().map(|thread| Listed::new(number(thread), FileKind::Directory)).collect()
     }
 }

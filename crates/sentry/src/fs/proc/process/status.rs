@@ -10,7 +10,7 @@ use crate::Errno;
 use crate::fs::Inode;
 use crate::fs::pseudo::TextFile;
 use crate::mm::Usage;
-use crate::task::{Resource, Task};
+use crate::task::{Resource, Task, Tid};
 
 /// The letter and word of a task's state.
 fn state(task: &Task) -> (&'static str, &'static str) {
@@ -52,11 +52,11 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let (letter, _) = state(&task);
     let mut text = format!(
         "{} ({}) {letter} {} {} {} {tty} {foreground} 0 0 0 0 0 {} 0 0 0 20 0 {} 0 {started} {} {} {}",
-        subject.tid,
+        subject.local(subject.tid),
         name(&task),
-        group.ppid(),
-        group.pgid(),
-        session.sid,
+        subject.local(group.ppid()),
+        subject.local(group.pgid()),
+        subject.local(session.sid),
         cpu_ns / TICK_NS,
         threads.len().max(1),
         usage.total,
@@ -66,6 +66,14 @@ pub(super) fn stat(subject: &Subject) -> Result<Vec<u8>, Errno> {
     // startcode .. arg and environment addresses: not shown; exit_signal 17, processor 0.
     text.push_str(" 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
     Ok(text.into_bytes())
+}
+
+/// A number in each pid namespace, from this procfs's to the task's own.
+fn levels(subject: &Subject, task: &Task, number: Tid) -> String {
+    let outer = subject.shared.pid_ns.level();
+    let inner: Vec<Tid> = task.group.pid_ns.chain().filter(|ns| ns.level() > outer).map(|ns| ns.local(number)).collect();
+    let all = std::iter::once(subject.local(number)).chain(inner.into_iter().rev());
+    all.map(|number| number.to_string()).collect::<Vec<_>>().join("\t")
 }
 
 /// `proc_pid_status(5)`.
@@ -84,10 +92,10 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
         text,
         "Name:\t{}\nUmask:\t{umask:04o}\nState:\t{word}\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n",
         name(&task),
-        group.tgid,
-        task.tid(),
-        group.ppid(),
-        task.tracer_pid(),
+        subject.local(group.tgid),
+        subject.local(task.tid()),
+        subject.local(group.ppid()),
+        subject.local(task.tracer_pid()),
     );
     let _ = write!(
         text,
@@ -97,10 +105,10 @@ pub(super) fn status(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let _ = write!(
         text,
         "NStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\n",
-        group.tgid,
-        task.tid(),
-        group.pgid(),
-        group.session().sid,
+        levels(subject, &task, group.tgid),
+        levels(subject, &task, task.tid()),
+        levels(subject, &task, group.pgid()),
+        levels(subject, &task, group.session().sid),
     );
     for (label, bytes) in [
         ("VmPeak", usage.peak),
