@@ -350,3 +350,20 @@ CASE(isig_off_passes_control_c) {
     type("a\003\n");
     READS(S, "a\003\n");
 }
+CASE(the_peer_has_its_name) {
+    int m = OK(open("/dev/ptmx", O_RDWR | O_NOCTTY)), unlock = 0, n;
+    OK(ioctl(m, TIOCSPTLCK, &unlock));
+    OK(ioctl(m, TIOCGPTN, &n));
+    int s = OK(ioctl(m, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+    char want[32], link[64], got[64] = {0};
+    snprintf(want, sizeof want, "/dev/pts/%d", n);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", s);
+    OK(readlink(link, got, sizeof got - 1));
+    CHECK(!strcmp(got, want));
+    struct stat a, b;
+    OK(fstat(s, &a));
+    OK(stat(want, &b));
+    CHECK(a.st_ino == b.st_ino && a.st_dev == b.st_dev && a.st_rdev == b.st_rdev && S_ISCHR(a.st_mode));
+    CHECK(ttyname(s) && !strcmp(ttyname(s), want));
+    EQ(fcntl(s, F_GETFD), FD_CLOEXEC);
+}

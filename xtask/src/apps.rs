@@ -1,4 +1,7 @@
-//! `apps`: the scripts of tests/apps natively, in `nacre do` over the host's root, and in a bundle of a debootstrapped Debian.
+//! `apps`: real programs, natively, in `nacre do` over the host's root, and in a bundle of a debootstrapped Debian.
+//!
+//! The fast tier is the small scripts that `cargo xtask test` runs; `--full` adds servers, run-times and CPython's and Go's own tests, whose packages it
+//! installs. `tests/apps/known-failures` names what may fail (`PLACE NAME reason`); one of them that passes is a failure too.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,73 +12,201 @@ use anyhow::{Result, bail};
 use crate::tally::Tally;
 use crate::{bundle, packages, sh};
 
-/// Interpreter and script.
-const APPS: [(&str, &str); 8] = [
-    ("bash", "everyday.sh"),
-    ("python3", "python.py"),
-    ("bash", "git.sh"),
-    ("bash", "gcc.sh"),
-    ("perl", "perl.pl"),
-    ("bash", "sqlite.sh"),
-    ("bash", "strace.sh"),
-    ("bash", "gdb.sh"),
+/// When a program is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Fast,
+    Full,
+}
+
+/// Where a program can run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Places {
+    All,
+    /// What it needs is not in the small Debian of the bundle.
+    NotBundle,
+    /// It would change the machine.
+    OnlyDo,
+}
+
+/// A program: what it is called, its interpreter and script in tests/apps, and the script's arguments.
+struct App {
+    name: &'static str,
+    interpreter: &'static str,
+    script: &'static str,
+    args: &'static [&'static str],
+    tier: Tier,
+    places: Places,
+    limit: Duration,
+}
+
+const fn app(name: &'static str, interpreter: &'static str, script: &'static str, tier: Tier, places: Places) -> App {
+    App {
+        name,
+        interpreter,
+        script,
+        args: &[],
+        tier,
+        places,
+        limit: Duration::from_secs(300),
+    }
+}
+
+const SCRIPTS: [App; 20] = [
+    app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
+    app("python", "python3", "python.py", Tier::Fast, Places::All),
+    app("git", "bash", "git.sh", Tier::Fast, Places::All),
+    app("gcc", "bash", "gcc.sh", Tier::Fast, Places::All),
+    app("perl", "perl", "perl.pl", Tier::Fast, Places::All),
+    app("sqlite", "bash", "sqlite.sh", Tier::Fast, Places::All),
+    app("git-large", "bash", "git-large.sh", Tier::Fast, Places::NotBundle),
+    app("tmux", "bash", "tmux.sh", Tier::Fast, Places::NotBundle),
+    app("redis", "bash", "redis.sh", Tier::Fast, Places::NotBundle),
+    app("node", "node", "node.js", Tier::Full, Places::NotBundle),
+    app("java", "bash", "java.sh", Tier::Full, Places::NotBundle),
+    app("go", "bash", "go.sh", Tier::Full, Places::NotBundle),
+    app("postgres", "bash", "postgres.sh", Tier::Full, Places::NotBundle),
+    app("nginx", "bash", "nginx.sh", Tier::Full, Places::NotBundle),
+    app("ssh", "bash", "ssh.sh", Tier::Full, Places::NotBundle),
+    app("build", "bash", "build.sh", Tier::Full, Places::NotBundle),
+    app("apt", "bash", "apt.sh", Tier::Full, Places::OnlyDo),
+    app("strace", "bash", "strace.sh", Tier::Fast, Places::All),
+    app("gdb", "bash", "gdb.sh", Tier::Fast, Places::All),
+    app("ps", "bash", "ps.sh", Tier::Fast, Places::NotBundle),
 ];
-const LIMIT: Duration = Duration::from_secs(300);
+
+/// CPython's tests that the full tier runs.
+const CPYTHON: [&str; 20] = [
+    "test_os",
+    "test_posix",
+    "test_subprocess",
+    "test_threading",
+    "test_signal",
+    "test_mmap",
+    "test_select",
+    "test_epoll",
+    "test_poll",
+    "test_fcntl",
+    "test_pty",
+    "test_tempfile",
+    "test_shutil",
+    "test_pathlib",
+    "test_io",
+    "test_socket",
+    "test_asyncio",
+    "test_multiprocessing_fork",
+    "test_concurrent_futures",
+    "test_selectors",
+];
+
+/// Go's packages that the full tier tests.
+const GO: [&str; 6] = ["os", "os/exec", "os/signal", "sync", "time", "syscall"];
+
+fn apps() -> Vec<App> {
+    let mut all: Vec<App> = SCRIPTS.into();
+    let long = Duration::from_secs(900);
+    for test in &CPYTHON {
+        let args = std::slice::from_ref(test);
+        all.push(App { name: test, args, limit: long, ..app("", "bash", "cpython.sh", Tier::Full, Places::NotBundle) });
+    }
+    for package in &GO {
+        let args = std::slice::from_ref(package);
+        all.push(App { name: package, args, limit: long, ..app("", "bash", "go.sh", Tier::Full, Places::NotBundle) });
+    }
+    all
+}
 
 pub fn run(args: &[String]) -> Result<Tally> {
     let mut places = vec!["native", "do", "bundle"];
     let mut wanted = Vec::new();
+    let mut tier = Tier::Fast;
     for arg in args {
         match arg.as_str() {
             "--native" => places = vec!["native"],
             "--do" => places = vec!["do"],
             "--bundle" => places = vec!["bundle"],
+            "--full" => tier = Tier::Full,
             flag if flag.starts_with('-') => bail!("apps: unknown flag {flag}"),
             name => wanted.push(name.to_string()),
         }
     }
     packages::ensure(packages::TEST)?;
+    let chosen: Vec<App> = apps()
+        .into_iter()
+        .filter(|app| if wanted.is_empty() { tier == Tier::Full || app.tier == Tier::Fast } else { wanted.iter().any(|w| w == app.name) })
+        .collect();
+    if let Some(name) = wanted.iter().find(|name| !chosen.iter().any(|app| app.name == **name)) {
+        bail!("apps: there is no program {name}");
+    }
+    if chosen.iter().any(|app| app.tier == Tier::Full) {
+        packages::ensure(packages::APPS)?;
+    }
     if places != ["native"] {
         sh::build_nacre()?;
     }
+    let known = known_failures()?;
     let mut tally = Tally::default();
     for place in places {
-        for (interpreter, script) in APPS {
-            let name = script.split('.').next().unwrap_or(script);
-            if wanted.is_empty() || wanted.iter().any(|w| w == name) {
-                tally.step(
-                    &format!("{place} {script}"),
-                    one(place, interpreter, script),
-                );
+        for app in &chosen {
+            let fits = match app.places {
+                Places::All => true,
+                Places::NotBundle => place != "bundle",
+                Places::OnlyDo => place == "do",
+            };
+            if fits {
+                judge(&mut tally, place, app, &known);
             }
         }
     }
     Ok(tally)
 }
 
-fn one(place: &str, interpreter: &str, script: &str) -> Result<()> {
-    let scripts = sh::top().join("tests/apps");
-    let path = scripts.join(script);
-    let mut command = match place {
-        "native" => Command::new(interpreter),
-        "do" => {
-            let mut command = Command::new(sh::nacre());
-            command.args(["do", "--", interpreter]);
-            command
-        }
-        _ => return in_bundle(interpreter, script, &path),
+/// Runs one; a known failure must fail.
+fn judge(tally: &mut Tally, place: &str, app: &App, known: &[(String, String)]) {
+    let label = format!("{place} {}", app.name);
+    if !known.iter().any(|(p, name)| p == place && name == app.name) {
+        return tally.step(&label, one(place, app));
+    }
+    let result = match one(place, app) {
+        Ok(()) => Err(anyhow::anyhow!("passes, but known-failures lists it")),
+        Err(_) => Ok(()),
     };
-    verdict(sh::timed(command.arg(&path).current_dir("/"), LIMIT)?)
+    tally.step(&format!("{label} (known failure)"), result);
 }
 
-fn in_bundle(interpreter: &str, script: &str, path: &Path) -> Result<()> {
+/// Place and name of each listed failure.
+fn known_failures() -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(sh::top().join("tests/apps/known-failures"))?;
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.to_string(), words.next()?.to_string()))
+    };
+    Ok(text.lines().filter(|l| !l.starts_with('#')).filter_map(line).collect())
+}
+
+fn one(place: &str, app: &App) -> Result<()> {
+    let path = sh::top().join("tests/apps").join(app.script);
+    let mut command = match place {
+        "native" => Command::new(app.interpreter),
+        "do" => {
+            let mut command = Command::new(sh::nacre());
+            command.args(["do", "--", app.interpreter]);
+            command
+        }
+        _ => return in_bundle(app, &path),
+    };
+    command.arg(&path).args(app.args).env("APPS_PLACE", place).current_dir("/");
+    verdict(sh::timed(&mut command, app.limit)?)
+}
+
+fn in_bundle(app: &App, path: &Path) -> Result<()> {
     let made = bundle::debian()?;
     let root = made.join("rootfs");
     std::fs::create_dir_all(root.join("apps"))?;
-    std::fs::copy(path, root.join("apps").join(script))?;
-    let id = format!("app-{}-{}", script.replace('.', "-"), std::process::id());
+    std::fs::copy(path, root.join("apps").join(app.script))?;
+    let id = format!("app-{}-{}", app.name, std::process::id());
     let dir = sh::target().join("bundles").join(&id);
-    bundle::Config::new(&root, &[interpreter, &format!("/apps/{script}")]).write(&dir)?;
+    bundle::Config::new(&root, &[app.interpreter, &format!("/apps/{}", app.script)]).write(&dir)?;
     let state = sh::scratch()?;
     let mut command = Command::new(sh::nacre());
     command
@@ -85,7 +216,7 @@ fn in_bundle(interpreter: &str, script: &str, path: &Path) -> Result<()> {
         .arg("--bundle")
         .arg(&dir)
         .arg(&id);
-    let result = verdict(sh::timed(&mut command, LIMIT)?);
+    let result = verdict(sh::timed(&mut command, app.limit)?);
     let mut delete = Command::new(sh::nacre());
     let _ = sh::timed(
         delete

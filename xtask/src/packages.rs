@@ -23,6 +23,27 @@ pub const TEST: &[&str] = &[
     "procps",
     "strace",
     "gdb",
+    "psmisc",
+    "lsof",
+    "tmux",
+    "redis-server",
+];
+
+/// What the full tier of `apps` needs.
+pub const APPS: &[&str] = &[
+    "libpython3.11-testsuite",
+    "nodejs",
+    "golang-go",
+    "default-jdk-headless",
+    "postgresql",
+    "nginx-light",
+    "openssh-server",
+    "curl",
+    "make",
+    "autoconf",
+    "automake",
+    "dpkg-dev",
+    "tzdata",
 ];
 
 fn installed(package: &str) -> bool {

@@ -12,9 +12,10 @@ use crate::{abi, apps, escape, packages, robust, sh};
 const TESTS_LIMIT: Duration = Duration::from_secs(600);
 
 pub fn run(args: &[String]) -> Result<()> {
-    let fast = match args {
-        [] => false,
-        [flag] if flag == "--fast" => true,
+    let (fast, full) = match args {
+        [] => (false, false),
+        [flag] if flag == "--fast" => (true, false),
+        [flag] if flag == "--full" => (false, true),
         _ => bail!("test: unknown arguments {args:?}"),
     };
     packages::ensure(packages::TEST)?;
@@ -26,7 +27,8 @@ pub fn run(args: &[String]) -> Result<()> {
         tally.add(abi::run(&["--sandbox".into()])?);
         tally.add(escape::run(&[])?);
         tally.add(robust::run(&[])?);
-        tally.add(apps::run(&[])?);
+        let tier: Vec<String> = full.then(|| "--full".into()).into_iter().collect();
+        tally.add(apps::run(&tier)?);
     }
     tally.finish()
 }

@@ -1,6 +1,7 @@
 //! [`Kernel`]: what all tasks of a sandbox share, and [`Container`], what those of one container share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
 use crate::ns::{Namespaces, Uts};
 use crate::syscalls::Counters;
-use crate::task::{ContainerLife, PidTable};
+use crate::task::{ContainerLife, Counts, LoadAverage, PidTable};
 use crate::time::Clock;
 
 /// The sandbox's kernel. Passed to whoever needs it; there is no global one.
@@ -95,6 +96,11 @@ pub struct Container {
     pub max_tasks: Option<usize>,
     /// Its pseudo-terminals (devpts).
     pub terminals: Arc<Terminals>,
+    /// What its ended tasks have used and done.
+    pub ended: Mutex<Ended>,
+    /// How many logins there were (/proc/PID/sessionid).
+    pub logins: AtomicU32,
+    pub load: LoadAverage,
     /// Whether its processes run, are paused, or are gone; and who is told.
     pub life: ContainerLife,
 }
@@ -116,9 +122,31 @@ impl Container {
             memory_limit,
             max_tasks,
             terminals: Terminals::new(),
+            ended: Mutex::default(),
+            logins: AtomicU32::new(0),
+            load: LoadAverage::default(),
             life: ContainerLife::default(),
         })
     }
 }
 
+/// What a container's ended tasks have used and done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ended {
+    pub cpu_ns: u64,
+    pub counts: Counts,
+}
+
+impl Container {
+    /// CPU time and counts of all its tasks since it began.
+    pub fn activity(&self) -> Ended {
+        let tasks = self.pids.tasks();
+        let mut all = *self.ended.lock();
+        for task in &tasks {
+            all.cpu_ns = all.cpu_ns.saturating_add(task.cpu_time_ns());
+            all.counts.add(&task.activity.counts());
+        }
+        all
+    }
+}
 

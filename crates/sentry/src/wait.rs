@@ -167,6 +167,8 @@ pub trait Interrupt: Sync {
     fn interrupted(&self) -> bool;
     /// Whether even an uninterruptible wait must end now (the task is being killed).
     fn killed(&self) -> bool;
+    /// The wait begins to sleep, or (None) is over.
+    fn sleeps(&self, _how: Option<Sleep>) {}
 }
 
 /// Which waits a signal ends.
@@ -204,7 +206,7 @@ pub fn wait_for<'a, T, F>(how: Wait<'a>, queues: &'a [(&'a WaitQueue, PollEvents
 where
     F: FnMut() -> Option<T> + Unpin,
 {
-    WaitFor { how, queues, attempt, registrations: SmallVec::new(), timer: None }
+    WaitFor { how, queues, attempt, registrations: SmallVec::new(), timer: None, asleep: false }
 }
 
 /// The future of [`wait_for`].
@@ -214,6 +216,8 @@ pub struct WaitFor<'a, F> {
     attempt: F,
     registrations: SmallVec<[Registration; 2]>,
     timer: Option<Timer>,
+    /// Whether `who` was told that it sleeps.
+    asleep: bool,
 }
 
 impl<T, F: FnMut() -> Option<T> + Unpin> Future for WaitFor<'_, F> {
@@ -221,6 +225,29 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for WaitFor<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let polled = this.look(cx);
+        if polled.is_pending() && !this.asleep {
+            this.asleep = true;
+            this.how.who.sleeps(Some(this.how.sleep));
+        }
+        if polled.is_ready() && std::mem::take(&mut this.asleep) {
+            this.how.who.sleeps(None);
+        }
+        polled
+    }
+}
+
+impl<F> Drop for WaitFor<'_, F> {
+    fn drop(&mut self) {
+        if self.asleep {
+            self.how.who.sleeps(None);
+        }
+    }
+}
+
+impl<T, F: FnMut() -> Option<T> + Unpin> WaitFor<'_, F> {
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, WaitError>> {
+        let this = self;
         if let Some(value) = (this.attempt)() {
             return Poll::Ready(Ok(value));
         }

@@ -203,6 +203,7 @@ fn creds(request: &Request) -> Creds {
     let (uid, gid) = (request.uid, request.gid);
     let sets = request.capabilities.unwrap_or_default();
     Creds {
+        login: None,
         uid,
         euid: uid,
         suid: uid,

@@ -60,7 +60,7 @@ impl Cx {
     /// Why there is none; `EINTR` when the task was killed meanwhile.
     pub(super) async fn write_core(&mut self, info: &SigInfo, threads: &[ThreadState], limit: u64) -> Result<(), Errno> {
         let file = self.core_file().await?;
-        let mut vmas = self.mm.vmas();
+        let mut vmas = self.mm.vmas(crate::mm::Detail::Places);
         vmas.truncate(HEADERS_MAX - 1);
         let sizes: Vec<u64> = vmas.iter().map(|vma| self.dumped(vma)).collect();
         let notes = notes(self, info, threads, &vmas);

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::Errno;
 use crate::fs::{File, FileId, FileOps, Watcher};
+use crate::step::Step;
 use crate::wait::{Notify, PollEvents, Registration, Share, WaitQueue};
 
 bitflags::bitflags! {
@@ -170,6 +171,24 @@ impl Drop for Epoll {
 }
 
 impl Epoll {
+    /// Its lines in /proc/PID/fdinfo: one for each descriptor that it watches.
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write;
+        let items: Vec<Arc<Item>> = self.core.state.lock().items.values().flatten().cloned().collect();
+        for item in items {
+            let Some(file) = item.file.upgrade() else { continue };
+            let interest = item.state.lock().interest;
+            let events = (interest.events | PollEvents::ALWAYS).bits() | interest.trigger.bits();
+            let position = *file.position.lock();
+            let Step::Ready(Ok(metadata)) = file.inode().metadata() else { continue };
+            let _ = writeln!(
+                text,
+                "tfd: {:8} events: {events:8x} data: {:16x}  pos:{position} ino:{:x} sdev:{:x}",
+                item.fd, interest.data, metadata.ino, metadata.dev
+            );
+        }
+    }
+
     pub fn new() -> Arc<Epoll> {
         let core = Core { state: Mutex::default(), queue: WaitQueue::new(), parents: Mutex::default() };
         Arc::new(Epoll { core: Arc::new(core) })

@@ -35,6 +35,13 @@ impl EventFd {
         Arc::new(EventFd { count: Mutex::new(initial), mode, queue: WaitQueue::new() })
     }
 
+    /// Its lines in /proc/PID/fdinfo.
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write;
+        let semaphore = u8::from(matches!(self.mode, Mode::Semaphore));
+        let _ = write!(text, "eventfd-count: {:16x}\neventfd-semaphore: {semaphore}\n", *self.count.lock());
+    }
+
     fn read_now(&self, into: &mut dyn Sink) -> Result<usize, Errno> {
         if into.remaining() < 8 {
             return Err(Errno::EINVAL);

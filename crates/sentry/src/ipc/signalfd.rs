@@ -36,6 +36,10 @@ impl SignalFd {
         })
     }
 
+    pub fn mask(&self) -> SigSet {
+        *self.mask.lock()
+    }
+
     pub fn set_mask(&self, mask: SigSet) {
         *self.mask.lock() = mask.blockable();
         self.queue.wake(PollEvents::IN);

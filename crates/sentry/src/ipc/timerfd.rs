@@ -90,6 +90,24 @@ impl TimerFd {
         state.setting(now)
     }
 
+    /// Its lines in /proc/PID/fdinfo.
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write;
+        let setting = self.get();
+        let ticks = self.state.lock().expirations;
+        let clock = match self.base {
+            Base::Realtime => 0,
+            Base::Monotonic => 1,
+        };
+        let parts = |ns: u64| format!("({}, {})", ns / 1_000_000_000, ns % 1_000_000_000);
+        let _ = write!(
+            text,
+            "clockid: {clock}\nticks: {ticks}\nsettime flags: 00\nit_value: {}\nit_interval: {}\n",
+            parts(setting.value),
+            parts(setting.interval)
+        );
+    }
+
     fn arm(&self, state: &mut State) {
         let Some(at) = state.next else { return };
         let me = self.me.clone();

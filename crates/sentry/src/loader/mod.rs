@@ -241,6 +241,7 @@ fn make_stack(
         places.stack_start = stack.sp;
         places.args = stack.args;
         places.env = stack.env;
+        places.auxv = stack.auxv;
     });
     Ok(stack.sp)
 }

@@ -28,6 +28,7 @@ pub(super) struct Stack {
     pub sp: u64,
     pub args: std::ops::Range<u64>,
     pub env: std::ops::Range<u64>,
+    pub auxv: std::ops::Range<u64>,
 }
 
 /// Checks Linux's limits on arguments and environment.
@@ -81,17 +82,21 @@ pub(super) fn build(top: u64, contents: &Contents<'_>) -> Stack {
         }
         word(0);
     }
+    let mut auxv_words = 0;
     let own = [(AT_RANDOM, random_at), (AT_EXECFN, path_at), (AT_PLATFORM, platform_at), (AT_NULL, 0)];
     for &(kind, value) in contents.aux.iter().chain(&own) {
         word(kind);
         word(value);
+        auxv_words += 2;
     }
+    let auxv_end = sp + bytes.len() as u64;
+    let auxv = auxv_end - 8 * auxv_words..auxv_end;
     bytes.resize((random_at - sp) as usize, 0);
     bytes.extend_from_slice(&contents.random);
     bytes.extend_from_slice(platform);
     bytes.resize((args_at - sp) as usize, 0);
     bytes.extend_from_slice(&strings);
-    Stack { bytes, sp, args: args_at..env_at, env: env_at..path_at }
+    Stack { bytes, sp, args: args_at..env_at, env: env_at..path_at, auxv }
 }
 
 #[cfg(test)]

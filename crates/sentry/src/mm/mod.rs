@@ -36,9 +36,9 @@ pub use fault::FaultOutcome;
 pub use map::{MapRequest, Placement};
 pub use memory_file::MemoryFile;
 pub use pages::Pages;
-pub use places::Places;
+pub use places::{MIN_ADDR, Places};
 pub use remap::{Remap, RemapTo};
-pub use report::{Usage, VmaInfo};
+pub use report::{Detail, Resident, Usage, VmaInfo};
 pub use segment::{MappedFile, SegmentFlags};
 pub use user::{Ranges, Sink, Source, UserSink, UserSource};
 

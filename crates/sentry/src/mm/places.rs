@@ -39,6 +39,8 @@ pub struct Places {
     pub stack_start: u64,
     pub args: Range<u64>,
     pub env: Range<u64>,
+    /// The auxiliary vector, as the loader wrote it.
+    pub auxv: Range<u64>,
 }
 
 impl Places {
@@ -72,6 +74,7 @@ impl Places {
             stack_start: stack_top,
             args: 0..0,
             env: 0..0,
+            auxv: 0..0,
         })
     }
 

@@ -21,7 +21,40 @@ pub struct VmaInfo {
     pub backed: u64,
     /// Bytes of private pages that are shared copy-on-write with another process or with a file.
     pub unbroken: u64,
+    /// Bytes in memory, if asked for.
+    pub resident: Resident,
 }
+
+/// What of a mapping is in memory, in bytes: private pages of its own, and pages of its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    pub anonymous: u64,
+    pub file: u64,
+    pub shared: u64,
+}
+
+impl Resident {
+    pub fn total(&self) -> u64 {
+        self.anonymous + self.file + self.shared
+    }
+
+    pub fn add(&mut self, other: &Resident) {
+        self.anonymous += other.anonymous;
+        self.file += other.file;
+        self.shared += other.shared;
+    }
+}
+
+/// How much is asked about mappings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    Places,
+    /// What is in memory too, which asks the host.
+    Residency,
+}
+
+/// Bytes of the memory file that one look asks the host about; the rest counts as present.
+const ASK_MAX: u64 = 64 << 20;
 
 /// Sizes of an address space, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +82,8 @@ impl Usage {
 
 impl Mm {
     /// The mappings, by address.
-    pub fn vmas(&self) -> Vec<VmaInfo> {
+    pub fn vmas(&self, detail: Detail) -> Vec<VmaInfo> {
+        let mut asked = 0;
         let state = self.state.read();
         let mut vmas: Vec<VmaInfo> = Vec::new();
         let mut last: Option<(u64, super::segment::Segment)> = None;
@@ -60,12 +94,17 @@ impl Mm {
             let len = segment.end - start;
             let backed = if segment.backed() { len } else { 0 };
             let unbroken = if segment.cow() { len } else { 0 };
+            let resident = match detail {
+                Detail::Places => Resident::default(),
+                Detail::Residency => self.residency(start, segment, &mut asked),
+            };
             let joins = last.as_ref().is_some_and(|(from, before)| before.end == start && segment.same_vma(*from, before));
             match vmas.last_mut() {
                 Some(vma) if joins => {
                     vma.range.end = segment.end;
                     vma.backed += backed;
                     vma.unbroken += unbroken;
+                    vma.resident.add(&resident);
                 }
                 _ => vmas.push(VmaInfo {
                     range: start..segment.end,
@@ -74,6 +113,7 @@ impl Mm {
                     file: segment.file.clone(),
                     backed,
                     unbroken,
+                    resident,
                 }),
             }
             last = Some((start, segment.clone()));
@@ -115,7 +155,6 @@ impl Mm {
     /// Sizes, for /proc/PID/status and statm. Which pages are present is asked of the host for pages of the memory file
     /// (`mincore`, at most 64 MiB of them); others are counted as a whole.
     pub fn usage(&self) -> Usage {
-        const ASK_MAX: u64 = 64 << 20;
         let state = self.state.read();
         let mut usage = Usage {
             total: state.map.bytes(),
@@ -135,20 +174,10 @@ impl Mm {
             } else if segment.prot.contains(Prot::EXEC) && segment.file.is_some() {
                 usage.libraries += len;
             }
-            let resident = match &segment.back {
-                Backing::Empty => 0,
-                Backing::Host(..) => len,
-                Backing::Memory(at) if asked < ASK_MAX => {
-                    asked += len;
-                    self.resident(*at, len.min(ASK_MAX))
-                }
-                Backing::Memory(_) => len,
-            };
-            match (&segment.back, segment.shared()) {
-                (Backing::Host(..), _) => usage.resident_file += resident,
-                (_, true) => usage.resident_shared += resident,
-                _ => usage.resident_anonymous += resident,
-            }
+            let resident = self.residency(start, segment, &mut asked);
+            usage.resident_anonymous += resident.anonymous;
+            usage.resident_file += resident.file;
+            usage.resident_shared += resident.shared;
         }
         usage.libraries = usage.libraries.saturating_sub(usage.code);
         usage
@@ -192,6 +221,26 @@ impl Mm {
                 Backing::Memory(at) => from < to && self.resident(at + (from - start), to - from) > 0,
             }
         })
+    }
+
+    /// What of a segment is in memory; `asked` counts what the host was asked about.
+    fn residency(&self, start: u64, segment: &super::segment::Segment, asked: &mut u64) -> Resident {
+        let len = segment.end - start;
+        let mut resident = Resident::default();
+        match &segment.back {
+            Backing::Empty => {}
+            Backing::Host(..) => resident.file = len,
+            Backing::Memory(at) => {
+                let present = if *asked < ASK_MAX { self.resident(*at, len.min(ASK_MAX)) } else { len };
+                *asked += len;
+                if segment.shared() {
+                    resident.shared = present;
+                } else {
+                    resident.anonymous = present;
+                }
+            }
+        }
+        resident
     }
 
     fn resident(&self, at: u64, len: u64) -> u64 {

@@ -75,7 +75,10 @@ fn getaffinity(cx: &Cx, args: Args) -> Result<u64, Errno> {
     if size < 8 || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    let mask = target(cx, args.i32(0))?.scheduling.lock().affinity & all_cpus(cx);
+    let tid = args.i32(0);
+    // Unlike its sisters, this call knows no invalid number, only missing tasks.
+    let task = if tid < 0 { Err(Errno::ESRCH) } else { target(cx, tid) };
+    let mask = task?.scheduling.lock().affinity & all_cpus(cx);
     cx.mm.write_val(args.u64(2), &mask)?;
     Ok(8)
 }

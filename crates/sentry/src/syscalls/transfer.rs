@@ -218,12 +218,19 @@ pub fn read(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         }
         let mut sink = UserSink::from_ranges(&cx.mm, transfer.ranges.clone());
         match transfer.try_read(0, &mut sink) {
-            Some(Ok(n)) => return Flow::done(Ok(n as u64)),
+            Some(Ok(n)) => {
+                cx.task.activity.count_read(n as u64);
+                return Flow::done(Ok(n as u64));
+            }
             Some(Err(errno)) if errno != Errno::EAGAIN || transfer.nonblocking => return Flow::done(Err(errno)),
             Some(Err(_)) | None => {}
         }
     }
-    Flow::wait(read_waiting(cx, transfer, total))
+    Flow::wait(async move {
+        let outcome = read_waiting(cx, transfer, total).await;
+        cx.task.activity.count_read(*outcome.as_ref().unwrap_or(&0));
+        outcome
+    })
 }
 
 async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize) -> Outcome {
@@ -268,7 +275,10 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         }
         let mut source = UserSource::from_ranges(&cx.mm, transfer.ranges.clone());
         match transfer.try_write(0, &mut source) {
-            Some(Ok(n)) if n >= total || transfer.nonblocking => return Flow::done(Ok(n as u64)),
+            Some(Ok(n)) if n >= total || transfer.nonblocking => {
+                cx.task.activity.count_write(n as u64);
+                return Flow::done(Ok(n as u64));
+            }
             Some(Ok(n)) => done = n,
             Some(Err(Errno::EAGAIN)) if !transfer.nonblocking => {}
             Some(Err(errno)) => {
@@ -278,7 +288,11 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
             None => {}
         }
     }
-    Flow::wait(write_waiting(cx, transfer, total, done))
+    Flow::wait(async move {
+        let outcome = write_waiting(cx, transfer, total, done).await;
+        cx.task.activity.count_write(*outcome.as_ref().unwrap_or(&0));
+        outcome
+    })
 }
 
 async fn write_waiting(cx: &mut Cx, transfer: Transfer, total: usize, mut done: usize) -> Outcome {

@@ -241,7 +241,7 @@ impl Cx {
             }
         }
         if !args.flags.contains(CloneFlags::THREAD) {
-            pids.processes.insert(tid, Process { group: group.clone(), children: Vec::new() });
+            pids.processes.insert(tid, Process { group: group.clone(), leader: task.clone(), children: Vec::new() });
             let ppid = if args.flags.contains(CloneFlags::PARENT) { parent.group.ppid() } else { parent.tgid() };
             pids.set_parent(&group, ppid);
         }

@@ -32,6 +32,7 @@ pub enum Capability {
     SysTime = 25,
     SysTtyConfig = 26,
     Mknod = 27,
+    AuditControl = 30,
     Setfcap = 31,
     CheckpointRestore = 40,
 }
@@ -58,6 +59,15 @@ pub struct Creds {
     pub securebits: u32,
     /// Where the capabilities hold.
     pub user_ns: UserNs,
+    /// Who logged in, if anybody (/proc/PID/loginuid).
+    pub login: Option<Login>,
+}
+
+/// A login, as pam_loginuid(8) marks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Login {
+    pub uid: u32,
+    pub session: u32,
 }
 
 impl Creds {

@@ -115,6 +115,9 @@ impl Task {
             self.tid.store(self.tgid(), Ordering::Relaxed);
             pids.tasks.insert(self.tgid(), self.clone());
             pids.release(&self.group.pid_ns, old);
+            if let Some(process) = pids.processes.get_mut(&self.tgid()) {
+                process.leader = self.clone();
+            }
         }
     }
 }

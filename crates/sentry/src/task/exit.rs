@@ -111,6 +111,11 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     }
     task.gone.store(true, Ordering::SeqCst);
     group.usage.lock().ended_threads.add(&usage);
+    {
+        let mut ended = container.ended.lock();
+        ended.cpu_ns = ended.cpu_ns.saturating_add(usage.user_ns);
+        ended.counts.add(&task.activity.counts());
+    }
     group.last_uid.store(task.creds().uid, Ordering::Relaxed);
     let last = inner.threads.is_empty();
     let end = last.then(|| {

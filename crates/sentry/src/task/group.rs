@@ -137,6 +137,22 @@ impl ThreadGroup {
         self.rlimits.read().get(resource)
     }
 
+    /// Whether it has run exec since it was forked.
+    pub fn has_execed(&self) -> bool {
+        self.has_execed.load(Ordering::Relaxed)
+    }
+
+    /// What its parent gets at its end.
+    pub fn exit_signal(&self) -> Option<Signal> {
+        self.inner.lock().exit_signal
+    }
+
+    /// Signals that wait for it or one of its threads, with their information (`RLIMIT_SIGPENDING`).
+    pub fn queued_signals(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.threads.iter().fold(inner.pending.len(), |sum, thread| sum + thread.signals.lock().pending.len())
+    }
+
     /// The dispositions.
     pub fn sighand(&self) -> Arc<SigHand> {
         self.sighand.read().clone()

@@ -5,6 +5,7 @@
 //!
 //! Locking: see docs/locks-and-waits.md. `PidTable` before a thread group before a task's own locks; none is held across an await.
 
+mod activity;
 mod call;
 mod creds;
 mod cx;
@@ -16,6 +17,7 @@ mod exit;
 mod group;
 pub(crate) mod jobs;
 mod life;
+mod load;
 mod new;
 mod pids;
 mod reap;
@@ -26,7 +28,8 @@ mod status;
 mod trace_output;
 mod work;
 
-pub use creds::{Capability, Creds};
+pub use activity::{Activity, Counts};
+pub use creds::{Capability, Creds, Login};
 pub use cx::Cx;
 pub use exit::abandon;
 pub use exec_creds::exec_creds;
@@ -35,6 +38,7 @@ pub(crate) use group::GroupInner;
 pub use group::{OnExit, ThreadGroup};
 pub use clone::{CloneArgs, CloneFlags};
 pub use life::ContainerLife;
+pub use load::LoadAverage;
 pub use new::{NewProcess, new_process};
 pub use reap::{Change, Found, WaitOptions, Which};
 pub use pids::PidTable;
@@ -65,7 +69,7 @@ use crate::ptrace::Tracee;
 use crate::seccomp::Seccomp;
 use crate::ns::Namespaces;
 use crate::signal::TaskSignals;
-use crate::wait::Interrupt;
+use crate::wait::{Interrupt, Sleep};
 
 /// A process or thread number in its container.
 pub type Tid = i32;
@@ -111,6 +115,8 @@ pub struct Task {
     pub(super) vfork: Mutex<Option<Arc<clone::Vfork>>>,
     /// CPU time of contexts that this task no longer has (before an exec), in nanoseconds.
     past_cpu_ns: AtomicU64,
+    /// Whether it sleeps, and what it has done.
+    pub activity: Activity,
 }
 
 /// How the task wants to be scheduled. Kept and reported; the host schedules.
@@ -203,6 +209,12 @@ impl Task {
         self.gone.load(Ordering::SeqCst)
     }
 
+    /// Whether it has ended; its number may still be seen (a zombie).
+    pub fn has_ended(&self) -> bool {
+        let inner = self.group.inner.lock();
+        inner.ended.is_some() || (self.is_leader() && inner.leader_status.is_some())
+    }
+
     /// The current credentials.
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.read().clone()
@@ -220,7 +232,8 @@ impl Task {
 
     /// What it has used.
     pub fn usage(&self) -> Usage {
-        Usage { user_ns: self.cpu_time_ns(), ..Usage::default() }
+        let voluntary_switches = self.activity.counts().voluntary_switches;
+        Usage { user_ns: self.cpu_time_ns(), voluntary_switches, ..Usage::default() }
     }
 
     /// CPU time used in user mode, in nanoseconds.
@@ -237,5 +250,9 @@ impl Interrupt for Task {
 
     fn killed(&self) -> bool {
         self.flags().contains(TaskFlags::KILLED)
+    }
+
+    fn sleeps(&self, how: Option<Sleep>) {
+        self.activity.set_sleep(how);
     }
 }

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use platform::Context;
 
 use super::pids::{Pids, Process};
-use super::{Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
+use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
 use crate::fs::File;
 use crate::kernel::{Container, Kernel};
@@ -74,6 +74,7 @@ impl Task {
             scheduling: Mutex::new(new.scheduling),
             vfork: Mutex::new(None),
             past_cpu_ns: AtomicU64::new(0),
+            activity: Activity::default(),
         })
     }
 }
@@ -165,7 +166,7 @@ pub fn new_process(
         },
     );
     group.inner.lock().threads.push(task.clone());
-    pids.processes.insert(tid, Process { group, children: Vec::new() });
+    pids.processes.insert(tid, Process { group, leader: task.clone(), children: Vec::new() });
     pids.tasks.insert(tid, task.clone());
     drop(pids);
     Ok(Cx::new(task, new.shared, context))

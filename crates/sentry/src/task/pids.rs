@@ -23,6 +23,8 @@ pub struct PidTable {
 #[derive(Default)]
 pub(super) struct Pids {
     last: Tid,
+    /// How many were given out.
+    made: u64,
     /// Numbers have been given out once around: the next ones may be in use.
     wrapped: bool,
     /// Live threads.
@@ -36,6 +38,8 @@ pub(super) struct Pids {
 /// A process in the tree.
 pub(super) struct Process {
     pub group: Arc<ThreadGroup>,
+    /// Its first thread, kept after its end for /proc.
+    pub leader: Arc<Task>,
     pub children: Vec<Tid>,
 }
 
@@ -53,6 +57,12 @@ impl PidTable {
     /// The process of a number, also a zombie.
     pub fn process(&self, tgid: Tid) -> Option<Arc<ThreadGroup>> {
         self.inner.lock().process(tgid)
+    }
+
+    /// The live thread of a number, or the first thread of a process although it has ended.
+    pub fn task_or_zombie(&self, tid: Tid) -> Option<Arc<Task>> {
+        let inner = self.inner.lock();
+        inner.tasks.get(&tid).or_else(|| inner.processes.get(&tid).map(|process| &process.leader)).cloned()
     }
 
     /// The process that a thread's or process's number belongs to, also a zombie.
@@ -89,6 +99,11 @@ impl PidTable {
     /// Live threads at this time.
     pub fn count(&self) -> usize {
         self.inner.lock().tasks.len()
+    }
+
+    /// How many tasks were made (/proc/stat's `processes`).
+    pub fn made(&self) -> u64 {
+        self.inner.lock().made
     }
 
     /// The number given out last (/proc/loadavg).
@@ -168,6 +183,7 @@ impl Pids {
                 self.wrapped = true;
             }
             if !self.wrapped || !self.in_use(self.last) {
+                self.made += 1;
                 return Ok(self.last);
             }
         }

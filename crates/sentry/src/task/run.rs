@@ -128,6 +128,7 @@ async fn live(cx: &mut Cx) -> ExitStatus {
         traps += 1;
         if traps >= TRAPS_PER_TURN {
             traps = 0;
+            cx.task.activity.yielded();
             yield_now().await;
         }
     }

@@ -91,6 +91,17 @@ pub enum Notify {
     Thread { signal: Signal, value: Option<u64>, tid: Tid },
 }
 
+/// A POSIX timer as /proc shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerInfo {
+    pub id: i32,
+    pub clock: i32,
+    /// The signal and its value, if one is sent.
+    pub signal: Option<(Signal, u64)>,
+    /// The thread it is sent to; None: the process.
+    pub tid: Option<Tid>,
+}
+
 struct PosixTimer {
     notify: Notify,
     /// The clock it was made for; absolute times are on it.
@@ -339,6 +350,20 @@ impl ProcessTimers {
     }
 
     /// Deletes POSIX timers: exec.
+    /// All POSIX timers, for /proc/PID/timers.
+    pub fn list(&self) -> Vec<TimerInfo> {
+        let state = self.state.lock();
+        let info = |(&id, timer): (&i32, &PosixTimer)| {
+            let (signal, tid) = match timer.notify {
+                Notify::None => (None, None),
+                Notify::Process { signal, value } => (Some((signal, value.unwrap_or(id as u64))), None),
+                Notify::Thread { signal, value, tid } => (Some((signal, value.unwrap_or(id as u64))), Some(tid)),
+            };
+            TimerInfo { id, clock: timer.clock, signal, tid }
+        };
+        state.posix.iter().map(info).collect()
+    }
+
     pub(crate) fn forget_posix(&self) {
         let old = std::mem::take(&mut self.state.lock().posix);
         drop(old);

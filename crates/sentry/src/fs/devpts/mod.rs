@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::dev::device_number;
 use super::pseudo::{DirInode, Directory, Identity, Listed};
-use super::{FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Path, SetAttr, StatFs, Timestamp, next_device};
+use super::{
+    File, FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Origin, Path, ResolveFlags, SetAttr, StatFs, Timestamp, View, next_device, walk,
+};
 use crate::Errno;
 use crate::ipc::tty::{Pty, Slaves, Terminals};
 use crate::step::Step;
@@ -131,14 +133,26 @@ pub fn terminals_of(place: &Path) -> Option<Arc<Terminals>> {
     if let Some(node) = place.inode().as_any().downcast_ref::<Node>() {
         return Some(node.terminals.clone());
     }
+    beside(place)?.inode().as_any().downcast_ref::<DirInode<Root>>().map(|root| root.0.terminals.clone())
+}
+
+/// What is mounted on `pts` beside a ptmx.
+fn beside(place: &Path) -> Option<Path> {
     let beside = place.dentry.parent()?.child_if_known(b"pts")?;
-    let mounted = Path { mount: place.mount.clone(), dentry: beside }.descend();
-    mounted.inode().as_any().downcast_ref::<DirInode<Root>>().map(|root| root.0.terminals.clone())
+    Some(Path { mount: place.mount.clone(), dentry: beside }.descend())
+}
+
+/// Where the slave of an open master is (`TIOCGPTPEER`); None when its instance is no longer in sight.
+pub fn slave_of(cx: &Cx, master: &File, index: u32) -> Option<Path> {
+    let Origin::Path(place) = &master.origin else { return None };
+    let inside = place.inode().as_any().is::<Node>();
+    let root = if inside { place.mount.root_path() } else { beside(place)? };
+    walk::try_resolve_in(&View::of(cx), Some(cx), root, index.to_string().as_bytes(), ResolveFlags::NOFOLLOW).ok().flatten()
 }
 
 impl Directory for Root {
     fn identity(&self) -> Identity {
-        Identity { dev: self.dev, ino: ROOT_INO, permissions: 0o755, uid: 0, gid: 0 }
+        Identity { dev: self.dev, ino: ROOT_INO, permissions: 0o755, uid: 0, gid: 0, size: 0, block_size: 1024 }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {

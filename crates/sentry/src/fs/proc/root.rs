@@ -6,7 +6,7 @@ use super::{Shared, machine, process, sys};
 use crate::ns::PidNs;
 use crate::task::Tid;
 use crate::Errno;
-use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
+use crate::fs::pseudo::{DirInode, Directory, Identity, LinkInode, Listed, TakesWrites, TextFile};
 use crate::fs::{FileKind, Inode, Link};
 
 pub(super) struct Root(pub(super) Arc<Shared>);
@@ -14,20 +14,37 @@ pub(super) struct Root(pub(super) Arc<Shared>);
 /// A file's name and how its text is made.
 type Text = (&'static str, fn(&Shared) -> String);
 
-const TEXTS: [Text; 13] = [
+const TEXTS: [Text; 24] = [
+    ("buddyinfo", machine::buddyinfo),
+    ("cgroups", |_| {
+        let controllers = ["cpuset", "cpu", "cpuacct", "memory", "pids"];
+        let lines = controllers.map(|name| format!("{name}\t0\t1\t1\n")).concat();
+        format!("#subsys_name\thierarchy\tnum_cgroups\tenabled\n{lines}")
+    }),
     ("cmdline", |_| "nacre\n".into()),
+    ("consoles", |_| String::new()),
     ("cpuinfo", machine::cpuinfo),
-    ("devices", |_| "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n".into()),
+    ("crypto", |_| String::new()),
+    ("devices", |_| {
+        "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n 10 misc\n128 ptm\n136 pts\n\nBlock devices:\n".into()
+    }),
     ("diskstats", |_| String::new()),
     ("filesystems", |_| crate::fs::types::TYPES.map(|(name, _)| format!("nodev\t{name}\n")).concat()),
+    ("execdomains", |_| "0-0\tLinux           \t[kernel]\n".into()),
+    ("interrupts", machine::interrupts),
     ("loadavg", machine::loadavg),
     ("meminfo", machine::meminfo),
+    ("misc", |_| String::new()),
+    ("modules", |_| String::new()),
     ("partitions", |_| "major minor  #blocks  name\n\n".into()),
+    ("softirqs", machine::softirqs),
     ("stat", machine::stat),
     ("swaps", |_| "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".into()),
     ("uptime", machine::uptime),
     ("version", machine::version),
     ("vmstat", machine::vmstat),
+    ("zoneinfo", machine::zoneinfo),
+    ("key-users", |_| String::new()),
 ];
 
 /// A number of the container as a procfs shows it.
@@ -45,9 +62,8 @@ impl Directory for Root {
         if shared.options.subset_pid && !matches!(name, b"self" | b"thread-self") {
             return process::directory(shared, name);
         }
-        if let Some((name, make)) = TEXTS.iter().find(|(text, _)| text.as_bytes() == name) {
-            let (shared, make) = (shared.clone(), *make);
-            return Ok(TextFile::make(shared.identity(0o444, name), move || Ok(make(&shared).into_bytes())));
+        if let Some(text) = TEXTS.iter().find(|(text, _)| text.as_bytes() == name) {
+            return Ok(file(shared, text));
         }
         let ns = shared.pid_ns.clone();
         match name {
@@ -62,6 +78,7 @@ impl Directory for Root {
             b"mounts" => Ok(LinkInode::text(shared.identity(0o777, "mounts"), "self/mounts")),
             b"net" => Ok(LinkInode::text(shared.identity(0o777, "net"), "self/net")),
             b"sys" => Ok(sys::directory(shared)),
+            b"tty" => Ok(DirInode::make(Tty(shared.clone()))),
             _ => process::directory(shared, name),
         }
     }
@@ -73,7 +90,45 @@ impl Directory for Root {
         }
         let texts = TEXTS.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular));
         let links = ["self", "thread-self", "mounts", "net"].map(|name| Listed::new(name, FileKind::Symlink));
-        let sys = Listed::new("sys", FileKind::Directory);
-        texts.chain(links).chain([sys]).chain(process::list(&self.0)).collect()
+        let directories = ["sys", "tty"].map(|name| Listed::new(name, FileKind::Directory));
+        texts.chain(links).chain(directories).chain(process::list(&self.0)).collect()
+    }
+}
+
+/// As in Linux, root may open such a file for writing, and then cannot write.
+fn file(shared: &Arc<Shared>, &(name, make): &Text) -> Arc<dyn Inode> {
+    let made = shared.clone();
+    let file = TextFile::for_opener(shared.identity(0o444, name), move |_| Ok(make(&made).into_bytes()));
+    file.writes(TakesWrites::Refused(Errno::EIO)).into_inode()
+}
+
+/// /proc/tty: what `ps` finds the names of terminals by.
+struct Tty(Arc<Shared>);
+
+const TTY: [Text; 2] = [
+    ("drivers", |_| {
+        let lines = [
+            "/dev/tty             /dev/tty        5       0 system:/dev/tty\n",
+            "/dev/console         /dev/console    5       1 system:console\n",
+            "/dev/ptmx            /dev/ptmx       5       2 system\n",
+            "pty_slave            /dev/pts      136 0-1048575 pty:slave\n",
+            "pty_master           /dev/ptm      128 0-1048575 pty:master\n",
+        ];
+        lines.concat()
+    }),
+    ("ldiscs", |_| "n_tty       0\n".into()),
+];
+
+impl Directory for Tty {
+    fn identity(&self) -> Identity {
+        self.0.identity(0o555, "tty")
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        TTY.iter().find(|(text, _)| text.as_bytes() == name).map(|text| file(&self.0, text)).ok_or(Errno::ENOENT)
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        TTY.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular)).collect()
     }
 }

@@ -14,11 +14,19 @@ use crate::task::Cx;
 pub struct Listed {
     pub name: Vec<u8>,
     pub kind: FileKind,
+    /// Its place in the order, which must stay when others come and go, so that a reader who stops in between misses nothing.
+    /// None: its index.
+    pub place: Option<u64>,
 }
 
 impl Listed {
     pub fn new(name: impl Into<Vec<u8>>, kind: FileKind) -> Listed {
-        Listed { name: name.into(), kind }
+        Listed { name: name.into(), kind, place: None }
+    }
+
+    /// An entry among others that come and go.
+    pub fn at(place: u64, name: impl Into<Vec<u8>>, kind: FileKind) -> Listed {
+        Listed { name: name.into(), kind, place: Some(place) }
     }
 }
 
@@ -30,7 +38,7 @@ pub trait Directory: Send + Sync + 'static {
     /// `ENOENT` if there is no such name.
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno>;
 
-    /// All names, in a stable order.
+    /// All names, in a stable order, with rising places.
     fn list(&self) -> Vec<Listed>;
 }
 
@@ -75,7 +83,7 @@ impl<D: Directory> FileOps for OpenDir<D> {
         true
     }
 
-    /// Positions 0 and 1 are `.` and `..`; the rest are places in the listing.
+    /// Positions 0 and 1 are `.` and `..`; the rest are places in the listing and two.
     fn read_dir<'a>(
         &'a self,
         _file: &'a File,
@@ -85,9 +93,13 @@ impl<D: Directory> FileOps for OpenDir<D> {
         let identity = self.directory.0.identity();
         let dots = [Listed::new(".", FileKind::Directory), Listed::new("..", FileKind::Directory)];
         let entries = dots.into_iter().chain(self.directory.0.list());
-        for (at, entry) in entries.enumerate().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+        for (index, entry) in entries.enumerate() {
+            let at = entry.place.map_or(index as u64, |place| place.saturating_add(2));
+            if at < from {
+                continue;
+            }
             let ino = Identity::named(identity.dev, 0, (identity.ino, &entry.name)).ino;
-            if !emit(DirEntry { ino, kind: entry.kind, name: &entry.name, next: at as u64 + 1 }) {
+            if !emit(DirEntry { ino, kind: entry.kind, name: &entry.name, next: at.saturating_add(1) }) {
                 break;
             }
         }

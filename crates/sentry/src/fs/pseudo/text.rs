@@ -10,12 +10,16 @@ use crate::Errno;
 use crate::fs::{File, FileKind, FileOps, Inode, Metadata, OpenFlags, SetAttr, Timestamp, WriteAt, Written};
 use crate::mm::{Sink, Source};
 use crate::step::Step;
-use crate::task::Cx;
+use crate::task::{Cx, Task};
 
-pub type Make = dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync;
+/// Makes the content, for the task that opened the file.
+type Make = dyn Fn(&Arc<Task>) -> Result<Vec<u8>, Errno> + Send + Sync;
 
-/// Takes what was written in one call.
-pub type TextWrite = dyn Fn(&[u8]) -> Result<(), Errno> + Send + Sync;
+/// Takes what the task that opened the file has written in one call.
+pub type TextWrite = dyn Fn(&Arc<Task>, &[u8]) -> Result<(), Errno> + Send + Sync;
+
+/// Decides at open.
+type Guard = dyn Fn(&Cx) -> Result<(), Errno> + Send + Sync;
 
 /// Longest write that is looked at, in bytes.
 const WRITE_MAX: usize = 4096;
@@ -24,15 +28,27 @@ const WRITE_MAX: usize = 4096;
 pub struct TextFile {
     identity: Identity,
     make: Arc<Make>,
-    write: Option<Arc<TextWrite>>,
+    write: TakesWrites,
+    guard: Option<Box<Guard>>,
+}
+
+/// What a file does with writes.
+#[derive(Clone)]
+pub enum TakesWrites {
+    /// Opening it for writing fails, even for root (sysctls, sysfs).
+    NotOpened,
+    /// Writing fails with this.
+    Refused(Errno),
+    Taken(Arc<TextWrite>),
 }
 
 impl TextFile {
+    /// A file that is the same for everyone.
     pub fn make(
         identity: Identity,
         make: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
-        Arc::new(TextFile { identity, make: Arc::new(make), write: None })
+        TextFile::for_opener(identity, move |_| make()).into_inode()
     }
 
     /// A file that takes writes too.
@@ -41,7 +57,30 @@ impl TextFile {
         make: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
         write: impl Fn(&[u8]) -> Result<(), Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
-        Arc::new(TextFile { identity, make: Arc::new(make), write: Some(Arc::new(write)) })
+        let taken = TakesWrites::Taken(Arc::new(move |_, bytes| write(bytes)));
+        TextFile::for_opener(identity, move |_| make()).writes(taken).into_inode()
+    }
+
+    /// A file that depends on who opens it. Writing it gives `EINVAL`.
+    pub fn for_opener(
+        identity: Identity,
+        make: impl Fn(&Arc<Task>) -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
+    ) -> TextFile {
+        TextFile { identity, make: Arc::new(make), write: TakesWrites::Refused(Errno::EINVAL), guard: None }
+    }
+
+    /// What it does with writes.
+    pub fn writes(self, write: TakesWrites) -> TextFile {
+        TextFile { write, ..self }
+    }
+
+    /// Who may open it, beside those whom its permissions let.
+    pub fn guarded(self, guard: impl Fn(&Cx) -> Result<(), Errno> + Send + Sync + 'static) -> TextFile {
+        TextFile { guard: Some(Box::new(guard)), ..self }
+    }
+
+    pub fn into_inode(self) -> Arc<dyn Inode> {
+        Arc::new(self)
     }
 }
 
@@ -53,15 +92,21 @@ impl Inode for TextFile {
     /// `O_TRUNC` is allowed on writable ones and changes nothing.
     fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {
         let only_size = SetAttr { size: None, modified: None, ..change } == SetAttr::default();
-        Step::Ready(if only_size && self.write.is_some() { Ok(()) } else { Err(Errno::EPERM) })
+        let writable = matches!(self.write, TakesWrites::Taken(_));
+        Step::Ready(if only_size && writable { Ok(()) } else { Err(Errno::EPERM) })
     }
 
-    fn open<'a>(self: Arc<Self>, _cx: &'a Cx, flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
-        if flags.writable() && self.write.is_none() {
+    fn open<'a>(self: Arc<Self>, cx: &'a Cx, flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
+        if flags.writable() && matches!(self.write, TakesWrites::NotOpened) {
             return Step::err(Errno::EACCES);
         }
-        let open = OpenText { make: self.make.clone(), write: self.write.clone(), content: Mutex::new(None) };
-        Step::ok(Arc::new(open))
+        if let Some(guard) = &self.guard
+            && let Err(errno) = guard(cx)
+        {
+            return Step::err(errno);
+        }
+        let opener = cx.task.clone();
+        Step::ok(Arc::new(OpenText { make: self.make.clone(), write: self.write.clone(), opener, content: Mutex::new(None) }))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -71,7 +116,8 @@ impl Inode for TextFile {
 
 struct OpenText {
     make: Arc<Make>,
-    write: Option<Arc<TextWrite>>,
+    write: TakesWrites,
+    opener: Arc<Task>,
     content: Mutex<Option<Vec<u8>>>,
 }
 
@@ -79,7 +125,7 @@ impl FileOps for OpenText {
     fn read<'a>(&'a self, _file: &'a File, offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
         let mut content = self.content.lock();
         if offset == 0 || content.is_none() {
-            match (self.make)() {
+            match (self.make)(&self.opener) {
                 Ok(made) => *content = Some(made),
                 Err(errno) => return Step::err(errno),
             }
@@ -91,7 +137,11 @@ impl FileOps for OpenText {
     }
 
     fn write<'a>(&'a self, _file: &'a File, at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        let Some(write) = &self.write else { return Step::err(Errno::EINVAL) };
+        let write = match &self.write {
+            TakesWrites::Taken(write) => write,
+            TakesWrites::Refused(errno) => return Step::err(*errno),
+            TakesWrites::NotOpened => return Step::err(Errno::EINVAL),
+        };
         let mut bytes = vec![0; from.remaining().min(WRITE_MAX)];
         let start = match at {
             WriteAt::Offset(offset) => offset,
@@ -99,7 +149,7 @@ impl FileOps for OpenText {
         };
         Step::Ready(from.take(&mut bytes).and_then(|n| {
             bytes.truncate(n);
-            write(&bytes)?;
+            write(&self.opener, &bytes)?;
             Ok(Written { bytes: n, end: start.saturating_add(n as u64) })
         }))
     }
@@ -115,8 +165,8 @@ impl FileOps for OpenText {
 
 /// What reads and takes an open file: made when it is opened, for whoever opens it.
 pub struct Opened {
-    pub make: Arc<Make>,
-    pub write: Option<Arc<TextWrite>>,
+    pub make: Arc<dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync>,
+    pub write: Option<Arc<dyn Fn(&[u8]) -> Result<(), Errno> + Send + Sync>>,
 }
 
 /// A made-up file whose content depends on who has opened it.
@@ -143,7 +193,13 @@ impl Inode for OpenerFile {
 
     fn open<'a>(self: Arc<Self>, cx: &'a Cx, _flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
         Step::Ready((self.open)(cx).map(|opened| {
-            let open: Arc<dyn FileOps> = Arc::new(OpenText { make: opened.make, write: opened.write, content: Mutex::new(None) });
+            let Opened { make, write } = opened;
+            let write = match write {
+                Some(write) => TakesWrites::Taken(Arc::new(move |_: &Arc<Task>, bytes: &[u8]| write(bytes)) as Arc<TextWrite>),
+                None => TakesWrites::Refused(Errno::EINVAL),
+            };
+            let make: Arc<Make> = Arc::new(move |_: &Arc<Task>| make());
+            let open: Arc<dyn FileOps> = Arc::new(OpenText { make, write, opener: cx.task.clone(), content: Mutex::new(None) });
             open
         }))
     }

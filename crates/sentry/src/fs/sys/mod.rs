@@ -1,8 +1,11 @@
-//! sysfs: the few files that libraries and run-times read.
+//! sysfs: the files that libraries, run-times and tools like `lscpu` read.
+
+mod cpu;
+mod node;
 
 use std::sync::Arc;
 
-use super::pseudo::Tree;
+use super::pseudo::{Look, Tree};
 use super::{FileSystem, Inode, StatFs};
 use crate::Errno;
 use crate::kernel::Kernel;
@@ -19,30 +22,50 @@ pub struct SysFs {
 
 impl SysFs {
     pub fn new(kernel: &Kernel, dev: u64) -> Arc<SysFs> {
-        let cpus = kernel.machine.cpus.max(1);
-        let all = if cpus == 1 { "0".to_string() } else { format!("0-{}", cpus - 1) };
-        let mut tree = Tree::new(dev);
-        for name in ["online", "possible", "present"] {
-            let all = all.clone();
-            tree.add(format!("devices/system/cpu/{name}"), move || all.clone());
+        let mut tree = Tree::with_look(dev, Look::SYSFS);
+        cpu::add(&mut tree, &kernel.machine);
+        node::add(&mut tree, &kernel.machine);
+        huge_pages(&mut tree);
+        for directory in [
+            "block",
+            "bus",
+            "class/block",
+            "class/mem",
+            "class/misc",
+            "class/net",
+            "class/tty",
+            "class/thermal",
+            "dev/block",
+            "dev/char",
+            "devices/virtual",
+            "firmware",
+            "fs/cgroup",
+            "hypervisor",
+            "kernel/debug",
+            "kernel/security",
+            "kernel/tracing",
+            "module",
+            "power",
+        ] {
+            tree.add_directory(directory);
         }
-        tree.add("devices/system/cpu/offline", String::new);
-        tree.add("devices/system/cpu/kernel_max", || "8191".into());
-        for cpu in 0..cpus {
-            let topology = format!("devices/system/cpu/cpu{cpu}/topology");
-            tree.add(format!("{topology}/core_id"), move || cpu.to_string());
-            tree.add(format!("{topology}/physical_package_id"), || "0".into());
-            tree.add(format!("{topology}/thread_siblings_list"), move || cpu.to_string());
-            let all = all.clone();
-            tree.add(format!("{topology}/core_siblings_list"), move || all.clone());
-        }
-        tree.add("devices/system/node/online", || "0".into());
-        tree.add("devices/system/node/possible", || "0".into());
-        tree.add("devices/system/node/node0/cpulist", move || all.clone());
-        tree.add("kernel/mm/transparent_hugepage/enabled", || "always [madvise] never".into());
-        tree.add("kernel/mm/transparent_hugepage/hpage_pmd_size", || "2097152".into());
-        tree.add_directory("fs/cgroup");
         Arc::new(SysFs { root: tree.into_root(), dev })
+    }
+}
+
+fn huge_pages(tree: &mut Tree) {
+    const TRANSPARENT: [(&str, &str); 5] = [
+        ("enabled", "always [madvise] never"),
+        ("defrag", "always defer defer+madvise [madvise] never"),
+        ("shmem_enabled", "always within_size advise [never] deny force"),
+        ("hpage_pmd_size", "2097152"),
+        ("use_zero_page", "1"),
+    ];
+    for (name, value) in TRANSPARENT {
+        tree.add(format!("kernel/mm/transparent_hugepage/{name}"), move || value.into());
+    }
+    for name in ["nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages", "nr_overcommit_hugepages"] {
+        tree.add(format!("kernel/mm/hugepages/hugepages-2048kB/{name}"), || "0".into());
     }
 }
 

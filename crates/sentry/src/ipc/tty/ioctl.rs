@@ -10,13 +10,13 @@ use super::termios::{TERMIOS_SIZE, Termios};
 use crate::Errno;
 use crate::abi::uapi;
 use crate::fs::anon::{self, Anon};
-use crate::fs::{FileOps, OpenFlags};
+use crate::fs::{File, FileOps, OpenFlags, Origin};
 use crate::syscalls::fds::install;
 use crate::task::Cx;
 use crate::wait::PollEvents;
 
 /// On the master's side.
-pub fn master(pty: &Arc<Pty>, cx: &mut Cx, command: u32, argument: u64) -> Result<u64, Errno> {
+pub fn master(pty: &Arc<Pty>, file: &File, cx: &mut Cx, command: u32, argument: u64) -> Result<u64, Errno> {
     match command {
         codes::TIOCGPTN => cx.mm.write_val(argument, &pty.index).map(|()| 0),
         codes::TIOCSPTLCK => {
@@ -28,7 +28,7 @@ pub fn master(pty: &Arc<Pty>, cx: &mut Cx, command: u32, argument: u64) -> Resul
             let locked = i32::from(pty.state.lock().locked);
             cx.mm.write_val(argument, &locked).map(|()| 0)
         }
-        codes::TIOCGPTPEER => open_peer(pty, cx, OpenFlags::from_bits_retain(argument as u32)),
+        codes::TIOCGPTPEER => open_peer(pty, file, cx, OpenFlags::from_bits_retain(argument as u32)),
         codes::TIOCPKT => {
             let on = cx.mm.read_val::<i32>(argument)? != 0;
             let mut state = pty.state.lock();
@@ -197,13 +197,16 @@ fn signal(pty: &Pty, number: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// `TIOCGPTPEER`.
-fn open_peer(pty: &Arc<Pty>, cx: &Cx, flags: OpenFlags) -> Result<u64, Errno> {
+/// `TIOCGPTPEER`: the slave, as if its node had been opened.
+fn open_peer(pty: &Arc<Pty>, master: &File, cx: &Cx, flags: OpenFlags) -> Result<u64, Errno> {
     let slave = pty.open_slave()?;
     if !flags.contains(OpenFlags::NOCTTY) {
         pty.adopt(cx);
     }
     let keep = OpenFlags::RDWR | OpenFlags::WRONLY | OpenFlags::NONBLOCK;
-    let file = anon::file(cx, &Anon::Object("pts"), slave as Arc<dyn FileOps>, flags & keep);
+    let file = match crate::fs::devpts::slave_of(cx, master, pty.index) {
+        Some(place) => File::new(slave as Arc<dyn FileOps>, Origin::Path(place), flags & keep),
+        None => anon::file(cx, &Anon::Object("pts"), slave as Arc<dyn FileOps>, flags & keep),
+    };
     install(cx, file, flags.contains(OpenFlags::CLOEXEC)).map(|fd| fd as u64)
 }

@@ -375,8 +375,8 @@ impl FileOps for Master {
         Some(&self.pty.master_queue)
     }
 
-    fn ioctl<'a>(&'a self, _file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
-        Step::Ready(super::ioctl::master(&self.pty, cx, command, argument))
+    fn ioctl<'a>(&'a self, file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
+        Step::Ready(super::ioctl::master(&self.pty, file, cx, command, argument))
     }
 
     fn release(&self, _file: &File) {

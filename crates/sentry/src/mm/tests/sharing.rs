@@ -165,7 +165,7 @@ fn the_break_moves_both_ways() {
     mm.write(0x60_0000, &[1; 0x3000]).expect("write");
     assert_eq!(mm.brk(0x60_4010, far, far), 0x60_4010);
     mm.write(0x60_0000, &[1; 0x5000]).expect("write");
-    assert_eq!(mm.vmas().len(), 1);
+    assert_eq!(mm.vmas(crate::mm::Detail::Places).len(), 1);
     assert_eq!(mm.brk(0x60_1000, far, far), 0x60_1000);
     assert_eq!((mm.write(0x60_1000, &[1]), stub.page_count()), (Err(Errno::EFAULT), 1));
     assert_eq!(mm.brk(0x60_9000, 0x2000, far), 0x60_1000);

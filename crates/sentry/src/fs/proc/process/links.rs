@@ -12,7 +12,7 @@ use crate::ns::{Held, Kind};
 pub(super) fn place(subject: &Subject, name: &[u8]) -> Arc<dyn Inode> {
     let (subject, name) = (subject.clone(), name.to_vec());
     LinkInode::make(subject.identity(0o777, &name), move |cx| {
-        let task = subject.may_inspect(cx)?;
+        let task = subject.may_inspect(&cx.task)?;
         let shared = task.shared.read().clone().ok_or(Errno::ENOENT)?;
         let place = match name.as_slice() {
             b"cwd" => shared.fs.cwd(),
@@ -44,7 +44,7 @@ impl Directory for NsDir {
         }
         let subject = self.0.clone();
         Ok(LinkInode::make(subject.identity(0o777, ("ns", name)), move |cx| {
-            let task = subject.may_inspect(cx)?;
+            let task = subject.may_inspect(&cx.task)?;
             let held = match kind {
                 Some(kind) => Held::of(&task, kind)?,
                 None => Held::Pid(task.namespaces().pid_for_children.clone()),
@@ -56,6 +56,28 @@ impl Directory for NsDir {
     fn list(&self) -> Vec<Listed> {
         let names = Kind::ALL.into_iter().map(Kind::name).chain([FOR_CHILDREN]);
         names.map(|name| Listed::new(name, FileKind::Symlink)).collect()
+    }
+}
+
+/// /proc/PID/attr: of security modules, of which there is none. As in Linux without one, reading and writing give `EINVAL`.
+pub(super) struct AttrDir(pub(super) Subject);
+
+const ATTRS: [&str; 6] = ["current", "prev", "exec", "fscreate", "keycreate", "sockcreate"];
+
+impl Directory for AttrDir {
+    fn identity(&self) -> Identity {
+        self.0.identity(0o555, "attr")
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        let name = ATTRS.iter().find(|attr| attr.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let permissions = if *name == "prev" { 0o444 } else { 0o666 };
+        let identity = self.0.identity(permissions, ("attr", name));
+        Ok(TextFile::writable(identity, || Err(Errno::EINVAL), |_| Err(Errno::EINVAL)))
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        ATTRS.iter().map(|name| Listed::new(*name, FileKind::Regular)).collect()
     }
 }
 

@@ -35,7 +35,7 @@ impl Inode for MemInode {
     /// Whoever may look into the task may write, too. The file is the memory it has now, also after an exec.
     fn open<'a>(self: Arc<Self>, cx: &'a Cx, _: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
         Step::Ready((|| {
-            let task = self.subject.may_inspect(cx)?;
+            let task = self.subject.may_inspect(&cx.task)?;
             let mm = task.shared.read().as_ref().map(|shared| shared.mm.clone());
             let open: Arc<dyn FileOps> = Arc::new(OpenMem { mm: Arc::downgrade(&mm.ok_or(Errno::ESRCH)?) });
             Ok(open)

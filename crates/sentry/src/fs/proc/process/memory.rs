@@ -1,4 +1,4 @@
-//! maps, smaps, statm, cmdline, environ, auxv.
+//! maps, numa_maps, cmdline, environ, auxv. (smaps builds on it.)
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -9,31 +9,36 @@ use platform::Prot;
 use super::Subject;
 use crate::Errno;
 use crate::fs::{File, Path};
-use crate::mm::{Mm, Places, SegmentFlags, Usage, VmaInfo};
+use crate::mm::{Detail, Mm, Places, Resident, SegmentFlags, Usage, VmaInfo};
 use crate::step::Step;
 use crate::task::Task;
 
 /// Longest cmdline or environ shown, in bytes.
 const STRINGS_MAX: u64 = 128 << 10;
 
-fn mm(subject: &Subject) -> Result<Option<Arc<Mm>>, Errno> {
-    Ok(subject.task()?.shared.read().as_ref().map(|shared| shared.mm.clone()))
+/// A task's memory; None for a zombie.
+pub(super) fn mm(task: &Task) -> Option<Arc<Mm>> {
+    task.shared.read().as_ref().map(|shared| shared.mm.clone())
 }
 
 /// A process's memory; nothing for a zombie.
 pub(super) fn usage(task: &Task) -> Usage {
-    let mm = task.shared.read().as_ref().map(|shared| shared.mm.clone());
-    mm.map(|mm| mm.usage()).unwrap_or_default()
+    mm(task).map(|mm| mm.usage()).unwrap_or_default()
 }
 
-/// A line of maps, without its range.
-struct Shown {
-    range: Range<u64>,
+/// A mapping as the files show it.
+pub(super) struct Shown {
+    pub range: Range<u64>,
     rights: String,
     offset: u64,
     dev: u64,
     ino: u64,
-    name: Vec<u8>,
+    pub name: Vec<u8>,
+    pub flags: SegmentFlags,
+    pub prot: Prot,
+    pub resident: Resident,
+    /// Whether it maps a file.
+    pub file: bool,
 }
 
 fn shown(vma: &VmaInfo, root: &Path) -> Shown {
@@ -51,6 +56,10 @@ fn shown(vma: &VmaInfo, root: &Path) -> Shown {
         dev: 0,
         ino: 0,
         name: Vec::new(),
+        flags: vma.flags,
+        prot: vma.prot,
+        resident: vma.resident,
+        file: vma.file.is_some(),
     };
     if vma.flags.contains(SegmentFlags::HEAP) {
         shown.name = b"[heap]".to_vec();
@@ -69,7 +78,8 @@ fn shown(vma: &VmaInfo, root: &Path) -> Shown {
     shown
 }
 
-fn line(shown: &Shown) -> String {
+/// A line of maps.
+pub(super) fn line(shown: &Shown) -> String {
     let (major, minor) = crate::fs::dev::device_parts(shown.dev);
     let Range { start, end } = shown.range;
     let mut line = format!(
@@ -87,15 +97,26 @@ fn line(shown: &Shown) -> String {
 }
 
 /// The process's mappings and the platform's vDSO, by address.
-fn mappings(subject: &Subject) -> Result<Vec<Shown>, Errno> {
+pub(super) fn mappings(subject: &Subject, detail: Detail) -> Result<Vec<Shown>, Errno> {
     let Some(shared) = subject.task()?.shared.read().clone() else { return Ok(Vec::new()) };
     let root = shared.fs.root();
-    let mut all: Vec<Shown> = shared.mm.vmas().iter().map(|vma| shown(vma, &root)).collect();
+    let mut all: Vec<Shown> = shared.mm.vmas(detail).iter().map(|vma| shown(vma, &root)).collect();
     let layout = subject.shared.kernel.platform.layout();
     for (range, rights, name) in [(&layout.vvar, "r--p", "[vvar]"), (&layout.vdso, "r-xp", "[vdso]")] {
         if let Some(range) = range {
             let (rights, name) = (rights.to_string(), name.as_bytes().to_vec());
-            all.push(Shown { range: range.clone(), rights, offset: 0, dev: 0, ino: 0, name });
+            all.push(Shown {
+                range: range.clone(),
+                rights,
+                offset: 0,
+                dev: 0,
+                ino: 0,
+                name,
+                flags: SegmentFlags::empty(),
+                prot: Prot::READ,
+                resident: Resident::default(),
+                file: false,
+            });
         }
     }
     all.sort_by_key(|shown| shown.range.start);
@@ -103,50 +124,64 @@ fn mappings(subject: &Subject) -> Result<Vec<Shown>, Errno> {
 }
 
 pub(super) fn maps(subject: &Subject) -> Result<Vec<u8>, Errno> {
-    Ok(mappings(subject)?.iter().map(line).collect::<String>().into_bytes())
+    Ok(mappings(subject, Detail::Places)?.iter().map(line).collect::<String>().into_bytes())
 }
 
-/// With the lines that tools add up; only sizes are known for each mapping.
-pub(super) fn smaps(subject: &Subject) -> Result<Vec<u8>, Errno> {
+/// A name in numa_maps: blanks and the like as octal escapes.
+fn numa_name(name: &[u8]) -> String {
+    name.iter().fold(String::new(), |mut text, &byte| {
+        let _ = if matches!(byte, b' ' | b'\t' | b'\n' | b'\\') { write!(text, "\\{byte:03o}") } else { write!(text, "{}", byte as char) };
+        text
+    })
+}
+
+/// `numa(7)`: all memory is on the one node.
+pub(super) fn numa_maps(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let mut text = String::new();
-    for shown in mappings(subject)? {
-        text.push_str(&line(&shown));
-        let kib = (shown.range.end - shown.range.start) / 1024;
-        let _ = write!(text, "Size:           {kib:>8} kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n");
-        for label in ["Rss", "Pss", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty", "Swap"] {
-            let _ = writeln!(text, "{:<16}{:>8} kB", format!("{label}:"), 0);
+    for shown in mappings(subject, Detail::Residency)? {
+        let _ = write!(text, "{:08x} default", shown.range.start);
+        if shown.file {
+            let _ = write!(text, " file={}", numa_name(&shown.name));
+        } else if shown.flags.contains(SegmentFlags::HEAP) {
+            text.push_str(" heap");
+        } else if shown.flags.contains(SegmentFlags::STACK) {
+            text.push_str(" stack");
         }
+        let pages = shown.resident.total() / 4096;
+        let anonymous = shown.resident.anonymous / 4096;
+        if anonymous > 0 {
+            let _ = write!(text, " anon={anonymous} dirty={anonymous}");
+        }
+        if pages > anonymous {
+            let _ = write!(text, " mapped={}", pages - anonymous);
+        }
+        if pages > 0 {
+            let _ = write!(text, " N0={pages} kernelpagesize_kB=4");
+        }
+        text.push('\n');
     }
     Ok(text.into_bytes())
 }
 
-pub(super) fn statm(subject: &Subject) -> Result<Vec<u8>, Errno> {
-    let usage = usage(&*subject.task()?);
-    let pages = |bytes: u64| bytes / 4096;
-    let shared = usage.resident_file + usage.resident_shared;
-    let text = format!(
-        "{} {} {} {} 0 {} 0\n",
-        pages(usage.total),
-        pages(usage.resident_anonymous + shared),
-        pages(shared),
-        pages(usage.code),
-        pages(usage.data + usage.stack),
-    );
-    Ok(text.into_bytes())
-}
-
 fn strings(subject: &Subject, part: fn(Places) -> Range<u64>) -> Result<Vec<u8>, Errno> {
-    Ok(mm(subject)?.and_then(|mm| mm.strings(part, STRINGS_MAX)).unwrap_or_default())
+    Ok(mm(&*subject.task()?).and_then(|mm| mm.strings(part, STRINGS_MAX)).unwrap_or_default())
 }
 
-pub(super) fn auxv(subject: &Subject) -> Result<Vec<u8>, Errno> {
-    Ok(mm(subject)?.map(|mm| mm.auxiliary_vector()).unwrap_or_default())
-}
-
+/// The arguments. A program that has overwritten their end (setproctitle(3)) shows one string that may go on into the environment's place.
 pub(super) fn cmdline(subject: &Subject) -> Result<Vec<u8>, Errno> {
-    strings(subject, |places| places.args)
+    let mut args = strings(subject, |places| places.args)?;
+    if args.last().is_some_and(|&byte| byte != 0) {
+        let more = strings(subject, |places| if places.env.start == places.args.end { places.env } else { 0..0 })?;
+        args.extend(more);
+        args.truncate(args.iter().position(|&byte| byte == 0).map_or(args.len(), |end| end + 1));
+    }
+    Ok(args)
 }
 
 pub(super) fn environ(subject: &Subject) -> Result<Vec<u8>, Errno> {
     strings(subject, |places| places.env)
+}
+
+pub(super) fn auxv(subject: &Subject) -> Result<Vec<u8>, Errno> {
+    strings(subject, |places| places.auxv)
 }
