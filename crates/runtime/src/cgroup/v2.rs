@@ -96,6 +96,75 @@ pub(super) fn usage(dir: &Path) -> Usage {
 mod tests {
     use super::*;
 
+    /// A tree with the files that the kernel would make (cgroup-v2.rst, "Interface Files"), in which writes stay to be read.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Tree {
+            let mount = std::env::temp_dir().join(format!("nacre-cgroup2-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&mount);
+            fs::create_dir_all(mount.join("kube")).expect("tree");
+            Tree(mount)
+        }
+
+        fn furnish(&self, dir: &Path) {
+            for name in ["memory.max", "pids.max", "cpu.weight", "cpu.max", "cpuset.cpus", "cpuset.mems"] {
+                fs::write(dir.join(name), "max").expect("file");
+            }
+            fs::write(dir.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n").expect("file");
+            fs::write(dir.join("memory.current"), "4096\n").expect("file");
+            fs::write(dir.join("pids.current"), "3\n").expect("file");
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn controllers_are_handed_down_to_the_parent_and_no_further() {
+        let tree = Tree::new("create");
+        let dir = tree.0.join("kube/pod/x");
+        create(&tree.0, std::slice::from_ref(&dir)).expect("created");
+        let handed = |dir: &str| fs::read_to_string(tree.0.join(dir).join("cgroup.subtree_control")).unwrap_or_default();
+        // A real file collects what is written; here the last write stays.
+        assert_eq!((handed("."), handed("kube"), handed("kube/pod")), ("+io".into(), "+io".into(), "+io".into()));
+        // A cgroup that hands controllers down may hold no processes ("no internal processes").
+        assert_eq!(handed("kube/pod/x"), "");
+        // There already: content.
+        create(&tree.0, std::slice::from_ref(&dir)).expect("found");
+    }
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let tree = Tree::new("limits");
+        let dir = tree.0.join("kube");
+        tree.furnish(&dir);
+        let limits = HostLimits {
+            memory: Some(64 << 20),
+            pids: Some(100),
+            cpu_shares: Some(1024),
+            cpu_quota_us: Some(Some(50_000)),
+            cpu_period_us: None,
+            cpuset_cpus: Some("0-1".into()),
+            cpuset_mems: Some("0".into()),
+        };
+        set_limits(&dir, &limits).expect("set");
+        let is = |name: &str| fs::read_to_string(dir.join(name)).expect("file");
+        assert_eq!(is("memory.max"), "67108864");
+        assert_eq!(is("pids.max"), "100");
+        assert_eq!(is("cpu.max"), "50000 100000");
+        assert_eq!((is("cpuset.cpus"), is("cpuset.mems")), ("0-1".into(), "0".into()));
+        // 2..262144 shares are 1..10000 of weight.
+        assert!((1..=10_000).contains(&is("cpu.weight").parse::<u64>().expect("a number")));
+        set_limits(&dir, &HostLimits { cpu_quota_us: Some(None), cpu_period_us: Some(20_000), ..HostLimits::default() }).expect("set");
+        assert_eq!(is("cpu.max"), "max 20000");
+        let usage = usage(&dir);
+        assert_eq!((usage.cpu_ns, usage.memory, usage.pids), (Some(1_500_000), Some(4096), Some(3)));
+    }
+
     #[test]
     fn where_it_is() {
         let mount = Path::new("/sys/fs/cgroup");

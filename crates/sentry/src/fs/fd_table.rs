@@ -15,6 +15,8 @@ pub struct FdEntry {
     pub close_on_exec: bool,
 }
 
+type Chunk = [Option<FdEntry>; CHUNK];
+
 /// Descriptors by number. Files that are taken out are returned, so that they are dropped outside the table's lock.
 #[derive(Default)]
 pub struct FdTable {
@@ -23,9 +25,13 @@ pub struct FdTable {
     locks: Mutex<Option<RecordLocks>>,
 }
 
+/// Numbers per piece of the table.
+const CHUNK: usize = 64;
+
+/// In pieces, of which only those in use exist: one high number in each of many processes must not cost a whole table each.
 #[derive(Default, Clone)]
 struct Slots {
-    entries: Vec<Option<FdEntry>>,
+    chunks: Vec<Option<Box<Chunk>>>,
     /// No number below this is free.
     lowest_free: usize,
 }
@@ -52,7 +58,7 @@ impl FdTable {
     /// `EBADF`.
     pub fn entry(&self, fd: i32) -> Result<FdEntry, Errno> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.slots.read().entries.get(fd).cloned().flatten().ok_or(Errno::EBADF)
+        self.slots.read().get(fd).cloned().ok_or(Errno::EBADF)
     }
 
     /// Gives the lowest free number from `from` on, below `limit` (`RLIMIT_NOFILE`).
@@ -62,9 +68,7 @@ impl FdTable {
     pub fn insert(&self, entry: FdEntry, from: usize, limit: usize) -> Result<i32, Errno> {
         let limit = limit.min(Self::MAX);
         let mut slots = self.slots.write();
-        let start = from.max(slots.lowest_free);
-        let end = slots.entries.len();
-        let fd = (start..end).find(|&fd| slots.entries.get(fd).is_some_and(Option::is_none)).unwrap_or(end.max(start));
+        let fd = slots.first_free(from.max(slots.lowest_free));
         if fd >= limit {
             return Err(Errno::EMFILE);
         }
@@ -100,7 +104,7 @@ impl FdTable {
     pub fn set_close_on_exec(&self, fd: i32, on: bool) -> Result<(), Errno> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let mut slots = self.slots.write();
-        let entry = slots.entries.get_mut(fd).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
+        let entry = slots.slot_mut(fd).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
         entry.close_on_exec = on;
         Ok(())
     }
@@ -114,19 +118,21 @@ impl FdTable {
     pub fn remove_if(&self, mut which: impl FnMut(i32, &FdEntry) -> bool) -> Vec<FdEntry> {
         let mut removed = Vec::new();
         let mut slots = self.slots.write();
-        for fd in 0..slots.entries.len() {
-            let named = slots.entries.get(fd).and_then(Option::as_ref).is_some_and(|entry| which(fd as i32, entry));
-            if named {
-                removed.extend(slots.take(fd));
-            }
+        let named: Vec<usize> = slots.iter().filter(|(fd, entry)| which(*fd as i32, entry)).map(|(fd, _)| fd).collect();
+        for fd in named {
+            removed.extend(slots.take(fd));
         }
         removed
     }
 
     /// Sets close-on-exec on all descriptors from `first` to `last`.
     pub fn set_close_on_exec_range(&self, first: usize, last: usize) {
-        for entry in self.slots.write().entries.iter_mut().take(last.saturating_add(1)).skip(first).flatten() {
-            entry.close_on_exec = true;
+        let mut slots = self.slots.write();
+        let named: Vec<usize> = slots.iter().map(|(fd, _)| fd).filter(|fd| (first..=last).contains(fd)).collect();
+        for fd in named {
+            if let Some(entry) = slots.slot_mut(fd).and_then(Option::as_mut) {
+                entry.close_on_exec = true;
+            }
         }
     }
 
@@ -143,20 +149,46 @@ impl FdTable {
     /// The numbers in use with their entries.
     pub fn list(&self) -> Vec<(i32, FdEntry)> {
         let slots = self.slots.read();
-        slots.entries.iter().enumerate().filter_map(|(fd, slot)| Some((fd as i32, slot.clone()?))).collect()
+        slots.iter().map(|(fd, entry)| (fd as i32, entry.clone())).collect()
     }
 }
 
 impl Slots {
-    fn put(&mut self, fd: usize, entry: FdEntry) -> Option<FdEntry> {
-        if fd >= self.entries.len() {
-            self.entries.resize(fd + 1, None);
+    fn get(&self, fd: usize) -> Option<&FdEntry> {
+        self.chunks.get(fd / CHUNK)?.as_ref()?.get(fd % CHUNK)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, fd: usize) -> Option<&mut Option<FdEntry>> {
+        self.chunks.get_mut(fd / CHUNK)?.as_mut()?.get_mut(fd % CHUNK)
+    }
+
+    /// Those in use.
+    fn iter(&self) -> impl Iterator<Item = (usize, &FdEntry)> {
+        let chunks = self.chunks.iter().enumerate().filter_map(|(i, chunk)| Some((i * CHUNK, chunk.as_ref()?)));
+        chunks.flat_map(|(from, chunk)| chunk.iter().enumerate().filter_map(move |(i, slot)| Some((from + i, slot.as_ref()?))))
+    }
+
+    fn first_free(&self, from: usize) -> usize {
+        let mut fd = from;
+        while let Some(Some(chunk)) = self.chunks.get(fd / CHUNK) {
+            match chunk.iter().skip(fd % CHUNK).position(Option::is_none) {
+                Some(after) => return fd + after,
+                None => fd = (fd / CHUNK + 1) * CHUNK,
+            }
         }
-        self.entries.get_mut(fd).and_then(|slot| slot.replace(entry))
+        fd
+    }
+
+    fn put(&mut self, fd: usize, entry: FdEntry) -> Option<FdEntry> {
+        if fd / CHUNK >= self.chunks.len() {
+            self.chunks.resize(fd / CHUNK + 1, None);
+        }
+        let chunk = self.chunks.get_mut(fd / CHUNK)?;
+        chunk.get_or_insert_with(|| Box::new([const { None }; CHUNK])).get_mut(fd % CHUNK)?.replace(entry)
     }
 
     fn take(&mut self, fd: usize) -> Option<FdEntry> {
-        let entry = self.entries.get_mut(fd).and_then(Option::take)?;
+        let entry = self.slot_mut(fd)?.take()?;
         self.lowest_free = self.lowest_free.min(fd);
         Some(entry)
     }

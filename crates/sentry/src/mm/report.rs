@@ -2,12 +2,18 @@
 
 use std::ops::Range;
 
+use hostcall::io::{Seek, seek_data};
 use platform::Prot;
 
 use super::segment::{Backing, MappedFile, SegmentFlags};
 use super::{Mm, Places};
 use crate::abi::PAGE_SIZE;
 use std::sync::Arc;
+
+/// Bytes whose pages are looked at one by one (256 KiB of answers).
+const ONE_LOOK: u64 = 1 << 30;
+/// Most pieces of a larger range that are looked at.
+const MOST_LOOKS: usize = 100_000;
 
 /// One line of /proc/PID/maps.
 #[derive(Clone)]
@@ -244,10 +250,27 @@ impl Mm {
     }
 
     fn resident(&self, at: u64, len: u64) -> u64 {
+        if len > ONE_LOOK {
+            return self.resident_of_many(at, len);
+        }
         let mut present = vec![0; (len / PAGE_SIZE) as usize];
         if self.memory.window().present(at, &mut present).is_err() {
             return len;
         }
         present.iter().filter(|&&byte| byte & 1 == 1).count() as u64 * PAGE_SIZE
+    }
+
+    /// A guest may map far more than it has: by what of the file there is, not by what might be.
+    fn resident_of_many(&self, at: u64, len: u64) -> u64 {
+        let window = self.memory.window();
+        let (mut at, end) = (window.offset().saturating_add(at), window.offset().saturating_add(at).saturating_add(len));
+        let mut resident = 0;
+        for _ in 0..MOST_LOOKS {
+            let Some(data) = seek_data(window, at, Seek::Data).ok().filter(|data| *data < end) else { break };
+            let hole = seek_data(window, data, Seek::Hole).map_or(end, |hole| hole.clamp(data, end));
+            resident += hole - data;
+            at = hole;
+        }
+        resident
     }
 }

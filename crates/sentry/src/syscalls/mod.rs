@@ -26,6 +26,8 @@ mod fs_path;
 mod fs_stat;
 mod fs_xattr;
 mod futex;
+#[cfg(test)]
+mod fuzz;
 mod io;
 mod ioctl;
 pub mod mask;

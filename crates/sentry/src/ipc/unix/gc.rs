@@ -36,7 +36,12 @@ struct State {
     sockets: HashMap<FileId, (Weak<File>, usize)>,
     /// Files of any kind in flight.
     files: usize,
+    /// Sockets closed since the last collection.
+    closed: usize,
 }
+
+/// A collection looks at all sockets in flight; so many may be in flight for each that was closed since the last one.
+const SHARE: usize = 64;
 
 impl Gc {
     /// Files were put into a message.
@@ -94,8 +99,13 @@ impl Gc {
 
     /// Frees what nobody can receive any more. Called when a socket is closed.
     pub fn collect(&self) {
-        if self.state.lock().sockets.is_empty() {
-            return;
+        {
+            let mut state = self.state.lock();
+            state.closed = state.closed.saturating_add(1);
+            if state.sockets.is_empty() || state.sockets.len() / SHARE > state.closed {
+                return;
+            }
+            state.closed = 0;
         }
         {
             let mut leaving = self.leaving.lock();
