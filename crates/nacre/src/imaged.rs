@@ -1,6 +1,7 @@
 //! From an image to a bundle that the runtime runs.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use agent_api::Limits;
@@ -12,9 +13,11 @@ use image::settings::{Settings, Wishes};
 use image::source::registry::{self, Transport};
 use image::source::{Source, Wanted};
 use image::store::{Container, Record, Root, Store, Use};
+use image::unpack::beneath;
 use image::unpack::helper::Unpacker;
 use oci_client::Reference;
 use runtime::state::{self, Access};
+use rustix::fs::{FileType, Mode, OFlags};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Global;
@@ -76,10 +79,20 @@ pub fn prepare(wish: &Wish<'_>, global: &Global) -> anyhow::Result<Imaged> {
     let using = store.hold()?;
     let (source, image, root) = unpacked(wish, &store)?;
     drop(source);
-    let config = config(wish, &image, &root, &limits)?;
+    let dir = store.bundle_path(wish.id);
+    let mut config = config(wish, &image, &root, &limits)?;
+    let mut files = Vec::new();
+    if let Some(hosts) = hosts(&root, wish.id) {
+        files.push(("hosts", hosts.into_bytes()));
+        let mount = json!({"destination": "/etc/hosts", "type": "bind", "source": dir.join("hosts"), "options": ["bind", "ro", "nosuid", "nodev"]});
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            mounts.push(mount);
+        }
+    }
+    files.push(("config.json", config.to_string().into_bytes()));
     let shown = wish.image.to_string_lossy();
     let record = Record::new(wish.id, &std::path::absolute(global.root())?, &shown, &root, image.config_digest);
-    let container = store.add_container(&record, config.to_string().as_bytes())?;
+    let container = store.add_container(dir, &record, &files)?;
     Ok(Imaged { container, using })
 }
 
@@ -196,6 +209,20 @@ fn object<'a>(config: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
         Value::Object(map) => map,
         _ => unreachable!("an object was put there"),
     }
+}
+
+/// An /etc/hosts for images that leave it to the engine, as most do: without one, libraries do not know localhost.
+fn hosts(root: &Root, id: &str) -> Option<String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&root.path, flags, Mode::empty()).ok()?;
+    let etc = beneath::directory(root.as_fd(), b"etc").ok()?;
+    match beneath::kind(etc.as_fd(), b"hosts").ok()? {
+        None => {}
+        Some(FileType::RegularFile) if beneath::read_small(root.as_fd(), b"etc/hosts", 1 << 20).is_some_and(|text| text.iter().all(u8::is_ascii_whitespace)) => {}
+        // The image's own.
+        Some(_) => return None,
+    }
+    Some(format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{id}\n"))
 }
 
 /// The image's, with what every program expects, changed by flags.

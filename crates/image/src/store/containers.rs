@@ -1,7 +1,7 @@
 //! Containers made from images: their bundles, which say what they use.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,17 +29,28 @@ pub struct Container {
 }
 
 impl Store {
-    /// Makes a bundle. `config` is its config.json.
+    /// A place for a bundle, which is not made yet.
+    pub fn bundle_path(&self, id: &str) -> PathBuf {
+        self.dir.join("containers").join(format!("{id}-{:016x}", super::rand()))
+    }
+
+    /// Makes a bundle of these files, which everyone in the container may read.
     ///
     /// # Errors
     /// The host's.
-    pub fn add_container(&self, record: &Record, config: &[u8]) -> Result<Container> {
-        let dir = self.dir.join("containers").join(format!("{}-{:016x}", record.id, super::rand()));
+    pub fn add_container(&self, dir: PathBuf, record: &Record, files: &[(&str, Vec<u8>)]) -> Result<Container> {
         let cannot = || format!("cannot make {}", dir.display());
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(Error::host(cannot()))?;
         let container = Container { dir };
         let text = serde_json::to_vec_pretty(record).map_err(|e| Error::malformed("record", e))?;
-        let written = self.write(&container.dir.join("record.json"), &text).and_then(|()| self.write(&container.dir.join("config.json"), config));
+        let mut written = self.write(&container.dir.join("record.json"), &text);
+        for (name, bytes) in files {
+            let path = container.dir.join(name);
+            written = written.and_then(|()| self.write(&path, bytes)).and_then(|()| {
+                let readable = fs::set_permissions(&path, fs::Permissions::from_mode(0o644));
+                readable.map_err(Error::host(format!("cannot make {} readable", path.display())))
+            });
+        }
         if written.is_err() {
             container.remove();
         }

@@ -99,7 +99,7 @@ fn what_containers_use_stays() {
     let image = store.import(&source, &image, "x", &Quiet).expect("import");
     let root = store.root(&source, &image, &Unpacker::Here, &Quiet).expect("root");
     let record = Record::new("c1", &dir.join("state"), "x", &root, image.config_digest);
-    let container = store.add_container(&record, b"{}").expect("container");
+    let container = store.add_container(store.bundle_path("c1"), &record, &[("config.json", b"{}".to_vec())]).expect("container");
     let there = |_: &std::path::Path, record: &Record| record.id == "c1";
     assert!(matches!(store.remove_image("x", &there), Err(Error::InUse { .. })));
     assert_eq!(store.prune(All::UnusedImages, &there).expect("prune").images, 0);

@@ -115,6 +115,8 @@ fn an_images_settings_are_followed() {
     assert_eq!(run.stdout, "uid=1234(me) gid=1234(me) groups=77(more)\n/made/here\n/home/me\n".replace("groups=", "groups="), "{run:?}");
     let run = nacre(&place, &["run", "-q", "--image", path, "--user", "0:77", "--cwd", "/tmp", "--env", "X=y", "--entrypoint", "sh", "--", "-c", "id -u; id -g; pwd; echo $X"]);
     assert_eq!(run.ok().stdout, "0\n77\n/tmp\ny\n");
+    let run = nacre(&place, &["run", "-q", "--image", path, "cat /etc/hosts"]).ok();
+    assert!(run.stdout.contains("127.0.0.1\tlocalhost\n"), "{run:?}");
     let volume = place.dir.join("volume");
     fs::create_dir(&volume).expect("volume");
     fs::write(volume.join("in"), "from the host\n").expect("file");
