@@ -46,6 +46,8 @@ pub struct Create<'a> {
     /// Used unless the process has a terminal and there is a console socket.
     pub stdio: HostStdio<'a>,
     /// With a terminal and no console socket: stdio is a terminal in raw mode, of this size.
+    /// Where writes to the root go (`--overlay`); None: the annotation says.
+    pub overlay: Option<&'a str>,
     pub own_terminal: Option<agent_api::WindowSize>,
 }
 
@@ -66,8 +68,13 @@ impl Runtime {
         crate::state::check_id(create.id)?;
         let bundle = std::fs::canonicalize(create.bundle).doing(|| format!("cannot find the bundle {}", create.bundle.display()))?;
         let spec = config::load(&bundle)?;
-        let plan = config::plan(create.id, &bundle, &spec, overlay(&spec)?)?;
+        let overlay = overlay(&spec, &bundle, create.overlay)?;
+        let plan = config::plan(create.id, &bundle, &spec, &overlay)?;
         check_terminal(&spec, create)?;
+        if let Overlay::Dir(dir) = &overlay {
+            let root = config::rootfs(&spec, &bundle)?;
+            config::prepare_overlay(dir, &root).doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
+        }
         let linux = spec.linux().as_ref();
         let limits = match linux.and_then(|linux| linux.resources().as_ref()) {
             Some(resources) => HostLimits::of(resources)?,
@@ -358,13 +365,15 @@ pub fn reason(entry: &Entry) -> String {
     }
 }
 
-/// Where writes go: `dev.nacre.overlay` says `memory` (the default) or `none`.
-fn overlay(spec: &Spec) -> Result<Overlay> {
-    let wanted = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.overlay"));
-    match wanted.map(String::as_str) {
-        None | Some("memory") => Ok(Overlay::Memory),
-        Some("none") => Ok(Overlay::None),
-        Some(other) => Err(Error::Other(format!("annotation dev.nacre.overlay: {other:?} is neither \"memory\" nor \"none\""))),
+/// Where writes go, as the command line says, or annotation `dev.nacre.overlay`.
+fn overlay(spec: &Spec, bundle: &Path, wanted: Option<&str>) -> Result<Overlay> {
+    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.overlay"));
+    match (wanted, annotation) {
+        (Some(text), _) => Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("--overlay: {what}"))),
+        (None, Some(text)) => {
+            Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("annotation dev.nacre.overlay: {what}")))
+        }
+        (None, None) => Ok(Overlay::default()),
     }
 }
 

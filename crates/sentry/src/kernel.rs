@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use platform::Platform;
 
+use crate::cgroup::Cgroup;
 use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::fs::gofer::{FdCache, Services};
 use crate::ipc::Ipc;
@@ -94,6 +95,8 @@ pub struct Container {
     pub memory_limit: Option<u64>,
     /// Most tasks at a time (`pids` limit), if limited.
     pub max_tasks: Option<usize>,
+    /// The root of its control groups.
+    pub cgroup: Arc<Cgroup>,
     /// Its pseudo-terminals (devpts).
     pub terminals: Arc<Terminals>,
     /// What its ended tasks have used and done.
@@ -121,6 +124,7 @@ impl Container {
             namespaces: Namespaces::first(uts),
             memory_limit,
             max_tasks,
+            cgroup: Cgroup::root(memory_limit, max_tasks),
             terminals: Terminals::new(),
             ended: Mutex::default(),
             logins: AtomicU32::new(0),

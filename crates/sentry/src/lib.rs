@@ -14,6 +14,7 @@
 
 pub mod abi;
 pub mod boot;
+pub mod cgroup;
 pub mod container;
 mod control;
 pub mod coredump;

@@ -31,6 +31,10 @@ pub struct Options {
     /// File to write the pid to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+    /// Where writes to the root go: memory, dir (in the bundle), dir:PATH, or none (the root itself) [default: as annotation
+    /// dev.nacre.overlay says, or memory]
+    #[arg(long, value_name = "MODE")]
+    pub overlay: Option<String>,
     /// (no effect: a sandbox always pivots)
     #[arg(long)]
     no_pivot: bool,
@@ -60,6 +64,7 @@ impl Create {
             bundle: &bundle_or_here(self.options.bundle.as_ref()),
             console_socket: self.options.console_socket.as_deref(),
             pid_file: self.options.pid_file.as_deref(),
+            overlay: self.options.overlay.as_deref(),
             stdio: own.as_host(),
             own_terminal: None,
         })?;

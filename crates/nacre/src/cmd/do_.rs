@@ -14,7 +14,7 @@ use agent_api::{
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use runtime::cgroup::{Cgroup, HostLimits, Location};
-use runtime::config::capabilities;
+use runtime::config::{Overlay, capabilities, prepare_overlay};
 use runtime::process::Privilege;
 use runtime::process::gofer::Attach;
 use runtime::process::sentry::SentryConfig;
@@ -30,7 +30,7 @@ use crate::stdio::Own;
 use crate::terminal;
 use crate::user::User;
 
-/// Run a command in a sandbox over the host's files, read-only, under an overlay in memory
+/// Run a command in a sandbox over the host's files, which stay as they are: changes go to memory, or where --overlay says
 #[derive(Debug, Args)]
 pub struct Do {
     /// Root directory of the sandbox
@@ -41,6 +41,9 @@ pub struct Do {
     /// Print the command's system calls on standard error
     #[arg(long)]
     strace: bool,
+    /// Where changes of the root go: memory, dir:PATH (kept there), or none (the root itself)
+    #[arg(long, value_name = "MODE", default_value = "memory")]
+    overlay: String,
     /// Network: only loopback so far
     #[arg(long, value_name = "MODE", default_value = "none")]
     net: Net,
@@ -99,8 +102,19 @@ impl Do {
         }
         // The host's own file systems of these kinds are not for guests; the sandbox has its own.
         let host_only = ["/proc", "/sys", "/dev"].map(PathBuf::from);
-        let hidden = if root == Path::new("/") { host_only.to_vec() } else { Vec::new() };
-        let mut attaches = vec![Attach { source: root.clone(), recursive: true, read_only: true, exclusive: false, hidden }];
+        let mut hidden = if root == Path::new("/") { host_only.to_vec() } else { Vec::new() };
+        let overlay = Overlay::parse(&self.overlay, None).map_err(|what| anyhow!("--overlay: {what}"))?;
+        let mut kept = None;
+        if let Overlay::Dir(dir) = &overlay {
+            prepare_overlay(dir, &root).with_context(|| format!("--overlay: cannot make {}", dir.display()))?;
+            let dir = std::fs::canonicalize(dir)?;
+            // Its raw content is not for the guest.
+            hidden.extend(dir.strip_prefix(&root).ok().map(|inner| Path::new("/").join(inner)));
+            kept = Some(Attach { source: dir, recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
+        }
+        let read_only = overlay != Overlay::None;
+        let mut attaches = vec![Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden }];
+        attaches.extend(kept);
         let mut mounts = standard_mounts();
         for volume in self.flags.volumes()? {
             mounts.push(bind(volume, &mut attaches));
@@ -112,7 +126,11 @@ impl Do {
             root: Some(Root {
                 attach: 0,
                 read_only: false,
-                overlay: Some(root::Overlay::Memory(Empty {})),
+                overlay: Some(match overlay {
+                    Overlay::Memory => root::Overlay::Memory(Empty {}),
+                    Overlay::Dir(_) => root::Overlay::Dir(1),
+                    Overlay::None => root::Overlay::None(Empty {}),
+                }),
                 cache: CacheMode::Shared.into(),
             }),
             mounts,
@@ -285,6 +303,7 @@ fn standard_mounts() -> Vec<Mount> {
             MountFlags { nosuid: true, noexec: true, ..Default::default() },
         ),
         mount("/dev/shm", Kind::Tmpfs(shm), flags),
+        mount("/sys/fs/cgroup", Kind::Cgroup(Empty {}), flags),
         mount("/dev/mqueue", Kind::Mqueue(Empty {}), flags),
     ]
 }

@@ -115,6 +115,7 @@ impl Run {
                 bundle,
                 console_socket: self.options.console_socket.as_deref(),
                 pid_file: self.options.pid_file.as_deref(),
+                overlay: self.options.overlay.as_deref(),
                 stdio: own.as_host(),
                 own_terminal: (wire == Wire::Terminal).then(terminal::own_size),
             })

@@ -5,6 +5,7 @@
 
 pub mod capabilities;
 pub mod mounts;
+mod overlay;
 mod process;
 mod seccomp;
 
@@ -18,6 +19,7 @@ use agent_api::{
 use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
 
 pub use oci_spec::runtime::Process as OciProcess;
+pub use overlay::{Overlay, prepare as prepare_overlay};
 
 pub use self::process::{check as check_process, process};
 use crate::process::gofer::Attach;
@@ -148,29 +150,25 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
     }
 }
 
-/// Where writes to a container's root go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overlay {
-    Memory,
-    /// Into the bundle's root itself.
-    None,
-}
-
 /// What to tell the agent and the gofer about a container.
 ///
 /// # Errors
 /// Names the key that is wrong or cannot be done.
-pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: Overlay) -> Result<ContainerPlan, ConfigError> {
+pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<ContainerPlan, ConfigError> {
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let read_only = root.readonly().unwrap_or(false);
     let mut attaches = vec![Attach {
         source: rootfs(spec, bundle)?,
         recursive: true,
-        read_only: read_only || overlay == Overlay::Memory,
+        read_only: read_only || *overlay != Overlay::None,
         exclusive: true,
         hidden: Vec::new(),
     }];
     let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut attaches)?;
+    let kept = attaches.len() as u32;
+    if let Overlay::Dir(dir) = overlay {
+        attaches.push(Attach { source: dir.clone(), recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
+    }
     let linux = spec.linux().as_ref();
     let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
     let spec_process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
@@ -186,6 +184,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: Overlay) -> Result<Co
             read_only,
             overlay: Some(match overlay {
                 Overlay::Memory => root::Overlay::Memory(Empty {}),
+                Overlay::Dir(_) => root::Overlay::Dir(kept),
                 Overlay::None => root::Overlay::None(Empty {}),
             }),
             cache: CacheMode::Exclusive.into(),

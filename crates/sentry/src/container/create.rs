@@ -7,6 +7,7 @@ use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, SeccompPr
 
 use super::mounts::Builder;
 use super::{Agent, Handle};
+use crate::cgroup::CpuLimits;
 use crate::fs::{FsContext, gofer};
 use crate::kernel::Container;
 use crate::mm::MemoryFile;
@@ -57,7 +58,13 @@ impl Agent {
         let memory = hostcall::io::unnamed_file(self.memory.as_fd())
             .and_then(MemoryFile::new)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
-        Ok(Container::new(request.id.clone(), memory, uts, limits.memory, limits.pids.map(|most| most as usize)))
+        let container = Container::new(request.id.clone(), memory, uts, limits.memory, limits.pids.map(|most| most as usize));
+        container.cgroup.set_cpu_limits(CpuLimits {
+            quota_us: limits.cpu_quota_us,
+            period_us: limits.cpu_period_us,
+            shares: limits.cpu_shares,
+        });
+        Ok(container)
     }
 }
 

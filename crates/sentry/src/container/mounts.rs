@@ -14,7 +14,9 @@ use gofer::protocol::Access;
 use crate::Errno;
 use crate::fs::devpts::Devpts;
 use crate::fs::gofer::{Cache, GoferFs};
+use crate::fs::cgroup2::Cgroup2Fs;
 use crate::fs::overlay::Overlay;
+use crate::fs::overlay::layers::{Format, Layer, LayerFs, Upper};
 use crate::fs::proc::ProcFs;
 use crate::fs::sys::SysFs;
 use crate::fs::tmpfs::{self, TmpFs};
@@ -69,11 +71,20 @@ impl Builder<'_> {
                 let upper = self.tmpfs(&TmpfsMount { size: Some(size), ..TmpfsMount::default() })?;
                 (Overlay::new(lower, upper, next_device()), "overlay")
             }
-            Some(root::Overlay::Dir(_)) => {
-                return Err(Status::new(Code::Unimplemented, "the sentry has no overlay=dir yet: use memory or none"));
-            }
+            Some(root::Overlay::Dir(attach)) => (self.layers(lower, *attach).await?, "overlay"),
         };
         Ok(self.new_mount(fs, source, MountFlags::empty()).root_path())
+    }
+
+    /// The root with its changes in a directory: `upper` and `work` in another tree of the gofer.
+    async fn layers(&self, lower: Arc<dyn FileSystem>, attach: u32) -> Result<Arc<dyn FileSystem>, Status> {
+        let kept: Arc<dyn FileSystem> = self.gofer_fs(attach, true, CacheMode::Exclusive).await?;
+        let about = |errno: Errno| Status::new(Code::Internal, format!("the directory for the root's changes: {errno}"));
+        let root = kept.root();
+        let (upper, work) = (root.lookup(b"upper").await.map_err(about)?, root.lookup(b"work").await.map_err(about)?);
+        let upper = Upper { layer: Layer::whole(&kept, upper), work };
+        let lowers = vec![Layer::whole(&lower, lower.root())];
+        Ok(LayerFs::new(Some(upper), lowers, Format::User, next_device(), String::new()).await.map_err(about)?)
     }
 
     async fn gofer_fs(&self, attach: u32, writable: bool, cache: CacheMode) -> Result<Arc<GoferFs>, Status> {
@@ -114,7 +125,8 @@ impl Builder<'_> {
             mount::Kind::Proc(_) => ProcFs::new(self.kernel.clone(), self.container.clone(), next_device()),
             mount::Kind::Sysfs(_) => SysFs::new(self.kernel, next_device()),
             mount::Kind::Devpts(_) => Devpts::new(&self.container.terminals),
-            mount::Kind::Mqueue(_) | mount::Kind::Cgroup(_) => self.tmpfs(&TmpfsMount::default())?,
+            mount::Kind::Cgroup(_) => Cgroup2Fs::new(self.container.clone(), self.container.cgroup.clone()),
+            mount::Kind::Mqueue(_) => self.tmpfs(&TmpfsMount::default())?,
         };
         let source = if request.source.is_empty() { fs.name().as_bytes().to_vec() } else { request.source.clone() };
         let mount = self.new_mount(fs, source, flags);

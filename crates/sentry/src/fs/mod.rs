@@ -9,6 +9,7 @@
 pub mod anon;
 mod async_mutex;
 pub mod attr;
+pub mod cgroup2;
 mod context;
 mod dentry;
 pub mod dev;

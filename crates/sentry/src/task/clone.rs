@@ -218,6 +218,7 @@ impl Cx {
         let (parent, container) = (&self.task, &self.task.container);
         let mut pids = container.pids.inner.lock();
         pids.admit(container)?;
+        pids.admit_to_cgroup(&parent.group)?;
         // Under the lock: whoever ends the namespace kills what is in the table.
         if birth.pid_ns.is_dead() {
             return Err(Errno::ENOMEM.into());
@@ -236,7 +237,7 @@ impl Cx {
             task.set_seccomp(parent.seccomp());
             task.add_work(parent.work() & SyscallWork::EXACT);
             inner.threads.push(task.clone());
-            if inner.stop.signal.is_some() || container.life.paused() {
+            if inner.stop.signal.is_some() || container.life.paused() || group.cgroup().is_frozen() {
                 task.set_flags(TaskFlags::STOP);
             }
         }
@@ -250,6 +251,9 @@ impl Cx {
             task.trace_as(parent, &mut super::Tracing(&mut pids));
         }
         drop(pids);
+        if !args.flags.contains(CloneFlags::THREAD) {
+            group.cgroup().population_changed();
+        }
         if !args.flags.contains(CloneFlags::THREAD) && task.rlimit(Resource::Cpu) != Limit::UNLIMITED {
             group.timers.watch_cpu_limit(&group, &task.kernel);
         }
@@ -283,6 +287,7 @@ impl Cx {
         };
         let new = NewGroup {
             tgid: tid,
+            cgroup: parent.cgroup(),
             rlimits: parent.rlimits.read().clone(),
             sighand,
             pgid: parent.pgid(),

@@ -316,6 +316,9 @@ fn continue_orphans(pids: &super::pids::Pids, pgid: Tid, into: &mut Vec<Arc<Thre
 
 fn tell(group: &Arc<ThreadGroup>, status: ExitStatus, news: News) {
     group.timers.clear();
+    let (usage, cgroup) = (group.own_usage(), group.cgroup());
+    cgroup.add_past_cpu(usage.user_ns, usage.system_ns);
+    cgroup.population_changed();
     for process in news.kill_all {
         let _ = process.send_signal_from(SigInfo::kernel(Signal::KILL), Origin::Forced);
     }

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{ExitStatus, Limit, Resource, Rlimits, Session, Task, Tid, Usage};
 use crate::coredump::Gathering;
+use crate::cgroup::Cgroup;
 use crate::fs::File;
 use crate::kernel::Container;
 use crate::ns::PidNs;
@@ -21,6 +22,7 @@ pub struct ThreadGroup {
     pub container: Arc<Container>,
     /// The pid namespace it lives in.
     pub pid_ns: PidNs,
+    pub(super) cgroup: RwLock<Arc<Cgroup>>,
     pub rlimits: RwLock<Rlimits>,
     pub(crate) sighand: RwLock<Arc<SigHand>>,
     pub(crate) inner: Mutex<GroupInner>,
@@ -130,6 +132,16 @@ impl ThreadGroup {
 
     pub fn session(&self) -> Arc<Session> {
         self.session.read().clone()
+    }
+
+    /// Its control group.
+    pub fn cgroup(&self) -> Arc<Cgroup> {
+        self.cgroup.read().clone()
+    }
+
+    /// Puts it into another control group. Returns the old one.
+    pub fn set_cgroup(&self, to: Arc<Cgroup>) -> Arc<Cgroup> {
+        std::mem::replace(&mut *self.cgroup.write(), to)
     }
 
     /// The limit of a resource.

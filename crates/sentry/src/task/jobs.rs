@@ -43,7 +43,7 @@ enum MustStop {
 impl Task {
     /// The one predicate: whether the task may not run user code now, and why.
     fn must_stop(&self) -> MustStop {
-        if self.container.life.paused() {
+        if self.container.life.paused() || self.group.cgroup().is_frozen() {
             return MustStop::Wait;
         }
         let inner = self.group.inner.lock();

@@ -9,6 +9,7 @@ use platform::Context;
 use super::pids::{Pids, Process};
 use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
+use crate::cgroup::Cgroup;
 use crate::fs::File;
 use crate::kernel::{Container, Kernel};
 use crate::ns::{Namespaces, PidNs};
@@ -32,6 +33,7 @@ pub(super) struct NewTask {
 /// What a new process starts with.
 pub(super) struct NewGroup {
     pub tgid: Tid,
+    pub cgroup: Arc<Cgroup>,
     pub rlimits: Rlimits,
     pub sighand: Arc<SigHand>,
     pub pgid: Tid,
@@ -85,6 +87,7 @@ impl ThreadGroup {
             tgid: new.tgid,
             container: container.clone(),
             pid_ns: new.pid_ns,
+            cgroup: RwLock::new(new.cgroup),
             rlimits: RwLock::new(new.rlimits),
             sighand: RwLock::new(new.sighand),
             inner: Mutex::new(new.inner),
@@ -138,6 +141,7 @@ pub fn new_process(
         container,
         NewGroup {
             tgid: tid,
+            cgroup: container.cgroup.clone(),
             rlimits: new.rlimits,
             sighand: SigHand::new(),
             pgid: tid,

@@ -171,6 +171,16 @@ impl Pids {
         self.processes.values().map(|process| &process.group).filter(move |group| group.pgid() == pgid)
     }
 
+    /// Whether one more task may be made in a process's control group.
+    ///
+    /// # Errors
+    /// `EAGAIN` at a `pids.max`.
+    pub fn admit_to_cgroup(&self, process: &ThreadGroup) -> Result<(), Errno> {
+        crate::cgroup::admit_task(&process.cgroup(), |group| {
+            self.tasks.values().filter(|task| group.contains(&task.group.cgroup())).count() as u64
+        })
+    }
+
     /// The next free number.
     ///
     /// # Errors

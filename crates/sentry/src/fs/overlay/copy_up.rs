@@ -10,7 +10,7 @@ use crate::fs::{File, FileKind, FileOps, Inode, NewInode, OpenFlags, Origin, Xat
 use crate::mm::Sink;
 
 /// Bytes copied between two turns of other tasks.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 impl Node {
     /// Gives the node attributes of its own. Returns its upper.
@@ -78,7 +78,7 @@ impl Node {
         let mut at = 0;
         while at < len {
             let max = usize::try_from(len - at).unwrap_or(usize::MAX).min(CHUNK);
-            let mut chunk = Chunk { bytes: Vec::new(), max };
+            let mut chunk = Chunk::new(max);
             let n = from.ops.read(&from, at, &mut chunk).await?;
             if n == 0 {
                 break;
@@ -97,9 +97,15 @@ pub(super) fn open(inode: &Arc<dyn Inode>, ops: Arc<dyn FileOps>, flags: OpenFla
 }
 
 /// A sink of at most `max` bytes.
-struct Chunk {
-    bytes: Vec<u8>,
+pub(super) struct Chunk {
+    pub bytes: Vec<u8>,
     max: usize,
+}
+
+impl Chunk {
+    pub fn new(max: usize) -> Chunk {
+        Chunk { bytes: Vec::new(), max }
+    }
 }
 
 impl Sink for Chunk {

@@ -10,14 +10,33 @@ use super::names::Entry;
 use super::node::Node;
 use crate::Errno;
 use crate::fs::{DirEntry, File, FileKind, FileOps, OpenFlags};
-use crate::step::Step;
+use crate::step::{BoxFuture, Step};
 
 /// A directory's entries at one time, without `.` and `..`.
 pub(super) type Listing = Vec<(u64, FileKind, Box<[u8]>)>;
 
+/// A directory that [`OpenDir`] lists.
+pub(super) trait Lister: Send + Sync + 'static {
+    /// Its own inode number.
+    fn own_ino(&self) -> u64;
+
+    /// All names.
+    fn list(&self) -> BoxFuture<'_, Result<Listing, Errno>>;
+}
+
+impl Lister for Node {
+    fn own_ino(&self) -> u64 {
+        self.known_ino().unwrap_or(1)
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Listing, Errno>> {
+        Box::pin(self.all_names())
+    }
+}
+
 impl Node {
     /// All names: the lower directory's that are not hidden, then those made here.
-    pub(super) async fn list(&self) -> Result<Listing, Errno> {
+    async fn all_names(&self) -> Result<Listing, Errno> {
         let mut listing = Listing::new();
         if let Some(lower) = &self.lower {
             let ops = lower.clone().open_data(OpenFlags::empty()).await?;
@@ -42,19 +61,19 @@ impl Node {
 }
 
 /// An open directory. The entries are read when listing begins, and again after a rewind.
-pub(super) struct OpenDir {
-    node: Arc<Node>,
+pub(super) struct OpenDir<N> {
+    node: Arc<N>,
     listing: Mutex<Option<Arc<Listing>>>,
 }
 
-impl OpenDir {
-    pub(super) fn new(node: Arc<Node>) -> OpenDir {
+impl<N: Lister> OpenDir<N> {
+    pub(super) fn new(node: Arc<N>) -> OpenDir<N> {
         OpenDir { node, listing: Mutex::default() }
     }
 
     /// Positions 0 and 1 are `.` and `..`; the rest are places in the listing.
     fn emit(&self, listing: &Listing, from: u64, emit: &mut (dyn for<'b> FnMut(DirEntry<'b>) -> bool + Send)) {
-        let ino = self.node.known_ino().unwrap_or(1);
+        let ino = self.node.own_ino();
         for (position, name) in [(0, b".".as_slice()), (1, b"..".as_slice())] {
             if from <= position && !emit(DirEntry { ino, kind: FileKind::Directory, name, next: position + 1 }) {
                 return;
@@ -69,7 +88,7 @@ impl OpenDir {
     }
 }
 
-impl FileOps for OpenDir {
+impl<N: Lister> FileOps for OpenDir<N> {
     fn read<'a>(
         &'a self,
         _file: &'a File,

@@ -1,4 +1,4 @@
-//! overlay: a writable tree over a read-only one, with the changes in memory.
+//! overlay: a writable tree over a read-only one, with the changes in memory. [`layers`] is the other kind, with the changes in a directory.
 //!
 //! The lower layer is any tree of inodes; it is never written to. The upper layer is not a tree: each changed file has a tmpfs node without a name (its
 //! *upper*), and each directory has, in memory, the names that were made or removed in it. So renaming a lower directory moves one name (Linux's overlayfs
@@ -14,6 +14,7 @@
 
 mod copy_up;
 mod dir;
+pub mod layers;
 mod names;
 mod node;
 
@@ -146,6 +147,10 @@ impl FileSystem for Overlay {
             Step::Ready(stat) => Step::Ready(stat.map(|stat| StatFs { magic: MAGIC, fsid: self.shared.dev, ..stat })),
             wait => wait,
         }
+    }
+
+    fn stack_depth(&self) -> usize {
+        1
     }
 
     /// Names change only through us. (If the lower tree changes under a mounted overlay, what is seen is undefined, as on Linux.)

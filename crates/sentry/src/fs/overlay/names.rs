@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::dir::Lister;
 use super::node::Node;
 use crate::Errno;
 use crate::fs::{FileKind, Inode, LookedUp, NewInode, RenameFlags, UnlinkKind};

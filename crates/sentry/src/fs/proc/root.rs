@@ -16,11 +16,7 @@ type Text = (&'static str, fn(&Shared) -> String);
 
 const TEXTS: [Text; 24] = [
     ("buddyinfo", machine::buddyinfo),
-    ("cgroups", |_| {
-        let controllers = ["cpuset", "cpu", "cpuacct", "memory", "pids"];
-        let lines = controllers.map(|name| format!("{name}\t0\t1\t1\n")).concat();
-        format!("#subsys_name\thierarchy\tnum_cgroups\tenabled\n{lines}")
-    }),
+    ("cgroups", cgroups),
     ("cmdline", |_| "nacre\n".into()),
     ("consoles", |_| String::new()),
     ("cpuinfo", machine::cpuinfo),
@@ -50,6 +46,18 @@ const TEXTS: [Text; 24] = [
 /// A number of the container as a procfs shows it.
 fn number(ns: &PidNs, number: Tid) -> Result<Tid, Errno> {
     Some(ns.local(number)).filter(|&number| number != 0).ok_or(Errno::ENOENT)
+}
+
+/// Controllers; all are on version 2's hierarchy, which is number 0.
+fn cgroups(shared: &Shared) -> String {
+    let groups = shared.container.cgroup.subtree().len();
+    let mut text = String::from("#subsys_name\thierarchy\tnum_cgroups\tenabled\n");
+    for (name, _) in crate::cgroup::Controllers::NAMES {
+        // As version 1 called it.
+        let name = if name == "io" { "blkio" } else { name };
+        text.push_str(&format!("{name}\t0\t{groups}\t1\n"));
+    }
+    text
 }
 
 impl Directory for Root {

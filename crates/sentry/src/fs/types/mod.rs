@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::cgroup2::Cgroup2Fs;
 use super::devpts::{self, Devpts};
+use super::overlay::layers;
 use super::proc::{self, ProcFs};
 use super::sys::SysFs;
 use super::tmpfs::{self, TmpFs};
@@ -19,25 +21,31 @@ pub enum Type {
     Proc,
     Sysfs,
     Devpts,
+    Cgroup2,
+    Overlay,
 }
 
 /// Names, as /proc/filesystems lists them.
-pub const TYPES: [(&str, Type); 5] = [
+pub const TYPES: [(&str, Type); 7] = [
     ("sysfs", Type::Sysfs),
     ("tmpfs", Type::Tmpfs),
     ("proc", Type::Proc),
+    ("cgroup2", Type::Cgroup2),
     ("devpts", Type::Devpts),
     ("ramfs", Type::Ramfs),
+    ("overlay", Type::Overlay),
 ];
 
 /// A type's options, as far as they were given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Config {
     Tmpfs(tmpfs::Options),
     Ramfs(tmpfs::Options),
     Proc(proc::Options),
     Sysfs,
     Devpts(devpts::Options),
+    Cgroup2,
+    Overlay(layers::Options),
 }
 
 /// What an option is set to.
@@ -95,6 +103,8 @@ impl Type {
             Type::Proc => Config::Proc(proc::Options::default()),
             Type::Sysfs => Config::Sysfs,
             Type::Devpts => Config::Devpts(devpts::Options::default()),
+            Type::Cgroup2 => Config::Cgroup2,
+            Type::Overlay => Config::Overlay(layers::Options::default()),
         }
     }
 
@@ -129,6 +139,9 @@ impl Request {
             self.source = Some(text.clone());
             return Ok(());
         }
+        if let Config::Overlay(options) = &mut self.config {
+            return options.set(key, value);
+        }
         let text = match value {
             Value::Flag => None,
             Value::Text(text) => Some(std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?),
@@ -141,7 +154,15 @@ impl Request {
             Config::Ramfs(_) => Ok(()),
             Config::Proc(options) => options.set(key, text),
             Config::Devpts(options) => options.set(key, text),
-            Config::Sysfs => Err(Errno::EINVAL),
+            Config::Cgroup2 => match (key, text) {
+                (
+                    "nsdelegate" | "favordynmods" | "memory_localevents" | "memory_recursiveprot" | "memory_hugetlb_accounting"
+                    | "pids_localevents",
+                    None,
+                ) => Ok(()),
+                _ => Err(Errno::EINVAL),
+            },
+            Config::Sysfs | Config::Overlay(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -189,6 +210,8 @@ impl Request {
             Config::Sysfs => SysFs::new(kernel, next_device()),
             Config::Proc(options) => ProcFs::with(kernel.clone(), container.clone(), cx.task.group.pid_ns.clone(), next_device(), *options),
             Config::Devpts(options) => Devpts::instance(*options),
+            Config::Cgroup2 => Cgroup2Fs::new(container.clone(), container.cgroup.clone()),
+            Config::Overlay(options) => layers::make(cx, options).await?,
         })
     }
 }

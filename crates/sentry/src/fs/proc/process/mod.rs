@@ -118,7 +118,11 @@ const ID_MAP: &[u8] = b"         0          0 4294967295\n";
 
 const TEXTS: [Text; 28] = [
     traced("auxv", 0o400, |subject, _| memory::auxv(subject)),
-    open("cgroup", |_, _| Ok(b"0::/\n".to_vec())),
+    open("cgroup", |subject, _| {
+        let task = subject.task()?;
+        let path = task.group.cgroup().path_from(&task.container.cgroup);
+        Ok([b"0::", path.as_slice(), b"\n"].concat())
+    }),
     open("cmdline", |subject, _| memory::cmdline(subject)),
     open("cpuset", |_, _| Ok(b"/\n".to_vec())),
     traced("environ", 0o400, |subject, _| memory::environ(subject)),

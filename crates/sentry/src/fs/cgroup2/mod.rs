@@ -1,0 +1,69 @@
+//! cgroup2: a container's control groups as directories and files (Documentation/admin-guide/cgroup-v2).
+//!
+//! [`crate::cgroup`] has the groups; here are their view: `dir` the directories, `file` the files, `control` what each file shows and takes.
+
+mod control;
+mod dir;
+mod file;
+
+use std::sync::Arc;
+
+use super::{FileSystem, Inode, StatFs, next_device};
+use crate::Errno;
+use crate::cgroup::Cgroup;
+use crate::kernel::Container;
+use crate::step::Step;
+use dir::Dir;
+
+/// `CGROUP2_SUPER_MAGIC`.
+const MAGIC: u64 = 0x6367_7270;
+
+/// A view of the groups below one.
+pub struct Cgroup2Fs {
+    shared: Arc<Shared>,
+    root: Arc<dyn Inode>,
+}
+
+/// What all inodes of a view need.
+struct Shared {
+    container: Arc<Container>,
+    dev: u64,
+    /// The group that is shown as the root.
+    top: Arc<Cgroup>,
+}
+
+impl Cgroup2Fs {
+    /// The groups from `top` down.
+    pub fn new(container: Arc<Container>, top: Arc<Cgroup>) -> Arc<Cgroup2Fs> {
+        let shared = Arc::new(Shared { container, dev: next_device(), top: top.clone() });
+        Arc::new(Cgroup2Fs { root: Arc::new(Dir::new(&shared, top)), shared })
+    }
+}
+
+/// The group that a descriptor of a directory stands for (`CLONE_INTO_CGROUP`).
+pub fn group_of(inode: &Arc<dyn Inode>) -> Option<Arc<Cgroup>> {
+    inode.as_any().downcast_ref::<Dir>().map(|dir| dir.group.clone())
+}
+
+impl FileSystem for Cgroup2Fs {
+    fn name(&self) -> &'static str {
+        "cgroup2"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
+        Step::ok(StatFs { magic: MAGIC, block_size: 4096, name_max: 255, fsid: self.shared.dev, ..StatFs::default() })
+    }
+
+    /// Files come and go as controllers are enabled.
+    fn name_ttl_ns(&self) -> u64 {
+        0
+    }
+
+    fn options(&self) -> String {
+        "nsdelegate".into()
+    }
+}
