@@ -100,6 +100,7 @@ errnos! {
     EALREADY 114 "operation already in progress",
     EINPROGRESS 115 "operation now in progress",
     ESTALE 116 "stale file handle",
+    EUCLEAN 117 "structure needs cleaning",
     EDQUOT 122 "disk quota exceeded",
     ECANCELED 125 "operation canceled",
     EOWNERDEAD 130 "owner died",

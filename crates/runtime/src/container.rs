@@ -72,7 +72,11 @@ impl Runtime {
         let plan = config::plan(create.id, &bundle, &spec, &overlay)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
-            let root = config::rootfs(&spec, &bundle)?;
+            // An image's root has no attributes yet.
+            let root = match config::erofs_root(&spec, &bundle)? {
+                Some(_) => Path::new("/").to_path_buf(),
+                None => config::rootfs(&spec, &bundle)?,
+            };
             config::prepare_overlay(dir, &root).doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
         }
         let linux = spec.linux().as_ref();
@@ -84,7 +88,10 @@ impl Runtime {
         let saved = Saved {
             id: create.id.into(),
             oci_version: spec.version().clone(),
-            rootfs: config::rootfs(&spec, &bundle)?,
+            rootfs: match config::erofs_root(&spec, &bundle)? {
+                Some(image) => image,
+                None => config::rootfs(&spec, &bundle)?,
+            },
             bundle,
             created_ns: hostcall::time::realtime_ns(),
             owner: rustix::process::geteuid().as_raw(),

@@ -44,6 +44,9 @@ pub struct CreateContainerRequest {
     /// For all its processes, exec'd ones too.
     #[prost(message, optional, tag = "16")]
     pub seccomp: Option<SeccompProfile>,
+    /// Indices of descriptors of read-only file-system images; root and mounts name them by their place here.
+    #[prost(uint32, repeated, tag = "17")]
+    pub images: Vec<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

@@ -17,6 +17,9 @@ pub struct Root {
     pub overlay: Option<root::Overlay>,
     #[prost(enumeration = "CacheMode", tag = "6")]
     pub cache: i32,
+    /// An EROFS image of the request, instead of the gofer's tree.
+    #[prost(uint32, optional, tag = "7")]
+    pub image: Option<u32>,
 }
 
 pub mod root {
@@ -53,7 +56,7 @@ pub struct Mount {
     /// Absolute, in the container. Missing directories (or the file) are made.
     #[prost(bytes = "vec", tag = "1")]
     pub destination: Vec<u8>,
-    #[prost(oneof = "mount::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "mount::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<mount::Kind>,
     #[prost(message, optional, tag = "15")]
     pub flags: Option<MountFlags>,
@@ -86,6 +89,9 @@ pub mod mount {
         Mqueue(Empty),
         #[prost(message, tag = "9")]
         Cgroup(Empty),
+        /// An EROFS image of the request.
+        #[prost(uint32, tag = "10")]
+        Erofs(u32),
     }
 }
 

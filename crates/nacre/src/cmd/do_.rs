@@ -33,8 +33,8 @@ use crate::user::User;
 /// Run a command in a sandbox over the host's files, which stay as they are: changes go to memory, or where --overlay says
 #[derive(Debug, Args)]
 pub struct Do {
-    /// Root directory of the sandbox
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    /// Root directory of the sandbox, or an EROFS image
+    #[arg(long, value_name = "DIR|IMAGE", default_value = "/")]
     root: PathBuf,
     #[command(flatten)]
     flags: Flags,
@@ -97,23 +97,30 @@ impl Do {
 
     fn plan(&self, privilege: Privilege, wire: Wire) -> anyhow::Result<ContainerPlan> {
         let root = std::fs::canonicalize(&self.root).with_context(|| format!("--root {}", self.root.display()))?;
-        if !root.is_dir() {
-            bail!("--root {}: not a directory", root.display());
+        // A file is an EROFS image.
+        let images = if root.is_file() { vec![root.clone()] } else { Vec::new() };
+        if images.is_empty() && !root.is_dir() {
+            bail!("--root {}: neither a directory nor an image", root.display());
         }
+        let image = (!images.is_empty()).then_some(0);
         // The host's own file systems of these kinds are not for guests; the sandbox has its own.
         let host_only = ["/proc", "/sys", "/dev"].map(PathBuf::from);
         let mut hidden = if root == Path::new("/") { host_only.to_vec() } else { Vec::new() };
         let overlay = Overlay::parse(&self.overlay, None).map_err(|what| anyhow!("--overlay: {what}"))?;
         let mut kept = None;
         if let Overlay::Dir(dir) = &overlay {
-            prepare_overlay(dir, &root).with_context(|| format!("--overlay: cannot make {}", dir.display()))?;
+            prepare_overlay(dir, if root.is_dir() { &root } else { Path::new("/") }).with_context(|| format!("--overlay: cannot make {}", dir.display()))?;
             let dir = std::fs::canonicalize(dir)?;
             // Its raw content is not for the guest.
             hidden.extend(dir.strip_prefix(&root).ok().map(|inner| Path::new("/").join(inner)));
             kept = Some(Attach { source: dir, recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
         }
         let read_only = overlay != Overlay::None;
-        let mut attaches = vec![Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden }];
+        let mut attaches = Vec::new();
+        if image.is_none() {
+            attaches.push(Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden });
+        }
+        let kept_at = attaches.len() as u32;
         attaches.extend(kept);
         let mut mounts = standard_mounts();
         for volume in self.flags.volumes()? {
@@ -125,19 +132,20 @@ impl Do {
             hostname: Some(rustix::system::uname().nodename().to_bytes().to_vec()),
             root: Some(Root {
                 attach: 0,
-                read_only: false,
+                read_only: image.is_some() && overlay == Overlay::None,
                 overlay: Some(match overlay {
                     Overlay::Memory => root::Overlay::Memory(Empty {}),
-                    Overlay::Dir(_) => root::Overlay::Dir(1),
+                    Overlay::Dir(_) => root::Overlay::Dir(kept_at),
                     Overlay::None => root::Overlay::None(Empty {}),
                 }),
                 cache: CacheMode::Shared.into(),
+                image,
             }),
             mounts,
             limits: Some(self.flags.limits()?),
             ..Default::default()
         };
-        Ok(ContainerPlan { request, attaches })
+        Ok(ContainerPlan { request, attaches, images })
     }
 
     fn process(&self, root: &Path, privilege: Privilege, wire: Wire) -> anyhow::Result<Process> {

@@ -150,6 +150,19 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
     }
 }
 
+/// The image of annotation `dev.nacre.rootfs`: `erofs:PATH`, relative to the bundle or not. None: the root is a directory.
+///
+/// # Errors
+/// Names the annotation.
+pub fn erofs_root(spec: &Spec, bundle: &Path) -> Result<Option<PathBuf>, ConfigError> {
+    let annotations = spec.annotations().as_ref();
+    let Some(text) = annotations.and_then(|annotations| annotations.get("dev.nacre.rootfs")) else { return Ok(None) };
+    match text.strip_prefix("erofs:").filter(|path| !path.is_empty()) {
+        Some(path) => Ok(Some(bundle.join(path))),
+        None => Err(wrong("annotation dev.nacre.rootfs", format!("{text:?} is not erofs:PATH"))),
+    }
+}
+
 /// What to tell the agent and the gofer about a container.
 ///
 /// # Errors
@@ -157,14 +170,21 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
 pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<ContainerPlan, ConfigError> {
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let read_only = root.readonly().unwrap_or(false);
-    let mut attaches = vec![Attach {
-        source: rootfs(spec, bundle)?,
-        recursive: true,
-        read_only: read_only || *overlay != Overlay::None,
-        exclusive: true,
-        hidden: Vec::new(),
-    }];
-    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut attaches)?;
+    let mut images: Vec<PathBuf> = erofs_root(spec, bundle)?.into_iter().collect();
+    let image = (!images.is_empty()).then_some(0);
+    let mut attaches = Vec::new();
+    if image.is_none() {
+        attaches.push(Attach {
+            source: rootfs(spec, bundle)?,
+            recursive: true,
+            read_only: read_only || *overlay != Overlay::None,
+            exclusive: true,
+            hidden: Vec::new(),
+        });
+    } else if *overlay == Overlay::None && !read_only {
+        return Err(wrong("annotations", "an EROFS root cannot be written to: dev.nacre.overlay=none needs root.readonly"));
+    }
+    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut attaches, &mut images)?;
     let kept = attaches.len() as u32;
     if let Overlay::Dir(dir) = overlay {
         attaches.push(Attach { source: dir.clone(), recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
@@ -179,6 +199,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<C
         hostname: spec.hostname().as_ref().map(|name| name.clone().into_bytes()),
         domainname: spec.domainname().as_ref().map(|name| name.clone().into_bytes()),
         gofer: 0,
+        images: Vec::new(),
         root: Some(Root {
             attach: 0,
             read_only,
@@ -188,6 +209,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<C
                 Overlay::None => root::Overlay::None(Empty {}),
             }),
             cache: CacheMode::Exclusive.into(),
+            image,
         }),
         mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
@@ -201,7 +223,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<C
         seccomp: linux.and_then(|l| l.seccomp().as_ref()).map(seccomp::profile).transpose()?,
     };
     warn_of_ignored(spec);
-    Ok(ContainerPlan { request, attaches })
+    Ok(ContainerPlan { request, attaches, images })
 }
 
 fn paths(list: Option<&Vec<String>>) -> Vec<Vec<u8>> {

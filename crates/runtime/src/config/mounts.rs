@@ -1,7 +1,7 @@
 //! `mounts` of config.json: kinds, flags and options.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agent_api::{CacheMode, DevptsMount, Empty, GoferMount, Mount, MountFlags, TmpfsMount, mount::Kind};
 use oci_spec::runtime::Mount as OciMount;
@@ -9,12 +9,23 @@ use oci_spec::runtime::Mount as OciMount;
 use super::{ConfigError, missing, unsupported, wrong};
 use crate::process::gofer::Attach;
 
-/// Translates all mounts in order. Bind mounts add to `attaches`.
-pub(crate) fn mounts(list: &[OciMount], bundle: &Path, attaches: &mut Vec<Attach>) -> Result<Vec<Mount>, ConfigError> {
-    list.iter().enumerate().map(|(index, mount)| one(mount, &format!("mounts[{index}]"), bundle, attaches)).collect()
+/// Translates all mounts in order. Bind mounts add to `attaches`, EROFS images to `images`.
+pub(crate) fn mounts(
+    list: &[OciMount],
+    bundle: &Path,
+    attaches: &mut Vec<Attach>,
+    images: &mut Vec<PathBuf>,
+) -> Result<Vec<Mount>, ConfigError> {
+    list.iter().enumerate().map(|(index, mount)| one(mount, &format!("mounts[{index}]"), bundle, attaches, images)).collect()
 }
 
-fn one(mount: &OciMount, key: &str, bundle: &Path, attaches: &mut Vec<Attach>) -> Result<Mount, ConfigError> {
+fn one(
+    mount: &OciMount,
+    key: &str,
+    bundle: &Path,
+    attaches: &mut Vec<Attach>,
+    images: &mut Vec<PathBuf>,
+) -> Result<Mount, ConfigError> {
     if mount.destination().as_os_str().is_empty() {
         return Err(missing(&format!("{key}.destination")));
     }
@@ -32,6 +43,11 @@ fn one(mount: &OciMount, key: &str, bundle: &Path, attaches: &mut Vec<Attach>) -
         ("devpts", None) => Kind::Devpts(options.devpts(key)?),
         ("mqueue", None) => Kind::Mqueue(Empty {}),
         ("cgroup" | "cgroup2", None) => Kind::Cgroup(Empty {}),
+        ("erofs", None) => {
+            let source = source.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| missing(&format!("{key}.source")))?;
+            images.push(bundle.join(source));
+            Kind::Erofs(images.len() as u32 - 1)
+        }
         ("", None) => return Err(missing(&format!("{key}.type"))),
         (other, None) => return Err(unsupported(format!("{key}.type"), format!("the file system {other:?}"))),
     };

@@ -4,6 +4,7 @@
 
 pub mod sentry;
 
+use std::path::PathBuf;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct ContainerPlan {
     pub request: CreateContainerRequest,
     /// Trees of the host, in the order the request's attach indices name them.
     pub attaches: Vec<Attach>,
+    /// EROFS images, in the order the request names them by: opened here, mapped by the sentry, no gofer between.
+    pub images: Vec<PathBuf>,
 }
 
 /// Host descriptors of a process's standard streams. With a terminal, `stdin` and `stdout` are its wire.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::{Client, ClientError};
+use rustix::fs::{Mode, OFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -217,6 +218,9 @@ impl Sandbox for SentrySandbox {
         let connection = self.configure_gofer(gofer, &plan)?;
         let mut fds = vec![connection.as_fd()];
         plan.request.gofer = 0;
+        let images = plan.images.iter().map(|path| open_image(path)).collect::<Result<Vec<OwnedFd>>>()?;
+        plan.request.images = (0..images.len() as u32).map(|index| fds.len() as u32 + index).collect();
+        fds.extend(images.iter().map(AsFd::as_fd));
         let placed = stdio.place(&mut fds);
         if let Some(process) = &mut plan.request.process {
             process.stdio = Some(placed);
@@ -272,6 +276,18 @@ impl Sandbox for SentrySandbox {
         for gofer in self.gofers.drain(..).chain(self.spare_gofer.take()) {
             gofer.kill();
         }
+    }
+}
+
+/// A file-system image: a regular file, only to be read.
+fn open_image(path: &Path) -> Result<OwnedFd> {
+    let about = || format!("cannot open the image {}", path.display());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags, Mode::empty()).doing(about)?;
+    let stat = rustix::fs::fstat(&file).doing(about)?;
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        true => Ok(file),
+        false => Err(Error::Other(format!("the image {} is not a regular file", path.display()))),
     }
 }
 

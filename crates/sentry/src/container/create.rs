@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, SeccompProfile, Status, take_fd};
 
 use super::mounts::Builder;
@@ -29,7 +30,8 @@ impl Agent {
         let client = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
             .map_err(|errno| Status::new(Code::Internal, format!("cannot talk to the gofer: {errno}")))?;
         let container = self.new_container(&request)?;
-        let builder = Builder { kernel: &self.kernel, container: &container, gofer: client };
+        let images = request.images.iter().map(|&index| take_fd(fds, index, "image").map(Some)).collect::<Result<_, _>>()?;
+        let builder = Builder { kernel: &self.kernel, container: &container, gofer: client, images: Mutex::new(images) };
         let root = builder.build(&request).await?;
         let fs = FsContext::new(root.clone(), root, 0o022);
         let seccomp = request.seccomp.take().map(|profile| seccomp(&profile)).transpose()?.unwrap_or_default();

@@ -2,6 +2,7 @@
 //!
 //! Everything is resolved inside the container's own tree, by the kernel's own rights.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent_api::{
@@ -10,9 +11,11 @@ use agent_api::{
 };
 use gofer::client::Client;
 use gofer::protocol::Access;
+use parking_lot::Mutex;
 
 use crate::Errno;
 use crate::fs::devpts::Devpts;
+use crate::fs::erofs::EroFs;
 use crate::fs::gofer::{Cache, GoferFs};
 use crate::fs::cgroup2::Cgroup2Fs;
 use crate::fs::overlay::Overlay;
@@ -30,6 +33,8 @@ pub(super) struct Builder<'a> {
     pub kernel: &'a Arc<Kernel>,
     pub container: &'a Arc<Container>,
     pub gofer: Arc<Client>,
+    /// The request's images, until they are mounted.
+    pub images: Mutex<Vec<Option<OwnedFd>>>,
 }
 
 impl Builder<'_> {
@@ -62,7 +67,10 @@ impl Builder<'_> {
 
     async fn root(&self, wanted: &Root) -> Result<Path, Status> {
         let writable = matches!(wanted.overlay, None | Some(root::Overlay::None(_))) && !wanted.read_only;
-        let lower = self.gofer_fs(wanted.attach, writable, wanted.cache()).await?;
+        let lower: Arc<dyn FileSystem> = match wanted.image {
+            Some(image) => self.erofs(image)?,
+            None => self.gofer_fs(wanted.attach, writable, wanted.cache()).await?,
+        };
         let (fs, source): (Arc<dyn FileSystem>, &str) = match &wanted.overlay {
             None | Some(root::Overlay::None(_)) => (lower, "root"),
             Some(root::Overlay::Memory(_)) => {
@@ -74,6 +82,20 @@ impl Builder<'_> {
             Some(root::Overlay::Dir(attach)) => (self.layers(lower, *attach).await?, "overlay"),
         };
         Ok(self.new_mount(fs, source, MountFlags::empty()).root_path())
+    }
+
+    /// The file system on an image of the request.
+    fn erofs(&self, image: u32) -> Result<Arc<EroFs>, Status> {
+        let file = self.images.lock().get_mut(image as usize).and_then(Option::take);
+        let file = file.ok_or_else(|| invalid(format!("no image {image} came with the request, or it is mounted already")))?;
+        EroFs::new(file, self.container.memory.clone(), next_device()).map_err(|errno| {
+            let what = match errno {
+                Errno::EINVAL => "it is no EROFS image".to_string(),
+                Errno::EOPNOTSUPP => "it has features that are not supported (only uncompressed images with 4 KiB blocks are)".to_string(),
+                errno => errno.to_string(),
+            };
+            invalid(format!("image: {what}"))
+        })
     }
 
     /// The root with its changes in a directory: `upper` and `work` in another tree of the gofer.
@@ -126,6 +148,7 @@ impl Builder<'_> {
             mount::Kind::Sysfs(_) => SysFs::new(self.kernel, next_device()),
             mount::Kind::Devpts(_) => Devpts::new(&self.container.terminals),
             mount::Kind::Cgroup(_) => Cgroup2Fs::new(self.container.clone(), self.container.cgroup.clone()),
+            mount::Kind::Erofs(image) => self.erofs(*image)?,
             mount::Kind::Mqueue(_) => self.tmpfs(&TmpfsMount::default())?,
         };
         let source = if request.source.is_empty() { fs.name().as_bytes().to_vec() } else { request.source.clone() };

@@ -14,6 +14,7 @@ mod context;
 mod dentry;
 pub mod dev;
 pub mod devpts;
+pub mod erofs;
 mod fd_table;
 mod file;
 pub mod gofer;
