@@ -180,6 +180,10 @@ pub trait FileSystem: Send + Sync {
     /// How long a name found (or not found) stays true without asking again, in nanoseconds: `u64::MAX` for file systems that only
     /// this VFS changes, 0 where names come and go by themselves (proc).
     fn name_ttl_ns(&self) -> u64;
+    /// Whether it cannot be written to, however it is mounted.
+    fn read_only(&self) -> bool {
+        false
+    }
     /// How many overlays are on top of each other, this one included.
     fn stack_depth(&self) -> usize {
         0

@@ -116,7 +116,9 @@ pub fn sys_mount(cx: &mut Cx, args: Args) -> Flow<'_> {
         let fs = request.make(cx).await?;
         let source = source.or(request.source).unwrap_or_else(|| b"none".to_vec());
         let mount = Mount::new(fs, source, options, &view.clock);
-        mount.super_block().set_read_only(read_only)?;
+        if read_only {
+            mount.super_block().set_read_only(true)?;
+        }
         unit(cx.fs.namespace().edit().add(&mount, &at))
     })
 }

@@ -430,7 +430,9 @@ async fn create(cx: &Cx, context: &Context) -> Outcome {
     })?;
     let source = request.source.unwrap_or_else(|| b"none".to_vec());
     let mount = Mount::new(fs, source, MountFlags::empty(), &cx.kernel().clock);
-    mount.super_block().set_read_only(request.read_only)?;
+    if request.read_only {
+        mount.super_block().set_read_only(true)?;
+    }
     *context.state.lock() = State::Made(mount);
     Ok(0)
 }

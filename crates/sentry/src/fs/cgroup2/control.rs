@@ -251,7 +251,7 @@ fn threads(ask: &Ask<'_>) -> Result<String, Errno> {
 
 /// Moves a process here. The opener must be allowed to write to `cgroup.procs` of the group that contains both too.
 fn move_here(ask: &Ask<'_>, text: &str) -> Result<(), Errno> {
-    let number: Tid = text.parse().map_err(|_| Errno::EINVAL)?;
+    let number: Tid = text.parse().ok().filter(|&number| number >= 0).ok_or(Errno::EINVAL)?;
     let opener = ask.opener.as_ref().ok_or(Errno::ESRCH)?;
     let process: Arc<ThreadGroup> = match number {
         0 => opener.group.clone(),

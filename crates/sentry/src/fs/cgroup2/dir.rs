@@ -110,6 +110,9 @@ impl Inode for Dir {
         if new.kind != FileKind::Directory {
             return Step::err(if new.kind == FileKind::Regular { Errno::EACCES } else { Errno::EPERM });
         }
+        if self.group.is_removed() {
+            return Step::err(Errno::ENOENT);
+        }
         let made = self.group.make(name, (new.uid, new.gid, new.permissions));
         Step::Ready(made.map(|group| Arc::new(Dir::new(&self.shared, group)) as Arc<dyn Inode>))
     }

@@ -113,6 +113,10 @@ impl FileSystem for EroFs {
         })
     }
 
+    fn read_only(&self) -> bool {
+        true
+    }
+
     fn name_ttl_ns(&self) -> u64 {
         u64::MAX
     }

@@ -54,8 +54,11 @@ impl SuperBlock {
     /// Makes the whole file system read-only, or writable.
     ///
     /// # Errors
-    /// `EBUSY` while a file is open for writing.
+    /// `EBUSY` while a file is open for writing; `EROFS` if it cannot be writable.
     pub fn set_read_only(&self, read_only: bool) -> Result<(), Errno> {
+        if !read_only && self.fs.read_only() {
+            return Err(Errno::EROFS);
+        }
         if read_only && self.writers.load(Ordering::Acquire) > 0 {
             return Err(Errno::EBUSY);
         }
@@ -115,8 +118,8 @@ impl Mount {
     pub fn new(fs: Arc<dyn FileSystem>, source: impl Into<Vec<u8>>, flags: MountFlags, clock: &Clock) -> Arc<Mount> {
         let cache = DentryCache::new(fs.name_ttl_ns(), clock.clone());
         let root = Dentry::root(fs.root(), cache);
-        let super_block =
-            SuperBlock { fs, root: root.clone(), read_only: AtomicBool::new(false), writers: AtomicUsize::new(0) };
+        let read_only = AtomicBool::new(fs.read_only());
+        let super_block = SuperBlock { fs, root: root.clone(), read_only, writers: AtomicUsize::new(0) };
         Mount::of(Arc::new(super_block), root, source.into(), flags)
     }
 

@@ -178,6 +178,10 @@ impl FileSystem for LayerFs {
         Step::wait(async move { Ok(StatFs { magic: MAGIC, fsid: dev, ..layer.fs.stat_fs().await? }) })
     }
 
+    fn read_only(&self) -> bool {
+        self.shared.upper.is_none()
+    }
+
     fn name_ttl_ns(&self) -> u64 {
         u64::MAX
     }
