@@ -46,11 +46,14 @@ pub struct Options {
     /// `size=0` and `nr_inodes=0` were asked for: no limit instead of the default one.
     pub unlimited: bool,
     pub unlimited_inodes: bool,
+    /// The limits that a mount without options gets: they are not shown.
+    pub default_size: u64,
+    pub default_inodes: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { size: 0, inodes: 0, permissions: 0o1777, uid: 0, gid: 0, unlimited: false, unlimited_inodes: false }
+        Options { size: 0, inodes: 0, permissions: 0o1777, uid: 0, gid: 0, unlimited: false, unlimited_inodes: false, default_size: 0, default_inodes: 0 }
     }
 }
 
@@ -255,10 +258,10 @@ impl FileSystem for TmpFs {
             text.push_str(&value);
         };
         let (size, inodes) = (self.shared.max_bytes.load(Ordering::Relaxed), self.shared.max_inodes.load(Ordering::Relaxed));
-        if size != 0 {
+        if size != self.options.default_size {
             add("size=", format!("{}k", size >> 10));
         }
-        if inodes != 0 {
+        if inodes != self.options.default_inodes {
             add("nr_inodes=", inodes.to_string());
         }
         if self.options.permissions != 0o1777 {
