@@ -39,8 +39,7 @@ impl FsContext {
     /// `ENOSPC`.
     pub fn unshare_mounts(&self, owner: UserNs) -> Result<(), Errno> {
         let Inner { mut root, mut cwd, umask, namespace } = self.inner.read().clone();
-        let namespace = namespace.duplicate(&mut [&mut root, &mut cwd])?;
-        namespace.set_owner(owner);
+        let namespace = namespace.duplicate(&mut [&mut root, &mut cwd], owner)?;
         let old = std::mem::replace(&mut *self.inner.write(), Inner { root, cwd, umask, namespace });
         drop(old);
         Ok(())

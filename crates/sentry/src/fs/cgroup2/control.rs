@@ -18,6 +18,13 @@ pub(super) struct Ask<'a> {
     pub opener: Option<Arc<Task>>,
 }
 
+impl Ask<'_> {
+    /// A number of the container as the opener's pid namespace has it; 0 where it has not.
+    fn local(&self, number: Tid) -> Tid {
+        self.opener.as_ref().map_or(0, |opener| opener.group.pid_ns.local(number))
+    }
+}
+
 type Read = fn(&Ask<'_>) -> Result<String, Errno>;
 type Take = fn(&Ask<'_>, &str) -> Result<(), Errno>;
 
@@ -241,12 +248,12 @@ fn lines(numbers: impl Iterator<Item = Tid>) -> String {
 }
 
 fn procs(ask: &Ask<'_>) -> Result<String, Errno> {
-    Ok(lines(Members(ask.container).own(ask.group).iter().map(|process| process.tgid)))
+    Ok(lines(Members(ask.container).own(ask.group).iter().map(|process| ask.local(process.tgid))))
 }
 
 fn threads(ask: &Ask<'_>) -> Result<String, Errno> {
     let own = Members(ask.container).own(ask.group);
-    Ok(lines(own.iter().flat_map(|process| process.threads()).map(|thread| thread.tid())))
+    Ok(lines(own.iter().flat_map(|process| process.threads()).map(|thread| ask.local(thread.tid()))))
 }
 
 /// Moves a process here. The opener must be allowed to write to `cgroup.procs` of the group that contains both too.
@@ -255,7 +262,12 @@ fn move_here(ask: &Ask<'_>, text: &str) -> Result<(), Errno> {
     let opener = ask.opener.as_ref().ok_or(Errno::ESRCH)?;
     let process: Arc<ThreadGroup> = match number {
         0 => opener.group.clone(),
-        number => ask.container.pids.process_of(number).filter(|process| process.leader().is_some()).ok_or(Errno::ESRCH)?,
+        number => opener
+            .group
+            .pid_ns
+            .global(number)
+            .and_then(|number| ask.container.pids.process_of(number))
+            .filter(|process| process.leader().is_some()).ok_or(Errno::ESRCH)?,
     };
     let common = process.cgroup().common_ancestor(ask.group);
     let (uid, gid, permissions) = {

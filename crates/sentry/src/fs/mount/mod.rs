@@ -262,6 +262,16 @@ impl Mount {
         self.locked.load(Ordering::Relaxed)
     }
 
+    /// The tree below goes to a less privileged namespace: what restricts stays, and all but the top stays where it is (Linux's `lock_mnt_tree`).
+    fn lock_tree(self: &Arc<Mount>) {
+        let restricting = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        for mount in self.subtree() {
+            let locked = mount.flags() & restricting | MountFlags::ATIME;
+            mount.locked_flags.fetch_or(locked.bits(), Ordering::Relaxed);
+            mount.locked.store(!Arc::ptr_eq(&mount, self), Ordering::Relaxed);
+        }
+    }
+
     /// What is mounted on a dentry of this mount.
     pub(super) fn child_at(&self, dentry: &Arc<Dentry>) -> Option<Arc<Mount>> {
         let children = self.children.read();

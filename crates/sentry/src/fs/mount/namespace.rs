@@ -7,6 +7,7 @@ use std::sync::{OnceLock, Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::propagation::Part;
 use super::tree::{self, Depth, Tree};
 use super::{Mount, MountFlags};
 use crate::Errno;
@@ -213,16 +214,23 @@ impl MountNamespace {
         Tree::new(self)
     }
 
-    /// A copy of the whole tree for a new namespace (`CLONE_NEWNS`), and where each of `places` is in it.
+    /// A copy of the whole tree for a new namespace (`CLONE_NEWNS`) of a user namespace, and where each of `places` is in it. One of another user namespace
+    /// only receives from shared mounts, and has to keep what hides and restricts.
     ///
     /// # Errors
     /// `ENOSPC`.
-    pub fn duplicate(self: &Arc<MountNamespace>, places: &mut [&mut Path]) -> Result<Arc<MountNamespace>, Errno> {
+    pub fn duplicate(self: &Arc<MountNamespace>, places: &mut [&mut Path], owner: UserNs) -> Result<Arc<MountNamespace>, Errno> {
         let root = self.root().ok_or(Errno::EINVAL)?;
         let mut tree = self.edit();
-        let pairs = tree.copy(&root.root_path(), Depth::Everything)?;
+        let less_privileged = owner != self.owner();
+        let part = if less_privileged { Part::Slave } else { Part::Peer };
+        let pairs = tree.copy_as(&root.root_path(), Depth::Everything, part)?;
         let top = pairs.first().map(|(_, copy)| copy.clone()).ok_or(Errno::EINVAL)?;
+        if less_privileged {
+            top.lock_tree();
+        }
         let namespace = MountNamespace::of(Kind::Named, top, self.topology.clone());
+        namespace.set_owner(owner);
         drop(tree);
         for place in places {
             if let Some((_, copy)) = pairs.iter().find(|(old, _)| Arc::ptr_eq(old, &place.mount)) {

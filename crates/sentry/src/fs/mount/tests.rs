@@ -6,6 +6,7 @@ use super::{Depth, Mount, MountFlags, MountNamespace, Moving, PropagationType, U
 use crate::Errno;
 use crate::fs::Path;
 use crate::fs::testing::{Tree as Files, tmpfs};
+use crate::ns::UserNs;
 use crate::time::Clock;
 
 /// A namespace with directories `a`, `b` and `c` in its root, each a mount.
@@ -129,7 +130,7 @@ fn a_copy_of_a_namespace_is_its_own_unless_shared() {
     world.files.mkdir("a/x").expect("mkdir");
     world.files.mkdir("b/x").expect("mkdir");
     let mut root = world.files.view.root.clone();
-    let copy = world.namespace.duplicate(&mut [&mut root]).expect("duplicate");
+    let copy = world.namespace.duplicate(&mut [&mut root], UserNs::ROOT).expect("duplicate");
     assert!(!Arc::ptr_eq(&root.mount, &world.files.view.root.mount));
     mount(&world.namespace, &world.at("a/x"));
     mount(&world.namespace, &world.at("b/x"));

@@ -188,7 +188,8 @@ impl<'a> Tree<'a> {
         self.copy_as(from, depth, Part::Peer)
     }
 
-    fn copy_as(&mut self, from: &Path, depth: Depth, part: Part) -> Result<Vec<(Arc<Mount>, Arc<Mount>)>, Errno> {
+    /// As [`Tree::copy`]; `part` is what each copy is to its original.
+    pub(super) fn copy_as(&mut self, from: &Path, depth: Depth, part: Part) -> Result<Vec<(Arc<Mount>, Arc<Mount>)>, Errno> {
         let clone = |mount: &Arc<Mount>, root: &Arc<Dentry>| {
             let copy = Mount::bind(&Path { mount: mount.clone(), dentry: root.clone() });
             match part {
@@ -232,6 +233,9 @@ impl<'a> Tree<'a> {
         let covered = at.mount.child_at(&at.dentry);
         self.place(top, at, covered);
         for (parent, copy) in copies {
+            if parent.namespace().is_some_and(|theirs| theirs.owner() != self.namespace.owner()) {
+                copy.lock_tree();
+            }
             let at = Path { mount: parent, dentry: at.dentry.clone() };
             let covered = at.mount.child_at(&at.dentry);
             self.place(&copy, &at, covered);
