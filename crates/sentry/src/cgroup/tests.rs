@@ -2,7 +2,8 @@
 
 use super::{Cgroup, Controllers, Members};
 use crate::Errno;
-use crate::kernel::{Container, Uts};
+use crate::kernel::Container;
+use crate::ns::Uts;
 
 fn container() -> std::sync::Arc<Container> {
     let uts = Uts { hostname: "h".into(), domainname: "d".into() };
