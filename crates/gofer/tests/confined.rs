@@ -201,8 +201,10 @@ fn all_operations() {
     assert!(run(client, client.stat_fs(d)).unwrap().block_size > 0);
 
     let listed = run(client, client.read_dir(d, 0, 65536, ReadDirDetail::Attributes)).unwrap();
+    assert!(listed.end);
+    let listed = listed.entries;
     assert_eq!(listed.len(), 4);
-    assert!(run(client, client.read_dir(d, listed.last().unwrap().next, 65536, ReadDirDetail::Names)).unwrap().is_empty());
+    assert!(run(client, client.read_dir(d, listed.last().unwrap().next, 65536, ReadDirDetail::Names)).unwrap().entries.is_empty());
     // Enough to make the gofer's heap grow and shrink.
     for i in 0..600 {
         run(client, client.create(root, name(&format!("n{i}")), 0o600, me, OpenHow::Read)).unwrap();
@@ -211,8 +213,8 @@ fn all_operations() {
     let mut count = 0;
     loop {
         let listed = run(client, client.read_dir(root, from, 65536, ReadDirDetail::Attributes)).unwrap();
-        let Some(last) = listed.last() else { break };
-        (from, count) = (last.next, count + listed.len());
+        let Some(last) = listed.entries.last() else { break };
+        (from, count) = (last.next, count + listed.entries.len());
     }
     assert_eq!(count, 602);
     for entry in ["p", "s", "r", "l"] {
@@ -239,7 +241,7 @@ fn read_only() {
     let mut text = String::new();
     fs::File::from(walked.opened.unwrap().unwrap()).read_to_string(&mut text).unwrap();
     assert_eq!(text, "text");
-    assert_eq!(run(client, client.read_dir(root, 0, 4096, ReadDirDetail::Attributes)).unwrap().len(), 1);
+    assert_eq!(run(client, client.read_dir(root, 0, 4096, ReadDirDetail::Attributes)).unwrap().entries.len(), 1);
     let me = Owner { uid: 0, gid: 0 };
     assert_eq!(run(client, client.mkdir(root, name("d"), 0o700, me)).unwrap_err(), Errno::EROFS);
     let f = walked.steps[0].handle;

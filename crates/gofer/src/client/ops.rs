@@ -6,7 +6,7 @@ use super::Client;
 use crate::{
     Errno,
     protocol::{
-        Attached, Attr, DirEntry, Durability, Entry, EntryKind, FsStat, Handle, MakeNode, Name, OpenHow, Owner,
+        Attached, Attr, Durability, Entries, Entry, EntryKind, FsStat, Handle, MakeNode, Name, OpenHow, Owner,
         ReadDirDetail, RenameKind, Request, Response, SetAttr, Truncate, Walked, XattrMode, XattrName,
     },
 };
@@ -46,6 +46,18 @@ impl Client {
         }
     }
 
+    /// See [`Request::LookUp`]. At least one outcome, and no more than names.
+    ///
+    /// # Errors
+    /// The operation's; `EIO` if the gofer is gone or breaks the protocol.
+    pub async fn look_up(self: &Arc<Client>, dir: Handle, names: Vec<Name>) -> Result<Vec<Result<Entry, Errno>>, Errno> {
+        let asked = names.len();
+        match self.call(&Request::LookUp { dir, names }).await? {
+            Response::Found(found) if (1..=asked).contains(&found.len()) => Ok(found),
+            other => Err(self.senseless(&other)),
+        }
+    }
+
     /// The handles of an answer that is none to the question: not to be trusted, not to be leaked.
     fn senseless(&self, answer: &Response) -> Errno {
         answer.handles().into_iter().for_each(|handle| self.forget(handle));
@@ -63,7 +75,7 @@ operations! {
     /// See [`Request::Open`].
     open(node: Handle, how: OpenHow, truncate: Truncate) -> OwnedFd: Open, Response::Opened(fd) => Ok(fd);
     /// See [`Request::ReadDir`].
-    read_dir(node: Handle, from: u64, max_bytes: u32, detail: ReadDirDetail) -> Vec<DirEntry>: ReadDir,
+    read_dir(node: Handle, from: u64, max_bytes: u32, detail: ReadDirDetail) -> Entries: ReadDir,
         Response::Entries(entries) => Ok(entries);
     /// See [`Request::Create`].
     create(dir: Handle, name: Name, mode: u32, owner: Owner, how: OpenHow) -> (Entry, OwnedFd): Create,

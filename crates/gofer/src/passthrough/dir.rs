@@ -28,7 +28,7 @@ impl Node {
 
 impl DirStream {
     /// Entries from position `from` (0, or the `next` of an entry of this directory), without `.` and `..`, as long as `keep` says
-    /// that there is room; none at the end. Names that are not valid (a broken file system) are left out.
+    /// that there is room; and whether that is all. Names that are not valid (a broken file system) are left out.
     ///
     /// # Errors
     /// The host's; `EINVAL` for a position that is none.
@@ -37,7 +37,7 @@ impl DirStream {
         from: u64,
         detail: ReadDirDetail,
         mut has_room: impl FnMut(&DirEntry) -> bool,
-    ) -> Result<Vec<DirEntry>, Errno> {
+    ) -> Result<(Vec<DirEntry>, bool), Errno> {
         i64::try_from(from).map_err(|_| Errno::EINVAL)?;
         rustix::fs::seek(&self.0, SeekFrom::Start(from))?;
         let mut buffer = [const { MaybeUninit::uninit() }; 16 * 1024];
@@ -59,10 +59,10 @@ impl DirStream {
             let kind = attr.map(|attr| attr.kind).or_else(|| attr::kind_of(entry.file_type()));
             let entry = DirEntry { ino: entry.ino(), next: entry.next_entry_cookie(), kind, name, attr };
             if !has_room(&entry) {
-                break;
+                return Ok((entries, false));
             }
             entries.push(entry);
         }
-        Ok(entries)
+        Ok((entries, true))
     }
 }

@@ -196,7 +196,8 @@ fn directories_are_read_in_pieces() {
         let (mut found, mut from) = (BTreeSet::new(), 0);
         loop {
             let mut room = 50;
-            let entries = stream.read(from, detail, |_| { room -= 1; room >= 0 }).unwrap();
+            let (entries, end) = stream.read(from, detail, |_| { room -= 1; room >= 0 }).unwrap();
+            assert_eq!(end, room >= 0);
             let Some(last) = entries.last() else { break };
             from = last.next;
             for entry in entries {
@@ -205,6 +206,7 @@ fn directories_are_read_in_pieces() {
             }
         }
         assert_eq!(found, names);
+        assert!(stream.read(from, detail, |_| true).unwrap().1);
         assert_eq!(stream.read(u64::MAX, detail, |_| true).unwrap_err(), Errno::EINVAL);
     }
 }

@@ -66,7 +66,7 @@ requests! {
     /// Opens a regular file → `Opened`. `ESTALE`: the name now means another file; walk again.
     5 Open { node: Handle, how: OpenHow, truncate: Truncate, }
     /// Entries from `from` on (0 or a [`super::DirEntry::next`]), as many as fit in `max_bytes` and a message, without `.`
-    /// and `..` → `Entries`; none means the end.
+    /// and `..` → `Entries`.
     6 ReadDir { node: Handle, from: u64, max_bytes: u32, detail: ReadDirDetail, }
     /// `O_CREAT|O_EXCL` → `Created`
     7 Create { dir: Handle, name: Name, mode: u32, owner: Owner, how: OpenHow, }
@@ -105,6 +105,8 @@ requests! {
     19 StatFs { node: Handle, }
     /// → `Done`
     20 Fsync { node: Handle, durability: Durability, }
+    /// Several names of one directory, not followed → `Found`, an outcome for each; fewer where room for handles ran out.
+    22 LookUp { dir: Handle, names: Vec<Name>, }
     /// Handles that will not be used again. Has no answer.
     21 Forget { nodes: Vec<Handle>, }
 }

@@ -36,6 +36,14 @@ impl Walked {
     }
 }
 
+/// What of a directory fits in one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entries {
+    pub entries: Vec<DirEntry>,
+    /// Nothing comes after these.
+    pub end: bool,
+}
+
 /// An answer; an error is no `Response` but an [`Errno`].
 #[derive(Debug)]
 pub enum Response {
@@ -45,10 +53,11 @@ pub enum Response {
     Attr(Attr),
     Bytes(Vec<u8>),
     Opened(OwnedFd),
-    Entries(Vec<DirEntry>),
+    Entries(Entries),
     Created(Entry, OwnedFd),
     Entry(Entry),
     FsStat(FsStat),
+    Found(Vec<Result<Entry, Errno>>),
 }
 
 impl Response {
@@ -64,6 +73,7 @@ impl Response {
             Response::Created(..) => 8,
             Response::Entry(_) => 9,
             Response::FsStat(_) => 10,
+            Response::Found(_) => 11,
         }
     }
 
@@ -82,6 +92,7 @@ impl Response {
             Response::Attached(attached) => vec![attached.root.handle],
             Response::Walked(walked) => walked.steps.iter().map(|step| step.handle).collect(),
             Response::Created(entry, _) | Response::Entry(entry) => vec![entry.handle],
+            Response::Found(found) => found.iter().flatten().map(|entry| entry.handle).collect(),
             _ => Vec::new(),
         }
     }
@@ -105,9 +116,13 @@ impl Response {
             }
             Response::Attr(attr) => attr.put(out),
             Response::Bytes(bytes) => put_bytes(bytes, out),
-            Response::Entries(entries) => put_list(entries, out),
+            Response::Entries(Entries { entries, end }) => {
+                put_list(entries, out);
+                end.put(out);
+            }
             Response::Created(entry, _) | Response::Entry(entry) => entry.put(out),
             Response::FsStat(stat) => stat.put(out),
+            Response::Found(found) => put_list(found, out),
         }
     }
 
@@ -129,10 +144,11 @@ impl Response {
             4 => Response::Attr(Wire::get(from)?),
             5 => Response::Bytes(get_bytes(from)?.to_vec()),
             6 => Response::Opened(fd.take().ok_or(Malformed::Descriptor)?),
-            7 => Response::Entries(get_list(from, usize::from(u16::MAX))?),
+            7 => Response::Entries(Entries { entries: get_list(from, usize::from(u16::MAX))?, end: Wire::get(from)? }),
             8 => Response::Created(Wire::get(from)?, fd.take().ok_or(Malformed::Descriptor)?),
             9 => Response::Entry(Wire::get(from)?),
             10 => Response::FsStat(Wire::get(from)?),
+            11 => Response::Found(get_list(from, MAX_WALK)?),
             _ => return Err(Malformed::UnknownOp(op)),
         })
     }

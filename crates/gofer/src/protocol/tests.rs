@@ -93,7 +93,8 @@ fn responses() -> Vec<Response> {
         Response::Attr(attr()),
         Response::Bytes(b"bytes".to_vec()),
         Response::Opened(fd()),
-        Response::Entries(vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed }]),
+        Response::Entries(Entries { entries: vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed }], end: true }),
+        Response::Found(vec![Err(Errno::ENOENT), Err(Errno::EACCES)]),
         Response::Created(entry, fd()),
         Response::Entry(entry),
         Response::FsStat(FsStat {
@@ -214,9 +215,9 @@ fn an_entry_knows_its_length() {
     for attr in [None, Some(attr()), Some(Attr { btime: None, ..attr() })] {
         for kind in [None, Some(FileKind::Socket)] {
             let entry = DirEntry { ino: 1, next: 2, kind, name: name("name"), attr };
-            let empty = encoded(&Ok(Response::Entries(vec![])), 1).len();
+            let empty = encoded(&Ok(Response::Entries(Entries { entries: vec![], end: false })), 1).len();
             let len = entry.encoded_len();
-            assert_eq!(encoded(&Ok(Response::Entries(vec![entry])), 1).len(), empty + len);
+            assert_eq!(encoded(&Ok(Response::Entries(Entries { entries: vec![entry], end: false })), 1).len(), empty + len);
         }
     }
 }

@@ -81,6 +81,19 @@ macro_rules! wire_int {
 }
 wire_int!(u8, u16, u32, u64, i64);
 
+impl Wire for bool {
+    fn put(&self, out: &mut Vec<u8>) {
+        u8::from(*self).put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<bool, Malformed> {
+        match u8::get(from)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed::BadValue("truth value")),
+        }
+    }
+}
+
 impl Wire for Vec<u8> {
     fn put(&self, out: &mut Vec<u8>) {
         put_bytes(self, out);
@@ -142,6 +155,28 @@ impl Wire for Errno {
         match u16::get(from)? {
             n @ 1..=4095 => Ok(Errno::from_raw(i32::from(n))),
             _ => Err(Malformed::BadValue("errno")),
+        }
+    }
+}
+
+impl<T: Wire> Wire for Result<T, Errno> {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Ok(value) => {
+                0u8.put(out);
+                value.put(out);
+            }
+            Err(errno) => {
+                1u8.put(out);
+                errno.put(out);
+            }
+        }
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Result<T, Errno>, Malformed> {
+        match u8::get(from)? {
+            0 => Ok(Ok(T::get(from)?)),
+            1 => Ok(Err(Errno::get(from)?)),
+            _ => Err(Malformed::BadValue("outcome")),
         }
     }
 }

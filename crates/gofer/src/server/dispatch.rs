@@ -7,7 +7,7 @@ use crate::{
     Errno,
     passthrough::Node,
     protocol::{
-        Attached, Attr, Entry, FileKind, Handle, MAX_MESSAGE, Name, OpenHow, ReadDirDetail, Request, Response,
+        Attached, Attr, Entries, Entry, FileKind, Handle, MAX_MESSAGE, Name, OpenHow, ReadDirDetail, Request, Response,
         Truncate, WalkEnd, Walked,
     },
 };
@@ -92,6 +92,10 @@ impl Server {
                 table.get(node)?.fsync(durability)?;
                 Response::Done
             }
+            Request::LookUp { dir, names } => {
+                let dir = table.get(dir)?;
+                Response::Found(look_up(table, &dir, &names))
+            }
             Request::Forget { nodes } => {
                 self.forget(&nodes);
                 Response::Done
@@ -112,20 +116,20 @@ impl Server {
         let max = usize::try_from(max).unwrap_or(usize::MAX).min(MAX_ENTRIES_BYTES);
         let (mut used, mut too_small) = (0, false);
         let stream = self.streams.get(dir, &node, from)?;
-        let entries = stream.read(from, detail, |entry| {
+        let (entries, end) = stream.read(from, detail, |entry| {
             let fits = used + entry.encoded_len() <= max;
             used += entry.encoded_len();
             too_small |= !fits;
             fits
         })?;
-        if entries.is_empty() {
-            // getdents(2): the buffer is too small for an entry.
-            if too_small {
-                return Err(Errno::EINVAL);
-            }
+        // getdents(2): the buffer is too small for an entry.
+        if entries.is_empty() && too_small {
+            return Err(Errno::EINVAL);
+        }
+        if end {
             self.streams.remove(dir);
         }
-        Ok(Response::Entries(entries))
+        Ok(Response::Entries(Entries { entries, end }))
     }
 }
 
@@ -135,6 +139,18 @@ fn get(table: &mut Table, handle: Option<Handle>) -> Result<Option<Arc<Node>>, E
 
 fn entry(table: &mut Table, node: Arc<Node>, attr: Attr) -> Result<Entry, Errno> {
     Ok(Entry { handle: table.insert(node)?, attr })
+}
+
+fn look_up(table: &mut Table, dir: &Node, names: &[Name]) -> Vec<Result<Entry, Errno>> {
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let outcome = dir.lookup(name).and_then(|(node, attr)| entry(table, node, attr));
+        if outcome == Err(Errno::ENFILE) && !found.is_empty() {
+            break;
+        }
+        found.push(outcome);
+    }
+    found
 }
 
 fn walk(table: &mut Table, start: Arc<Node>, names: &[Name], open: Option<OpenHow>) -> Walked {

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use gofer::protocol::{Durability, ReadDirDetail};
+use gofer::protocol::{Durability, Entries, ReadDirDetail};
 use parking_lot::Mutex;
 
 use super::inode::Body;
@@ -27,9 +27,9 @@ const DOTS: u64 = 2;
 
 /// An entry of a directory.
 pub(super) struct Listed {
-    ino: u64,
-    kind: FileKind,
-    name: Box<[u8]>,
+    pub ino: u64,
+    pub kind: FileKind,
+    pub name: Box<[u8]>,
 }
 
 /// The names of a whole directory, without `.` and `..`.
@@ -55,6 +55,11 @@ struct State {
 impl State {
     fn new() -> State {
         State { batch: Arc::default(), first: 0, starts: vec![(0, 0)], end: None }
+    }
+
+    /// Whether the batch is all there is.
+    fn is_whole(&self) -> bool {
+        self.first == 0 && self.end == Some(self.batch.len() as u64)
     }
 
     /// A directory known whole.
@@ -107,11 +112,12 @@ impl GoferDir {
             true => ReadDirDetail::Attributes,
             false => ReadDirDetail::Names,
         };
-        let mut entries = tree.client.read_dir(held.handle(), position, BATCH_BYTES, detail).await?;
-        if detail == ReadDirDetail::Names && entries.iter().any(|entry| entry.kind.is_none()) {
+        let mut answer = tree.client.read_dir(held.handle(), position, BATCH_BYTES, detail).await?;
+        if detail == ReadDirDetail::Names && answer.entries.iter().any(|entry| entry.kind.is_none()) {
             tree.untyped_dirs.store(true, Ordering::Relaxed);
-            entries = tree.client.read_dir(held.handle(), position, BATCH_BYTES, ReadDirDetail::Attributes).await?;
+            answer = tree.client.read_dir(held.handle(), position, BATCH_BYTES, ReadDirDetail::Attributes).await?;
         }
+        let Entries { entries, end } = answer;
         let after = entries.last().map(|entry| entry.next);
         let mut listing: Listing = entries
             .into_iter()
@@ -127,23 +133,37 @@ impl GoferDir {
             return Ok(());
         }
         let at = state.starts.partition_point(|(known, _)| *known <= start);
-        let Some(after) = after else {
-            state.end = Some(start);
-            state.starts.truncate(at);
-            let whole = (at == 2 && state.first == 0).then(|| state.batch.clone());
-            drop(state);
-            if let Some(whole) = whole {
-                self.keep_whole(whole, seen);
+        match (state.starts.get(at), after) {
+            (Some((later, _)), Some(_)) if !end => listing.truncate(usize::try_from(later - start).unwrap_or(usize::MAX)),
+            (None, Some(after)) if !end => {
+                if state.starts.len() >= MAX_BATCHES {
+                    return Err(Errno::EIO);
+                }
+                state.starts.push((start.saturating_add(listing.len() as u64), after));
             }
-            return Ok(());
-        };
-        match state.starts.get(at) {
-            Some((later, _)) => listing.truncate(usize::try_from(later - start).unwrap_or(usize::MAX)),
-            None if state.starts.len() >= MAX_BATCHES => return Err(Errno::EIO),
-            None => state.starts.push((start.saturating_add(listing.len() as u64), after)),
+            _ => {
+                state.end = Some(start.saturating_add(listing.len() as u64));
+                state.starts.truncate(at);
+            }
         }
-        (state.batch, state.first) = (Arc::new(listing), start);
+        let old = if listing.is_empty() { None } else { Some(std::mem::replace(&mut state.batch, Arc::new(listing))) };
+        if old.is_some() {
+            state.first = start;
+        }
+        let (batch, whole) = (state.batch.clone(), state.is_whole());
+        drop(state);
+        drop(old);
+        self.listed(batch, whole, seen);
         Ok(())
+    }
+
+    /// Notes the names for lookups to come.
+    fn listed(&self, batch: Arc<Listing>, whole: bool, seen: u64) {
+        let Body::Directory(children) = &self.inode.body else { return };
+        children.ahead.lock().listed(&batch);
+        if whole {
+            self.keep_whole(batch, seen);
+        }
     }
 
     /// Keeps a small directory's names for the next one who reads it.
@@ -222,11 +242,8 @@ impl FileOps for GoferDir {
             let old = std::mem::replace(&mut *self.state.lock(), state);
             drop(old);
         }
-        let known = {
-            let state = self.state.lock();
-            state.end.is_some() && state.first == 0 && state.end == Some(state.batch.len() as u64)
-        };
-        if known {
+        let whole = self.state.lock().is_whole();
+        if whole {
             self.emit_known(from, emit);
             return Step::ok(());
         }

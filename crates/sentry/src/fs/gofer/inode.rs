@@ -11,6 +11,7 @@ use gofer::protocol::{Handle, Name, OpenHow, Truncate, XattrMode, XattrName};
 use hostcall::io;
 use parking_lot::Mutex;
 
+use super::ahead::Ahead;
 use super::attr::{self, Cached};
 use super::dir::{GoferDir, Listing};
 use super::fd_cache::Donated;
@@ -88,6 +89,8 @@ pub(super) struct Children {
     pub by_name: Mutex<HashMap<Name, Weak<GoferInode>>>,
     /// The names of a small directory, in exclusive trees.
     pub listing: Mutex<Option<Arc<Listing>>>,
+    /// Names looked up before they are asked for.
+    pub ahead: Mutex<Ahead>,
 }
 
 /// A host file, directory, link or other object.
@@ -258,7 +261,7 @@ impl GoferInode {
         edit(&mut attr.metadata);
         drop(attr);
         if let Body::Directory(children) = &self.body {
-            let old = children.listing.lock().take();
+            let old = (children.listing.lock().take(), children.ahead.lock().clear());
             drop(old);
         }
     }

@@ -400,6 +400,32 @@ fn large_directories_are_read_in_batches() {
 }
 
 #[test]
+fn names_looked_up_ahead_are_not_seen_after_a_change() {
+    let setup = setup("ahead", Access::ReadWrite, Cache::Exclusive, |path| {
+        for i in 0..40 {
+            host_fs::write(path.join(format!("f{i:02}")), "").expect("write");
+        }
+    });
+    let root: Arc<dyn Inode> = setup.fs.root();
+    let own = root.as_any().downcast_ref::<GoferInode>().expect("ours").me().expect("alive");
+    let dir = file(GoferDir::new(own), OpenFlags::DIRECTORY);
+    let listed: Vec<_> = list_open(&dir, 0, 100).into_iter().skip(2).map(|(name, ..)| name).collect();
+    assert_eq!(listed.len(), 40);
+    // In order, so that the third brings the fourth to the sixth.
+    for name in &listed[..3] {
+        setup.walk(name).expect("lookup");
+    }
+    block_on(async { root.unlink(listed[4].as_bytes(), UnlinkKind::NotDirectory).await }).expect("unlink");
+    assert!(setup.walk(&listed[3]).is_ok());
+    assert_eq!(setup.walk(&listed[4]).err(), Some(Errno::ENOENT));
+    for name in &listed[5..] {
+        setup.walk(name).expect("lookup");
+    }
+    drop(dir);
+    assert!(setup.walk(&listed[0]).is_ok());
+}
+
+#[test]
 fn files_are_made_written_renamed_and_removed() {
     let setup = setup("write", Access::ReadWrite, Cache::Exclusive, |path| {
         host_fs::create_dir(path.join("d")).expect("mkdir");
