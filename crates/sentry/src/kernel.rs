@@ -15,9 +15,11 @@ use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
 use crate::ns::{Namespaces, Uts};
+use crate::signal::QueuedSignals;
 use crate::syscalls::Counters;
 use crate::task::{ContainerLife, Counts, LoadAverage, PidTable};
 use crate::time::Clock;
+use crate::wait::WaitQueue;
 
 /// The sandbox's kernel. Passed to whoever needs it; there is no global one.
 pub struct Kernel {
@@ -32,6 +34,8 @@ pub struct Kernel {
     pub boot_id: String,
     pub counters: Counters,
     pub futexes: FutexTable,
+    /// Woken when a task has passed a memory barrier.
+    pub barriers: WaitQueue,
     /// Waits for host descriptors; set by boot.
     pub reactor: OnceLock<Arc<Reactor>>,
     /// What all trees of host files share. Boot starts the pool's threads.
@@ -55,6 +59,7 @@ impl Kernel {
             boot_id: random_uuid(),
             counters: Counters::default(),
             futexes: FutexTable::default(),
+            barriers: WaitQueue::new(),
             reactor: OnceLock::new(),
             ipc: Ipc::default(),
             containers: Mutex::new(BTreeMap::new()),
@@ -97,6 +102,8 @@ pub struct Container {
     pub max_tasks: Option<usize>,
     /// The root of its control groups.
     pub cgroup: Arc<Cgroup>,
+    /// Signals that are queued for its users.
+    pub queued_signals: QueuedSignals,
     /// Its pseudo-terminals (devpts).
     pub terminals: Arc<Terminals>,
     /// What its ended tasks have used and done.
@@ -125,6 +132,7 @@ impl Container {
             memory_limit,
             max_tasks,
             cgroup: Cgroup::root(memory_limit, max_tasks),
+            queued_signals: QueuedSignals::default(),
             terminals: Terminals::new(),
             ended: Mutex::default(),
             logins: AtomicU32::new(0),

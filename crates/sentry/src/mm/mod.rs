@@ -29,7 +29,7 @@ mod tests;
 mod user;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub use access::FutexKey;
 pub use fault::FaultOutcome;
@@ -98,6 +98,8 @@ pub struct Mm {
     memory: Arc<MemoryFile>,
     state: RwLock<State>,
     out_of_memory: AtomicBool,
+    /// What `membarrier` has been registered for (`MEMBARRIER_CMD_REGISTER_*`).
+    pub membarrier: AtomicU32,
     /// Map orders so far.
     posted: AtomicU64,
     /// The length of the last mapping that went without having been touched: the next of that length waits for its first touch.
@@ -127,6 +129,7 @@ impl Mm {
             memory,
             state: RwLock::new(state),
             out_of_memory: AtomicBool::new(false),
+            membarrier: AtomicU32::new(0),
             posted: AtomicU64::new(0),
             untouched_len: Arc::default(),
         });

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::{Mode, Options};
 use crate::Errno;
-use crate::signal::{Origin, SigInfo, Signal};
+use crate::signal::{Charge, Origin, SigInfo, Signal};
 use crate::task::{ExitStatus, SyscallWork, Task, TaskFlags, Tracing};
 
 /// How a tracer gets hold of a task.
@@ -118,7 +118,8 @@ impl Task {
         if seized {
             self.set_flags(TaskFlags::STOP);
         } else {
-            self.signals.lock().pending.push(SigInfo::kernel(Signal::STOP));
+            let counter = self.container.queued_signals.of(self.creds().uid);
+            self.signals.lock().pending.push(SigInfo::kernel(Signal::STOP), Charge::new(&counter));
             self.set_flags(TaskFlags::SIGNAL);
         }
     }

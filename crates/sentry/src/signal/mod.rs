@@ -21,6 +21,6 @@ pub use frame::{LastFault, StackT};
 pub use action::{DefaultAction, Handling, SigAction, SigFlags, SigHand};
 pub use info::{SigInfo, cld};
 pub use number::{SigSet, Signal};
-pub use queue::Pending;
+pub use queue::{Charge, Pending, QueuedSignals};
 pub use send::{Background, Origin};
 pub use state::{AltStack, TaskSignals};

@@ -2,8 +2,9 @@
 //! kernel/signal.c).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{DefaultAction, Handling, SigInfo, SigSet, Signal, TaskSignals};
+use super::{Charge, DefaultAction, Handling, SigInfo, SigSet, Signal, TaskSignals};
 use crate::Errno;
 use crate::task::{ExitStatus, GroupInner, PidTable, Resource, Task, TaskFlags, ThreadGroup, Tid, jobs};
 use crate::wait::PollEvents;
@@ -134,9 +135,11 @@ impl ThreadGroup {
             return Ok(());
         }
         let limit = self.rlimit(Resource::Sigpending).soft;
+        let uid = target.or(inner.threads.first().map(|task| &**task)).map_or(0, |task| task.creds().uid);
+        let counter = self.container.queued_signals.of(uid);
         let queued = match target {
-            Some(task) => push(&mut task.signals.lock(), info, limit),
-            None => push_shared(inner, info, limit),
+            Some(task) => push(&mut task.signals.lock().pending, info, limit, &counter),
+            None => push(&mut inner.pending, info, limit, &counter),
         };
         if !queued? {
             return Ok(());
@@ -209,27 +212,20 @@ fn discard(inner: &mut GroupInner, which: SigSet) {
     }
 }
 
-/// Queues a signal for a thread. False when it is merged with a pending one.
-fn push(signals: &mut TaskSignals, info: SigInfo, limit: u64) -> Result<bool, Errno> {
-    push_to(&mut signals.pending, info, limit)
-}
-
-fn push_shared(inner: &mut GroupInner, info: SigInfo, limit: u64) -> Result<bool, Errno> {
-    push_to(&mut inner.pending, info, limit)
-}
-
-/// The limit holds for each queue. Signals of the kernel and of `kill` are marked even when there is no room for their information.
-fn push_to(pending: &mut super::Pending, info: SigInfo, limit: u64) -> Result<bool, Errno> {
-    let full = pending.len() as u64 >= limit;
-    if full && info.signal.is_realtime() {
-        // SI_USER is 0, the kernel's codes are positive: those may lose their information.
-        if info.code < 0 {
+/// Queues a signal. False when it is merged with a pending one. Above the limit of the receiver's user, realtime signals are refused, and others
+/// lose their information; those of the kernel and of `kill` are marked in any case.
+fn push(pending: &mut super::Pending, info: SigInfo, limit: u64, counter: &Arc<AtomicUsize>) -> Result<bool, Errno> {
+    let full = counter.load(Ordering::Relaxed) as u64 >= limit;
+    // SI_USER is 0, the kernel's codes are positive.
+    if full && (info.signal.is_realtime() || info.code < 0) {
+        if info.signal.is_realtime() && info.code < 0 {
             return Err(Errno::EAGAIN);
         }
+        let pending_already = pending.set().contains(info.signal) && !info.signal.is_realtime();
         pending.push_bare(info.signal);
-        return Ok(true);
+        return Ok(!pending_already);
     }
-    Ok(pending.push(info))
+    Ok(pending.push(info, Charge::new(counter)))
 }
 
 impl Task {
@@ -263,7 +259,8 @@ impl Task {
             }
             signals.blocked = signals.blocked.minus(SigSet(info.signal.bit()));
             signals.forced = signals.forced.with(info.signal);
-            signals.pending.push(info);
+            let counter = self.container.queued_signals.of(self.creds().uid);
+            signals.pending.push(info, Charge::new(&counter));
         }
         self.raise(TaskFlags::SIGNAL);
         drop(inner);

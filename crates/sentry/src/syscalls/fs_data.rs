@@ -5,12 +5,15 @@ use super::{Args, Fail, Flow};
 use crate::Errno;
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{FileKind, ResolveFlags, View, attr};
-use crate::task::{Cx, Resource};
+use crate::task::Cx;
 
 /// A length argument, within `RLIMIT_FSIZE`.
 fn length(cx: &Cx, raw: i64) -> Result<u64, Errno> {
     let len = u64::try_from(raw).map_err(|_| Errno::EINVAL)?;
-    if len > cx.task.rlimit(Resource::Fsize).soft { Err(Errno::EFBIG) } else { Ok(len) }
+    match super::fsize::limit(cx) {
+        Some(limit) if len > limit => Err(super::fsize::exceeded(cx)),
+        _ => Ok(len),
+    }
 }
 
 pub fn sys_truncate(cx: &mut Cx, args: Args) -> Flow<'_> {

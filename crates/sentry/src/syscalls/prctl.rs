@@ -18,6 +18,17 @@ const SET_TIMING: i32 = 14;
 const SET_NAME: i32 = 15;
 const GET_NAME: i32 = 16;
 const GET_SECCOMP: i32 = 21;
+const TASK_PERF_EVENTS_DISABLE: i32 = 31;
+const TASK_PERF_EVENTS_ENABLE: i32 = 32;
+const MCE_KILL: i32 = 33;
+const MCE_KILL_GET: i32 = 34;
+const SET_MM: i32 = 35;
+const SET_THP_DISABLE: i32 = 41;
+const GET_THP_DISABLE: i32 = 42;
+const GET_SPECULATION_CTRL: i32 = 52;
+const SET_SPECULATION_CTRL: i32 = 53;
+const SET_IO_FLUSHER: i32 = 57;
+const GET_IO_FLUSHER: i32 = 58;
 const SET_SECCOMP: i32 = 22;
 const CAPBSET_READ: i32 = 23;
 const CAPBSET_DROP: i32 = 24;
@@ -65,7 +76,27 @@ fn option(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
         }
         GET_KEEPCAPS => Ok(u64::from(cx.creds().securebits & KEEP_CAPS != 0)),
         SET_KEEPCAPS => set_keep_caps(cx, value),
-        GET_TIMING | SET_TIMING if value == 0 => Ok(0),
+        GET_TIMING => Ok(0),
+        SET_TIMING if value == 0 => Ok(0),
+        // There are no performance counters to be turned off.
+        TASK_PERF_EVENTS_DISABLE | TASK_PERF_EVENTS_ENABLE => Ok(0),
+        MCE_KILL => zeros(3).and_then(|()| machine_checks(cx, value, args.u64(2))),
+        MCE_KILL_GET => zeros(1).map(|()| task.group.flags.machine_checks.load(Ordering::Relaxed).into()),
+        SET_MM if !cx.creds().has(Capability::SysResource) => Err(Errno::EPERM),
+        SET_THP_DISABLE => zeros(2).map(|()| {
+            task.group.flags.thp_disabled.store(value != 0, Ordering::Relaxed);
+            0
+        }),
+        GET_THP_DISABLE => zeros(1).map(|()| task.group.flags.thp_disabled.load(Ordering::Relaxed).into()),
+        // What is speculated on is the host's affair: as for a processor that is not affected.
+        GET_SPECULATION_CTRL => zeros(2).and(if value <= 2 { Ok(0) } else { Err(Errno::ENODEV) }),
+        SET_SPECULATION_CTRL => zeros(3).and(Err(if value <= 2 { Errno::ENXIO } else { Errno::ENODEV })),
+        SET_IO_FLUSHER | GET_IO_FLUSHER if !cx.creds().has(Capability::SysResource) => Err(Errno::EPERM),
+        SET_IO_FLUSHER if value <= 1 => zeros(2).map(|()| {
+            task.group.flags.io_flusher.store(value == 1, Ordering::Relaxed);
+            0
+        }),
+        GET_IO_FLUSHER => zeros(1).map(|()| task.group.flags.io_flusher.load(Ordering::Relaxed).into()),
         SET_NAME => {
             // At most 15 bytes, whatever follows.
             let mut name = Vec::new();
@@ -113,6 +144,18 @@ fn option(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
         CAP_AMBIENT => zeros(3).and_then(|()| ambient(cx, value, args.u64(2))),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// `PR_MCE_KILL`: when a process wants to hear of broken memory. Kept and reported.
+fn machine_checks(cx: &Cx, what: u64, when: u64) -> Result<u64, Errno> {
+    const DEFAULT: u32 = 2;
+    let kept = match (what, when) {
+        (0, 0) => DEFAULT,
+        (1, 0..=2) => when as u32,
+        _ => return Err(Errno::EINVAL),
+    };
+    cx.task.group.flags.machine_checks.store(kept, Ordering::Relaxed);
+    Ok(0)
 }
 
 fn edit(cx: &mut Cx, change: impl FnOnce(&mut Creds)) -> Result<u64, Errno> {

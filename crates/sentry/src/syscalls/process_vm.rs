@@ -4,22 +4,21 @@ use std::sync::Arc;
 
 use crate::Errno;
 use crate::mm::{Mm, Ranges};
+use crate::executor::yield_now;
 use crate::ptrace::Mode;
-use crate::syscalls::{Args, Flow};
+use crate::syscalls::{Args, Flow, Outcome};
 use crate::task::{Cx, Task};
+use crate::wait::Interrupt;
 
 /// Bytes copied at a time.
 const CHUNK: usize = 64 << 10;
 
-/// Most bytes of one call before it returns a short count: the caller goes on from there, as after a partial transfer.
-const CALL_MAX: usize = 4 << 20;
-
 pub(super) fn process_vm_readv(cx: &mut Cx, args: Args) -> Flow<'_> {
-    Flow::done(transfer(cx, args, Direction::FromOther))
+    Flow::wait(transfer(cx, args, Direction::FromOther))
 }
 
 pub(super) fn process_vm_writev(cx: &mut Cx, args: Args) -> Flow<'_> {
-    Flow::done(transfer(cx, args, Direction::ToOther))
+    Flow::wait(transfer(cx, args, Direction::ToOther))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +27,9 @@ enum Direction {
     ToOther,
 }
 
-fn transfer(cx: &Cx, args: Args, direction: Direction) -> Result<u64, Errno> {
+async fn transfer(cx: &Cx, args: Args, direction: Direction) -> Outcome {
     if args.u64(5) != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     let mut local = cx.mm.read_ranges(args.u64(1), args.u64(2))?;
     let mut remote = cx.mm.read_ranges(args.u64(3), args.u64(4))?;
@@ -38,9 +37,7 @@ fn transfer(cx: &Cx, args: Args, direction: Direction) -> Result<u64, Errno> {
     let other = accessible(cx, &other)?;
     let mut done = 0;
     let mut buffer = vec![0; CHUNK.min(total(&local)).min(total(&remote))];
-    while let (Some(&(here, here_len)), Some(&(there, there_len))) = (local.first(), remote.first())
-        && done < CALL_MAX
-    {
+    while let (Some(&(here, here_len)), Some(&(there, there_len))) = (local.first(), remote.first()) {
         let want = here_len.min(there_len).min(CHUNK);
         let Some(part) = buffer.get_mut(..want) else { break };
         let (from, from_addr, to, to_addr) = match direction {
@@ -50,13 +47,17 @@ fn transfer(cx: &Cx, args: Args, direction: Direction) -> Result<u64, Errno> {
         let moved = from.read_some(from_addr, part).and_then(|n| to.write_some(to_addr, part.get(..n).unwrap_or_default()));
         let n = match moved {
             Ok(n) => n,
-            Err(errno) if done == 0 => return Err(errno),
+            Err(errno) if done == 0 => return Err(errno.into()),
             Err(_) => break,
         };
         done += n;
         if n < want {
             break;
         }
+        if cx.task.killed() {
+            break;
+        }
+        yield_now().await;
         advance(&mut local, n);
         advance(&mut remote, n);
     }

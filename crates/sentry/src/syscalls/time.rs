@@ -1,11 +1,13 @@
 //! Clocks and sleeping.
 
+use std::sync::Arc;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::task::{Cx, ticks};
-use crate::time::{MonoTime, Timespec};
+use crate::time::{CpuClock, MonoTime, Timespec};
 use crate::wait::WaitError;
 
 const TIMER_ABSTIME: u32 = 1;
@@ -57,19 +59,40 @@ impl ClockId {
     /// `EINVAL` when there is no such process or thread.
     pub fn now_ns(self, cx: &Cx) -> Result<u64, Errno> {
         let clock = &cx.kernel().clock;
-        let pids = &cx.task.container.pids;
         Ok(match self {
             ClockId::Realtime | ClockId::RealtimeCoarse | ClockId::Tai => clock.realtime_ns(),
             ClockId::Monotonic | ClockId::MonotonicCoarse | ClockId::MonotonicRaw => clock.monotonic().0,
             ClockId::Boottime => clock.boottime_ns(),
             ClockId::Process(0) => cx.task.group.own_usage().user_ns,
-            ClockId::Process(pid) => pids.process(pid).ok_or(Errno::EINVAL)?.own_usage().user_ns,
+            ClockId::Process(pid) => cx.find_process(pid).ok_or(Errno::EINVAL)?.own_usage().user_ns,
             ClockId::Thread(0) => cx.task.cpu_time_ns(),
             ClockId::Thread(tid) => {
-                let task = pids.task(tid).filter(|task| task.tgid() == cx.task.tgid());
+                let task = cx.find_task(tid).filter(|task| task.tgid() == cx.task.tgid());
                 task.ok_or(Errno::EINVAL)?.cpu_time_ns()
             }
         })
+    }
+
+    /// Whether it measures CPU time.
+    pub fn is_cpu(self) -> bool {
+        matches!(self, ClockId::Process(_) | ClockId::Thread(_))
+    }
+
+    /// The process or thread whose CPU time it is; None for other clocks.
+    ///
+    /// # Errors
+    /// `EINVAL` when there is no such one.
+    pub fn cpu_clock(self, cx: &Cx) -> Result<Option<CpuClock>, Errno> {
+        Ok(Some(match self {
+            ClockId::Process(0) => CpuClock::Process(Arc::downgrade(&cx.task.group)),
+            ClockId::Process(pid) => CpuClock::Process(Arc::downgrade(&cx.find_process(pid).ok_or(Errno::EINVAL)?)),
+            ClockId::Thread(0) => CpuClock::Thread(Arc::downgrade(&cx.task)),
+            ClockId::Thread(tid) => {
+                let task = cx.find_task(tid).filter(|task| task.tgid() == cx.task.tgid());
+                CpuClock::Thread(Arc::downgrade(&task.ok_or(Errno::EINVAL)?))
+            }
+            _ => return Ok(None),
+        }))
     }
 
     /// The point on the monotonic clock when this clock shows `ns`; None where that cannot be said.
@@ -111,6 +134,7 @@ pub(super) fn clock_getres(cx: &mut Cx, args: Args) -> Flow<'_> {
 pub(super) fn clock_settime(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| match ClockId::new(args.i32(0))? {
         ClockId::Realtime => cx.mm.read_val::<Timespec>(args.u64(1))?.ns().and(Err(Errno::EPERM)),
+        clock if clock.is_cpu() => clock.now_ns(cx).and(Err(Errno::EPERM)),
         _ => Err(Errno::EINVAL),
     })())
 }
@@ -162,7 +186,9 @@ pub(super) fn clock_nanosleep(cx: &mut Cx, args: Args) -> Flow<'_> {
         match clock {
             ClockId::Realtime | ClockId::Monotonic | ClockId::Boottime | ClockId::Tai => {}
             // A thread cannot wait for its own CPU time.
-            ClockId::Thread(_) => return Err(Errno::EINVAL.into()),
+            ClockId::Thread(0) => return Err(Errno::EINVAL.into()),
+            ClockId::Thread(tid) if tid == cx.local(cx.task.tid()) => return Err(Errno::EINVAL.into()),
+            ClockId::Process(_) | ClockId::Thread(_) => return sleep_cpu(cx, clock, ns, absolute, args.opt_ptr(3)).await,
             _ => return Err(Errno::EOPNOTSUPP.into()),
         }
         if !absolute {
@@ -174,6 +200,31 @@ pub(super) fn clock_nanosleep(cx: &mut Cx, args: Args) -> Flow<'_> {
             Err(WaitError::Interrupted) => Err(Fail::Restart(Restart::NoHandler)),
         }
     })
+}
+
+/// Sleeps until a process or another thread has used that much CPU time. It is looked at when that can be at the earliest.
+async fn sleep_cpu(cx: &mut Cx, clock: ClockId, ns: u64, absolute: bool, remaining: Option<u64>) -> Outcome {
+    /// How often it is looked at, at most.
+    const CHECK_NS: u64 = 1_000_000;
+    let start = clock.now_ns(cx)?;
+    let until = if absolute { ns } else { start.saturating_add(ns) };
+    loop {
+        let left = until.saturating_sub(clock.now_ns(cx).unwrap_or(until));
+        if left == 0 {
+            return Ok(0);
+        }
+        let deadline = cx.now().after((left / cx.kernel().machine.cpus.max(1) as u64).max(CHECK_NS));
+        match cx.wait(&[], deadline, || None::<()>).await {
+            Ok(()) | Err(WaitError::TimedOut) => {}
+            Err(WaitError::Interrupted) if absolute => return Err(Fail::Restart(Restart::NoHandler)),
+            Err(WaitError::Interrupted) => {
+                if let Some(addr) = remaining {
+                    cx.mm.write_val(addr, &Timespec::from_ns(left))?;
+                }
+                return Err(Errno::EINTR.into());
+            }
+        }
+    }
 }
 
 /// Sleeps; when interrupted, stores what is left. A restart keeps the first deadline.

@@ -7,7 +7,7 @@ use super::{Args, Flow};
 use crate::Errno;
 use crate::signal::Signal;
 use crate::task::Cx;
-use crate::time::{Interval, MonoTime, Notify, Setting, Timespec};
+use crate::time::{CpuFirst, Interval, MonoTime, Notify, Setting, Timespec};
 
 const TIMER_ABSTIME: u32 = 1;
 const SECOND: u64 = 1_000_000_000;
@@ -102,13 +102,13 @@ fn notify(cx: &Cx, addr: Option<u64>) -> Result<Notify, Errno> {
 
 pub(super) fn timer_create(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
-        match ClockId::new(args.i32(0))? {
-            ClockId::Realtime | ClockId::Monotonic | ClockId::Boottime | ClockId::Tai => {}
-            _ => return Err(Errno::EOPNOTSUPP),
-        }
+        let cpu = match ClockId::new(args.i32(0))? {
+            ClockId::Realtime | ClockId::Monotonic | ClockId::Boottime | ClockId::Tai => None,
+            clock => Some(clock.cpu_clock(cx)?.ok_or(Errno::EOPNOTSUPP)?),
+        };
         let notify = notify(cx, args.opt_ptr(1))?;
         let timers = &cx.task.group.timers;
-        let id = timers.create(args.i32(0), notify)?;
+        let id = timers.create(args.i32(0), cpu, notify)?;
         cx.mm.write_val(args.u64(2), &id).inspect_err(|_| {
             let _ = timers.delete(id);
         })?;
@@ -127,9 +127,22 @@ pub(super) fn timer_settime(cx: &mut Cx, args: Args) -> Flow<'_> {
         let (interval_ns, value_ns) = (interval.ns()?, value.ns()?);
         let group = &cx.task.group;
         let clock = ClockId::new(group.timers.clock(args.i32(0))?)?;
+        let absolute = args.u32(1) & TIMER_ABSTIME != 0;
+        if clock.is_cpu() {
+            let first = match value_ns {
+                0 => None,
+                ns if absolute => Some(CpuFirst::At(ns)),
+                ns => Some(CpuFirst::After(ns)),
+            };
+            let old = group.timers.set_cpu(group, cx.kernel(), args.i32(0), first, interval_ns)?;
+            return match args.opt_ptr(3) {
+                Some(addr) => cx.mm.write_val(addr, &itimerspec(old)).map(|()| 0),
+                None => Ok(0),
+            };
+        }
         let at: Option<MonoTime> = match value_ns {
             0 => None,
-            ns if args.u32(1) & TIMER_ABSTIME != 0 => clock.to_monotonic(cx, ns),
+            ns if absolute => clock.to_monotonic(cx, ns),
             ns => Some(cx.now().after(ns)),
         };
         let old = group.timers.set(group, cx.kernel(), args.i32(0), at, interval_ns)?;

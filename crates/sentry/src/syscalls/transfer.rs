@@ -267,6 +267,15 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
     if let Err(fail) = transfer.file.ops.admit(&transfer.file, cx, Direction::Write) {
         return Flow::Done(Err(fail));
     }
+    if transfer.at != At::Stream
+        && let Some(limit) = super::fsize::limit(cx)
+    {
+        return Flow::wait(async move {
+            let transfer = super::fsize::cut(cx, transfer, limit).await?;
+            let total = total(&transfer.ranges);
+            write_waiting(cx, transfer, total, 0).await
+        });
+    }
     let total = total(&transfer.ranges);
     let mut done = 0;
     if total <= CHUNK {

@@ -113,7 +113,9 @@ impl Cx {
         let mm = if args.flags.contains(CloneFlags::VM) {
             self.mm.clone()
         } else {
-            self.mm.fork(self.context.registers().rsp)?
+            let mm = self.mm.fork(self.context.registers().rsp)?;
+            mm.membarrier.store(self.mm.membarrier.load(Ordering::SeqCst), Ordering::SeqCst);
+            mm
         };
         let mut context = mm.space().new_context().map_err(|_| Errno::EAGAIN)?;
         let mut registers = *self.context.registers();
@@ -295,6 +297,7 @@ impl Cx {
             dumpable: parent.dumpable.load(Ordering::Relaxed),
             personality: parent.personality.load(Ordering::Relaxed),
             coredump_filter: parent.coredump_filter.load(Ordering::Relaxed),
+            flags: parent.flags.duplicate(),
             oom_score_adj: parent.oom_score_adj.load(Ordering::Relaxed),
             exe: parent.exe.lock().clone(),
             pid_ns: birth.pid_ns.clone(),
@@ -313,7 +316,11 @@ impl Cx {
         let keeps = !args.flags.contains(CloneFlags::VM) || args.flags.contains(CloneFlags::VFORK);
         let mut scheduling = *parent.scheduling.lock();
         if scheduling.reset_on_fork {
-            scheduling = super::Scheduling { affinity: scheduling.affinity, nice: scheduling.nice.max(0), ..Default::default() };
+            // Real time ends with the parent, and so does what is better than usual.
+            let real_time = scheduling.priority != 0;
+            let nice = if real_time { 0 } else { scheduling.nice.max(0) };
+            let policy = if real_time { 0 } else { scheduling.policy };
+            scheduling = super::Scheduling { policy, nice, priority: 0, reset_on_fork: false, ..scheduling };
         }
         NewTask {
             tid,

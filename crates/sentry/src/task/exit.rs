@@ -110,6 +110,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         pids.release(&group.pid_ns, task.tid());
     }
     task.gone.store(true, Ordering::SeqCst);
+    task.kernel.barriers.wake(PollEvents::IN);
     group.usage.lock().ended_threads.add(&usage);
     {
         let mut ended = container.ended.lock();

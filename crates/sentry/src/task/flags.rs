@@ -15,6 +15,8 @@ bitflags::bitflags! {
         const IDENTITY = 8;
         /// A temporary signal mask is to be taken back.
         const RESTORE_MASK = 16;
+        /// `membarrier`: being out of user mode is all that is asked.
+        const BARRIER = 32;
         /// What ends an interruptible wait.
         const INTERRUPTS = Self::SIGNAL.bits() | Self::KILLED.bits() | Self::STOP.bits();
     }

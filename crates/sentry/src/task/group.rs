@@ -47,6 +47,7 @@ pub struct ThreadGroup {
     pub(crate) personality: AtomicU64,
     /// /proc/PID/coredump_filter.
     pub(crate) coredump_filter: AtomicU32,
+    pub(crate) flags: KeptFlags,
     /// /proc/PID/oom_score_adj.
     pub oom_score_adj: AtomicI32,
     /// It has been waited for: no number is its any more.
@@ -63,6 +64,32 @@ pub struct ThreadGroup {
     pub start_ns: u64,
     /// Used by its threads that have ended, and by waited-for children.
     pub(super) usage: Mutex<GroupUsage>,
+}
+
+/// What `prctl` keeps and reports, and nothing here acts on.
+pub(crate) struct KeptFlags {
+    /// `PR_MCE_KILL`.
+    pub machine_checks: AtomicU32,
+    pub thp_disabled: AtomicBool,
+    pub io_flusher: AtomicBool,
+}
+
+impl KeptFlags {
+    /// A child's: a copy.
+    pub fn duplicate(&self) -> KeptFlags {
+        KeptFlags {
+            machine_checks: AtomicU32::new(self.machine_checks.load(Ordering::Relaxed)),
+            thp_disabled: AtomicBool::new(self.thp_disabled.load(Ordering::Relaxed)),
+            io_flusher: AtomicBool::new(self.io_flusher.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Default for KeptFlags {
+    fn default() -> KeptFlags {
+        // PR_MCE_KILL_DEFAULT
+        KeptFlags { machine_checks: AtomicU32::new(2), thp_disabled: AtomicBool::new(false), io_flusher: AtomicBool::new(false) }
+    }
 }
 
 #[derive(Default)]

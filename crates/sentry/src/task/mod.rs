@@ -199,6 +199,11 @@ impl Task {
         TaskFlags::from_bits_retain(self.flags.load(Ordering::SeqCst))
     }
 
+    /// Whether it is in user mode, or about to be: as [`kick`](Task::kick) sees it.
+    pub(crate) fn in_user_now(&self) -> bool {
+        self.in_user.load(Ordering::SeqCst)
+    }
+
     /// Whether it runs application code just now.
     pub fn in_user(&self) -> bool {
         self.in_user.load(Ordering::Relaxed)

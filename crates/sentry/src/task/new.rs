@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use platform::Context;
 
 use super::pids::{Pids, Process};
+use super::group::KeptFlags;
 use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
 use crate::cgroup::Cgroup;
@@ -41,6 +42,7 @@ pub(super) struct NewGroup {
     pub dumpable: i32,
     pub personality: u64,
     pub coredump_filter: u32,
+    pub flags: KeptFlags,
     pub oom_score_adj: i32,
     pub exe: Option<Arc<File>>,
     pub pid_ns: PidNs,
@@ -103,6 +105,7 @@ impl ThreadGroup {
             dumpable: AtomicI32::new(new.dumpable),
             personality: AtomicU64::new(new.personality),
             coredump_filter: AtomicU32::new(new.coredump_filter),
+            flags: new.flags,
             oom_score_adj: AtomicI32::new(new.oom_score_adj),
             has_execed: AtomicBool::new(false),
             reaped: AtomicBool::new(false),
@@ -149,6 +152,7 @@ pub fn new_process(
             dumpable: 1,
             personality: 0,
             coredump_filter: crate::coredump::DEFAULT_FILTER,
+            flags: KeptFlags::default(),
             oom_score_adj: 0,
             exe: None,
             pid_ns: PidNs::ROOT,

@@ -83,7 +83,10 @@ fn look(task: &Arc<Task>, which: Which, options: WaitOptions) -> Result<Option<F
     let mut any = false;
     let mut found = None;
     for child in children.iter().filter_map(|&child| pids.process(child)) {
-        if !fits(which, child.tgid, &child) || !eligible(&child, options) {
+        // With __WNOTHREAD only the thread's own.
+        let own = || child.inner.lock().parent_thread.as_ptr() == Arc::as_ptr(task);
+        let excluded = options.contains(WaitOptions::NOTHREAD) && !own();
+        if !fits(which, child.tgid, &child) || !eligible(&child, options) || excluded {
             continue;
         }
         any = true;

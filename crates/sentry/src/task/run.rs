@@ -17,6 +17,7 @@ use super::{Cx, ExitStatus, SyscallWork, TaskFlags};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::mm::FaultOutcome;
+use crate::wait::PollEvents;
 use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
 use crate::syscalls::{Fail, Flow, Outcome, Restart};
 
@@ -182,6 +183,9 @@ impl Cx {
                     Delivery::Stop { signal, continues } => self.task.group.begin_stop(signal, continues),
                     Delivery::Exit(info) => return BeforeUser::Exit(self.die_of(&info).await),
                 }
+            } else if flags.contains(TaskFlags::BARRIER) {
+                self.task.clear(TaskFlags::BARRIER);
+                self.kernel().barriers.wake(PollEvents::IN);
             } else if flags.contains(TaskFlags::RESTORE_MASK) {
                 self.restore_mask();
             } else {

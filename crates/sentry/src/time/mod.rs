@@ -9,6 +9,6 @@ mod timespec;
 mod tests;
 
 pub use clock::{Clock, MonoTime};
-pub use process_timers::{Interval, Notify, ProcessTimers, Setting};
+pub use process_timers::{CpuClock, CpuFirst, Interval, Notify, ProcessTimers, Setting};
 pub use timers::{Timer, Timers};
 pub use timespec::Timespec;

@@ -15,7 +15,7 @@ use super::{Clock, MonoTime, Timer, Timers};
 use crate::Errno;
 use crate::kernel::Kernel;
 use crate::signal::{SigInfo, Signal};
-use crate::task::{Limit, Resource, ThreadGroup, Tid};
+use crate::task::{Limit, Resource, Task, ThreadGroup, Tid};
 
 /// How often CPU time is looked at, at most.
 const CPU_CHECK_NS: u64 = 1_000_000;
@@ -102,12 +102,62 @@ pub struct TimerInfo {
     pub tid: Option<Tid>,
 }
 
+/// A clock of CPU time that a timer runs on.
+#[derive(Debug, Clone)]
+pub enum CpuClock {
+    Process(Weak<ThreadGroup>),
+    Thread(Weak<Task>),
+}
+
+impl CpuClock {
+    /// None when what it measures is gone.
+    fn now_ns(&self) -> Option<u64> {
+        match self {
+            CpuClock::Process(group) => group.upgrade().map(|group| group.own_usage().user_ns),
+            CpuClock::Thread(task) => task.upgrade().filter(|task| !task.is_gone()).map(|task| task.cpu_time_ns()),
+        }
+    }
+}
+
+/// A timer's expiry in CPU time.
+struct CpuExpiry {
+    clock: CpuClock,
+    at_ns: Option<u64>,
+    /// Its signal has been sent and not delivered yet.
+    queued: bool,
+}
+
 struct PosixTimer {
     notify: Notify,
+    /// For timers of CPU time, which `alarm` is not used for but for the interval.
+    cpu: Option<CpuExpiry>,
     /// The clock it was made for; absolute times are on it.
     pub clock: i32,
     alarm: Alarm,
     overrun: i32,
+}
+
+impl Notify {
+    /// Sends the signal of a timer.
+    fn tell(self, group: &ThreadGroup, id: i32) {
+        let info = |signal, value: Option<u64>| SigInfo::timer(signal, id, 0, value.unwrap_or(id as u64));
+        // There is nobody to be told of a signal that cannot be queued.
+        let _ = match self {
+            Notify::None => Ok(()),
+            Notify::Process { signal, value } => group.send_signal(info(signal, value)),
+            Notify::Thread { signal, value, tid } => match group.threads().iter().find(|task| task.tid() == tid) {
+                Some(task) => task.send_signal(info(signal, value)),
+                None => Ok(()),
+            },
+        };
+    }
+}
+
+/// When a timer of CPU time expires first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuFirst {
+    After(u64),
+    At(u64),
 }
 
 impl Alarm {
@@ -201,6 +251,7 @@ impl ProcessTimers {
         let cpu_ns = group.own_usage().user_ns;
         let limit = group.rlimit(Resource::Cpu);
         let mut due: Vec<Signal> = Vec::new();
+        let posix;
         {
             let mut state = self.state.lock();
             due.extend(state.virtual_time.expire(cpu_ns).then_some(Signal::VTALRM));
@@ -211,9 +262,13 @@ impl ProcessTimers {
                 state.next_xcpu = cpu_ns / SECOND + 1;
                 due.push(Signal::XCPU);
             }
+            posix = ProcessTimers::due_cpu_timers(&mut state);
             if let Some(ground) = state.ground.clone() {
                 state.arm_cpu_check(cpu_ns, group, &ground);
             }
+        }
+        for (id, notify) in posix {
+            notify.tell(group, id);
         }
         for signal in due {
             let _ = group.send_signal(SigInfo::kernel(signal));
@@ -242,6 +297,12 @@ impl ProcessTimers {
         let Some(ground) = state.ground.clone() else { return true };
         let setting = state.new_setting();
         let Some(timer) = state.posix.get_mut(&id) else { return false };
+        if let Some(cpu) = &mut timer.cpu {
+            cpu.queued = false;
+            let overrun = std::mem::take(&mut timer.overrun);
+            info.set_overrun(overrun);
+            return true;
+        }
         if let (Some(last), None, true) = (timer.alarm.expires, &timer.alarm.timer, timer.alarm.interval_ns != 0) {
             let (next, missed) = timer.alarm.forward(last, ground.clock.monotonic());
             timer.overrun = i32::try_from(missed).unwrap_or(i32::MAX);
@@ -260,7 +321,7 @@ impl ProcessTimers {
     ///
     /// # Errors
     /// `EAGAIN` when there are too many.
-    pub fn create(&self, clock: i32, notify: Notify) -> Result<i32, Errno> {
+    pub fn create(&self, clock: i32, cpu: Option<CpuClock>, notify: Notify) -> Result<i32, Errno> {
         let mut state = self.state.lock();
         if state.posix.len() >= MAX_TIMERS {
             return Err(Errno::EAGAIN);
@@ -270,7 +331,7 @@ impl ProcessTimers {
         }
         let id = state.next_id;
         state.next_id = id.checked_add(1).unwrap_or(0);
-        state.posix.insert(id, PosixTimer { notify, clock, alarm: Alarm::default(), overrun: 0 });
+        state.posix.insert(id, PosixTimer { notify, cpu: cpu.map(|clock| CpuExpiry { clock, at_ns: None, queued: false }), clock, alarm: Alarm::default(), overrun: 0 });
         Ok(id)
     }
 
@@ -296,6 +357,50 @@ impl ProcessTimers {
             timer.arm(id, at, setting, ground);
             Ok(old)
         })
+    }
+
+    /// Sets a POSIX timer of CPU time to expire first after `after_ns`, or at `at_ns` of its clock. Returns what it was.
+    ///
+    /// # Errors
+    /// `EINVAL`: there is none. `ESRCH`: what it measures is gone.
+    pub fn set_cpu(&self, group: &Arc<ThreadGroup>, kernel: &Kernel, id: i32, first: Option<CpuFirst>, interval_ns: u64) -> Result<Setting, Errno> {
+        let cpu_ns = group.own_usage().user_ns;
+        self.with_ground(group, kernel, |state, ground| {
+            let timer = state.posix.get_mut(&id).ok_or(Errno::EINVAL)?;
+            let old = timer.setting_at(ground.clock.monotonic());
+            timer.alarm.interval_ns = interval_ns;
+            timer.overrun = 0;
+            let cpu = timer.cpu.as_mut().ok_or(Errno::EINVAL)?;
+            let now = cpu.clock.now_ns().ok_or(Errno::ESRCH)?;
+            cpu.at_ns = first.map(|first| match first {
+                CpuFirst::After(ns) => now.saturating_add(ns),
+                CpuFirst::At(ns) => ns,
+            });
+            state.arm_cpu_check(cpu_ns, group, ground);
+            Ok(old)
+        })
+    }
+
+    /// Timers of CPU time that are due: who is to be told.
+    fn due_cpu_timers(state: &mut State) -> Vec<(i32, Notify)> {
+        let mut due = Vec::new();
+        for (&id, timer) in &mut state.posix {
+            let Some(cpu) = &mut timer.cpu else { continue };
+            let (Some(at), Some(now)) = (cpu.at_ns, cpu.clock.now_ns()) else { continue };
+            if now < at {
+                continue;
+            }
+            let interval = timer.alarm.interval_ns;
+            let missed = now.saturating_sub(at).checked_div(interval).unwrap_or(0);
+            cpu.at_ns = (interval != 0).then(|| at.saturating_add(interval.saturating_mul(missed + 1)));
+            timer.overrun = timer.overrun.saturating_add(i32::try_from(missed).unwrap_or(i32::MAX));
+            if std::mem::replace(&mut cpu.queued, true) {
+                timer.overrun = timer.overrun.saturating_add(1);
+            } else {
+                due.push((id, timer.notify));
+            }
+        }
+        due
     }
 
     /// What a POSIX timer is set to.
@@ -333,14 +438,7 @@ impl ProcessTimers {
             }
             timer.notify
         };
-        let _ = match notify {
-            Notify::None => Ok(()),
-            Notify::Process { signal, value } => group.send_signal(SigInfo::timer(signal, id, 0, value.unwrap_or(id as u64))),
-            Notify::Thread { signal, value, tid } => match group.threads().iter().find(|task| task.tid() == tid) {
-                Some(task) => task.send_signal(SigInfo::timer(signal, id, 0, value.unwrap_or(id as u64))),
-                None => Ok(()),
-            },
-        };
+        notify.tell(group, id);
     }
 
     /// Disarms everything: the process has ended.
@@ -389,6 +487,12 @@ impl State {
         let seconds = |s: u64| (s != Limit::INFINITY).then(|| s.saturating_mul(SECOND));
         let limits = [seconds(self.next_xcpu.max(soft)), seconds(hard), self.virtual_time.expires_ns, self.prof.expires_ns];
         let next = limits.into_iter().flatten().min();
+        // What is left on other threads' and processes' clocks, as if it were on this one.
+        let left = |timer: &PosixTimer| {
+            let cpu = timer.cpu.as_ref()?;
+            Some(cpu.at_ns?.saturating_sub(cpu.clock.now_ns()?).saturating_add(cpu_ns))
+        };
+        let next = next.into_iter().chain(self.posix.values().filter_map(left)).min();
         let threads = group.threads().len().max(1) as u64;
         self.cpu_check = next.map(|next| {
             let wait = (next.saturating_sub(cpu_ns) / threads).max(CPU_CHECK_NS);
@@ -415,6 +519,10 @@ impl CpuAlarm {
 
 impl PosixTimer {
     fn setting_at(&self, now: MonoTime) -> Setting {
+        if let Some(cpu) = &self.cpu {
+            let left = cpu.at_ns.map_or(0, |at| at.saturating_sub(cpu.clock.now_ns().unwrap_or(at)).max(1));
+            return Setting { value_ns: left, interval_ns: self.alarm.interval_ns };
+        }
         let Some(expires) = self.alarm.expires else {
             return Setting { value_ns: 0, interval_ns: self.alarm.interval_ns };
         };

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{memory, memory_advice, process_vm};
+use crate::syscalls::{membarrier, memory, memory_advice, process_vm};
 
 pub(super) const LINES: &[Line] = &[
     full(9, "mmap", &[Addr, Size, Hex, Hex, Fd, Hex], memory::mmap),
@@ -29,7 +29,7 @@ pub(super) const LINES: &[Line] = &[
     none(279, "move_pages", &[Int, Uint, Addr, Addr, Addr, Hex], Errno::ENOSYS, "as Linux without CONFIG_NUMA"),
     full(310, "process_vm_readv", &[Int, Addr, Uint, Addr, Uint, Hex], process_vm::process_vm_readv),
     full(311, "process_vm_writev", &[Int, Addr, Uint, Addr, Uint, Hex], process_vm::process_vm_writev),
-    none(324, "membarrier", &[Int, Hex, Int], Errno::ENOSYS, "as Linux without CONFIG_MEMBARRIER; runtimes fall back"),
+    full(324, "membarrier", &[Int, Hex, Int], membarrier::membarrier),
     partial(325, "mlock2", &[Addr, Size, Hex], memory_advice::mlock2, "counted and limited; host memory is not locked"),
     partial(329, "pkey_mprotect", &[Addr, Size, Hex, Int], memory_advice::pkey_mprotect, "as on a processor without protection keys"),
     none(330, "pkey_alloc", &[Hex, Hex], Errno::ENOSPC, "as on a processor without protection keys"),

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{exec, exit, futex, namespaces, pidfd, prctl, process, ptrace, rlimit, seccomp, wait4};
+use crate::syscalls::{exec, exit, futex, futex2, kcmp, namespaces, pidfd, prctl, process, ptrace, rlimit, seccomp, wait4};
 
 pub(super) const LINES: &[Line] = &[
     full(39, "getpid", &[], process::getpid),
@@ -22,11 +22,11 @@ pub(super) const LINES: &[Line] = &[
     full(121, "getpgid", &[Int], process::getpgid),
     full(124, "getsid", &[Int], process::getsid),
     partial(135, "personality", &[Hex], prctl::personality, "PER_LINUX only"),
-    partial(157, "prctl", &[Int, Addr, Addr, Addr, Addr], prctl::prctl, "no PR_SET_MM, PR_SET_VMA, speculation and scheduling controls: EINVAL"),
+    partial(157, "prctl", &[Int, Addr, Addr, Addr, Addr], prctl::prctl, "no PR_SET_MM, PR_SET_VMA, PR_SET_TSC, PR_SET_MDWE, PR_SET_PTRACER, scheduling cores: EINVAL"),
     full(160, "setrlimit", &[Int, Addr], rlimit::setrlimit),
     none(163, "acct", &[Path], Errno::ENOSYS, "no process accounting, as without CONFIG_BSD_PROCESS_ACCT"),
     full(186, "gettid", &[], process::gettid),
-    partial(202, "futex", &[Addr, Int, Uint, Addr, Addr, Uint], futex::futex, "no priority inheritance (FUTEX_LOCK_PI and the like give ENOSYS)"),
+    full(202, "futex", &[Addr, Int, Uint, Addr, Addr, Uint], futex::futex),
     full(218, "set_tid_address", &[Addr], process::set_tid_address),
     full(231, "exit_group", &[Int], exit::exit_group),
     full(247, "waitid", &[Int, Int, Addr, Hex, Addr], wait4::waitid),
@@ -35,16 +35,16 @@ pub(super) const LINES: &[Line] = &[
     full(274, "get_robust_list", &[Int, Addr, Addr], futex::get_robust_list),
     full(302, "prlimit64", &[Int, Int, Addr, Addr], rlimit::prlimit64),
     full(308, "setns", &[Fd, Hex], namespaces::setns),
-    none(312, "kcmp", &[Int, Int, Int, Uint, Uint], Errno::ENOSYS, ""),
+    partial(312, "kcmp", &[Int, Int, Int, Uint, Uint], kcmp::kcmp, "no KCMP_EPOLL_TFD: EOPNOTSUPP"),
     partial(317, "seccomp", &[Uint, Hex, Addr], seccomp::seccomp, "no user notification: SECCOMP_FILTER_FLAG_NEW_LISTENER gives EINVAL"),
     full(322, "execveat", &[DirFd, Path, Addr, Addr, Hex], exec::execveat),
-    none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, "glibc does without"),
+    none(334, "rseq", &[Addr, Uint, Hex, Uint], Errno::ENOSYS, "the host preempts and moves threads unseen, so sequences could not be restarted; glibc does without"),
     full(424, "pidfd_send_signal", &[Fd, Signal, Addr, Hex], pidfd::pidfd_send_signal),
     full(434, "pidfd_open", &[Int, Hex], pidfd::pidfd_open),
     full(438, "pidfd_getfd", &[Fd, Fd, Hex], pidfd::pidfd_getfd),
     partial(435, "clone3", &[Addr, Size], process::clone3, "no new mount, network and time namespaces, no CLONE_INTO_CGROUP: EINVAL"),
-    none(449, "futex_waitv", &[Addr, Uint, Hex, Addr, Int], Errno::ENOSYS, ""),
-    none(454, "futex_wake", &[Addr, Uint, Int, Hex], Errno::ENOSYS, ""),
-    none(455, "futex_wait", &[Addr, Uint, Uint, Hex, Addr, Int], Errno::ENOSYS, ""),
-    none(456, "futex_requeue", &[Addr, Hex, Int, Int], Errno::ENOSYS, ""),
+    full(449, "futex_waitv", &[Addr, Uint, Hex, Addr, Int], futex2::futex_waitv),
+    full(454, "futex_wake", &[Addr, Uint, Int, Hex], futex2::futex_wake),
+    full(455, "futex_wait", &[Addr, Uint, Uint, Hex, Addr, Int], futex2::futex_wait),
+    full(456, "futex_requeue", &[Addr, Hex, Int, Int], futex2::futex_requeue),
 ];

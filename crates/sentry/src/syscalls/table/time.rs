@@ -14,7 +14,7 @@ pub(super) const LINES: &[Line] = &[
     partial(159, "adjtimex", &[Addr], time::adjtimex, "reads only"),
     none(164, "settimeofday", &[Addr, Addr], Errno::EPERM, "the clocks are the host's"),
     full(201, "time", &[Addr], time::time),
-    partial(222, "timer_create", &[Int, Addr, Addr], timers::timer_create, "no CPU-time clocks"),
+    full(222, "timer_create", &[Int, Addr, Addr], timers::timer_create),
     full(223, "timer_settime", &[Int, Hex, Addr, Addr], timers::timer_settime),
     full(224, "timer_gettime", &[Int, Addr], timers::timer_gettime),
     full(225, "timer_getoverrun", &[Int], timers::timer_getoverrun),
@@ -22,6 +22,6 @@ pub(super) const LINES: &[Line] = &[
     partial(227, "clock_settime", &[Int, Addr], time::clock_settime, "the clocks are the host's: EPERM"),
     full(228, "clock_gettime", &[Int, Addr], time::clock_gettime),
     full(229, "clock_getres", &[Int, Addr], time::clock_getres),
-    partial(230, "clock_nanosleep", &[Int, Hex, Addr, Addr], time::clock_nanosleep, "no CPU-time clocks"),
+    full(230, "clock_nanosleep", &[Int, Hex, Addr, Addr], time::clock_nanosleep),
     partial(305, "clock_adjtime", &[Int, Addr], time::clock_adjtime, "reads only"),
 ];

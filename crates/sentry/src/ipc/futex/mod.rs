@@ -3,8 +3,17 @@
 //! A table of buckets by key. A waiter checks the word and queues itself under its bucket's lock, and a waker takes the same lock, so no wake-up
 //! falls between. Requeueing moves waiters between buckets and changes their key.
 //!
-//! Locking: a bucket's lock (two in order of index), then the address space's. Wakers run under it: they only put a task
+//! Here: plain waiting, waking, requeueing. `pi` has priority inheritance, `requeue_pi` condition variables over it, `robust` what a thread leaves
+//! locked at its end.
+//!
+//! Locking: a bucket's lock (two in order of index), then `pi`'s, then the address space's. Wakers run under it: they only put a task
 //! in a run queue.
+
+pub mod pi;
+pub mod requeue_pi;
+mod robust;
+
+pub use robust::exit_robust_list;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -25,17 +34,16 @@ const BUCKETS: usize = 64;
 const WAITERS: u32 = 0x8000_0000;
 const OWNER_DIED: u32 = 0x4000_0000;
 const TID_MASK: u32 = 0x3fff_ffff;
-/// Longest robust list that is walked.
-const ROBUST_LIST_LIMIT: usize = 2048;
 
 /// All futex waiters of the sandbox.
 pub struct FutexTable {
     buckets: [Mutex<Vec<Arc<Waiter>>>; BUCKETS],
+    pi: pi::PiTable,
 }
 
 impl Default for FutexTable {
     fn default() -> FutexTable {
-        FutexTable { buckets: std::array::from_fn(|_| Mutex::default()) }
+        FutexTable { buckets: std::array::from_fn(|_| Mutex::default()), pi: pi::PiTable::default() }
     }
 }
 
@@ -45,6 +53,18 @@ struct Waiter {
     bitset: u32,
     woken: AtomicBool,
     task: Arc<Task>,
+    /// For `FUTEX_WAIT_REQUEUE_PI`: where it may be moved to.
+    pi: Option<(FutexKey, Arc<pi::PiWaiter>)>,
+}
+
+impl Waiter {
+    fn new(cx: &Cx, key: FutexKey, bitset: u32, pi: Option<(FutexKey, Arc<pi::PiWaiter>)>) -> Arc<Waiter> {
+        Arc::new(Waiter { key: Mutex::new(key), bitset, woken: AtomicBool::new(false), task: cx.task.clone(), pi })
+    }
+
+    fn woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
 }
 
 type Bucket<'a> = MutexGuard<'a, Vec<Arc<Waiter>>>;
@@ -89,6 +109,20 @@ impl FutexTable {
                 Pair { first: self.at(a), second: Some(second) }
             }
         }
+    }
+
+    /// Queues a waiter, if the word is still `expected`.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it is not; `EFAULT`.
+    fn queue(&self, cx: &Cx, addr: u64, waiter: &Arc<Waiter>, expected: u32) -> Result<(), Errno> {
+        let key = *waiter.key.lock();
+        let mut bucket = self.lock(&key);
+        if cx.mm.load_u32(addr)? != expected {
+            return Err(Errno::EAGAIN);
+        }
+        bucket.push(waiter.clone());
+        Ok(())
     }
 
     /// Takes a waiter out, wherever requeueing has put it.
@@ -154,16 +188,9 @@ impl From<Errno> for Missed {
 pub async fn wait(cx: &Cx, addr: u64, scope: Scope, expected: u32, bitset: u32, deadline: MonoTime) -> Result<(), Missed> {
     let key = key(&cx.mm, addr, scope)?;
     let table = &cx.kernel().futexes;
-    let waiter =
-        Arc::new(Waiter { key: Mutex::new(key), bitset, woken: AtomicBool::new(false), task: cx.task.clone() });
-    {
-        let mut bucket = table.lock(&key);
-        if cx.mm.load_u32(addr)? != expected {
-            return Err(Errno::EAGAIN.into());
-        }
-        bucket.push(waiter.clone());
-    }
-    let woken = || waiter.woken.load(Ordering::SeqCst).then_some(());
+    let waiter = Waiter::new(cx, key, bitset, None);
+    table.queue(cx, addr, &waiter, expected)?;
+    let woken = || waiter.woken().then_some(());
     let waited = cx.wait(&[], deadline, woken).await;
     if waited.is_err() {
         table.remove(&waiter);
@@ -175,12 +202,55 @@ pub async fn wait(cx: &Cx, addr: u64, scope: Scope, expected: u32, bitset: u32, 
     waited.map_err(Missed::Cut)
 }
 
+/// One of the words that `futex_waitv` waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Word {
+    pub addr: u64,
+    pub scope: Scope,
+    pub expected: u32,
+}
+
+/// `futex_waitv`: waits for any of several words. Returns the place of one that was woken.
+///
+/// # Errors
+/// `EAGAIN` when a word is not what is expected; `EFAULT`, `EINVAL`; time-out and interruption.
+pub async fn wait_any(cx: &Cx, words: &[Word], deadline: MonoTime) -> Result<usize, Missed> {
+    let table = &cx.kernel().futexes;
+    let mut waiters: Vec<Arc<Waiter>> = Vec::with_capacity(words.len());
+    for word in words {
+        let waiter = match key(&cx.mm, word.addr, word.scope) {
+            Ok(key) => Waiter::new(cx, key, u32::MAX, None),
+            Err(errno) => return leave_all(table, &waiters).ok_or(Missed::Failed(errno)),
+        };
+        if let Err(errno) = table.queue(cx, word.addr, &waiter, word.expected) {
+            return leave_all(table, &waiters).ok_or(Missed::Failed(errno));
+        }
+        waiters.push(waiter);
+    }
+    let woken = || waiters.iter().any(|waiter| waiter.woken()).then_some(());
+    let waited = cx.wait(&[], deadline, woken).await;
+    match (leave_all(table, &waiters), waited) {
+        (Some(at), _) => Ok(at),
+        (None, Err(error)) => Err(Missed::Cut(error)),
+        (None, Ok(())) => Err(Missed::Failed(Errno::EAGAIN)),
+    }
+}
+
+/// Takes all out. The last that had been woken, as Linux reports it.
+fn leave_all(table: &FutexTable, waiters: &[Arc<Waiter>]) -> Option<usize> {
+    waiters.iter().for_each(|waiter| table.remove(waiter));
+    waiters.iter().rposition(|waiter| waiter.woken())
+}
+
 /// `FUTEX_WAKE` and `FUTEX_WAKE_BITSET`.
 ///
 /// # Errors
 /// `EINVAL`, `EFAULT`.
 pub fn wake(cx: &Cx, addr: u64, scope: Scope, most: usize, bitset: u32) -> Result<usize, Errno> {
     let key = key(&cx.mm, addr, scope)?;
+    if cx.kernel().futexes.pi.waits_for(&key) {
+        return Err(Errno::EINVAL);
+    }
     Ok(cx.kernel().futexes.wake(&key, most, bitset))
 }
 
@@ -196,13 +266,17 @@ pub fn wake_address(kernel: &Kernel, mm: &Mm, addr: u64, most: usize) {
 ///
 /// # Errors
 /// `EAGAIN` when the word is not `expected`; `EINVAL`, `EFAULT`.
-pub fn requeue(cx: &Cx, from: u64, to: u64, scope: Scope, wake: usize, most: usize, expected: Option<u32>) -> Result<usize, Errno> {
-    let (from_key, to_key) = (key(&cx.mm, from, scope)?, key(&cx.mm, to, scope)?);
+pub fn requeue(cx: &Cx, (from, scope): (u64, Scope), (to, to_scope): (u64, Scope), wake: usize, most: usize, expected: Option<u32>) -> Result<usize, Errno> {
+    let (from_key, to_key) = (key(&cx.mm, from, scope)?, key(&cx.mm, to, to_scope)?);
     let mut pair = cx.kernel().futexes.lock_both(&from_key, &to_key);
     if let Some(expected) = expected
         && cx.mm.load_u32(from)? != expected
     {
         return Err(Errno::EAGAIN);
+    }
+    // Waiters for a handed-over futex are moved by CMP_REQUEUE_PI only.
+    if pair.first.iter().any(|waiter| waiter.pi.is_some() && *waiter.key.lock() == from_key) {
+        return Err(Errno::EINVAL);
     }
     let woken = wake_in(&mut pair.first, &from_key, wake, u32::MAX);
     if from_key == to_key {
@@ -274,53 +348,6 @@ pub fn wake_op(cx: &Cx, first: u64, second: u64, scope: Scope, wake: usize, wake
         woken += wake_in(pair.second(), &key2, wake2, u32::MAX);
     }
     Ok(woken)
-}
-
-/// Marks the robust futexes that an ending thread holds as `FUTEX_OWNER_DIED`, and wakes one waiter of each.
-pub fn exit_robust_list(task: &Arc<Task>, mm: &Arc<Mm>) {
-    let head = task.robust_list.swap(0, Ordering::Relaxed);
-    if head == 0 {
-        return;
-    }
-    // struct robust_list_head: next, offset of the word, the entry being (un)locked. Bit 0 of a pointer marks a PI futex.
-    let Ok([first, offset, pending]) = mm.read_val::<[u64; 3]>(head) else { return };
-    let mut entry = first;
-    for _ in 0..ROBUST_LIST_LIMIT {
-        if entry & !1 == head {
-            break;
-        }
-        let next = mm.read_val::<u64>(entry & !1);
-        if entry != pending {
-            owner_died(task, mm, (entry & !1).wrapping_add(offset), false);
-        }
-        let Ok(next) = next else { break };
-        entry = next;
-    }
-    if pending != 0 {
-        owner_died(task, mm, (pending & !1).wrapping_add(offset), true);
-    }
-}
-
-fn owner_died(task: &Task, mm: &Mm, addr: u64, pending: bool) {
-    let Ok(mut value) = mm.load_u32(addr) else { return };
-    if pending && value == 0 {
-        // Between unlocking and waking: the wake-up is still owed.
-        wake_address(&task.kernel, mm, addr, 1);
-        return;
-    }
-    let own = task.group.pid_ns.local(task.tid()) as u32;
-    while value & TID_MASK == own {
-        match mm.compare_exchange_u32(addr, value, value & WAITERS | OWNER_DIED) {
-            Ok(seen) if seen == value => {
-                if value & WAITERS != 0 {
-                    wake_address(&task.kernel, mm, addr, 1);
-                }
-                return;
-            }
-            Ok(seen) => value = seen,
-            Err(_) => return,
-        }
-    }
 }
 
 #[cfg(test)]
