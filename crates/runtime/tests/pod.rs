@@ -141,6 +141,7 @@ impl Pod {
                 read_only: false,
                 overlay: Some(root::Overlay::Memory(Empty {})),
                 cache: CacheMode::Shared.into(),
+                image: None,
             }),
             mounts: vec![
                 mount("/proc", Kind::Proc(Empty {})),
@@ -152,7 +153,7 @@ impl Pod {
         };
         let writer = OwnedFd::from(writer);
         let stdio = HostStdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-        self.sandbox.add_container(ContainerPlan { request, attaches: vec![attach] }, stdio).expect("a container");
+        self.sandbox.add_container(ContainerPlan { request, attaches: vec![attach], images: vec![] }, stdio).expect("a container");
         reader
     }
 

@@ -79,7 +79,6 @@ pub(super) struct RawInode {
     pub uid: u32,
     pub gid: u32,
     pub size: u64,
-    pub ino: u64,
     pub modified: (i64, u32),
     /// Of a device.
     pub rdev: u32,
@@ -194,7 +193,6 @@ impl Image {
             uid: uid as u32,
             gid: gid as u32,
             size,
-            ino: number::<4>(&bytes, 20)?,
             modified,
             rdev: union as u32,
             layout,
