@@ -14,6 +14,7 @@ use crate::ipc::Ipc;
 use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
+use crate::net::NetNamespace;
 use crate::ns::{Namespaces, Uts};
 use crate::signal::QueuedSignals;
 use crate::syscalls::Counters;
@@ -42,6 +43,8 @@ pub struct Kernel {
     pub host_files: Services,
     /// What all containers of the sandbox share of pipes, sockets and locks.
     pub ipc: Ipc,
+    /// The sandbox's network; its containers share it.
+    pub net: Arc<NetNamespace>,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
 }
 
@@ -53,6 +56,7 @@ impl Kernel {
             platform,
             scheduler,
             boot_ns: clock.monotonic().0,
+            net: NetNamespace::new(clock.clone(), machine.memory_bytes),
             host_files: Services { pool: IoPool::new(), fds: FdCache::new(), clock: clock.clone() },
             clock,
             machine,

@@ -5,7 +5,7 @@
 //! timers, child exits …) is non-blocking and pollable; only the system-call layer waits, through [`wait`].
 //!
 //! Rooms: `task` (processes, exec, exit, credentials), `signal`, `mm` (address spaces), `fs` (VFS and file systems), `ipc`
-//! (pipes, epoll, unix sockets, futex …), `time`, `syscalls` (one file per family, decode-call-encode), `executor`, `wait`, `control` (the Agent
+//! (pipes, epoll, unix sockets, futex …), `net` (sockets), `time`, `syscalls` (one file per family, decode-call-encode), `executor`, `wait`, `control` (the Agent
 //! protocol), `boot`.
 //!
 //! This crate has no unsafe code and reaches the host only through `hostcall`, `platform` and `gofer`.
@@ -24,6 +24,7 @@ pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod mm;
+pub mod net;
 pub mod ptrace;
 pub mod seccomp;
 pub mod ns;

@@ -75,6 +75,12 @@ pub fn file(cx: &Cx, what: &Anon, ops: Arc<dyn FileOps>, flags: OpenFlags) -> Ar
     File::new(ops, origin(cx, what), flags)
 }
 
+/// The inode number of an anonymous object's file.
+pub fn number(file: &File) -> Option<u64> {
+    let Origin::Anonymous { inode, .. } = &file.origin else { return None };
+    Some(inode.as_any().downcast_ref::<AnonInode>()?.metadata.lock().ino)
+}
+
 /// The inode of an anonymous object: attributes only.
 pub struct AnonInode {
     metadata: Mutex<Metadata>,

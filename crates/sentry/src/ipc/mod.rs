@@ -12,7 +12,7 @@ pub mod memfd;
 pub mod pipe;
 pub mod pidfd;
 mod pidfd_ioctl;
-mod ring;
+pub(crate) mod ring;
 #[cfg(test)]
 mod script_tests;
 pub mod signalfd;
@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use crate::fs::File;
 use locks::LockTable;
 use pipe::Pipe;
-use unix::UnixSocket;
+use crate::net::socket::{SOCK_STREAM, SocketFile};
 
 /// What the containers of a sandbox share.
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl Ipc {
 
 /// Whether a write of no bytes means something to the file (datagrams).
 pub fn takes_empty_writes(file: &File) -> bool {
-    file.downcast::<UnixSocket>().is_some_and(|socket| socket.core().kind != unix::Kind::Stream)
+    SocketFile::of(file).is_some_and(|socket| socket.kind().kind != SOCK_STREAM)
 }
 
 #[cfg(test)]

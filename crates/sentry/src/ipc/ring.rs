@@ -114,6 +114,14 @@ impl ByteRing {
         self.head = if self.len == 0 { 0 } else { (self.head + n) % self.bytes.len() };
     }
 
+    /// Gives the memory back of an empty queue that has grown beyond `keep` bytes.
+    pub fn trim(&mut self, keep: usize) {
+        if self.len == 0 && self.bytes.len() > keep {
+            self.bytes = Box::default();
+            self.head = 0;
+        }
+    }
+
     fn reserve(&mut self, more: usize) {
         let need = self.len + more;
         if need <= self.bytes.len() {

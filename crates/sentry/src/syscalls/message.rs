@@ -2,53 +2,28 @@
 
 use std::sync::Arc;
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::fds::install;
 use super::mask;
-use super::socket::{find, interrupted, read_address, socket_of, write_address};
+use super::socket::{read_address, socket_of, write_address};
 use super::transfer::{broken_pipe, part, total};
 use super::{Args, Fail, Flow, Outcome};
 use crate::Errno;
 use crate::fs::{File, OpenFlags};
-use crate::ipc::unix::{Address, Core, Credentials, Kind, Outgoing, Received};
 use crate::mm::{Ranges, UserSink, UserSource};
-use crate::ns::Ids;
-use crate::task::{Capability, Cx, Resource};
+use crate::net::options::SOL_SOCKET;
+use crate::net::socket::{Control, MsgFlags, Outgoing, Received, SOCK_STREAM, Socket};
+use crate::step::Step;
+use crate::task::Cx;
 use crate::wait::{Interrupt, PollEvents, WaitError};
 
-bitflags::bitflags! {
-    /// `MSG_*`.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    struct Flags: u32 {
-        const OOB = 0x1;
-        const PEEK = 0x2;
-        const DONTROUTE = 0x4;
-        const CTRUNC = 0x8;
-        const TRUNC = 0x20;
-        const DONTWAIT = 0x40;
-        const EOR = 0x80;
-        const WAITALL = 0x100;
-        const NOSIGNAL = 0x4000;
-        const MORE = 0x8000;
-        const WAITFORONE = 0x1_0000;
-        const CMSG_CLOEXEC = 0x4000_0000;
-        const _ = !0;
-    }
-}
-
-const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
-const SCM_CREDENTIALS: i32 = 2;
-/// Most files in a message.
-const SCM_MAX_FD: usize = 253;
 /// `sizeof(struct cmsghdr)`.
 const CMSG_HEADER: usize = 16;
 /// Longest control data that is looked at (`net.core.optmem_max`).
 const CONTROL_MAX: u64 = 131_072;
-/// Not in [`Errno`]'s names.
-const ETOOMANYREFS: i32 = 109;
 /// Most messages of one call.
 const MESSAGES_MAX: u32 = 1024;
 
@@ -74,134 +49,80 @@ const MMSGHDR_LEN_AT: u64 = 56;
 /// A message to be sent.
 struct Send {
     file: Arc<File>,
-    core: Arc<Core>,
+    socket: Arc<dyn Socket>,
     ranges: Ranges,
-    flags: Flags,
     out: Outgoing,
-    to: Option<Address>,
-}
-
-fn sender(cx: &Cx) -> Credentials {
-    let creds = cx.creds();
-    Credentials { pid: cx.task.tgid(), uid: creds.uid, gid: creds.gid }
+    /// Not yet looked up.
+    to: Option<Vec<u8>>,
 }
 
 fn prepare_sendto(cx: &Cx, args: &Args) -> Result<Send, Errno> {
-    let (file, core) = socket_of(cx, args.i32(0))?;
+    let (file, socket) = socket_of(cx, args.i32(0))?;
     let to = match args.u64(4) {
         0 => None,
         addr => Some(read_address(cx, addr, args.u32(5))?),
     };
     let ranges = smallvec![(args.u64(1), args.io_len(2))];
-    build_send(cx, file, core, ranges, args.u32(3), to)
+    Ok(build_send(cx, file, socket, ranges, args.u32(3), to))
 }
 
 fn prepare_sendmsg(cx: &Cx, fd: i32, addr: u64, flags: u32) -> Result<Send, Errno> {
-    let (file, core) = socket_of(cx, fd)?;
+    let (file, socket) = socket_of(cx, fd)?;
     let header: MsgHdr = cx.mm.read_val(addr)?;
     let to = match header.name {
         0 => None,
-        name => Some(read_address(cx, name, header.name_len)?),
+        // A name that is too long is cut (copy_msghdr_from_user).
+        name => Some(read_address(cx, name, name_len(header.name_len)?)?),
     };
     let ranges = cx.mm.read_ranges(header.iov, header.iov_len)?;
-    let mut send = build_send(cx, file, core, ranges, flags, to)?;
+    let mut send = build_send(cx, file, socket, ranges, flags, to);
     if header.control != 0 && header.control_len > 0 {
         if header.control_len > CONTROL_MAX {
             return Err(Errno::ENOBUFS);
         }
         let mut control = vec![0; header.control_len as usize];
         cx.mm.read(header.control, &mut control)?;
-        read_control(cx, &control, &mut send.out)?;
+        read_control(cx, &control, &send.socket, &mut send.out)?;
     }
     Ok(send)
+}
+
+fn name_len(len: u32) -> Result<u32, Errno> {
+    if (len as i32) < 0 { Err(Errno::EINVAL) } else { Ok(len.min(128)) }
 }
 
 fn build_send(
     cx: &Cx,
     file: Arc<File>,
-    core: Arc<Core>,
+    socket: Arc<dyn Socket>,
     ranges: Ranges,
     flags: u32,
     to: Option<Vec<u8>>,
-) -> Result<Send, Errno> {
-    let flags = Flags::from_bits_retain(flags);
-    if flags.contains(Flags::OOB) {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    let to = match to.filter(|bytes| !bytes.is_empty()) {
-        None => None,
-        Some(_) if core.kind == Kind::Stream => {
-            return Err(if core.peer().is_some() { Errno::EISCONN } else { Errno::EOPNOTSUPP });
-        }
-        // Connected anyway; the name is ignored (unix_seqpacket_sendmsg).
-        Some(_) if core.kind == Kind::SeqPacket => None,
-        Some(bytes) => Some(Address::decode(&bytes)?.ok_or(Errno::EINVAL)?),
-    };
-    let out = Outgoing { credentials: sender(cx), ..Outgoing::default() };
-    Ok(Send { file, core, ranges, flags, out, to })
+) -> Send {
+    let out = Outgoing { flags: MsgFlags::from_bits_retain(flags), ..socket.outgoing(cx) };
+    Send { file, socket, ranges, out, to }
 }
 
 /// Reads control messages.
-fn read_control(cx: &Cx, mut control: &[u8], out: &mut Outgoing) -> Result<(), Errno> {
+fn read_control(cx: &Cx, mut control: &[u8], socket: &Arc<dyn Socket>, out: &mut Outgoing) -> Result<(), Errno> {
     while control.len() >= CMSG_HEADER {
         let word = |at: usize| control.get(at..at + 4).map_or(0, |b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let len = control.get(..8).map_or(0, |b| b.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte)));
         let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
         let data = control.get(CMSG_HEADER..len).ok_or(Errno::EINVAL)?;
-        let ints = data.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        if word(8) == SOL_SOCKET {
-            match word(12) {
-                SCM_RIGHTS => send_files(cx, ints, out)?,
-                SCM_CREDENTIALS => out.credentials = claimed(cx, ints.collect::<Vec<_>>().as_slice())?,
-                _ => return Err(Errno::EINVAL),
-            }
-        }
+        socket.take_control(cx, Control::new(word(8), word(12), data), out)?;
         control = control.get(len.next_multiple_of(8)..).unwrap_or_default();
     }
     Ok(())
 }
 
-fn send_files(cx: &Cx, fds: impl Iterator<Item = i32>, out: &mut Outgoing) -> Result<(), Errno> {
-    for fd in fds {
-        let file = cx.file(fd)?;
-        if file.flags().contains(OpenFlags::PATH) {
-            return Err(Errno::EBADF);
-        }
-        out.files.push(file);
-        if out.files.len() > SCM_MAX_FD {
-            return Err(Errno::EINVAL);
-        }
-    }
-    let limit = cx.task.rlimit(Resource::Nofile).soft;
-    let creds = cx.creds();
-    let privileged = creds.has(Capability::SysResource) || creds.has(Capability::SysAdmin);
-    if !privileged && cx.kernel().ipc.unix.gc.in_flight() as u64 > limit {
-        return Err(Errno::from_raw(ETOOMANYREFS));
-    }
-    Ok(())
-}
-
-/// Credentials that the sender claims (`scm_check_creds`).
-fn claimed(cx: &Cx, ints: &[i32]) -> Result<Credentials, Errno> {
-    let &[pid, uid, gid] = ints else { return Err(Errno::EINVAL) };
-    let creds = cx.creds();
-    let uid = creds.user_ns.kernel_id(Ids::Users, uid as u32).ok_or(Errno::EINVAL)?;
-    let gid = creds.user_ns.kernel_id(Ids::Groups, gid as u32).ok_or(Errno::EINVAL)?;
-    let ns = &cx.task.group.pid_ns;
-    let pid = if pid == 0 { Some(0) } else { ns.global(pid) }.ok_or(Errno::ESRCH)?;
-    let allowed = (pid == cx.task.tgid() || creds.has_in(&ns.owner(), Capability::SysAdmin))
-        && ([creds.uid, creds.euid, creds.suid].contains(&uid) || creds.has_own(Capability::Setuid))
-        && ([creds.gid, creds.egid, creds.sgid].contains(&gid) || creds.has_own(Capability::Setgid));
-    if allowed { Ok(Credentials { pid, uid, gid }) } else { Err(Errno::EPERM) }
-}
-
 impl Send {
     fn nonblocking(&self) -> bool {
-        self.flags.contains(Flags::DONTWAIT) || self.file.flags().contains(OpenFlags::NONBLOCK)
+        self.out.flags.contains(MsgFlags::DONTWAIT) || self.file.flags().contains(OpenFlags::NONBLOCK)
     }
 
     fn failed(&self, cx: &Cx, errno: Errno) -> Fail {
-        if !self.flags.contains(Flags::NOSIGNAL) && self.core.kind == Kind::Stream {
+        if !self.out.flags.contains(MsgFlags::NOSIGNAL) && self.socket.kind().kind == SOCK_STREAM {
             broken_pipe(cx, errno);
         }
         errno.into()
@@ -209,18 +130,17 @@ impl Send {
 
     /// The result if it is there without waiting; otherwise how much is done.
     fn now(&mut self, cx: &Cx) -> Result<Outcome, usize> {
-        if let Some(Address::Path(_)) = self.to {
-            return Err(0);
-        }
-        if let Some(Address::Abstract(name)) = &self.to {
-            match cx.kernel().ipc.unix.names.find(name) {
-                Some(core) => self.out.to = Some(core),
-                None => return Ok(Err(Errno::ECONNREFUSED.into())),
+        if let Some(address) = &self.to {
+            match self.socket.target(cx, address.clone()) {
+                Step::Ready(Ok(target)) => self.out.to = target,
+                Step::Ready(Err(fail)) => return Ok(Err(fail)),
+                Step::Wait(_) => return Err(0),
             }
+            self.to = None;
         }
         let whole = total(&self.ranges);
         let mut source = UserSource::from_ranges(&cx.mm, part(&self.ranges, 0));
-        match self.core.send(&mut source, &mut self.out) {
+        match self.socket.send(&mut source, &mut self.out) {
             Ok(n) if n >= whole || self.nonblocking() => Ok(Ok(n as u64)),
             Ok(n) => Err(n),
             Err(Errno::EAGAIN) if !self.nonblocking() => Err(0),
@@ -229,24 +149,21 @@ impl Send {
     }
 
     async fn later(mut self, cx: &mut Cx, mut done: usize) -> Outcome {
-        if let Some(address @ Address::Path(_)) = &self.to {
-            self.out.to = Some(find(cx, address).await?);
+        if let Some(address) = self.to.take() {
+            self.out.to = self.socket.target(cx, address).await?;
         }
         let whole = total(&self.ranges);
-        let timeout_ns = self.core.options().send_timeout_ns;
+        let timeout_ns = self.socket.options().lock().send_timeout_ns;
         let deadline = cx.deadline(timeout_ns);
         let nonblocking = self.nonblocking();
-        let core = self.core.clone();
+        let socket = self.socket.clone();
         loop {
-            let target = self.out.to.clone().or_else(|| core.peer());
-            let mut queues: smallvec::SmallVec<[_; 2]> = smallvec![(core.queue(), PollEvents::OUT)];
-            if let Some(target) = &target {
-                queues.push((target.queue(), PollEvents::OUT));
-            }
+            let owned = socket.send_queues(&self.out);
+            let queues: SmallVec<[_; 2]> = owned.iter().map(|queue| (queue, PollEvents::OUT)).collect();
             let (ranges, out) = (&self.ranges, &mut self.out);
             let attempt = || {
                 let mut source = UserSource::from_ranges(&cx.mm, part(ranges, done));
-                match core.send(&mut source, out) {
+                match socket.send(&mut source, out) {
                     Err(Errno::EAGAIN) if !nonblocking => None,
                     result => Some(result),
                 }
@@ -262,7 +179,7 @@ impl Send {
                 }
                 Ok(Err(errno)) => self.failed(cx, errno),
                 Err(WaitError::TimedOut) => Errno::EAGAIN.into(),
-                Err(WaitError::Interrupted) => interrupted(timeout_ns),
+                Err(WaitError::Interrupted) => Fail::interrupted(timeout_ns),
             };
             return if done > 0 { Ok(done as u64) } else { Err(error) };
         }
@@ -292,6 +209,7 @@ pub fn sys_sendmsg(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 pub fn sys_sendmmsg(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
+        socket_of(cx, args.i32(0))?;
         let mut sent = 0;
         for at in 0..u64::from(args.u32(2).min(MESSAGES_MAX)) {
             let header = args.u64(1).wrapping_add(at * MMSGHDR_SIZE);
@@ -316,54 +234,60 @@ pub fn sys_sendmmsg(cx: &mut Cx, args: Args) -> Flow<'_> {
 /// A receive.
 struct Receive {
     file: Arc<File>,
-    core: Arc<Core>,
+    socket: Arc<dyn Socket>,
     ranges: Ranges,
-    flags: Flags,
+    flags: MsgFlags,
 }
 
 impl Receive {
     fn new(cx: &Cx, fd: i32, ranges: Ranges, flags: u32) -> Result<Receive, Errno> {
-        let (file, core) = socket_of(cx, fd)?;
-        let flags = Flags::from_bits_retain(flags);
-        if flags.contains(Flags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        Ok(Receive { file, core, ranges, flags })
+        let (file, socket) = socket_of(cx, fd)?;
+        Ok(Receive { file, socket, ranges, flags: MsgFlags::from_bits_retain(flags) })
     }
 
     fn nonblocking(&self) -> bool {
-        self.flags.contains(Flags::DONTWAIT) || self.file.flags().contains(OpenFlags::NONBLOCK)
+        self.flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE) || self.file.flags().contains(OpenFlags::NONBLOCK)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.socket.kind().kind == SOCK_STREAM
     }
 
     fn attempt(&self, cx: &Cx, done: usize) -> Result<Received, Errno> {
         let mut sink = UserSink::from_ranges(&cx.mm, part(&self.ranges, done));
-        self.core.receive(&mut sink, self.flags.contains(Flags::PEEK))
+        let waits = if self.nonblocking() { MsgFlags::DONTWAIT } else { MsgFlags::empty() };
+        self.socket.receive(&mut sink, self.flags | waits)
+    }
+
+    /// Bytes that a blocking receive waits for (`sock_rcvlowat`).
+    fn goal(&self, whole: usize) -> usize {
+        if !self.is_stream() || self.nonblocking() || self.flags.intersects(MsgFlags::PEEK | MsgFlags::OOB) {
+            return 0;
+        }
+        if self.flags.contains(MsgFlags::WAITALL) { whole } else { self.socket.options().lock().receive_low_water.min(whole) }
     }
 
     /// The result if it is there without waiting.
     fn now(&self, cx: &Cx) -> Option<Result<Received, Errno>> {
         let whole = total(&self.ranges);
-        if self.wants_all() && whole > 0 {
+        if self.goal(whole) > 1 {
             return None;
         }
-        if whole == 0 && self.core.kind == Kind::Stream {
+        if whole == 0 && self.is_stream() && self.socket.kind().family == 1 {
             return Some(Ok(Received::default()));
         }
         match self.attempt(cx, 0) {
-            Err(Errno::EAGAIN) if !self.nonblocking() => None,
+            Err(Errno::EAGAIN) if !self.nonblocking() && !self.flags.contains(MsgFlags::OOB) => None,
             result => Some(result),
         }
     }
 
-    fn wants_all(&self) -> bool {
-        self.core.kind == Kind::Stream && self.flags.contains(Flags::WAITALL) && !self.flags.contains(Flags::PEEK)
-    }
-
     async fn later(&self, cx: &mut Cx) -> Result<Received, Fail> {
-        let timeout_ns = self.core.options().receive_timeout_ns;
+        let timeout_ns = self.socket.options().lock().receive_timeout_ns;
         let deadline = cx.deadline(timeout_ns);
         let nonblocking = self.nonblocking();
         let whole = total(&self.ranges);
+        let goal = self.goal(whole);
         let mut all = Received::default();
         loop {
             let done = all.bytes;
@@ -371,20 +295,20 @@ impl Receive {
                 Err(Errno::EAGAIN) if !nonblocking => None,
                 result => Some(result),
             };
-            let queues = [(self.core.queue(), PollEvents::IN)];
+            let queues = [(self.socket.queue(), PollEvents::IN)];
             let error = match cx.wait(&queues, deadline, attempt).await {
                 Ok(Ok(received)) => {
                     let end = received.bytes == 0 || !received.files.is_empty();
                     let bytes = done + received.bytes;
                     all = Received { bytes, length: done + received.length, ..received };
-                    if end || !self.wants_all() || bytes >= whole {
+                    if end || bytes >= goal || bytes >= whole {
                         return Ok(all);
                     }
                     continue;
                 }
                 Ok(Err(errno)) => errno.into(),
                 Err(WaitError::TimedOut) => Errno::EAGAIN.into(),
-                Err(WaitError::Interrupted) => interrupted(timeout_ns),
+                Err(WaitError::Interrupted) => Fail::interrupted(timeout_ns),
             };
             return if all.bytes > 0 { Ok(all) } else { Err(error) };
         }
@@ -392,7 +316,7 @@ impl Receive {
 
     /// The return value.
     fn value(&self, received: &Received) -> u64 {
-        let whole = self.flags.contains(Flags::TRUNC) && self.core.kind != Kind::Stream;
+        let whole = self.flags.contains(MsgFlags::TRUNC) && !self.is_stream();
         (if whole { received.length } else { received.bytes }) as u64
     }
 }
@@ -404,10 +328,8 @@ pub fn sys_recvfrom(cx: &mut Cx, args: Args) -> Flow<'_> {
         Err(errno) => return Flow::done(Err(errno)),
     };
     let finish = move |cx: &Cx, receive: &Receive, received: Received| {
-        if args.u64(4) != 0 && receive.core.kind == Kind::Datagram {
-            write_address(cx, received.from.as_ref(), args.u64(4), args.u64(5))?;
-        } else if args.u64(4) != 0 {
-            cx.mm.write_val(args.u64(5), &0i32)?;
+        if args.u64(4) != 0 {
+            write_address(cx, received.from.as_deref().unwrap_or_default(), args.u64(4), args.u64(5))?;
         }
         Ok(receive.value(&received))
     };
@@ -421,20 +343,20 @@ pub fn sys_recvfrom(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn prepare_recvmsg(cx: &Cx, fd: i32, addr: u64, flags: u32) -> Result<(Receive, MsgHdr), Errno> {
+    let (file, socket) = socket_of(cx, fd)?;
     let header: MsgHdr = cx.mm.read_val(addr)?;
+    if header.name != 0 {
+        name_len(header.name_len)?;
+    }
     let ranges = cx.mm.read_ranges(header.iov, header.iov_len)?;
-    Ok((Receive::new(cx, fd, ranges, flags)?, header))
+    Ok((Receive { file, socket, ranges, flags: MsgFlags::from_bits_retain(flags) }, header))
 }
 
 /// Stores everything that came with the bytes.
 fn finish_recvmsg(cx: &Cx, receive: &Receive, addr: u64, mut header: MsgHdr, mut received: Received) -> Result<u64, Errno> {
-    let mut flags = receive.flags & Flags::CMSG_CLOEXEC;
-    flags.set(Flags::TRUNC, received.bytes < received.length);
+    let mut flags = receive.flags & MsgFlags::CMSG_CLOEXEC | received.flags;
     if header.name != 0 {
-        let name = match receive.core.kind {
-            Kind::Datagram => Address::encode(received.from.as_ref()),
-            _ => Vec::new(),
-        };
+        let name = received.from.as_deref().unwrap_or_default();
         let n = name.len().min(header.name_len as usize);
         cx.mm.write(header.name, name.get(..n).unwrap_or_default())?;
         header.name_len = name.len() as u32;
@@ -448,44 +370,49 @@ fn finish_recvmsg(cx: &Cx, receive: &Receive, addr: u64, mut header: MsgHdr, mut
 }
 
 /// Control messages for what was received, as far as they fit; files get descriptors.
-fn control_of(cx: &Cx, receive: &Receive, header: &MsgHdr, received: &mut Received, flags: &mut Flags) -> Vec<u8> {
+fn control_of(cx: &Cx, receive: &Receive, header: &MsgHdr, received: &mut Received, flags: &mut MsgFlags) -> Vec<u8> {
     let room = if header.control == 0 { 0 } else { header.control_len.min(CONTROL_MAX) as usize };
     let mut control = Vec::new();
-    if let Some(who) = received.credentials.filter(|_| receive.core.options().pass_credentials) {
-        if room >= CMSG_HEADER + size_of::<Credentials>() {
-            put_control(&mut control, SCM_CREDENTIALS, super::socket::seen_by(cx, who).as_bytes(), room);
-        } else {
-            *flags |= Flags::CTRUNC;
-        }
+    for message in &received.controls {
+        put_control(&mut control, message, room, flags);
     }
     let files = std::mem::take(&mut received.files);
     if files.is_empty() {
         return control;
     }
     let most = room.saturating_sub(control.len() + CMSG_HEADER) / 4;
-    let close_on_exec = receive.flags.contains(Flags::CMSG_CLOEXEC);
+    let close_on_exec = receive.flags.contains(MsgFlags::CMSG_CLOEXEC);
     let mut fds = Vec::new();
     for file in files {
         match (fds.len() < most).then(|| install(cx, file, close_on_exec)) {
             Some(Ok(fd)) => fds.push(fd),
             _ => {
-                *flags |= Flags::CTRUNC;
+                *flags |= MsgFlags::CTRUNC;
                 break;
             }
         }
     }
     if !fds.is_empty() {
-        put_control(&mut control, SCM_RIGHTS, fds.as_slice().as_bytes(), room);
+        put_control(&mut control, &Control::new(SOL_SOCKET, SCM_RIGHTS, fds.as_slice().as_bytes()), room, flags);
     }
     control
 }
 
-/// Adds a control message, padded as far as the guest's buffer goes.
-fn put_control(control: &mut Vec<u8>, kind: i32, data: &[u8], room: usize) {
-    control.extend_from_slice(&((CMSG_HEADER + data.len()) as u64).to_le_bytes());
-    control.extend_from_slice(&SOL_SOCKET.to_le_bytes());
-    control.extend_from_slice(&kind.to_le_bytes());
-    control.extend_from_slice(data);
+/// Adds a control message as far as the guest's buffer goes (`put_cmsg`).
+fn put_control(control: &mut Vec<u8>, message: &Control, room: usize, flags: &mut MsgFlags) {
+    let left = room.saturating_sub(control.len());
+    if left < CMSG_HEADER {
+        *flags |= MsgFlags::CTRUNC;
+        return;
+    }
+    let len = (CMSG_HEADER + message.data.len()).min(left);
+    if len < CMSG_HEADER + message.data.len() {
+        *flags |= MsgFlags::CTRUNC;
+    }
+    control.extend_from_slice(&(len as u64).to_le_bytes());
+    control.extend_from_slice(&message.level.to_le_bytes());
+    control.extend_from_slice(&message.kind.to_le_bytes());
+    control.extend_from_slice(message.data.get(..len - CMSG_HEADER).unwrap_or_default());
     control.resize(control.len().next_multiple_of(8).min(room), 0);
 }
 
@@ -517,20 +444,21 @@ async fn receive_one(cx: &mut Cx, fd: i32, addr: u64, flags: u32) -> Outcome {
 pub fn sys_recvmmsg(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
         let timeout_ns = mask::timespec(cx, args.u64(4))?;
+        socket_of(cx, args.i32(0))?;
         let until = timeout_ns.map(|timeout_ns| cx.now().after(timeout_ns));
-        let mut flags = Flags::from_bits_retain(args.u32(3));
+        let mut flags = MsgFlags::from_bits_retain(args.u32(3));
         let mut count = 0;
         for at in 0..u64::from(args.u32(2).min(MESSAGES_MAX)) {
             let header = args.u64(1).wrapping_add(at * MMSGHDR_SIZE);
-            let outcome = receive_one(cx, args.i32(0), header, (flags - Flags::WAITFORONE).bits()).await;
+            let outcome = receive_one(cx, args.i32(0), header, (flags - MsgFlags::WAITFORONE).bits()).await;
             let stored = outcome.and_then(|n| Ok(cx.mm.write_val(header.wrapping_add(MMSGHDR_LEN_AT), &(n as u32))?));
             match stored {
                 Ok(()) => count += 1,
                 Err(_) if count > 0 => break,
                 Err(fail) => return Err(fail),
             }
-            if flags.contains(Flags::WAITFORONE) {
-                flags |= Flags::DONTWAIT;
+            if flags.contains(MsgFlags::WAITFORONE) {
+                flags |= MsgFlags::DONTWAIT;
             }
             if until.is_some_and(|until| cx.now() >= until) {
                 break;

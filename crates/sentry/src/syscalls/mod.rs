@@ -133,6 +133,14 @@ pub enum Restart {
 }
 
 impl Fail {
+    /// An interrupted wait of a socket with this time-out (`sock_intr_errno`).
+    pub fn interrupted(timeout_ns: Option<u64>) -> Fail {
+        match timeout_ns {
+            None => Fail::Restart(Restart::Sys),
+            Some(_) => Fail::Errno(Errno::EINTR),
+        }
+    }
+
     /// A wait that ended early: a time-out becomes `timed_out`, an interruption `restart`.
     pub fn from_wait(error: WaitError, timed_out: Errno, restart: Restart) -> Fail {
         match error {

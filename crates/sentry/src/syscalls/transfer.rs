@@ -184,21 +184,14 @@ async fn wait_again(cx: &mut Cx, file: &File, direction: Direction) -> Result<()
     let deadline = cx.deadline(patience.timeout_ns);
     // A file that says it is ready and then is not must not keep us from leaving, nor others from running.
     if cx.task.interrupted() {
-        return Err(Err(interrupted(patience.timeout_ns)));
+        return Err(Err(Fail::interrupted(patience.timeout_ns)));
     }
     match wait_ready(cx, file, direction.events(), deadline).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Err(Errno::EAGAIN.into())),
-        Err(WaitError::Interrupted) => Err(Err(interrupted(patience.timeout_ns))),
+        Err(WaitError::Interrupted) => Err(Err(Fail::interrupted(patience.timeout_ns))),
         Err(WaitError::TimedOut) if patience.then == Expired::Nothing => Err(Ok(0)),
         Err(WaitError::TimedOut) => Err(Err(Errno::EAGAIN.into())),
-    }
-}
-
-fn interrupted(timeout_ns: Option<u64>) -> Fail {
-    match timeout_ns {
-        None => Fail::Restart(Restart::Sys),
-        Some(_) => Fail::Errno(Errno::EINTR),
     }
 }
 

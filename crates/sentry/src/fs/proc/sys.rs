@@ -8,6 +8,7 @@ use super::{Shared, machine};
 use crate::Errno;
 use crate::fs::Inode;
 use crate::fs::pseudo::{Entry, Tree};
+use crate::net::report;
 use crate::ns::Uts;
 use crate::task::{Capability, PidTable, Task};
 
@@ -114,7 +115,7 @@ const SYSCTLS: &[Sysctl] = &[
     ("kernel/timer_migration", |_| "1".into()),
     ("kernel/unprivileged_bpf_disabled", |_| "2".into()),
     ("kernel/version", |_| crate::syscalls::uname::VERSION.into()),
-    ("net/core/somaxconn", |_| "4096".into()),
+    ("net/ipv4/ip_local_port_range", |_| report::port_range()),
     ("user/max_cgroup_namespaces", namespaces),
     ("user/max_inotify_instances", |_| "128".into()),
     ("user/max_inotify_watches", |_| "65536".into()),
@@ -174,6 +175,9 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Arc<dyn Inode> {
     }
     tree.add_entry("kernel/hostname", name(|uts| &mut uts.hostname));
     tree.add_entry("kernel/domainname", name(|uts| &mut uts.domainname));
+    for (path, value) in report::SYSCTLS {
+        tree.add(*path, || (*value).to_string());
+    }
     tree.into_root()
 }
 

@@ -9,6 +9,7 @@ use super::pseudo::{Look, Tree};
 use super::{FileSystem, Inode, StatFs};
 use crate::Errno;
 use crate::kernel::Kernel;
+use crate::net::report::INTERFACE;
 use crate::step::Step;
 
 /// `SYSFS_MAGIC`.
@@ -32,7 +33,6 @@ impl SysFs {
             "class/block",
             "class/mem",
             "class/misc",
-            "class/net",
             "class/tty",
             "class/thermal",
             "dev/block",
@@ -48,6 +48,9 @@ impl SysFs {
             "power",
         ] {
             tree.add_directory(directory);
+        }
+        for (name, value) in INTERFACE {
+            tree.add(format!("class/net/lo/{name}"), || (*value).to_string());
         }
         Arc::new(SysFs { root: tree.into_root(), dev })
     }

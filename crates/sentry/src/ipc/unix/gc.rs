@@ -48,7 +48,7 @@ impl Gc {
     pub(super) fn sent(&self, files: &[Arc<File>]) {
         let mut state = self.state.lock();
         state.files += files.len();
-        for file in files.iter().filter(|file| file.downcast::<UnixSocket>().is_some()) {
+        for file in files.iter().filter(|file| UnixSocket::of(file).is_some()) {
             state.sockets.entry(file.id()).or_insert_with(|| (Arc::downgrade(file), 0)).1 += 1;
         }
     }
@@ -123,7 +123,7 @@ impl Gc {
         let garbage = self.unreachable(&sockets);
         let confirmed = self.still_unreachable(&garbage);
         let messages: Vec<_> = if confirmed {
-            garbage.iter().filter_map(|(file, _)| file.downcast::<UnixSocket>()).map(UnixSocket::empty).collect()
+            garbage.iter().filter_map(|(file, _)| UnixSocket::of(file)).map(UnixSocket::empty).collect()
         } else {
             Vec::new()
         };
@@ -143,7 +143,7 @@ impl Gc {
         let mut inside: HashMap<FileId, usize> = HashMap::new();
         let mut held: HashMap<FileId, Vec<FileId>> = HashMap::new();
         for (id, (file, _)) in &candidates {
-            let files = file.downcast::<UnixSocket>().map(UnixSocket::files_waiting).unwrap_or_default();
+            let files = UnixSocket::of(file).map(UnixSocket::files_waiting).unwrap_or_default();
             for other in &files {
                 *inside.entry(*other).or_default() += 1;
             }

@@ -6,6 +6,7 @@
 //!
 //! Files in messages are *in flight*; circles of them are collected by [`gc`].
 
+mod api;
 pub mod gc;
 mod message;
 mod names;
@@ -14,7 +15,8 @@ mod transfer;
 
 pub use message::{Credentials, Message, Rights};
 pub use names::{Address, Names};
-pub use socket::{Core, Kind, Options, Shutdown, UnixSocket};
+pub use api::credentials;
+pub use socket::{Core, Kind, UnixSocket};
 pub use transfer::{Outgoing, Received};
 
 /// What the containers of a sandbox share.

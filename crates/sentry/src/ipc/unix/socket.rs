@@ -1,6 +1,5 @@
 //! [`Core`]: a socket's state, from birth to close.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,11 +8,9 @@ use parking_lot::Mutex;
 
 use super::{Address, Credentials, Message, Shared};
 use crate::Errno;
-use crate::fs::{Direction, File, FileId, FileOps, Patience, WriteAt, Written};
-use crate::mm::{Sink, Source};
-use crate::step::Step;
-use crate::syscalls::Fail;
-use crate::task::Cx;
+use crate::fs::FileId;
+use crate::net::options::{SockFlags, SocketOptions};
+use crate::net::socket::Shutdown;
 use crate::wait::{PollEvents, WaitQueue};
 
 /// Default size of the send buffer in bytes (`net.core.wmem_default`).
@@ -32,41 +29,6 @@ pub enum Kind {
     SeqPacket = 5,
 }
 
-/// What `shutdown` ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shutdown {
-    pub receive: bool,
-    pub send: bool,
-}
-
-/// What `setsockopt` sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Options {
-    /// `SO_PASSCRED`
-    pub pass_credentials: bool,
-    /// As `SO_RCVBUF` gives it back; it limits nothing (unix(7)).
-    pub receive_buffer: usize,
-    pub receive_timeout_ns: Option<u64>,
-    pub send_timeout_ns: Option<u64>,
-    /// Options that are kept and mean nothing here.
-    pub idle_flags: IdleFlags,
-}
-
-/// Boolean options by their number (below 32).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct IdleFlags(u32);
-
-impl IdleFlags {
-    pub fn get(self, option: i32) -> bool {
-        self.0 & (1 << (option & 31)) != 0
-    }
-
-    pub fn set(&mut self, option: i32, on: bool) {
-        let bit = 1 << (option & 31);
-        self.0 = if on { self.0 | bit } else { self.0 & !bit };
-    }
-}
-
 /// The parts of a socket that outlive its file.
 pub struct Core {
     pub kind: Kind,
@@ -77,6 +39,7 @@ pub struct Core {
     pub(super) send_buffer: AtomicUsize,
     /// `SO_PASSCRED` of this socket: its peer's plain writes carry credentials too.
     wants_credentials: AtomicBool,
+    pub options: Mutex<SocketOptions>,
     pub(super) queue: WaitQueue,
 }
 
@@ -98,19 +61,18 @@ pub(super) struct State {
     /// Has been connected: a stream socket that has not is hung up.
     pub connected: bool,
     pub error: Option<Errno>,
-    pub options: Options,
 }
 
 impl Core {
     pub fn new(kind: Kind, shared: &Arc<Shared>) -> Arc<Core> {
-        let options = Options { receive_buffer: SEND_BUFFER, ..Options::default() };
         Arc::new(Core {
             kind,
             shared: shared.clone(),
-            state: Mutex::new(State { options, ..State::default() }),
+            state: Mutex::new(State::default()),
             waiting: AtomicUsize::new(0),
             send_buffer: AtomicUsize::new(SEND_BUFFER),
             wants_credentials: AtomicBool::new(false),
+            options: Mutex::new(SocketOptions::default()),
             queue: WaitQueue::new(),
         })
     }
@@ -134,22 +96,50 @@ impl Core {
         &self.queue
     }
 
-    pub fn options(&self) -> Options {
-        self.state.lock().options
+    /// Takes over what is kept at hand of the options.
+    pub fn options_changed(&self) {
+        let options = self.options.lock();
+        self.send_buffer.store(options.send_buffer, Ordering::Relaxed);
+        self.wants_credentials.store(options.has(SockFlags::PASSCRED), Ordering::Relaxed);
     }
 
-    pub fn set_options(&self, change: impl FnOnce(&mut Options)) {
-        let mut state = self.state.lock();
-        change(&mut state.options);
-        self.wants_credentials.store(state.options.pass_credentials, Ordering::Relaxed);
+    pub(super) fn wants_credentials(&self) -> bool {
+        self.wants_credentials.load(Ordering::Relaxed)
     }
 
     pub fn send_buffer(&self) -> usize {
         self.send_buffer.load(Ordering::Relaxed)
     }
 
-    pub fn set_send_buffer(&self, bytes: usize) {
-        self.send_buffer.store(bytes, Ordering::Relaxed);
+    /// Who a plain write is from.
+    pub(super) fn writer(&self) -> Credentials {
+        self.state.lock().writer
+    }
+
+    /// Notes who writes, if the peer asks for it.
+    pub(super) fn note_writer(&self, who: impl FnOnce() -> Credentials) {
+        let mut state = self.state.lock();
+        if state.peer.as_ref().is_some_and(|peer| peer.wants_credentials()) {
+            state.writer = who();
+        }
+    }
+
+    /// What an ioctl asks for.
+    ///
+    /// # Errors
+    /// `EINVAL`, `ENOTTY`.
+    pub(super) fn ioctl_value(&self, command: u32) -> Result<i32, Errno> {
+        use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+        let value = match command {
+            FIONREAD if self.is_listening() => return Err(Errno::EINVAL),
+            FIONREAD if self.kind == Kind::Datagram => {
+                self.state.lock().inbox.front().map_or(0, |message| message.bytes.len())
+            }
+            FIONREAD => self.waiting.load(Ordering::Relaxed),
+            TIOCOUTQ => self.peer().map_or(0, |peer| peer.waiting.load(Ordering::Relaxed)),
+            _ => return Err(Errno::ENOTTY),
+        };
+        Ok(value as i32)
     }
 
     /// `SO_ERROR`: takes it.
@@ -289,7 +279,7 @@ impl Core {
             Some(core) => {
                 // A connect may wait for room.
                 self.queue.wake(PollEvents::OUT);
-                core.inherit_options(&self.options());
+                core.inherit_options(self.options.lock().flags);
                 Ok(core)
             }
             None if shut => Err(Errno::EINVAL),
@@ -297,8 +287,9 @@ impl Core {
         }
     }
 
-    fn inherit_options(&self, from: &Options) {
-        self.set_options(|options| options.pass_credentials |= from.pass_credentials);
+    fn inherit_options(&self, flags: SockFlags) {
+        self.options.lock().flags |= flags & SockFlags::PASSCRED;
+        self.options_changed();
     }
 
     /// # Errors
@@ -400,7 +391,7 @@ impl Core {
 
 /// An open unix socket.
 pub struct UnixSocket {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 impl UnixSocket {
@@ -439,69 +430,5 @@ impl UnixSocket {
             messages.extend(core.state.lock().inbox.drain(..));
         }
         messages
-    }
-}
-
-impl FileOps for UnixSocket {
-    fn read<'a>(&'a self, _file: &'a File, _offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
-        Step::Ready(self.core.receive(into, false).map(|received| received.bytes))
-    }
-
-    fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        let credentials = self.core.state.lock().writer;
-        let sent = self.core.send(from, &mut super::Outgoing { credentials, ..super::Outgoing::default() });
-        Step::Ready(sent.map(|bytes| Written { bytes, end: 0 }))
-    }
-
-    fn poll(&self, _file: &File) -> PollEvents {
-        self.core.poll()
-    }
-
-    fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&self.core.queue)
-    }
-
-    /// A plain write says who it is from.
-    fn admit(&self, _file: &File, cx: &Cx, direction: Direction) -> Result<(), Fail> {
-        if direction == Direction::Write {
-            let mut state = self.core.state.lock();
-            if state.peer.as_ref().is_some_and(|peer| peer.wants_credentials.load(Ordering::Relaxed)) {
-                let creds = cx.creds();
-                state.writer = Credentials { pid: cx.task.tgid(), uid: creds.uid, gid: creds.gid };
-            }
-        }
-        Ok(())
-    }
-
-    fn patience(&self, direction: Direction) -> Patience {
-        let options = self.core.options();
-        let timeout_ns = match direction {
-            Direction::Read => options.receive_timeout_ns,
-            _ => options.send_timeout_ns,
-        };
-        Patience { timeout_ns, ..Patience::default() }
-    }
-
-    fn ioctl<'a>(&'a self, _file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
-        use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
-        let value = match command {
-            FIONREAD if self.core.is_listening() => return Step::err(Errno::EINVAL),
-            FIONREAD if self.core.kind == Kind::Datagram => {
-                self.core.state.lock().inbox.front().map_or(0, |message| message.bytes.len())
-            }
-            FIONREAD => self.core.waiting.load(Ordering::Relaxed),
-            TIOCOUTQ => self.core.peer().map_or(0, |peer| peer.waiting.load(Ordering::Relaxed)),
-            _ => return Step::err(Errno::ENOTTY),
-        };
-        Step::Ready(cx.mm.write_val(argument, &(value as i32)).map(|()| 0))
-    }
-
-    fn release(&self, _file: &File) {
-        self.core.close();
-        self.core.shared.gc.collect();
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }

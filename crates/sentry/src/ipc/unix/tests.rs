@@ -4,6 +4,7 @@ use super::super::tests::{Bounded, file, read, write};
 use super::*;
 use crate::Errno;
 use crate::fs::{File, OpenFlags};
+use crate::net::socket::{Shutdown, SocketFile};
 use crate::wait::PollEvents;
 
 fn who(pid: i32) -> Credentials {
@@ -11,7 +12,7 @@ fn who(pid: i32) -> Credentials {
 }
 
 fn open(core: Arc<Core>) -> Arc<File> {
-    file(UnixSocket::new(core), OpenFlags::RDWR)
+    file(Arc::new(SocketFile(UnixSocket::new(core))), OpenFlags::RDWR)
 }
 
 fn pair(kind: Kind, shared: &Arc<Shared>) -> (Arc<File>, Arc<File>) {
@@ -20,7 +21,7 @@ fn pair(kind: Kind, shared: &Arc<Shared>) -> (Arc<File>, Arc<File>) {
 }
 
 fn core(file: &File) -> &Arc<Core> {
-    file.downcast::<UnixSocket>().expect("a socket").core()
+    UnixSocket::of(file).expect("a socket").core()
 }
 
 fn send_files(from: &File, bytes: &[u8], files: Vec<Arc<File>>) {

@@ -174,7 +174,7 @@ impl Core {
         gone: &mut Vec<Message>,
     ) -> Result<Received, Errno> {
         let mut received = Received::default();
-        let passes = state.options.pass_credentials;
+        let passes = self.wants_credentials();
         let mut at = 0;
         while into.remaining() > 0
             && let Some(message) = state.inbox.get_mut(at)

@@ -6,6 +6,7 @@ use super::Subject;
 use crate::Errno;
 use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
 use crate::fs::{FileKind, Inode, Link, Origin};
+use crate::net::report::TABLES;
 use crate::ns::{Held, Kind};
 
 /// The link to one of a task's directories or its program.
@@ -81,25 +82,8 @@ impl Directory for AttrDir {
     }
 }
 
-/// /proc/PID/net: headings of empty tables, as a kernel without sockets of those kinds has them.
+/// /proc/PID/net.
 pub(super) struct NetDir(pub(super) Subject);
-
-const NET: [(&str, &str); 5] = [
-    (
-        "dev",
-        "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
-    ),
-    ("route", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"),
-    (
-        "tcp",
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
-    ),
-    (
-        "udp",
-        "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
-    ),
-    ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
-];
 
 impl Directory for NetDir {
     fn identity(&self) -> Identity {
@@ -107,11 +91,12 @@ impl Directory for NetDir {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
-        let (name, text) = NET.iter().find(|(file, _)| file.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::make(self.0.identity(0o444, ("net", name)), || Ok(text.as_bytes().to_vec())))
+        let (name, make) = TABLES.iter().find(|(file, _)| file.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let kernel = self.0.shared.kernel.clone();
+        Ok(TextFile::make(self.0.identity(0o444, ("net", name)), move || Ok(make(&kernel).into_bytes())))
     }
 
     fn list(&self) -> Vec<Listed> {
-        NET.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular)).collect()
+        TABLES.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular)).collect()
     }
 }

@@ -1,0 +1,170 @@
+//! ICMP on the loopback interface: echo requests are answered; raw sockets see everything.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use super::{Packet, Protocol};
+use crate::Errno;
+use crate::net::address::{Endpoint, Family, array, as_v6};
+use crate::net::namespace::NetNamespace;
+use crate::net::{IPPROTO_ICMP, IPPROTO_ICMPV6};
+
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+/// Bytes of an ICMP echo's header.
+const HEADER: usize = 8;
+/// Bytes of an IPv4 header without options.
+const IP_HEADER: usize = 20;
+
+/// What a ping socket may send: echo requests.
+///
+/// # Errors
+/// `EINVAL`.
+pub fn check_ping(family: Family, bytes: &[u8]) -> Result<(), Errno> {
+    let request = if family == Family::Inet { ECHO_REQUEST } else { ECHO_REQUEST_V6 };
+    match bytes {
+        [kind, 0, ..] if *kind == request && bytes.len() >= HEADER => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, value: [u8; 2]) {
+    if let Some(place) = bytes.get_mut(at..at + 2) {
+        place.copy_from_slice(&value);
+    }
+}
+
+/// The identifier is the socket's, whatever the program says.
+pub fn set_identifier(bytes: &mut [u8], identifier: u16) {
+    put(bytes, 4, identifier.to_be_bytes());
+    put(bytes, 2, [0, 0]);
+    let sum = checksum(0, bytes);
+    put(bytes, 2, sum.to_be_bytes());
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(start: u32, bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
+    let mut sum = words.fold(u64::from(start), |sum, word| sum + u64::from(word));
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Hands a packet of `protocol` to all raw sockets, and answers for the kernel.
+pub fn deliver(net: &NetNamespace, family: Family, protocol: i32, packet: &Packet) {
+    to_raw(net, family, protocol, packet);
+    let Some(reply) = answer(family, protocol, packet) else { return };
+    net.counters.packets.add(1);
+    net.counters.bytes.add(reply.bytes.len() as u64 + 20);
+    to_raw(net, family, protocol, &reply);
+    let identifier = array::<2>(&reply.bytes, 4).map_or(0, u16::from_be_bytes);
+    let to = Endpoint::new(reply.to.ip, identifier);
+    let socket = net.datagrams.lock().find(Protocol::Ping, to, Endpoint::new(reply.from.ip, 0));
+    if let Some(socket) = socket {
+        socket.take_in(reply);
+    }
+}
+
+/// The reply to an echo request.
+fn answer(family: Family, protocol: i32, packet: &Packet) -> Option<Packet> {
+    let (request, reply) = match (family, protocol) {
+        (Family::Inet, IPPROTO_ICMP) => (ECHO_REQUEST, ECHO_REPLY),
+        (Family::Inet6, IPPROTO_ICMPV6) => (ECHO_REQUEST_V6, ECHO_REPLY_V6),
+        _ => return None,
+    };
+    if packet.bytes.len() < HEADER || packet.bytes.first() != Some(&request) {
+        return None;
+    }
+    let mut bytes = packet.bytes.to_vec();
+    if let Some(kind) = bytes.first_mut() {
+        *kind = reply;
+    }
+    put(&mut bytes, 2, [0, 0]);
+    let sum = checksum(0, &bytes);
+    put(&mut bytes, 2, sum.to_be_bytes());
+    Some(Packet { bytes: bytes.into(), from: packet.to, to: packet.from, hops: 64, ..packet.clone() })
+}
+
+fn to_raw(net: &NetNamespace, family: Family, protocol: i32, packet: &Packet) {
+    let sockets = net.datagrams.lock().raw();
+    for socket in sockets.iter().filter(|socket| socket.family == family && socket.protocol == Protocol::Raw(protocol)) {
+        let wanted = {
+            let state = socket.state.lock();
+            let near = state.local.ip.is_unspecified() || state.local.ip == packet.to.ip;
+            let far = state.remote.is_none_or(|remote| remote.ip == packet.from.ip);
+            let kind = packet.bytes.first().copied().unwrap_or(0);
+            let filtered = protocol == IPPROTO_ICMP && kind < 32 && state.filter & (1 << kind) != 0;
+            near && far && !filtered
+        };
+        if wanted {
+            socket.take_in(packet.clone());
+        }
+    }
+}
+
+/// A packet with its IPv4 header.
+pub fn wrap(packet: &Packet, protocol: i32) -> Vec<u8> {
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(_) => array::<4>(&as_v6(ip).octets(), 12).unwrap_or_default(),
+    };
+    let length = u16::try_from(IP_HEADER + packet.bytes.len()).unwrap_or(u16::MAX);
+    let mut bytes = vec![0x45, packet.class];
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&[0, 0, 0x40, 0, packet.hops, protocol as u8, 0, 0]);
+    bytes.extend_from_slice(&octets(packet.from.ip));
+    bytes.extend_from_slice(&octets(packet.to.ip));
+    let sum = checksum(0, &bytes);
+    put(&mut bytes, 10, sum.to_be_bytes());
+    bytes.extend_from_slice(&packet.bytes);
+    bytes
+}
+
+/// Takes the IPv4 header off that the program made (`IP_HDRINCL`).
+///
+/// # Errors
+/// `EINVAL`.
+pub fn unwrap(packet: Packet) -> Result<(Packet, i32), Errno> {
+    let bytes = &packet.bytes;
+    let first = *bytes.first().ok_or(Errno::EINVAL)?;
+    let header = usize::from(first & 0xf) * 4;
+    if bytes.len() < IP_HEADER || header < IP_HEADER || header > bytes.len() {
+        return Err(Errno::EINVAL);
+    }
+    let at = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    let address = |at: usize| IpAddr::from(Ipv4Addr::from(array::<4>(bytes, at).unwrap_or_default()));
+    let from = Some(address(12)).filter(|ip| !ip.is_unspecified()).unwrap_or(packet.from.ip);
+    let inner = Packet {
+        bytes: bytes.get(header..).unwrap_or_default().into(),
+        from: Endpoint::new(from, 0),
+        to: Endpoint::new(address(16), 0),
+        hops: at(8),
+        class: at(1),
+        at_ns: packet.at_ns,
+    };
+    Ok((inner, i32::from(at(9))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_and_headers() {
+        assert_eq!(checksum(0, &[0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7]), 0xb861);
+        let near = Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let packet = Packet { bytes: [8u8, 0, 0, 0, 1, 2, 0, 1, 9].into(), from: near, to: near, hops: 3, class: 4, at_ns: 0 };
+        let wrapped = wrap(&packet, 1);
+        assert_eq!(checksum(0, &wrapped[..20]), 0, "a right checksum sums to nothing");
+        let (inner, protocol) = unwrap(Packet { bytes: wrapped.into(), ..packet.clone() }).expect("a header");
+        assert_eq!((protocol, inner.hops, &*inner.bytes), (1, 3, &*packet.bytes));
+        let reply = answer(Family::Inet, 1, &packet).expect("a reply");
+        assert_eq!((reply.bytes[0], checksum(0, &reply.bytes)), (0, 0));
+        for len in 0..20 {
+            assert!(unwrap(Packet { bytes: vec![0xff; len].into(), ..packet.clone() }).is_err());
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Sending: to a socket's inbox, or an error back.
+
+use std::sync::Arc;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Datagram, ERRORS, Failure, OVERHEAD, Packet, Protocol, icmp};
+use crate::Errno;
+use crate::mm::Source;
+use crate::net::address::{Endpoint, Family, array};
+use crate::net::ip::opt;
+use crate::net::namespace::{AddressKind, to_loopback};
+use crate::net::options::SockFlags;
+use crate::net::socket::{Control, MsgFlags, Outgoing, Target};
+use crate::net::{IPPROTO_IP, IPPROTO_IPV6, LOOPBACK};
+use crate::wait::PollEvents;
+
+/// Largest packets in bytes: what fits behind an IPv4 header, and an IPv6 payload.
+const MOST_V4: usize = 65_535 - 20;
+const MOST_V6: usize = 65_535;
+const UDP_HEADER: usize = 8;
+
+/// What a sender's control messages set for one packet.
+#[derive(Default)]
+pub(super) struct Overrides {
+    source: Option<IpAddr>,
+    hops: Option<u8>,
+    class: Option<u8>,
+    device: i32,
+}
+
+impl Datagram {
+    pub(super) fn send_packet(&self, from: &mut dyn Source, out: &Outgoing) -> Result<usize, Errno> {
+        let len = from.remaining();
+        if len > 0xffff {
+            return Err(Errno::EMSGSIZE);
+        }
+        if out.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let to = match &out.to {
+            Some(Target::Inet(to)) => *to,
+            _ => self.state.lock().remote.ok_or(Errno::EDESTADDRREQ)?,
+        };
+        let to = Endpoint::new(to_loopback(to.ip), to.port);
+        if self.protocol == Protocol::Udp && to.port == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let set = overrides(&out.controls);
+        let source = self.source_for(to.ip, Some(&set))?;
+        {
+            let mut state = self.state.lock();
+            if let Some(error) = state.error.take() {
+                return Err(error);
+            }
+            if state.shut_send {
+                return Err(Errno::EPIPE);
+            }
+        }
+        let header = if self.protocol == Protocol::Udp { UDP_HEADER } else { 0 };
+        let most = if to.ip.is_ipv4() { MOST_V4 } else { MOST_V6 };
+        if len + header > most {
+            return Err(Errno::EMSGSIZE);
+        }
+        self.autobind()?;
+        let mut bytes = vec![0; len];
+        if len > 0 && from.take(&mut bytes)? < len {
+            return Err(Errno::EFAULT);
+        }
+        let counters = &self.net.counters;
+        counters.packets.add(1);
+        counters.bytes.add((len + header + if to.ip.is_ipv4() { 20 } else { 40 }) as u64);
+        let (hops, class) = self.hops_and_class(to.ip, &set);
+        let near = Endpoint::new(source, self.state.lock().local.port);
+        let mut packet = Packet { bytes: bytes.into(), from: near, to, hops, class, at_ns: self.net.clock.realtime_ns() };
+        match self.protocol {
+            Protocol::Udp => {
+                counters.udp_datagrams.add(1);
+                self.deliver(packet);
+            }
+            Protocol::Ping => {
+                let mut request = packet.bytes.to_vec();
+                icmp::check_ping(self.family, &request)?;
+                icmp::set_identifier(&mut request, near.port);
+                packet.bytes = request.into();
+                icmp::deliver(&self.net, self.family, self.number(), &packet);
+            }
+            Protocol::Raw(number) => {
+                let wrapped = number == super::IPPROTO_RAW || self.ip.lock().v4(opt::IP_HDRINCL) != 0;
+                if self.family == Family::Inet && wrapped {
+                    let (inner, number) = icmp::unwrap(packet)?;
+                    icmp::deliver(&self.net, self.family, number, &inner);
+                } else {
+                    icmp::deliver(&self.net, self.family, number, &packet);
+                }
+            }
+        }
+        Ok(len)
+    }
+
+    fn hops_and_class(&self, to: IpAddr, set: &Overrides) -> (u8, u8) {
+        let ip = self.ip.lock();
+        let (hops, class) = match (to, to.is_multicast()) {
+            (IpAddr::V4(_), false) => (ip.v4(opt::IP_TTL), ip.v4(opt::IP_TOS)),
+            (IpAddr::V4(_), true) => (ip.v4(opt::IP_MULTICAST_TTL), ip.v4(opt::IP_TOS)),
+            (IpAddr::V6(_), false) => (ip.v6(opt::IPV6_UNICAST_HOPS), ip.v6(opt::IPV6_TCLASS)),
+            (IpAddr::V6(_), true) => (ip.v6(opt::IPV6_MULTICAST_HOPS), ip.v6(opt::IPV6_TCLASS)),
+        };
+        (set.hops.unwrap_or(hops as u8), set.class.unwrap_or(class as u8))
+    }
+
+    /// The source address for a packet, if there is a way.
+    pub(super) fn source_for(&self, to: IpAddr, set: Option<&Overrides>) -> Result<IpAddr, Errno> {
+        let (broadcast, device) = {
+            let options = self.options.lock();
+            (options.has(SockFlags::BROADCAST), options.device)
+        };
+        let local = self.state.lock().local.ip;
+        let (source, chosen) = set.map_or((None, 0), |set| (set.source, set.device));
+        let own = source.unwrap_or(local);
+        let loopback: IpAddr = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let by_device = {
+            let ip = self.ip.lock();
+            let group = if to.is_ipv4() { ip.multicast_device } else { ip.multicast_device_v6 };
+            [device, chosen, if to.is_multicast() { group } else { 0 }].contains(&LOOPBACK)
+        };
+        let way = match self.net.address_kind(to) {
+            _ if !self.net.is_up() => Err(Errno::ENETUNREACH),
+            AddressKind::Multicast | AddressKind::Broadcast if by_device || own.is_loopback() => Ok(loopback),
+            _ => self.net.route(to),
+        }?;
+        if self.net.address_kind(to) == AddressKind::Broadcast && !broadcast {
+            return Err(Errno::EACCES);
+        }
+        let usable = !own.is_unspecified() && !own.is_multicast() && own.is_ipv4() == to.is_ipv4();
+        Ok(if usable { own } else { way })
+    }
+
+    fn deliver(&self, packet: Packet) {
+        let (to, from) = (packet.to, packet.from);
+        if matches!(self.net.address_kind(to.ip), AddressKind::Multicast | AddressKind::Broadcast) {
+            self.deliver_to_all(&packet);
+            return;
+        }
+        let receiver = self.net.datagrams.lock().find(Protocol::Udp, to, from);
+        match receiver {
+            Some(receiver) => receiver.take_in(packet),
+            None => self.unreachable(packet),
+        }
+    }
+
+    fn deliver_to_all(&self, packet: &Packet) {
+        let (sockets, everybody) = {
+            let table = self.net.datagrams.lock();
+            (table.find_all(packet.to, packet.from), table.all())
+        };
+        let group = packet.to.ip;
+        if group.is_multicast() {
+            // The interface takes what any socket has joined; 224.0.0.1 and ff02::1 always.
+            let always = group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)) || group == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+            if !always && !everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group)) {
+                return;
+            }
+        }
+        for socket in sockets {
+            let wanted = {
+                let ip = socket.ip.lock();
+                let all = if group.is_ipv4() { ip.v4(opt::IP_MULTICAST_ALL) } else { ip.v6(29) };
+                !group.is_multicast() || all != 0 || ip.groups.contains(&group)
+            };
+            if wanted {
+                socket.take_in(packet.clone());
+            }
+        }
+    }
+
+    /// Puts a packet into the inbox, or drops it when that is full.
+    pub(super) fn take_in(&self, packet: Packet) {
+        let most = self.options.lock().receive_buffer;
+        let cost = packet.bytes.len() + OVERHEAD;
+        let mut state = self.state.lock();
+        if state.queued + cost > most && !state.inbox.is_empty() || (self.net.under_pressure() && state.inbox.len() > 4) {
+            state.drops = state.drops.saturating_add(1);
+            self.net.counters.udp_receive_errors.add(1);
+            return;
+        }
+        state.queued += cost;
+        state.inbox.push_back(packet);
+        drop(state);
+        self.net.charge(cost);
+        self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+    }
+
+    /// Nobody is there: what a real host would say by ICMP is an error at the sender, if it is connected or asks for errors.
+    fn unreachable(&self, packet: Packet) {
+        self.net.counters.udp_no_ports.add(1);
+        let wants_errors = {
+            let ip = self.ip.lock();
+            (if packet.to.ip.is_ipv4() { ip.v4(opt::IP_RECVERR) } else { ip.v6(opt::IPV6_RECVERR) }) != 0
+        };
+        let mut state = self.state.lock();
+        if !wants_errors && state.remote.is_none() {
+            return;
+        }
+        state.error = Some(Errno::ECONNREFUSED);
+        if wants_errors && state.errors.len() < ERRORS {
+            state.errors.push_back(Failure { bytes: packet.bytes, to: packet.to, errno: Errno::ECONNREFUSED });
+        }
+        drop(state);
+        self.queue.wake(PollEvents::ERR | PollEvents::IN | PollEvents::OUT);
+    }
+}
+
+/// Reads the control messages that were checked by [`check_control`].
+fn overrides(controls: &[Control]) -> Overrides {
+    let mut set = Overrides::default();
+    for control in controls {
+        let data = &control.data;
+        let int = array::<4>(data, 0).map(i32::from_le_bytes);
+        match (control.level, control.kind) {
+            (IPPROTO_IP, opt::IP_TTL) | (IPPROTO_IPV6, 52) => set.hops = int.and_then(|n| u8::try_from(n).ok()),
+            (IPPROTO_IP, opt::IP_TOS) if data.len() < 4 => set.class = data.first().copied(),
+            (IPPROTO_IP, opt::IP_TOS) | (IPPROTO_IPV6, opt::IPV6_TCLASS) => set.class = int.and_then(|n| u8::try_from(n).ok()),
+            (IPPROTO_IP, opt::IP_PKTINFO) => {
+                set.device = int.unwrap_or(0);
+                set.source = array::<4>(data, 4).map(|ip| Ipv4Addr::from(ip).into());
+            }
+            (IPPROTO_IPV6, 50) => {
+                set.source = array::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).to_canonical());
+                set.device = array::<4>(data, 16).map_or(0, i32::from_le_bytes);
+            }
+            _ => {}
+        }
+    }
+    set.source = set.source.filter(|ip| !ip.is_unspecified());
+    set
+}
+
+/// Checks a control message of a send.
+///
+/// # Errors
+/// `EINVAL`.
+pub(super) fn check_control(family: Family, control: &Control) -> Result<(), Errno> {
+    let len = control.data.len();
+    let int = array::<4>(&control.data, 0).map(i32::from_le_bytes);
+    let fine = match (control.level, control.kind) {
+        (1, kind) => matches!(kind, 1 | 2 | 36 | 37 | 61),
+        (IPPROTO_IP, opt::IP_TTL) => int.is_some_and(|n| (1..=255).contains(&n)),
+        (IPPROTO_IP, opt::IP_TOS) => len == 1 || int.is_some_and(|n| (0..=255).contains(&n)),
+        (IPPROTO_IP, opt::IP_PKTINFO) => len == 12,
+        (IPPROTO_IP, _) => false,
+        (IPPROTO_IPV6, 52 | opt::IPV6_TCLASS) => int.is_some_and(|n| (-1..=255).contains(&n)),
+        (IPPROTO_IPV6, 50) if family == Family::Inet => len == 20,
+        (IPPROTO_IPV6, 50) => len >= 20,
+        (IPPROTO_IPV6, _) => family == Family::Inet,
+        _ => true,
+    };
+    if fine { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+impl Failure {
+    /// The bytes and the extended error.
+    pub(super) fn parts(self, family: Family) -> (Arc<[u8]>, Endpoint, Control) {
+        let v4 = self.to.ip.is_ipv4() && family == Family::Inet;
+        let mut data = (self.errno.raw() as u32).to_le_bytes().to_vec();
+        // Origin ICMP or ICMP6, type and code "port unreachable".
+        data.extend_from_slice(if v4 { &[2, 3, 3, 0] } else { &[3, 1, 4, 0] });
+        data.extend_from_slice(&[0; 8]);
+        let offender = Endpoint::new(self.to.ip, 0).encode(family);
+        data.extend_from_slice(&offender);
+        let control = if v4 { Control::new(IPPROTO_IP, opt::IP_RECVERR, &data) } else { Control::new(IPPROTO_IPV6, opt::IPV6_RECVERR, &data) };
+        (self.bytes, self.to, control)
+    }
+}

@@ -1,0 +1,75 @@
+//! Sockets: the seam between the system calls and the families ([`socket`]), and the internet and netlink families of a sandbox.
+//!
+//! Internet sockets on the sandbox's own addresses are joined in the kernel, without packets: a TCP connection is two [`tcp::Tcp`]s, each with the
+//! bytes that came for it; a datagram is put into its receiver's queue. See docs/net.md. (Unix sockets live in `ipc::unix`.)
+
+pub mod address;
+mod counters;
+mod datagram;
+mod ifreq;
+mod ip;
+mod namespace;
+mod netlink;
+pub mod options;
+mod ports;
+pub mod report;
+pub mod socket;
+mod tcp;
+
+use std::sync::Arc;
+
+pub use namespace::NetNamespace;
+
+use crate::Errno;
+use crate::task::{Capability, Cx};
+use address::Family;
+use datagram::{Datagram, Protocol};
+use socket::{Kind, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, Socket};
+
+/// The loopback interface's index.
+pub const LOOPBACK: i32 = 1;
+
+const AF_INET: i32 = 2;
+const AF_INET6: i32 = 10;
+const AF_NETLINK: i32 = 16;
+
+pub const IPPROTO_IP: i32 = 0;
+pub const IPPROTO_ICMP: i32 = 1;
+pub const IPPROTO_TCP: i32 = 6;
+pub const IPPROTO_UDP: i32 = 17;
+pub const IPPROTO_IPV6: i32 = 41;
+pub const IPPROTO_ICMPV6: i32 = 58;
+/// One past the largest protocol (`IPPROTO_MAX`).
+const IPPROTO_MAX: i32 = 263;
+
+/// A new socket of a family other than unix.
+///
+/// # Errors
+/// `EAFNOSUPPORT`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `EINVAL`, `EPERM`, `EACCES`.
+pub fn make(cx: &Cx, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
+    let net = cx.kernel().net.clone();
+    match kind.family {
+        AF_INET => inet(cx, &net, Family::Inet, kind),
+        AF_INET6 => inet(cx, &net, Family::Inet6, kind),
+        AF_NETLINK => netlink::make(cx, &net, kind),
+        _ => Err(Errno::EAFNOSUPPORT),
+    }
+}
+
+fn inet(cx: &Cx, net: &Arc<NetNamespace>, family: Family, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
+    if !(0..IPPROTO_MAX).contains(&kind.protocol) {
+        return Err(Errno::EINVAL);
+    }
+    let icmp = if family == Family::Inet { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
+    let uid = cx.creds().euid;
+    let datagram = |protocol| -> Result<Arc<dyn Socket>, Errno> { Ok(Datagram::new(net, family, protocol, uid)) };
+    match (kind.kind, kind.protocol) {
+        (SOCK_STREAM, 0 | IPPROTO_TCP) => Ok(tcp::Tcp::new(net, family, uid)),
+        (SOCK_DGRAM, 0 | IPPROTO_UDP) => datagram(Protocol::Udp),
+        (SOCK_DGRAM, protocol) if protocol == icmp => datagram(Protocol::Ping),
+        (SOCK_RAW, 0) | (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
+        (SOCK_RAW, _) if !cx.creds().has(Capability::NetRaw) => Err(Errno::EPERM),
+        (SOCK_RAW, protocol) => datagram(Protocol::Raw(protocol)),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}

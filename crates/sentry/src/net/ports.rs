@@ -1,0 +1,159 @@
+//! Claims on ports: who may bind what while others have it.
+
+use core::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::address::{Endpoint, Family};
+use super::namespace::{AddressKind, NetNamespace};
+use crate::Errno;
+use crate::task::{Capability, Cx};
+
+/// `net.ipv4.ip_local_port_range`
+pub const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
+/// `net.ipv4.ip_unprivileged_port_start`
+const UNPRIVILEGED: u16 = 1024;
+
+/// A socket's claim on a port.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub ip: IpAddr,
+    /// `IPV6_V6ONLY`
+    pub only_v6: bool,
+    pub reuse: bool,
+    pub reuse_port: bool,
+    pub uid: u32,
+    /// `SO_BINDTODEVICE`; 0 is any.
+    pub device: i32,
+}
+
+impl Claim {
+    /// Whether some packet is meant for both (`inet_rcv_saddr_equal`, with wildcards).
+    pub fn overlaps(&self, other: &Claim) -> bool {
+        let devices = self.device == 0 || other.device == 0 || self.device == other.device;
+        let addresses = match (self.ip, other.ip) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+                self.ip.is_unspecified() || other.ip.is_unspecified() || self.ip == other.ip
+            }
+            (IpAddr::V6(ip), IpAddr::V4(_)) => ip.is_unspecified() && !self.only_v6,
+            (IpAddr::V4(_), IpAddr::V6(ip)) => ip.is_unspecified() && !other.only_v6,
+        };
+        devices && addresses
+    }
+
+    /// Whether both said that they share by `SO_REUSEPORT`, and are the same user's.
+    pub fn share_port(&self, other: &Claim) -> bool {
+        self.reuse_port && other.reuse_port && self.uid == other.uid
+    }
+
+    /// How well it fits a packet to `ip`; None: not at all.
+    pub fn score(&self, ip: IpAddr) -> Option<u32> {
+        match (self.ip, ip) {
+            (own, to) if own == to => Some(4),
+            (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => Some(2),
+            (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => Some(2),
+            (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() && !self.only_v6 => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// Numbers that are hard enough to guess for ports (xorshift).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// All ephemeral ports, from a random one on.
+    pub fn ephemeral(&mut self) -> impl Iterator<Item = u16> + use<> {
+        let count = EPHEMERAL.len() as u64;
+        let start = self.next() % count;
+        (0..count).map(move |n| *EPHEMERAL.start() + ((start + n) % count) as u16)
+    }
+}
+
+/// What a socket may bind, by `bind`'s rules for its family.
+///
+/// # Errors
+/// `EINVAL`, `EAFNOSUPPORT`, `EADDRNOTAVAIL`, `EACCES`.
+pub fn check_bind(
+    cx: &Cx,
+    net: &NetNamespace,
+    family: Family,
+    address: &[u8],
+    rules: BindRules,
+) -> Result<Endpoint, Errno> {
+    let number = super::address::family_of(address).map_err(|_| Errno::EINVAL)?;
+    if address.len() < family.shortest() {
+        return Err(Errno::EINVAL);
+    }
+    let at = Endpoint::decode(family, address)?;
+    let any_unspecified = family == Family::Inet && number == super::address::AF_UNSPEC && at.ip.is_unspecified();
+    if number != family.number() && !any_unspecified {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    let mapped = family == Family::Inet6 && at.ip.is_ipv4();
+    if mapped && rules.only_v6 {
+        return Err(Errno::EINVAL);
+    }
+    let kind = net.address_kind(at.ip);
+    if family == Family::Inet6 && kind == AddressKind::Multicast && rules.stream {
+        return Err(Errno::EINVAL);
+    }
+    let available = rules.free_bind || kind != AddressKind::Foreign;
+    let privileged = rules.ports && at.port != 0 && at.port < UNPRIVILEGED && !cx.creds().has(Capability::NetBindService);
+    match family {
+        Family::Inet if !available => Err(Errno::EADDRNOTAVAIL),
+        _ if privileged => Err(Errno::EACCES),
+        Family::Inet6 if !available => Err(Errno::EADDRNOTAVAIL),
+        _ => Ok(at),
+    }
+}
+
+/// What bears on [`check_bind`].
+#[derive(Debug, Clone, Copy)]
+pub struct BindRules {
+    pub only_v6: bool,
+    /// `IP_FREEBIND`, `IP_TRANSPARENT`
+    pub free_bind: bool,
+    pub stream: bool,
+    /// Whether the protocol has ports.
+    pub ports: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn claim(ip: impl Into<IpAddr>) -> Claim {
+        Claim { ip: ip.into(), only_v6: false, reuse: false, reuse_port: false, uid: 0, device: 0 }
+    }
+
+    #[test]
+    fn wildcards_overlap_across_families_unless_v6_only() {
+        let (any4, any6) = (claim(Ipv4Addr::UNSPECIFIED), claim(Ipv6Addr::UNSPECIFIED));
+        let (one4, one6) = (claim(Ipv4Addr::LOCALHOST), claim(Ipv6Addr::LOCALHOST));
+        let only = Claim { only_v6: true, ..any6 };
+        assert!(any4.overlaps(&any6) && any6.overlaps(&one4) && any6.overlaps(&one6) && any4.overlaps(&one4));
+        assert!(!only.overlaps(&any4) && !only.overlaps(&one4) && only.overlaps(&one6));
+        assert!(!any4.overlaps(&one6) && !one4.overlaps(&one6));
+        assert_eq!(any6.score(Ipv4Addr::LOCALHOST.into()), Some(1));
+        assert_eq!(only.score(Ipv4Addr::LOCALHOST.into()), None);
+    }
+
+    #[test]
+    fn ephemeral_ports_are_all_there_once() {
+        let ports: std::collections::BTreeSet<u16> = Random::new(7).ephemeral().collect();
+        assert_eq!(ports.len(), EPHEMERAL.len());
+    }
+}

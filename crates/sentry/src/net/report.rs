@@ -1,0 +1,323 @@
+//! /proc/net as text.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use core::net::IpAddr;
+
+use super::NetNamespace;
+use super::address::{Endpoint, Family, as_v6};
+use super::datagram::{Datagram, Protocol};
+use super::ports::EPHEMERAL;
+use super::tcp::Tcp;
+use crate::kernel::Kernel;
+
+/// A file below /proc/net and how its text is made.
+pub type Table = (&'static str, fn(&Kernel) -> String);
+
+pub const TABLES: &[Table] = &[
+    ("dev", |kernel| dev(&kernel.net)),
+    ("dev_mcast", |_| String::new()),
+    ("if_inet6", |kernel| if kernel.net.is_up() { format!("{:032x} 01 80 10 80       lo\n", 1) } else { String::new() }),
+    ("igmp", |_| "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n".into()),
+    ("arp", |_| "IP address       HW type     Flags       HW address            Mask     Device\n".into()),
+    ("ipv6_route", |kernel| ipv6_route(&kernel.net)),
+    ("netlink", |kernel| netlink(&kernel.net)),
+    ("netstat", |_| "TcpExt: SyncookiesSent\nTcpExt: 0\nIpExt: InNoRoutes\nIpExt: 0\n".into()),
+    ("packet", |_| "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n".into()),
+    ("protocols", |kernel| protocols(&kernel.net)),
+    ("raw", |kernel| datagrams(&kernel.net, Family::Inet, Which::Raw)),
+    ("raw6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Raw)),
+    ("icmp", |kernel| datagrams(&kernel.net, Family::Inet, Which::Ping)),
+    ("icmp6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Ping)),
+    ("route", |_| format!("{:<127}\n", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT")),
+    ("snmp", |kernel| snmp(&kernel.net)),
+    ("sockstat", |kernel| sockstat(&kernel.net)),
+    ("sockstat6", |kernel| sockstat6(&kernel.net)),
+    ("tcp", |kernel| tcp(&kernel.net, Family::Inet)),
+    ("tcp6", |kernel| tcp(&kernel.net, Family::Inet6)),
+    ("udp", |kernel| datagrams(&kernel.net, Family::Inet, Which::Udp)),
+    ("udp6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Udp)),
+    ("unix", |kernel| kernel.ipc.unix.names.report()),
+];
+
+/// Sysctls below /proc/sys/net.
+pub const SYSCTLS: &[(&str, &str)] = &[
+    ("net/core/default_qdisc", "pfifo_fast"),
+    ("net/core/netdev_max_backlog", "1000"),
+    ("net/core/optmem_max", "131072"),
+    ("net/core/rmem_default", "212992"),
+    ("net/core/rmem_max", "212992"),
+    ("net/core/somaxconn", "4096"),
+    ("net/core/wmem_default", "212992"),
+    ("net/core/wmem_max", "212992"),
+    ("net/ipv4/conf/all/forwarding", "0"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/forwarding", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    ("net/ipv4/conf/lo/forwarding", "0"),
+    ("net/ipv4/icmp_echo_ignore_all", "0"),
+    ("net/ipv4/ip_default_ttl", "64"),
+    ("net/ipv4/ip_forward", "0"),
+    ("net/ipv4/ip_local_reserved_ports", ""),
+    ("net/ipv4/ip_nonlocal_bind", "0"),
+    ("net/ipv4/ip_unprivileged_port_start", "1024"),
+    ("net/ipv4/ping_group_range", "0\t2147483647"),
+    ("net/ipv4/tcp_allowed_congestion_control", "reno cubic"),
+    ("net/ipv4/tcp_available_congestion_control", "reno cubic"),
+    ("net/ipv4/tcp_congestion_control", "cubic"),
+    ("net/ipv4/tcp_ecn", "2"),
+    ("net/ipv4/tcp_fastopen", "0"),
+    ("net/ipv4/tcp_fin_timeout", "60"),
+    ("net/ipv4/tcp_keepalive_intvl", "75"),
+    ("net/ipv4/tcp_keepalive_probes", "9"),
+    ("net/ipv4/tcp_keepalive_time", "7200"),
+    ("net/ipv4/tcp_max_syn_backlog", "4096"),
+    ("net/ipv4/tcp_max_tw_buckets", "16384"),
+    ("net/ipv4/tcp_moderate_rcvbuf", "1"),
+    ("net/ipv4/tcp_retries2", "15"),
+    ("net/ipv4/tcp_rmem", "4096\t131072\t6291456"),
+    ("net/ipv4/tcp_sack", "1"),
+    ("net/ipv4/tcp_syn_retries", "6"),
+    ("net/ipv4/tcp_syncookies", "1"),
+    ("net/ipv4/tcp_timestamps", "1"),
+    ("net/ipv4/tcp_tw_reuse", "2"),
+    ("net/ipv4/tcp_window_scaling", "1"),
+    ("net/ipv4/tcp_wmem", "4096\t16384\t4194304"),
+    ("net/ipv4/udp_rmem_min", "4096"),
+    ("net/ipv4/udp_wmem_min", "4096"),
+    ("net/ipv6/bindv6only", "0"),
+    ("net/ipv6/conf/all/disable_ipv6", "0"),
+    ("net/ipv6/conf/all/forwarding", "0"),
+    ("net/ipv6/conf/default/disable_ipv6", "0"),
+    ("net/ipv6/conf/lo/disable_ipv6", "0"),
+    ("net/unix/max_dgram_qlen", "512"),
+];
+
+/// `net/ipv4/ip_local_port_range`
+pub fn port_range() -> String {
+    format!("{}\t{}", EPHEMERAL.start(), EPHEMERAL.end())
+}
+
+/// Files of /sys/class/net/lo (a link, in Linux).
+pub const INTERFACE: &[(&str, &str)] = &[
+    ("addr_len", "6"),
+    ("address", "00:00:00:00:00:00"),
+    ("broadcast", "00:00:00:00:00:00"),
+    ("carrier", "1"),
+    ("dev_id", "0x0"),
+    ("dormant", "0"),
+    ("flags", "0x9"),
+    ("ifindex", "1"),
+    ("iflink", "1"),
+    ("link_mode", "0"),
+    ("mtu", "65536"),
+    ("operstate", "unknown"),
+    ("tx_queue_len", "1000"),
+    ("type", "772"),
+    ("uevent", "INTERFACE=lo\nIFINDEX=1"),
+];
+
+fn dev(net: &NetNamespace) -> String {
+    let (packets, bytes) = (net.counters.packets.get(), net.counters.bytes.get());
+    format!(
+        "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo: {bytes:7} {packets:7}    0    0    0     0          0         0 {bytes:8} {packets:7}    0    0    0     0       0          0\n"
+    )
+}
+
+fn ipv6_route(net: &NetNamespace) -> String {
+    if !net.is_up() {
+        return String::new();
+    }
+    let (one, none) = (format!("{:032x}", 1), format!("{:032x}", 0));
+    format!("{one} 80 {none} 00 {none} 00000100 00000001 00000000 00000001       lo\n{one} 80 {none} 00 {none} 00000000 00000001 00000000 80200001       lo\n")
+}
+
+/// An address as /proc shows it: words in the machine's order.
+fn hex(at: Endpoint, family: Family) -> String {
+    let mut text = String::new();
+    match (family, at.ip) {
+        (Family::Inet, IpAddr::V4(ip)) => {
+            let _ = write!(text, "{:08X}", u32::from_le_bytes(ip.octets()));
+        }
+        (_, ip) => {
+            for word in as_v6(ip).octets().chunks_exact(4) {
+                let word = word.try_into().map_or(0, u32::from_le_bytes);
+                let _ = write!(text, "{word:08X}");
+            }
+        }
+    }
+    let _ = write!(text, ":{:04X}", at.port);
+    text
+}
+
+fn far(remote: Option<Endpoint>, family: Family) -> Endpoint {
+    remote.unwrap_or(Endpoint::new(family.unspecified(), 0))
+}
+
+fn tcp(net: &NetNamespace, family: Family) -> String {
+    let sockets: Vec<Arc<Tcp>> = net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).collect();
+    let heading = match family {
+        Family::Inet => "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+        Family::Inet6 => {
+            "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+        }
+    };
+    let width = if family == Family::Inet { 149 } else { 0 };
+    let mut text = format!("{heading:<width$}\n");
+    let mut count = 0;
+    let mut line = |near: Endpoint, remote: Endpoint, state: u8, queues: (usize, usize), uid: u32, ino: u64| {
+        let row = format!(
+            "{count:4}: {} {} {state:02X} {:08X}:{:08X} 00:00000000 00000000 {uid:5}        0 {ino} 1 0000000000000000 100 0 0 10 0",
+            hex(near, family),
+            hex(remote, family),
+            queues.0,
+            queues.1,
+        );
+        let _ = writeln!(text, "{row:<width$}");
+        count += 1;
+    };
+    for socket in sockets.iter().filter(|socket| socket.family == family) {
+        let number = socket.state_number();
+        if number == 7 {
+            continue;
+        }
+        let unsent = socket.unsent_bytes();
+        let (near, remote, waiting) = socket.summary();
+        line(near, far(remote, family), number, (unsent, waiting), socket.uid, socket.inode());
+    }
+    for (near, remote) in net.tcp.lock().waiting_pairs(net.clock.monotonic()) {
+        if near.ip.is_ipv4() == (family == Family::Inet) {
+            line(near, remote, 6, (0, 0), 0, 0);
+        }
+    }
+    text
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Udp,
+    Ping,
+    Raw,
+}
+
+fn datagrams(net: &NetNamespace, family: Family, which: Which) -> String {
+    let sockets: Vec<Arc<Datagram>> = net.datagrams.lock().all();
+    let heading = match family {
+        Family::Inet => "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+        Family::Inet6 => {
+            "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
+        }
+    };
+    let width = if family == Family::Inet { 127 } else { 0 };
+    let mut text = format!("{heading:<width$}\n");
+    for (at, socket) in sockets.iter().filter(|socket| socket.family == family).enumerate() {
+        let number = match (socket.protocol, which) {
+            (Protocol::Udp, Which::Udp) | (Protocol::Ping, Which::Ping) => None,
+            (Protocol::Raw(number), Which::Raw) => Some(number),
+            _ => continue,
+        };
+        let state = socket.state.lock();
+        if number.is_none() && state.local.port == 0 {
+            continue;
+        }
+        // A raw socket's protocol stands for its port.
+        let near = Endpoint::new(state.local.ip, number.map_or(state.local.port, |number| number as u16));
+        let status = if state.remote.is_some() { 1 } else { 7 };
+        let row = format!(
+            "{at:5}: {} {} {status:02X} 00000000:{:08X} 00:00000000 00000000 {:5}        0 {} 2 0000000000000000 {}",
+            hex(near, family),
+            hex(far(state.remote, family), family),
+            state.queued,
+            socket.uid,
+            socket.inode(),
+            state.drops,
+        );
+        let _ = writeln!(text, "{row:<width$}");
+    }
+    text
+}
+
+fn netlink(net: &NetNamespace) -> String {
+    let mut text = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n".to_string();
+    let sockets = net.netlink.lock().all();
+    for socket in sockets {
+        let state = socket.state.lock();
+        let ino = socket.ino.load(std::sync::atomic::Ordering::Relaxed);
+        let _ = writeln!(
+            text,
+            "0000000000000000 {:<3} {:<10} {:08x} 0        0        0     2        0        {ino:<8}",
+            socket.protocol, state.port, state.groups
+        );
+    }
+    text
+}
+
+/// Sockets of TCP, UDP and raw, by family.
+fn count(net: &NetNamespace, family: Family) -> [usize; 3] {
+    let tcp = net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).filter(|socket| socket.family == family).count();
+    let datagrams = net.datagrams.lock().all();
+    let of = |raw: bool| {
+        let same = datagrams.iter().filter(|socket| socket.family == family);
+        same.filter(|socket| matches!(socket.protocol, Protocol::Raw(_)) == raw).count()
+    };
+    [tcp, of(false), of(true)]
+}
+
+fn sockstat(net: &NetNamespace) -> String {
+    let [tcp, udp, raw] = count(net, Family::Inet);
+    let waits = net.tcp.lock().waiting_pairs(net.clock.monotonic()).len();
+    let used = tcp + udp + raw + count(net, Family::Inet6).iter().sum::<usize>();
+    format!(
+        "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {waits} alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0\n"
+    )
+}
+
+fn sockstat6(net: &NetNamespace) -> String {
+    let [tcp, udp, raw] = count(net, Family::Inet6);
+    format!("TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse {raw}\nFRAG6: inuse 0 memory 0\n")
+}
+
+fn protocols(net: &NetNamespace) -> String {
+    let mut text = "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha uh gp em\n".to_string();
+    let ([tcp, udp, raw], [tcp6, udp6, raw6]) = (count(net, Family::Inet), count(net, Family::Inet6));
+    for (name, size, sockets) in
+        [("RAWv6", 1216, raw6), ("UDPv6", 1344, udp6), ("TCPv6", 2496, tcp6), ("RAW", 1024, raw), ("UDP", 1152, udp), ("TCP", 2304, tcp)]
+    {
+        let _ = writeln!(
+            text,
+            "{name:<9} {size:4} {sockets:6}      -1   NI       0   yes  kernel      y  y  y  y  y  y  y  y  y  y  y  y  y  n  n  y  y  y  n"
+        );
+    }
+    text
+}
+
+fn snmp(net: &NetNamespace) -> String {
+    let c = &net.counters;
+    let packets = c.packets.get();
+    let established = net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).filter(|socket| matches!(socket.state_number(), 1 | 8)).count();
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs FragFails FragCreates\n\
+         Ip: 2 64 {packets} 0 0 0 0 0 {packets} {packets} 0 0 0 0 0 0 0 0 0\n\
+         Icmp: InMsgs InErrors OutMsgs OutErrors\nIcmp: 0 0 0 0\n\
+         Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors\n\
+         Tcp: 1 200 120000 -1 {} {} {} {} {established} {} {} 0 0 {} 0\n\
+         Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors\n\
+         Udp: {} {} {} {} {} 0 0 0 0\n",
+        c.tcp_active_opens.get(),
+        c.tcp_passive_opens.get(),
+        c.tcp_attempt_fails.get(),
+        c.tcp_resets.get(),
+        c.tcp_segments.get(),
+        c.tcp_segments.get(),
+        c.tcp_resets.get(),
+        c.udp_datagrams.get(),
+        c.udp_no_ports.get(),
+        c.udp_receive_errors.get(),
+        c.udp_datagrams.get(),
+        c.udp_receive_errors.get(),
+    );
+    text
+}

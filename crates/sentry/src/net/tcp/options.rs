@@ -1,0 +1,161 @@
+//! Options of level `SOL_TCP`. Those that are about segments and their timing are kept and given back; there are no segments here.
+
+use smallvec::SmallVec;
+
+use super::{Phase, Tcp};
+use crate::Errno;
+use crate::net::IPPROTO_TCP;
+use crate::net::ip::{Ints, Row, Takes, row};
+use crate::net::options::{OptionIn, int};
+use crate::net::socket::OptionBytes;
+
+const MAXSEG: i32 = 2;
+const DEFER_ACCEPT: i32 = 9;
+const INFO: i32 = 11;
+const CONGESTION: i32 = 13;
+const MD5SIG: i32 = 14;
+const REPAIR: i32 = 19;
+const ULP: i32 = 31;
+const FASTOPEN: i32 = 23;
+
+/// Largest segment on the loopback interface.
+const LOOPBACK_MSS: i32 = 65_483;
+const DEFAULT_MSS: i32 = 536;
+
+const ROWS: &[Row] = &[
+    row(IPPROTO_TCP, 1, 0, Takes::Bool),                   // TCP_NODELAY
+    row(IPPROTO_TCP, 3, 0, Takes::Bool),                   // TCP_CORK
+    row(IPPROTO_TCP, 4, 7200, Takes::Range(1, 32_767)),    // TCP_KEEPIDLE
+    row(IPPROTO_TCP, 5, 75, Takes::Range(1, 32_767)),      // TCP_KEEPINTVL
+    row(IPPROTO_TCP, 6, 9, Takes::Range(1, 127)),          // TCP_KEEPCNT
+    row(IPPROTO_TCP, 7, 6, Takes::Range(1, 127)),          // TCP_SYNCNT
+    row(IPPROTO_TCP, 8, 60, Takes::Range(-1, i32::MAX)),   // TCP_LINGER2
+    row(IPPROTO_TCP, DEFER_ACCEPT, 0, Takes::Range(0, i32::MAX)),
+    row(IPPROTO_TCP, 10, 0, Takes::Range(0, i32::MAX)),    // TCP_WINDOW_CLAMP
+    row(IPPROTO_TCP, 12, 1, Takes::Bool),                  // TCP_QUICKACK
+    row(IPPROTO_TCP, 16, 0, Takes::StrictBool),            // TCP_THIN_LINEAR_TIMEOUTS
+    row(IPPROTO_TCP, 17, 0, Takes::StrictBool),            // TCP_THIN_DUPACK
+    row(IPPROTO_TCP, 18, 0, Takes::Range(0, i32::MAX)),    // TCP_USER_TIMEOUT
+    row(IPPROTO_TCP, 24, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_TIMESTAMP
+    row(IPPROTO_TCP, 25, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_NOTSENT_LOWAT
+    row(IPPROTO_TCP, 27, 0, Takes::Range(0, 2)),           // TCP_SAVE_SYN
+    row(IPPROTO_TCP, 36, 0, Takes::StrictBool),            // TCP_INQ
+];
+
+#[derive(Debug, Clone)]
+pub struct TcpOptions {
+    ints: Ints,
+    max_segment: i32,
+    congestion: &'static str,
+}
+
+impl Default for TcpOptions {
+    fn default() -> TcpOptions {
+        TcpOptions { ints: Ints::new(ROWS), max_segment: 0, congestion: "cubic" }
+    }
+}
+
+impl Tcp {
+    pub(super) fn set_tcp_option(&self, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
+        match name {
+            CONGESTION => return self.set_congestion(value),
+            // No upper-layer protocol (TLS) is there.
+            ULP if value.len == 0 => return Err(Errno::EINVAL),
+            ULP => return Err(Errno::ENOENT),
+            INFO | MD5SIG | FASTOPEN => return Err(Errno::ENOPROTOOPT),
+            _ => {}
+        }
+        let n = value.int()?;
+        let mut options = self.tcp.lock();
+        match name {
+            MAXSEG if n != 0 && !(88..=32_767).contains(&n) => Err(Errno::EINVAL),
+            MAXSEG => {
+                options.max_segment = n;
+                Ok(())
+            }
+            REPAIR => Err(Errno::EPERM),
+            // A clamp of 0 is for unconnected sockets; a smaller one than the least buffer is rounded up.
+            10 if n == 0 && !matches!(self.state.lock().phase, Phase::Closed) => Err(Errno::EINVAL),
+            10 if n > 0 => options.ints.set(ROWS, IPPROTO_TCP, name, n.max(1152)),
+            DEFER_ACCEPT => options.ints.set(ROWS, IPPROTO_TCP, name, n.clamp(0, 1_000_000)),
+            24 | 36 if name == 24 => Err(Errno::EPERM),
+            _ => options.ints.set(ROWS, IPPROTO_TCP, name, n),
+        }
+    }
+
+    fn set_congestion(&self, value: OptionIn<'_>) -> Result<(), Errno> {
+        if value.len < 1 {
+            return Err(Errno::EINVAL);
+        }
+        let bytes = value.bytes(15)?;
+        let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        let known = ["reno", "cubic"].into_iter().find(|known| known.as_bytes() == name);
+        self.tcp.lock().congestion = known.ok_or(Errno::ENOENT)?;
+        Ok(())
+    }
+
+    pub(super) fn tcp_option(&self, name: i32) -> Result<OptionBytes, Errno> {
+        let options = self.tcp.lock().clone();
+        match name {
+            MAXSEG => {
+                let connected = matches!(self.state.lock().phase, Phase::Connected);
+                Ok(int(match (options.max_segment, connected) {
+                    (0, true) => LOOPBACK_MSS,
+                    (0, false) => DEFAULT_MSS,
+                    (set, true) => set.min(LOOPBACK_MSS),
+                    (set, false) => set,
+                }))
+            }
+            CONGESTION => {
+                let mut name: OptionBytes = SmallVec::from_slice(options.congestion.as_bytes());
+                name.resize(16, 0);
+                Ok(name)
+            }
+            INFO => Ok(self.info()),
+            ULP => Ok(OptionBytes::new()),
+            _ => Ok(int(options.ints.get(ROWS, IPPROTO_TCP, name).ok_or(Errno::ENOPROTOOPT)?)),
+        }
+    }
+
+    /// `struct tcp_info`: the state and what has been moved; the rest is as of a quiet loopback connection.
+    fn info(&self) -> OptionBytes {
+        let number = self.state_number();
+        let state = self.state.lock();
+        let mut info: OptionBytes = SmallVec::from_elem(0, 248);
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(place) = info.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        let listening = match &state.phase {
+            Phase::Listening(listener) => Some((listener.queue.len() as u32, listener.most as u32)),
+            _ => None,
+        };
+        put(0, &[number]);
+        // Timestamps, SACK, window scaling, both scales 7.
+        put(5, &[0x7, 0x77]);
+        put(8, &200_000u32.to_le_bytes());
+        put(12, &40_000u32.to_le_bytes());
+        put(16, &(LOOPBACK_MSS as u32).to_le_bytes());
+        put(20, &(LOOPBACK_MSS as u32).to_le_bytes());
+        // For a listener: waiting and most (tcpi_unacked, tcpi_sacked).
+        if let Some((waiting, most)) = listening {
+            put(24, &waiting.to_le_bytes());
+            put(28, &most.to_le_bytes());
+        }
+        put(60, &65_536u32.to_le_bytes()); // tcpi_pmtu
+        put(64, &65_536u32.to_le_bytes()); // tcpi_rcv_ssthresh
+        put(68, &20u32.to_le_bytes()); // tcpi_rtt in µs
+        put(72, &10u32.to_le_bytes()); // tcpi_rttvar
+        put(76, &0x7fff_ffffu32.to_le_bytes()); // tcpi_snd_ssthresh
+        put(80, &10u32.to_le_bytes()); // tcpi_snd_cwnd
+        put(84, &(LOOPBACK_MSS as u32).to_le_bytes()); // tcpi_advmss
+        put(88, &3u32.to_le_bytes()); // tcpi_reordering
+        put(104, &u64::MAX.to_le_bytes()); // tcpi_pacing_rate
+        put(112, &u64::MAX.to_le_bytes());
+        put(120, &state.bytes_sent.to_le_bytes()); // tcpi_bytes_acked
+        put(128, &state.bytes_received.to_le_bytes());
+        put(200, &state.bytes_sent.to_le_bytes()); // tcpi_bytes_sent
+        info
+    }
+}
