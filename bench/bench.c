@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -232,6 +234,50 @@ static void unix_row(long n) {
     close_pair();
 }
 
+static int tcp_listener(struct sockaddr_in *a) {
+    socklen_t len = sizeof *a;
+    int fd = MUST(socket(AF_INET, SOCK_STREAM, 0));
+    *a = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    MUST(bind(fd, (void *)a, sizeof *a));
+    MUST(listen(fd, 16));
+    MUST(getsockname(fd, (void *)a, &len));
+    return fd;
+}
+static void tcp_row(long n) {
+    struct sockaddr_in a;
+    int l = tcp_listener(&a), one = 1;
+    there[0] = MUST(socket(AF_INET, SOCK_STREAM, 0));
+    MUST(connect(there[0], (void *)&a, sizeof a));
+    there[1] = MUST(accept(l, NULL, NULL));
+    for (int i = 0; i < 2; i++) MUST(setsockopt(there[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one));
+    back[0] = MUST(dup(there[1]));
+    back[1] = MUST(dup(there[0]));
+    pid_t pid = MUST(fork());
+    if (!pid) { echo(n); _exit(0); }
+    begin();
+    ping(n);
+    end();
+    reap(pid);
+    close_pair();
+    close(l);
+}
+static void tcp_accept_row(long n) {
+    struct sockaddr_in a;
+    int l = tcp_listener(&a);
+    struct linger off = {1, 0}; // closing by reset leaves nothing in TIME_WAIT
+    begin();
+    while (n--) {
+        int c = MUST(socket(AF_INET, SOCK_STREAM, 0));
+        MUST(connect(c, (void *)&a, sizeof a));
+        int s = MUST(accept(l, NULL, NULL));
+        MUST(setsockopt(c, SOL_SOCKET, SO_LINGER, &off, sizeof off));
+        close(c);
+        close(s);
+    }
+    end();
+    close(l);
+}
+
 static volatile uint32_t *word;
 static void futex_turns(uint32_t mine, long n) {
     while (n--) {
@@ -344,6 +390,7 @@ static const struct { const char *name; void (*run)(long); } rows[] = {
     {"file-mmap-touch", file_mmap_row}, {"mprotect-pair", mprotect_row}, {"madvise-dontneed", dontneed_row},
     {"pipe-self", pipe_self_row}, {"pipe-threads", pipe_threads_row}, {"pipe-processes", pipe_processes_row},
     {"futex-threads", futex_threads_row}, {"futex-processes", futex_processes_row}, {"unix-socket", unix_row},
+    {"tcp-pingpong", tcp_row}, {"tcp-connect-accept", tcp_accept_row},
     {"epoll-eventfd", epoll_eventfd_row}, {"signal-self", signal_row}, {"thread-create-join", thread_row}, {"fork-wait", fork_row},
     {"fork-16MiB-dirty", fork_dirty_row}, {"vfork-exec-wait", vfork_exec_row}, {"sched_yield", yield_row}, {"nanosleep-1us", nanosleep_row},
 };

@@ -16,6 +16,7 @@ mod errno;
 pub mod event;
 pub mod io;
 pub mod memory;
+pub mod net;
 pub mod random;
 pub mod seccomp;
 pub mod thread;

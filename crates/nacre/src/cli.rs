@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::container::Runtime;
 use runtime::logging::{self, Format};
 use runtime::process::Privilege;
+use runtime::process::sentry::Network;
 use runtime::state::Store;
 
 use crate::cmd;
@@ -71,6 +72,22 @@ pub struct Global {
     /// Ignore cgroup permission errors: true, false or auto
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     rootless: String,
+}
+
+/// Which network a sandbox has.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Net {
+    None,
+    Host,
+}
+
+impl From<Net> for Network {
+    fn from(net: Net) -> Network {
+        match net {
+            Net::None => Network::None,
+            Net::Host => Network::Host,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -19,7 +19,7 @@ use crate::config::{self, Overlay};
 use crate::console::Console;
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, Moment};
-use crate::process::sentry::SentryConfig;
+use crate::process::sentry::{Network, SentryConfig};
 use crate::process::{IdMap, Privilege};
 use crate::sandbox::sentry::{FileIds, Launch, SentrySandbox};
 use crate::sandbox::{ContainerPlan, HostStdio, Sandbox};
@@ -49,6 +49,7 @@ pub struct Create<'a> {
     /// Where writes to the root go (`--overlay`); None: the annotation says.
     pub overlay: Option<&'a str>,
     pub own_terminal: Option<agent_api::WindowSize>,
+    pub network: Network,
 }
 
 /// A container just made, with its sandbox.
@@ -113,7 +114,7 @@ impl Runtime {
             }
         };
         timing::mark("runtime: cgroup made");
-        let sandbox = match self.launch(&entry, &cgroup, &spec, &plan) {
+        let sandbox = match self.launch(&entry, &cgroup, &spec, &plan, create.network) {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 let _ = cgroup.remove();
@@ -131,7 +132,14 @@ impl Runtime {
         }
     }
 
-    fn launch(&self, entry: &Entry, cgroup: &Cgroup, spec: &Spec, plan: &ContainerPlan) -> Result<SentrySandbox> {
+    fn launch(
+        &self,
+        entry: &Entry,
+        cgroup: &Cgroup,
+        spec: &Spec,
+        plan: &ContainerPlan,
+        network: Network,
+    ) -> Result<SentrySandbox> {
         let limits = plan.request.limits.unwrap_or_default();
         let cpus = machine::executors(machine::cpus(), limits.cpu_quota_us, limits.cpu_period_us);
         let config = SentryConfig {
@@ -142,6 +150,7 @@ impl Runtime {
             cpus,
             memory_bytes: limits.memory.unwrap_or(u64::MAX).min(machine::memory_bytes()),
             cpu_model: machine::cpu_model(),
+            network,
             log: self.log.clone(),
         };
         let socket = entry.socket()?;

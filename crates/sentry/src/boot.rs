@@ -13,6 +13,7 @@ use crate::container::Agent;
 use crate::control::Server;
 use crate::executor::{IoPool, Reactor};
 use crate::kernel::{Kernel, Machine};
+use crate::net::Network;
 use crate::time::Clock;
 
 /// Stack of an executor thread in bytes: tasks are futures on the heap, so this holds one poll's frames.
@@ -36,6 +37,7 @@ pub struct Boot {
     pub first_container: String,
     /// Host threads that run tasks.
     pub executors: usize,
+    pub network: Network,
     /// Installs the filter on all threads of the process. The last step before guests.
     pub lock_down: Box<dyn FnOnce() -> Result<(), String>>,
 }
@@ -63,6 +65,9 @@ pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
     let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
     let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let _ = kernel.reactor.set(reactor.clone());
+    if boot.network == Network::Host {
+        kernel.net.use_host(&reactor);
+    }
     let agent = Agent::new(kernel.clone(), reactor.clone(), boot.memory);
     let server = Server::new(agent, boot.control, boot.first_container).map_err(BootError::Control)?;
     let gate = Gate::new(executors + 1 + IoPool::THREADS);

@@ -10,6 +10,8 @@ use super::{
     Call,
 };
 
+use crate::net;
+
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 const FUTEX_PRIVATE: u32 = libc::FUTEX_PRIVATE_FLAG as u32;
 const FUTEX_REALTIME: u32 = libc::FUTEX_CLOCK_REALTIME as u32;
@@ -19,6 +21,35 @@ const PRIVATE_ANONYMOUS: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32;
 pub fn list() -> AllowList {
     let parts = [conversation(), files(), memory(), waiting(), processes(), the_end()];
     AllowList { process: "sentry", calls: parts.into_iter().flatten().collect() }
+}
+
+/// The list of a sentry that shares the host's network: the same, and internet sockets.
+pub fn list_with_host_network() -> AllowList {
+    let mut list = list();
+    list.process = "sentry with the host's network";
+    list.calls.extend(host_network());
+    list
+}
+
+/// Stream and datagram sockets of the internet families, with the options in [`crate::net::OPTIONS`].
+fn host_network() -> Vec<Call> {
+    let kinds = net::FAMILIES.iter().flat_map(|family| net::TYPES.iter().map(move |kind| (*family, *kind)));
+    let sockets = kinds.map(|(family, kind)| {
+        let kind = (kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u32;
+        vec![Is(0, family as u32), Is(1, kind)]
+    });
+    let options: Vec<Vec<super::Arg>> =
+        net::OPTIONS.iter().map(|(level, name)| vec![Is(1, *level as u32), Is(2, *name as u32)]).collect();
+    vec![
+        Call { number: libc::SYS_socket, name: "socket", ways: sockets.collect() },
+        Call { number: libc::SYS_setsockopt, name: "setsockopt", ways: options.clone() },
+        Call { number: libc::SYS_getsockopt, name: "getsockopt", ways: options },
+        Call::any(libc::SYS_bind, "bind"),
+        Call::any(libc::SYS_connect, "connect"),
+        Call::any(libc::SYS_listen, "listen"),
+        Call::any(libc::SYS_getsockname, "getsockname"),
+        Call::any(libc::SYS_getpeername, "getpeername"),
+    ]
 }
 
 /// Control socket, gofers, sockets and pipes handed in.
@@ -135,5 +166,8 @@ mod tests {
         let list = list();
         assert!(list.calls.len() <= 60, "{} calls", list.calls.len());
         list.compile().expect("a filter");
+        let wider = list_with_host_network();
+        assert_eq!(wider.calls.len(), list.calls.len() + 8);
+        wider.compile().expect("a filter");
     }
 }

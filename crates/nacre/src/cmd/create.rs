@@ -6,7 +6,7 @@ use clap::Args;
 use runtime::container::{self, bundle_or_here};
 
 use super::Failure;
-use crate::cli::Global;
+use crate::cli::{Global, Net};
 use crate::stdio::Own;
 
 /// Create a container
@@ -35,6 +35,9 @@ pub struct Options {
     /// dev.nacre.overlay says, or memory]
     #[arg(long, value_name = "MODE")]
     pub overlay: Option<String>,
+    /// Network: none (a loopback interface), or host (sockets in the network namespace nacre runs in)
+    #[arg(long, value_name = "MODE", default_value = "none")]
+    pub net: Net,
     /// (no effect: a sandbox always pivots)
     #[arg(long)]
     no_pivot: bool,
@@ -67,6 +70,7 @@ impl Create {
             overlay: self.options.overlay.as_deref(),
             stdio: own.as_host(),
             own_terminal: None,
+            network: self.options.net.into(),
         })?;
         Ok(0)
     }

@@ -12,18 +12,18 @@ use agent_api::{
     SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
 };
 use anyhow::{Context, anyhow, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use runtime::cgroup::{Cgroup, HostLimits, Location};
 use runtime::config::{Overlay, capabilities, prepare_overlay};
 use runtime::process::Privilege;
 use runtime::process::gofer::Attach;
-use runtime::process::sentry::SentryConfig;
+use runtime::process::sentry::{Network, SentryConfig};
 use runtime::sandbox::sentry::{FileIds, Launch, SentrySandbox};
 use runtime::sandbox::{ContainerPlan, Sandbox};
 use runtime::{Error, machine, timing};
 
 use super::Failure;
-use crate::cli::Global;
+use crate::cli::{Global, Net};
 use crate::flags::{Flags, Volume};
 use crate::session::{self, Session, Wire};
 use crate::stdio::Own;
@@ -44,7 +44,7 @@ pub struct Do {
     /// Where changes of the root go: memory, dir:PATH (kept there), or none (the root itself)
     #[arg(long, value_name = "MODE", default_value = "memory")]
     overlay: String,
-    /// Network: only loopback so far
+    /// Network: none (a loopback interface), or host (sockets in the host's network namespace)
     #[arg(long, value_name = "MODE", default_value = "none")]
     net: Net,
     /// The command and its arguments
@@ -52,10 +52,6 @@ pub struct Do {
     command: Vec<OsString>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Net {
-    None,
-}
 
 impl Do {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
@@ -66,7 +62,7 @@ impl Do {
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
         let cgroup = cgroup(&id, &limits, privilege)?;
-        let mut sandbox = Guard { sandbox: launch(global, &id, &limits, &cgroup, privilege)?, cgroup };
+        let mut sandbox = Guard { sandbox: launch(global, &id, &limits, &cgroup, privilege, self.net.into())?, cgroup };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
         sandbox.sandbox.add_container(plan, own.as_host()).map_err(|error| match error {
@@ -224,7 +220,14 @@ fn cgroup(id: &str, limits: &Limits, privilege: Privilege) -> anyhow::Result<Cgr
     Ok(Cgroup::create(location, &HostLimits::with_overhead(limits.memory, limits.pids))?)
 }
 
-fn launch(global: &Global, id: &str, limits: &Limits, cgroup: &Cgroup, privilege: Privilege) -> anyhow::Result<SentrySandbox> {
+fn launch(
+    global: &Global,
+    id: &str,
+    limits: &Limits,
+    cgroup: &Cgroup,
+    privilege: Privilege,
+    network: Network,
+) -> anyhow::Result<SentrySandbox> {
     let cpus = machine::cpus();
     let config = SentryConfig {
         first_container: id.into(),
@@ -234,6 +237,7 @@ fn launch(global: &Global, id: &str, limits: &Limits, cgroup: &Cgroup, privilege
         cpus,
         memory_bytes: limits.memory.unwrap_or_else(machine::memory_bytes),
         cpu_model: machine::cpu_model(),
+        network,
         log: global.log_config(),
     };
     let report = rustix::fs::memfd_create("nacre-report", rustix::fs::MemfdFlags::CLOEXEC).context("cannot make a report file")?;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySets;
 
+use self::sentry::Network;
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Result};
 use crate::sys;
@@ -120,6 +121,8 @@ pub struct Spawn<'a> {
     /// Its descriptor 2; /dev/null if none.
     pub stderr: Option<BorrowedFd<'a>>,
     pub die_with_parent: bool,
+    /// Whether it gets a network namespace of its own.
+    pub network: Network,
 }
 
 /// A confined process, seen by its parent.
@@ -140,7 +143,7 @@ impl Spawn<'_> {
         let flags = libc::CLONE_NEWUSER
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
-            | libc::CLONE_NEWNET
+            | if self.network == Network::None { libc::CLONE_NEWNET } else { 0 }
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS;
         let child = sys::clone_process(flags, self.cgroup.birth(), || {

@@ -34,7 +34,18 @@ pub struct SentryConfig {
     /// Memory guests see, in bytes.
     pub memory_bytes: u64,
     pub cpu_model: String,
+    pub network: Network,
     pub log: logging::Config,
+}
+
+/// Which network guests have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Network {
+    /// A loopback interface of their own.
+    #[default]
+    None,
+    /// The host's, of the namespace the runtime runs in.
+    Host,
 }
 
 /// A sandbox's life. Returns its exit status.
@@ -66,7 +77,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("sentry: platform started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
-    landlock(memory.as_fd())?;
+    landlock(memory.as_fd(), config.network)?;
     timing::mark("sentry: isolated");
     let boot = Boot {
         platform,
@@ -75,8 +86,16 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
         first_container: config.first_container,
         executors: config.executors,
-        lock_down: Box::new(|| {
-            let done = hostcall::seccomp::sentry::list().install_on_all_threads().map_err(|e| e.to_string());
+        network: match config.network {
+            Network::None => sentry::net::Network::Loopback,
+            Network::Host => sentry::net::Network::Host,
+        },
+        lock_down: Box::new(move || {
+            let list = match config.network {
+                Network::None => hostcall::seccomp::sentry::list(),
+                Network::Host => hostcall::seccomp::sentry::list_with_host_network(),
+            };
+            let done = list.install_on_all_threads().map_err(|e| e.to_string());
             timing::mark("sentry: locked down");
             done
         }),
@@ -106,13 +125,16 @@ fn guest_memory(limit: Option<u64>) -> std::io::Result<OwnedFd> {
     tmpfs(&[("size", &size), ("nr_inodes", "0"), ("mode", "0700"), ("huge", "advise")], Code::Mappable)
 }
 
-/// No file of the host may be opened any more, but those for guest memory; no TCP, no abstract sockets outside.
-fn landlock(memory: BorrowedFd<'_>) -> Result<(), String> {
+/// No file of the host may be opened any more, but those for guest memory; no TCP (unless it is the host's network), no abstract sockets outside.
+fn landlock(memory: BorrowedFd<'_>, network: Network) -> Result<(), String> {
     let rights = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg;
     let confine = || {
-        Ruleset::default()
-            .handle_access(AccessFs::from_all(ABI::V6))?
-            .handle_access(landlock::AccessNet::from_all(ABI::V6))?
+        let files = Ruleset::default().handle_access(AccessFs::from_all(ABI::V6))?;
+        let handled = match network {
+            Network::None => files.handle_access(landlock::AccessNet::from_all(ABI::V6))?,
+            Network::Host => files,
+        };
+        handled
             // Not Scope::Signal: stubs were made before, and must be killed.
             .scope(Scope::AbstractUnixSocket)?
             .create()?

@@ -19,7 +19,7 @@ use crate::cgroup::{Cgroup, Entrance};
 use crate::error::{Doing, Error, Result};
 use crate::process::gofer::{GoferConfig, detached};
 use crate::process::report::{self, Report};
-use crate::process::sentry::SentryConfig;
+use crate::process::sentry::{Network, SentryConfig};
 use crate::process::{Confined, IdMap, Ids, NOBODY, Privilege, Role, Spawn, message};
 use crate::timing;
 
@@ -88,16 +88,17 @@ impl SentrySandbox {
         };
         let gofer_ids = Ids { uids: launch.file_ids.uids, gids: launch.file_ids.gids, switch_to: None };
         let entrance = launch.cgroup.entrance()?;
-        let spawn = |role, ids| Spawn {
+        let spawn = |role, ids, network| Spawn {
             role,
+            network,
             ids,
             privilege: launch.privilege,
             cgroup: &entrance,
             stderr: launch.log,
             die_with_parent: launch.die_with_parent,
         };
-        let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids).spawn()?);
-        let gofer = Guard::new(spawn(Role::Gofer, &gofer_ids).spawn()?);
+        let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids, launch.config.network).spawn()?);
+        let gofer = Guard::new(spawn(Role::Gofer, &gofer_ids, Network::None).spawn()?);
         timing::mark("runtime: cloned");
         sentry.release()?;
         gofer.release()?;
@@ -175,6 +176,7 @@ impl SentrySandbox {
             cgroup: &self.entrance,
             stderr: None,
             die_with_parent: false,
+            network: Network::None,
         };
         let gofer = spawn.spawn()?;
         gofer.release()?;

@@ -267,6 +267,8 @@ impl IpOptions {
         }
         let value = match (v6, name) {
             (false, IP_MTU) | (true, IPV6_MTU) => match about.connected {
+                // An IPv4 packet is no longer than that (`IP_MAX_MTU`).
+                true if !v6 => 65_535,
                 true => LOOPBACK_MTU,
                 false => return Err(Errno::ENOTCONN),
             },

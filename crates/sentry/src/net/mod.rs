@@ -6,7 +6,8 @@
 pub mod address;
 mod counters;
 mod datagram;
-mod ifreq;
+mod host;
+pub mod ifreq;
 mod ip;
 mod namespace;
 mod netlink;
@@ -39,6 +40,17 @@ pub const IPPROTO_TCP: i32 = 6;
 pub const IPPROTO_UDP: i32 = 17;
 pub const IPPROTO_IPV6: i32 = 41;
 pub const IPPROTO_ICMPV6: i32 = 58;
+pub const IPPROTO_UDPLITE: i32 = 136;
+/// Where internet sockets of a sandbox live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// In the sandbox: a loopback interface, and nobody else.
+    #[default]
+    Loopback,
+    /// In the host's network namespace that the sentry was started in.
+    Host,
+}
+
 /// One past the largest protocol (`IPPROTO_MAX`).
 const IPPROTO_MAX: i32 = 263;
 
@@ -48,6 +60,9 @@ const IPPROTO_MAX: i32 = 263;
 /// `EAFNOSUPPORT`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `EINVAL`, `EPERM`, `EACCES`.
 pub fn make(cx: &Cx, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
     let net = cx.kernel().net.clone();
+    if let (Some(reactor), AF_INET | AF_INET6) = (net.host(), kind.family) {
+        return host::make(reactor, kind);
+    }
     match kind.family {
         AF_INET => inet(cx, &net, Family::Inet, kind),
         AF_INET6 => inet(cx, &net, Family::Inet6, kind),
@@ -66,6 +81,7 @@ fn inet(cx: &Cx, net: &Arc<NetNamespace>, family: Family, kind: Kind) -> Result<
     match (kind.kind, kind.protocol) {
         (SOCK_STREAM, 0 | IPPROTO_TCP) => Ok(tcp::Tcp::new(net, family, uid)),
         (SOCK_DGRAM, 0 | IPPROTO_UDP) => datagram(Protocol::Udp),
+        (SOCK_DGRAM, IPPROTO_UDPLITE) => datagram(Protocol::UdpLite),
         (SOCK_DGRAM, protocol) if protocol == icmp => datagram(Protocol::Ping),
         (SOCK_RAW, 0) | (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
         (SOCK_RAW, _) if !cx.creds().has(Capability::NetRaw) => Err(Errno::EPERM),

@@ -1,7 +1,7 @@
 //! [`NetNamespace`]: the interfaces and the sockets that see each other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::counters::Counters;
 use super::{datagram, netlink, tcp};
 use crate::Errno;
+use crate::executor::Reactor;
 use crate::time::Clock;
 
 /// A network namespace: a loopback interface, and the tables of its sockets.
@@ -29,6 +30,8 @@ pub struct NetNamespace {
     /// Bytes that wait in all sockets, and how many may before senders get only little room.
     queued: AtomicUsize,
     queued_most: usize,
+    /// Set when internet sockets are the host's.
+    host: OnceLock<Arc<Reactor>>,
 }
 
 /// What an address is to the namespace.
@@ -59,7 +62,17 @@ impl NetNamespace {
             next_id: AtomicU64::new(1),
             queued: AtomicUsize::new(0),
             queued_most: usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).max(4 << 20),
+            host: OnceLock::new(),
         })
+    }
+
+    /// From now on internet sockets are the host's.
+    pub fn use_host(&self, reactor: &Arc<Reactor>) {
+        let _ = self.host.set(reactor.clone());
+    }
+
+    pub(super) fn host(&self) -> Option<&Arc<Reactor>> {
+        self.host.get()
     }
 
     pub fn is_up(&self) -> bool {

@@ -38,6 +38,8 @@ pub const TABLES: &[Table] = &[
     ("tcp6", |kernel| tcp(&kernel.net, Family::Inet6)),
     ("udp", |kernel| datagrams(&kernel.net, Family::Inet, Which::Udp)),
     ("udp6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Udp)),
+    ("udplite", |kernel| datagrams(&kernel.net, Family::Inet, Which::UdpLite)),
+    ("udplite6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::UdpLite)),
     ("unix", |kernel| kernel.ipc.unix.names.report()),
 ];
 
@@ -197,6 +199,7 @@ fn tcp(net: &NetNamespace, family: Family) -> String {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
     Udp,
+    UdpLite,
     Ping,
     Raw,
 }
@@ -213,7 +216,7 @@ fn datagrams(net: &NetNamespace, family: Family, which: Which) -> String {
     let mut text = format!("{heading:<width$}\n");
     for (at, socket) in sockets.iter().filter(|socket| socket.family == family).enumerate() {
         let number = match (socket.protocol, which) {
-            (Protocol::Udp, Which::Udp) | (Protocol::Ping, Which::Ping) => None,
+            (Protocol::Udp, Which::Udp) | (Protocol::UdpLite, Which::UdpLite) | (Protocol::Ping, Which::Ping) => None,
             (Protocol::Raw(number), Which::Raw) => Some(number),
             _ => continue,
         };

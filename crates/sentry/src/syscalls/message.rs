@@ -24,6 +24,8 @@ const SCM_RIGHTS: i32 = 1;
 const CMSG_HEADER: usize = 16;
 /// Longest control data that is looked at (`net.core.optmem_max`).
 const CONTROL_MAX: u64 = 131_072;
+/// Most pieces of a message (`UIO_MAXIOV`).
+const IOV_MAX: u64 = 1024;
 /// Most messages of one call.
 const MESSAGES_MAX: u32 = 1024;
 
@@ -74,7 +76,7 @@ fn prepare_sendmsg(cx: &Cx, fd: i32, addr: u64, flags: u32) -> Result<Send, Errn
         // A name that is too long is cut (copy_msghdr_from_user).
         name => Some(read_address(cx, name, name_len(header.name_len)?)?),
     };
-    let ranges = cx.mm.read_ranges(header.iov, header.iov_len)?;
+    let ranges = ranges_of(cx, &header)?;
     let mut send = build_send(cx, file, socket, ranges, flags, to);
     if header.control != 0 && header.control_len > 0 {
         if header.control_len > CONTROL_MAX {
@@ -85,6 +87,14 @@ fn prepare_sendmsg(cx: &Cx, fd: i32, addr: u64, flags: u32) -> Result<Send, Errn
         read_control(cx, &control, &send.socket, &mut send.out)?;
     }
     Ok(send)
+}
+
+/// A message's pieces; too many are an error of their own here.
+fn ranges_of(cx: &Cx, header: &MsgHdr) -> Result<Ranges, Errno> {
+    if header.iov_len > IOV_MAX {
+        return Err(Errno::EMSGSIZE);
+    }
+    cx.mm.read_ranges(header.iov, header.iov_len)
 }
 
 fn name_len(len: u32) -> Result<u32, Errno> {
@@ -348,7 +358,7 @@ fn prepare_recvmsg(cx: &Cx, fd: i32, addr: u64, flags: u32) -> Result<(Receive, 
     if header.name != 0 {
         name_len(header.name_len)?;
     }
-    let ranges = cx.mm.read_ranges(header.iov, header.iov_len)?;
+    let ranges = ranges_of(cx, &header)?;
     Ok((Receive { file, socket, ranges, flags: MsgFlags::from_bits_retain(flags) }, header))
 }
 

@@ -13,6 +13,7 @@ use crate::fs::permission::{Mask, Ownership, permission};
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{File, FileKind, NewInode, OpenFlags, ResolveFlags, View, namei, resolve, resolve_parent};
 use crate::mm::{Sink, Source};
+use crate::net::ifreq;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SockFlags, SocketOptions, int, so};
 use crate::net::socket::{
     Accepted, AddressBytes, Control, End, Kind as SocketKind, MsgFlags, OptionBytes, Outgoing, Received, Shutdown, Socket,
@@ -314,8 +315,12 @@ impl Socket for UnixSocket {
     }
 
     fn ioctl(&self, cx: &Cx, command: u32, argument: u64) -> Result<u64, Errno> {
-        let value = self.core.ioctl_value(command)?;
-        cx.mm.write_val(argument, &value).map(|()| 0)
+        match self.core.ioctl_value(command) {
+            Ok(value) => cx.mm.write_val(argument, &value).map(|()| 0),
+            // Interfaces may be asked for by any socket.
+            Err(Errno::ENOTTY) => ifreq::ioctl(cx, &cx.kernel().net, command, argument),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// A plain write says who it is from.

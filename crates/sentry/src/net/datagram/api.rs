@@ -16,7 +16,7 @@ use crate::net::socket::{
     AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_DGRAM, SOCK_RAW, Shutdown, Socket, Target,
     Waiting,
 };
-use crate::net::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, ifreq};
+use crate::net::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPPROTO_UDPLITE, ifreq};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow};
 use crate::task::Cx;
@@ -25,6 +25,9 @@ use crate::wait::{PollEvents, WaitQueue};
 /// `SOL_RAW`, and its one option.
 const SOL_RAW: i32 = 255;
 const ICMP_FILTER: i32 = 1;
+/// How much of a packet UDP-Lite's checksum covers.
+const UDPLITE_SEND: i32 = 10;
+const UDPLITE_RECEIVE: i32 = 11;
 
 impl Datagram {
     fn about(&self) -> About {
@@ -134,6 +137,13 @@ impl Socket for Datagram {
                 self.state.lock().filter = value.int()? as u32;
                 Ok(())
             }
+            (IPPROTO_UDPLITE, UDPLITE_SEND | UDPLITE_RECEIVE) if self.protocol == Protocol::UdpLite => {
+                let n = value.int()?;
+                // The header is always covered.
+                let covered = if n == 0 { 0 } else { n.clamp(8, 0xffff) };
+                self.state.lock().coverage[usize::from(name == UDPLITE_RECEIVE)] = covered;
+                Ok(())
+            }
             // UDP_CORK and offloads: not there.
             (IPPROTO_UDP, _) if self.protocol == Protocol::Udp => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::ENOPROTOOPT),
@@ -150,6 +160,9 @@ impl Socket for Datagram {
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
                 self.ip.lock().get(about, level, name, room)
+            }
+            (IPPROTO_UDPLITE, UDPLITE_SEND | UDPLITE_RECEIVE) if self.protocol == Protocol::UdpLite => {
+                Ok(int(self.state.lock().coverage[usize::from(name == UDPLITE_RECEIVE)]))
             }
             (SOL_RAW, ICMP_FILTER) if self.protocol == Protocol::Raw(1) => Ok(int(self.state.lock().filter as i32)),
             _ => Err(Errno::ENOPROTOOPT),

@@ -21,7 +21,7 @@ use super::ip::IpOptions;
 use super::namespace::NetNamespace;
 use super::options::{SockFlags, SocketOptions};
 use super::ports::{BindRules, Claim, check_bind};
-use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP};
+use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, IPPROTO_UDPLITE};
 use crate::Errno;
 use crate::task::Cx;
 use crate::wait::{PollEvents, WaitQueue};
@@ -36,9 +36,18 @@ const IPPROTO_RAW: i32 = 255;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Udp,
+    /// UDP with a checksum over a part (RFC 3828).
+    UdpLite,
     /// ICMP echo; the "port" is the identifier.
     Ping,
     Raw(i32),
+}
+
+impl Protocol {
+    /// Whether packets have ports.
+    fn has_ports(self) -> bool {
+        matches!(self, Protocol::Udp | Protocol::UdpLite)
+    }
 }
 
 pub struct Datagram {
@@ -70,6 +79,8 @@ pub(super) struct State {
     shut_send: bool,
     /// `ICMP_FILTER`: types not wanted, by bit.
     filter: u32,
+    /// Bytes that UDP-Lite's checksum covers, sent and asked for; 0 is all.
+    coverage: [i32; 2],
 }
 
 /// A packet that came.
@@ -117,6 +128,7 @@ impl Datagram {
                 shut_receive: false,
                 shut_send: false,
                 filter: 0,
+                coverage: [0; 2],
             }),
             queue: WaitQueue::new(),
         });
@@ -133,6 +145,7 @@ impl Datagram {
     fn number(&self) -> i32 {
         match (self.protocol, self.family) {
             (Protocol::Udp, _) => IPPROTO_UDP,
+            (Protocol::UdpLite, _) => IPPROTO_UDPLITE,
             (Protocol::Ping, Family::Inet) => IPPROTO_ICMP,
             (Protocol::Ping, Family::Inet6) => IPPROTO_ICMPV6,
             (Protocol::Raw(number), _) => number,
@@ -158,7 +171,7 @@ impl Datagram {
     fn bind_to(&self, cx: &Cx, address: &[u8]) -> Result<(), Errno> {
         let rules = {
             let ip = self.ip.lock();
-            let ports = self.protocol == Protocol::Udp;
+            let ports = self.protocol.has_ports();
             BindRules { only_v6: ip.only_v6, free_bind: ip.free_bind, stream: false, ports }
         };
         let at = check_bind(cx, &self.net, self.family, address, rules)?;

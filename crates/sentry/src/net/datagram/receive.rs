@@ -59,9 +59,15 @@ impl Datagram {
         if n < fits {
             return Err(Errno::EFAULT);
         }
+        if options.peek_offset >= 0 {
+            let moved = if peek { n } else { 0 };
+            let back = if peek { 0 } else { length };
+            let offset = (options.peek_offset as usize).saturating_add(moved).saturating_sub(back);
+            self.options.lock().peek_offset = i32::try_from(offset).unwrap_or(i32::MAX);
+        }
         let mut received = Received { bytes: n, length: rest.len(), ..Received::default() };
         received.flags.set(MsgFlags::TRUNC, n < rest.len());
-        let port = if self.protocol == Protocol::Udp { packet.from.port } else { 0 };
+        let port = if self.protocol.has_ports() { packet.from.port } else { 0 };
         received.from = Some(Endpoint::new(packet.from.ip, port).encode(self.family));
         received.controls.extend(timestamp(&options, packet.at_ns));
         if options.has(SockFlags::RXQ_OVFL) && drops > 0 {

@@ -43,7 +43,7 @@ impl Datagram {
             _ => self.state.lock().remote.ok_or(Errno::EDESTADDRREQ)?,
         };
         let to = Endpoint::new(to_loopback(to.ip), to.port);
-        if self.protocol == Protocol::Udp && to.port == 0 {
+        if self.protocol.has_ports() && to.port == 0 {
             return Err(Errno::EINVAL);
         }
         let set = overrides(&out.controls);
@@ -57,7 +57,7 @@ impl Datagram {
                 return Err(Errno::EPIPE);
             }
         }
-        let header = if self.protocol == Protocol::Udp { UDP_HEADER } else { 0 };
+        let header = if self.protocol.has_ports() { UDP_HEADER } else { 0 };
         let most = if to.ip.is_ipv4() { MOST_V4 } else { MOST_V6 };
         if len + header > most {
             return Err(Errno::EMSGSIZE);
@@ -74,7 +74,7 @@ impl Datagram {
         let near = Endpoint::new(source, self.state.lock().local.port);
         let mut packet = Packet { bytes: bytes.into(), from: near, to, hops, class, at_ns: self.net.clock.realtime_ns() };
         match self.protocol {
-            Protocol::Udp => {
+            Protocol::Udp | Protocol::UdpLite => {
                 counters.udp_datagrams.add(1);
                 self.deliver(packet);
             }
@@ -142,7 +142,7 @@ impl Datagram {
             self.deliver_to_all(&packet);
             return;
         }
-        let receiver = self.net.datagrams.lock().find(Protocol::Udp, to, from);
+        let receiver = self.net.datagrams.lock().find(self.protocol, to, from);
         match receiver {
             Some(receiver) => receiver.take_in(packet),
             None => self.unreachable(packet),
@@ -152,7 +152,7 @@ impl Datagram {
     fn deliver_to_all(&self, packet: &Packet) {
         let (sockets, everybody) = {
             let table = self.net.datagrams.lock();
-            (table.find_all(packet.to, packet.from), table.all())
+            (table.find_all(self.protocol, packet.to, packet.from), table.all())
         };
         let group = packet.to.ip;
         if group.is_multicast() {

@@ -13,6 +13,7 @@ use crate::net::ports::{Claim, Random};
 
 pub struct Table {
     udp: HashMap<u16, SmallVec<[Entry; 1]>>,
+    udp_lite: HashMap<u16, SmallVec<[Entry; 1]>>,
     ping: HashMap<u16, SmallVec<[Entry; 1]>>,
     raw: Vec<Weak<Datagram>>,
     all: BTreeMap<u64, Weak<Datagram>>,
@@ -42,6 +43,7 @@ impl Table {
     pub fn new(seed: u64) -> Table {
         Table {
             udp: HashMap::new(),
+            udp_lite: HashMap::new(),
             ping: HashMap::new(),
             raw: Vec::new(),
             all: BTreeMap::new(),
@@ -72,7 +74,11 @@ impl Table {
     }
 
     fn ports(&mut self, protocol: Protocol) -> &mut HashMap<u16, SmallVec<[Entry; 1]>> {
-        if protocol == Protocol::Ping { &mut self.ping } else { &mut self.udp }
+        match protocol {
+            Protocol::Ping => &mut self.ping,
+            Protocol::UdpLite => &mut self.udp_lite,
+            _ => &mut self.udp,
+        }
     }
 
     /// Claims a port, or (0) a free one. Returns it.
@@ -125,7 +131,11 @@ impl Table {
 
     /// The receiver of a packet: the best fit; of equals the latest, or (sharing a port) one by the sender.
     pub(super) fn find(&self, protocol: Protocol, to: Endpoint, from: Endpoint) -> Option<Arc<Datagram>> {
-        let ports = if protocol == Protocol::Ping { &self.ping } else { &self.udp };
+        let ports = match protocol {
+            Protocol::Ping => &self.ping,
+            Protocol::UdpLite => &self.udp_lite,
+            _ => &self.udp,
+        };
         let entries = ports.get(&to.port)?;
         let scored = || entries.iter().filter_map(|entry| Some((entry.score(to.ip, from)?, entry)));
         let best = scored().map(|(score, _)| score).max()?;
@@ -139,8 +149,9 @@ impl Table {
     }
 
     /// All on a port that a packet to a group, or to all, may be for.
-    pub(super) fn find_all(&self, to: Endpoint, from: Endpoint) -> Vec<Arc<Datagram>> {
-        let entries = self.udp.get(&to.port).into_iter().flatten();
+    pub(super) fn find_all(&self, protocol: Protocol, to: Endpoint, from: Endpoint) -> Vec<Arc<Datagram>> {
+        let ports = if protocol == Protocol::UdpLite { &self.udp_lite } else { &self.udp };
+        let entries = ports.get(&to.port).into_iter().flatten();
         let open = entries.filter(|entry| entry.remote.is_none_or(|remote| remote == from));
         let fit = open.filter(|entry| match (entry.claim.ip, to.ip) {
             (own, to) if own == to => true,

@@ -11,6 +11,7 @@ use super::route::{Asker, answer};
 use super::{AF_NETLINK, NETLINK_ROUTE, Netlink, parse};
 use crate::Errno;
 use crate::mm::{Sink, Source};
+use crate::net::ifreq;
 use crate::net::address::{AF_UNSPEC, array, family_of};
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
 use crate::net::socket::{
@@ -55,7 +56,7 @@ impl Netlink {
         let mut table = self.net.netlink.lock();
         let own = self.state.lock().port;
         if own != 0 {
-            if port != 0 && port != own {
+            if port != own {
                 return Err(Errno::EINVAL);
             }
         } else {
@@ -262,6 +263,10 @@ impl Socket for Netlink {
             received.controls.push(Control::new(SOL_NETLINK, PKTINFO, &0u32.to_le_bytes()));
         }
         Ok(received)
+    }
+
+    fn ioctl(&self, cx: &Cx, command: u32, argument: u64) -> Result<u64, Errno> {
+        ifreq::ioctl(cx, &self.net, command, argument)
     }
 
     fn before_write(&self, cx: &Cx) {

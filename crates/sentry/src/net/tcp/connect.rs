@@ -248,6 +248,8 @@ impl Tcp {
             let keep = state.bound_port;
             let hold = if keep { None } else { state.hold.take() };
             self.net.discharge(state.ring.len());
+            // A connection that is cut short by its own side is an error too.
+            let cut = matches!(state.phase, Phase::Connected | Phase::Connecting);
             let ip = if state.bound_ip { state.local.ip } else { self.family.unspecified() };
             let port = if keep { state.local.port } else { 0 };
             *state = State {
@@ -256,6 +258,7 @@ impl Tcp {
                 bound_port: keep,
                 hold: state.hold,
                 orphan: state.orphan,
+                error: cut.then_some(Errno::ECONNRESET),
                 ..State::new(self.family)
             };
             (peer, hold, pair)

@@ -180,7 +180,6 @@ impl Tcp {
         }
         match state.phase {
             Phase::Closed => Err(Errno::ENOTCONN),
-            _ if into.remaining() == 0 => Ok(Received::default()),
             _ => Err(Errno::EAGAIN),
         }
     }
