@@ -40,7 +40,7 @@ pub const TABLES: &[Table] = &[
     ("udp6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Udp)),
     ("udplite", |kernel| datagrams(&kernel.net, Family::Inet, Which::UdpLite)),
     ("udplite6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::UdpLite)),
-    ("unix", |kernel| kernel.ipc.unix.names.report()),
+    ("unix", |kernel| kernel.ipc.unix.report()),
 ];
 
 /// Sysctls below /proc/sys/net.

@@ -123,6 +123,8 @@ pub struct Received {
     /// None: this kind of socket names no sender.
     pub from: Option<AddressBytes>,
     pub controls: SmallVec<[Control; 1]>,
+    /// The sender's, if they were asked for.
+    pub credentials: Option<Credentials>,
     pub files: Vec<Arc<File>>,
 }
 

@@ -12,6 +12,7 @@ use super::transfer::{broken_pipe, part, total};
 use super::{Args, Fail, Flow, Outcome};
 use crate::Errno;
 use crate::fs::{File, OpenFlags};
+use crate::ipc::unix;
 use crate::mm::{Ranges, UserSink, UserSource};
 use crate::net::options::SOL_SOCKET;
 use crate::net::socket::{Control, MsgFlags, Outgoing, Received, SOCK_STREAM, Socket};
@@ -20,6 +21,7 @@ use crate::task::Cx;
 use crate::wait::{Interrupt, PollEvents, WaitError};
 
 const SCM_RIGHTS: i32 = 1;
+const SCM_CREDENTIALS: i32 = 2;
 /// `sizeof(struct cmsghdr)`.
 const CMSG_HEADER: usize = 16;
 /// Longest control data that is looked at (`net.core.optmem_max`).
@@ -383,6 +385,10 @@ fn finish_recvmsg(cx: &Cx, receive: &Receive, addr: u64, mut header: MsgHdr, mut
 fn control_of(cx: &Cx, receive: &Receive, header: &MsgHdr, received: &mut Received, flags: &mut MsgFlags) -> Vec<u8> {
     let room = if header.control == 0 { 0 } else { header.control_len.min(CONTROL_MAX) as usize };
     let mut control = Vec::new();
+    if let Some(who) = received.credentials {
+        let who = unix::seen_by(cx, who);
+        put_control(&mut control, &Control::new(SOL_SOCKET, SCM_CREDENTIALS, who.as_bytes()), room, flags);
+    }
     for message in &received.controls {
         put_control(&mut control, message, room, flags);
     }

@@ -19,6 +19,7 @@ use crate::net::socket::{
     Accepted, AddressBytes, Control, End, Kind as SocketKind, MsgFlags, OptionBytes, Outgoing, Received, Shutdown, Socket,
     SocketFile, Target, Waiting,
 };
+use crate::ns::Ids;
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow, Outcome};
 use crate::task::{Capability, Cx, Resource};
@@ -106,14 +107,23 @@ async fn connect(cx: &mut Cx, core: Arc<Core>, address: Address, waiting: Waitin
     }
 }
 
+/// Somebody's credentials as the caller's namespaces show them.
+pub fn seen_by(cx: &Cx, who: Credentials) -> Credentials {
+    let ns = &cx.creds().user_ns;
+    Credentials { pid: cx.local(who.pid), uid: ns.show_uid(who.uid), gid: ns.show_gid(who.gid) }
+}
+
 /// Credentials that the sender claims (`scm_check_creds`).
 fn claimed(cx: &Cx, ints: &[i32]) -> Result<Credentials, Errno> {
     let &[pid, uid, gid] = ints else { return Err(Errno::EINVAL) };
-    let (uid, gid) = (uid as u32, gid as u32);
     let creds = cx.creds();
-    let allowed = (pid == cx.task.tgid() || creds.has(Capability::SysAdmin))
-        && ([creds.uid, creds.euid, creds.suid].contains(&uid) || creds.has(Capability::Setuid))
-        && ([creds.gid, creds.egid, creds.sgid].contains(&gid) || creds.has(Capability::Setgid));
+    let uid = creds.user_ns.kernel_id(Ids::Users, uid as u32).ok_or(Errno::EINVAL)?;
+    let gid = creds.user_ns.kernel_id(Ids::Groups, gid as u32).ok_or(Errno::EINVAL)?;
+    let ns = &cx.task.group.pid_ns;
+    let pid = if pid == 0 { Some(0) } else { ns.global(pid) }.ok_or(Errno::ESRCH)?;
+    let allowed = (pid == cx.task.tgid() || creds.has_in(&ns.owner(), Capability::SysAdmin))
+        && ([creds.uid, creds.euid, creds.suid].contains(&uid) || creds.has_own(Capability::Setuid))
+        && ([creds.gid, creds.egid, creds.sgid].contains(&gid) || creds.has_own(Capability::Setgid));
     if allowed { Ok(Credentials { pid, uid, gid }) } else { Err(Errno::EPERM) }
 }
 
@@ -218,13 +228,13 @@ impl Socket for UnixSocket {
         Ok(())
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, _room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, cx: &Cx, level: i32, name: i32, _room: usize) -> Result<OptionBytes, Errno> {
         if level != SOL_SOCKET {
             return Err(Errno::EOPNOTSUPP);
         }
         match (name, self.core.peer_credentials()) {
             (so::ERROR, _) => Ok(int(self.core.take_error().map_or(0, Errno::raw))),
-            (so::PEERCRED, Some(peer)) => Ok(SmallVec::from_slice(peer.as_bytes())),
+            (so::PEERCRED, Some(peer)) => Ok(SmallVec::from_slice(seen_by(cx, peer).as_bytes())),
             _ => {
                 let cookie = std::ptr::from_ref(&*self.core).addr() as u64;
                 let facts = Facts { kind: self.kind(), listening: self.core.is_listening(), cookie };
@@ -273,7 +283,8 @@ impl Socket for UnixSocket {
     }
 
     fn send(&self, from: &mut dyn Source, out: &mut Outgoing) -> Result<usize, Errno> {
-        if out.flags.contains(MsgFlags::OOB) {
+        let urgent = out.flags.contains(MsgFlags::OOB);
+        if urgent && (self.core.kind != Kind::Stream || from.remaining() == 0) {
             return Err(Errno::EOPNOTSUPP);
         }
         let to = match &out.to {
@@ -281,25 +292,28 @@ impl Socket for UnixSocket {
             _ => None,
         };
         let credentials = if out.credentials.pid == 0 { self.core.writer() } else { out.credentials };
-        let mut message = super::Outgoing { files: std::mem::take(&mut out.files), credentials, to };
+        let mut message = super::Outgoing { files: std::mem::take(&mut out.files), credentials, to, urgent };
         let result = self.core.send(from, &mut message);
         out.files = message.files;
         result
     }
 
     fn receive(&self, into: &mut dyn Sink, flags: MsgFlags) -> Result<Received, Errno> {
+        let peek = flags.contains(MsgFlags::PEEK);
         if flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
+            if self.core.kind != Kind::Stream {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let got = self.core.receive_urgent(into, peek)?;
+            return Ok(Received { bytes: got.bytes, length: got.length, flags: MsgFlags::OOB, ..Received::default() });
         }
-        let mut got = self.core.receive(into, flags.contains(MsgFlags::PEEK))?;
+        let mut got = self.core.receive(into, peek)?;
         let mut received = Received { bytes: got.bytes, length: got.length, ..Received::default() };
         received.files = std::mem::take(&mut got.files);
         if self.core.kind == Kind::Datagram {
             received.from = Some(SmallVec::from_vec(Address::encode(got.from.as_ref())));
         }
-        if let Some(who) = got.credentials.filter(|_| self.core.options.lock().has(SockFlags::PASSCRED)) {
-            received.controls.push(Control::new(SOL_SOCKET, SCM_CREDENTIALS, who.as_bytes()));
-        }
+        received.credentials = got.credentials.filter(|_| self.core.options.lock().has(SockFlags::PASSCRED));
         received.flags.set(MsgFlags::TRUNC, got.bytes < got.length);
         Ok(received)
     }
@@ -315,6 +329,9 @@ impl Socket for UnixSocket {
     }
 
     fn ioctl(&self, cx: &Cx, command: u32, argument: u64) -> Result<u64, Errno> {
+        if command == linux_raw_sys::ioctl::SIOCATMARK && self.core.kind == Kind::Stream {
+            return cx.mm.write_val(argument, &i32::from(self.core.at_mark())).map(|()| 0);
+        }
         match self.core.ioctl_value(command) {
             Ok(value) => cx.mm.write_val(argument, &value).map(|()| 0),
             // Interfaces may be asked for by any socket.
@@ -331,6 +348,10 @@ impl Socket for UnixSocket {
     fn close(self: Arc<Self>) {
         self.core.close();
         self.core.shared.gc.collect();
+    }
+
+    fn set_inode(&self, ino: u64) {
+        self.core.set_inode(ino);
     }
 
     fn as_any(&self) -> &dyn Any {

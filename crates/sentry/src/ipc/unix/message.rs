@@ -65,6 +65,17 @@ pub struct Message {
     pub credentials: Credentials,
     /// The sender's name (datagrams).
     pub from: Option<Address>,
+    pub urgency: Urgency,
+}
+
+/// Whether a piece of a stream is one byte of urgent data (`MSG_OOB`), which is not part of the stream unless asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Urgency {
+    #[default]
+    None,
+    Urgent,
+    /// It was received as urgent data; the mark remains.
+    Mark,
 }
 
 impl Message {

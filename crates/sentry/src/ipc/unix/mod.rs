@@ -13,17 +13,36 @@ mod names;
 mod socket;
 mod transfer;
 
-pub use message::{Credentials, Message, Rights};
+pub use message::{Credentials, Message, Rights, Urgency};
 pub use names::{Address, Names};
-pub use api::credentials;
+pub use api::{credentials, seen_by};
 pub use socket::{Core, Kind, UnixSocket};
 pub use transfer::{Outgoing, Received};
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+
+use parking_lot::Mutex;
 
 /// What the containers of a sandbox share.
 #[derive(Default)]
 pub struct Shared {
     pub names: Names,
     pub gc: std::sync::Arc<gc::Gc>,
+    /// All sockets, for /proc/net/unix. A leaf lock.
+    all: Mutex<BTreeMap<u64, Weak<Core>>>,
+}
+
+impl Shared {
+    /// /proc/net/unix.
+    pub fn report(&self) -> String {
+        let mut text = "Num       RefCount Protocol Flags    Type St Inode Path\n".to_string();
+        let cores: Vec<_> = self.all.lock().values().filter_map(Weak::upgrade).collect();
+        for core in cores {
+            text += &core.line();
+        }
+        text
+    }
 }
 
 #[cfg(test)]

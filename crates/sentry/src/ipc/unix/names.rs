@@ -100,21 +100,6 @@ impl Names {
         Err(Errno::ENOSPC)
     }
 
-    /// /proc/net/unix, of the sockets with abstract names.
-    pub fn report(&self) -> String {
-        let mut text = "Num       RefCount Protocol Flags    Type St Inode Path\n".to_string();
-        let sockets: Vec<(Vec<u8>, Arc<Core>)> = {
-            let taken = self.taken.lock();
-            taken.sockets.iter().filter_map(|(name, core)| Some((name.clone(), core.upgrade()?))).collect()
-        };
-        for (name, core) in &sockets {
-            let (flags, state) = if core.is_listening() { (0x10000, 1) } else { (0, 1) };
-            let name = String::from_utf8_lossy(name).replace('\0', "@");
-            text += &format!("0000000000000000: 00000002 00000000 {flags:08X} {:04X} {state:02X} 0 @{name}\n", core.kind as i32);
-        }
-        text
-    }
-
     /// The socket of a name.
     pub fn find(&self, name: &[u8]) -> Option<Arc<Core>> {
         self.taken.lock().sockets.get(name)?.upgrade()

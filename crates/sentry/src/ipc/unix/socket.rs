@@ -1,12 +1,12 @@
 //! [`Core`]: a socket's state, from birth to close.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{Address, Credentials, Message, Shared};
+use super::{Address, Credentials, Message, Shared, Urgency};
 use crate::Errno;
 use crate::fs::FileId;
 use crate::net::options::{SockFlags, SocketOptions};
@@ -19,6 +19,8 @@ const SEND_BUFFER: usize = 212_992;
 const BACKLOG_MAX: usize = 4096;
 /// Most datagrams that wait at a receiver (`net.unix.max_dgram_qlen`).
 const DATAGRAMS_MAX: usize = 512;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// The socket's type, `SOCK_*` values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,9 @@ pub struct Core {
     wants_credentials: AtomicBool,
     pub options: Mutex<SocketOptions>,
     pub(super) queue: WaitQueue,
+    /// Identity in [`Shared`]'s list, and the inode's number.
+    id: u64,
+    ino: AtomicU64,
 }
 
 #[derive(Default)]
@@ -61,11 +66,16 @@ pub(super) struct State {
     /// Has been connected: a stream socket that has not is hung up.
     pub connected: bool,
     pub error: Option<Errno>,
+    /// Senders of datagrams that wait for room here.
+    pub senders: Vec<Weak<Core>>,
 }
 
 impl Core {
     pub fn new(kind: Kind, shared: &Arc<Shared>) -> Arc<Core> {
-        Arc::new(Core {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let core = Arc::new(Core {
+            id,
+            ino: AtomicU64::new(0),
             kind,
             shared: shared.clone(),
             state: Mutex::new(State::default()),
@@ -74,7 +84,29 @@ impl Core {
             wants_credentials: AtomicBool::new(false),
             options: Mutex::new(SocketOptions::default()),
             queue: WaitQueue::new(),
-        })
+        });
+        shared.all.lock().insert(id, Arc::downgrade(&core));
+        core
+    }
+
+    pub(super) fn set_inode(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
+    }
+
+    /// Its line in /proc/net/unix.
+    pub(super) fn line(&self) -> String {
+        let (flags, connected, name) = {
+            let state = self.state.lock();
+            let name = match &state.address {
+                None => String::new(),
+                Some(Address::Path(path)) => format!(" {}", String::from_utf8_lossy(path)),
+                Some(Address::Abstract(name)) => format!(" @{}", String::from_utf8_lossy(name).replace('\0', "@")),
+            };
+            (if state.backlog.is_some() { 0x10000 } else { 0 }, state.connected, name)
+        };
+        let status = if connected { 3 } else { 1 };
+        let ino = self.ino.load(Ordering::Relaxed);
+        format!("0000000000000000: 00000002 00000000 {flags:08X} {:04X} {status:02X} {ino:5}{name}\n", self.kind as i32)
     }
 
     /// Two connected sockets.
@@ -222,8 +254,15 @@ impl Core {
             return Err(Errno::EPROTOTYPE);
         }
         if self.kind == Kind::Datagram {
-            if to.state.lock().closed {
-                return Err(Errno::ECONNREFUSED);
+            {
+                let theirs = to.state.lock();
+                if theirs.closed {
+                    return Err(Errno::ECONNREFUSED);
+                }
+                // It takes from its own peer only (unix_may_send).
+                if theirs.peer.as_ref().is_some_and(|peer| !Arc::ptr_eq(peer, self)) {
+                    return Err(Errno::EPERM);
+                }
             }
             let old = self.state.lock().peer.replace(to.clone());
             drop(old);
@@ -293,12 +332,9 @@ impl Core {
     }
 
     /// # Errors
-    /// `ENOTCONN`.
+    /// None: what is not connected is shut down too.
     pub fn shut_down(&self, what: Shutdown) -> Result<(), Errno> {
         let mut state = self.state.lock();
-        if self.kind != Kind::Datagram && !state.connected && state.backlog.is_none() {
-            return Err(Errno::ENOTCONN);
-        }
         state.shut_receive |= what.receive;
         state.shut_send |= what.send;
         let peer = state.peer.clone().filter(|_| self.kind != Kind::Datagram);
@@ -366,8 +402,21 @@ impl Core {
         peer.is_none_or(|peer| peer.waiting.load(Ordering::Relaxed) * 4 <= self.send_buffer())
     }
 
+    /// Whether the receiver of datagrams is full; then it tells us when it is not.
+    fn waits_at(self: &Arc<Core>, receiver: &Core) -> bool {
+        let mut state = receiver.state.lock();
+        let mutual = state.peer.as_ref().is_some_and(|peer| Arc::ptr_eq(peer, self));
+        let full = !state.closed && !mutual && state.inbox.len() >= DATAGRAMS_MAX;
+        if full {
+            let me = Arc::downgrade(self);
+            state.senders.retain(|sender| sender.strong_count() > 0 && !sender.ptr_eq(&me));
+            state.senders.push(me);
+        }
+        full
+    }
+
     /// As `unix_poll` and `unix_dgram_poll`.
-    pub fn poll(&self) -> PollEvents {
+    pub fn poll(self: &Arc<Core>) -> PollEvents {
         let state = self.state.lock();
         let mut events = PollEvents::empty();
         let readable = match &state.backlog {
@@ -377,15 +426,23 @@ impl Core {
         events.set(PollEvents::IN | PollEvents::RDNORM, readable);
         events.set(PollEvents::RDHUP, state.shut_receive);
         events.set(PollEvents::ERR, state.error.is_some());
+        events.set(PollEvents::PRI, self.kind == Kind::Stream && state.inbox.iter().any(|message| message.urgency == Urgency::Urgent));
         let unborn = self.kind != Kind::Datagram && !state.connected && state.backlog.is_none();
         events.set(PollEvents::HUP, unborn || (state.shut_receive && state.shut_send));
         let listening = state.backlog.is_some();
         let peer = state.peer.clone();
         drop(state);
-        if !listening && self.writable(peer.as_deref()) {
+        let full = self.kind == Kind::Datagram && peer.as_ref().is_some_and(|peer| self.waits_at(peer));
+        if !listening && !full && self.writable(peer.as_deref()) {
             events |= PollEvents::OUT | PollEvents::WRNORM;
         }
         events
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shared.all.lock().remove(&self.id);
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::socket::State;
-use super::{Address, Core, Credentials, Kind, Message, Rights};
+use super::{Address, Core, Credentials, Kind, Message, Rights, Urgency};
 use crate::Errno;
 use crate::fs::File;
 use crate::mm::{Sink, Source};
+use crate::net::options::SockFlags;
 use crate::wait::PollEvents;
 
 /// Largest piece of a stream in one message, in bytes.
@@ -21,6 +22,8 @@ pub struct Outgoing {
     pub credentials: Credentials,
     /// A datagram's receiver, if not the peer.
     pub to: Option<Arc<Core>>,
+    /// The last byte of a stream's send is urgent.
+    pub urgent: bool,
 }
 
 /// What came out of a socket.
@@ -32,6 +35,16 @@ pub struct Received {
     pub files: Vec<Arc<File>>,
     pub credentials: Option<Credentials>,
     pub from: Option<Address>,
+}
+
+/// How a stream is read.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    peek: bool,
+    /// Bytes left out first (`SO_PEEK_OFF`).
+    skip: usize,
+    /// `SO_OOBINLINE`
+    inline: bool,
 }
 
 impl Core {
@@ -50,10 +63,13 @@ impl Core {
         let mut sent = 0;
         loop {
             let room = self.send_buffer().saturating_sub(target.waiting.load(Ordering::Relaxed));
-            if from.remaining() == 0 {
+            let left = from.remaining();
+            if left == 0 {
                 return Ok(sent);
             }
-            match self.send_piece(&target, None, from, room.min(PIECE), out) {
+            // An urgent byte is a piece of its own.
+            let most = if out.urgent && left > 1 { left - 1 } else { left };
+            match self.send_piece(&target, None, from, room.min(PIECE).min(most), out) {
                 Ok(n) => sent += n,
                 Err(_) if sent > 0 => return Ok(sent),
                 Err(errno) => return Err(errno),
@@ -93,7 +109,9 @@ impl Core {
         let files = std::mem::take(&mut out.files);
         let rights = (!files.is_empty()).then(|| Rights::new(files, &self.shared.gc));
         let credentials = out.credentials;
-        let message = Message { bytes: bytes.into_boxed_slice(), read: 0, rights, credentials, from: from_address };
+        let last = out.urgent && from.remaining() == 0 && n == 1;
+        let urgency = if last { Urgency::Urgent } else { Urgency::None };
+        let message = Message { bytes: bytes.into_boxed_slice(), read: 0, rights, credentials, from: from_address, urgency };
         let mut state = target.state.lock();
         if state.closed || state.shut_receive {
             drop(state);
@@ -143,12 +161,24 @@ impl Core {
             };
         }
         let mut gone = Vec::new();
-        let result = match self.kind {
-            Kind::Stream => self.receive_stream(&mut state, into, peek, &mut gone),
-            _ => self.receive_packet(&mut state, into, peek, &mut gone),
+        let (offset, inline) = {
+            let options = self.options.lock();
+            (usize::try_from(options.peek_offset).ok(), options.has(SockFlags::OOBINLINE))
         };
-        let peer = state.peer.clone();
+        let skip = offset.filter(|_| peek).unwrap_or(0);
+        let result = match self.kind {
+            Kind::Stream => self.receive_stream(&mut state, into, Reading { peek, skip, inline }, &mut gone),
+            _ => self.receive_packet(&mut state, into, peek, skip, &mut gone),
+        };
+        if let (Ok(received), Some(offset)) = (&result, offset) {
+            let offset = if peek { offset + received.bytes } else { offset.saturating_sub(received.length) };
+            self.options.lock().peek_offset = i32::try_from(offset).unwrap_or(i32::MAX);
+        }
+        let (peer, senders) = (state.peer.clone(), if peek { Vec::new() } else { std::mem::take(&mut state.senders) });
         drop(state);
+        for sender in senders.iter().filter_map(std::sync::Weak::upgrade) {
+            sender.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
+        }
         drop(gone);
         if !peek && let Ok(received) = &result {
             self.waiting.fetch_sub(received.length, Ordering::Relaxed);
@@ -170,20 +200,42 @@ impl Core {
         &self,
         state: &mut State,
         into: &mut dyn Sink,
-        peek: bool,
+        how: Reading,
         gone: &mut Vec<Message>,
     ) -> Result<Received, Errno> {
         let mut received = Received::default();
         let passes = self.wants_credentials();
+        let Reading { peek, mut skip, inline } = how;
         let mut at = 0;
         while into.remaining() > 0
             && let Some(message) = state.inbox.get_mut(at)
         {
             let first = received.credentials.is_none();
-            if !first && (message.rights.is_some() || (passes && received.credentials != Some(message.credentials))) {
+            // At the mark: so far and no further; then past it.
+            if message.urgency != Urgency::None && !(inline && message.urgency == Urgency::Urgent) {
+                if !first {
+                    break;
+                }
+                if peek {
+                    at += 1;
+                } else {
+                    self.waiting.fetch_sub(message.rest().len(), Ordering::Relaxed);
+                    gone.extend(state.inbox.pop_front());
+                }
+                continue;
+            }
+            if skip >= message.rest().len() && skip > 0 {
+                skip -= message.rest().len();
+                at += 1;
+                continue;
+            }
+            if !first && passes && received.credentials != Some(message.credentials) {
                 break;
             }
-            let n = match into.put(message.rest().get(..into.remaining().min(message.rest().len())).unwrap_or_default()) {
+            let rest = message.rest().get(skip..).unwrap_or_default();
+            skip = 0;
+            let length = rest.len();
+            let n = match into.put(rest.get(..into.remaining().min(length)).unwrap_or_default()) {
                 Ok(n) => n,
                 Err(_) if received.bytes > 0 => break,
                 Err(errno) => return Err(errno),
@@ -192,7 +244,7 @@ impl Core {
             received.credentials = Some(message.credentials);
             let has_files = message.rights.is_some();
             take_files(message, &mut received, peek);
-            let done = n == message.rest().len();
+            let done = n == length;
             if !peek {
                 message.read += n;
             }
@@ -206,7 +258,33 @@ impl Core {
             }
         }
         received.length = received.bytes;
+        // Only a mark was there, or what lies behind an offset is still to come.
+        if received.credentials.is_none() && into.remaining() > 0 {
+            return if state.shut_receive { Ok(received) } else { Err(Errno::EAGAIN) };
+        }
         Ok(received)
+    }
+
+    /// The urgent byte (`unix_stream_recv_urg`).
+    ///
+    /// # Errors
+    /// `EINVAL` when there is none; `EFAULT`.
+    pub fn receive_urgent(&self, into: &mut dyn Sink, peek: bool) -> Result<Received, Errno> {
+        if self.options.lock().has(SockFlags::OOBINLINE) {
+            return Err(Errno::EINVAL);
+        }
+        let mut state = self.state.lock();
+        let found = state.inbox.iter_mut().find(|message| message.urgency == Urgency::Urgent).ok_or(Errno::EINVAL)?;
+        let n = into.put(found.rest())?;
+        if !peek {
+            found.urgency = Urgency::Mark;
+        }
+        Ok(Received { bytes: n, length: n, ..Received::default() })
+    }
+
+    /// Whether the next byte is urgent, or was (`SIOCATMARK`).
+    pub fn at_mark(&self) -> bool {
+        self.state.lock().inbox.front().is_some_and(|message| message.urgency != Urgency::None)
     }
 
     fn receive_packet(
@@ -214,14 +292,16 @@ impl Core {
         state: &mut State,
         into: &mut dyn Sink,
         peek: bool,
+        skip: usize,
         gone: &mut Vec<Message>,
     ) -> Result<Received, Errno> {
         let Some(message) = state.inbox.front_mut() else { return Err(Errno::EAGAIN) };
-        let fits = into.remaining().min(message.bytes.len());
-        let bytes = if fits == 0 { 0 } else { into.put(message.bytes.get(..fits).unwrap_or_default())? };
+        let rest = message.bytes.get(skip.min(message.bytes.len())..).unwrap_or_default();
+        let (fits, length) = (into.remaining().min(rest.len()), rest.len());
+        let bytes = if fits == 0 { 0 } else { into.put(rest.get(..fits).unwrap_or_default())? };
         let mut received = Received {
             bytes,
-            length: message.bytes.len(),
+            length,
             credentials: Some(message.credentials),
             from: message.from.clone(),
             files: Vec::new(),

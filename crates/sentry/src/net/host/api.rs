@@ -186,7 +186,7 @@ impl Socket for HostSocket {
             flags: MsgFlags::from_bits_retain(got.flags as u32) & shown,
             from: Some(SmallVec::from_vec(got.from)),
             controls: got.controls.iter().map(|(level, kind, data)| Control::new(*level, *kind, data)).collect(),
-            files: Vec::new(),
+            ..Received::default()
         })
     }
 

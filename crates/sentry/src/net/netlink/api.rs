@@ -60,7 +60,7 @@ impl Netlink {
                 return Err(Errno::EINVAL);
             }
         } else {
-            let port = table.bind(self, port, cx.task.tgid() as u32)?;
+            let port = table.bind(self, port, cx.local(cx.task.tgid()) as u32)?;
             self.state.lock().port = port;
         }
         self.state.lock().groups = groups;

@@ -429,6 +429,9 @@ impl Tcp {
         let (connected, unread) = {
             let mut state = self.state.lock();
             state.orphan = true;
+            if matches!(state.phase, Phase::Connecting) {
+                state.phase = Phase::Closed;
+            }
             (matches!(state.phase, Phase::Connected), !state.ring.is_empty())
         };
         if connected && (unread || lingers_not) {
