@@ -15,7 +15,7 @@ use agent_api::{
 use runtime::cgroup::Cgroup;
 use runtime::config::capabilities;
 use runtime::process::gofer::Attach;
-use runtime::process::sentry::SentryConfig;
+use runtime::process::sentry::{Network, SentryConfig};
 use runtime::process::{Privilege, Role};
 use runtime::sandbox::sentry::{FileIds, Launch, SentrySandbox};
 use runtime::sandbox::{ContainerPlan, HostStdio, Sandbox};
@@ -96,6 +96,7 @@ impl Pod {
             cpus: 2,
             memory_bytes: 512 << 20,
             cpu_model: machine::cpu_model(),
+            network: Network::None,
             log: logging::Config { format: logging::Format::Text, debug: false },
         };
         let launched = SentrySandbox::launch(Launch {

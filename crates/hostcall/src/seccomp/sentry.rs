@@ -9,7 +9,6 @@ use super::{
     Arg::{Is, Masked, Without},
     Call,
 };
-
 use crate::net;
 
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
@@ -41,14 +40,16 @@ fn host_network() -> Vec<Call> {
     let options: Vec<Vec<super::Arg>> =
         net::OPTIONS.iter().map(|(level, name)| vec![Is(1, *level as u32), Is(2, *name as u32)]).collect();
     vec![
-        Call { number: libc::SYS_socket, name: "socket", ways: sockets.collect() },
-        Call { number: libc::SYS_setsockopt, name: "setsockopt", ways: options.clone() },
-        Call { number: libc::SYS_getsockopt, name: "getsockopt", ways: options },
-        Call::any(libc::SYS_bind, "bind"),
-        Call::any(libc::SYS_connect, "connect"),
-        Call::any(libc::SYS_listen, "listen"),
-        Call::any(libc::SYS_getsockname, "getsockname"),
-        Call::any(libc::SYS_getpeername, "getpeername"),
+        Call { number: libc::SYS_socket, name: "socket", ways: sockets.collect(), why: "a guest's internet socket" },
+        Call { number: libc::SYS_setsockopt, name: "setsockopt", ways: options.clone(), why: "its options" },
+        Call { number: libc::SYS_getsockopt, name: "getsockopt", ways: options, why: "its options" },
+        Call::any(libc::SYS_bind, "bind", "its address"),
+        Call::any(libc::SYS_connect, "connect", "its connection"),
+        Call::any(libc::SYS_listen, "listen", "connections to it"),
+        Call::any(libc::SYS_getsockname, "getsockname", "its address"),
+        Call::any(libc::SYS_getpeername, "getpeername", "its peer's address"),
+        Call::any(libc::SYS_shutdown, "shutdown", "the end of one direction"),
+        Call::only(libc::SYS_ioctl, "ioctl", &[&[Is(1, libc::FIONREAD as u32)]], "bytes that can be read"),
     ]
 }
 
@@ -167,7 +168,7 @@ mod tests {
         assert!(list.calls.len() <= 60, "{} calls", list.calls.len());
         list.compile().expect("a filter");
         let wider = list_with_host_network();
-        assert_eq!(wider.calls.len(), list.calls.len() + 8);
+        assert_eq!(wider.calls.len(), list.calls.len() + 10);
         wider.compile().expect("a filter");
     }
 }
