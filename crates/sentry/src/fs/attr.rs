@@ -1,5 +1,6 @@
 //! Changing attributes: the rules of `chmod(2)`, `chown(2)`, `truncate(2)` and `utimensat(2)`.
 
+use super::fsnotify::FsEvent;
 use super::permission::{Mask, SET_GID, is_owner, permission, without_set_id};
 use super::{FileKind, Metadata, Ownership, Path, SetAttr, SetTime, View};
 use crate::Errno;
@@ -31,7 +32,9 @@ pub async fn chmod(view: &View, at: &Path, mode: u32) -> Result<(), Errno> {
     if !view.creds.in_group(metadata.gid) && !view.creds.has_over(metadata.uid, metadata.gid, Capability::Fsetid) {
         permissions &= !SET_GID;
     }
-    at.inode().set_attr(SetAttr { permissions: Some(permissions), ..SetAttr::default() }).await
+    at.inode().set_attr(SetAttr { permissions: Some(permissions), ..SetAttr::default() }).await?;
+    at.dentry.notify(FsEvent::ATTRIB);
+    Ok(())
 }
 
 /// `chown(2)`; None leaves an id as it is.
@@ -56,7 +59,9 @@ pub async fn chown(view: &View, at: &Path, uid: Option<u32>, gid: Option<u32>) -
     if metadata.kind != FileKind::Directory && cleared != metadata.permissions {
         change.permissions = Some(cleared);
     }
-    at.inode().set_attr(change).await
+    at.inode().set_attr(change).await?;
+    at.dentry.notify(FsEvent::ATTRIB);
+    Ok(())
 }
 
 /// `truncate(2)`, by name: needs write permission.
@@ -72,6 +77,7 @@ pub async fn truncate(view: &View, at: &Path, size: u64) -> Result<(), Errno> {
     }
     at.mount.writable()?;
     permission(Ownership::from(&metadata), &view.creds, Mask::WRITE)?;
+    at.dentry.may_write()?;
     resize(view, at, size, &metadata).await
 }
 
@@ -81,7 +87,9 @@ pub async fn truncate(view: &View, at: &Path, size: u64) -> Result<(), Errno> {
 /// Those of the file system.
 pub async fn resize(view: &View, at: &Path, size: u64, metadata: &Metadata) -> Result<(), Errno> {
     let change = SetAttr { size: Some(size), ..SetAttr::default() };
-    at.inode().set_attr(after_write(change, metadata, &view.creds)).await
+    at.inode().set_attr(after_write(change, metadata, &view.creds)).await?;
+    at.dentry.notify(FsEvent::MODIFY);
+    Ok(())
 }
 
 /// `utimensat(2)`; None leaves a time as it is.
@@ -98,5 +106,11 @@ pub async fn set_times(view: &View, at: &Path, accessed: Option<SetTime>, modifi
         }
         permission(Ownership::from(&metadata), &view.creds, Mask::WRITE)?;
     }
-    at.inode().set_attr(SetAttr { accessed, modified, ..SetAttr::default() }).await
+    at.inode().set_attr(SetAttr { accessed, modified, ..SetAttr::default() }).await?;
+    at.dentry.notify(match (accessed, modified) {
+        (Some(_), Some(_)) => FsEvent::ATTRIB,
+        (Some(_), None) => FsEvent::ACCESS,
+        _ => FsEvent::MODIFY,
+    });
+    Ok(())
 }

@@ -19,7 +19,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::async_mutex::{AsyncMutex, Lock};
+use super::fsnotify::Marks;
 use super::{FileKind, Inode};
+use crate::Errno;
 use crate::time::Clock;
 
 type Children = HashMap<Box<[u8]>, Slot>;
@@ -39,6 +41,18 @@ pub struct Dentry {
     /// How many mounts (in any namespace) are on this dentry.
     mounted: AtomicU32,
     mutex: AsyncMutex,
+    /// Made with `O_TMPFILE | O_EXCL`: it never gets a name.
+    nameless: AtomicBool,
+    /// Descriptions that may write to it, and that are being run. Linux counts them by inode: other names of the same file go unnoticed here.
+    writers: AtomicU32,
+    runners: AtomicU32,
+}
+
+/// Whom [`Dentry::count`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum User {
+    Writer,
+    Runner,
 }
 
 /// Where a dentry is.
@@ -73,6 +87,8 @@ pub struct DentryCache {
     pool: Mutex<VecDeque<(Weak<Dentry>, Box<[u8]>)>>,
     /// Held by renames between directories: the tree's shape does not change otherwise.
     pub(super) rename: AsyncMutex,
+    /// Who watches inodes of this file system.
+    pub marks: Marks,
 }
 
 /// Names kept for each file system. Each may hold a handle of a gofer, which has about 19,000 to give to all trees of a container.
@@ -84,7 +100,7 @@ impl DentryCache {
     }
 
     fn with_limit(ttl_ns: u64, clock: Clock, limit: usize) -> Arc<DentryCache> {
-        Arc::new(DentryCache { ttl_ns, limit, clock, pool: Mutex::default(), rename: AsyncMutex::default() })
+        Arc::new(DentryCache { ttl_ns, limit, clock, pool: Mutex::default(), rename: AsyncMutex::default(), marks: Marks::default() })
     }
 
     fn expiry(&self) -> u64 {
@@ -135,6 +151,9 @@ impl Dentry {
             used: AtomicBool::new(false),
             mounted: AtomicU32::new(0),
             mutex: AsyncMutex::default(),
+            nameless: AtomicBool::new(false),
+            writers: AtomicU32::new(0),
+            runners: AtomicU32::new(0),
         })
     }
 
@@ -147,6 +166,37 @@ impl Dentry {
         let name = inode_name(&inode);
         let place = Place { parent: Some(self.clone()), name: name.into(), attached: false };
         Dentry::new(inode, self.cache.clone(), place)
+    }
+
+    /// Whether it may be written to: it is not being run.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(super) fn may_write(&self) -> Result<(), Errno> {
+        if self.runners.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(Errno::ETXTBSY) }
+    }
+
+    /// Whether it may be run: nobody writes to it.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(super) fn may_run(&self) -> Result<(), Errno> {
+        if self.writers.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(Errno::ETXTBSY) }
+    }
+
+    /// A description that may write to it, or that is being run, comes (1) or goes (-1).
+    pub(super) fn count(&self, who: User, change: i32) {
+        let counter = if who == User::Writer { &self.writers } else { &self.runners };
+        counter.fetch_add(change as u32, Ordering::Relaxed);
+    }
+
+    /// Says that it never gets a name.
+    pub(super) fn never_link(&self) {
+        self.nameless.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn may_link(&self) -> bool {
+        !self.nameless.load(Ordering::Relaxed)
     }
 
     pub fn inode(&self) -> &Arc<dyn Inode> {
@@ -186,7 +236,7 @@ impl Dentry {
         false
     }
 
-    pub(super) fn cache(&self) -> &Arc<DentryCache> {
+    pub fn cache(&self) -> &Arc<DentryCache> {
         &self.cache
     }
 
@@ -418,6 +468,7 @@ fn take(mut children: RwLockWriteGuard<'_, Children>) -> Vec<Slot> {
 impl Drop for Dentry {
     /// Parents that only we held go one after the other, not one inside the other: a guest decides how deep a tree is.
     fn drop(&mut self) {
+        self.inode_released();
         let mut next = self.place.get_mut().parent.take();
         while let Some(mut parent) = next.and_then(Arc::into_inner) {
             next = parent.place.get_mut().parent.take();

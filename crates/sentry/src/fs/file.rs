@@ -6,13 +6,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{FileKind, Inode, Mount, Path};
+use super::fsnotify::FsEvent;
+use super::dentry::User;
+use super::{FileKind, Inode, Path};
 use crate::Errno;
 use crate::mm::{Mappable, Sink, Source};
 use crate::step::Step;
 use crate::syscalls::Fail;
 use crate::task::Cx;
-use crate::wait::{PollEvents, WaitQueue};
+use crate::wait::{PollEvents, Registration, WaitQueue};
 
 bitflags::bitflags! {
     /// `O_*` flags of an open file, x86-64 values.
@@ -43,7 +45,8 @@ bitflags::bitflags! {
 
 impl OpenFlags {
     pub fn readable(self) -> bool {
-        !self.contains(OpenFlags::PATH) && self.bits() & 3 != 1
+        // 3 is neither: only for ioctl.
+        !self.contains(OpenFlags::PATH) && matches!(self.bits() & 3, 0 | 2)
     }
 
     pub fn writable(self) -> bool {
@@ -219,6 +222,12 @@ pub struct File {
     turn: WaitQueue,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     owner: Mutex<SignalOwner>,
+    /// Keeps `O_ASYNC`'s watcher on the file's wait queue.
+    async_io: Mutex<Option<Registration>>,
+    /// `F_SET_RW_HINT`.
+    rw_hint: AtomicU32,
+    /// A process runs it: nobody writes to it meanwhile.
+    running: AtomicBool,
 }
 
 /// The identity of an open file description while it lives.
@@ -230,13 +239,23 @@ pub trait Watcher: Send + Sync {
     fn file_closed(&self, file: FileId);
 }
 
-/// `F_SETOWN_EX`, `F_SETSIG`.
+/// Who is signalled, how, and by whose right: `F_SETOWN_EX`, `F_SETSIG`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SignalOwner {
     /// `F_OWNER_TID`, `F_OWNER_PID` or `F_OWNER_PGRP`.
     pub kind: i32,
     pub id: i32,
     pub signal: i32,
+    /// Of the process that set it.
+    pub uid: u32,
+    pub euid: u32,
+}
+
+impl SignalOwner {
+    /// `F_OWNER_TID`, `F_OWNER_PID`, `F_OWNER_PGRP`.
+    pub const TID: i32 = 0;
+    pub const PROCESS: i32 = 1;
+    pub const GROUP: i32 = 2;
 }
 
 /// What an open file is called.
@@ -248,8 +267,9 @@ pub enum Origin {
 
 impl File {
     pub fn new(ops: Arc<dyn FileOps>, origin: Origin, flags: OpenFlags) -> Arc<File> {
-        if let Some(mount) = written_mount(&origin, flags) {
-            mount.add_writer();
+        if let Some(path) = written(&origin, flags) {
+            path.mount.add_writer();
+            path.dentry.count(User::Writer, 1);
         }
         Arc::new(File {
             ops,
@@ -260,6 +280,9 @@ impl File {
             turn: WaitQueue::new(),
             watchers: Mutex::new(Vec::new()),
             owner: Mutex::new(SignalOwner::default()),
+            async_io: Mutex::new(None),
+            rw_hint: AtomicU32::new(0),
+            running: AtomicBool::new(false),
         })
     }
 
@@ -282,6 +305,28 @@ impl File {
 
     pub fn set_owner(&self, owner: SignalOwner) {
         *self.owner.lock() = owner;
+    }
+
+    /// Exchanges what `O_ASYNC` keeps.
+    pub fn set_async(&self, registration: Option<Registration>) -> Option<Registration> {
+        std::mem::replace(&mut *self.async_io.lock(), registration)
+    }
+
+    /// A process runs it from now on, as long as the description lives.
+    pub fn begin_running(&self) {
+        if let Origin::Path(path) = &self.origin
+            && !self.running.swap(true, Ordering::Relaxed)
+        {
+            path.dentry.count(User::Runner, 1);
+        }
+    }
+
+    pub fn rw_hint(&self) -> u32 {
+        self.rw_hint.load(Ordering::Relaxed)
+    }
+
+    pub fn set_rw_hint(&self, hint: u32) {
+        self.rw_hint.store(hint, Ordering::Relaxed);
     }
 
     /// Whether the position belongs to an operation that awaits the host. Look at it with the position locked.
@@ -317,6 +362,14 @@ impl File {
         }
     }
 
+    /// Tells those who watch the file what happened to it.
+    #[inline]
+    pub fn notify(&self, event: FsEvent) {
+        if let Origin::Path(path) = &self.origin {
+            path.dentry.notify(event);
+        }
+    }
+
     /// Its name as seen from `root`, or what an object without a path is called.
     pub fn name_from(&self, root: &Path) -> Vec<u8> {
         match &self.origin {
@@ -346,6 +399,10 @@ impl Drop for Turn<'_> {
 
 impl Drop for File {
     fn drop(&mut self) {
+        let flags = self.flags();
+        if !flags.contains(OpenFlags::PATH) {
+            self.notify(if flags.writable() { FsEvent::CLOSE_WRITE } else { FsEvent::CLOSE_NOWRITE });
+        }
         let id = self.id();
         for watcher in std::mem::take(self.watchers.get_mut()) {
             if let Some(watcher) = watcher.upgrade() {
@@ -354,16 +411,21 @@ impl Drop for File {
         }
         let ops = self.ops.clone();
         ops.release(self);
-        if let Some(mount) = written_mount(&self.origin, self.flags()) {
-            mount.remove_writer();
+        if let Some(path) = written(&self.origin, self.flags()) {
+            path.mount.remove_writer();
+            path.dentry.count(User::Writer, -1);
+        }
+        if let (true, Origin::Path(path)) = (*self.running.get_mut(), &self.origin) {
+            path.dentry.count(User::Runner, -1);
         }
     }
 }
 
-/// The mount that must not become read-only while the file is open. (`F_SETFL` keeps the access mode.)
-fn written_mount(origin: &Origin, flags: OpenFlags) -> Option<&Mount> {
+/// The place of a regular file that may be written through this description: its mount must not become read-only meanwhile. (`F_SETFL` keeps the access
+/// mode.)
+fn written(origin: &Origin, flags: OpenFlags) -> Option<&Path> {
     match origin {
-        Origin::Path(path) if flags.writable() && path.dentry.kind() == FileKind::Regular => Some(&path.mount),
+        Origin::Path(path) if flags.writable() && path.dentry.kind() == FileKind::Regular => Some(path),
         _ => None,
     }
 }

@@ -17,6 +17,7 @@ pub mod devpts;
 pub mod erofs;
 mod fd_table;
 mod file;
+pub mod fsnotify;
 pub mod gofer;
 mod inode;
 mod mount;
@@ -37,7 +38,7 @@ pub mod walk;
 
 pub use async_mutex::{AsyncGuard, AsyncMutex};
 pub use context::FsContext;
-pub use dentry::Dentry;
+pub use dentry::{Dentry, DentryCache};
 pub use fd_table::{FdEntry, FdTable};
 pub use file::{
     DirEntry, Direction, Expired, File, FileId, FileOps, OpenFlags, Origin, Patience, SignalOwner, Turn, Watcher, Whence, WriteAt,
@@ -50,7 +51,7 @@ pub use inode::{
 pub use mount::{
     Depth, Mount, MountFlags, MountInfo, MountNamespace, Moving, PropagationType, SuperBlock, Tree, Umount, next_device,
 };
-pub use open::{open, open_exec, open_how, try_open};
+pub use open::{open, open_exec, open_how, try_open, try_open_how};
 pub use path::Path;
 pub use permission::{Mask, Ownership};
 pub use view::View;

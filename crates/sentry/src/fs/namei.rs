@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::dentry::Exchange;
+use super::fsnotify::{FsEvent, next_cookie};
 use super::permission::{Mask, inherit, may_remove, permission};
 use super::walk::{self, NAME_MAX};
 use super::{Dentry, FileKind, Inode, Last, NewInode, Ownership, Path, RenameFlags, UnlinkKind, View};
@@ -61,6 +62,7 @@ async fn create_locked(view: &View, dir: &Path, name: &[u8], mut new: NewInode) 
     (new.gid, new.permissions) = inherit(owner, &view.creds, new.kind, permissions);
     let inode = dir.inode().create(name, &new).await?;
     let dentry = dir.dentry.added(name, inode);
+    dir.dentry.notify_name(FsEvent::CREATE, name, &dentry, 0);
     Ok(Path { mount: dir.mount.clone(), dentry })
 }
 
@@ -104,8 +106,13 @@ pub async fn link(view: &View, from: &Path, dir: &Path, last: &Last) -> Result<(
     if from.dentry.is_dir() {
         return Err(Errno::EPERM);
     }
+    if !from.dentry.may_link() {
+        return Err(Errno::ENOENT);
+    }
     dir.inode().link(name, from.inode()).await?;
-    dir.dentry.added(name, from.inode().clone());
+    let dentry = dir.dentry.added(name, from.inode().clone());
+    from.dentry.notify_self(FsEvent::ATTRIB);
+    dir.dentry.notify_name(FsEvent::CREATE, name, &dentry, 0);
     Ok(())
 }
 
@@ -133,9 +140,29 @@ pub async fn unlink(view: &View, dir: &Path, last: &Last, kind: UnlinkKind) -> R
     }
     dir.inode().unlink(name, kind).await?;
     victim.inode().names_of_it_changed();
+    lost_name(&victim).await;
     dir.dentry.removed(name, &victim);
     forget_mounts(dir, &victim);
+    let event = if victim.is_dir() { FsEvent::DELETE | FsEvent::ISDIR } else { FsEvent::DELETE };
+    // Those who watch the file hear of its end first.
+    drop(victim);
+    dir.dentry.notify_name_of(event, name, 0);
     Ok(())
+}
+
+/// Tells those who watch a file that it has a name less, perhaps its last.
+async fn lost_name(victim: &Arc<Dentry>) {
+    if !victim.is_watched() {
+        return;
+    }
+    if victim.is_dir() {
+        victim.inode_deleted();
+        return;
+    }
+    victim.notify_self(FsEvent::ATTRIB);
+    if !matches!(victim.inode().metadata().await, Ok(metadata) if metadata.nlink > 0) {
+        victim.inode_deleted();
+    }
 }
 
 /// Whether `victim` may be taken out of `dir`, as a directory or as something else.
@@ -233,7 +260,17 @@ pub async fn rename(
     }
     from.inode().rename(name, to.inode(), to_name, flags).await?;
     let swap = if exchange { Exchange::Yes } else { Exchange::No };
+    let replaced = target.as_ref().filter(|_| !exchange);
     a.moved(name, &moved, b, to_name, target.as_ref().map(|target| (target, swap)));
+    moved_event((from, name), (to, to_name), &moved);
+    if let Some(replaced) = replaced {
+        lost_name(replaced).await;
+    }
+    moved.notify_self(FsEvent::MOVE_SELF);
+    if let Some(target) = target.as_ref().filter(|_| exchange) {
+        moved_event((to, to_name), (from, name), target);
+        target.notify_self(FsEvent::MOVE_SELF);
+    }
     if flags.contains(RenameFlags::WHITEOUT) {
         a.forget(name);
     }
@@ -259,6 +296,12 @@ fn forget_mounts(dir: &Path, dentry: &Arc<Dentry>) {
     {
         namespace.edit().forget_point(dentry);
     }
+}
+
+fn moved_event((from, name): (&Path, &[u8]), (to, to_name): (&Path, &[u8]), moved: &Dentry) {
+    let cookie = next_cookie();
+    from.dentry.notify_name(FsEvent::MOVED_FROM, name, moved, cookie);
+    to.dentry.notify_name(FsEvent::MOVED_TO, to_name, moved, cookie);
 }
 
 async fn may_reparent(view: &View, moved: &Arc<Dentry>) -> Result<(), Errno> {

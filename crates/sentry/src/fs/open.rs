@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::fsnotify::FsEvent;
 use super::namei::{self, Entry};
 use super::permission::{Mask, is_owner, permission};
 use super::walk::{self, Walker};
-use super::{File, FileKind, FileOps, Last, MountFlags, NewInode, OpenFlags, Origin, Ownership, Path, ResolveFlags, SetAttr, View};
+use super::{File, FileKind, FileOps, Last, Metadata, MountFlags, NewInode, OpenFlags, Origin, Ownership, Path, ResolveFlags, SetAttr, View};
 use crate::Errno;
+use crate::ipc::leases::Breaker;
 use crate::step::{BoxFuture, Step};
 use crate::syscalls::Fail;
 use crate::task::Cx;
@@ -37,7 +39,9 @@ pub async fn open_how(
     resolve: ResolveFlags,
 ) -> Result<Arc<File>, Fail> {
     let view = View::of(cx);
-    let start = walk::start(cx, &view, dirfd, path)?;
+    // With RESOLVE_IN_ROOT the directory is the root.
+    let from = if resolve.contains(ResolveFlags::IN_ROOT) { b".".as_slice() } else { path };
+    let start = walk::start(cx, &view, dirfd, from)?;
     if flags.contains(OpenFlags::TMPFILE) {
         return unnamed(cx, &view, start, path, flags, mode, resolve).await;
     }
@@ -60,12 +64,21 @@ fn resolve_flags(flags: OpenFlags) -> ResolveFlags {
 /// # Errors
 /// As [`open`].
 pub fn try_open(cx: &Cx, dirfd: i32, path: &[u8], flags: OpenFlags) -> Result<Option<Arc<File>>, Errno> {
+    try_open_how(cx, dirfd, path, flags, ResolveFlags::empty())
+}
+
+/// [`try_open`] with `openat2`'s restrictions.
+///
+/// # Errors
+/// As [`open`].
+pub fn try_open_how(cx: &Cx, dirfd: i32, path: &[u8], flags: OpenFlags, resolve: ResolveFlags) -> Result<Option<Arc<File>>, Errno> {
     if flags.intersects(OpenFlags::CREAT | OpenFlags::TRUNC | OpenFlags::TMPFILE) && !flags.contains(OpenFlags::PATH) {
         return Ok(None);
     }
     let view = View::of(cx);
-    let start = walk::start(cx, &view, dirfd, path)?;
-    let Some(place) = walk::try_resolve_in(&view, Some(cx), start, path, resolve_flags(flags))? else {
+    let from = if resolve.contains(ResolveFlags::IN_ROOT) { b".".as_slice() } else { path };
+    let start = walk::start(cx, &view, dirfd, from)?;
+    let Some(place) = walk::try_resolve_in(&view, Some(cx), start, path, resolve | resolve_flags(flags))? else {
         return Ok(None);
     };
     if flags.contains(OpenFlags::PATH) {
@@ -76,8 +89,11 @@ pub fn try_open(cx: &Cx, dirfd: i32, path: &[u8], flags: OpenFlags) -> Result<Op
         return Ok(None);
     }
     may_open(&view, &place, owner, flags)?;
+    if cx.kernel().ipc.leases.any() {
+        return Ok(None);
+    }
     match place.inode().clone().open(cx, status(flags)) {
-        Step::Ready(ops) => Ok(Some(File::new(ops?, Origin::Path(place), status(flags)))),
+        Step::Ready(ops) => direct(File::new(ops?, Origin::Path(place), status(flags))).map(|file| Some(opened(file))),
         Step::Wait(_) => Ok(None),
     }
 }
@@ -98,8 +114,14 @@ pub async fn open_exec(cx: &Cx, dirfd: i32, path: &[u8], resolve: ResolveFlags) 
         _ => return Err(Errno::EACCES),
     }
     permission(owner, &view.creds, Mask::EXEC)?;
+    place.dentry.may_run()?;
     let ops = place.inode().clone().open(cx, OpenFlags::empty()).await?;
-    Ok(File::new(ops, Origin::Path(place), OpenFlags::empty()))
+    Ok(opened(File::new(ops, Origin::Path(place), OpenFlags::empty())))
+}
+
+fn opened(file: Arc<File>) -> Arc<File> {
+    file.notify(FsEvent::OPEN);
+    file
 }
 
 /// Permissions of an open of something that exists.
@@ -111,7 +133,11 @@ fn may_open(view: &View, place: &Path, owner: Ownership, flags: OpenFlags) -> Re
         FileKind::Symlink => return Err(Errno::ELOOP),
         FileKind::Directory if mask.contains(Mask::WRITE) || flags.contains(OpenFlags::CREAT) => return Err(Errno::EISDIR),
         FileKind::CharDevice | FileKind::BlockDevice if place.mount.has(MountFlags::NODEV) => return Err(Errno::EACCES),
-        FileKind::Regular if mask.contains(Mask::WRITE) => place.mount.writable()?,
+        FileKind::Regular if mask.contains(Mask::WRITE) => {
+            place.mount.writable()?;
+            permission(owner, &view.creds, mask)?;
+            place.dentry.may_write()?;
+        }
         _ => {}
     }
     permission(owner, &view.creds, mask)?;
@@ -138,21 +164,43 @@ async fn open_place(cx: &Cx, view: &View, place: Path, flags: OpenFlags, created
         may_open(view, &place, owner, flags)?;
     }
     match owner.kind {
-        FileKind::Fifo => return crate::ipc::pipe::open_fifo(cx, place, status(flags)).await,
+        FileKind::Fifo => return crate::ipc::pipe::open_fifo(cx, place, status(flags)).await.map(opened),
         FileKind::Socket => return Err(Errno::ENXIO.into()),
         FileKind::BlockDevice => return Err(Errno::ENXIO.into()),
         FileKind::CharDevice => {
             let ops = super::dev::open_char_device(cx, &place, metadata.rdev, flags)?;
-            return Ok(File::new(ops, Origin::Path(place), status(flags)));
+            return Ok(opened(File::new(ops, Origin::Path(place), status(flags))));
         }
+        FileKind::Regular if !created && cx.kernel().ipc.leases.any() => break_leases(cx, &metadata, flags).await?,
+        _ => {}
+    }
+    match owner.kind {
         FileKind::Regular if flags.contains(OpenFlags::TRUNC) && !created => {
             let change = SetAttr { size: Some(0), ..SetAttr::default() };
             place.inode().set_attr(super::attr::after_write(change, &metadata, &view.creds)).await?;
+            place.dentry.notify(FsEvent::MODIFY);
         }
         _ => {}
     }
     let ops = place.inode().clone().open(cx, status(flags)).await?;
-    Ok(File::new(ops, Origin::Path(place), status(flags)))
+    Ok(opened(direct(File::new(ops, Origin::Path(place), status(flags)))?))
+}
+
+/// Waits until no lease is in the way of an open; with `O_NONBLOCK`, says so.
+async fn break_leases(cx: &Cx, metadata: &Metadata, flags: OpenFlags) -> Result<(), Fail> {
+    let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
+    let breaker = if writes { Breaker::Writes } else { Breaker::Reads };
+    cx.break_leases((metadata.dev, metadata.ino), breaker, flags.contains(OpenFlags::NONBLOCK)).await
+}
+
+/// `O_DIRECT` is for files with data of their own.
+fn direct(file: Arc<File>) -> Result<Arc<File>, Errno> {
+    if file.flags().contains(OpenFlags::DIRECT) && !may_be_direct(&file) { Err(Errno::EINVAL) } else { Ok(file) }
+}
+
+/// Whether a file can be used with `O_DIRECT`: one that can be mapped can.
+pub fn may_be_direct(file: &File) -> bool {
+    file.inode().kind() == FileKind::Regular && file.ops.seekable() && (file.ops.mappable().is_ok() || !file.flags().readable())
 }
 
 /// `O_CREAT`.
@@ -219,7 +267,7 @@ async fn unnamed(
     mode: u32,
     resolve: ResolveFlags,
 ) -> Result<Arc<File>, Fail> {
-    if !flags.contains(OpenFlags::DIRECTORY) || !flags.writable() {
+    if !flags.contains(OpenFlags::DIRECTORY) || flags.contains(OpenFlags::CREAT) || !flags.writable() {
         return Err(Errno::EINVAL.into());
     }
     let dir = walk::resolve_in(view, Some(cx), start, path, resolve | resolve_flags(flags)).await?;
@@ -239,7 +287,10 @@ async fn unnamed(
     let inode = dir.inode().create_unnamed(&new).await?;
     let ops = inode.clone().open(cx, status(flags)).await?;
     let place = dir.unnamed(inode);
-    Ok(File::new(ops, Origin::Path(place), status(flags)))
+    if flags.contains(OpenFlags::EXCL) {
+        place.dentry.never_link();
+    }
+    Ok(opened(File::new(ops, Origin::Path(place), status(flags))))
 }
 
 /// The operations of an `O_PATH` descriptor: none.

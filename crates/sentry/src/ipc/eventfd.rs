@@ -42,6 +42,14 @@ impl EventFd {
         let _ = write!(text, "eventfd-count: {:16x}\neventfd-semaphore: {semaphore}\n", *self.count.lock());
     }
 
+    /// Adds to the counter without waiting; it stays at its largest value (`eventfd_signal`).
+    pub fn signal(&self, value: u64) {
+        let mut count = self.count.lock();
+        *count = count.saturating_add(value).min(MAX + 1);
+        drop(count);
+        self.queue.wake(PollEvents::IN);
+    }
+
     fn read_now(&self, into: &mut dyn Sink) -> Result<usize, Errno> {
         if into.remaining() < 8 {
             return Err(Errno::EINVAL);

@@ -89,6 +89,20 @@ struct State {
     /// Processes that wait, and for whom.
     waiting: HashMap<Owner, Owner>,
     next_owner: u64,
+    /// Locks held in all.
+    total: usize,
+}
+
+/// Locks that the sandbox may hold; each is kept in the sentry.
+const TOTAL_MAX: usize = 1 << 19;
+
+/// Why a lock was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// This one is in the way.
+    Held(Held),
+    /// `ENOLCK`.
+    TooMany,
 }
 
 impl LockTable {
@@ -100,20 +114,26 @@ impl LockTable {
     /// Takes, changes or gives up a lock on a range, by POSIX's rules: the owner's own locks in the range are replaced.
     ///
     /// # Errors
-    /// The lock in the way.
-    pub fn set(&self, family: Family, inode: InodeKey, wanted: Held) -> Result<(), Held> {
+    /// The lock in the way; too many locks.
+    pub fn set(&self, family: Family, inode: InodeKey, wanted: Held) -> Result<(), Refusal> {
         let mut state = self.state.lock();
+        if state.total >= TOTAL_MAX && wanted.kind != LockKind::Unlock {
+            return Err(Refusal::TooMany);
+        }
         let list = state.held.entry((family, inode)).or_default();
         if wanted.kind != LockKind::Unlock {
             let conflict = list.iter().find(|held| held.conflicts(wanted.owner, wanted.range, wanted.kind)).copied();
             if let Some(conflict) = conflict {
-                return Err(conflict);
+                return Err(Refusal::Held(conflict));
             }
         }
+        let before = list.len();
         let shrunk = replace(list, wanted);
-        if list.is_empty() {
+        let after = list.len();
+        if after == 0 {
             state.held.remove(&(family, inode));
         }
+        state.total = state.total - before + after;
         state.waiting.remove(&wanted.owner);
         drop(state);
         if shrunk {
@@ -156,20 +176,30 @@ impl LockTable {
 
     /// Gives up all locks of an owner, on one inode or on all.
     pub fn release(&self, owner: Owner, inode: Option<InodeKey>) {
-        let mut released = false;
+        let mut released = 0;
         let mut state = self.state.lock();
         state.held.retain(|(_, key), list| {
             if inode.is_none_or(|inode| inode == *key) {
                 let before = list.len();
                 list.retain(|held| held.owner != owner);
-                released |= list.len() != before;
+                released += before - list.len();
             }
             !list.is_empty()
         });
+        state.total -= released;
         drop(state);
-        if released {
+        if released > 0 {
             self.queue.wake(PollEvents::IN);
         }
+    }
+
+    /// All locks, for /proc/locks.
+    pub fn list(&self) -> Vec<(Family, InodeKey, Held)> {
+        let state = self.state.lock();
+        let mut all: Vec<_> =
+            state.held.iter().flat_map(|((family, inode), list)| list.iter().map(|held| (*family, *inode, *held))).collect();
+        all.sort_by_key(|(_, inode, held)| (*inode, held.range.start));
+        all
     }
 }
 
@@ -191,7 +221,18 @@ fn replace(list: &mut Vec<Held>, wanted: Held) -> bool {
         }
     }
     if wanted.kind != LockKind::Unlock {
-        kept.push(wanted);
+        // Joined with its neighbours of the same kind.
+        let mut whole = wanted;
+        kept.retain(|held| {
+            let near = held.range.start <= whole.range.last.saturating_add(1) && whole.range.start <= held.range.last.saturating_add(1);
+            let joins = held.owner == whole.owner && held.kind == whole.kind && near;
+            if joins {
+                whole.range.start = whole.range.start.min(held.range.start);
+                whole.range.last = whole.range.last.max(held.range.last);
+            }
+            !joins
+        });
+        kept.push(whole);
     }
     *list = kept;
     shrunk
@@ -242,10 +283,11 @@ mod tests {
         let table = LockTable::default();
         let set = |held| table.set(Family::Record, INODE, held);
         assert_eq!(set(lock(1, 0, 99, LockKind::Exclusive)), Ok(()));
-        assert_eq!(set(lock(2, 50, 60, LockKind::Shared)), Err(lock(1, 0, 99, LockKind::Exclusive)));
+        let held = |lock| Err(Refusal::Held(lock));
+        assert_eq!(set(lock(2, 50, 60, LockKind::Shared)), held(lock(1, 0, 99, LockKind::Exclusive)));
         assert_eq!(set(lock(1, 40, 59, LockKind::Unlock)), Ok(()));
         assert_eq!(set(lock(2, 40, 59, LockKind::Exclusive)), Ok(()));
-        assert_eq!(set(lock(2, 59, 60, LockKind::Shared)), Err(lock(1, 60, 99, LockKind::Exclusive)));
+        assert_eq!(set(lock(2, 59, 60, LockKind::Shared)), held(lock(1, 60, 99, LockKind::Exclusive)));
         assert_eq!(set(lock(1, 60, 99, LockKind::Shared)), Ok(()));
         assert_eq!(set(lock(2, 60, 99, LockKind::Shared)), Ok(()));
         let other = table.conflict(Family::Record, INODE, lock(3, 0, 5, LockKind::Shared));

@@ -6,6 +6,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use platform::Prot;
 
 use crate::Errno;
 use crate::abi::uapi;
@@ -13,7 +14,7 @@ use crate::fs::tmpfs::{self, TmpFs};
 use crate::fs::{
     File, FileKind, FileOps, Inode, Metadata, NewInode, OpenFlags, Origin, SetAttr, Whence, WriteAt, Written, next_device,
 };
-use crate::mm::{Mappable, Sink, Source};
+use crate::mm::{Mappable, MemoryFile, SegmentFlags, Sink, Source, VmaInfo};
 use crate::step::Step;
 use crate::task::Cx;
 
@@ -21,11 +22,10 @@ use crate::task::Cx;
 const SEALS: u32 = uapi::F_SEAL_SEAL | uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS | uapi::F_SEAL_EXEC;
 const WRITE_SEALS: u32 = uapi::F_SEAL_WRITE | uapi::F_SEAL_FUTURE_WRITE;
 
-/// What may not be done any more, and whether it has been mapped.
+/// What may not be done any more.
 #[derive(Default)]
 struct Seals {
     set: u32,
-    mapped: bool,
 }
 
 /// The node of a memfd with its seals.
@@ -60,7 +60,7 @@ pub async fn create(cx: &Cx, name: &str, sealing: bool, permissions: u32) -> Res
     let node: Arc<dyn Inode> = fs.unnamed(&new)?;
     let data = node.clone().open(cx, OpenFlags::RDWR).await?;
     let set = if sealing { 0 } else { uapi::F_SEAL_SEAL };
-    let inode = Arc::new(MemFdInode { node, seals: Mutex::new(Seals { set, mapped: false }) });
+    let inode = Arc::new(MemFdInode { node, seals: Mutex::new(Seals { set }) });
     let ops = Arc::new(MemFd { inode: inode.clone(), data });
     Ok(File::new(ops, Origin::Anonymous { inode, name: format!("/memfd:{name} (deleted)") }, OpenFlags::RDWR))
 }
@@ -70,12 +70,11 @@ impl MemFd {
         self.inode.seals.lock().set
     }
 
-    /// `F_ADD_SEALS`.
+    /// `F_ADD_SEALS`; `memory` is where mappings of it are to be found.
     ///
     /// # Errors
-    /// `EPERM` when sealed against more seals. `EBUSY` for `F_SEAL_WRITE` on a file that has been mapped: whether writable mappings
-    /// still exist is not known here.
-    pub fn add_seals(&self, more: u32) -> Result<(), Errno> {
+    /// `EPERM` when sealed against more seals; `EBUSY` for `F_SEAL_WRITE` while there are mappings through which it could be written.
+    pub fn add_seals(&self, mut more: u32, memory: &MemoryFile) -> Result<(), Errno> {
         if more & !SEALS != 0 {
             return Err(Errno::EINVAL);
         }
@@ -83,11 +82,38 @@ impl MemFd {
         if seals.set & uapi::F_SEAL_SEAL != 0 {
             return Err(Errno::EPERM);
         }
-        if more & uapi::F_SEAL_WRITE != 0 && seals.mapped {
+        if more & uapi::F_SEAL_EXEC != 0
+            && let Step::Ready(Ok(metadata)) = self.inode.node.metadata()
+            && metadata.permissions & 0o111 != 0
+        {
+            // What can be run must not change either.
+            more |= uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS;
+        }
+        if more & uapi::F_SEAL_WRITE != 0 && seals.set & uapi::F_SEAL_WRITE == 0 && self.writable_mappings(memory) > 0 {
             return Err(Errno::EBUSY);
         }
         seals.set |= more;
         Ok(())
+    }
+
+    fn writable_mappings(&self, memory: &MemoryFile) -> u64 {
+        let ours = |vma: &VmaInfo| {
+            let file = vma.file.as_ref().and_then(|(file, _)| file.file.downcast_ref::<File>()?.downcast::<MemFd>());
+            let can_write = vma.flags.contains(SegmentFlags::SHARED | SegmentFlags::MAY_WRITE);
+            can_write && file.is_some_and(|memfd| Arc::ptr_eq(&memfd.inode, &self.inode))
+        };
+        memory.count_vmas(ours)
+    }
+
+    /// Whether it may be mapped so. A shared mapping of a sealed file can never be made writable.
+    ///
+    /// # Errors
+    /// `EPERM`.
+    pub fn admit_mapping(&self, prot: Prot, flags: SegmentFlags) -> Result<SegmentFlags, Errno> {
+        if !flags.contains(SegmentFlags::SHARED) || self.seals() & WRITE_SEALS == 0 {
+            return Ok(flags);
+        }
+        if prot.contains(Prot::WRITE) { Err(Errno::EPERM) } else { Ok(flags - SegmentFlags::MAY_WRITE) }
     }
 
     fn may_write(&self, at: WriteAt, len: usize) -> Result<(), Errno> {
@@ -136,13 +162,6 @@ impl FileOps for MemFd {
     }
 
     fn mappable(&self) -> Result<Arc<dyn Mappable>, Errno> {
-        let mut seals = self.inode.seals.lock();
-        // Whether the mapping is to be writable is not known here: sealed files are mapped by nobody.
-        if seals.set & WRITE_SEALS != 0 {
-            return Err(Errno::EPERM);
-        }
-        seals.mapped = true;
-        drop(seals);
         self.data.mappable()
     }
 
@@ -167,8 +186,12 @@ impl FileOps for MemFd {
 }
 
 impl Inode for MemFdInode {
+    /// It has no name.
     fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
-        self.node.metadata()
+        match self.node.metadata() {
+            Step::Ready(Ok(metadata)) => Step::ok(Metadata { nlink: 0, ..metadata }),
+            other => other,
+        }
     }
 
     fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {

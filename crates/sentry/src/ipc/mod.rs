@@ -3,12 +3,18 @@
 //! Each object is non-blocking and pollable: its operations give `EAGAIN` instead of waiting, and wake its
 //! [`WaitQueue`](crate::wait::WaitQueue) after a change, outside its own lock. Waiting is done in `syscalls`. See docs/ipc.md.
 
+pub mod aio;
+pub mod async_io;
 pub mod epoll;
 pub mod eventfd;
 pub mod host_file;
+pub mod inotify;
+pub mod leases;
 pub mod futex;
 pub mod locks;
 pub mod memfd;
+pub mod mqueue;
+mod namespace;
 pub mod pipe;
 pub mod pidfd;
 mod pidfd_ioctl;
@@ -16,6 +22,7 @@ pub(crate) mod ring;
 #[cfg(test)]
 mod script_tests;
 pub mod signalfd;
+pub mod sysv;
 pub mod timerfd;
 pub mod tty;
 pub mod unix;
@@ -28,6 +35,7 @@ use parking_lot::Mutex;
 
 use crate::fs::File;
 use locks::LockTable;
+pub use namespace::IpcNamespace;
 use pipe::Pipe;
 use crate::net::socket::{SOCK_STREAM, SocketFile};
 
@@ -39,8 +47,10 @@ pub struct Ipc {
     fifos: Mutex<HashMap<(u64, u64), Weak<Pipe>>>,
     /// File locks.
     pub locks: Arc<LockTable>,
+    pub leases: Arc<leases::LeaseTable>,
     pub epoll_topology: epoll::Topology,
     pub unix: Arc<unix::Shared>,
+    pub inotify: Arc<inotify::Limits>,
 }
 
 impl Ipc {

@@ -1,9 +1,11 @@
 //! Pipes and fifos (`pipe(7)`, `fifo(7)`).
 //!
 //! A [`Pipe`] is a queue of bytes with counts of its ends; [`PipeEnd`] is an open one. Writes of at most [`PIPE_BUF`] bytes are whole or
-//! not at all; readiness to write means that so many fit.
+//! not at all; readiness to write means that so many fit. What is written with `O_DIRECT` is a packet: a read takes one, and what of it does
+//! not fit is lost. A packet takes the room of a page, as in Linux.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -34,6 +36,12 @@ pub struct Pipe {
 
 struct State {
     bytes: ByteRing,
+    /// Where packets lie, in bytes from the pipe's beginning: start and length.
+    packets: VecDeque<(u64, usize)>,
+    /// Bytes of packets.
+    packet_bytes: usize,
+    /// Bytes taken out so far.
+    taken: u64,
     readers: usize,
     writers: usize,
     /// How often each side was opened: a fifo's opener sees a peer that came and went.
@@ -42,8 +50,70 @@ struct State {
 }
 
 impl State {
+    /// Bytes that still fit.
+    fn room(&self) -> usize {
+        let used = self.bytes.len() - self.packet_bytes + self.packets.len() * PIPE_BUF;
+        self.bytes.capacity().saturating_sub(used)
+    }
+
     fn writable(&self) -> bool {
-        self.bytes.free() >= PIPE_BUF
+        self.room() >= PIPE_BUF
+    }
+
+    /// Takes bytes off the front, and packets that end there.
+    fn skip(&mut self, n: usize) {
+        let n = n.min(self.bytes.len());
+        self.bytes.skip(n);
+        self.taken += n as u64;
+        while let Some(&(start, len)) = self.packets.front()
+            && start < self.taken
+        {
+            // Of a packet that was begun (by splice) the rest stays one.
+            let gone = len.min((self.taken - start) as usize);
+            self.packet_bytes -= gone;
+            self.packets.pop_front();
+            if gone < len {
+                self.packets.push_front((self.taken, len - gone));
+                break;
+            }
+        }
+    }
+
+    /// Moves bytes out: up to the next packet, or one packet.
+    fn take(&mut self, into: &mut dyn Sink) -> Result<usize, Errno> {
+        let (most, packet) = match self.packets.front() {
+            Some(&(start, len)) if start == self.taken => (len, true),
+            Some(&(start, _)) => ((start - self.taken) as usize, false),
+            None => (usize::MAX, false),
+        };
+        let n = self.bytes.copy_out(into, most)?;
+        self.skip(if packet { most } else { n });
+        Ok(n)
+    }
+
+    /// Appends up to a packet of bytes as one.
+    fn put_packet(&mut self, from: &mut dyn Source) -> Result<usize, Errno> {
+        let start = self.taken + self.bytes.len() as u64;
+        let n = self.bytes.fill(from, PIPE_BUF)?;
+        if n > 0 {
+            self.packets.push_back((start, n));
+            self.packet_bytes += n;
+        }
+        Ok(n)
+    }
+}
+
+/// How a write goes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Bytes,
+    /// `O_DIRECT`.
+    Packets,
+}
+
+impl Mode {
+    pub fn of(file: &File) -> Mode {
+        if file.flags().contains(OpenFlags::DIRECT) { Mode::Packets } else { Mode::Bytes }
     }
 }
 
@@ -78,7 +148,7 @@ impl Pipe {
     /// A pipe without ends.
     pub fn new() -> Arc<Pipe> {
         let bytes = ByteRing::new(DEFAULT_CAPACITY);
-        let state = State { bytes, readers: 0, writers: 0, reader_opens: 0, writer_opens: 0 };
+        let state = State { bytes, packets: VecDeque::new(), packet_bytes: 0, taken: 0, readers: 0, writers: 0, reader_opens: 0, writer_opens: 0 };
         Arc::new(Pipe { state: Mutex::new(state), queue: WaitQueue::new() })
     }
 
@@ -113,11 +183,13 @@ impl Pipe {
             return Err(Errno::EINVAL);
         }
         let capacity = size.max(PIPE_BUF).next_power_of_two();
-        if capacity > MAX_CAPACITY && !(unlimited && capacity <= 1 << 26) {
+        let mut state = self.state.lock();
+        // A pipe that is larger already may stay so.
+        let grows = capacity > state.bytes.capacity();
+        if grows && capacity > MAX_CAPACITY && !(unlimited && capacity <= 1 << 26) {
             return Err(Errno::EPERM);
         }
-        let mut state = self.state.lock();
-        if state.bytes.len() > capacity {
+        if state.bytes.capacity() - state.room() > capacity {
             return Err(Errno::EBUSY);
         }
         state.bytes.set_capacity(capacity);
@@ -153,7 +225,7 @@ impl PipeEnd {
             return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
         let was_writable = state.writable();
-        let n = state.bytes.drain(into, usize::MAX)?;
+        let n = state.take(into)?;
         let wake = !was_writable && state.writable();
         drop(state);
         if wake {
@@ -166,22 +238,49 @@ impl PipeEnd {
     ///
     /// # Errors
     /// `EAGAIN`, `EPIPE`, `EFAULT`.
-    pub fn write_now(&self, from: &mut dyn Source) -> Result<usize, Errno> {
+    pub fn write_now(&self, from: &mut dyn Source, mode: Mode) -> Result<usize, Errno> {
         let mut state = self.pipe.state.lock();
         if state.readers == 0 {
             return Err(Errno::EPIPE);
         }
         let want = from.remaining();
-        let room = state.bytes.free();
+        let room = state.room();
         if want > 0 && (room == 0 || (want <= PIPE_BUF && room < want)) {
             return Err(Errno::EAGAIN);
         }
-        let n = state.bytes.fill(from, usize::MAX)?;
+        let n = match mode {
+            Mode::Bytes => state.bytes.fill(from, room)?,
+            Mode::Packets => {
+                if want > 0 && room < PIPE_BUF {
+                    return Err(Errno::EAGAIN);
+                }
+                let mut n = state.put_packet(from)?;
+                while from.remaining() > 0 && state.writable() {
+                    match state.put_packet(from) {
+                        Ok(more @ 1..) => n += more,
+                        _ => break,
+                    }
+                }
+                n
+            }
+        };
         drop(state);
         if n > 0 {
             self.pipe.queue.wake(PollEvents::IN | PollEvents::RDNORM);
         }
         Ok(n)
+    }
+
+    /// Takes bytes that were looked at out.
+    pub fn skip(&self, n: usize) {
+        let mut state = self.pipe.state.lock();
+        let was_writable = state.writable();
+        state.skip(n);
+        let wake = !was_writable && state.writable();
+        drop(state);
+        if wake {
+            self.pipe.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
+        }
     }
 
     /// What `tee` copies: up to `max` bytes without the first `from`, which stay in the pipe.
@@ -202,8 +301,8 @@ impl FileOps for PipeEnd {
         Step::Ready(self.read_now(into))
     }
 
-    fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        Step::Ready(self.write_now(from).map(|bytes| Written { bytes, end: 0 }))
+    fn write<'a>(&'a self, file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
+        Step::Ready(self.write_now(from, Mode::of(file)).map(|bytes| Written { bytes, end: 0 }))
     }
 
     fn poll(&self, _file: &File) -> PollEvents {
@@ -268,7 +367,7 @@ impl FileOps for PipeEnd {
 /// A new pipe: its read and its write end.
 pub fn pair(cx: &Cx, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
     let (reader, writer) = ends();
-    let status = flags & OpenFlags::NONBLOCK;
+    let status = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let Origin::Anonymous { inode, name } = anon::origin(cx, &Anon::Pipe) else {
         // `anon::origin` makes nothing else.
         return (anon::file(cx, &Anon::Pipe, reader, status), anon::file(cx, &Anon::Pipe, writer, status | OpenFlags::WRONLY));

@@ -1,6 +1,7 @@
 //! signalfd(2): pending signals to be read.
 //!
-//! It belongs to the process that made it: a child that inherits it reads its parent's signals (Linux: its own).
+//! Reading takes the reader's signals: its thread's and its process's. Whose they are is noted when a read begins (`admit`), so two that read the same
+//! description at the same time may take each other's. Readiness is that of the last reader, at first the maker.
 
 use std::any::Any;
 use std::sync::{Arc, Weak};
@@ -8,32 +9,62 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::Errno;
-use crate::fs::{File, FileOps};
+use crate::fs::{Direction, File, FileOps};
 use crate::mm::Sink;
 use crate::signal::{SigInfo, SigSet};
 use crate::step::Step;
-use crate::task::{Task, ThreadGroup};
-use crate::wait::{PollEvents, WaitQueue};
+use crate::syscalls::Fail;
+use crate::task::{Cx, Task, ThreadGroup};
+use crate::wait::{Notify, PollEvents, Registration, Share, WaitQueue};
 
 /// `sizeof(struct signalfd_siginfo)`.
 const SIZE: usize = 128;
 
 /// Signals of a process that can be read.
 pub struct SignalFd {
-    group: Weak<ThreadGroup>,
-    task: Weak<Task>,
+    reader: Mutex<Reader>,
     mask: Mutex<SigSet>,
     queue: WaitQueue,
 }
 
+/// Who reads.
+struct Reader {
+    group: Weak<ThreadGroup>,
+    task: Weak<Task>,
+    /// Processes that have read, each telling our queue of its signals.
+    forwards: Vec<(Weak<ThreadGroup>, Registration)>,
+}
+
+/// Passes a process's signals on to a queue.
+struct Forward(WaitQueue);
+
+impl Notify for Forward {
+    fn notify(&self, events: PollEvents) {
+        self.0.wake(events);
+    }
+}
+
+impl Reader {
+    fn become_task(&mut self, task: &Arc<Task>, queue: &WaitQueue) {
+        self.task = Arc::downgrade(task);
+        if self.group.as_ptr() == Arc::as_ptr(&task.group) {
+            return;
+        }
+        self.group = Arc::downgrade(&task.group);
+        self.forwards.retain(|(group, _)| group.strong_count() > 0);
+        if !self.forwards.iter().any(|(group, _)| group.as_ptr() == Arc::as_ptr(&task.group)) {
+            let forward = task.group.signal_sent.register(PollEvents::IN, Share::All, Arc::new(Forward(queue.clone())));
+            self.forwards.push((Arc::downgrade(&task.group), forward));
+        }
+    }
+}
+
 impl SignalFd {
     pub fn new(task: &Arc<Task>, mask: SigSet) -> Arc<SignalFd> {
-        Arc::new(SignalFd {
-            group: Arc::downgrade(&task.group),
-            task: Arc::downgrade(task),
-            mask: Mutex::new(mask.blockable()),
-            queue: task.group.signal_sent.clone(),
-        })
+        let queue = WaitQueue::new();
+        let mut reader = Reader { group: Weak::new(), task: Weak::new(), forwards: Vec::new() };
+        reader.become_task(task, &queue);
+        Arc::new(SignalFd { reader: Mutex::new(reader), mask: Mutex::new(mask.blockable()), queue })
     }
 
     pub fn mask(&self) -> SigSet {
@@ -45,12 +76,15 @@ impl SignalFd {
         self.queue.wake(PollEvents::IN);
     }
 
-    /// The thread whose signals count: the maker, or, when it has gone, the process's first.
+    /// The thread whose signals count: the last reader, or, when it has gone, its process's first.
     fn task(&self) -> Option<Arc<Task>> {
-        let group = self.group.upgrade()?;
+        let (group, task) = {
+            let reader = self.reader.lock();
+            (reader.group.upgrade()?, reader.task.upgrade())
+        };
         let threads = group.threads();
-        let maker = self.task.upgrade().filter(|maker| threads.iter().any(|task| Arc::ptr_eq(task, maker)));
-        maker.or_else(|| threads.first().cloned())
+        let reader = task.filter(|reader| threads.iter().any(|task| Arc::ptr_eq(task, reader)));
+        reader.or_else(|| threads.first().cloned())
     }
 
     fn read_now(&self, into: &mut dyn Sink) -> Result<usize, Errno> {
@@ -103,6 +137,11 @@ fn encode(info: &SigInfo) -> [u8; SIZE] {
 impl FileOps for SignalFd {
     fn read<'a>(&'a self, _file: &'a File, _offset: u64, into: &'a mut dyn Sink) -> Step<'a, Result<usize, Errno>> {
         Step::Ready(self.read_now(into))
+    }
+
+    fn admit(&self, _file: &File, cx: &Cx, _direction: Direction) -> Result<(), Fail> {
+        self.reader.lock().become_task(&cx.task, &self.queue);
+        Ok(())
     }
 
     fn poll(&self, _file: &File) -> PollEvents {

@@ -98,6 +98,7 @@ pub async fn load(cx: &Cx, request: Request<'_>) -> Result<NewImage, Errno> {
     let (creds, secure) = credentials(&run.file);
     let aux = auxiliary_vector(cx, &main, linker.as_ref(), &creds, secure);
     let sp = make_stack(&mm, &run, &envp, &path, &aux, program.stack_executable, stack_limit)?;
+    run.file.begin_running();
     let entry = linker.as_ref().map_or(main.entry, |linker| linker.entry);
     Ok(NewImage { mm, registers: Registers::at_entry(entry, sp), name: task_name(&path), file: run.file, creds })
 }

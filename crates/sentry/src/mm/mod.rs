@@ -28,6 +28,8 @@ mod space;
 mod tests;
 mod user;
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -43,7 +45,7 @@ pub use segment::{MappedFile, SegmentFlags};
 pub use user::{Ranges, Sink, Source, UserSink, UserSource};
 
 use hostcall::{Errno, Window};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use platform::{AddressSpace, Platform};
 use space::State;
 
@@ -90,6 +92,9 @@ pub trait Mappable: Send + Sync {
     }
 }
 
+/// Objects of other rooms by the address they belong to.
+pub type Attached = BTreeMap<u64, Arc<dyn Any + Send + Sync>>;
+
 /// A guest address space.
 pub struct Mm {
     id: u64,
@@ -102,6 +107,8 @@ pub struct Mm {
     pub membarrier: AtomicU32,
     /// Map orders so far.
     posted: AtomicU64,
+    /// What of other rooms lies in the address space and goes with it, by address (rings of asynchronous I/O).
+    attached: Mutex<Attached>,
     /// The length of the last mapping that went without having been touched: the next of that length waits for its first touch.
     untouched_len: Arc<AtomicU64>,
 }
@@ -131,6 +138,7 @@ impl Mm {
             out_of_memory: AtomicBool::new(false),
             membarrier: AtomicU32::new(0),
             posted: AtomicU64::new(0),
+            attached: Mutex::default(),
             untouched_len: Arc::default(),
         });
         mm.memory.register(&mm);
@@ -140,6 +148,11 @@ impl Mm {
     /// The platform's side.
     pub fn space(&self) -> &Arc<dyn AddressSpace> {
         &self.space
+    }
+
+    /// What of other rooms goes with the address space, by address.
+    pub fn attached(&self) -> MutexGuard<'_, Attached> {
+        self.attached.lock()
     }
 
     pub fn memory(&self) -> &Arc<MemoryFile> {

@@ -73,6 +73,11 @@ impl SigInfo {
         SigInfo::new(signal, -2, [pair(id, overrun as u32), value, 0, 0])
     }
 
+    /// A message has come to an empty queue (`SI_MESGQ`).
+    pub fn message_queue(signal: Signal, pid: i32, uid: u32, value: u64) -> SigInfo {
+        SigInfo::new(signal, -3, [pair(pid, uid), value, 0, 0])
+    }
+
     /// Asynchronous I/O readiness (`POLL_IN` …).
     pub fn poll(signal: Signal, code: i32, band: i64, fd: i32) -> SigInfo {
         SigInfo::new(signal, code, [band as u64, u64::from(fd as u32), 0, 0])

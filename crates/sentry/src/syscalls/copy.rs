@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::transfer::{self, Transfer, broken_pipe, wait_ready};
+use super::transfer::{self, Transfer, accessed, broken_pipe, modified, wait_ready};
 use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::fs::{Direction, File, FileKind, OpenFlags, WriteAt};
-use crate::ipc::pipe::PipeEnd;
+use crate::ipc::pipe::{Mode, PipeEnd};
 use crate::mm::Sink;
 use crate::task::Cx;
 use crate::time::MonoTime;
@@ -91,13 +91,13 @@ impl End {
     }
 
     /// The bytes read have arrived.
-    async fn took(&mut self, n: usize) {
+    fn took(&mut self, n: usize) {
         self.advance(n);
-        if self.pipe().is_some() {
-            let mut gone = Buffer { bytes: Vec::new(), room: n };
-            // They were there just now; another reader may have been faster.
-            let _ = self.file.ops.read(&self.file, 0, &mut gone).await;
+        // They were there just now; another reader may have been faster.
+        if let Some(pipe) = self.pipe() {
+            pipe.skip(n);
         }
+        accessed(&self.file, n);
     }
 
     async fn write(&mut self, mut bytes: &[u8]) -> Result<usize, Errno> {
@@ -105,6 +105,7 @@ impl End {
         let at = if append { WriteAt::Append } else { WriteAt::Offset(self.at.unwrap_or(0)) };
         let written = self.file.ops.write(&self.file, at, &mut bytes).await?;
         self.at = self.at.map(|_| written.end);
+        modified(&self.file, written.bytes);
         Ok(written.bytes)
     }
 
@@ -156,7 +157,7 @@ async fn copy_on(cx: &mut Cx, from: &mut End, to: &mut End, count: u64, waits: W
             match to.write(rest).await {
                 Ok(0) => return Ok(()),
                 Ok(n) => {
-                    from.took(n).await;
+                    from.took(n);
                     *done += n as u64;
                     rest = rest.get(n..).unwrap_or_default();
                 }
@@ -183,6 +184,15 @@ fn writer(cx: &Cx, fd: i32) -> Result<Arc<File>, Errno> {
     cx.file(fd).and_then(|file| if file.flags().writable() { Ok(file) } else { Err(Errno::EBADF) })
 }
 
+/// Whether a file's data can be spliced: files, pipes, sockets and devices can, objects such as timers cannot.
+fn splices(file: &File) -> bool {
+    match file.inode().kind() {
+        FileKind::Regular => file.ops.seekable(),
+        FileKind::Directory => false,
+        _ => true,
+    }
+}
+
 fn blocks(file: &File) -> bool {
     !file.flags().contains(OpenFlags::NONBLOCK)
 }
@@ -191,7 +201,10 @@ pub fn sys_sendfile(cx: &mut Cx, args: Args) -> Flow<'_> {
     let prepared = (|| {
         let input = reader(cx, args.i32(1))?;
         let output = writer(cx, args.i32(0))?;
-        if !input.ops.seekable() {
+        if !input.ops.seekable() && args.u64(2) != 0 {
+            return Err(Errno::ESPIPE);
+        }
+        if !input.ops.seekable() || !splices(&input) || !splices(&output) {
             return Err(Errno::EINVAL);
         }
         if output.flags().contains(OpenFlags::APPEND) {
@@ -219,6 +232,9 @@ pub fn sys_splice(cx: &mut Cx, args: Args) -> Flow<'_> {
         }
         let (input, output) = (reader(cx, args.i32(0))?, writer(cx, args.i32(2))?);
         let (from, to) = (End::new(cx, input, args.u64(1))?, End::new(cx, output, args.u64(3))?);
+        if !splices(&from.file) || !splices(&to.file) {
+            return Err(Errno::EINVAL);
+        }
         let same = match (from.pipe(), to.pipe()) {
             (None, None) => true,
             (Some(a), Some(b)) => Arc::ptr_eq(a.pipe(), b.pipe()),
@@ -261,7 +277,7 @@ async fn tee(cx: &mut Cx, input: Arc<File>, output: Arc<File>, count: u64, waits
         let room = buffer.room;
         let (file, direction) = match pipe.peek(0, &mut buffer, room) {
             Ok(0) => return Ok(0),
-            Ok(_) => match other.write_now(&mut buffer.bytes.as_slice()) {
+            Ok(_) => match other.write_now(&mut buffer.bytes.as_slice(), Mode::of(&output)) {
                 Ok(n) => return Ok(n as u64),
                 Err(Errno::EAGAIN) => (&output, Direction::Write),
                 Err(errno) => {

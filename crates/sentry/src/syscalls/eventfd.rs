@@ -150,7 +150,7 @@ async fn memory_file(cx: &mut Cx, args: Args) -> Outcome {
     let name = String::from_utf8_lossy(&name);
     let file = memfd::create(cx, &name, flags & uapi::MFD_ALLOW_SEALING != 0 || no_exec, permissions).await?;
     if no_exec && let Some(memfd) = file.downcast::<memfd::MemFd>() {
-        memfd.add_seals(uapi::F_SEAL_EXEC)?;
+        memfd.add_seals(uapi::F_SEAL_EXEC, &cx.task.container.memory)?;
     }
     Ok(install(cx, file, flags & uapi::MFD_CLOEXEC != 0)? as u64)
 }

@@ -7,8 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::abi::uapi;
-use crate::fs::{FdEntry, File, OpenFlags, SignalOwner, Watcher};
-use crate::ipc::locks::{Family, Held, InodeKey, LockKind, LockTable, Owner, Range, RecordLocks};
+use crate::fs::permission::is_owner;
+use crate::fs::{FdEntry, File, FileKind, OpenFlags, Origin, SignalOwner, Watcher};
+use crate::ipc::async_io;
+use crate::ipc::leases::LeaseKind;
+use crate::ipc::locks::{Family, Held, InodeKey, LockKind, LockTable, Owner, Range, RecordLocks, Refusal};
 use crate::ipc::memfd::MemFd;
 use crate::ipc::pipe::PipeEnd;
 use crate::signal::Signal;
@@ -43,6 +46,7 @@ pub fn sys_fcntl(cx: &mut Cx, args: Args) -> Flow<'_> {
     }
     let wait = match command {
         uapi::F_SETLKW | uapi::F_OFD_SETLKW => true,
+        uapi::F_SETLEASE | uapi::F_GETLEASE => return Flow::wait(lease(cx, fd, entry.file, command, argument)),
         uapi::F_SETLK | uapi::F_OFD_SETLK | uapi::F_GETLK | uapi::F_OFD_GETLK => false,
         _ => return Flow::done(control(cx, fd, &entry, command, argument)),
     };
@@ -61,21 +65,15 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
         uapi::F_GETFD => Ok(u64::from(entry.close_on_exec)),
         uapi::F_SETFD => cx.files.set_close_on_exec(fd, argument & 1 != 0).map(|()| 0),
         uapi::F_GETFL => Ok(u64::from((file.flags() - HIDDEN).bits())),
-        uapi::F_SETFL => {
-            let wanted = OpenFlags::from_bits_retain(argument as u32) & SETTABLE;
-            file.set_flags((file.flags() - SETTABLE) | wanted);
-            Ok(0)
-        }
+        uapi::F_SETFL => set_flags(cx, fd, file, OpenFlags::from_bits_retain(argument as u32)),
         uapi::F_SETOWN => {
             let id = argument as i32;
-            let kind = if id < 0 { 2 } else { 1 };
-            let id = id.checked_abs().ok_or(Errno::EINVAL)?;
-            file.set_owner(SignalOwner { kind, id, ..file.owner() });
-            Ok(0)
+            let kind = if id < 0 { SignalOwner::GROUP } else { SignalOwner::PROCESS };
+            set_owner(cx, file, kind, id.checked_abs().ok_or(Errno::EINVAL)?)
         }
         uapi::F_GETOWN => {
             let owner = file.owner();
-            Ok(if owner.kind == 2 { -i64::from(owner.id) as u64 } else { owner.id as u64 })
+            Ok(if owner.kind == SignalOwner::GROUP { -i64::from(owner.id) as u64 } else { owner.id as u64 })
         }
         uapi::F_SETSIG => {
             let signal = argument as i32;
@@ -91,22 +89,147 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
             if !(0..=2).contains(&kind) {
                 return Err(Errno::EINVAL);
             }
-            file.set_owner(SignalOwner { kind, id, ..file.owner() });
-            Ok(0)
+            set_owner(cx, file, kind, id)
         }
         uapi::F_GETOWN_EX => {
             let owner = file.owner();
             cx.mm.write_val(argument, &[owner.kind, owner.id]).map(|()| 0)
+        }
+        F_GETOWNER_UIDS => {
+            let owner = file.owner();
+            cx.mm.write_val(argument, &[owner.uid, owner.euid]).map(|()| 0)
+        }
+        F_DUPFD_QUERY => Ok(u64::from(Arc::ptr_eq(&cx.file(argument as i32)?, file))),
+        F_GET_RW_HINT => cx.mm.write_val(argument, &u64::from(file.rw_hint())).map(|()| 0),
+        F_SET_RW_HINT => {
+            let hint = cx.mm.read_val::<u64>(argument)?;
+            // RWH_WRITE_LIFE_NOT_SET to EXTREME.
+            file.set_rw_hint(u32::try_from(hint).ok().filter(|&hint| hint <= 5).ok_or(Errno::EINVAL)?);
+            Ok(0)
         }
         uapi::F_GETPIPE_SZ => pipe_of(file).map(|end| end.pipe().capacity() as u64),
         uapi::F_SETPIPE_SZ => {
             let unlimited = cx.creds().has(Capability::SysResource);
             pipe_of(file)?.pipe().set_capacity(argument as u32 as usize, unlimited).map(|size| size as u64)
         }
-        uapi::F_ADD_SEALS => file.downcast::<MemFd>().ok_or(Errno::EINVAL)?.add_seals(argument as u32).map(|()| 0),
+        uapi::F_ADD_SEALS => {
+            let memfd = file.downcast::<MemFd>();
+            if !file.flags().writable() {
+                return Err(if memfd.is_some() { Errno::EPERM } else { Errno::EINVAL });
+            }
+            memfd.ok_or(Errno::EINVAL)?.add_seals(argument as u32, &cx.task.container.memory).map(|()| 0)
+        }
         uapi::F_GET_SEALS => file.downcast::<MemFd>().ok_or(Errno::EINVAL).map(|memfd| u64::from(memfd.seals())),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// `F_GETOWNER_UIDS`, `F_DUPFD_QUERY`, `F_GET_RW_HINT`, `F_SET_RW_HINT`.
+const F_GETOWNER_UIDS: u32 = 17;
+const F_DUPFD_QUERY: u32 = 1027;
+const F_GET_RW_HINT: u32 = 1035;
+const F_SET_RW_HINT: u32 = 1036;
+
+fn set_flags(cx: &Cx, fd: i32, file: &Arc<File>, wanted: OpenFlags) -> Result<u64, Errno> {
+    let (old, wanted) = (file.flags(), wanted & SETTABLE);
+    if wanted.contains(OpenFlags::NOATIME) && !old.contains(OpenFlags::NOATIME) {
+        // Of what is on a disk, its owner says this.
+        let owner = file.inode().ownership();
+        if owner.is_some_and(|owner| !is_owner(owner.uid, &cx.creds())) {
+            return Err(Errno::EPERM);
+        }
+    }
+    let fifo = file.inode().kind() == FileKind::Fifo;
+    if wanted.contains(OpenFlags::DIRECT) && !fifo && !crate::fs::open::may_be_direct(file) {
+        return Err(Errno::EINVAL);
+    }
+    match (old.contains(OpenFlags::ASYNC), wanted.contains(OpenFlags::ASYNC)) {
+        (false, true) => async_io::start(cx, file, fd),
+        (true, false) => async_io::stop(file),
+        _ => {}
+    }
+    file.set_flags((old - SETTABLE) | wanted);
+    Ok(0)
+}
+
+fn set_owner(cx: &Cx, file: &File, kind: i32, id: i32) -> Result<u64, Errno> {
+    let pids = &cx.task.container.pids;
+    let exists = match kind {
+        _ if id == 0 => true,
+        SignalOwner::TID => pids.task(id).is_some(),
+        SignalOwner::PROCESS => pids.process_of(id).is_some(),
+        _ => !pids.process_group(id).is_empty(),
+    };
+    if !exists {
+        return Err(Errno::ESRCH);
+    }
+    let creds = cx.creds();
+    file.set_owner(SignalOwner { kind, id, uid: creds.uid, euid: creds.euid, ..file.owner() });
+    Ok(0)
+}
+
+/// `F_SETLEASE` and `F_GETLEASE`.
+async fn lease(cx: &Cx, fd: i32, file: Arc<File>, command: u32, argument: u64) -> Outcome {
+    let table = &cx.kernel().ipc.leases;
+    let metadata = file.inode().metadata().await?;
+    let inode = (metadata.dev, metadata.ino);
+    if command == uapi::F_GETLEASE {
+        let kind = match table.get(&file, inode) {
+            Some(LeaseKind::Read) => F_RDLCK,
+            Some(LeaseKind::Write) => F_WRLCK,
+            None => F_UNLCK,
+        };
+        return Ok(kind as u64);
+    }
+    let kind = match argument as i32 as i16 {
+        F_RDLCK => Some(LeaseKind::Read),
+        F_WRLCK => Some(LeaseKind::Write),
+        F_UNLCK => None,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let creds = cx.creds();
+    if creds.fsuid != metadata.uid && !creds.has(Capability::Lease) {
+        return Err(Errno::EACCES.into());
+    }
+    if metadata.kind != FileKind::Regular || !matches!(file.origin, Origin::Path(_)) {
+        return Err(Errno::EINVAL.into());
+    }
+    match kind {
+        None if !table.holds(&file, inode) => return Err(Errno::EAGAIN.into()),
+        None => {}
+        Some(kind) => {
+            // Who else has it open is found by looking.
+            let (mut opens, mut writers) = (0, 0);
+            for other in open_files(cx, &file) {
+                opens += 1;
+                writers += usize::from(other.flags().writable());
+            }
+            if (kind == LeaseKind::Read && writers > 0) || (kind == LeaseKind::Write && opens > 1) {
+                return Err(Errno::EAGAIN.into());
+            }
+        }
+    }
+    table.set(cx, &file, fd, inode, kind)?;
+    if kind.is_some() && file.owner().id == 0 {
+        file.set_owner(SignalOwner { kind: SignalOwner::PROCESS, id: cx.task.tgid(), uid: creds.uid, euid: creds.euid, ..file.owner() });
+    }
+    Ok(0)
+}
+
+/// The open descriptions of a file in the container's processes.
+fn open_files(cx: &Cx, file: &Arc<File>) -> Vec<Arc<File>> {
+    let mut found: Vec<Arc<File>> = vec![file.clone()];
+    for task in cx.task.container.pids.tasks() {
+        let Some(files) = task.shared.read().as_ref().map(|shared| shared.files.clone()) else { continue };
+        for (_, entry) in files.list() {
+            let same = std::ptr::addr_eq(Arc::as_ptr(entry.file.inode()), Arc::as_ptr(file.inode()));
+            let real = !entry.file.flags().contains(OpenFlags::PATH);
+            if same && real && !found.iter().any(|other| Arc::ptr_eq(other, &entry.file)) {
+                found.push(entry.file);
+            }
+        }
+    }
+    found
 }
 
 fn pipe_of(file: &File) -> Result<&PipeEnd, Errno> {
@@ -206,8 +329,9 @@ async fn take(cx: &Cx, table: &LockTable, family: Family, inode: InodeKey, wante
     let posix = matches!(wanted.owner, Owner::Process(_));
     let attempt = || match table.set(family, inode, wanted) {
         Ok(()) => Some(Ok(0)),
+        Err(Refusal::TooMany) => Some(Err(Errno::ENOLCK)),
         Err(_) if !wait => Some(Err(Errno::EAGAIN)),
-        Err(held) if posix => table.wait_for(wanted.owner, held.owner).err().map(Err),
+        Err(Refusal::Held(held)) if posix => table.wait_for(wanted.owner, held.owner).err().map(Err),
         Err(_) => None,
     };
     let queues = [(table.queue(), PollEvents::IN)];
@@ -223,15 +347,19 @@ async fn take(cx: &Cx, table: &LockTable, family: Family, inode: InodeKey, wante
 
 pub fn sys_flock(cx: &mut Cx, args: Args) -> Flow<'_> {
     let operation = args.u32(1);
-    let file = match cx.file(args.i32(0)) {
-        Ok(file) if !file.flags().contains(OpenFlags::PATH) => file,
-        _ => return Flow::done(Err(Errno::EBADF)),
-    };
+    // Mandatory locks are gone from Linux; asking for one does nothing.
+    if operation & uapi::LOCK_MAND != 0 {
+        return Flow::done(Ok(0));
+    }
     let kind = match operation & !uapi::LOCK_NB {
         uapi::LOCK_SH => LockKind::Shared,
         uapi::LOCK_EX => LockKind::Exclusive,
         uapi::LOCK_UN => LockKind::Unlock,
         _ => return Flow::done(Err(Errno::EINVAL)),
+    };
+    let file = match cx.file(args.i32(0)) {
+        Ok(file) if !file.flags().contains(OpenFlags::PATH) => file,
+        _ => return Flow::done(Err(Errno::EBADF)),
     };
     let wait = operation & uapi::LOCK_NB == 0;
     Flow::wait(async move {

@@ -3,8 +3,10 @@
 use super::fs_path::{path, place_of, real_file, resolve, unit};
 use super::{Args, Fail, Flow};
 use crate::Errno;
+use crate::fs::fsnotify::FsEvent;
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{FileKind, ResolveFlags, View, attr};
+use crate::ipc::leases::Breaker;
 use crate::task::Cx;
 
 /// A length argument, within `RLIMIT_FSIZE`.
@@ -21,6 +23,10 @@ pub fn sys_truncate(cx: &mut Cx, args: Args) -> Flow<'_> {
         let len = length(cx, args.i64(1))?;
         let (view, path) = (View::of(cx), path(cx, args.u64(0))?);
         let place = resolve(cx, &view, AT_FDCWD, &path, ResolveFlags::empty()).await?;
+        if cx.kernel().ipc.leases.any() && place.dentry.kind() == FileKind::Regular {
+            let metadata = place.inode().metadata().await?;
+            cx.break_leases((metadata.dev, metadata.ino), Breaker::Writes, false).await?;
+        }
         unit(attr::truncate(&view, &place, len).await)
     })
 }
@@ -62,7 +68,9 @@ pub fn sys_fallocate(cx: &mut Cx, args: Args) -> Flow<'_> {
         if mode & KEEP_SIZE == 0 {
             length(cx, end as i64)?;
         }
-        unit(file.ops.allocate(mode, offset, len).await)
+        file.ops.allocate(mode, offset, len).await?;
+        file.notify(FsEvent::MODIFY);
+        Ok(0)
     })
 }
 
@@ -97,6 +105,15 @@ pub fn sys_sync_file_range(cx: &mut Cx, args: Args) -> Flow<'_> {
         }
         unit(file.ops.sync().await)
     })
+}
+
+/// What is read ahead is the host's affair; the arguments are checked.
+pub fn sys_readahead(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(real_file(cx, args.i32(0)).and_then(|file| match file.inode().kind() {
+        _ if !file.flags().readable() => Err(Errno::EBADF),
+        FileKind::Regular | FileKind::BlockDevice if file.ops.seekable() => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }))
 }
 
 /// Advice is checked, and not needed.

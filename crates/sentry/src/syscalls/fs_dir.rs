@@ -3,6 +3,7 @@
 use super::fs_path::{path, place_of, real_file};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
+use crate::fs::fsnotify::FsEvent;
 use crate::fs::namei::ownership;
 use crate::fs::permission::permission;
 use crate::fs::{DirEntry, FileKind, Mask, Origin, resolve_directory};
@@ -50,6 +51,7 @@ async fn list(cx: &Cx, args: Args, layout: Layout) -> Outcome {
     };
     let from = *file.position.lock();
     file.ops.read_dir(&file, from, &mut emit).await?;
+    file.notify(FsEvent::ACCESS);
     let Some(next) = next else {
         return if full { Err(Errno::EINVAL.into()) } else { Ok(0) };
     };

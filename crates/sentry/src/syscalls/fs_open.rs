@@ -63,10 +63,6 @@ fn resolve_flags(bits: u64) -> Result<ResolveFlags, Errno> {
     if bits & !0x3f != 0 {
         return Err(Errno::EINVAL);
     }
-    // "The open cannot be done from the cache": a valid answer at any time (openat2(2)).
-    if bits & RESOLVE_CACHED != 0 {
-        return Err(Errno::EAGAIN);
-    }
     let mut flags = ResolveFlags::empty();
     for (bit, flag) in known.into_iter().enumerate() {
         flags.set(flag, bits >> bit & 1 != 0);
@@ -111,8 +107,14 @@ pub fn sys_openat2(cx: &mut Cx, args: Args) -> Flow<'_> {
         } else {
             flags |= OpenFlags::LARGEFILE;
         }
+        let cached = resolve & RESOLVE_CACHED != 0;
         let resolve = resolve_flags(resolve)?;
         let path = path(cx, args.u64(1))?;
+        if cached {
+            // What is not to be had at once is left to a second call (openat2(2)).
+            let file = fs::try_open_how(cx, dirfd, &path, flags, resolve)?.ok_or(Errno::EAGAIN)?;
+            return Ok(install(cx, file, flags.contains(OpenFlags::CLOEXEC))? as u64);
+        }
         let file = fs::open_how(cx, dirfd, &path, flags, mode as u32, resolve).await?;
         Ok(install(cx, file, flags.contains(OpenFlags::CLOEXEC))? as u64)
     })

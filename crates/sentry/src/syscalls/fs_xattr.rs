@@ -3,6 +3,7 @@
 use super::fs_path::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, at_flags, path_or_empty, place_of, real_file, resolve, unit};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
+use crate::fs::fsnotify::FsEvent;
 use crate::fs::permission::{STICKY, is_owner, permission};
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{FileKind, Mask, Metadata, Ownership, Path, ResolveFlags, View, XattrCall};
@@ -106,7 +107,8 @@ async fn set(cx: &Cx, target: Target, name_addr: u64, value: (u64, u64), flags: 
     let place = target.place(cx, &view).await?;
     place.mount.writable()?;
     allowed(&view, &place.inode().metadata().await?, &name, Mask::WRITE)?;
-    unit(place.inode().xattr(XattrCall::Set(&name, &bytes, flags)).await.map(drop))
+    let set = place.inode().xattr(XattrCall::Set(&name, &bytes, flags)).await;
+    unit(set.map(|_| place.dentry.notify(FsEvent::ATTRIB)))
 }
 
 async fn get(cx: &Cx, target: Target, name_addr: u64, (addr, size): (u64, u64)) -> Outcome {
@@ -142,7 +144,8 @@ async fn remove(cx: &Cx, target: Target, name_addr: u64) -> Outcome {
     let place = target.place(cx, &view).await?;
     place.mount.writable()?;
     allowed(&view, &place.inode().metadata().await?, &name, Mask::WRITE)?;
-    unit(place.inode().xattr(XattrCall::Remove(&name)).await.map(drop))
+    let removed = place.inode().xattr(XattrCall::Remove(&name)).await;
+    unit(removed.map(|_| place.dentry.notify(FsEvent::ATTRIB)))
 }
 
 pub fn sys_setxattr(cx: &mut Cx, args: Args) -> Flow<'_> {

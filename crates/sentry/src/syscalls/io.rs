@@ -5,7 +5,8 @@ use smallvec::smallvec;
 use super::transfer::{self, At, Transfer, ready};
 use super::{Args, Flow};
 use crate::Errno;
-use crate::fs::{File, OpenFlags, Whence};
+use crate::fs::{File, FileKind, OpenFlags, Origin, Whence};
+use crate::ipc::host_file::HostFile;
 use crate::mm::Ranges;
 use crate::task::Cx;
 
@@ -89,37 +90,73 @@ bitflags::bitflags! {
     #[derive(Clone, Copy)]
     struct Rwf: u32 {
         const HIPRI = 1;
+        const DSYNC = 2;
+        const SYNC = 4;
         const NOWAIT = 8;
         const APPEND = 16;
+        const NOAPPEND = 32;
     }
 }
 
+/// A transfer with `RWF_*` flags (`kiocb_set_rw_flags`).
+///
+/// # Errors
+/// `EOPNOTSUPP` for flags that are not known, `EINVAL` for those that exclude each other.
+pub(super) fn rwf_transfer(mut transfer: Transfer, flags: u32) -> Result<Transfer, Errno> {
+    if flags == 0 {
+        return Ok(transfer);
+    }
+    let flags = Rwf::from_bits(flags).ok_or(Errno::EOPNOTSUPP)?;
+    if flags.contains(Rwf::APPEND | Rwf::NOAPPEND) {
+        return Err(Errno::EINVAL);
+    }
+    transfer.nonblocking |= flags.contains(Rwf::NOWAIT);
+    if transfer.at != At::Stream {
+        transfer.append |= flags.contains(Rwf::APPEND);
+        transfer.append &= !flags.contains(Rwf::NOAPPEND);
+    }
+    transfer.sync = flags.intersects(Rwf::DSYNC | Rwf::SYNC);
+    Ok(transfer)
+}
+
 fn flagged(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
-    let flags = Rwf::from_bits(args.u32(5)).ok_or(Errno::EOPNOTSUPP)?;
     let mut transfer = vectored(cx, args, way)?;
     if args.i64(3) != -1 {
         transfer = positioned(transfer, args.i64(3))?;
     }
-    transfer.nonblocking |= flags.contains(Rwf::NOWAIT);
-    transfer.append |= flags.contains(Rwf::APPEND) && transfer.at != At::Stream;
-    Ok(transfer)
+    rwf_transfer(transfer, args.u32(5))
 }
 
-/// `RWF_DSYNC` and `RWF_SYNC` are not known.
 pub fn sys_preadv2(cx: &mut Cx, args: Args) -> Flow<'_> {
     let transfer = flagged(cx, &args, Way::In);
     transfer::read(cx, transfer)
 }
 
 pub fn sys_pwritev2(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let transfer = flagged(cx, &args, Way::Out);
-    transfer::write(cx, transfer)
+    let transfer = match flagged(cx, &args, Way::Out) {
+        Ok(transfer) if transfer.sync => transfer,
+        transfer => return transfer::write(cx, transfer),
+    };
+    // As if the file had been opened with O_DSYNC, for this write.
+    Flow::wait(async move {
+        let file = transfer.file.clone();
+        let written = match transfer::write(cx, Ok(transfer)) {
+            Flow::Done(outcome) => outcome,
+            Flow::Wait(write) => write.await,
+        }?;
+        match file.ops.sync().await {
+            Ok(()) | Err(Errno::EINVAL) => Ok(written),
+            Err(errno) => Err(errno.into()),
+        }
+    })
 }
 
 pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
     let (offset, whence) = (args.i64(1), args.i32(2));
     let file = match cx.file(args.i32(0)) {
         Ok(file) if file.flags().contains(OpenFlags::PATH) => return Flow::done(Err(Errno::EBADF)),
+        // Objects such as eventfds have a position that never moves (noop_llseek).
+        Ok(file) if is_object(&file) => return Flow::done(Ok(0)),
         Ok(file) if !file.ops.seekable() => return Flow::done(Err(Errno::ESPIPE)),
         Ok(file) => file,
         Err(errno) => return Flow::done(Err(errno)),
@@ -146,6 +183,11 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
         }
         _ => Flow::done(Err(Errno::EINVAL)),
     }
+}
+
+fn is_object(file: &File) -> bool {
+    let anonymous = matches!(&file.origin, Origin::Anonymous { inode, .. } if inode.kind() == FileKind::Regular);
+    anonymous && !file.ops.seekable() && file.downcast::<HostFile>().is_none()
 }
 
 /// Moves the position to `base` (None: where it is) plus `offset`.

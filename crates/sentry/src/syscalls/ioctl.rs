@@ -6,6 +6,7 @@ use super::transfer::ready;
 use super::{Args, Fail, Flow};
 use crate::Errno;
 use crate::fs::{Direction, File, FileKind, OpenFlags};
+use crate::ipc::async_io;
 use crate::task::Cx;
 
 /// Changes of a terminal's settings, which a background process may not make (`tty_check_change`).
@@ -34,7 +35,7 @@ pub fn sys_ioctl(cx: &mut Cx, args: Args) -> Flow<'_> {
         codes::FIOCLEX => return Flow::done(cx.files.set_close_on_exec(fd, true).map(|()| 0)),
         codes::FIONCLEX => return Flow::done(cx.files.set_close_on_exec(fd, false).map(|()| 0)),
         codes::FIONBIO => return Flow::done(set_flag(cx, &file, argument, OpenFlags::NONBLOCK)),
-        codes::FIOASYNC => return Flow::done(set_flag(cx, &file, argument, OpenFlags::ASYNC)),
+        codes::FIOASYNC => return Flow::done(set_async(cx, fd, &file, argument)),
         _ => {}
     }
     if TERMINAL_CHANGES.contains(&command)
@@ -53,6 +54,19 @@ fn set_flag(cx: &Cx, file: &File, argument: u64, flag: OpenFlags) -> Result<u64,
     let on = cx.mm.read_val::<i32>(argument)? != 0;
     let flags = file.flags();
     file.set_flags(if on { flags | flag } else { flags - flag });
+    Ok(0)
+}
+
+fn set_async(cx: &Cx, fd: i32, file: &std::sync::Arc<File>, argument: u64) -> Result<u64, Errno> {
+    let on = cx.mm.read_val::<i32>(argument)? != 0;
+    match (file.flags().contains(OpenFlags::ASYNC), on) {
+        (false, true) | (true, false) if !async_io::possible(file) => return Err(Errno::ENOTTY),
+        (false, true) => async_io::start(cx, file, fd),
+        (true, false) => async_io::stop(file),
+        _ => {}
+    }
+    let flags = file.flags();
+    file.set_flags(if on { flags | OpenFlags::ASYNC } else { flags - OpenFlags::ASYNC });
     Ok(0)
 }
 

@@ -7,7 +7,8 @@ use platform::Prot;
 use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::dev::MemoryDevice;
-use crate::fs::{MountFlags, Origin};
+use crate::fs::{MountFlags, OpenFlags, Origin};
+use crate::ipc::memfd::MemFd;
 use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
 use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::Cx;
@@ -63,6 +64,9 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
         None => None,
         Some(file) => {
             let open = file.flags();
+            if open.contains(OpenFlags::PATH) {
+                return Err(Errno::EBADF);
+            }
             if !open.readable() || shared && prot.contains(Prot::WRITE) && !open.writable() {
                 return Err(Errno::EACCES);
             }
@@ -79,6 +83,9 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
                     return Err(Errno::EPERM);
                 }
                 how -= SegmentFlags::MAY_EXEC;
+            }
+            if let Some(memfd) = file.downcast::<MemFd>() {
+                how = memfd.admit_mapping(prot, how)?;
             }
             let mappable = file.ops.mappable()?;
             Some((Arc::new(MappedFile { mappable, file }), offset))

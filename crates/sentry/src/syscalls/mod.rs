@@ -5,6 +5,7 @@
 //! "interrupted, maybe restart" is a kind of `Fail` that never reaches the guest as a number: the task loop turns it into a restart
 //! or into `EINTR` by Linux's rules.
 
+mod aio;
 mod args;
 mod capability;
 mod copy;
@@ -30,6 +31,7 @@ mod futex;
 #[cfg(test)]
 mod fuzz;
 mod futex2;
+mod inotify;
 mod io;
 mod ioctl;
 pub mod mask;
@@ -41,6 +43,7 @@ mod membarrier;
 mod memory;
 mod memory_advice;
 mod kcmp;
+mod mqueue;
 pub(crate) mod kill;
 mod pidfd;
 mod pipe;
@@ -56,6 +59,9 @@ mod process;
 mod signal;
 pub(crate) mod strace;
 mod system;
+mod sysv_msg;
+mod sysv_sem;
+mod sysv_shm;
 mod socket;
 pub mod table;
 mod time;

@@ -16,7 +16,7 @@ pub fn sys_pipe2(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn make(cx: &Cx, addr: u64, flags: OpenFlags) -> Result<u64, Errno> {
-    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT).contains(flags) {
         return Err(Errno::EINVAL);
     }
     install_pair(cx, pipe::pair(cx, flags), flags.contains(OpenFlags::CLOEXEC), addr)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::executor::yield_now;
+use crate::fs::fsnotify::FsEvent;
 use crate::fs::{Direction, Expired, File, OpenFlags, Turn, WriteAt};
 use crate::mm::{Ranges, Sink, Source, UserSink, UserSource};
 use crate::step::Step;
@@ -40,6 +41,8 @@ pub struct Transfer {
     pub nonblocking: bool,
     /// Write at the end.
     pub append: bool,
+    /// The caller sees to it that what is written is on the disk (`RWF_SYNC`).
+    pub sync: bool,
 }
 
 impl Transfer {
@@ -49,7 +52,7 @@ impl Transfer {
         let flags = file.flags();
         let nonblocking = flags.contains(OpenFlags::NONBLOCK);
         let append = flags.contains(OpenFlags::APPEND) && at != At::Stream;
-        Transfer { file, ranges, at, nonblocking, append }
+        Transfer { file, ranges, at, nonblocking, append, sync: false }
     }
 
     fn offset(&self, done: usize) -> u64 {
@@ -213,6 +216,7 @@ pub fn read(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         match transfer.try_read(0, &mut sink) {
             Some(Ok(n)) => {
                 cx.task.activity.count_read(n as u64);
+                accessed(&transfer.file, n);
                 return Flow::done(Ok(n as u64));
             }
             Some(Err(errno)) if errno != Errno::EAGAIN || transfer.nonblocking => return Flow::done(Err(errno)),
@@ -233,6 +237,7 @@ async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize) -> Outcome 
         let result = transfer.read_some(cx, done).await;
         match result {
             Ok(n) => {
+                accessed(&transfer.file, n);
                 done += n;
                 let more = n == asked && done < total && transfer.at != At::Stream;
                 if !more || cx.task.interrupted() {
@@ -277,11 +282,14 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         }
         let mut source = UserSource::from_ranges(&cx.mm, transfer.ranges.clone());
         match transfer.try_write(0, &mut source) {
-            Some(Ok(n)) if n >= total || transfer.nonblocking => {
-                cx.task.activity.count_write(n as u64);
-                return Flow::done(Ok(n as u64));
+            Some(Ok(n)) => {
+                modified(&transfer.file, n);
+                if n >= total || transfer.nonblocking {
+                    cx.task.activity.count_write(n as u64);
+                    return Flow::done(Ok(n as u64));
+                }
+                done = n;
             }
-            Some(Ok(n)) => done = n,
             Some(Err(Errno::EAGAIN)) if !transfer.nonblocking => {}
             Some(Err(errno)) => {
                 broken_pipe(cx, errno);
@@ -305,6 +313,7 @@ async fn write_waiting(cx: &mut Cx, transfer: Transfer, total: usize, mut done: 
         };
         match result {
             Ok(n) => {
+                modified(&transfer.file, n);
                 done += n;
                 if n == 0 || done >= total || cx.task.interrupted() {
                     return Ok(done as u64);
@@ -323,6 +332,22 @@ async fn write_waiting(cx: &mut Cx, transfer: Transfer, total: usize, mut done: 
                 return if done > 0 { Ok(done as u64) } else { Err(fail) };
             }
         }
+    }
+}
+
+/// `n` bytes were read: those who watch the file hear of it.
+#[inline]
+pub fn accessed(file: &File, n: usize) {
+    if n > 0 {
+        file.notify(FsEvent::ACCESS);
+    }
+}
+
+/// `n` bytes were written.
+#[inline]
+pub fn modified(file: &File, n: usize) {
+    if n > 0 {
+        file.notify(FsEvent::MODIFY);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::fs::{FdEntry, FdTable, OpenFlags};
 use crate::ipc::pidfd::{Named, PidFd};
 use crate::ns::{Namespaces, PidNs, UserNs, new_id};
 use crate::ptrace::Event;
+use crate::ipc::sysv::UndoList;
 use crate::signal::{AltStack, SigAction, SigHand, Signal, TaskSignals};
 use crate::syscalls::{Fail, Restart};
 use crate::wait::{PollEvents, WaitQueue};
@@ -148,6 +149,10 @@ impl Cx {
             self.put_pidfd(fd, &task, args.flags);
         }
         let tid = self.local(task.tid());
+        if args.flags.contains(CloneFlags::SYSVSEM) {
+            let undo = self.task.sem_undo.lock().get_or_insert_with(|| UndoList::new(self.task.tgid())).clone();
+            *task.sem_undo.lock() = Some(undo);
+        }
         let vfork = args.flags.contains(CloneFlags::VFORK).then(Arc::<Vfork>::default);
         task.vfork.lock().clone_from(&vfork);
         // As in Linux, these stores may fail silently.

@@ -32,6 +32,7 @@ pub enum Capability {
     SysTime = 25,
     SysTtyConfig = 26,
     Mknod = 27,
+    Lease = 28,
     AuditControl = 30,
     Setfcap = 31,
     CheckpointRestore = 40,

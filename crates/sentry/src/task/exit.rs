@@ -52,6 +52,8 @@ pub(super) async fn exit(mut cx: Cx, status: ExitStatus) {
     };
     drop(context);
     task.end_vfork();
+    let undo = task.sem_undo.lock().take();
+    drop(undo);
     *task.shared.write() = None;
     drop(files);
     drop(fs);

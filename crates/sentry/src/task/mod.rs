@@ -63,6 +63,7 @@ use parking_lot::{Mutex, RwLock};
 use platform::Interrupter;
 
 use crate::fs::{FdTable, FsContext};
+use crate::ipc::sysv::UndoList;
 use crate::kernel::{Container, Kernel};
 use crate::mm::Mm;
 use crate::ptrace::Tracee;
@@ -113,6 +114,8 @@ pub struct Task {
     pub(crate) scheduling: Mutex<Scheduling>,
     /// Whoever waits for the end of a vfork.
     pub(super) vfork: Mutex<Option<Arc<clone::Vfork>>>,
+    /// Adjustments of semaphores at its end (`SEM_UNDO`), shared by `CLONE_SYSVSEM`.
+    pub(crate) sem_undo: Mutex<Option<Arc<UndoList>>>,
     /// CPU time of contexts that this task no longer has (before an exec), in nanoseconds.
     past_cpu_ns: AtomicU64,
     /// Whether it sleeps, and what it has done.

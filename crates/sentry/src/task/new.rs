@@ -77,6 +77,7 @@ impl Task {
             timer_slack_ns: AtomicU64::new(new.timer_slack_ns),
             scheduling: Mutex::new(new.scheduling),
             vfork: Mutex::new(None),
+            sem_undo: Mutex::new(None),
             past_cpu_ns: AtomicU64::new(0),
             activity: Activity::default(),
         })

@@ -258,7 +258,9 @@ impl Cx {
             }
         };
         self.context.set_return(value);
-        if self.task.flags().contains(TaskFlags::RESTORE_MASK) {
+        // The signal that cut it short is delivered with the temporary mask (`restore_saved_sigmask_unless`).
+        let interrupted = value == Errno::EINTR.as_return() as u64;
+        if self.task.flags().contains(TaskFlags::RESTORE_MASK) && !interrupted {
             self.restore_mask();
         }
         // Not where exec or `rt_sigreturn` has gone elsewhere.

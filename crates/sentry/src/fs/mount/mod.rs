@@ -69,6 +69,7 @@ impl SuperBlock {
 
 impl Drop for SuperBlock {
     fn drop(&mut self) {
+        self.root.cache().marks.unmounted();
         self.root.prune();
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! `root` holds what is about the whole container, `sys` the sysctls, `process` one directory for each process and thread.
 
+mod locks;
 mod machine;
 mod process;
 mod root;
 mod sys;
+mod sysvipc;
 
 use std::sync::Arc;
 

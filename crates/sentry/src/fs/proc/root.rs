@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Shared, machine, process, sys};
+use super::{Shared, locks, machine, process, sys, sysvipc};
 use crate::ns::PidNs;
 use crate::task::Tid;
 use crate::Errno;
@@ -14,7 +14,7 @@ pub(super) struct Root(pub(super) Arc<Shared>);
 /// A file's name and how its text is made.
 type Text = (&'static str, fn(&Shared) -> String);
 
-const TEXTS: [Text; 24] = [
+const TEXTS: [Text; 25] = [
     ("buddyinfo", machine::buddyinfo),
     ("cgroups", cgroups),
     ("cmdline", |_| "nacre\n".into()),
@@ -29,6 +29,7 @@ const TEXTS: [Text; 24] = [
     ("execdomains", |_| "0-0\tLinux           \t[kernel]\n".into()),
     ("interrupts", machine::interrupts),
     ("loadavg", machine::loadavg),
+    ("locks", locks::text),
     ("meminfo", machine::meminfo),
     ("misc", |_| String::new()),
     ("modules", |_| String::new()),
@@ -87,6 +88,7 @@ impl Directory for Root {
             b"net" => Ok(LinkInode::text(shared.identity(0o777, "net"), "self/net")),
             b"sys" => Ok(sys::directory(shared)),
             b"tty" => Ok(DirInode::make(Tty(shared.clone()))),
+            b"sysvipc" => Ok(sysvipc::directory(shared)),
             _ => process::directory(shared, name),
         }
     }
@@ -98,7 +100,7 @@ impl Directory for Root {
         }
         let texts = TEXTS.iter().map(|(name, _)| Listed::new(*name, FileKind::Regular));
         let links = ["self", "thread-self", "mounts", "net"].map(|name| Listed::new(name, FileKind::Symlink));
-        let directories = ["sys", "tty"].map(|name| Listed::new(name, FileKind::Directory));
+        let directories = ["sys", "sysvipc", "tty"].map(|name| Listed::new(name, FileKind::Directory));
         texts.chain(links).chain(directories).chain(process::list(&self.0)).collect()
     }
 }

@@ -32,7 +32,7 @@ const SYSCTLS: &[Sysctl] = &[
     ("fs/inotify/max_queued_events", |_| "16384".into()),
     ("fs/inotify/max_user_instances", |_| "128".into()),
     ("fs/inotify/max_user_watches", |_| "65536".into()),
-    ("fs/lease-break-time", |_| "45".into()),
+    ("fs/lease-break-time", |_| crate::ipc::leases::BREAK_TIME_SEC.to_string()),
     ("fs/leases-enable", |_| "1".into()),
     ("fs/mount-max", |_| "100000".into()),
     ("fs/mqueue/msg_default", |_| "10".into()),

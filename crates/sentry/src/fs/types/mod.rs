@@ -23,15 +23,17 @@ pub enum Type {
     Devpts,
     Cgroup2,
     Overlay,
+    Mqueue,
 }
 
 /// Names, as /proc/filesystems lists them.
-pub const TYPES: [(&str, Type); 7] = [
+pub const TYPES: [(&str, Type); 8] = [
     ("sysfs", Type::Sysfs),
     ("tmpfs", Type::Tmpfs),
     ("proc", Type::Proc),
     ("cgroup2", Type::Cgroup2),
     ("devpts", Type::Devpts),
+    ("mqueue", Type::Mqueue),
     ("ramfs", Type::Ramfs),
     ("overlay", Type::Overlay),
 ];
@@ -46,6 +48,7 @@ pub enum Config {
     Devpts(devpts::Options),
     Cgroup2,
     Overlay(layers::Options),
+    Mqueue,
 }
 
 /// What an option is set to.
@@ -105,6 +108,7 @@ impl Type {
             Type::Devpts => Config::Devpts(devpts::Options::default()),
             Type::Cgroup2 => Config::Cgroup2,
             Type::Overlay => Config::Overlay(layers::Options::default()),
+            Type::Mqueue => Config::Mqueue,
         }
     }
 
@@ -162,7 +166,7 @@ impl Request {
                 ) => Ok(()),
                 _ => Err(Errno::EINVAL),
             },
-            Config::Sysfs | Config::Overlay(_) => Err(Errno::EINVAL),
+            Config::Sysfs | Config::Mqueue | Config::Overlay(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -214,6 +218,8 @@ impl Request {
             Config::Devpts(options) => Devpts::instance(*options),
             Config::Cgroup2 => Cgroup2Fs::new(container.clone(), container.cgroup.clone()),
             Config::Overlay(options) => layers::make(cx, options).await?,
+            // One for the namespace, however often it is mounted.
+            Config::Mqueue => cx.task.ipc_namespace().mqueues(&kernel.clock),
         })
     }
 }

@@ -78,6 +78,7 @@ pub fn slave(pty: &Arc<Pty>, cx: &mut Cx, command: u32, argument: u64) -> Result
             cx.mm.write_val(argument, &cx.local(foreground)).map(|()| 0)
         }
         codes::TIOCGSID => cx.mm.write_val(argument, &cx.local(cx.task.group.session().sid)).map(|()| 0),
+        codes::TIOCGPTPEER => Err(Errno::EIO),
         // Faking input is off by default since Linux 6.2.
         codes::TIOCSTI => Err(Errno::EIO),
         _ => common(pty, cx, command, argument),
@@ -124,6 +125,14 @@ fn common(pty: &Arc<Pty>, cx: &mut Cx, command: u32, argument: u64) -> Result<u6
         codes::TCXONC => flow(pty, argument),
         // Output is at the master at once: nothing to drain, no line to break.
         codes::TCSBRK | codes::TCSBRKP => Ok(0),
+        codes::TIOCEXCL | codes::TIOCNXCL => {
+            pty.state.lock().exclusive = command == codes::TIOCEXCL;
+            Ok(0)
+        }
+        codes::TIOCGEXCL => {
+            let exclusive = i32::from(pty.state.lock().exclusive);
+            cx.mm.write_val(argument, &exclusive).map(|()| 0)
+        }
         // `N_TTY`, the only one.
         codes::TIOCGETD => cx.mm.write_val(argument, &0i32).map(|()| 0),
         _ => Err(Errno::ENOTTY),
@@ -171,7 +180,13 @@ fn flush(pty: &Pty, what: u64) -> Result<u64, Errno> {
 fn flow(pty: &Pty, what: u64) -> Result<u64, Errno> {
     let mut state = pty.state.lock();
     match what {
-        0 | 1 => state.discipline.set_stopped(what == 0),
+        0 | 1 => {
+            if state.discipline.stopped() != (what == 0) {
+                let (add, remove) = if what == 0 { (packet::STOP, packet::START) } else { (packet::START, packet::STOP) };
+                state.status = (state.status | add) & !remove;
+            }
+            state.discipline.set_stopped(what == 0);
+        }
         2 | 3 => {
             let at = if what == 2 { 9 } else { 8 };
             let byte = state.discipline.termios().cc.get(at).copied().filter(|&byte| byte != 0);
@@ -183,7 +198,7 @@ fn flow(pty: &Pty, what: u64) -> Result<u64, Errno> {
     }
     drop(state);
     pty.slave_queue.wake(PollEvents::OUT);
-    pty.master_queue.wake(PollEvents::IN);
+    pty.master_queue.wake(PollEvents::PRI | PollEvents::IN);
     Ok(0)
 }
 

@@ -67,6 +67,8 @@ pub(super) struct State {
     /// Whether the slave was opened and all have closed it since.
     pub left: bool,
     pub locked: bool,
+    /// `TIOCEXCL`.
+    pub exclusive: bool,
     pub window: WindowSize,
     /// `TIOCPKT`, and what happened since the last packet.
     pub packets: bool,
@@ -87,6 +89,7 @@ impl Pty {
             slaves: 0,
             left: false,
             locked: true,
+            exclusive: false,
             window: WindowSize::default(),
             packets: false,
             status: 0,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::pty::{Master, Pty, Slave};
 use crate::Errno;
 use crate::fs::{FileOps, OpenFlags};
-use crate::task::Cx;
+use crate::task::{Capability, Cx};
 
 /// Most ptys of a container (`kernel.pty.max`).
 const PTYS_MAX: u32 = 4096;
@@ -120,6 +120,9 @@ pub fn open_device(
 }
 
 fn open_slave(cx: &Cx, pty: &Arc<Pty>, flags: OpenFlags) -> Result<Arc<Slave>, Errno> {
+    if pty.state.lock().exclusive && !cx.creds().has(Capability::SysAdmin) {
+        return Err(Errno::EBUSY);
+    }
     let slave = pty.open_slave()?;
     if !flags.contains(OpenFlags::NOCTTY) {
         pty.adopt(cx);

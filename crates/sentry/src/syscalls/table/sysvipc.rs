@@ -1,25 +1,25 @@
 //! The `sysvipc` lines of the table.
 
-use super::{Arg::*, Line, none};
-use crate::Errno;
+use super::{Arg::*, Line, full, partial};
+use crate::syscalls::{mqueue, sysv_msg, sysv_sem, sysv_shm};
 
 pub(super) const LINES: &[Line] = &[
-    none(29, "shmget", &[Hex, Size, Hex], Errno::ENOSYS, ""),
-    none(30, "shmat", &[Int, Addr, Hex], Errno::ENOSYS, ""),
-    none(31, "shmctl", &[Int, Int, Addr], Errno::ENOSYS, ""),
-    none(64, "semget", &[Hex, Int, Hex], Errno::ENOSYS, ""),
-    none(65, "semop", &[Int, Addr, Size], Errno::ENOSYS, ""),
-    none(66, "semctl", &[Int, Int, Int, Addr], Errno::ENOSYS, ""),
-    none(67, "shmdt", &[Addr], Errno::ENOSYS, ""),
-    none(68, "msgget", &[Hex, Hex], Errno::ENOSYS, ""),
-    none(69, "msgsnd", &[Int, Addr, Size, Hex], Errno::ENOSYS, ""),
-    none(70, "msgrcv", &[Int, Addr, Size, Int, Hex], Errno::ENOSYS, ""),
-    none(71, "msgctl", &[Int, Int, Addr], Errno::ENOSYS, ""),
-    none(220, "semtimedop", &[Int, Addr, Size, Addr], Errno::ENOSYS, ""),
-    none(240, "mq_open", &[Path, Hex, Mode, Addr], Errno::ENOSYS, ""),
-    none(241, "mq_unlink", &[Path], Errno::ENOSYS, ""),
-    none(242, "mq_timedsend", &[Fd, Addr, Size, Uint, Addr], Errno::ENOSYS, ""),
-    none(243, "mq_timedreceive", &[Fd, Addr, Size, Addr, Addr], Errno::ENOSYS, ""),
-    none(244, "mq_notify", &[Fd, Addr], Errno::ENOSYS, ""),
-    none(245, "mq_getsetattr", &[Fd, Addr, Addr], Errno::ENOSYS, ""),
+    partial(29, "shmget", &[Hex, Size, Hex], sysv_shm::sys_shmget, "no huge pages"),
+    full(30, "shmat", &[Int, Addr, Hex], sysv_shm::sys_shmat),
+    full(31, "shmctl", &[Int, Int, Addr], sysv_shm::sys_shmctl),
+    full(64, "semget", &[Hex, Int, Hex], sysv_sem::sys_semget),
+    full(65, "semop", &[Int, Addr, Size], sysv_sem::sys_semop),
+    full(66, "semctl", &[Int, Int, Int, Addr], sysv_sem::sys_semctl),
+    full(67, "shmdt", &[Addr], sysv_shm::sys_shmdt),
+    full(68, "msgget", &[Hex, Hex], sysv_msg::sys_msgget),
+    full(69, "msgsnd", &[Int, Addr, Size, Hex], sysv_msg::sys_msgsnd),
+    full(70, "msgrcv", &[Int, Addr, Size, Int, Hex], sysv_msg::sys_msgrcv),
+    full(71, "msgctl", &[Int, Int, Addr], sysv_msg::sys_msgctl),
+    full(220, "semtimedop", &[Int, Addr, Size, Addr], sysv_sem::sys_semtimedop),
+    full(240, "mq_open", &[Path, Hex, Mode, Addr], mqueue::sys_mq_open),
+    full(241, "mq_unlink", &[Path], mqueue::sys_mq_unlink),
+    full(242, "mq_timedsend", &[Fd, Addr, Size, Uint, Addr], mqueue::sys_mq_timedsend),
+    full(243, "mq_timedreceive", &[Fd, Addr, Size, Addr, Addr], mqueue::sys_mq_timedreceive),
+    partial(244, "mq_notify", &[Fd, Addr], mqueue::sys_mq_notify, "no SIGEV_THREAD"),
+    full(245, "mq_getsetattr", &[Fd, Addr, Addr], mqueue::sys_mq_getsetattr),
 ];
