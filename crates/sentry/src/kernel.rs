@@ -10,7 +10,7 @@ use platform::Platform;
 use crate::cgroup::Cgroup;
 use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::fs::gofer::{FdCache, Services};
-use crate::ipc::{Ipc, IpcNamespace};
+use crate::ipc::Ipc;
 use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
 use crate::mm::MemoryFile;
@@ -117,8 +117,6 @@ pub struct Container {
     pub load: LoadAverage,
     /// Whether its processes run, are paused, or are gone; and who is told.
     pub life: ContainerLife,
-    /// System V objects and message queues of its processes.
-    pub ipc: Arc<IpcNamespace>,
 }
 
 impl Container {
@@ -144,7 +142,6 @@ impl Container {
             logins: AtomicU32::new(0),
             load: LoadAverage::default(),
             life: ContainerLife::default(),
-            ipc: Arc::default(),
         })
     }
 }

@@ -14,7 +14,7 @@ pub mod futex;
 pub mod locks;
 pub mod memfd;
 pub mod mqueue;
-mod namespace;
+mod objects;
 pub mod pipe;
 pub mod pidfd;
 mod pidfd_ioctl;
@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 
 use crate::fs::File;
 use locks::LockTable;
-pub use namespace::IpcNamespace;
+pub use objects::IpcObjects;
 use pipe::Pipe;
 use crate::net::socket::{SOCK_STREAM, SocketFile};
 

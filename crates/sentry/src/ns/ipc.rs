@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::UserNs;
+use crate::ipc::IpcObjects;
 
 /// What is named by keys and numbers, not by paths, hangs here.
 pub struct IpcNamespace {
     pub id: u64,
     pub owner: UserNs,
+    pub objects: Arc<IpcObjects>,
 }
 
 impl IpcNamespace {
     pub fn new(id: u64, owner: UserNs) -> Arc<IpcNamespace> {
-        Arc::new(IpcNamespace { id, owner })
+        Arc::new(IpcNamespace { id, owner, objects: Arc::default() })
     }
 }

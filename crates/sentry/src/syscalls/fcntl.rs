@@ -73,7 +73,8 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
         }
         uapi::F_GETOWN => {
             let owner = file.owner();
-            Ok(if owner.kind == SignalOwner::GROUP { -i64::from(owner.id) as u64 } else { owner.id as u64 })
+            let id = cx.local(owner.id);
+            Ok(if owner.kind == SignalOwner::GROUP { -i64::from(id) as u64 } else { id as u64 })
         }
         uapi::F_SETSIG => {
             let signal = argument as i32;
@@ -93,7 +94,7 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
         }
         uapi::F_GETOWN_EX => {
             let owner = file.owner();
-            cx.mm.write_val(argument, &[owner.kind, owner.id]).map(|()| 0)
+            cx.mm.write_val(argument, &[owner.kind, cx.local(owner.id)]).map(|()| 0)
         }
         F_GETOWNER_UIDS => {
             let owner = file.owner();
@@ -154,6 +155,7 @@ fn set_flags(cx: &Cx, fd: i32, file: &Arc<File>, wanted: OpenFlags) -> Result<u6
 
 fn set_owner(cx: &Cx, file: &File, kind: i32, id: i32) -> Result<u64, Errno> {
     let pids = &cx.task.container.pids;
+    let id = if id == 0 { 0 } else { cx.task.group.pid_ns.global(id).ok_or(Errno::ESRCH)? };
     let exists = match kind {
         _ if id == 0 => true,
         SignalOwner::TID => pids.task(id).is_some(),

@@ -51,7 +51,7 @@ fn open(cx: &Cx, args: &Args) -> Result<u64, Errno> {
         }
     };
     let name = name(cx, args.u64(0))?;
-    let ipc = cx.task.ipc_namespace();
+    let ipc = cx.task.ipc_objects();
     let fs = ipc.mqueues(&cx.kernel().clock);
     let creds = cx.creds();
     let inode = match fs.find(&name) {
@@ -88,7 +88,7 @@ fn open(cx: &Cx, args: &Args) -> Result<u64, Errno> {
 pub fn sys_mq_unlink(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
         let name = name(cx, args.u64(0))?;
-        let ipc = cx.task.ipc_namespace();
+        let ipc = cx.task.ipc_objects();
         let fs = ipc.mqueues(&cx.kernel().clock);
         let inode = fs.find(&name).ok_or(Errno::ENOENT)?;
         let (directory, creds) = (Ownership::from(&fs.directory()), cx.creds());

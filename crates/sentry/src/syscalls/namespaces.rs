@@ -52,6 +52,11 @@ fn unshare_inner(cx: &mut Cx, flags: u64) -> Result<(), Errno> {
         cx.files = cx.files.duplicate();
     }
     cx.share_again();
+    if flags.intersects(F::SYSVSEM | F::NEWIPC) {
+        // Its adjustments are made now, unless others share them.
+        let undo = cx.task.sem_undo.lock().take();
+        drop(undo);
+    }
     if let Some(creds) = creds {
         cx.set_creds(creds);
     }

@@ -39,7 +39,7 @@ struct MsqidDs {
 const _: () = assert!(size_of::<MsqidDs>() == 120);
 
 pub fn sys_msgget(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let ipc = cx.task.ipc_namespace();
+    let ipc = cx.task.ipc_objects();
     Flow::done(ipc.msg.get(cx, args.i32(0), args.u32(1)).map(|id| id as u64))
 }
 
@@ -55,7 +55,7 @@ async fn send(cx: &mut Cx, args: Args) -> Outcome {
     }
     let mut bytes = vec![0; len as usize];
     cx.mm.read(addr.wrapping_add(8), &mut bytes)?;
-    let queue = cx.task.ipc_namespace().msg.find(id)?;
+    let queue = cx.task.ipc_objects().msg.find(id)?;
     let mut message = Some(Message { kind, bytes });
     let nowait = flags & IPC_NOWAIT != 0;
     let cx = &*cx;
@@ -76,7 +76,7 @@ async fn receive(cx: &mut Cx, args: Args) -> Outcome {
         return Err(Errno::EINVAL.into());
     }
     let select = Select::new(kind, flags)?;
-    let queue = cx.task.ipc_namespace().msg.find(id)?;
+    let queue = cx.task.ipc_objects().msg.find(id)?;
     let nowait = flags & (IPC_NOWAIT | MSG_COPY) != 0;
     let cx = &*cx;
     let attempt = || queue.receive(cx, select, max, flags).or(nowait.then_some(Err(Errno::ENOMSG)));
@@ -97,7 +97,7 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
     if id < 0 || command < 0 {
         return Err(Errno::EINVAL);
     }
-    let ipc = cx.task.ipc_namespace();
+    let ipc = cx.task.ipc_objects();
     let creds = cx.creds();
     match command {
         IPC_INFO | MSG_INFO => {
@@ -116,7 +116,7 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
             if command != MSG_STAT_ANY {
                 queue.state.lock().perm.check(&creds, Wanted::READ)?;
             }
-            let described = describe(&queue);
+            let described = describe(cx, &queue);
             cx.mm.write_val(addr, &described)?;
             Ok(if command == IPC_STAT { 0 } else { queue.id as u64 })
         }
@@ -147,7 +147,7 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
     }
 }
 
-fn describe(queue: &Queue) -> MsqidDs {
+fn describe(cx: &Cx, queue: &Queue) -> MsqidDs {
     let state = queue.state.lock();
     MsqidDs {
         perm: state.perm,
@@ -157,8 +157,8 @@ fn describe(queue: &Queue) -> MsqidDs {
         bytes: state.bytes,
         count: state.messages.len() as u64,
         max_bytes: state.max_bytes,
-        lspid: state.lspid,
-        lrpid: state.lrpid,
+        lspid: cx.local(state.lspid),
+        lrpid: cx.local(state.lrpid),
         unused: [0; 2],
     }
 }

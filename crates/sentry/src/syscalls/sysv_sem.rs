@@ -44,7 +44,7 @@ struct SemidDs {
 const _: () = assert!(size_of::<SemidDs>() == 104);
 
 pub fn sys_semget(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let ipc = cx.task.ipc_namespace();
+    let ipc = cx.task.ipc_objects();
     Flow::done(ipc.sem.get(cx, args.i32(0), args.i32(1), args.u32(2)).map(|id| id as u64))
 }
 
@@ -74,7 +74,7 @@ fn semop<'a>(cx: &'a mut Cx, args: &Args, timeout: Option<[i64; 2]>) -> Flow<'a>
             operations.push(cx.mm.read_val(addr.wrapping_add(n * size_of::<Operation>() as u64))?);
         }
         let timeout_ns = timeout.map(|[sec, nsec]| nanoseconds(sec, nsec)).transpose()?;
-        let set = cx.task.ipc_namespace().sem.find(id)?;
+        let set = cx.task.ipc_objects().sem.find(id)?;
         let undo = operations.iter().any(|operation| operation.flags & SEM_UNDO != 0).then(|| undo_list(cx));
         let pending = set.operate(cx, &operations, undo.as_deref())?;
         Ok((set, pending, timeout_ns))
@@ -114,7 +114,7 @@ fn control(cx: &Cx, id: i32, number: i32, command: i32, argument: u64) -> Outcom
     if id < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let ipc = cx.task.ipc_namespace();
+    let ipc = cx.task.ipc_objects();
     let creds = cx.creds();
     match command {
         IPC_INFO | SEM_INFO => {
@@ -196,7 +196,7 @@ fn values(cx: &Cx, set: &Set, number: i32, command: i32, argument: u64) -> Outco
     let number = usize::try_from(number).ok().filter(|&number| number < set.count).ok_or(Errno::EINVAL)?;
     let semaphore = set.state.lock().semaphores.get(number).copied().unwrap_or_default();
     Ok(match command {
-        GETPID => semaphore.pid as u64,
+        GETPID => cx.local(semaphore.pid) as u64,
         GETVAL => semaphore.value as u64,
         GETNCNT => set.waiters(number).0,
         _ => set.waiters(number).1,

@@ -50,7 +50,7 @@ const _: () = assert!(size_of::<ShmidDs>() == 112);
 pub fn sys_shmget(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
         let flags = args.u32(2);
-        let ipc = cx.task.ipc_namespace();
+        let ipc = cx.task.ipc_objects();
         if flags & SHM_HUGETLB != 0 {
             // As with no huge pages reserved.
             let allowed = cx.creds().has(Capability::IpcLock);
@@ -91,7 +91,7 @@ fn attach(cx: &Cx, id: i32, addr: u64, flags: u32) -> Result<u64, Errno> {
         prot |= Prot::EXEC;
         wanted |= 0o111;
     }
-    let segment = cx.task.ipc_namespace().shm.find(id)?;
+    let segment = cx.task.ipc_objects().shm.find(id)?;
     segment.state.lock().perm.check(&cx.creds(), Wanted(wanted))?;
     let placement = match (at, flags & SHM_REMAP != 0) {
         (0, _) => Placement::Hint(0),
@@ -156,7 +156,7 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
     if id < 0 || command < 0 {
         return Err(Errno::EINVAL);
     }
-    let ipc = cx.task.ipc_namespace();
+    let ipc = cx.task.ipc_objects();
     let creds = cx.creds();
     match command {
         IPC_INFO => {
@@ -223,8 +223,8 @@ fn describe(cx: &Cx, segment: &Segment) -> ShmidDs {
         atime: state.atime,
         dtime: state.dtime,
         ctime: state.ctime,
-        cpid: segment.cpid,
-        lpid: state.lpid,
+        cpid: cx.local(segment.cpid),
+        lpid: cx.local(state.lpid),
         attachments: segment.attachments(cx.mm.memory()),
         unused: [0; 2],
     }

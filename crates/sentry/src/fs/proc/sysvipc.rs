@@ -22,7 +22,7 @@ fn msg(shared: &Shared) -> String {
     let mut text = String::from(
         "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime",
     );
-    for queue in shared.container.ipc.msg.list() {
+    for queue in shared.container.namespaces.ipc.objects.msg.list() {
         let s = queue.state.lock();
         let p = s.perm;
         let _ = write!(
@@ -36,7 +36,7 @@ fn msg(shared: &Shared) -> String {
 
 fn sem(shared: &Shared) -> String {
     let mut text = String::from("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime");
-    for set in shared.container.ipc.sem.list() {
+    for set in shared.container.namespaces.ipc.objects.sem.list() {
         let s = set.state.lock();
         let p = s.perm;
         let _ = write!(
@@ -52,7 +52,7 @@ fn shm(shared: &Shared) -> String {
     let mut text = String::from(
         "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap",
     );
-    for segment in shared.container.ipc.shm.list() {
+    for segment in shared.container.namespaces.ipc.objects.shm.list() {
         let s = *segment.state.lock();
         let p = s.perm;
         let _ = write!(

@@ -219,7 +219,7 @@ impl Request {
             Config::Cgroup2 => Cgroup2Fs::new(container.clone(), container.cgroup.clone()),
             Config::Overlay(options) => layers::make(cx, options).await?,
             // One for the namespace, however often it is mounted.
-            Config::Mqueue => cx.task.ipc_namespace().mqueues(&kernel.clock),
+            Config::Mqueue => cx.task.ipc_objects().mqueues(&kernel.clock),
         })
     }
 }

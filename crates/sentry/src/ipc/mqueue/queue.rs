@@ -98,7 +98,8 @@ impl Queue {
         if let Some(Notification { owner, kind: NotifyKind::Signal(Some(signal), value), .. }) = told
             && let Some(owner) = owner.upgrade()
         {
-            let _ = owner.send_signal(SigInfo::message_queue(signal, cx.task.tgid(), cx.creds().uid, value));
+            let (pid, uid) = (owner.pid_ns.local(cx.task.tgid()), owner.show_uid(cx.creds().uid));
+            let _ = owner.send_signal(SigInfo::message_queue(signal, pid, uid, value));
         }
         Ok(())
     }

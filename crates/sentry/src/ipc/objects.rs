@@ -1,4 +1,4 @@
-//! [`IpcNamespace`]: what `ipc_namespaces(7)` isolates: System V objects and POSIX message queues.
+//! [`IpcObjects`]: what an IPC namespace holds: System V objects and POSIX message queues.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,9 +7,9 @@ use super::sysv::{MessageQueues, SemaphoreSets, SharedSegments};
 use crate::task::Task;
 use crate::time::Clock;
 
-/// The System V objects that a group of processes sees.
+/// The objects that the processes of one IPC namespace see.
 #[derive(Default)]
-pub struct IpcNamespace {
+pub struct IpcObjects {
     pub shm: SharedSegments,
     pub sem: SemaphoreSets,
     pub msg: MessageQueues,
@@ -17,7 +17,7 @@ pub struct IpcNamespace {
     mqueues: OnceLock<Arc<MqueueFs>>,
 }
 
-impl IpcNamespace {
+impl IpcObjects {
     /// Its POSIX message queues.
     pub fn mqueues(&self, clock: &Clock) -> Arc<MqueueFs> {
         self.mqueues.get_or_init(|| MqueueFs::new(clock.clone())).clone()
@@ -25,8 +25,8 @@ impl IpcNamespace {
 }
 
 impl Task {
-    /// The namespace that the task's calls work on.
-    pub fn ipc_namespace(&self) -> Arc<IpcNamespace> {
-        self.container.ipc.clone()
+    /// What the task's calls work on.
+    pub fn ipc_objects(&self) -> Arc<IpcObjects> {
+        self.namespaces().ipc.objects.clone()
     }
 }
