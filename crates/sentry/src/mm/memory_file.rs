@@ -22,7 +22,7 @@ use hostcall::{Errno, MemoryFault, Window};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Mm, Pages, VmaInfo};
+use super::{Detail, Mm, Pages, VmaInfo};
 use super::patch::TextCache;
 use crate::abi::PAGE_SIZE;
 
@@ -219,7 +219,7 @@ impl MemoryFile {
     /// Counts the mappings (of all address spaces on this memory) that `which` names.
     pub fn count_vmas(&self, which: impl Fn(&VmaInfo) -> bool) -> u64 {
         let spaces: Vec<Arc<Mm>> = self.spaces.lock().iter().filter_map(Weak::upgrade).collect();
-        spaces.iter().flat_map(|mm| mm.vmas()).filter(which).count() as u64
+        spaces.iter().flat_map(|mm| mm.vmas(Detail::Places)).filter(which).count() as u64
     }
 
     /// Bytes of memory in use.

@@ -11,7 +11,7 @@ use crate::abi::{PAGE_SIZE, page_up};
 use crate::fs::OpenFlags;
 use crate::ipc::sysv::shm::{SHM_LOCKED, SHMALL, SHMMAX, SHMMNI, Segment, segment_of};
 use crate::ipc::sysv::{Perm, Wanted};
-use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
+use crate::mm::{Detail, MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::{Capability, Cx, Resource};
 
 const SHM_RDONLY: u32 = 0o10000;
@@ -124,7 +124,7 @@ fn detach(cx: &Cx, addr: u64) -> Result<u64, Errno> {
     // The first piece of a segment that lies as if the segment began at `addr`, then what else there is of the same attachment.
     let mut found: Option<(Arc<MappedFile>, u64)> = None;
     let mut gone = Vec::new();
-    for vma in cx.mm.vmas().into_iter().filter(|vma| vma.range.start >= addr) {
+    for vma in cx.mm.vmas(Detail::Places).into_iter().filter(|vma| vma.range.start >= addr) {
         let Some((file, offset)) = &vma.file else { continue };
         if vma.range.start - addr != *offset {
             continue;
