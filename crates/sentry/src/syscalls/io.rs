@@ -5,8 +5,12 @@ use smallvec::smallvec;
 use super::transfer::{self, At, Transfer, ready};
 use super::{Args, Flow};
 use crate::Errno;
-use crate::fs::{File, FileKind, OpenFlags, Origin, Whence};
-use crate::ipc::host_file::HostFile;
+use crate::fs::{File, OpenFlags, Whence};
+use crate::ipc::epoll::Epoll;
+use crate::ipc::eventfd::EventFd;
+use crate::ipc::inotify::Inotify;
+use crate::ipc::signalfd::SignalFd;
+use crate::ipc::timerfd::TimerFd;
 use crate::mm::Ranges;
 use crate::task::Cx;
 
@@ -156,7 +160,7 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
     let file = match cx.file(args.i32(0)) {
         Ok(file) if file.flags().contains(OpenFlags::PATH) => return Flow::done(Err(Errno::EBADF)),
         // Objects such as eventfds have a position that never moves (noop_llseek).
-        Ok(file) if is_object(&file) => return Flow::done(Ok(0)),
+        Ok(file) if !file.ops.seekable() && is_object(&file) => return Flow::done(Ok(0)),
         Ok(file) if !file.ops.seekable() => return Flow::done(Err(Errno::ESPIPE)),
         Ok(file) => file,
         Err(errno) => return Flow::done(Err(errno)),
@@ -185,9 +189,10 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
     }
 }
 
+/// Objects with Linux's `noop_llseek`. (Others, as pidfds, cannot be sought in.)
 fn is_object(file: &File) -> bool {
-    let anonymous = matches!(&file.origin, Origin::Anonymous { inode, .. } if inode.kind() == FileKind::Regular);
-    anonymous && !file.ops.seekable() && file.downcast::<HostFile>().is_none()
+    let any = file.ops.as_any();
+    any.is::<EventFd>() || any.is::<TimerFd>() || any.is::<SignalFd>() || any.is::<Epoll>() || any.is::<Inotify>()
 }
 
 /// Moves the position to `base` (None: where it is) plus `offset`.
