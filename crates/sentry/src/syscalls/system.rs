@@ -35,7 +35,8 @@ pub fn sys_sysinfo(cx: &mut Cx, args: Args) -> Flow<'_> {
     let loads = container.load.at(kernel.clock.monotonic().0, container.activity().cpu_ns);
     let info = SysInfo {
         loads: loads.map(|load| (load * 65536.0) as u64),
-        uptime: ((kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns)) / 1_000_000_000) as i64,
+        // A begun second counts (kernel/sys.c).
+        uptime: kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns).div_ceil(1_000_000_000) as i64,
         totalram: total,
         freeram: total.saturating_sub(container.memory.used_bytes()),
         procs: u16::try_from(container.pids.tasks().len()).unwrap_or(u16::MAX),
