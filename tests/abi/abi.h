@@ -278,6 +278,9 @@ static inline int run_case(const struct abi_case *c) {
 int main(int argc, char **argv) {
     if (!realpath(argv[0], abi_self)) snprintf(abi_self, sizeof abi_self, "%s", argv[0]);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    // A shell that starts us in the background, or nohup, has these ignored.
+    const int background[] = {SIGHUP, SIGINT, SIGQUIT};
+    for (size_t i = 0; i < sizeof background / sizeof *background; i++) signal(background[i], SIG_DFL);
     int failed = 0, bare = argc > 2 && !strcmp(argv[1], "--bare");
 #ifdef ABI_PROGRAM
     int special(int, char **);

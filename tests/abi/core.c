@@ -16,7 +16,6 @@ static void core_limit(rlim_t bytes) {
     ({                                                                                                                 \
         pid_t abi_pid = OK(fork());                                                                                    \
         if (!abi_pid) {                                                                                                \
-            signal(sig, SIG_DFL); /* who starts us in the background has us ignore some */                             \
             __VA_ARGS__;                                                                                               \
             raise(sig);                                                                                                \
             _exit(1);                                                                                                  \
