@@ -5,8 +5,8 @@
 //! missed before, the next ones are asked for with it: twice as many each time. `find` looks at directories only, as the listing tells it
 //! kinds: then only directories are asked for.
 //!
-//! What was found is kept here until somebody asks for it, until a change in the directory or the time names last ends it, or until
-//! [`DIRECTORIES`] others have something waiting too: each has a handle of the gofer's, which are limited.
+//! What was found is kept here until somebody asks for it, until a change in the directory or the time names last ends it. That and the
+//! listings are kept of the [`DIRECTORIES`] listed last only: memory and the gofer's handles are limited.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -19,14 +19,14 @@ use super::{Cache, GoferInode, Tree};
 use crate::Errno;
 use crate::fs::FileKind;
 
-/// Directories of a tree that may have names waiting, at most [`MAX_WALK`] each.
-const DIRECTORIES: usize = 8;
+/// Directories of a tree that are remembered, with at most [`MAX_WALK`] names waiting each. As deep as most trees are.
+const DIRECTORIES: usize = 16;
 
 /// One directory's.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// How the directory was listed last, while it is open.
-    listing: Weak<Listing>,
+    /// What was listed last of the directory.
+    listing: Option<Arc<Listing>>,
     /// The entry asked for last, by its place in the listing.
     last: Option<usize>,
     /// How many names were asked for last.
@@ -41,10 +41,10 @@ struct Found {
 
 impl Ahead {
     /// The directory was read.
-    pub(super) fn listed(&mut self, listing: &Arc<Listing>) {
-        self.listing = Arc::downgrade(listing);
+    fn listed(&mut self, listing: Arc<Listing>) -> Option<Arc<Listing>> {
         self.last = None;
         self.window = 1;
+        self.listing.replace(listing)
     }
 
     /// Forgets what waits.
@@ -55,7 +55,7 @@ impl Ahead {
     /// The names to ask for: the missed one first.
     fn plan(&mut self, missed: &Name) -> Vec<Name> {
         let mut names = vec![missed.clone()];
-        let Some(listing) = self.listing.upgrade() else { return names };
+        let Some(listing) = self.listing.clone() else { return names };
         let next = self.last.map_or(0, |last| last + 1);
         let is_missed = |at: usize| listing.get(at).is_some_and(|entry| *entry.name == *missed.as_bytes());
         let skipped = listing.get(next..).unwrap_or_default().iter().take_while(|entry| entry.kind != FileKind::Directory).count();
@@ -85,15 +85,13 @@ impl Ahead {
 }
 
 impl Tree {
-    /// Notes that a directory has names waiting; the one that has had some for longest loses them.
-    fn waiting(&self, dir: &Arc<GoferInode>) {
+    /// Notes that a directory was listed; the one listed longest ago is forgotten.
+    fn remember_listed(&self, dir: &Arc<GoferInode>) {
         let oldest = {
-            let mut waiting = self.waiting.lock();
-            if waiting.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(dir))) {
-                return;
-            }
-            waiting.push_back(Arc::downgrade(dir));
-            if waiting.len() > DIRECTORIES { waiting.pop_front() } else { None }
+            let mut listed = self.listed.lock();
+            listed.retain(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(dir)));
+            listed.push_back(Arc::downgrade(dir));
+            if listed.len() > DIRECTORIES { listed.pop_front() } else { None }
         };
         if let Some(oldest) = oldest.and_then(|dir| dir.upgrade()) {
             oldest.forget_ahead();
@@ -101,14 +99,23 @@ impl Tree {
     }
 }
 
-/// The directories of a tree that may have names waiting, in the order in which they began to.
-pub(super) type Waiting = VecDeque<Weak<GoferInode>>;
+/// The directories of a tree that were listed last, the latest at the end.
+pub(super) type LastListed = VecDeque<Weak<GoferInode>>;
 
 impl GoferInode {
-    pub(super) fn forget_ahead(&self) {
+    fn forget_ahead(&self) {
         if let Body::Directory(children) = &self.body {
-            let old = children.ahead.lock().clear();
+            let old = std::mem::take(&mut *children.ahead.lock());
             drop(old);
+        }
+    }
+
+    /// Takes note of how the directory was listed.
+    pub(super) fn listed(&self, listing: Arc<Listing>) {
+        if let (Body::Directory(children), Ok(me)) = (&self.body, self.me()) {
+            let old = children.ahead.lock().listed(listing);
+            drop(old);
+            self.tree.remember_listed(&me);
         }
     }
 
@@ -156,7 +163,6 @@ impl GoferInode {
                 rest.into_iter().filter_map(|(name, found)| ahead.found.insert(name, found)).collect()
             };
             drop(old);
-            self.tree.waiting(&me);
         }
         asked
     }
@@ -181,7 +187,7 @@ mod tests {
         let names: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
         let listing = listing(&names.iter().map(|name| (name.as_str(), FileKind::Regular)).collect::<Vec<_>>());
         let mut ahead = Ahead::default();
-        ahead.listed(&listing);
+        ahead.listed(listing);
         assert_eq!(plan(&mut ahead, "n0"), "n0 n1");
         assert_eq!(plan(&mut ahead, "n2"), "n2 n3 n4 n5");
         assert_eq!(plan(&mut ahead, "n150"), "n150", "out of order");
@@ -191,8 +197,6 @@ mod tests {
         }
         assert_eq!(ahead.last, Some(199), "not beyond the end");
         assert_eq!(plan(&mut ahead, "none"), "none");
-        drop(listing);
-        assert_eq!(plan(&mut ahead, "n0"), "n0", "the directory was closed");
     }
 
     #[test]
@@ -200,7 +204,7 @@ mod tests {
         use FileKind::{Directory, Regular};
         let listing = listing(&[("f", Regular), ("a", Directory), ("g", Regular), ("h", Regular), ("b", Directory), ("c", Directory), ("d", Directory)]);
         let mut ahead = Ahead::default();
-        ahead.listed(&listing);
+        ahead.listed(listing);
         assert_eq!(plan(&mut ahead, "a"), "a b");
         assert_eq!(plan(&mut ahead, "c"), "c d");
     }

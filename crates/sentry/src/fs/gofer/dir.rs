@@ -153,18 +153,13 @@ impl GoferDir {
         let (batch, whole) = (state.batch.clone(), state.is_whole());
         drop(state);
         drop(old);
-        self.listed(batch, whole, seen);
-        Ok(())
-    }
-
-    /// Notes the names for lookups to come.
-    fn listed(&self, batch: Arc<Listing>, whole: bool, seen: u64) {
-        let Body::Directory(children) = &self.inode.body else { return };
-        children.ahead.lock().listed(&batch);
+        self.inode.listed(batch.clone());
         if whole {
             self.keep_whole(batch, seen);
         }
+        Ok(())
     }
+
 
     /// Keeps a small directory's names for the next one who reads it.
     fn keep_whole(&self, listing: Arc<Listing>, seen: u64) {

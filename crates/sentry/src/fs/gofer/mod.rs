@@ -98,7 +98,7 @@ struct Tree {
     inodes: Mutex<HashMap<Key, Weak<GoferInode>>>,
     /// The devices that guests are shown for the host's: a tree may contain mounts.
     devices: Mutex<HashMap<(u32, u32), u64>>,
-    waiting: Mutex<ahead::Waiting>,
+    listed: Mutex<ahead::LastListed>,
     /// Whether directories do not tell the kinds of their entries.
     untyped_dirs: AtomicBool,
 }
@@ -136,7 +136,7 @@ impl GoferFs {
             changes: AtomicU64::new(0),
             inodes: Mutex::default(),
             devices: Mutex::new(HashMap::from([(host_device(&attached.root.attr), dev)])),
-            waiting: Mutex::default(),
+            listed: Mutex::default(),
             untyped_dirs: AtomicBool::new(false),
         });
         let root = tree.intern(None, handle, &attached.root.attr, 0);
