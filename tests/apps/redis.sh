@@ -2,7 +2,7 @@
 # A redis server on a unix socket: commands, benchmark, a snapshot made by fork, append-only file, restart.
 set -eu
 dir=$(mktemp -d)
-trap 'kill $(cat $dir/pid 2>/dev/null) 2>/dev/null; rm -rf $dir' EXIT
+trap 'kill $(cat $dir/pid 2>/dev/null) 2>/dev/null || :; rm -rf $dir' EXIT
 cd $dir
 start() {
     redis-server --port 0 --unixsocket $dir/s --dir $dir --daemonize yes --pidfile $dir/pid --logfile $dir/log --appendonly yes --save "" >/dev/null
