@@ -70,8 +70,8 @@ const SCRIPTS: [App; 20] = [
     app("ssh", "bash", "ssh.sh", Tier::Full, Places::NotBundle),
     app("build", "bash", "build.sh", Tier::Full, Places::NotBundle),
     app("apt", "bash", "apt.sh", Tier::Full, Places::OnlyDo),
-    app("strace", "bash", "strace.sh", Tier::Fast, Places::All),
-    app("gdb", "bash", "gdb.sh", Tier::Fast, Places::All),
+    app("strace", "bash", "strace.sh", Tier::Fast, Places::NotBundle),
+    app("gdb", "bash", "gdb.sh", Tier::Fast, Places::NotBundle),
     app("ps", "bash", "ps.sh", Tier::Fast, Places::NotBundle),
 ];
 

@@ -193,7 +193,7 @@ pub fn debian() -> Result<PathBuf> {
             std::fs::remove_dir_all(&root)?;
         }
         std::fs::create_dir_all(&bundle)?;
-        let packages = "--include=git,gcc,libc6-dev,python3,perl,sqlite3,procps,file,xz-utils,bc,strace,gdb";
+        let packages = "--include=git,gcc,libc6-dev,python3,perl,sqlite3,procps,file,xz-utils,bc";
         let mut command = Command::new("debootstrap");
         command
             .args(["--variant=minbase", packages, "bookworm"])
