@@ -7,7 +7,8 @@
 //!
 //! Everything read from the block is copied once and sanitised; nothing is read twice.
 
-use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst, Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{self, Poll, Waker};
 
@@ -76,6 +77,8 @@ pub struct SystrapContext {
     /// CPU time and spinning of the host thread before this context had it.
     cpu_base_ns: u64,
     spun_base: u64,
+    /// The most CPU time that was told of: what is subtracted for spinning is a hint, and CPU time does not go back.
+    told_ns: Arc<AtomicU64>,
 }
 
 impl SystrapContext {
@@ -98,6 +101,7 @@ impl SystrapContext {
             waker: None,
             cpu_base_ns,
             spun_base,
+            told_ns: Arc::default(),
         };
         context.write_identity(&Identity::default());
         context
@@ -501,18 +505,20 @@ impl Context for SystrapContext {
             platform: self.space.platform().clone(),
             cpu_base_ns: self.cpu_base_ns,
             spun_base: self.spun_base,
+            told_ns: self.told_ns.clone(),
         })
     }
 
     fn cpu_time_ns(&self) -> u64 {
-        cpu_time_ns(&self.thread, self.space.platform(), self.cpu_base_ns, self.spun_base)
+        cpu_time_ns(&self.thread, self.space.platform(), self.cpu_base_ns, self.spun_base, &self.told_ns)
     }
 }
 
 /// CPU time since a context got its thread, without spinning.
-fn cpu_time_ns(thread: &Thread, platform: &Systrap, cpu_base_ns: u64, spun_base: u64) -> u64 {
+fn cpu_time_ns(thread: &Thread, platform: &Systrap, cpu_base_ns: u64, spun_base: u64, told_ns: &AtomicU64) -> u64 {
     let spun = thread.block.get(SPUN).wrapping_sub(spun_base);
-    thread.cpu_time_ns().saturating_sub(cpu_base_ns).saturating_sub(platform.spun_ns(spun))
+    let now = thread.cpu_time_ns().saturating_sub(cpu_base_ns).saturating_sub(platform.spun_ns(spun));
+    told_ns.fetch_max(now, Relaxed).max(now)
 }
 
 /// A context seen from other threads.
@@ -521,6 +527,8 @@ struct Remote {
     platform: Arc<Systrap>,
     cpu_base_ns: u64,
     spun_base: u64,
+    /// The most CPU time that was told of: what is subtracted for spinning is a hint, and CPU time does not go back.
+    told_ns: Arc<AtomicU64>,
 }
 
 impl Interrupter for Remote {
@@ -529,7 +537,7 @@ impl Interrupter for Remote {
     }
 
     fn cpu_time_ns(&self) -> u64 {
-        cpu_time_ns(&self.thread, &self.platform, self.cpu_base_ns, self.spun_base)
+        cpu_time_ns(&self.thread, &self.platform, self.cpu_base_ns, self.spun_base, &self.told_ns)
     }
 }
 
