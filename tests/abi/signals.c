@@ -734,3 +734,26 @@ CASE(many_signals_under_load) {
     for (int i = 0; i < 2000; i++) raise(i & 1 ? SIGUSR1 : SIGRTMIN);
     EQ(hits, 2000);
 }
+
+// A process that is being made while a signal goes to its group gets it too, or is not made (`copy_process`).
+CASE(no_child_escapes_a_signal_to_its_group) {
+    OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
+    for (int round = 0; round < 60; round++) {
+        pid_t leader = OK(fork());
+        if (!leader) {
+            setpgid(0, 0);
+            for (int i = 0; i < 100; i++)
+                if (fork() == 0) {
+                    if (i % 2) fork();
+                    pause();
+                    _exit(0);
+                }
+            for (;;) pause();
+        }
+        while (getpgid(leader) != leader) usleep(10);
+        usleep(round * 37 % 700);
+        OK(kill(-leader, round % 2 ? SIGTERM : SIGKILL));
+        while (waitpid(-1, NULL, 0) > 0) {}
+        ERR(kill(-leader, 0), ESRCH);
+    }
+}

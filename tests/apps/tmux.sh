@@ -11,8 +11,12 @@ for _ in $(seq 50); do t capture-pane -p -t one | grep -q '^42-is-it' && break; 
 t capture-pane -p -t one | grep -q '^42-is-it'
 t split-window -h -t one 'sleep 100'
 [ "$(t list-panes -t one | wc -l)" = 2 ]
-t send-keys -t one.1 C-c
-for _ in $(seq 50); do [ "$(t list-panes -t one | wc -l)" = 1 ] && break; sleep 0.1; done
+# A key that comes before the pane has its terminal is lost: it is pressed again.
+for _ in $(seq 50); do
+    t send-keys -t one.1 C-c || true
+    sleep 0.1
+    [ "$(t list-panes -t one | wc -l)" = 1 ] && break
+done
 [ "$(t list-panes -t one | wc -l)" = 1 ]
 t resize-window -t one -x 77 -y 20
 [ "$(t display-message -p -t one '#{window_width}x#{window_height}')" = 77x20 ]

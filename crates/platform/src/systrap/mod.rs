@@ -246,10 +246,11 @@ impl Systrap {
         self.discard(&stub, &threads);
     }
 
-    /// Makes a used stub as good as new: its threads are gone, their blocks read as zero.
+    /// Makes a used stub as good as new: its threads are gone, their blocks read as zero, nothing they wrote is left.
     fn wipe(&self, used: Used) -> Option<Arc<Stub>> {
         let Used { stub, threads, blocks } = used;
         threads.iter().for_each(|thread| thread.kill(Death::Signal(libc::SIGKILL)));
+        stub.tidy();
         if stub.death().is_none() && (blocks == 0 || self.control.punch(stub.area + AREA_BLOCKS, blocks * BLOCK_LEN).is_ok()) {
             return Some(stub);
         }

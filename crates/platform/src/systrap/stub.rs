@@ -79,9 +79,7 @@ impl Stub {
         let key = Key::random()?;
         control.write(area + AREA_ORDERS, &[0; PAGE as usize]);
         control.write(area + AREA_ANSWERS, &[0; PAGE as usize]);
-        for i in 0..RING {
-            control.word64(area + AREA_ANSWERS + i * LINE).store(u64::MAX, Relaxed);
-        }
+        lay_out_answers(&control, area, 0);
         control.write(area + AREA_ORDERS + ORDER_KEYS, key.rounds());
         let ring = Ring {
             key,
@@ -105,6 +103,15 @@ impl Stub {
     /// Puts an order into the ring.
     pub fn post(&self, order: Order) -> Result<(), PlatformError> {
         self.post_locked(&mut self.ring.lock(), order)
+    }
+
+    /// Makes the answer page what it would be had no guest written to it. No thread of the guest may live, and nothing be
+    /// outstanding: what the last guest left there would be held against the next.
+    pub fn tidy(&self) {
+        let ring = self.ring.lock();
+        lay_out_answers(&self.control, self.area, ring.done);
+        // It sleeps or will: a needless wake-up does no harm, a missing one costs the first order a look.
+        self.control.word32(self.area + AREA_ANSWERS + ANSWER_STUB_WAITS).store(1, SeqCst);
     }
 
     fn post_locked(&self, ring: &mut Ring, order: Order) -> Result<(), PlatformError> {
@@ -182,8 +189,7 @@ impl Stub {
             if seen == sequence {
                 break;
             }
-            // The slot holds its last answer until this one.
-            if seen != sequence.checked_sub(RING).filter(|last| *last > 0).unwrap_or(u64::MAX) {
+            if seen != before(sequence) {
                 return Err(self.kill(FORGED));
             }
             if spins < ring.spin {
@@ -270,6 +276,18 @@ impl Drop for Stub {
         if self.pid > 0 {
             self.kill(Death::Signal(libc::SIGKILL));
         }
+    }
+}
+
+/// What the slot of an answer holds until that answer: the number of its last one, if it has had one.
+fn before(sequence: u64) -> u64 {
+    sequence.checked_sub(RING).filter(|last| *last > 0).unwrap_or(u64::MAX)
+}
+
+/// Numbers the answer slots as they are after `done` answers.
+fn lay_out_answers(control: &Control, area: u64, done: u64) {
+    for sequence in done + 1..=done + RING {
+        control.word64(area + AREA_ANSWERS + (sequence % RING) * LINE).store(before(sequence), Relaxed);
     }
 }
 

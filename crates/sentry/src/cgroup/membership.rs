@@ -88,9 +88,11 @@ impl Members<'_> {
 
     /// `cgroup.kill`.
     pub fn kill(&self, group: &Arc<Cgroup>) {
-        for process in self.all(group) {
-            let _ = process.send_signal_from(SigInfo::user(Signal::KILL, 0, 0), Origin::Forced);
-        }
+        self.0.pids.broadcast(|| {
+            for process in self.all(group) {
+                let _ = process.send_signal_from(SigInfo::user(Signal::KILL, 0, 0), Origin::Forced);
+            }
+        });
     }
 }
 

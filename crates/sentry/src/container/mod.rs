@@ -90,9 +90,12 @@ impl Agent {
         let signal = Signal::new(request.signal)
             .ok_or_else(|| Status::new(Code::InvalidArgument, format!("there is no signal {}", request.signal)))?;
         if request.target() == SignalTarget::Container {
-            for group in process.group.container.pids.processes() {
-                let _ = group.send_signal_from(SigInfo::user(signal, 0, 0), Origin::Forced);
-            }
+            let pids = &process.group.container.pids;
+            pids.broadcast(|| {
+                for group in pids.processes() {
+                    let _ = group.send_signal_from(SigInfo::user(signal, 0, 0), Origin::Forced);
+                }
+            });
             return Ok(Empty {});
         }
         match process.stage() {

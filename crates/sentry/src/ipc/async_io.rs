@@ -82,11 +82,11 @@ pub fn signal_owner(container: &Container, owner: SignalOwner, fd: i32, (code, b
         _ if owner.id == 0 => {}
         SignalOwner::TID => container.pids.task(owner.id).iter().for_each(|task| tell(task)),
         SignalOwner::PROCESS => first_thread(container, owner.id).iter().for_each(|task| tell(task)),
-        _ => {
+        _ => container.pids.broadcast(|| {
             for group in container.pids.process_group(owner.id) {
                 group.threads().first().iter().for_each(|task| tell(task));
             }
-        }
+        }),
     }
 }
 

@@ -327,7 +327,7 @@ impl Task {
 impl PidTable {
     /// Sends a signal to all processes of a process group (a terminal's Ctrl-C). Returns to how many. No permission check.
     pub fn signal_process_group(&self, pgid: Tid, info: SigInfo) -> usize {
-        self.process_group(pgid).iter().filter(|group| group.send_signal(info).is_ok()).count()
+        self.broadcast(|| self.process_group(pgid).iter().filter(|group| group.send_signal(info).is_ok()).count())
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Args, Flow};
 use crate::Errno;
 use crate::ns::Ids;
 use crate::signal::{Origin, SigInfo, Signal};
-use crate::task::{Capability, Creds, Cx, Task, ThreadGroup, Tid};
+use crate::task::{Capability, Creds, Cx, PidTable, Task, ThreadGroup, Tid};
 
 /// The signal of an argument; None for 0, which only checks.
 pub(super) fn signal(number: i32) -> Result<Option<Signal>, Errno> {
@@ -70,22 +70,29 @@ pub(super) fn send_to_thread(cx: &Cx, task: &Task, signal: Option<Signal>, info:
 }
 
 /// Sends to all of some processes: success when one was reached, else the last error (`kill_something_info`).
-fn send_to_all(cx: &Cx, groups: Vec<Arc<ThreadGroup>>, number: i32, info: Option<SigInfo>) -> Result<(), Errno> {
-    let mut result = Err(Errno::ESRCH);
-    for group in groups {
-        match signal(number).and_then(|signal| send(cx, &group, signal, info)) {
-            Ok(()) => result = Ok(()),
-            Err(errno) if result.is_err() => result = Err(errno),
-            Err(_) => {}
+fn send_to_all(
+    cx: &Cx,
+    find: impl FnOnce(&PidTable) -> Vec<Arc<ThreadGroup>>,
+    number: i32,
+    info: Option<SigInfo>,
+) -> Result<(), Errno> {
+    let pids = &cx.task.container.pids;
+    pids.broadcast(|| {
+        let mut result = Err(Errno::ESRCH);
+        for group in find(pids) {
+            match signal(number).and_then(|signal| send(cx, &group, signal, info)) {
+                Ok(()) => result = Ok(()),
+                Err(errno) if result.is_err() => result = Err(errno),
+                Err(_) => {}
+            }
         }
-    }
-    result
+        result
+    })
 }
 
 /// Sends to all processes of a process group.
 pub(super) fn send_to_group(cx: &Cx, pgid: Tid, signal: Option<Signal>, info: Option<SigInfo>) -> Result<(), Errno> {
-    let groups = cx.task.container.pids.process_group(pgid);
-    send_to_all(cx, groups, signal.map_or(0, |signal| signal.number()), info)
+    send_to_all(cx, |pids| pids.process_group(pgid), signal.map_or(0, |signal| signal.number()), info)
 }
 
 pub(super) fn kill(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -93,19 +100,18 @@ pub(super) fn kill(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn kill_inner(cx: &Cx, pid: i32, number: i32) -> Result<(), Errno> {
-    let pids = &cx.task.container.pids;
     let ns = &cx.task.group.pid_ns;
     match pid {
         i32::MIN => Err(Errno::ESRCH),
         -1 => {
             let own = cx.task.tgid();
             let reached = |group: &Arc<ThreadGroup>| group.tgid != own && ns.local(group.tgid) > 1;
-            send_to_all(cx, pids.processes().into_iter().filter(reached).collect(), number, None)
+            send_to_all(cx, |pids| pids.processes().into_iter().filter(reached).collect(), number, None)
         }
-        0 => send_to_all(cx, pids.process_group(cx.task.group.pgid()), number, None),
+        0 => send_to_all(cx, |pids| pids.process_group(cx.task.group.pgid()), number, None),
         pgid if pgid < 0 => {
-            let members = ns.global(-pgid).map(|pgid| pids.process_group(pgid)).unwrap_or_default();
-            send_to_all(cx, members, number, None)
+            let pgid = ns.global(-pgid).ok_or(Errno::ESRCH)?;
+            send_to_all(cx, |pids| pids.process_group(pgid), number, None)
         }
         pid => {
             let group = cx.find_process_of(pid).ok_or(Errno::ESRCH)?;

@@ -106,6 +106,7 @@ impl Cx {
             // A signal to the process group must not miss the child.
             return Err(Fail::Restart(Restart::Always));
         }
+        let broadcasts = *self.task.container.pids.broadcasts.lock();
         if !args.flags.contains(CloneFlags::THREAD) && self.too_many_processes() {
             return Err(Errno::EAGAIN.into());
         }
@@ -140,7 +141,7 @@ impl Cx {
             true => Some(self.reserve_pidfd(args.pidfd)?),
             false => None,
         };
-        let task = self.add_task(&args, &birth, event).inspect_err(|_| {
+        let task = self.add_task(&args, &birth, event, broadcasts).inspect_err(|_| {
             if let Some(fd) = pidfd {
                 drop(self.files.remove(fd));
             }
@@ -220,9 +221,14 @@ impl Cx {
         let _ = self.files.replace(fd, FdEntry { file, close_on_exec: true }, FdTable::MAX);
     }
 
-    /// Numbers the new task and puts it into the tree.
-    fn add_task(&self, args: &CloneArgs, birth: &Birth, event: Option<Event>) -> Result<Arc<Task>, Fail> {
+    /// Numbers the new task and puts it into the tree. There had been that many `broadcasts` when its making began.
+    fn add_task(&self, args: &CloneArgs, birth: &Birth, event: Option<Event>, broadcasts: u64) -> Result<Arc<Task>, Fail> {
         let (parent, container) = (&self.task, &self.task.container);
+        let sent = container.pids.broadcasts.lock();
+        let reached = *sent != broadcasts && parent.flags().intersects(TaskFlags::SIGNAL | TaskFlags::KILLED);
+        if reached && !args.flags.contains(CloneFlags::THREAD) {
+            return Err(Fail::Restart(Restart::Always));
+        }
         let mut pids = container.pids.inner.lock();
         pids.admit(container)?;
         pids.admit_to_cgroup(&parent.group)?;

@@ -1,6 +1,7 @@
 //! [`PidTable`]: the process and thread numbers of a container, and its tree of processes.
 //!
 //! Its lock is this room's outermost (Linux's `tasklist_lock`): parents, children, process groups and sessions change only under it.
+//! Outside of it is only the lock of [`PidTable::broadcast`], which signals to several processes and births take.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::wait::PollEvents;
 #[derive(Default)]
 pub struct PidTable {
     pub(super) inner: Mutex<Pids>,
+    /// How many signals have been sent to several processes at once. Locked by whoever sends one, and while a process is born.
+    pub(super) broadcasts: Mutex<u64>,
 }
 
 /// Under the table's lock.
@@ -94,6 +97,14 @@ impl PidTable {
     /// The first process.
     pub fn init(&self) -> Option<Arc<ThreadGroup>> {
         self.process(1)
+    }
+
+    /// Sends a signal to several processes, as `send` does: none is born meanwhile, and one whose parent was reached while it was
+    /// being made is not born at all (its parent forks again when it has handled the signal). So no child escapes.
+    pub fn broadcast<R>(&self, send: impl FnOnce() -> R) -> R {
+        let mut broadcasts = self.broadcasts.lock();
+        *broadcasts += 1;
+        send()
     }
 
     /// Live threads at this time.

@@ -116,6 +116,25 @@ fn our_pages_are_read_only() {
 }
 
 #[test]
+fn what_a_guest_writes_over_answers_does_not_harm_the_next() {
+    let platform = platform();
+    let file = memory();
+    for slot in 0..layout::RING {
+        let mut guest = Guest::new(&platform, &space(&platform, &file), guests::store());
+        guest.context.registers_mut().rdi = 0xc3;
+        guest.context.registers_mut().rsi = layout::ANSWERS + slot * layout::LINE;
+        guest.call();
+        drop(guest);
+        // Every slot of the ring is used once more, in a stub that is the same if the last one could be emptied.
+        let next = space(&platform, &file);
+        for _ in 0..layout::RING {
+            next.protect(DATA, 0x1000, Prot::READ | Prot::WRITE).unwrap();
+        }
+        next.settle().unwrap();
+    }
+}
+
+#[test]
 fn the_key_is_gone_before_the_guest_runs() {
     let platform = platform();
     let file = memory();
