@@ -146,7 +146,10 @@ impl LockTable {
     pub fn conflict(&self, family: Family, inode: InodeKey, wanted: Held) -> Option<Held> {
         let state = self.state.lock();
         let list = state.held.get(&(family, inode))?;
-        list.iter().find(|held| held.conflicts(wanted.owner, wanted.range, wanted.kind)).copied()
+        let conflicts = |held: &&Held| held.conflicts(wanted.owner, wanted.range, wanted.kind);
+        // An owner's locks stand together in Linux, by their places.
+        let first = list.iter().find(conflicts)?;
+        list.iter().filter(conflicts).filter(|held| held.owner == first.owner).min_by_key(|held| held.range.start).copied()
     }
 
     /// Notes that `who` waits for `whom`.

@@ -1,5 +1,8 @@
 //! Time-outs and temporary signal masks of ppoll, pselect6 and epoll_pwait.
 
+use std::sync::atomic::Ordering;
+
+use super::prctl::persona;
 use crate::Errno;
 use crate::signal::SigSet;
 use crate::task::Cx;
@@ -28,7 +31,8 @@ pub fn nanoseconds(sec: i64, nsec: i64) -> Result<u64, Errno> {
 
 /// Stores what is left of `deadline` as a `timespec`; a fault is ignored, as Linux does.
 pub fn store_remaining(cx: &Cx, addr: u64, deadline: crate::time::MonoTime, unit_ns: u64) {
-    if addr != 0 {
+    let sticky = cx.task.group.personality.load(Ordering::Relaxed) & persona::STICKY_TIMEOUTS != 0;
+    if addr != 0 && !sticky {
         let left = deadline.since(cx.now());
         let fields = [(left / 1_000_000_000) as i64, (left % 1_000_000_000 / unit_ns) as i64];
         let _ = cx.mm.write_val(addr, &fields);

@@ -1,9 +1,11 @@
 //! mmap and its family.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use platform::Prot;
 
+use super::prctl::persona;
 use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::dev::MemoryDevice;
@@ -55,6 +57,8 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
         // As with no huge pages reserved.
         return Err(Errno::ENOMEM);
     }
+    let implies = prot.contains(Prot::READ) && implies_exec(cx);
+    let mut prot = prot;
     let mut how = SegmentFlags::MAY_READ | SegmentFlags::MAY_WRITE | SegmentFlags::MAY_EXEC;
     how.set(SegmentFlags::SHARED, shared);
     how.set(SegmentFlags::NORESERVE, flags & uapi::MAP_NORESERVE != 0);
@@ -91,6 +95,7 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
             Some((Arc::new(MappedFile { mappable, file }), offset))
         }
     };
+    prot.set(Prot::EXEC, prot.contains(Prot::EXEC) || implies && how.contains(SegmentFlags::MAY_EXEC));
     let placement = if flags & uapi::MAP_FIXED_NOREPLACE != 0 {
         Placement::FixedNoReplace(addr)
     } else if flags & uapi::MAP_FIXED != 0 {
@@ -107,6 +112,11 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     Ok(at)
 }
 
+/// `READ_IMPLIES_EXEC`: what can be read can be run.
+fn implies_exec(cx: &Cx) -> bool {
+    cx.task.group.personality.load(Ordering::Relaxed) & persona::READ_IMPLIES_EXEC != 0
+}
+
 pub(super) fn munmap(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(cx.mm.unmap(args.u64(0), args.u64(1)).map(|()| 0))
 }
@@ -114,6 +124,7 @@ pub(super) fn munmap(cx: &mut Cx, args: Args) -> Flow<'_> {
 pub(super) fn mprotect(cx: &mut Cx, args: Args) -> Flow<'_> {
     let bits = args.u32(2);
     let growth = uapi::PROT_GROWSDOWN | uapi::PROT_GROWSUP;
+    let bits = if bits & uapi::PROT_READ != 0 && implies_exec(cx) { bits | uapi::PROT_EXEC } else { bits };
     let result = if bits & !(PROT_KNOWN | growth) != 0 || bits & growth == growth {
         Err(Errno::EINVAL)
     } else if bits & uapi::PROT_GROWSDOWN != 0 {

@@ -52,7 +52,6 @@ const ALL_SECUREBITS: u32 = 0x55;
 const ALL_SECURELOCKS: u32 = 0xaa;
 /// The last capability's number.
 const LAST_CAP: u64 = 40;
-const DEFAULT_SLACK_NS: u64 = 50_000;
 
 pub(super) fn prctl(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(option(cx, args))
@@ -123,7 +122,7 @@ fn option(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
         GET_SECUREBITS => Ok(cx.creds().securebits.into()),
         SET_SECUREBITS => set_securebits(cx, value),
         SET_TIMERSLACK => {
-            task.timer_slack_ns.store(if value as i64 <= 0 { DEFAULT_SLACK_NS } else { value }, Ordering::Relaxed);
+            task.timer_slack_ns.store(if value as i64 <= 0 { task.default_slack_ns } else { value }, Ordering::Relaxed);
             Ok(0)
         }
         GET_TIMERSLACK => Ok(task.timer_slack_ns.load(Ordering::Relaxed)),
@@ -218,20 +217,22 @@ fn ambient(cx: &mut Cx, operation: u64, capability: u64) -> Result<u64, Errno> {
     }
 }
 
-/// `personality`: kept and reported. Only `READ_IMPLIES_EXEC` and the 32-bit ones would change anything, and are refused.
+/// What of a personality changes anything here: see `memory` (`READ_IMPLIES_EXEC`), `mask` (`STICKY_TIMEOUTS`), `uname`.
+pub(super) mod persona {
+    pub const READ_IMPLIES_EXEC: u64 = 0x0040_0000;
+    pub const STICKY_TIMEOUTS: u64 = 0x0400_0000;
+    pub const UNAME26: u64 = 0x0002_0000;
+    pub const LINUX32: u64 = 8;
+}
+
+/// `personality`: any value, kept and inherited.
 pub(super) fn personality(cx: &mut Cx, args: Args) -> Flow<'_> {
     const QUERY: u32 = 0xffff_ffff;
-    const REFUSED: u32 = 0x0040_0000 | 0x0800_0000;
     let group = &cx.task.group;
     let old = group.personality.load(Ordering::Relaxed);
     let new = args.u32(0);
-    if new == QUERY {
-        return Flow::Done(Ok(old));
+    if new != QUERY {
+        group.personality.store(new.into(), Ordering::Relaxed);
     }
-    // PER_LINUX, nothing else.
-    if new & 0xff != 0 || new & REFUSED != 0 {
-        return Flow::done(Err(Errno::EINVAL));
-    }
-    group.personality.store(new.into(), Ordering::Relaxed);
     Flow::Done(Ok(old))
 }

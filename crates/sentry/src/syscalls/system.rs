@@ -84,15 +84,24 @@ fn random_to(cx: &Cx, addr: u64, len: usize) -> Result<(), Errno> {
     cx.mm.write(addr, bytes)
 }
 
-/// The kernel log is empty, and only for root.
+/// The kernel log, which is empty, for those with `CAP_SYSLOG` (as with `dmesg_restrict`).
 pub fn sys_syslog(cx: &mut Cx, args: Args) -> Flow<'_> {
-    const SIZE_UNREAD: i32 = 9;
+    Flow::done(log_action(cx, args.i32(0), args.u64(1), args.i32(2)))
+}
+
+fn log_action(cx: &Cx, action: i32, buffer: u64, len: i32) -> Result<u64, Errno> {
+    const READ: i32 = 2;
+    const READ_CLEAR: i32 = 4;
+    const CONSOLE_LEVEL: i32 = 8;
     const SIZE_BUFFER: i32 = 10;
-    let allowed = cx.creds().has(Capability::SysAdmin);
-    Flow::done(match args.i32(0) {
-        SIZE_BUFFER => Ok(0),
-        0..=SIZE_UNREAD if allowed => Ok(0),
-        0..=SIZE_UNREAD => Err(Errno::EPERM),
+    let creds = cx.creds();
+    if !creds.has(Capability::Syslog) && !creds.has(Capability::SysAdmin) {
+        return Err(Errno::EPERM);
+    }
+    match action {
+        READ..=READ_CLEAR if buffer == 0 || len < 0 => Err(Errno::EINVAL),
+        CONSOLE_LEVEL if !(1..=8).contains(&len) => Err(Errno::EINVAL),
+        0..=SIZE_BUFFER => Ok(0),
         _ => Err(Errno::EINVAL),
-    })
+    }
 }

@@ -1,5 +1,8 @@
 //! uname, host and domain name.
 
+use std::sync::atomic::Ordering;
+
+use super::prctl::persona;
 use super::{Args, Flow};
 use crate::Errno;
 use crate::ns::Uts;
@@ -7,6 +10,8 @@ use crate::task::{Capability, Cx};
 
 /// `uname -r`: the kernel whose behaviour is followed.
 pub const RELEASE: &str = "6.12.0-nacre";
+/// The same for programs that know no higher numbers (`UNAME26`).
+const RELEASE_26: &str = "2.6.72-nacre";
 /// `uname -v`.
 pub const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Nacre";
 /// A field of `struct new_utsname`, in bytes.
@@ -17,7 +22,10 @@ const NAME_MAX: usize = 64;
 pub fn sys_uname(cx: &mut Cx, args: Args) -> Flow<'_> {
     let uts = cx.task.namespaces().uts.get();
     let mut name = [0; FIELD * 6];
-    let fields = ["Linux", &uts.hostname, RELEASE, VERSION, "x86_64", &uts.domainname];
+    let personality = cx.task.group.personality.load(Ordering::Relaxed);
+    let machine = if personality & 0xff == persona::LINUX32 { "i686" } else { "x86_64" };
+    let release = if personality & persona::UNAME26 != 0 { RELEASE_26 } else { RELEASE };
+    let fields = ["Linux", &uts.hostname, release, VERSION, machine, &uts.domainname];
     for (place, text) in name.chunks_exact_mut(FIELD).zip(fields) {
         for (to, from) in place.iter_mut().zip(text.bytes().take(FIELD - 1)) {
             *to = from;

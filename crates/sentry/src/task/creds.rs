@@ -35,6 +35,7 @@ pub enum Capability {
     Lease = 28,
     AuditControl = 30,
     Setfcap = 31,
+    Syslog = 34,
     CheckpointRestore = 40,
 }
 

@@ -111,6 +111,8 @@ pub struct Task {
     pub(crate) parent_death_signal: AtomicI32,
     /// `PR_SET_TIMERSLACK`, in nanoseconds.
     pub(crate) timer_slack_ns: AtomicU64,
+    /// What 0 sets it to: its parent's when it was made.
+    pub(crate) default_slack_ns: u64,
     pub(crate) scheduling: Mutex<Scheduling>,
     /// Whoever waits for the end of a vfork.
     pub(super) vfork: Mutex<Option<Arc<clone::Vfork>>>,

@@ -75,6 +75,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             parent_death_signal: AtomicI32::new(0),
             timer_slack_ns: AtomicU64::new(new.timer_slack_ns),
+            default_slack_ns: new.timer_slack_ns,
             scheduling: Mutex::new(new.scheduling),
             vfork: Mutex::new(None),
             sem_undo: Mutex::new(None),

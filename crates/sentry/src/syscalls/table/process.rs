@@ -21,7 +21,7 @@ pub(super) const LINES: &[Line] = &[
     full(112, "setsid", &[], process::setsid),
     full(121, "getpgid", &[Int], process::getpgid),
     full(124, "getsid", &[Int], process::getsid),
-    partial(135, "personality", &[Hex], prctl::personality, "PER_LINUX only"),
+    partial(135, "personality", &[Hex], prctl::personality, "MMAP_PAGE_ZERO, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT are kept without effect"),
     partial(157, "prctl", &[Int, Addr, Addr, Addr, Addr], prctl::prctl, "no PR_SET_MM, PR_SET_VMA, PR_SET_TSC, PR_SET_MDWE, PR_SET_PTRACER, scheduling cores: EINVAL"),
     full(160, "setrlimit", &[Int, Addr], rlimit::setrlimit),
     none(163, "acct", &[Path], Errno::ENOSYS, "no process accounting, as without CONFIG_BSD_PROCESS_ACCT"),

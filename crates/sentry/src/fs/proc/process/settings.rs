@@ -11,8 +11,6 @@ use crate::task::{Capability, Login, Task};
 
 /// `TASK_COMM_LEN` without the end.
 const NAME_MAX: usize = 15;
-/// Timer slack when nothing else was asked for, in nanoseconds.
-const SLACK_NS: u64 = 50_000;
 /// `(uid_t)-1`: nobody has logged in.
 const NOBODY: u32 = u32::MAX;
 
@@ -181,6 +179,6 @@ fn set_timerslack(subject: &Subject, opener: &Arc<Task>, bytes: &[u8]) -> Result
     if task.tid() != opener.tid() && !opener.creds().has(Capability::SysNice) {
         return Err(Errno::EPERM);
     }
-    task.timer_slack_ns.store(if slack == 0 { SLACK_NS } else { slack }, Ordering::Relaxed);
+    task.timer_slack_ns.store(if slack == 0 { task.default_slack_ns } else { slack }, Ordering::Relaxed);
     Ok(())
 }
