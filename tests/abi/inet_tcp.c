@@ -896,3 +896,34 @@ CASE(tcp_info_and_states) {
     EQ(info.tcpi_state, TCP_LISTEN);
     EQ(info.tcpi_sacked, 7);
 }
+
+CASE(deferred_accept) {
+    in4 a;
+    char b[4];
+    int l = listener(&a, 5);
+    EQ(get_int(l, IPPROTO_TCP, TCP_DEFER_ACCEPT), 0);
+    set_int(l, IPPROTO_TCP, TCP_DEFER_ACCEPT, 5);
+    EQ(get_int(l, IPPROTO_TCP, TCP_DEFER_ACCEPT), 7); // in whole retransmissions
+    OK(fcntl(l, F_SETFL, O_NONBLOCK));
+    int c = connected_to(a);
+    nap_ms(20);
+    EQ(events(l, POLLIN), 0);
+    ERR(accept(l, NULL, NULL), EAGAIN);
+    EQ(write(c, "x", 1), 1);
+    EQ(events_within(l, POLLIN, 500), POLLIN);
+    int s = OK(accept(l, NULL, NULL));
+    EQ(read(s, b, 4), 1);
+}
+
+CASE(queue_told_with_the_bytes) {
+    char b[4], room[64];
+    tcp_pair();
+    set_int(S, IPPROTO_TCP, 36 /* TCP_INQ */, 1);
+    EQ(write(C, "abcdefg", 7), 7);
+    struct iovec io = {b, 4};
+    struct msghdr m = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    EQ(recvmsg(S, &m, 0), 4);
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    CHECK(h && h->cmsg_level == IPPROTO_TCP && h->cmsg_type == 36);
+    EQ(*(int *)CMSG_DATA(h), 3);
+}

@@ -53,10 +53,10 @@ impl Kernel {
     pub fn new(platform: Arc<dyn Platform>, clock: Clock, executors: usize, machine: Machine) -> Arc<Kernel> {
         let scheduler = Scheduler::new(platform.clone(), clock.clone(), executors);
         Arc::new(Kernel {
+            net: NetNamespace::new(clock.clone(), scheduler.timers().clone(), machine.memory_bytes),
             platform,
             scheduler,
             boot_ns: clock.monotonic().0,
-            net: NetNamespace::new(clock.clone(), machine.memory_bytes),
             host_files: Services { pool: IoPool::new(), fds: FdCache::new(), clock: clock.clone() },
             clock,
             machine,

@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::{datagram, netlink, tcp};
 use crate::Errno;
 use crate::executor::Reactor;
-use crate::time::Clock;
+use crate::time::{Clock, Timers};
 
 /// A network namespace: a loopback interface, and the tables of its sockets.
 ///
@@ -26,6 +26,7 @@ pub struct NetNamespace {
     pub(super) netlink: Mutex<netlink::Table>,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
+    pub(super) timers: Arc<Timers>,
     next_id: AtomicU64,
     /// Bytes that wait in all sockets, and how many may before senders get only little room.
     queued: AtomicUsize,
@@ -46,7 +47,7 @@ pub(super) enum AddressKind {
 
 impl NetNamespace {
     /// A namespace whose loopback interface is up, on a machine with so much memory.
-    pub fn new(clock: Clock, memory_bytes: u64) -> Arc<NetNamespace> {
+    pub fn new(clock: Clock, timers: Arc<Timers>, memory_bytes: u64) -> Arc<NetNamespace> {
         let mut seed = [0; 8];
         // Without random bytes ports are only easier to guess.
         let _ = hostcall::random::fill(&mut seed);
@@ -59,6 +60,7 @@ impl NetNamespace {
             netlink: Mutex::default(),
             counters: Counters::default(),
             clock,
+            timers,
             next_id: AtomicU64::new(1),
             queued: AtomicUsize::new(0),
             queued_most: usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).max(4 << 20),

@@ -63,8 +63,9 @@ impl Datagram {
             return Err(Errno::EMSGSIZE);
         }
         self.autobind()?;
-        let mut bytes = vec![0; len];
-        if len > 0 && from.take(&mut bytes)? < len {
+        // Made shared at once, so that the bytes are copied once.
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        if len > 0 && from.take(Arc::get_mut(&mut bytes).ok_or(Errno::ENOBUFS)?)? < len {
             return Err(Errno::EFAULT);
         }
         let counters = &self.net.counters;
@@ -72,7 +73,7 @@ impl Datagram {
         counters.bytes.add((len + header + if to.ip.is_ipv4() { 20 } else { 40 }) as u64);
         let (hops, class) = self.hops_and_class(to.ip, &set);
         let near = Endpoint::new(source, self.state.lock().local.port);
-        let mut packet = Packet { bytes: bytes.into(), from: near, to, hops, class, at_ns: self.net.clock.realtime_ns() };
+        let mut packet = Packet { bytes, from: near, to, hops, class, at_ns: self.net.clock.realtime_ns() };
         match self.protocol {
             Protocol::Udp | Protocol::UdpLite => {
                 counters.udp_datagrams.add(1);

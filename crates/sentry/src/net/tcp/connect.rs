@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::table::Remains;
-use super::{CONNECTED_SEND_BUFFER, Listener, Phase, Progress, State, Tcp};
+use super::{CONNECTED_SEND_BUFFER, Deferred, Listener, Phase, Progress, State, Tcp};
 use crate::Errno;
 use crate::net::address::Endpoint;
 use crate::net::namespace::to_loopback;
@@ -156,7 +156,7 @@ impl Tcp {
             theirs.refuse();
             return false;
         };
-        if listener.queue.len() > listener.most {
+        if listener.queue.len() + listener.deferred.len() > listener.most {
             listener.pending.push_back(Arc::downgrade(client));
             return false;
         }
@@ -176,11 +176,45 @@ impl Tcp {
         client.grow_buffer();
         theirs.phase = Phase::Connected;
         theirs.peer = Some(child.clone());
-        listener.queue.push_back(child);
+        let seconds = child.tcp.lock().defers_accept();
+        let shown = seconds == 0;
+        if shown {
+            listener.queue.push_back(child);
+        } else {
+            child.defer(self, seconds);
+            listener.deferred.push(child);
+        }
         self.net.counters.tcp_passive_opens.add(1);
         self.net.counters.packets.add(3);
         self.net.counters.bytes.add(180);
-        true
+        shown
+    }
+
+    /// Is shown to those who accept at the latest after `seconds`.
+    fn defer(&self, listener: &Tcp, seconds: i32) {
+        let me = self.me.clone();
+        let show = move || {
+            if let Some(child) = me.upgrade() {
+                child.show();
+            }
+        };
+        let deadline = self.net.clock.monotonic().after(u64::from(seconds.unsigned_abs()) * 1_000_000_000);
+        let timer = self.net.timers.arm(deadline, Arc::new(show));
+        self.state.lock().deferred = Some(Deferred { listener: listener.me.clone(), _timer: timer });
+    }
+
+    /// Shows a deferred connection to those who accept.
+    pub(super) fn show(&self) {
+        let Some(deferred) = self.state.lock().deferred.take() else { return };
+        let Some(listener) = deferred.listener.upgrade() else { return };
+        {
+            let mut state = listener.state.lock();
+            let Phase::Listening(list) = &mut state.phase else { return };
+            let Some(at) = list.deferred.iter().position(|child| child.id == self.id) else { return };
+            let child = list.deferred.swap_remove(at);
+            list.queue.push_back(child);
+        }
+        listener.queue.wake(PollEvents::IN | PollEvents::RDNORM);
     }
 
     fn grow_buffer(&self) {
@@ -284,7 +318,7 @@ impl Tcp {
                 _ => return,
             }
         };
-        for child in listener.queue {
+        for child in listener.queue.into_iter().chain(listener.deferred) {
             child.abort();
         }
         for client in listener.pending.iter().filter_map(std::sync::Weak::upgrade) {
@@ -341,6 +375,7 @@ impl Tcp {
             state.shut_receive = true;
             state.fin_sent
         };
+        self.show();
         if over {
             self.both_fins();
         }

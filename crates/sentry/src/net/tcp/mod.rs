@@ -25,6 +25,7 @@ use super::options::{SockFlags, SocketOptions};
 use super::ports::Claim;
 use crate::Errno;
 use crate::ipc::ring::ByteRing;
+use crate::time::Timer;
 use crate::wait::{PollEvents, WaitQueue};
 use options::TcpOptions;
 use table::{Hold, Key, Remains};
@@ -67,6 +68,8 @@ pub(super) struct Listener {
     /// Connections that wait to be accepted.
     pub queue: VecDeque<Arc<Tcp>>,
     pub most: usize,
+    /// Connections that are shown when bytes come, or after a while (`TCP_DEFER_ACCEPT`).
+    deferred: Vec<Arc<Tcp>>,
     /// Who waits for room in the queue.
     pending: VecDeque<Weak<Tcp>>,
 }
@@ -86,6 +89,12 @@ struct Urgent {
     at: u64,
     byte: u8,
     read: bool,
+}
+
+/// What a connection waits for before it can be accepted.
+struct Deferred {
+    listener: Weak<Tcp>,
+    _timer: Timer,
 }
 
 pub(super) struct State {
@@ -115,6 +124,8 @@ pub(super) struct State {
     error: Option<Errno>,
     /// No file any more.
     orphan: bool,
+    /// Its listener, which does not show it yet.
+    deferred: Option<Deferred>,
     /// The peer waits for room; the size of its send buffer.
     sender_waits: Option<usize>,
     bytes_sent: u64,
@@ -289,6 +300,7 @@ impl State {
             done: false,
             error: None,
             orphan: false,
+            deferred: None,
             sender_waits: None,
             bytes_sent: 0,
             bytes_received: 0,

@@ -17,6 +17,7 @@ const MD5SIG: i32 = 14;
 const REPAIR: i32 = 19;
 const ULP: i32 = 31;
 const FASTOPEN: i32 = 23;
+pub(super) const INQ: i32 = 36;
 
 /// Largest segment on the loopback interface.
 const LOOPBACK_MSS: i32 = 65_483;
@@ -39,19 +40,38 @@ const ROWS: &[Row] = &[
     row(IPPROTO_TCP, 24, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_TIMESTAMP
     row(IPPROTO_TCP, 25, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_NOTSENT_LOWAT
     row(IPPROTO_TCP, 27, 0, Takes::Range(0, 2)),           // TCP_SAVE_SYN
-    row(IPPROTO_TCP, 36, 0, Takes::StrictBool),            // TCP_INQ
+    row(IPPROTO_TCP, INQ, 0, Takes::StrictBool),
 ];
+
+/// Linux counts in retransmissions, which come after 1, 2, 4 … seconds: rounded up to their sum.
+fn retransmissions(seconds: i32) -> i32 {
+    let sums = (1..=7).map(|n| (1 << n) - 1);
+    if seconds <= 0 { 0 } else { sums.clone().find(|&sum| sum >= seconds).unwrap_or(127) }
+}
 
 #[derive(Debug, Clone)]
 pub struct TcpOptions {
     ints: Ints,
     max_segment: i32,
     congestion: &'static str,
+    inq: bool,
+}
+
+impl TcpOptions {
+    /// `TCP_INQ`
+    pub(super) fn tells_queue(&self) -> bool {
+        self.inq
+    }
+
+    /// Seconds of `TCP_DEFER_ACCEPT`; 0 is off.
+    pub(super) fn defers_accept(&self) -> i32 {
+        self.ints.get(ROWS, IPPROTO_TCP, DEFER_ACCEPT).unwrap_or(0)
+    }
 }
 
 impl Default for TcpOptions {
     fn default() -> TcpOptions {
-        TcpOptions { ints: Ints::new(ROWS), max_segment: 0, congestion: "cubic" }
+        TcpOptions { ints: Ints::new(ROWS), max_segment: 0, congestion: "cubic", inq: false }
     }
 }
 
@@ -77,8 +97,13 @@ impl Tcp {
             // A clamp of 0 is for unconnected sockets; a smaller one than the least buffer is rounded up.
             10 if n == 0 && !matches!(self.state.lock().phase, Phase::Closed) => Err(Errno::EINVAL),
             10 if n > 0 => options.ints.set(ROWS, IPPROTO_TCP, name, n.max(1152)),
-            DEFER_ACCEPT => options.ints.set(ROWS, IPPROTO_TCP, name, n.clamp(0, 1_000_000)),
-            24 | 36 if name == 24 => Err(Errno::EPERM),
+            DEFER_ACCEPT => options.ints.set(ROWS, IPPROTO_TCP, name, retransmissions(n)),
+            24 => Err(Errno::EPERM),
+            INQ => {
+                options.ints.set(ROWS, IPPROTO_TCP, INQ, n)?;
+                options.inq = n != 0;
+                Ok(())
+            }
             _ => options.ints.set(ROWS, IPPROTO_TCP, name, n),
         }
     }

@@ -1,10 +1,12 @@
 //! Bytes: one copy from the sender's memory into the receiver's ring, one out of it.
 
+use super::options::INQ;
 use super::{Phase, Tcp, Urgent};
 use crate::Errno;
 use crate::mm::{Sink, Source};
 use crate::net::options::SockFlags;
-use crate::net::socket::{MsgFlags, Received};
+use crate::net::IPPROTO_TCP;
+use crate::net::socket::{Control, MsgFlags, Received};
 use crate::wait::PollEvents;
 
 /// An empty ring keeps this much memory in bytes.
@@ -91,9 +93,13 @@ impl Tcp {
             state.urgent = Some(Urgent { at, byte: last.first().copied().unwrap_or(0), read: false });
             events |= PollEvents::PRI;
         }
+        let deferred = state.deferred.is_some();
         let enough = state.ring.len() >= low_water.min(receive_buffer) || urgent;
         drop(state);
         self.net.charge(n);
+        if deferred {
+            self.show();
+        }
         if enough {
             self.queue.wake(events);
         }
@@ -163,8 +169,15 @@ impl Tcp {
                 if let Some(sender) = sender {
                     sender.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
                 }
+            } else {
+                drop(state);
             }
-            return Ok(Received { bytes: n, length: n, ..Received::default() });
+            let mut received = Received { bytes: n, length: n, ..Received::default() };
+            if self.tcp.lock().tells_queue() {
+                // TCP_INQ: what is still there.
+                received.controls.push(Control::new(IPPROTO_TCP, INQ, &(self.readable_bytes() as i32).to_le_bytes()));
+            }
+            return Ok(received);
         }
         if matches!(state.phase, Phase::Listening(_)) {
             return Err(Errno::ENOTCONN);
