@@ -46,11 +46,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let dir = sh::scratch()?;
     let mut tally = Tally::default();
     for source in sources()? {
-        let family = source
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let family = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if !wanted.is_empty() && !wanted.contains(&family) {
             continue;
         }
@@ -103,17 +99,10 @@ fn run_family(program: &Path, cases: &[&str], place: Where) -> Result<Results> {
 }
 
 /// Runs a program for these cases, again for those it has not answered.
-pub fn run_cases(
-    cases: &[&str],
-    run: &mut dyn FnMut(&[&str]) -> Result<sh::Ended>,
-) -> Result<Results> {
+pub fn run_cases(cases: &[&str], run: &mut dyn FnMut(&[&str]) -> Result<sh::Ended>) -> Result<Results> {
     let mut results = Results::new();
     for _ in 0..RESTARTS {
-        let left: Vec<&str> = cases
-            .iter()
-            .copied()
-            .filter(|c| !results.contains_key(*c))
-            .collect();
+        let left: Vec<&str> = cases.iter().copied().filter(|c| !results.contains_key(*c)).collect();
         if left.is_empty() {
             break;
         }
@@ -123,11 +112,7 @@ pub fn run_cases(
         let Some(culprit) = left.iter().find(|c| !results.contains_key(**c)) else {
             continue;
         };
-        let why = format!(
-            "no answer; the end: {}; {}",
-            ended.how(),
-            sh::tail(&ended.stderr, 3)
-        );
+        let why = format!("no answer; the end: {}; {}", ended.how(), sh::tail(&ended.stderr, 3));
         results.insert(culprit.to_string(), Some(why));
         if ended.stdout.is_empty() && results.len() == 3 {
             // Nothing runs at all: do not try it for every case.
@@ -135,9 +120,7 @@ pub fn run_cases(
         }
     }
     for case in cases {
-        results
-            .entry(case.to_string())
-            .or_insert(Some("no answer".into()));
+        results.entry(case.to_string()).or_insert(Some("no answer".into()));
     }
     Ok(results)
 }
@@ -148,8 +131,7 @@ fn parse(text: &str, cases: &[&str], results: &mut Results) {
             if cases.contains(&case) {
                 results.entry(case.into()).or_insert(None);
             }
-        } else if let Some((case, what)) =
-            line.strip_prefix("FAIL ").and_then(|l| l.split_once(": "))
+        } else if let Some((case, what)) = line.strip_prefix("FAIL ").and_then(|l| l.split_once(": "))
             && cases.contains(&case)
         {
             // The first complaint is the most precise one.
@@ -160,14 +142,9 @@ fn parse(text: &str, cases: &[&str], results: &mut Results) {
 
 fn known_failures() -> Result<BTreeMap<String, String>> {
     let path = sh::top().join("tests/abi/known-failures");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut known = BTreeMap::new();
-    for line in text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
-    {
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
         match line.split_once(' ') {
             Some((name, reason)) => known.insert(name.to_string(), reason.trim().to_string()),
             None => bail!("known-failures: '{line}' has no reason"),
@@ -176,13 +153,7 @@ fn known_failures() -> Result<BTreeMap<String, String>> {
     Ok(known)
 }
 
-fn judge(
-    family: &str,
-    place: Where,
-    results: &Results,
-    known: &BTreeMap<String, String>,
-    tally: &mut Tally,
-) {
+fn judge(family: &str, place: Where, results: &Results, known: &BTreeMap<String, String>, tally: &mut Tally) {
     let label = match place {
         Where::Native => "native",
         Where::Sandbox => "sandbox",
@@ -204,8 +175,5 @@ fn judge(
             (Some(what), None) => tally.fail(format!("{label} {name}: {what}")),
         }
     }
-    println!(
-        "abi {family} ({label}): {good} of {} cases pass",
-        results.len()
-    );
+    println!("abi {family} ({label}): {good} of {} cases pass", results.len());
 }

@@ -41,15 +41,7 @@ struct App {
 }
 
 const fn app(name: &'static str, interpreter: &'static str, script: &'static str, tier: Tier, places: Places) -> App {
-    App {
-        name,
-        interpreter,
-        script,
-        args: &[],
-        tier,
-        places,
-        limit: Duration::from_secs(300),
-    }
+    App { name, interpreter, script, args: &[], tier, places, limit: Duration::from_secs(300) }
 }
 
 const SCRIPTS: [App; 20] = [
@@ -133,7 +125,9 @@ pub fn run(args: &[String]) -> Result<Tally> {
     packages::ensure(packages::TEST)?;
     let chosen: Vec<App> = apps()
         .into_iter()
-        .filter(|app| if wanted.is_empty() { tier == Tier::Full || app.tier == Tier::Fast } else { wanted.iter().any(|w| w == app.name) })
+        .filter(|app| {
+            if wanted.is_empty() { tier == Tier::Full || app.tier == Tier::Fast } else { wanted.iter().any(|w| w == app.name) }
+        })
         .collect();
     if let Some(name) = wanted.iter().find(|name| !chosen.iter().any(|app| app.name == **name)) {
         bail!("apps: there is no program {name}");
@@ -209,22 +203,10 @@ fn in_bundle(app: &App, path: &Path) -> Result<()> {
     bundle::Config::new(&root, &[app.interpreter, &format!("/apps/{}", app.script)]).write(&dir)?;
     let state = sh::scratch()?;
     let mut command = Command::new(sh::nacre());
-    command
-        .arg("--root")
-        .arg(&state)
-        .arg("run")
-        .arg("--bundle")
-        .arg(&dir)
-        .arg(&id);
+    command.arg("--root").arg(&state).arg("run").arg("--bundle").arg(&dir).arg(&id);
     let result = verdict(sh::timed(&mut command, app.limit)?);
     let mut delete = Command::new(sh::nacre());
-    let _ = sh::timed(
-        delete
-            .arg("--root")
-            .arg(&state)
-            .args(["delete", "--force", &id]),
-        Duration::from_secs(20),
-    );
+    let _ = sh::timed(delete.arg("--root").arg(&state).args(["delete", "--force", &id]), Duration::from_secs(20));
     let _ = std::fs::remove_dir_all(state);
     let _ = std::fs::remove_dir_all(dir);
     result
@@ -234,10 +216,5 @@ fn verdict(ended: sh::Ended) -> Result<()> {
     if ended.success() {
         return Ok(());
     }
-    bail!(
-        "{}\n{}\n{}",
-        ended.how(),
-        sh::tail(&ended.stdout, 12),
-        sh::tail(&ended.stderr, 12)
-    );
+    bail!("{}\n{}\n{}", ended.how(), sh::tail(&ended.stdout, 12), sh::tail(&ended.stderr, 12));
 }

@@ -52,22 +52,11 @@ impl System {
             System::Nacre => Command::new(sh::nacre()),
             System::Runsc => {
                 let mut command = Command::new(packages::runsc()?);
-                command.args([
-                    "--rootless=false",
-                    "--network=none",
-                    "--ignore-cgroups",
-                    "--platform=systrap",
-                ]);
+                command.args(["--rootless=false", "--network=none", "--ignore-cgroups", "--platform=systrap"]);
                 command
             }
         };
-        command
-            .arg("--root")
-            .arg(&state)
-            .arg("run")
-            .arg("--bundle")
-            .arg(bundle)
-            .arg(id);
+        command.arg("--root").arg(&state).arg("run").arg("--bundle").arg(bundle).arg(id);
         Ok(command)
     }
 }
@@ -131,16 +120,8 @@ fn prepare() -> Result<(PathBuf, Vec<String>)> {
     let program = bundle.join("rootfs/bench");
     sh::compile_c(&sh::top().join("bench/bench.c"), &program)?;
     let source = std::fs::read_to_string(sh::top().join("bench/bench.c"))?;
-    let table = source
-        .split("} rows[] = {")
-        .nth(1)
-        .context("bench.c has no table of rows")?;
-    let rows = table
-        .split("{\"")
-        .skip(1)
-        .filter_map(|r| r.split('"').next())
-        .map(String::from)
-        .collect();
+    let table = source.split("} rows[] = {").nth(1).context("bench.c has no table of rows")?;
+    let rows = table.split("{\"").skip(1).filter_map(|r| r.split('"').next()).map(String::from).collect();
     Ok((bundle.join("rootfs"), rows))
 }
 
@@ -153,12 +134,7 @@ fn measure(options: &Options) -> Result<Samples> {
     for round in 0..options.rounds {
         for turn in 0..options.systems.len() {
             let system = options.systems[(round + turn) % options.systems.len()];
-            eprintln!(
-                "bench: round {} of {}: {}",
-                round + 1,
-                options.rounds,
-                system.name()
-            );
+            eprintln!("bench: round {} of {}: {}", round + 1, options.rounds, system.name());
             let mut left = rows.clone();
             // A system that fails in a row is started again for the rows after it.
             while !left.is_empty() {
@@ -193,24 +169,15 @@ impl Run {
         args.extend(rows.iter().map(String::as_str));
         let path = format!("/{group}/{}", system.name());
         let bundle = sh::target().join("bundles").join(&id);
-        bundle::Config {
-            cgroups_path: Some(&path),
-            ..bundle::Config::new(rootfs, &args)
-        }
-        .write(&bundle)?;
+        bundle::Config { cgroups_path: Some(&path), ..bundle::Config::new(rootfs, &args) }.write(&bundle)?;
         let run = system.run(&bundle, &id)?;
         let mut command = Command::new("sh");
-        command
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-            .arg(cgroup.join("cgroup.procs"));
+        command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs"));
         if options.one_cpu {
             command.args(["taskset", "-c", "1"]);
         }
         command.arg(run.get_program()).args(run.get_args());
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().context("cannot start the sandbox")?;
         let out = child.stdout.take().context("no standard output")?;
         let (sender, lines) = channel();
@@ -221,12 +188,7 @@ impl Run {
                 }
             }
         });
-        Ok(Run {
-            child,
-            lines,
-            usage,
-            cgroup,
-        })
+        Ok(Run { child, lines, usage, cgroup })
     }
 
     fn line(&self) -> Result<String> {
@@ -234,20 +196,10 @@ impl Run {
     }
 
     fn go_on(&mut self) -> Result<()> {
-        self.child
-            .stdin
-            .as_mut()
-            .context("no standard input")?
-            .write_all(b"\n")
-            .context("it is gone")
+        self.child.stdin.as_mut().context("no standard input")?.write_all(b"\n").context("it is gone")
     }
 
-    fn rows(
-        &mut self,
-        left: &mut Vec<String>,
-        system: System,
-        samples: &mut Samples,
-    ) -> Result<()> {
+    fn rows(&mut self, left: &mut Vec<String>, system: System, samples: &mut Samples) -> Result<()> {
         while let Some(row) = left.first().cloned() {
             let line = self.line()?;
             if line != format!("begin {row}") {
@@ -258,14 +210,9 @@ impl Run {
             let line = self.line()?;
             let cpu = cpu_ns(&self.usage)? - before;
             let words: Vec<&str> = line.split(' ').collect();
-            let [_, _, wall, count] = words[..] else {
-                bail!("it says '{line}'")
-            };
+            let [_, _, wall, count] = words[..] else { bail!("it says '{line}'") };
             let (wall, count): (f64, f64) = (wall.parse()?, count.parse()?);
-            samples.entry((row, system)).or_default().push(Sample {
-                wall,
-                cpu: cpu / count,
-            });
+            samples.entry((row, system)).or_default().push(Sample { wall, cpu: cpu / count });
             left.remove(0);
             self.go_on()?;
         }
@@ -277,18 +224,10 @@ impl Run {
         let _ = sh::wait(&mut self.child, Duration::from_secs(10));
         // runc and runsc kill their container when they are told to, not when they are killed: end what is left by the group.
         for _ in 0..100 {
-            let left =
-                std::fs::read_to_string(self.cgroup.join("cgroup.procs")).unwrap_or_default();
+            let left = std::fs::read_to_string(self.cgroup.join("cgroup.procs")).unwrap_or_default();
             let nested: Vec<PathBuf> = nested(&self.cgroup);
-            let more: String = nested
-                .iter()
-                .filter_map(|d| std::fs::read_to_string(d.join("cgroup.procs")).ok())
-                .collect();
-            let pids: Vec<u32> = left
-                .lines()
-                .chain(more.lines())
-                .filter_map(|l| l.parse().ok())
-                .collect();
+            let more: String = nested.iter().filter_map(|d| std::fs::read_to_string(d.join("cgroup.procs")).ok()).collect();
+            let pids: Vec<u32> = left.lines().chain(more.lines()).filter_map(|l| l.parse().ok()).collect();
             if pids.is_empty() {
                 for dir in nested {
                     let _ = std::fs::remove_dir(dir);
@@ -305,14 +244,7 @@ impl Run {
 }
 
 fn nested(dir: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(dir)
-        .map(|d| {
-            d.flatten()
-                .map(|e| e.path())
-                .filter(|p| p.is_dir())
-                .collect()
-        })
-        .unwrap_or_default()
+    std::fs::read_dir(dir).map(|d| d.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect()).unwrap_or_default()
 }
 
 /// Makes a cgroup; its folder and the file that tells the CPU time of it and all below.
@@ -361,24 +293,10 @@ pub fn figure(ns: Option<f64>) -> String {
 fn table(samples: &Samples, options: &Options) -> Result<String> {
     let (_, rows) = prepare()?;
     let of = |row: &str, system, which: fn(&Sample) -> f64| {
-        samples
-            .get(&(row.to_string(), system))
-            .and_then(|s| median(s.iter().map(which).collect()))
+        samples.get(&(row.to_string(), system)).and_then(|s| median(s.iter().map(which).collect()))
     };
-    let others: Vec<System> = options
-        .systems
-        .iter()
-        .copied()
-        .filter(|s| *s != System::Native)
-        .collect();
-    let mut text = format!(
-        "\n## {}\n\n| row | native |",
-        if options.one_cpu {
-            "On one CPU"
-        } else {
-            "On all CPUs"
-        }
-    );
+    let others: Vec<System> = options.systems.iter().copied().filter(|s| *s != System::Native).collect();
+    let mut text = format!("\n## {}\n\n| row | native |", if options.one_cpu { "On one CPU" } else { "On all CPUs" });
     for system in &others {
         write!(text, " {0} | ÷ native |", system.name())?;
     }
@@ -390,10 +308,7 @@ fn table(samples: &Samples, options: &Options) -> Result<String> {
     text += &"--:|".repeat(1 + 2 * others.len() + 1 + others.len());
     text += "\n";
     let mut logs: BTreeMap<System, Vec<f64>> = BTreeMap::new();
-    for row in rows
-        .iter()
-        .filter(|r| options.rows.is_empty() || options.rows.contains(r))
-    {
+    for row in rows.iter().filter(|r| options.rows.is_empty() || options.rows.contains(r)) {
         let native = of(row, System::Native, |s| s.wall);
         write!(text, "| {row} | {} |", figure(native))?;
         for &system in &others {
@@ -402,12 +317,7 @@ fn table(samples: &Samples, options: &Options) -> Result<String> {
             if let Some(ratio) = ratio {
                 logs.entry(system).or_default().push(ratio.max(1.0).ln());
             }
-            write!(
-                text,
-                " {} | {} |",
-                figure(wall),
-                ratio.map_or("–".into(), |r| format!("{r:.2}"))
-            )?;
+            write!(text, " {} | {} |", figure(wall), ratio.map_or("–".into(), |r| format!("{r:.2}")))?;
         }
         for system in std::iter::once(System::Native).chain(others.iter().copied()) {
             write!(text, " {} |", figure(of(row, system, |s| s.cpu)))?;
@@ -429,19 +339,11 @@ fn table(samples: &Samples, options: &Options) -> Result<String> {
 
 fn header() -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name\t: "))
-        .unwrap_or("unknown CPU")
-        .to_string();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_string();
     let cpus = cpu.lines().filter(|l| l.starts_with("processor")).count();
     let kernel = sh::output(Command::new("uname").arg("-r"))?;
     let load = std::fs::read_to_string("/proc/loadavg")?;
-    let commit = sh::output(
-        Command::new("git")
-            .args(["rev-parse", "--short", "HEAD"])
-            .current_dir(sh::top()),
-    )?;
+    let commit = sh::output(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(sh::top()))?;
     Ok(format!(
         "# Performance\n\n\
          Written by `cargo xtask bench` at commit {}. Nanoseconds per operation, each figure the median of 9 interleaved rounds; CPU is the\n\

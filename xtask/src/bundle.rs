@@ -32,15 +32,7 @@ pub struct Config<'a> {
 
 impl<'a> Config<'a> {
     pub fn new(rootfs: &'a Path, args: &'a [&'a str]) -> Self {
-        Config {
-            rootfs,
-            args,
-            env: &[],
-            cgroups_path: None,
-            binds: &[],
-            pids: None,
-            memory: None,
-        }
+        Config { rootfs, args, env: &[], cgroups_path: None, binds: &[], pids: None, memory: None }
     }
 
     /// Writes `bundle/config.json`.
@@ -51,11 +43,7 @@ impl<'a> Config<'a> {
 
     fn json(&self) -> String {
         let caps = list(&CAPABILITIES.map(|c| format!("CAP_{c}")));
-        let mut env = vec![
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME=/root",
-            "TERM=xterm",
-        ];
+        let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=xterm"];
         env.extend(self.env);
         let mut mounts = MOUNTS.trim().to_string();
         for (source, destination) in self.binds {
@@ -72,10 +60,7 @@ impl<'a> Config<'a> {
         if let Some(limit) = self.pids {
             resources.push(format!("\"pids\":{{\"limit\":{limit}}}"));
         }
-        let cgroups = self
-            .cgroups_path
-            .map(|p| format!("\"cgroupsPath\":{},", string(p)))
-            .unwrap_or_default();
+        let cgroups = self.cgroups_path.map(|p| format!("\"cgroupsPath\":{},", string(p))).unwrap_or_default();
         format!(
             r#"{{
 "ociVersion":"1.0.2",
@@ -126,23 +111,11 @@ const MOUNTS: &str = r#"
 "#;
 
 fn string(text: &str) -> String {
-    format!(
-        "\"{}\"",
-        text.replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n")
-    )
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 fn list(items: &[impl AsRef<str>]) -> String {
-    format!(
-        "[{}]",
-        items
-            .iter()
-            .map(|i| string(i.as_ref()))
-            .collect::<Vec<_>>()
-            .join(",")
-    )
+    format!("[{}]", items.iter().map(|i| string(i.as_ref())).collect::<Vec<_>>().join(","))
 }
 
 /// A root of busybox alone; the bundle runs /bin/true.
@@ -151,30 +124,14 @@ pub fn busybox() -> Result<PathBuf> {
     let bundle = sh::target().join("bundles/busybox");
     let root = bundle.join("rootfs");
     if !root.join("bin/true").exists() {
-        for dir in [
-            "bin",
-            "dev",
-            "proc",
-            "sys",
-            "tmp",
-            "etc",
-            "root",
-            "scratch",
-            "deep/a/b/c/d/e/f/g",
-        ] {
+        for dir in ["bin", "dev", "proc", "sys", "tmp", "etc", "root", "scratch", "deep/a/b/c/d/e/f/g"] {
             std::fs::create_dir_all(root.join(dir))?;
         }
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("no /bin/busybox")?;
-        for applet in sh::output(Command::new("/bin/busybox").arg("--list"))?
-            .lines()
-            .filter(|a| *a != "busybox")
-        {
+        for applet in sh::output(Command::new("/bin/busybox").arg("--list"))?.lines().filter(|a| *a != "busybox") {
             symlink("busybox", root.join("bin").join(applet))?;
         }
-        std::fs::write(
-            root.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
-        )?;
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")?;
         std::fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
         std::fs::write(root.join("deep/a/b/c/d/e/f/g/file"), "")?;
         std::fs::write(root.join("bench-data"), vec![b'b'; 1 << 20])?;
@@ -195,10 +152,7 @@ pub fn debian() -> Result<PathBuf> {
         std::fs::create_dir_all(&bundle)?;
         let packages = "--include=git,gcc,libc6-dev,python3,perl,sqlite3,procps,file,xz-utils,bc";
         let mut command = Command::new("debootstrap");
-        command
-            .args(["--variant=minbase", packages, "bookworm"])
-            .arg(&root)
-            .arg(packages::mirror()?);
+        command.args(["--variant=minbase", packages, "bookworm"]).arg(&root).arg(packages::mirror()?);
         sh::run(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         std::fs::write(&done, "")?;
     }

@@ -60,10 +60,7 @@ fn attack(name: &str, tally: &mut Tally) -> Result<()> {
             Some(what) => tally.fail(format!("escape {name}/{case}: {what}")),
         }
     }
-    tally.step(
-        &format!("escape {name}: the host is as before"),
-        host.untouched(),
-    );
+    tally.step(&format!("escape {name}: the host is as before"), host.untouched());
     for (path, (was, is)) in WATCHED.iter().zip(before.into_iter().zip(watched())) {
         if was != is {
             tally.fail(format!("escape {name}: {path} of the host has changed"));
@@ -76,12 +73,8 @@ fn run_bundle(root: &Path, args: &[&str], host: &Host) -> Result<sh::Ended> {
     let id = format!("escape-{}", std::process::id());
     let dir = sh::target().join("bundles").join(&id);
     let secret = format!("SECRET={}", host.secret.display());
-    bundle::Config {
-        env: &[&secret],
-        binds: &[(host.shared.clone(), "/shared")],
-        ..bundle::Config::new(root, args)
-    }
-    .write(&dir)?;
+    bundle::Config { env: &[&secret], binds: &[(host.shared.clone(), "/shared")], ..bundle::Config::new(root, args) }
+        .write(&dir)?;
     let state = sh::scratch()?;
     let nacre = || {
         let mut command = Command::new(sh::nacre());
@@ -89,20 +82,14 @@ fn run_bundle(root: &Path, args: &[&str], host: &Host) -> Result<sh::Ended> {
         command
     };
     let ended = sh::timed(nacre().arg("run").arg("--bundle").arg(&dir).arg(&id), LIMIT)?;
-    sh::timed(
-        nacre().args(["delete", "--force", &id]),
-        Duration::from_secs(20),
-    )?;
+    sh::timed(nacre().args(["delete", "--force", &id]), Duration::from_secs(20))?;
     std::fs::remove_dir_all(state)?;
     std::fs::remove_dir_all(dir)?;
     Ok(ended)
 }
 
 fn watched() -> Vec<String> {
-    WATCHED
-        .iter()
-        .map(|p| std::fs::read_to_string(p).unwrap_or_default())
-        .collect()
+    WATCHED.iter().map(|p| std::fs::read_to_string(p).unwrap_or_default()).collect()
 }
 
 /// What lies outside: a folder with a secret, and a volume full of traps.
@@ -140,14 +127,7 @@ impl Host {
         let stop = Arc::new(AtomicBool::new(false));
         swap_for_ever(&shared, &folder, stop.clone())?;
         feed_fifo(shared.join("fifo"), text.clone(), stop.clone());
-        Ok(Host {
-            top,
-            secret,
-            shared,
-            text,
-            stop,
-            _socket: socket,
-        })
+        Ok(Host { top, secret, shared, text, stop, _socket: socket })
     }
 
     /// The secret is as it was and alone; nothing appeared; what was left on the volume is no setuid root file.
@@ -165,13 +145,7 @@ impl Host {
         if count != 1 {
             bail!("{count} entries in the secret's folder");
         }
-        for path in [
-            "/tmp/nacre-escaped",
-            "/nacre-escaped",
-            "/tmp/m",
-            "/tmp/jail",
-            "/node",
-        ] {
+        for path in ["/tmp/nacre-escaped", "/nacre-escaped", "/tmp/m", "/tmp/jail", "/node"] {
             if Path::new(path).exists() {
                 bail!("{path} appeared");
             }
@@ -235,10 +209,7 @@ fn feed_fifo(path: PathBuf, text: String, stop: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             // Opens only while somebody reads.
-            let open = std::fs::OpenOptions::new()
-                .write(true)
-                .custom_flags(O_NONBLOCK)
-                .open(&path);
+            let open = std::fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&path);
             if let Ok(mut fifo) = open {
                 let _ = std::io::Write::write_all(&mut fifo, text.as_bytes());
             }

@@ -35,7 +35,8 @@ pub fn run(args: &[String]) -> Result<Tally> {
             return Ok(tally);
         }
         for program in PROGRAMS {
-            tally.step(&format!("fuzz {program} from seed {seed}"), one(program, seed, seconds.div_ceil(PROGRAMS.len() as u64)));
+            tally
+                .step(&format!("fuzz {program} from seed {seed}"), one(program, seed, seconds.div_ceil(PROGRAMS.len() as u64)));
         }
         // The program takes one seed a round, of which there is at most one a few milliseconds.
         seed += 100_000;
@@ -53,7 +54,12 @@ fn one_in(dir: &std::path::Path, program: &str, seed: u64, seconds: u64) -> Resu
     sh::compile_c(&sh::top().join(format!("tests/fuzz/{program}.c")), &dir.join(program))?;
     let mut command = Command::new(sh::nacre());
     command.args(["do", "--memory", "1073741824", "--pids", "300", "--volume"]);
-    command.arg(format!("{}:/fuzz:ro", dir.display())).args(["--", &format!("/fuzz/{program}"), &seed.to_string(), &seconds.to_string()]);
+    command.arg(format!("{}:/fuzz:ro", dir.display())).args([
+        "--",
+        &format!("/fuzz/{program}"),
+        &seed.to_string(),
+        &seconds.to_string(),
+    ]);
     let ended = sh::timed(&mut command, Duration::from_secs(seconds + 60))?;
     let last = ended.stdout.lines().last().unwrap_or_default().to_string();
     if ended.success() && last.starts_with("done") {

@@ -47,10 +47,7 @@ pub const APPS: &[&str] = &[
 ];
 
 fn installed(package: &str) -> bool {
-    let query = Command::new("dpkg-query")
-        .args(["-W", "-f", "${db:Status-Status}", package])
-        .stderr(Stdio::null())
-        .output();
+    let query = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).stderr(Stdio::null()).output();
     query.is_ok_and(|o| o.stdout == b"installed")
 }
 
@@ -63,38 +60,23 @@ pub fn ensure(packages: &[&str]) -> Result<()> {
     println!("installing {}", missing.join(" "));
     let apt = || {
         let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
         apt
     };
     let _ = sh::run(apt().args(["update", "-q"])); // one dead source of many is no reason to stop
-    sh::run(
-        apt()
-            .args(["install", "-y", "-q", "--no-install-recommends"])
-            .args(&missing),
-    )
+    sh::run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(&missing))
 }
 
 /// The mirror that the machine itself installs Debian from.
 pub fn mirror() -> Result<String> {
-    let text = sh::output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(SITE) $(RELEASE)",
-        "Created-By: Packages",
-    ]))?;
+    let text =
+        sh::output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"]))?;
     let line = text
         .lines()
         .find(|l| l.ends_with(" bookworm"))
         .or_else(|| text.lines().next())
         .context("apt knows no source of packages")?;
-    Ok(line
-        .split(' ')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches('/')
-        .to_string())
+    Ok(line.split(' ').next().unwrap_or_default().trim_end_matches('/').to_string())
 }
 
 /// Debian's `runsc` of bookworm-backports, unpacked under target/ (not installed).
@@ -108,10 +90,7 @@ pub fn runsc() -> Result<PathBuf> {
     std::fs::create_dir_all(apt.join("lists/partial"))?;
     std::fs::create_dir_all(apt.join("archives/partial"))?;
     let list = apt.join("sources.list");
-    std::fs::write(
-        &list,
-        format!("deb {} bookworm-backports main\n", mirror()?),
-    )?;
+    std::fs::write(&list, format!("deb {} bookworm-backports main\n", mirror()?))?;
     let options = |dir: &Path| {
         [
             format!("Dir::Etc::SourceList={}", list.display()),
@@ -123,10 +102,7 @@ pub fn runsc() -> Result<PathBuf> {
     };
     let apt_get = |args: &[&str]| {
         let mut command = Command::new("apt-get");
-        command
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null());
         for option in options(&apt) {
             command.args(["-o", &option]);
         }

@@ -49,10 +49,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     for (name, case) in CASES {
         if args.is_empty() || args.iter().any(|a| a == name) {
             let before = Traces::look()?;
-            let ground = Ground {
-                state: sh::scratch()?,
-                root: bundle::busybox()?.join("rootfs"),
-            };
+            let ground = Ground { state: sh::scratch()?, root: bundle::busybox()?.join("rootfs") };
             let result = case(&ground).and_then(|()| before.nothing_left(&ground));
             let _ = std::fs::remove_dir_all(&ground.state);
             tally.step(&format!("robust {name}"), result);
@@ -79,23 +76,12 @@ impl Ground {
     /// `nacre do` over the busybox root.
     fn inside(&self, flags: &[&str], args: &[&str]) -> Command {
         let mut command = Command::new(sh::nacre());
-        command
-            .arg("do")
-            .arg("--root")
-            .arg(&self.root)
-            .args(flags)
-            .arg("--")
-            .args(args);
+        command.arg("do").arg("--root").arg(&self.root).args(flags).arg("--").args(args);
         command.stdin(Stdio::null());
         command
     }
 
-    fn bundle(
-        &self,
-        id: &str,
-        args: &[&str],
-        change: impl FnOnce(&mut bundle::Config),
-    ) -> Result<PathBuf> {
+    fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut bundle::Config)) -> Result<PathBuf> {
         let dir = self.state.join(format!("bundle-{id}"));
         let mut config = bundle::Config::new(&self.root, args);
         change(&mut config);
@@ -107,10 +93,7 @@ impl Ground {
     fn start(&self, id: &str, args: &[&str]) -> Result<()> {
         let dir = self.bundle(id, args, |_| ())?;
         let mut command = self.nacre();
-        command
-            .args(["run", "--detach", "--bundle"])
-            .arg(&dir)
-            .arg(id);
+        command.args(["run", "--detach", "--bundle"]).arg(&dir).arg(id);
         expect(sh::timed(&mut command, LIMIT)?, 0)
     }
 
@@ -120,10 +103,7 @@ impl Ground {
             bail!("state {id}: {}: {}", ended.how(), ended.stderr);
         }
         let text = ended.stdout.replace(' ', "");
-        let status = text
-            .split("\"status\":\"")
-            .nth(1)
-            .and_then(|t| t.split('"').next());
+        let status = text.split("\"status\":\"").nth(1).and_then(|t| t.split('"').next());
         Ok(status.context("state prints no status")?.to_string())
     }
 
@@ -142,10 +122,7 @@ impl Ground {
     }
 
     fn delete(&self, id: &str) -> Result<()> {
-        expect(
-            sh::timed(self.nacre().args(["delete", "--force", id]), LIMIT)?,
-            0,
-        )
+        expect(sh::timed(self.nacre().args(["delete", "--force", id]), LIMIT)?, 0)
     }
 }
 
@@ -153,11 +130,7 @@ fn expect(ended: sh::Ended, code: i32) -> Result<()> {
     if ended.code() == Some(code) {
         return Ok(());
     }
-    bail!(
-        "{} instead of code {code}: {}",
-        ended.how(),
-        sh::tail(&ended.stderr, 4)
-    )
+    bail!("{} instead of code {code}: {}", ended.how(), sh::tail(&ended.stderr, 4))
 }
 
 fn exit_codes(ground: &Ground) -> Result<()> {
@@ -168,59 +141,30 @@ fn exit_codes(ground: &Ground) -> Result<()> {
         ("sh -c 'kill -TERM $$'; exit $?", 143),
         ("sh -c 'kill -KILL $$'; exit $?", 137),
     ] {
-        expect(
-            sh::timed(&mut ground.inside(&[], &["/bin/sh", "-c", script]), LIMIT)?,
-            code,
-        )
-        .context(script)?;
+        expect(sh::timed(&mut ground.inside(&[], &["/bin/sh", "-c", script]), LIMIT)?, code).context(script)?;
     }
-    expect(
-        sh::timed(&mut ground.inside(&[], &["/no/such/program"]), LIMIT)?,
-        127,
-    )?;
-    expect(
-        sh::timed(&mut ground.inside(&[], &["/etc/passwd"]), LIMIT)?,
-        126,
-    )
+    expect(sh::timed(&mut ground.inside(&[], &["/no/such/program"]), LIMIT)?, 127)?;
+    expect(sh::timed(&mut ground.inside(&[], &["/etc/passwd"]), LIMIT)?, 126)
 }
 
 fn stdin_and_stdout(ground: &Ground) -> Result<()> {
     let mut command = Command::new("sh");
     let script = "head -c 3000000 /dev/zero | \"$0\" do --root \"$1\" -- /bin/cat | wc -c";
-    command
-        .arg("-c")
-        .arg(script)
-        .arg(sh::nacre())
-        .arg(&ground.root);
+    command.arg("-c").arg(script).arg(sh::nacre()).arg(&ground.root);
     let ended = sh::timed(&mut command, LIMIT)?;
     if ended.stdout.trim() != "3000000" {
-        bail!(
-            "{} of 3000000 bytes came through: {}",
-            ended.stdout.trim(),
-            ended.stderr
-        );
+        bail!("{} of 3000000 bytes came through: {}", ended.stdout.trim(), ended.stderr);
     }
     Ok(())
 }
 
 fn signals_are_forwarded(ground: &Ground) -> Result<()> {
     for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
-        let mut child = ground
-            .inside(&[], &["/bin/sleep", "100"])
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut child = ground.inside(&[], &["/bin/sleep", "100"]).stderr(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(1500));
         sh::signal(child.id(), signal);
         let status = sh::wait(&mut child, Duration::from_secs(10))?;
-        expect(
-            sh::Ended {
-                status,
-                stdout: String::new(),
-                stderr: String::new(),
-            },
-            code,
-        )
-        .context(signal)?;
+        expect(sh::Ended { status, stdout: String::new(), stderr: String::new() }, code).context(signal)?;
     }
     Ok(())
 }
@@ -228,11 +172,7 @@ fn signals_are_forwarded(ground: &Ground) -> Result<()> {
 fn reader_leaves_early(ground: &Ground) -> Result<()> {
     let mut command = Command::new("sh");
     let script = "\"$0\" do --root \"$1\" -- /bin/yes | head -n 1";
-    command
-        .arg("-c")
-        .arg(script)
-        .arg(sh::nacre())
-        .arg(&ground.root);
+    command.arg("-c").arg(script).arg(sh::nacre()).arg(&ground.root);
     let ended = sh::timed(&mut command, LIMIT)?;
     if ended.stdout.trim() != "y" {
         bail!("{}: {}", ended.how(), ended.stderr);
@@ -243,21 +183,13 @@ fn reader_leaves_early(ground: &Ground) -> Result<()> {
 fn closed_stdout(ground: &Ground) -> Result<()> {
     let mut command = Command::new("sh");
     let script = "\"$0\" do --root \"$1\" -- /bin/echo x >&-";
-    command
-        .arg("-c")
-        .arg(script)
-        .arg(sh::nacre())
-        .arg(&ground.root);
+    command.arg("-c").arg(script).arg(sh::nacre()).arg(&ground.root);
     let ended = sh::timed(&mut command, LIMIT)?;
     if ended.status.is_none() {
         bail!("it hangs");
     }
     let mut command = Command::new("sh");
-    command
-        .arg("-c")
-        .arg("\"$0\" --root \"$1\" list >/dev/full")
-        .arg(sh::nacre())
-        .arg(&ground.state);
+    command.arg("-c").arg("\"$0\" --root \"$1\" list >/dev/full").arg(sh::nacre()).arg(&ground.state);
     let ended = sh::timed(&mut command, LIMIT)?;
     if ended.success() || ended.stderr.contains("panicked") {
         bail!("list to a full device: {}: {}", ended.how(), ended.stderr);
@@ -268,17 +200,9 @@ fn closed_stdout(ground: &Ground) -> Result<()> {
 /// The hog dies as if out of memory; its parent, in the same container, goes on.
 fn memory_hog(ground: &Ground) -> Result<()> {
     let hog = "x=y; while true; do x=$x$x; done & wait $!; echo hog ended with $?";
-    let ended = sh::timed(
-        &mut ground.inside(&["--memory", "64M"], &["/bin/sh", "-c", hog]),
-        LIMIT,
-    )?;
+    let ended = sh::timed(&mut ground.inside(&["--memory", "64M"], &["/bin/sh", "-c", hog]), LIMIT)?;
     if !ended.stdout.contains("hog ended with 137") {
-        bail!(
-            "{}: {} {}",
-            ended.how(),
-            ended.stdout,
-            sh::tail(&ended.stderr, 3)
-        );
+        bail!("{}: {} {}", ended.how(), ended.stdout, sh::tail(&ended.stderr, 3));
     }
     Ok(())
 }
@@ -297,10 +221,7 @@ fn memory_hog_in_the_kernel(ground: &Ground) -> Result<()> {
 const BOMB: &str = "f() { f | f & }; f; sleep 2; echo still here";
 
 fn fork_bomb(ground: &Ground) -> Result<()> {
-    let ended = sh::timed(
-        &mut ground.inside(&["--pids", "40"], &["/bin/sh", "-c", BOMB]),
-        LIMIT,
-    )?;
+    let ended = sh::timed(&mut ground.inside(&["--pids", "40"], &["/bin/sh", "-c", BOMB]), LIMIT)?;
     if ended.status.is_none() {
         bail!("it does not end");
     }
@@ -311,10 +232,7 @@ fn fork_bomb_in_container(ground: &Ground) -> Result<()> {
     let script = "f() { f | f & }; f; while true; do sleep 1; done";
     let dir = ground.bundle("bomb", &["/bin/sh", "-c", script], |c| c.pids = Some(40))?;
     let mut command = ground.nacre();
-    command
-        .args(["run", "--detach", "--bundle"])
-        .arg(&dir)
-        .arg("bomb");
+    command.args(["run", "--detach", "--bundle"]).arg(&dir).arg("bomb");
     expect(sh::timed(&mut command, LIMIT)?, 0)?;
     let result = tame(ground);
     ground.delete("bomb")?;
@@ -325,10 +243,7 @@ fn fork_bomb_in_container(ground: &Ground) -> Result<()> {
 fn tame(ground: &Ground) -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     ground.await_status("bomb", "running")?;
-    expect(
-        sh::timed(ground.nacre().args(["kill", "bomb", "KILL"]), LIMIT)?,
-        0,
-    )?;
+    expect(sh::timed(ground.nacre().args(["kill", "bomb", "KILL"]), LIMIT)?, 0)?;
     ground.await_status("bomb", "stopped")
 }
 
@@ -339,11 +254,7 @@ impl Tiny {
     fn mount(path: PathBuf, size: &str) -> Result<Tiny> {
         std::fs::create_dir_all(&path)?;
         let options = format!("size={size}");
-        sh::run(
-            Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-                .arg(&path),
-        )?;
+        sh::run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path))?;
         Ok(Tiny(path))
     }
 }
@@ -358,15 +269,9 @@ fn full_volume(ground: &Ground) -> Result<()> {
     let tiny = Tiny::mount(ground.state.join("tiny"), "1M")?;
     let volume = format!("{}:/mnt", tiny.0.display());
     let script = "dd if=/dev/zero of=/mnt/f bs=64k count=100 2>&1; echo then $?; rm /mnt/f; echo ok >/mnt/g && cat /mnt/g";
-    let ended = sh::timed(
-        &mut ground.inside(&["--volume", &volume], &["/bin/sh", "-c", script]),
-        LIMIT,
-    )?;
+    let ended = sh::timed(&mut ground.inside(&["--volume", &volume], &["/bin/sh", "-c", script]), LIMIT)?;
     let text = &ended.stdout;
-    if !text.contains("No space left")
-        || !text.contains("then 1")
-        || !text.trim_end().ends_with("ok")
-    {
+    if !text.contains("No space left") || !text.contains("then 1") || !text.trim_end().ends_with("ok") {
         bail!("{}: {text} {}", ended.how(), sh::tail(&ended.stderr, 3));
     }
     Ok(())
@@ -378,12 +283,7 @@ fn full_state_folder(ground: &Ground) -> Result<()> {
     let _ = std::fs::write(tiny.0.join("more"), vec![0u8; 65536]);
     let dir = ground.bundle("full", &["/bin/true"], |_| ())?;
     let mut command = Command::new(sh::nacre());
-    command
-        .arg("--root")
-        .arg(&tiny.0)
-        .args(["run", "--bundle"])
-        .arg(&dir)
-        .arg("full");
+    command.arg("--root").arg(&tiny.0).args(["run", "--bundle"]).arg(&dir).arg("full");
     let ended = sh::timed(&mut command, LIMIT)?;
     if ended.success() || ended.status.is_none() || !ended.stderr.contains("space") {
         bail!("{}: {}", ended.how(), ended.stderr);
@@ -408,10 +308,7 @@ fn kill_run_at_any_moment(ground: &Ground) -> Result<()> {
         let dir = ground.bundle(&id, &["/bin/sleep", "50"], |_| ())?;
         let mut command = ground.nacre();
         command.args(["run", "--bundle"]).arg(&dir).arg(&id);
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         std::thread::sleep(Duration::from_millis(step * 8));
         sh::signal(child.id(), "KILL");
         child.wait()?;
@@ -419,10 +316,7 @@ fn kill_run_at_any_moment(ground: &Ground) -> Result<()> {
         sh::timed(ground.nacre().args(["delete", "--force", &id]), LIMIT)?;
         let again = sh::timed(ground.nacre().args(["state", &id]), LIMIT)?;
         if again.success() {
-            bail!(
-                "{id}, killed after {} ms, is still known after delete --force",
-                step * 8
-            );
+            bail!("{id}, killed after {} ms, is still known after delete --force", step * 8);
         }
     }
     Ok(())
@@ -435,33 +329,18 @@ fn kill_each_process(ground: &Ground) -> Result<()> {
         let id = format!("victim-{n}");
         ground.start(&id, &["/bin/sh", "-c", "while true; do sleep 1; done"])?;
         std::thread::sleep(Duration::from_millis(300));
-        let made: Vec<u32> = pids()
-            .difference(&before)
-            .copied()
-            .filter(|p| ours(*p, ground))
-            .collect();
+        let made: Vec<u32> = pids().difference(&before).copied().filter(|p| ours(*p, ground)).collect();
         if let Some(victim) = made.get(n) {
             let what = std::fs::read_to_string(format!("/proc/{victim}/comm")).unwrap_or_default();
             sh::signal(*victim, "KILL");
             std::thread::sleep(Duration::from_millis(300));
             // A stub is one guest process; the container may live on without it.
-            let status = ground
-                .status(&id)
-                .with_context(|| format!("after the death of {}", what.trim()))?;
-            println!(
-                "  killed {} ({} of {}): {status}",
-                what.trim(),
-                n + 1,
-                made.len()
-            );
+            let status = ground.status(&id).with_context(|| format!("after the death of {}", what.trim()))?;
+            println!("  killed {} ({} of {}): {status}", what.trim(), n + 1, made.len());
         }
         ground.delete(&id)?;
         if n + 1 >= made.len() {
-            return if made.is_empty() {
-                Err(anyhow::anyhow!("no process of the sandbox was found"))
-            } else {
-                Ok(())
-            };
+            return if made.is_empty() { Err(anyhow::anyhow!("no process of the sandbox was found")) } else { Ok(()) };
         }
     }
     Ok(())
@@ -470,17 +349,7 @@ fn kill_each_process(ground: &Ground) -> Result<()> {
 fn life_cycle(ground: &Ground) -> Result<()> {
     let dir = ground.bundle("life", &["/bin/sleep", "100"], |_| ())?;
     let verb = |args: &[&str]| sh::timed(ground.nacre().args(args), LIMIT);
-    expect(
-        sh::timed(
-            ground
-                .nacre()
-                .args(["create", "--bundle"])
-                .arg(&dir)
-                .arg("life"),
-            LIMIT,
-        )?,
-        0,
-    )?;
+    expect(sh::timed(ground.nacre().args(["create", "--bundle"]).arg(&dir).arg("life"), LIMIT)?, 0)?;
     ground.await_status("life", "created")?;
     expect(verb(&["start", "life"])?, 0)?;
     ground.await_status("life", "running")?;
@@ -514,12 +383,7 @@ fn many_at_once(ground: &Ground) -> Result<()> {
     let mut children = Vec::new();
     for n in 0..6 {
         let script = format!("echo n{n}; sleep 0.2; exit {n}");
-        children.push(
-            ground
-                .inside(&[], &["/bin/sh", "-c", &script])
-                .stdout(Stdio::null())
-                .spawn()?,
-        );
+        children.push(ground.inside(&[], &["/bin/sh", "-c", &script]).stdout(Stdio::null()).spawn()?);
     }
     for (n, mut child) in children.into_iter().enumerate() {
         let status = sh::wait(&mut child, LIMIT)?;
@@ -532,22 +396,14 @@ fn many_at_once(ground: &Ground) -> Result<()> {
 
 fn one_after_another(ground: &Ground) -> Result<()> {
     for _ in 0..20 {
-        expect(
-            sh::timed(&mut ground.inside(&[], &["/bin/true"]), LIMIT)?,
-            0,
-        )?;
+        expect(sh::timed(&mut ground.inside(&[], &["/bin/true"]), LIMIT)?, 0)?;
     }
     Ok(())
 }
 
 fn pids() -> BTreeSet<u32> {
-    let entries = std::fs::read_dir("/proc")
-        .map(|d| d.flatten().collect::<Vec<_>>())
-        .unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|e| e.file_name().to_string_lossy().parse().ok())
-        .collect()
+    let entries = std::fs::read_dir("/proc").map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    entries.iter().filter_map(|e| e.file_name().to_string_lossy().parse().ok()).collect()
 }
 
 /// Whether a process runs the program under test, or descends from one that does (stubs run a zygote from memory).
@@ -557,19 +413,14 @@ fn ours(mut pid: u32, ground: &Ground) -> bool {
         let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let state = ground.state.display().to_string();
-        exe.display()
-            .to_string()
-            .starts_with(&program.display().to_string())
-            || String::from_utf8_lossy(&line).contains(&state)
+        exe.display().to_string().starts_with(&program.display().to_string()) || String::from_utf8_lossy(&line).contains(&state)
     };
     while pid > 1 {
         if mentions(pid) {
             return true;
         }
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
         pid = parent.unwrap_or(0);
     }
     false
@@ -584,10 +435,7 @@ struct Traces {
 
 impl Traces {
     fn look() -> Result<Traces> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?
-            .lines()
-            .map(mount_point)
-            .collect();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?.lines().map(mount_point).collect();
         let mut cgroups = BTreeSet::new();
         folders(Path::new("/sys/fs/cgroup"), 4, &mut cgroups);
         let mut files = BTreeSet::new();
@@ -595,18 +443,12 @@ impl Traces {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 // Our own scratch folders are not the sandbox's.
-                if !name.starts_with("nacre-test.")
-                    && (name.contains("nacre") || dir.contains("nacre"))
-                {
+                if !name.starts_with("nacre-test.") && (name.contains("nacre") || dir.contains("nacre")) {
                     files.insert(entry.path());
                 }
             }
         }
-        Ok(Traces {
-            mounts,
-            cgroups,
-            files,
-        })
+        Ok(Traces { mounts, cgroups, files })
     }
 
     fn nothing_left(&self, ground: &Ground) -> Result<()> {
@@ -627,21 +469,9 @@ impl Traces {
         let now = Traces::look()?;
         let processes = pids().into_iter().filter(|p| ours(*p, ground));
         let mut left: Vec<String> = processes.map(|p| format!("process {p}")).collect();
-        left.extend(
-            now.mounts
-                .difference(&self.mounts)
-                .map(|m| format!("mount {m}")),
-        );
-        left.extend(
-            now.cgroups
-                .difference(&self.cgroups)
-                .map(|c| format!("cgroup {}", c.display())),
-        );
-        left.extend(
-            now.files
-                .difference(&self.files)
-                .map(|f| format!("file {}", f.display())),
-        );
+        left.extend(now.mounts.difference(&self.mounts).map(|m| format!("mount {m}")));
+        left.extend(now.cgroups.difference(&self.cgroups).map(|c| format!("cgroup {}", c.display())));
+        left.extend(now.files.difference(&self.files).map(|f| format!("file {}", f.display())));
         for entry in std::fs::read_dir(&ground.state)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !name.starts_with("bundle-") && name != "tiny" {

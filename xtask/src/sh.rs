@@ -34,16 +34,12 @@ pub fn build_nacre() -> Result<()> {
     if std::env::var_os("NACRE").is_some() {
         return Ok(());
     }
-    run(Command::new("cargo")
-        .args(["build", "--release", "-p", "nacre", "-q"])
-        .current_dir(top()))
+    run(Command::new("cargo").args(["build", "--release", "-p", "nacre", "-q"]).current_dir(top()))
 }
 
 /// Runs it with its output shown; anything but success is an error.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}");
     }
@@ -52,11 +48,8 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// As [`run`], in a process group of its own that is killed at the limit.
 pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let mut child =
+        command.stdin(Stdio::null()).process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
     match wait(&mut child, limit)? {
         Some(status) if status.success() => Ok(()),
         Some(status) => bail!("{command:?}: {status}"),
@@ -66,10 +59,7 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
 
 /// Its standard output; anything but success is an error.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}", output.status);
     }
@@ -91,8 +81,7 @@ impl Ended {
 
     /// As a shell has it: 128 + signal for a death by signal.
     pub fn code(&self) -> Option<i32> {
-        self.status
-            .and_then(|s| s.code().or(s.signal().map(|n| 128 + n)))
+        self.status.and_then(|s| s.code().or(s.signal().map(|n| 128 + n)))
     }
 
     pub fn how(&self) -> String {
@@ -108,21 +97,11 @@ impl Ended {
 pub fn timed(command: &mut Command, limit: Duration) -> Result<Ended> {
     let dir = scratch()?;
     let (out, err) = (dir.join("stdout"), dir.join("stderr"));
-    command
-        .stdout(File::create(&out)?)
-        .stderr(File::create(&err)?)
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    command.stdout(File::create(&out)?).stderr(File::create(&err)?).process_group(0);
+    let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     let status = wait(&mut child, limit)?;
-    let text =
-        |path| Ok::<_, std::io::Error>(String::from_utf8_lossy(&std::fs::read(path)?).into_owned());
-    let ended = Ended {
-        status,
-        stdout: text(&out)?,
-        stderr: text(&err)?,
-    };
+    let text = |path| Ok::<_, std::io::Error>(String::from_utf8_lossy(&std::fs::read(path)?).into_owned());
+    let ended = Ended { status, stdout: text(&out)?, stderr: text(&err)? };
     std::fs::remove_dir_all(&dir)?;
     Ok(ended)
 }
@@ -153,11 +132,7 @@ fn signal_group(pid: u32, name: &str) {
 }
 
 fn kill(args: &[&str]) -> bool {
-    Command::new("kill")
-        .args(args)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success())
+    Command::new("kill").args(args).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// A new folder of ours in /tmp that every user may search.
@@ -188,18 +163,7 @@ pub fn compile_c(source: &Path, to: &Path) -> Result<()> {
     {
         return Ok(());
     }
-    let flags = [
-        "-static",
-        "-O2",
-        "-Wall",
-        "-Wno-format-truncation",
-        "-fno-ipa-icf",
-        "-pthread",
-    ];
+    let flags = ["-static", "-O2", "-Wall", "-Wno-format-truncation", "-fno-ipa-icf", "-pthread"];
     let compiler = std::env::var("CC").unwrap_or("cc".into());
-    run(Command::new(compiler)
-        .args(flags)
-        .arg("-o")
-        .arg(to)
-        .arg(source))
+    run(Command::new(compiler).args(flags).arg("-o").arg(to).arg(source))
 }

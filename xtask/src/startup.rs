@@ -26,19 +26,11 @@ pub fn report(options: &Options) -> Result<String> {
         }
     }
     for (system, (warm, cold)) in options.systems.iter().zip(times) {
-        let label = if *system == System::Native {
-            "runc"
-        } else {
-            system.name()
-        };
+        let label = if *system == System::Native { "runc" } else { system.name() };
         let ms = |v: Vec<f64>| median(v).map_or("–".into(), |m| format!("{m:.1}"));
         write!(text, "| {label} | {} | {} |", ms(warm), ms(cold))?;
         match idle(*system) {
-            Ok(idle) => writeln!(
-                text,
-                " {} | {} | {:.0} |",
-                idle.processes, idle.pss_kib, idle.cpu_ms
-            )?,
+            Ok(idle) => writeln!(text, " {} | {} | {:.0} |", idle.processes, idle.pss_kib, idle.cpu_ms)?,
             Err(error) => {
                 eprintln!("bench: idle {label}: {error:#}");
                 text += " – | – | – |\n";
@@ -57,11 +49,7 @@ fn start(system: System, bundle: &Path, cold: bool) -> Result<f64> {
         std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot empty the page cache")?;
     }
     let begin = Instant::now();
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     let took = begin.elapsed().as_secs_f64() * 1000.0;
     if !status.success() {
         bail!("{status}");
@@ -82,27 +70,15 @@ fn idle(system: System) -> Result<Idle> {
     let dir = sh::target().join("bundles").join(&id);
     let root = bundle::busybox()?.join("rootfs");
     bundle::Config::new(&root, &["/bin/sleep", "1000"]).write(&dir)?;
-    let mut child = system
-        .run(&dir, &id)?
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()?;
+    let mut child = system.run(&dir, &id)?.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_secs(3));
-    let made: Vec<u32> = pids()
-        .difference(&before)
-        .copied()
-        .filter(|pid| belongs(*pid, child.id()))
-        .collect();
+    let made: Vec<u32> = pids().difference(&before).copied().filter(|pid| belongs(*pid, child.id())).collect();
     let cpu = || made.iter().map(|pid| cpu_ticks(*pid)).sum::<u64>();
     let start = cpu();
     std::thread::sleep(Duration::from_secs(5));
     let cpu_ms = (cpu() - start) as f64 * 10.0;
     // The sandbox's own processes, not the command in the foreground that waits for it.
-    let sandbox: Vec<u32> = made
-        .iter()
-        .copied()
-        .filter(|pid| *pid != child.id())
-        .collect();
+    let sandbox: Vec<u32> = made.iter().copied().filter(|pid| *pid != child.id()).collect();
     let pss_kib = sandbox.iter().map(|pid| pss(*pid)).sum();
     sh::signal(child.id(), "TERM");
     for pid in &sandbox {
@@ -112,21 +88,12 @@ fn idle(system: System) -> Result<Idle> {
     if sandbox.is_empty() {
         bail!("it did not start");
     }
-    Ok(Idle {
-        processes: sandbox.len(),
-        pss_kib,
-        cpu_ms,
-    })
+    Ok(Idle { processes: sandbox.len(), pss_kib, cpu_ms })
 }
 
 fn pids() -> BTreeSet<u32> {
-    let entries = std::fs::read_dir("/proc")
-        .map(|d| d.flatten().collect::<Vec<_>>())
-        .unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|e| e.file_name().to_string_lossy().parse().ok())
-        .collect()
+    let entries = std::fs::read_dir("/proc").map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    entries.iter().filter_map(|e| e.file_name().to_string_lossy().parse().ok()).collect()
 }
 
 fn stat(pid: u32) -> Option<Vec<String>> {
@@ -137,9 +104,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 
 /// Whether it descends from `ancestor`, or from a process in the session of it (a runtime's detached helper).
 fn belongs(mut pid: u32, ancestor: u32) -> bool {
-    let programs = [
-        "nacre", "runsc", "sleep", "exe", "busybox", "stub", "gofer", "sentry", "zygote",
-    ];
+    let programs = ["nacre", "runsc", "sleep", "exe", "busybox", "stub", "gofer", "sentry", "zygote"];
     let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     if programs.iter().any(|p| comm.starts_with(p)) {
         return true;
@@ -154,19 +119,10 @@ fn belongs(mut pid: u32, ancestor: u32) -> bool {
 }
 
 fn cpu_ticks(pid: u32) -> u64 {
-    stat(pid).map_or(0, |f| {
-        f.iter()
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse::<u64>().ok())
-            .sum()
-    })
+    stat(pid).map_or(0, |f| f.iter().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum())
 }
 
 fn pss(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    text.lines()
-        .find_map(|l| l.strip_prefix("Pss:"))
-        .and_then(|l| l.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
+    text.lines().find_map(|l| l.strip_prefix("Pss:")).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

@@ -48,10 +48,7 @@ impl Tally {
             println!("failed: {failure}");
         }
         let failed = self.failures.len();
-        println!(
-            "{} passed, {failed} failed, {} known failures",
-            self.passed, self.expected
-        );
+        println!("{} passed, {failed} failed, {} known failures", self.passed, self.expected);
         if failed > 0 {
             bail!("{failed} failed");
         }

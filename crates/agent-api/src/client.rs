@@ -125,12 +125,8 @@ impl Client {
             stream
         };
         let pending = Pending { client: self, stream, method: PhantomData };
-        let body = RequestBody {
-            service: SERVICE.into(),
-            method: M::NAME.into(),
-            payload: request.encode_to_vec(),
-            timeout_nano: 0,
-        };
+        let body =
+            RequestBody { service: SERVICE.into(), method: M::NAME.into(), payload: request.encode_to_vec(), timeout_nano: 0 };
         let bytes = frame::encode(stream, Kind::Request, &body);
         if bytes.len() > HEADER + frame::MAX_PAYLOAD {
             return Err(FrameError::TooLong(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).into());

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use agent_api::{
     Call, Client, ClientError, Code, Connection, ConnectionError, CreateContainerRequest, Empty, Process, SetStraceRequest,
-    Status, StatsRequest, StatsResponse, WaitProcessRequest, WaitProcessResponse,
+    StatsRequest, StatsResponse, Status, WaitProcessRequest, WaitProcessResponse,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 

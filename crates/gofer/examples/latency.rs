@@ -30,17 +30,28 @@ fn main() {
             access: Access::ReadOnly,
             cache: Cache::Shared,
         }];
-        let server = Server::new(server::Config { attaches, max_handles: 900, spin: if spins.ends_with("1") { server::Config::SPIN } else { Duration::ZERO } }).expect("attach");
+        let server = Server::new(server::Config {
+            attaches,
+            max_handles: 900,
+            spin: if spins.ends_with("1") { server::Config::SPIN } else { Duration::ZERO },
+        })
+        .expect("attach");
         let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("socket");
         server.lock_down(&LockDown::default()).expect("lock-down");
         server.serve(socket).expect("serve");
         std::process::exit(0);
     }
     for spins in ["00", "10", "01", "11"] {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket pair");
-        let mut gofer =
-            Command::new("/proc/self/exe").arg(&root).env("GOFER", spins).stdin(theirs).spawn().expect("gofer");
-        let client = Client::new(ours, client::Config { spin: if spins.starts_with("1") { client::Config::SPIN } else { Duration::ZERO }, ..client::Config::new(2, Box::new(|_| {})) });
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket pair");
+        let mut gofer = Command::new("/proc/self/exe").arg(&root).env("GOFER", spins).stdin(theirs).spawn().expect("gofer");
+        let client = Client::new(
+            ours,
+            client::Config {
+                spin: if spins.starts_with("1") { client::Config::SPIN } else { Duration::ZERO },
+                ..client::Config::new(2, Box::new(|_| {}))
+            },
+        );
         println!("spinning, sentry and gofer: {spins}");
         measure(&client);
         drop(client);

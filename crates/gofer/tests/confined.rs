@@ -54,7 +54,9 @@ fn gofer(role: &str) {
     let root = PathBuf::from(std::env::var_os("GOFER_ROOT").unwrap());
     let access = if role == "ro" { Access::ReadOnly } else { Access::ReadWrite };
     let attaches = vec![AttachConfig { source: Source::at_path(&root).unwrap(), access, cache: Cache::Exclusive }];
-    let server = Server::new(server::Config { attaches, max_handles: server::Config::handles_for(1024), spin: server::Config::SPIN }).unwrap();
+    let server =
+        Server::new(server::Config { attaches, max_handles: server::Config::handles_for(1024), spin: server::Config::SPIN })
+            .unwrap();
     let run_as = rustix::process::geteuid().is_root().then_some(RunAs { uid: 65534, gid: 65534 });
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let outside = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
@@ -70,8 +72,7 @@ fn gofer(role: &str) {
     std::process::exit(0);
 }
 
-const FORBIDDEN: [&str; 10] =
-    ["openat", "socket", "pipe", "kill", "thread", "process", "dup", "ioctl", "device", "file-mmap"];
+const FORBIDDEN: [&str; 10] = ["openat", "socket", "pipe", "kill", "thread", "process", "dup", "ioctl", "device", "file-mmap"];
 
 fn break_out(how: &str) {
     match how {
@@ -204,7 +205,9 @@ fn all_operations() {
     assert!(listed.end);
     let listed = listed.entries;
     assert_eq!(listed.len(), 4);
-    assert!(run(client, client.read_dir(d, listed.last().unwrap().next, 65536, ReadDirDetail::Names)).unwrap().entries.is_empty());
+    assert!(
+        run(client, client.read_dir(d, listed.last().unwrap().next, 65536, ReadDirDetail::Names)).unwrap().entries.is_empty()
+    );
     // Enough to make the gofer's heap grow and shrink.
     for i in 0..600 {
         run(client, client.create(root, name(&format!("n{i}")), 0o600, me, OpenHow::Read)).unwrap();

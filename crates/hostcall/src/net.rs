@@ -104,7 +104,9 @@ pub fn shut_down(socket: BorrowedFd<'_>, how: i32) -> Result<(), Errno> {
 }
 
 /// Runs a call that fills in an address.
-fn with_address<T>(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> Result<T, Errno>) -> Result<(T, Vec<u8>), Errno> {
+fn with_address<T>(
+    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> Result<T, Errno>,
+) -> Result<(T, Vec<u8>), Errno> {
     let mut bytes = vec![0u8; ADDRESS];
     let mut len = ADDRESS as libc::socklen_t;
     let value = call(bytes.as_mut_ptr().cast(), &raw mut len)?;
@@ -222,9 +224,7 @@ pub fn receive(socket: BorrowedFd<'_>, into: &mut [u8], flags: i32) -> Result<In
 /// The control messages in a buffer.
 fn split(mut bytes: &[u8]) -> Vec<(i32, i32, Vec<u8>)> {
     let mut controls = Vec::new();
-    let word = |bytes: &[u8], at: usize| {
-        bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes)
-    };
+    let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
     while let Some(head) = bytes.get(..16) {
         let len = head.get(..8).and_then(|b| b.try_into().ok()).map_or(0, usize::from_ne_bytes);
         let Some(data) = bytes.get(16..len) else { break };

@@ -56,14 +56,7 @@ impl Window {
         use std::os::fd::AsRawFd;
         // SAFETY: a new mapping at an address the kernel chooses touches no existing memory.
         let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size,
-                prot,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                at,
-            )
+            libc::mmap(std::ptr::null_mut(), size, prot, libc::MAP_SHARED | libc::MAP_NORESERVE, file.as_raw_fd(), at)
         };
         if base == libc::MAP_FAILED {
             return Err(Errno::last_host());

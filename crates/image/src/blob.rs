@@ -26,7 +26,9 @@ impl Blob {
             return Err(Error::TooLarge { what: what.into(), size: self.length, most });
         }
         let mut bytes = Vec::new();
-        self.reader().and_then(|mut reader| reader.read_to_end(&mut bytes)).map_err(Error::host(format!("cannot read {what}")))?;
+        self.reader()
+            .and_then(|mut reader| reader.read_to_end(&mut bytes))
+            .map_err(Error::host(format!("cannot read {what}")))?;
         if bytes.len() as u64 != self.length {
             return Err(Error::Size { what: what.into(), expected: self.length, actual: bytes.len() as u64 });
         }

@@ -120,7 +120,16 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(empty.parse::<Digest>().expect("digest"), Digest::of(b""));
         assert_eq!(Digest::of(b"").to_string(), empty);
-        for bad in ["", "sha256", "sha256:", "sha256:00", &empty.to_uppercase(), &format!("{empty}0"), &empty.replace("e3", "é"), "sha256:../../etc/passwd"] {
+        for bad in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:00",
+            &empty.to_uppercase(),
+            &format!("{empty}0"),
+            &empty.replace("e3", "é"),
+            "sha256:../../etc/passwd",
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
         assert!(matches!("sha512:00".parse::<Digest>(), Err(DigestError::Algorithm(_))));

@@ -65,11 +65,15 @@ impl Image {
     pub fn new(place: &str, manifest: Option<Digest>, config_bytes: &[u8], layers: Vec<(Place, u64)>) -> Result<Image> {
         let config: ImageConfiguration = parse(&format!("{place}: configuration"), config_bytes)?;
         if *config.os() != Os::Linux || *config.architecture() != Arch::Amd64 {
-            return Err(Error::Platform { place: place.into(), available: format!("{}/{}", config.os(), config.architecture()) });
+            return Err(Error::Platform {
+                place: place.into(),
+                available: format!("{}/{}", config.os(), config.architecture()),
+            });
         }
         let diff_ids = config.rootfs().diff_ids();
         if layers.len() != diff_ids.len() || layers.len() > MOST_LAYERS {
-            let problem = format!("{} layers, and {} digests of unpacked layers (at most {MOST_LAYERS})", layers.len(), diff_ids.len());
+            let problem =
+                format!("{} layers, and {} digests of unpacked layers (at most {MOST_LAYERS})", layers.len(), diff_ids.len());
             return Err(Error::malformed(place, problem));
         }
         let layer = |((place_of, size), diff_id): ((Place, u64), &String)| -> Result<Layer> {
@@ -119,12 +123,16 @@ pub fn manifest(place: &str, bytes: &[u8]) -> Result<(ImageManifest, Digest, Vec
     let is_config = matches!(manifest.config().media_type(), MediaType::ImageConfig)
         || manifest.config().media_type().to_string() == "application/vnd.docker.container.image.v1+json";
     if !is_config {
-        return Err(Error::Unsupported { place: place.into(), what: format!("an artifact of type {}", manifest.config().media_type()) });
+        return Err(Error::Unsupported {
+            place: place.into(),
+            what: format!("an artifact of type {}", manifest.config().media_type()),
+        });
     }
     let mut layers = Vec::new();
     for layer in manifest.layers() {
         let kind = layer.media_type().to_string();
-        let tar = kind.starts_with("application/vnd.oci.image.layer.") || kind.starts_with("application/vnd.docker.image.rootfs.");
+        let tar =
+            kind.starts_with("application/vnd.oci.image.layer.") || kind.starts_with("application/vnd.docker.image.rootfs.");
         if !tar || kind.contains("encrypted") {
             return Err(Error::Unsupported { place: place.into(), what: format!("a layer of type {kind}") });
         }
@@ -176,7 +184,11 @@ pub(crate) fn choose<'a>(place: &str, entries: &'a [Descriptor]) -> Result<&'a D
     {
         return Ok(*only);
     }
-    let mut names: Vec<_> = images.iter().filter_map(|entry| entry.platform().as_ref()).map(|p| format!("{}/{}", p.os(), p.architecture())).collect();
+    let mut names: Vec<_> = images
+        .iter()
+        .filter_map(|entry| entry.platform().as_ref())
+        .map(|p| format!("{}/{}", p.os(), p.architecture()))
+        .collect();
     names.sort();
     names.dedup();
     let available = if names.is_empty() { "no platform".into() } else { names.join(", ") };

@@ -71,12 +71,19 @@ mod tests {
     fn nulls_and_absence_are_defaults() {
         let nothing = Settings { cwd: "/".into(), ..Settings::default() };
         assert_eq!(settings(serde_json::json!(null)), nothing);
-        assert_eq!(settings(serde_json::json!({"Env": null, "Cmd": null, "Entrypoint": null, "Labels": null, "WorkingDir": "", "User": ""})), nothing);
+        assert_eq!(
+            settings(
+                serde_json::json!({"Env": null, "Cmd": null, "Entrypoint": null, "Labels": null, "WorkingDir": "", "User": ""})
+            ),
+            nothing
+        );
     }
 
     #[test]
     fn commands_and_entrypoints_as_docker() {
-        let settings = settings(serde_json::json!({"Entrypoint": ["/e", "x"], "Cmd": ["c"], "WorkingDir": "w", "ExposedPorts": {"80/tcp": {}}}));
+        let settings = settings(
+            serde_json::json!({"Entrypoint": ["/e", "x"], "Cmd": ["c"], "WorkingDir": "w", "ExposedPorts": {"80/tcp": {}}}),
+        );
         let wish = |command: &[&str], entrypoint: Option<&str>| {
             let command = command.iter().map(|s| s.to_string()).collect();
             settings.arguments(&Wishes { command, entrypoint: entrypoint.map(String::from) }).map(|all| all.join(" "))

@@ -218,7 +218,9 @@ fn hosts(root: &Root, id: &str) -> Option<String> {
     let etc = beneath::directory(root.as_fd(), b"etc").ok()?;
     match beneath::kind(etc.as_fd(), b"hosts").ok()? {
         None => {}
-        Some(FileType::RegularFile) if beneath::read_small(root.as_fd(), b"etc/hosts", 1 << 20).is_some_and(|text| text.iter().all(u8::is_ascii_whitespace)) => {}
+        Some(FileType::RegularFile)
+            if beneath::read_small(root.as_fd(), b"etc/hosts", 1 << 20)
+                .is_some_and(|text| text.iter().all(u8::is_ascii_whitespace)) => {}
         // The image's own.
         Some(_) => return None,
     }

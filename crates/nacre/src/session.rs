@@ -11,7 +11,8 @@ use runtime::sys::{SignalSet, Signalled};
 use crate::terminal;
 
 /// Signals that are passed on as they come.
-const FORWARDED: &[i32] = &[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM];
+const FORWARDED: &[i32] =
+    &[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM];
 /// Signals that mean something else here.
 const HANDLED: &[i32] = &[libc::SIGWINCH, libc::SIGTSTP];
 

@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use rustix::fs::OFlags;
 use runtime::sandbox::HostStdio;
+use rustix::fs::OFlags;
 
 /// This process's streams. Terminals are opened again, so that what the sentry sets on them (O_NONBLOCK) is not set for the user's shell.
 #[derive(Debug)]

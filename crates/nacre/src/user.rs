@@ -68,7 +68,8 @@ impl User {
         let member = |line: &&str| line.rsplit(':').next().is_some_and(|list| list.split(',').any(|m| Some(m) == name));
         let more = groups.lines().filter(member).filter_map(|line| line.split(':').nth(2)?.parse().ok());
         let more = if group.is_none() { more.collect() } else { Vec::new() };
-        let home = entry.as_ref().and_then(|entry| entry.get(5)).filter(|home| home.starts_with('/')).map(|home| home.to_string());
+        let home =
+            entry.as_ref().and_then(|entry| entry.get(5)).filter(|home| home.starts_with('/')).map(|home| home.to_string());
         Ok(User { uid, gid, groups: more, home })
     }
 }

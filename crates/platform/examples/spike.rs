@@ -312,7 +312,8 @@ mod native {
             // SAFETY: our own anonymous mapping; the child only waits.
             unsafe {
                 let prot = libc::PROT_READ | libc::PROT_WRITE;
-                let at = libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0).cast::<u8>();
+                let at =
+                    libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0).cast::<u8>();
                 (0..PAGES).for_each(|page| at.add(page * 4096).write_volatile(1));
                 let pid = libc::fork();
                 if pid == 0 {
@@ -436,7 +437,11 @@ fn main() {
     let (fork, exec, call) = (native::fork(), native::exec(), native::call());
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{cpus} CPU(s)\n\n| operation | ours | native | ratio |\n|---|---|---|---|");
-    let spins = if cpus > 1 { vec![(Spin::Adaptive, "adaptive"), (Spin::Never, "sleeping")] } else { vec![(Spin::Adaptive, "one CPU")] };
+    let spins = if cpus > 1 {
+        vec![(Spin::Adaptive, "adaptive"), (Spin::Never, "sleeping")]
+    } else {
+        vec![(Spin::Adaptive, "one CPU")]
+    };
     for (spin, name) in spins {
         let config = Config { executors: 1, max_address_spaces: 100, cpus, spin };
         let bench = Bench { platform: Systrap::start(config).expect("the platform"), memory: Memory::new() };

@@ -30,7 +30,8 @@ impl Console {
     /// # Errors
     /// The host's.
     pub fn open(size: WindowSize) -> Result<Console> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).doing(|| "cannot open a terminal")?;
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).doing(|| "cannot open a terminal")?;
         unlockpt(&master).doing(|| "cannot unlock the terminal")?;
         let name = ptsname(&master, Vec::new()).doing(|| "cannot name the terminal")?;
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -50,7 +51,8 @@ impl Console {
     /// # Errors
     /// The host's.
     pub fn send_master(&self, socket: &Path) -> Result<()> {
-        let connection = UnixStream::connect(socket).doing(|| format!("cannot connect to the console socket {}", socket.display()))?;
+        let connection =
+            UnixStream::connect(socket).doing(|| format!("cannot connect to the console socket {}", socket.display()))?;
         agent_api::fds::send(connection.as_fd(), self.name.as_bytes(), &[self.master.as_fd()])
             .map(drop)
             .doing(|| "cannot send the terminal")

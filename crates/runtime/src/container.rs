@@ -10,7 +10,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    Client, ClientError, Code, PauseContainerRequest, ResumeContainerRequest, SignalProcessRequest, SignalTarget, StartContainerRequest,
+    Client, ClientError, Code, PauseContainerRequest, ResumeContainerRequest, SignalProcessRequest, SignalTarget,
+    StartContainerRequest,
 };
 use oci_spec::runtime::Spec;
 
@@ -67,7 +68,8 @@ impl Runtime {
     /// What is wrong with the bundle or what the host refuses. Nothing is left.
     pub fn create(&self, create: &Create<'_>) -> Result<Container> {
         crate::state::check_id(create.id)?;
-        let bundle = std::fs::canonicalize(create.bundle).doing(|| format!("cannot find the bundle {}", create.bundle.display()))?;
+        let bundle =
+            std::fs::canonicalize(create.bundle).doing(|| format!("cannot find the bundle {}", create.bundle.display()))?;
         let spec = config::load(&bundle)?;
         let overlay = overlay(&spec, &bundle, create.overlay)?;
         let plan = config::plan(create.id, &bundle, &spec, &overlay)?;
@@ -156,7 +158,8 @@ impl Runtime {
         let socket = entry.socket()?;
         let listener = UnixListener::bind(&socket.path).doing(|| "cannot make the agent's socket")?;
         let report = entry.report_path();
-        let report = OpenOptions::new().create(true).append(true).read(true).open(&report).doing(|| "cannot make the report file")?;
+        let report =
+            OpenOptions::new().create(true).append(true).read(true).open(&report).doing(|| "cannot make the report file")?;
         SentrySandbox::launch(Launch {
             config,
             listener,
@@ -178,7 +181,9 @@ impl Runtime {
         let mut entry = self.store.open(id, Access::Change)?;
         match entry.saved.status() {
             Status::Created => {}
-            Status::Stopped => return Err(Error::Other(format!("cannot start a container that has stopped{}", reason(&entry)))),
+            Status::Stopped => {
+                return Err(Error::Other(format!("cannot start a container that has stopped{}", reason(&entry))));
+            }
             Status::Running | Status::Paused => return Err(Error::Other("cannot start an already running container".into())),
             status @ Status::Creating => return Err(Error::WrongStatus { verb: "start", id: id.into(), status }),
         }
@@ -397,7 +402,9 @@ fn overlay(spec: &Spec, bundle: &Path, wanted: Option<&str>) -> Result<Overlay> 
 fn check_terminal(spec: &Spec, create: &Create<'_>) -> Result<()> {
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     match (terminal, create.console_socket, create.own_terminal) {
-        (true, None, None) => Err(Error::Other("cannot allocate tty if nacre will detach without setting console socket".into())),
+        (true, None, None) => {
+            Err(Error::Other("cannot allocate tty if nacre will detach without setting console socket".into()))
+        }
         (false, Some(_), _) => Err(Error::Other("cannot use console socket if nacre will not detach or allocate tty".into())),
         _ => Ok(()),
     }
@@ -407,10 +414,12 @@ fn check_terminal(spec: &Spec, create: &Create<'_>) -> Result<()> {
 fn file_ids(spec: &Spec, privilege: Privilege) -> FileIds {
     let linux = spec.linux().as_ref();
     let maps = |list: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>| -> Vec<IdMap> {
-        let map = |m: &oci_spec::runtime::LinuxIdMapping| IdMap { inside: m.container_id(), outside: m.host_id(), count: m.size() };
+        let map =
+            |m: &oci_spec::runtime::LinuxIdMapping| IdMap { inside: m.container_id(), outside: m.host_id(), count: m.size() };
         list.into_iter().flatten().map(map).collect()
     };
-    let (uids, gids) = (maps(linux.and_then(|l| l.uid_mappings().as_ref())), maps(linux.and_then(|l| l.gid_mappings().as_ref())));
+    let (uids, gids) =
+        (maps(linux.and_then(|l| l.uid_mappings().as_ref())), maps(linux.and_then(|l| l.gid_mappings().as_ref())));
     match uids.is_empty() || gids.is_empty() {
         true => FileIds::own(privilege),
         false => FileIds { uids, gids },

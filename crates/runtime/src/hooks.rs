@@ -49,7 +49,8 @@ impl Moment {
 pub fn run(hooks: Option<&Hooks>, moment: Moment, state: &serde_json::Value) -> Result<()> {
     let Some(hooks) = hooks else { return Ok(()) };
     for (index, hook) in moment.of(hooks).iter().enumerate() {
-        one(hook, &state.to_string()).map_err(|e| Error::Other(format!("error running {} hook #{index}: {e}", moment.name())))?;
+        one(hook, &state.to_string())
+            .map_err(|e| Error::Other(format!("error running {} hook #{index}: {e}", moment.name())))?;
     }
     Ok(())
 }
@@ -79,13 +80,18 @@ fn one(hook: &Hook, state: &str) -> Result<()> {
         // A hook need not read it.
         let _ = stdin.write_all(state.as_bytes());
     }
-    let deadline = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(|s| Instant::now() + Duration::from_secs(s));
+    let deadline =
+        hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(|s| Instant::now() + Duration::from_secs(s));
     if let Some(deadline) = deadline {
         while child.try_wait().doing(|| "cannot wait for the hook")?.is_none() {
             if Instant::now() >= deadline {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(Error::Other(format!("{} did not end within {} seconds", path.display(), hook.timeout().unwrap_or(0))));
+                return Err(Error::Other(format!(
+                    "{} did not end within {} seconds",
+                    path.display(),
+                    hook.timeout().unwrap_or(0)
+                )));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -126,7 +132,8 @@ mod tests {
     #[test]
     fn failures_and_timeouts_are_told() {
         let state = serde_json::json!({});
-        let error = run(Some(&shell("echo broken >&2; exit 3", None)), Moment::Poststart, &state).expect_err("fails").to_string();
+        let error =
+            run(Some(&shell("echo broken >&2; exit 3", None)), Moment::Poststart, &state).expect_err("fails").to_string();
         assert!(error.contains("poststart hook #0") && error.contains("broken") && error.contains('3'), "{error}");
         let error = run(Some(&shell("sleep 10", Some(0))), Moment::Poststart, &state).expect_err("slow").to_string();
         assert!(error.contains("did not end"), "{error}");

@@ -11,8 +11,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tracing::field::{Field, Visit};
 use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -76,7 +76,9 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let Some(log) = LOG.get() else { return };
         let place = event.metadata().callsite();
-        let Some(left_out) = log.rate.lock().unwrap_or_else(PoisonError::into_inner).take(place, Instant::now()) else { return };
+        let Some(left_out) = log.rate.lock().unwrap_or_else(PoisonError::into_inner).take(place, Instant::now()) else {
+            return;
+        };
         let mut fields = Fields::default();
         event.record(&mut fields);
         if left_out > 0 {

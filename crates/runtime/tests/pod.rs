@@ -9,8 +9,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use agent_api::{
-    CacheMode, ContainerStatus, CreateContainerRequest, Empty, ListContainersRequest, Mount, MountFlags, Process, Root, StartContainerRequest,
-    TmpfsMount, WaitProcessRequest, mount::Kind, root,
+    CacheMode, ContainerStatus, CreateContainerRequest, Empty, ListContainersRequest, Mount, MountFlags, Process, Root,
+    StartContainerRequest, TmpfsMount, WaitProcessRequest, mount::Kind, root,
 };
 use runtime::cgroup::Cgroup;
 use runtime::config::capabilities;
@@ -34,7 +34,8 @@ fn main() {
 }
 
 /// Leaves marks everywhere, and then in all the memory it can get.
-const NEIGHBOUR: &str = "echo NEIGHBOUR | tee /tmp/mark /dev/shm/mark > /var/mark; hostname neighbour; echo ready; exec sleep 1000";
+const NEIGHBOUR: &str =
+    "echo NEIGHBOUR | tee /tmp/mark /dev/shm/mark > /var/mark; hostname neighbour; echo ready; exec sleep 1000";
 const HOARDER: &str = "for i in 1 2 3 4; do tr '\\0' M < /dev/zero | head -c 16M > /dev/shm/$i; done; \
     x=$(head -c 8M /dev/zero | tr '\\0' M); echo ${#x}; ls /proc | grep -c '^[0-9]'";
 /// Looks for them.
@@ -154,7 +155,9 @@ impl Pod {
         };
         let writer = OwnedFd::from(writer);
         let stdio = HostStdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-        self.sandbox.add_container(ContainerPlan { request, attaches: vec![attach], images: vec![] }, stdio).expect("a container");
+        self.sandbox
+            .add_container(ContainerPlan { request, attaches: vec![attach], images: vec![] }, stdio)
+            .expect("a container");
         reader
     }
 

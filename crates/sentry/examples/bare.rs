@@ -15,8 +15,8 @@ use sentry::fs::{
 };
 use sentry::ipc::host_file::HostFile;
 use sentry::kernel::{Container, Kernel, Machine};
-use sentry::ns::Uts;
 use sentry::mm::{MemoryFile, Mm};
+use sentry::ns::Uts;
 use sentry::task::{Creds, NewProcess, Rlimits, Shared, new_process};
 use sentry::time::Clock;
 

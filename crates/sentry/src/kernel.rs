@@ -11,8 +11,8 @@ use crate::cgroup::Cgroup;
 use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::fs::gofer::{FdCache, Services};
 use crate::ipc::Ipc;
-use crate::ipc::tty::Terminals;
 use crate::ipc::futex::FutexTable;
+use crate::ipc::tty::Terminals;
 use crate::mm::MemoryFile;
 use crate::net::NetNamespace;
 use crate::ns::{Namespaces, Uts};
@@ -165,4 +165,3 @@ impl Container {
         all
     }
 }
-

@@ -102,7 +102,8 @@ impl Future for Call {
             let mut state = self.client.state.lock();
             let interest = state.interest();
             // Nothing new to ask if the socket is watched for as much already.
-            let known = interest == state.armed || (state.armed == Interest::ReadableOrWritable && interest == Interest::Readable);
+            let known =
+                interest == state.armed || (state.armed == Interest::ReadableOrWritable && interest == Interest::Readable);
             state.armed = if known { state.armed } else { interest };
             if known { Interest::None } else { interest }
         };

@@ -6,8 +6,8 @@ use super::Client;
 use crate::{
     Errno,
     protocol::{
-        Attached, Attr, Durability, Entries, Entry, EntryKind, FsStat, Handle, MakeNode, Name, OpenHow, Owner,
-        ReadDirDetail, RenameKind, Request, Response, SetAttr, Truncate, Walked, XattrMode, XattrName,
+        Attached, Attr, Durability, Entries, Entry, EntryKind, FsStat, Handle, MakeNode, Name, OpenHow, Owner, ReadDirDetail,
+        RenameKind, Request, Response, SetAttr, Truncate, Walked, XattrMode, XattrName,
     },
 };
 

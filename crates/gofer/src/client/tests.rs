@@ -153,7 +153,11 @@ fn a_dropped_call_leaves_no_handle_and_no_descriptor() {
             0 => {}
             1 => drop(call.as_mut().poll(&mut Context::from_waker(Waker::noop()))),
             // The answer is there, but nobody takes it.
-            _ => while client.process() != super::Interest::None { client.sleep(Duration::from_millis(1)) },
+            _ => {
+                while client.process() != super::Interest::None {
+                    client.sleep(Duration::from_millis(1))
+                }
+            }
         }
         drop(call);
         client.process();
@@ -192,14 +196,10 @@ fn the_gofers_death_is_eio_for_all() {
 fn a_gofer_that_answers_nonsense_is_given_up() {
     let node = Handle::from_raw(1).unwrap();
     // Garbage; an answer to nothing; a descriptor missing.
-    let nonsense: [&dyn Fn() -> Vec<u8>; 3] = [
-        &|| vec![7; 5],
-        &|| encoded(&Ok(Response::Done), 99),
-        &|| {
-            let fd = fs::File::open("/dev/null").unwrap().into();
-            encoded(&Ok(Response::Opened(fd)), 1)
-        },
-    ];
+    let nonsense: [&dyn Fn() -> Vec<u8>; 3] = [&|| vec![7; 5], &|| encoded(&Ok(Response::Done), 99), &|| {
+        let fd = fs::File::open("/dev/null").unwrap().into();
+        encoded(&Ok(Response::Opened(fd)), 1)
+    }];
     for bytes in nonsense {
         let (ours, theirs) = pair();
         let client = client(ours, Duration::ZERO);

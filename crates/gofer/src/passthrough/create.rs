@@ -94,11 +94,9 @@ impl Node {
         // By name, as AT_EMPTY_PATH asks for a capability in the first user namespace. Without AT_SYMLINK_FOLLOW both ends are single
         // components beneath the export; that it was the right inode is checked afterwards.
         let place = target.place.lock().clone().ok_or(Errno::ESTALE)?;
-        rustix::fs::linkat(&place.dir, place.name.as_c_str(), dir, name.as_c_str(), AtFlags::empty()).map_err(|e| {
-            match e {
-                rustix::io::Errno::NOENT if attr::of_entry(place.dir.as_fd(), &place.name).is_err() => Errno::ESTALE,
-                e => e.into(),
-            }
+        rustix::fs::linkat(&place.dir, place.name.as_c_str(), dir, name.as_c_str(), AtFlags::empty()).map_err(|e| match e {
+            rustix::io::Errno::NOENT if attr::of_entry(place.dir.as_fd(), &place.name).is_err() => Errno::ESTALE,
+            e => e.into(),
         })?;
         let (node, attr) = child(&self.export, dir, name)?;
         if target.is(Identity::of(&attr))? {

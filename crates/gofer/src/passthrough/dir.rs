@@ -1,6 +1,9 @@
 //! Reading directories.
 
-use std::{mem::MaybeUninit, os::fd::{AsFd, OwnedFd}};
+use std::{
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use rustix::{
     fs::{OFlags, RawDir, SeekFrom},

@@ -51,9 +51,8 @@ impl Budget {
 
     /// `ENFILE` when spent: the caller should forget nodes and try again.
     fn take(self: &Arc<Budget>) -> Result<Share, Errno> {
-        let taken = self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used < self.limit).then_some(used + 1));
+        let taken =
+            self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used < self.limit).then_some(used + 1));
         taken.map(|_| Share(Arc::clone(self))).map_err(|_| Errno::ENFILE)
     }
 

@@ -196,7 +196,12 @@ fn directories_are_read_in_pieces() {
         let (mut found, mut from) = (BTreeSet::new(), 0);
         loop {
             let mut room = 50;
-            let (entries, end) = stream.read(from, detail, |_| { room -= 1; room >= 0 }).unwrap();
+            let (entries, end) = stream
+                .read(from, detail, |_| {
+                    room -= 1;
+                    room >= 0
+                })
+                .unwrap();
             assert_eq!(end, room >= 0);
             let Some(last) = entries.last() else { break };
             from = last.next;
@@ -253,7 +258,8 @@ fn swapping_names_never_opens_what_was_not_looked_up() {
         std::thread::spawn(move || {
             let swap = |with: &str| {
                 let (f, with) = (base.join("f"), base.join(with));
-                rustix::fs::renameat_with(rustix::fs::CWD, &f, rustix::fs::CWD, &with, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+                rustix::fs::renameat_with(rustix::fs::CWD, &f, rustix::fs::CWD, &with, rustix::fs::RenameFlags::EXCHANGE)
+                    .unwrap();
             };
             while !stop.load(Ordering::Relaxed) {
                 for with in ["link", "other", "fifo"] {
@@ -299,7 +305,8 @@ fn swapping_directories_never_leads_outside() {
         let (stop, d, link) = (Arc::clone(&stop), dir.path().join("d"), dir.path().join("link"));
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                rustix::fs::renameat_with(rustix::fs::CWD, &d, rustix::fs::CWD, &link, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+                rustix::fs::renameat_with(rustix::fs::CWD, &d, rustix::fs::CWD, &link, rustix::fs::RenameFlags::EXCHANGE)
+                    .unwrap();
             }
         })
     };

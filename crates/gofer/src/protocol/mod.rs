@@ -19,8 +19,8 @@ pub use name::{Name, XattrName};
 pub use request::Request;
 pub use response::{Attached, Entries, Response, Walked};
 pub use types::{
-    Access, Attr, Cache, DirEntry, Durability, Entry, EntryKind, FileKind, FsStat, Handle, MakeNode, OpenHow,
-    Owner, ReadDirDetail, RenameKind, SetAttr, SetTime, Timestamp, Truncate, WalkEnd, XattrMode,
+    Access, Attr, Cache, DirEntry, Durability, Entry, EntryKind, FileKind, FsStat, Handle, MakeNode, OpenHow, Owner,
+    ReadDirDetail, RenameKind, SetAttr, SetTime, Timestamp, Truncate, WalkEnd, XattrMode,
 };
 pub use wire::Malformed;
 

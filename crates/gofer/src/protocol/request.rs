@@ -3,8 +3,8 @@
 use std::ffi::CString;
 
 use super::{
-    Durability, EntryKind, Handle, MAX_FORGET, MAX_WALK, MakeNode, Malformed, Name, OpenHow, Owner, ReadDirDetail,
-    RenameKind, SetAttr, Truncate, XattrMode, XattrName,
+    Durability, EntryKind, Handle, MAX_FORGET, MAX_WALK, MakeNode, Malformed, Name, OpenHow, Owner, ReadDirDetail, RenameKind,
+    SetAttr, Truncate, XattrMode, XattrName,
     wire::{Reader, Wire, get_list, put_list},
 };
 

@@ -65,7 +65,10 @@ pub(crate) fn requests() -> Vec<Request> {
             moved: Some(node),
             displaced: None,
         },
-        Request::SetAttr { node, set: SetAttr { mode: Some(0o600), atime: Some(SetTime::Now), mtime: Some(at), ..SetAttr::default() } },
+        Request::SetAttr {
+            node,
+            set: SetAttr { mode: Some(0o600), atime: Some(SetTime::Now), mtime: Some(at), ..SetAttr::default() },
+        },
         Request::GetXattr { node, name: xattr.clone(), size: 10 },
         Request::SetXattr { node, name: xattr.clone(), value: vec![0; 65536], mode: XattrMode::Create },
         Request::ListXattr { node },
@@ -93,7 +96,10 @@ fn responses() -> Vec<Response> {
         Response::Attr(attr()),
         Response::Bytes(b"bytes".to_vec()),
         Response::Opened(fd()),
-        Response::Entries(Entries { entries: vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed }], end: true }),
+        Response::Entries(Entries {
+            entries: vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed }],
+            end: true,
+        }),
         Response::Found(vec![Err(Errno::ENOENT), Err(Errno::EACCES)]),
         Response::Created(entry, fd()),
         Response::Entry(entry),

@@ -20,11 +20,11 @@ use std::{
     time::Duration,
 };
 
+pub use self::lockdown::{LockDown, LockDownError, RunAs};
 use self::{
     spin::Spin,
     table::{Streams, Table},
 };
-pub use self::lockdown::{LockDown, LockDownError, RunAs};
 use crate::{
     Errno,
     passthrough::{Budget, Export, Node, Source},
@@ -96,8 +96,8 @@ impl Server {
     pub fn new(config: Config) -> Result<Server, ServeError> {
         let budget = Budget::new(config.max_handles);
         let open = |(index, attach): (usize, AttachConfig)| {
-            let root = Export::open(attach.source, attach.access, &budget)
-                .map_err(|errno| ServeError::Attach { index, errno })?;
+            let root =
+                Export::open(attach.source, attach.access, &budget).map_err(|errno| ServeError::Attach { index, errno })?;
             Ok(Attach { root, access: attach.access, cache: attach.cache })
         };
         Ok(Server {

@@ -38,7 +38,12 @@ fn reading() -> Vec<Call> {
         // Files. `openat` is not here: all paths go through openat2's RESOLVE flags.
         Call::any(libc::SYS_openat2, "openat2", "every path: RESOLVE_BENEATH, no magic links"),
         Call::any(libc::SYS_close, "close", "handles that are forgotten"),
-        Call::only(libc::SYS_fcntl, "fcntl", &[&[Is(1, libc::F_GETFD as u32)]], "(debug builds) the standard library's check before it closes"),
+        Call::only(
+            libc::SYS_fcntl,
+            "fcntl",
+            &[&[Is(1, libc::F_GETFD as u32)]],
+            "(debug builds) the standard library's check before it closes",
+        ),
         Call::any(libc::SYS_statx, "statx", "attributes"),
         Call::any(libc::SYS_readlinkat, "readlinkat", "links"),
         Call::any(libc::SYS_getdents64, "getdents64", "directories"),

@@ -102,8 +102,8 @@ impl AllowList {
                 return Err(error(&format_args!("{} is listed twice", call.name)));
             }
         }
-        let filter =
-            SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64).map_err(|e| error(&e))?;
+        let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)
+            .map_err(|e| error(&e))?;
         filter.try_into().map_err(|e: seccompiler::BackendError| error(&e))
     }
 
@@ -113,8 +113,7 @@ impl AllowList {
     /// See [`AllowList::compile`]; the host refuses the filter.
     pub fn install(&self) -> Result<(), SeccompError> {
         let program = self.compile()?;
-        seccompiler::apply_filter(&program)
-            .map_err(|e| SeccompError::Install { process: self.process, reason: e.to_string() })
+        seccompiler::apply_filter(&program).map_err(|e| SeccompError::Install { process: self.process, reason: e.to_string() })
     }
 }
 
@@ -132,9 +131,7 @@ impl AllowList {
 
 fn rule(way: &[Arg]) -> Result<SeccompRule, seccompiler::BackendError> {
     let condition = |arg: &Arg| match *arg {
-        Arg::Is(index, value) => {
-            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
-        }
+        Arg::Is(index, value) => SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into()),
         Arg::Without(index, bits) => {
             SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits.into()), 0)
         }

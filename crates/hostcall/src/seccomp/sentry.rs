@@ -134,7 +134,11 @@ fn processes() -> Vec<Call> {
     vec![
         Call::any(libc::SYS_kill, "kill", "interrupts stub threads and ends them"),
         Call::any(libc::SYS_wait4, "wait4", "reaps them"),
-        Call::any(libc::SYS_sched_setaffinity, "sched_setaffinity", "the memory thread runs on its poster's CPU; executors move apart from stubs"),
+        Call::any(
+            libc::SYS_sched_setaffinity,
+            "sched_setaffinity",
+            "the memory thread runs on its poster's CPU; executors move apart from stubs",
+        ),
     ]
 }
 

@@ -260,7 +260,8 @@ impl<R: Read> Reader<R> {
         }
         // The checksum field itself counts as spaces.
         let sum = |range: &[u8]| range.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-        let (before, after) = (header.as_bytes().get(..148).unwrap_or_default(), header.as_bytes().get(156..).unwrap_or_default());
+        let (before, after) =
+            (header.as_bytes().get(..148).unwrap_or_default(), header.as_bytes().get(156..).unwrap_or_default());
         if header.cksum().ok() != Some(sum(before) + sum(after) + 8 * u32::from(b' ')) {
             return Err(ArchiveError::Checksum);
         }
@@ -308,7 +309,11 @@ struct Meta {
 
 impl Meta {
     fn pending(&self) -> Option<&'static str> {
-        let all = [(self.path.is_some(), "a long name"), (self.target.is_some(), "a long link name"), (self.records.is_some(), "a pax header")];
+        let all = [
+            (self.path.is_some(), "a long name"),
+            (self.target.is_some(), "a long link name"),
+            (self.records.is_some(), "a pax header"),
+        ];
         all.into_iter().find(|(there, _)| *there).map(|(_, what)| what)
     }
 }

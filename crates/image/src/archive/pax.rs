@@ -117,14 +117,16 @@ mod tests {
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let rest = key.len() + value.len() + 3;
-        let length = (1..).find(|digits| (rest + digits).to_string().len() == *digits).map(|digits| rest + digits).expect("a length");
+        let length =
+            (1..).find(|digits| (rest + digits).to_string().len() == *digits).map(|digits| rest + digits).expect("a length");
         [length.to_string().as_bytes(), b" ", key.as_bytes(), b"=", value, b"\n"].concat()
     }
 
     #[test]
     fn values_may_hold_any_byte() {
         let value = [1, 0, b'\n', b'=', 0xff];
-        let bytes = [record("SCHILY.xattr.security.capability", &value), record("path", b"a\nb"), record("uid", b"4000000000")].concat();
+        let bytes = [record("SCHILY.xattr.security.capability", &value), record("path", b"a\nb"), record("uid", b"4000000000")]
+            .concat();
         let records = Records::parse(&bytes).expect("records");
         assert_eq!(records.xattrs, [(b"security.capability".to_vec(), value.to_vec())]);
         assert_eq!(records.path.as_deref(), Some(&b"a\nb"[..]));
@@ -133,7 +135,17 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in [&b"x"[..], b"5 a=b\n", b"7 a=b\n", b"6 ab\n", b"999999999999999999999 a=b\n", b"0 a=b\n", b"-1 a=b\n", b"10 uid=1x\n", b" a=b\n"] {
+        for bad in [
+            &b"x"[..],
+            b"5 a=b\n",
+            b"7 a=b\n",
+            b"6 ab\n",
+            b"999999999999999999999 a=b\n",
+            b"0 a=b\n",
+            b"-1 a=b\n",
+            b"10 uid=1x\n",
+            b" a=b\n",
+        ] {
             assert!(Records::parse(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
     }

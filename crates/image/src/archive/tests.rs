@@ -30,7 +30,8 @@ fn members_follow_each_other_whether_read_or_not() {
         (&header(EntryType::Regular, b"d", 6), b"second"),
     ]);
     let mut reader = Reader::new(&bytes[..]);
-    let names: Vec<_> = std::iter::from_fn(|| reader.next_member().expect("member")).map(|m| (m.path, m.kind, m.size)).collect();
+    let names: Vec<_> =
+        std::iter::from_fn(|| reader.next_member().expect("member")).map(|m| (m.path, m.kind, m.size)).collect();
     let expected = [("a", Kind::File, 5), ("b/", Kind::Directory, 0), ("c", Kind::Symlink, 0), ("d", Kind::File, 6)];
     assert_eq!(names, expected.map(|(name, kind, size)| (name.as_bytes().to_vec(), kind, size)));
     let mut reader = Reader::new(&bytes[..]);
@@ -54,7 +55,8 @@ fn a_size_that_overflows_is_refused() {
     big.set_cksum();
     assert!(Reader::new(&archive(&[(&big, b"")])[..]).next_member().is_err());
     let pax = b"29 size=18446744073709551615\n";
-    let bytes = archive(&[(&header(EntryType::XHeader, b"p", pax.len() as u64), pax), (&header(EntryType::Regular, b"x", 0), b"")]);
+    let bytes =
+        archive(&[(&header(EntryType::XHeader, b"p", pax.len() as u64), pax), (&header(EntryType::Regular, b"x", 0), b"")]);
     assert!(Reader::new(&bytes[..]).next_member().is_err());
 }
 

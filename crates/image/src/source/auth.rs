@@ -107,7 +107,8 @@ fn host(key: &str) -> &str {
 fn helped(name: &str, key: &str) -> Option<RegistryAuth> {
     let program = format!("docker-credential-{name}");
     let ask = || -> std::io::Result<Helped> {
-        let mut child = Command::new(&program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child =
+            Command::new(&program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(key.as_bytes())?;
         }

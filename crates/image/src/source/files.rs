@@ -34,7 +34,10 @@ enum FilesKind {
 /// A member of an archive.
 #[derive(Debug, Clone)]
 enum Found {
-    File { offset: u64, length: u64 },
+    File {
+        offset: u64,
+        length: u64,
+    },
     /// docker's archives have links from one layer to another that is the same.
     Link(String),
 }
@@ -158,7 +161,10 @@ fn uncompressed(mut file: File, place: &str) -> Result<File> {
     let mut start = Vec::new();
     (&mut file).take(4).read_to_end(&mut start).map_err(Error::host(cannot()))?;
     file.seek(SeekFrom::Start(0)).map_err(Error::host(cannot()))?;
-    let compressed = start.starts_with(&[0x1f, 0x8b]) || start == [0x28, 0xb5, 0x2f, 0xfd] || start.starts_with(b"BZh") || start.starts_with(&[0xfd, b'7', b'z']);
+    let compressed = start.starts_with(&[0x1f, 0x8b])
+        || start == [0x28, 0xb5, 0x2f, 0xfd]
+        || start.starts_with(b"BZh")
+        || start.starts_with(&[0xfd, b'7', b'z']);
     if !compressed {
         return Ok(file);
     }

@@ -127,7 +127,8 @@ pub(crate) fn select(place: &str, candidates: &[Candidate], wanted: Option<&str>
     let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     let by_name = |candidate: &Candidate| candidate.names.iter().any(|name| name == wanted);
     let by_digest = |candidate: &Candidate| hex.len() >= 6 && candidate.digest.hex().starts_with(hex);
-    let by_tag = |candidate: &Candidate| candidate.names.iter().any(|name| name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted));
+    let by_tag =
+        |candidate: &Candidate| candidate.names.iter().any(|name| name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted));
     // The better way to name it first; a way that fits several names none.
     for way in [&by_name as &dyn Fn(&Candidate) -> bool, &by_digest, &by_tag] {
         let mut found = (0..candidates.len()).filter(|index| candidates.get(*index).is_some_and(way));

@@ -13,7 +13,10 @@ const MOST_NESTED: usize = 4;
 
 pub(super) fn image(files: &Files, wanted: Option<&str>) -> Result<Image> {
     let place = &files.place;
-    let bytes = files.get("index.json")?.ok_or_else(|| Error::malformed(place, "it has no index.json"))?.read("index.json", MOST_DOCUMENT)?;
+    let bytes = files
+        .get("index.json")?
+        .ok_or_else(|| Error::malformed(place, "it has no index.json"))?
+        .read("index.json", MOST_DOCUMENT)?;
     let index: ImageIndex = image::parse(&format!("{place}/index.json"), &bytes)?;
     let entry = match of_one_image(index.manifests()) && wanted.is_none() {
         true => image::choose(place, index.manifests())?,

@@ -37,7 +37,9 @@ impl Wanted {
         }
         let shown = || text.display().to_string();
         let reference = text.to_str().ok_or_else(|| Error::Reference { text: shown(), problem: "not UTF-8".into() })?;
-        let parsed = reference.parse().map_err(|e: oci_client::ParseError| Error::Reference { text: shown(), problem: e.to_string() })?;
+        let parsed = reference
+            .parse()
+            .map_err(|e: oci_client::ParseError| Error::Reference { text: shown(), problem: e.to_string() })?;
         Ok(Wanted::Reference(parsed))
     }
 }

@@ -66,7 +66,8 @@ fn client(reference: &Reference, transport: Transport) -> std::result::Result<Cl
     });
     let registry = reference.resolve_registry();
     let here = is_loopback(registry);
-    let proxy = |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok()).filter(|value| !value.is_empty() && !here);
+    let proxy =
+        |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok()).filter(|value| !value.is_empty() && !here);
     let protocol = match transport == Transport::Plain || here {
         true => ClientProtocol::HttpsExcept(vec![registry.to_string()]),
         false => ClientProtocol::Https,
@@ -124,7 +125,11 @@ impl Pull<'_> {
             let kinds = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
             let (bytes, _) = self.client.pull_manifest_raw(&wanted, &self.auth, &kinds).await.map_err(|e| self.failed(&e))?;
             if bytes.len() as u64 > MOST_DOCUMENT {
-                return Err(Error::TooLarge { what: format!("the manifest of {place}"), size: bytes.len() as u64, most: MOST_DOCUMENT });
+                return Err(Error::TooLarge {
+                    what: format!("the manifest of {place}"),
+                    size: bytes.len() as u64,
+                    most: MOST_DOCUMENT,
+                });
             }
             let actual = Digest::of(&bytes);
             if let Some(expected) = wanted.digest() {
@@ -240,11 +245,16 @@ impl Pull<'_> {
         let problem = match error {
             OciDistributionError::ImageManifestNotFoundError(_) => "there is no such image".to_string(),
             OciDistributionError::RegistryError { envelope, .. }
-                if envelope.errors.iter().any(|e| matches!(e.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown)) =>
+                if envelope
+                    .errors
+                    .iter()
+                    .any(|e| matches!(e.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown)) =>
             {
                 "there is no such image".to_string()
             }
-            OciDistributionError::UnauthorizedError { .. } => "the registry refuses: it does not exist, or needs credentials (docker login)".to_string(),
+            OciDistributionError::UnauthorizedError { .. } => {
+                "the registry refuses: it does not exist, or needs credentials (docker login)".to_string()
+            }
             other => explained(other),
         };
         Error::Registry { reference: self.reference.to_string(), problem }

@@ -34,7 +34,11 @@ impl Store {
         let Some((name, image)) = self.find(wanted)? else { return Err(Error::NotInStore(wanted.into())) };
         let chain = image.chain_id().to_string();
         let digest = image.digest().to_string();
-        let others = self.index()?.manifests().iter().any(|entry| entry.digest().to_string() == digest && super::index::name_of(entry) != Some(&name));
+        let others = self
+            .index()?
+            .manifests()
+            .iter()
+            .any(|entry| entry.digest().to_string() == digest && super::index::name_of(entry) != Some(&name));
         let all = name != wanted;
         if !others || all {
             let user = self.used(is_there)?.into_iter().find(|record| record.chain_id == chain);
@@ -43,7 +47,9 @@ impl Store {
             }
         }
         self.change_index(|entries| {
-            entries.retain(|entry| if all { entry.digest().to_string() != digest } else { super::index::name_of(entry) != Some(&name) });
+            entries.retain(|entry| {
+                if all { entry.digest().to_string() != digest } else { super::index::name_of(entry) != Some(&name) }
+            });
         })?;
         let collected = self.collect(is_there)?;
         Ok(Collected { images: 1, ..collected })

@@ -31,7 +31,10 @@ impl Store {
         let path = self.dir.join("index.json");
         match super::missing(std::fs::read(&path)).map_err(Error::host(format!("cannot read {}", path.display())))? {
             Some(bytes) => image::parse(&path.display().to_string(), &bytes),
-            None => image::parse("index", br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#),
+            None => image::parse(
+                "index",
+                br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#,
+            ),
         }
     }
 
@@ -137,13 +140,9 @@ impl Store {
         }
         self.add_blob(&image.config_bytes)?;
         let manifest = match image.manifest.filter(|_| source.is_layout()) {
-            Some(digest) => {
-                source.blob(digest)?.read("manifest", MOST_DOCUMENT)?
-            }
+            Some(digest) => source.blob(digest)?.read("manifest", MOST_DOCUMENT)?,
             None => {
-                let layer = |(digest, size): &(Digest, u64)| {
-                    json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest.to_string(), "size": size})
-                };
+                let layer = |(digest, size): &(Digest, u64)| json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest.to_string(), "size": size});
                 let manifest = json!({
                     "schemaVersion": 2,
                     "mediaType": image::OCI_MANIFEST,

@@ -71,7 +71,8 @@ impl Store {
         }
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
-        data.unwrap_or_else(|| std::env::temp_dir().join(format!("nacre-{}", rustix::process::geteuid().as_raw()))).join("nacre/images")
+        data.unwrap_or_else(|| std::env::temp_dir().join(format!("nacre-{}", rustix::process::geteuid().as_raw())))
+            .join("nacre/images")
     }
 
     pub fn dir(&self) -> &Path {

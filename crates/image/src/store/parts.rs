@@ -37,7 +37,12 @@ impl Store {
             locked => locked.map_err(|e| Error::host(cannot())(e.into()))?,
         }
         // Another process may have finished it, or given it up, and this file has its name no more.
-        let same = fs::metadata(&path).and_then(|there| Ok((there.dev(), there.ino()) == { let ours = file.metadata()?; (ours.dev(), ours.ino()) }));
+        let same = fs::metadata(&path).and_then(|there| {
+            Ok((there.dev(), there.ino()) == {
+                let ours = file.metadata()?;
+                (ours.dev(), ours.ino())
+            })
+        });
         if !same.unwrap_or(false) {
             return Ok(None);
         }

@@ -58,7 +58,14 @@ impl Store {
         kept.map(|()| root)
     }
 
-    fn unpack(&self, making: &str, source: &Source, image: &Image, unpacker: &Unpacker, progress: &dyn Progress) -> Result<std::os::fd::OwnedFd> {
+    fn unpack(
+        &self,
+        making: &str,
+        source: &Source,
+        image: &Image,
+        unpacker: &Unpacker,
+        progress: &dyn Progress,
+    ) -> Result<std::os::fd::OwnedFd> {
         let path = self.tmp(making).join("rootfs");
         let cannot = || format!("cannot make {}", path.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.tmp(making)).map_err(Error::host(cannot()))?;
@@ -89,7 +96,9 @@ impl Store {
             limits.bytes = limits.bytes.saturating_sub(applied.counts.bytes);
             limits.members = limits.members.saturating_sub(applied.counts.members);
             progress.update(Update { layer: &name, step: Step::Unpacking, done: layer.size, total: layer.size });
-            for (count, what) in [(applied.counts.devices_skipped, "device nodes"), (applied.counts.xattrs_skipped, "extended attributes")] {
+            for (count, what) in
+                [(applied.counts.devices_skipped, "device nodes"), (applied.counts.xattrs_skipped, "extended attributes")]
+            {
                 if count > 0 {
                     tracing::debug!("layer {name}: {count} {what} left out");
                 }
@@ -101,7 +110,8 @@ impl Store {
     /// Removes a directory of the store, however deep.
     pub(super) fn remove_tree(&self, parent: &str, name: &str) -> Result<()> {
         let cannot = || format!("cannot remove {}/{parent}/{name}", self.dir.display());
-        let parent = rustix::fs::open(self.dir.join(parent), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let parent =
+            rustix::fs::open(self.dir.join(parent), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let parent = parent.map_err(|e| Error::host(cannot())(e.into()))?;
         beneath::remove(parent.as_fd(), name.as_bytes()).map_err(|e| Error::host(cannot())(e.into()))
     }

@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn other_compressions_and_damage_are_errors() {
         assert!(matches!(unpack(b"BZh91AY", Limits::default()), Err(UnpackError::Compression("bzip2"))));
-        assert!(matches!(unpack(&[0xfd, b'7', b'z', b'X', b'Z', 0, 0], Limits::default()), Err(UnpackError::Compression("xz"))));
+        assert!(matches!(
+            unpack(&[0xfd, b'7', b'z', b'X', b'Z', 0, 0], Limits::default()),
+            Err(UnpackError::Compression("xz"))
+        ));
         let bytes: Vec<u8> = (0..30_000_u32).flat_map(|n| (n * n).to_le_bytes()).collect();
         for good in [gzip(&bytes), zstd(&bytes)] {
             assert!(unpack(&good[..good.len() / 2], Limits::default()).is_err());

@@ -12,9 +12,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-};
+use landlock::{ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
@@ -82,7 +80,13 @@ impl Unpacker {
     }
 }
 
-fn run(program: &PathBuf, request: &Request, tree: BorrowedFd<'_>, layer: File, progress: &mut dyn FnMut(u64)) -> Result<Applied, UnpackError> {
+fn run(
+    program: &PathBuf,
+    request: &Request,
+    tree: BorrowedFd<'_>,
+    layer: File,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Applied, UnpackError> {
     let failed = |what: &'static str| move |error: std::io::Error| UnpackError::Helper(format!("cannot {what}: {error}"));
     let text = serde_json::to_string(request).map_err(|e| UnpackError::Helper(e.to_string()))?;
     // Open over exec, by a number the helper is told, beyond those of its streams.
@@ -90,7 +94,12 @@ fn run(program: &PathBuf, request: &Request, tree: BorrowedFd<'_>, layer: File, 
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).map_err(|e| failed("pass the tree on")(e.into()))?;
     let mut command = Command::new(program);
     command.arg0(NAME).arg(text).arg(inherited.as_raw_fd().to_string()).env_clear();
-    let mut child = command.stdin(layer).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed("start the unpacking process"))?;
+    let mut child = command
+        .stdin(layer)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed("start the unpacking process"))?;
     drop(inherited);
     let mut result = None;
     for line in child.stdout.take().map(|out| BufReader::new(out.take(MOST_SAID))).into_iter().flat_map(|lines| lines.lines()) {
@@ -142,7 +151,8 @@ pub fn main(layer: OwnedFd, tree: OwnedFd, request: &str) -> u8 {
 fn unpack(layer: OwnedFd, tree: OwnedFd, request: &str) -> Result<Applied, UnpackError> {
     let request: Request = serde_json::from_str(request).map_err(|e| UnpackError::Helper(format!("malformed request: {e}")))?;
     // Allocated before the filter: the locale and the like of what follows need no more of the host.
-    confine(tree.as_fd(), request.owners).map_err(|what| UnpackError::Helper(format!("cannot confine the unpacking process: {what}")))?;
+    confine(tree.as_fd(), request.owners)
+        .map_err(|what| UnpackError::Helper(format!("cannot confine the unpacking process: {what}")))?;
     let mut said = 0;
     let mut progress = |count: u64| {
         if count >= said + (1 << 20) {

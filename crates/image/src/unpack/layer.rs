@@ -125,7 +125,8 @@ impl Tree<'_> {
         if name.components.is_empty() {
             return match member.kind {
                 Kind::Directory => {
-                    let root = self.root.try_clone_to_owned().map_err(|_| refused(&member.path, "cannot use the tree's root"))?;
+                    let root =
+                        self.root.try_clone_to_owned().map_err(|_| refused(&member.path, "cannot use the tree's root"))?;
                     self.directory_attributes(root.as_fd(), &name, member)
                 }
                 _ => Err(refused(&member.path, "the root is not a directory")),
@@ -197,12 +198,15 @@ impl Tree<'_> {
             above = match beneath::directory(self.root, &path) {
                 Err(Errno::NOENT) => {
                     match rustix::fs::mkdirat(&above, *part, Mode::from_raw_mode(0o755)) {
-                        Err(Errno::EXIST) => return Err(refused(&name.path(), format!("{:?} is a symbolic link to nothing", shown(&path)))),
+                        Err(Errno::EXIST) => {
+                            return Err(refused(&name.path(), format!("{:?} is a symbolic link to nothing", shown(&path))));
+                        }
                         made => made.map_err(host(&path, "make the directory"))?,
                     }
                     // The creator's umask may have cut the mode.
                     let made = beneath::directory(self.root, &path).map_err(host(&path, "open the directory"))?;
-                    rustix::fs::chmodat(&above, *part, Mode::from_raw_mode(0o755), AtFlags::empty()).map_err(host(&path, "set the mode"))?;
+                    rustix::fs::chmodat(&above, *part, Mode::from_raw_mode(0o755), AtFlags::empty())
+                        .map_err(host(&path, "set the mode"))?;
                     made
                 }
                 opened => opened.map_err(host(&path, "open the directory"))?,
@@ -229,10 +233,12 @@ impl Tree<'_> {
         let there = beneath::kind(parent, name.last()).map_err(host(&member.path, "look at what is there"))?;
         if there != Some(FileType::Directory) {
             self.make_room(parent, name)?;
-            rustix::fs::mkdirat(parent, name.last(), Mode::from_raw_mode(0o700)).map_err(host(&member.path, "make the directory"))?;
+            rustix::fs::mkdirat(parent, name.last(), Mode::from_raw_mode(0o700))
+                .map_err(host(&member.path, "make the directory"))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(parent, name.last(), flags, Mode::empty()).map_err(host(&member.path, "open the directory"))?;
+        let made =
+            rustix::fs::openat(parent, name.last(), flags, Mode::empty()).map_err(host(&member.path, "open the directory"))?;
         self.directory_attributes(made.as_fd(), name, member)
     }
 
@@ -250,7 +256,9 @@ impl Tree<'_> {
     fn finish_directories(&self) -> Result<(), UnpackError> {
         for (path, times) in self.directories.iter().rev() {
             // It may have been replaced since; then it is not this directory any more.
-            let Ok(directory) = beneath::open(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) else { continue };
+            let Ok(directory) = beneath::open(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) else {
+                continue;
+            };
             rustix::fs::futimens(&directory, times).map_err(host(path, "set the time"))?;
         }
         Ok(())

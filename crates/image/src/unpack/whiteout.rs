@@ -99,7 +99,9 @@ impl Tree<'_> {
                 let child = below(&path, &name);
                 if !self.touched.contains(&child) {
                     beneath::remove(directory.as_fd(), &name).map_err(host(&child, "remove it"))?;
-                } else if beneath::kind(directory.as_fd(), &name).map_err(host(&child, "look at it"))? == Some(FileType::Directory) {
+                } else if beneath::kind(directory.as_fd(), &name).map_err(host(&child, "look at it"))?
+                    == Some(FileType::Directory)
+                {
                     waiting.push(child);
                 }
             }

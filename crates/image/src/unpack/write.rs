@@ -28,7 +28,8 @@ impl Tree<'_> {
         }
         let last = name.components.last().copied().unwrap_or_default();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(parent, last, flags, Mode::from_raw_mode(0o600)).map_err(host(&member.path, "make the file"))?;
+        let made =
+            rustix::fs::openat(parent, last, flags, Mode::from_raw_mode(0o600)).map_err(host(&member.path, "make the file"))?;
         let mut file = File::from(made);
         write_data(&mut file, member, reader, self.progress)?;
         self.attributes(file.as_fd(), member)?;
@@ -76,9 +77,10 @@ impl Tree<'_> {
                 self.counts.xattrs_skipped += 1;
                 Ok(())
             }
-            Err(Errno::INVAL | Errno::RANGE | Errno::NOSPC | Errno::TOOBIG) => {
-                Err(refused(&member.path, format!("extended attribute {:?} is malformed or too large", String::from_utf8_lossy(key))))
-            }
+            Err(Errno::INVAL | Errno::RANGE | Errno::NOSPC | Errno::TOOBIG) => Err(refused(
+                &member.path,
+                format!("extended attribute {:?} is malformed or too large", String::from_utf8_lossy(key)),
+            )),
             Err(error) => Err(host(&member.path, "set an extended attribute")(error)),
         }
     }

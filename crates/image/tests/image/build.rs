@@ -127,7 +127,8 @@ pub fn image_for(architecture: &str, layers: &[Vec<u8>], config: Value) -> Built
     let config = json!({"os": "linux", "architecture": architecture, "config": config, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let config = config.to_string().into_bytes();
     let packed: Vec<Vec<u8>> = layers.iter().map(|layer| gzip(layer)).collect();
-    let descriptor = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
+    let descriptor =
+        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

@@ -38,12 +38,20 @@ fn ways_out_are_refused() {
     refused("whiteout as a directory", Tar::new().file(".wh.x/y", b"").end(), "whiteout");
     refused("a dangling parent", Tar::new().symlink("l", "nowhere").file("l/x", b"").end(), "link to nothing");
     refused("a file as a parent", Tar::new().file("f", b"").file("f/x", b"").end(), "cannot open the directory");
-    refused("a ring of links", Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", b"").end(), "cannot open the directory");
+    refused(
+        "a ring of links",
+        Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", b"").end(),
+        "cannot open the directory",
+    );
     refused("the root as a file", Tar::new().file("./", b"").symlink(".", "x").end(), "root is not a directory");
     refused("a long component", Tar::new().pax(&[("path", &[b'x'; 300])]).file("x", b"").end(), "longer than 255");
     refused("a long path", Tar::new().pax(&[("path", "x/".repeat(3000).as_bytes())]).file("x", b"").end(), "longer than 4095");
     refused("a NUL", Tar::new().pax(&[("path", b"a\0b")]).file("x", b"").end(), "NUL");
-    refused("an owner out of range", Tar::new().pax(&[("uid", b"4294967295")]).file("x", b"").end(), if owners() == image::unpack::Owners::Archive { "out of range" } else { "" });
+    refused(
+        "an owner out of range",
+        Tar::new().pax(&[("uid", b"4294967295")]).file("x", b"").end(),
+        if owners() == image::unpack::Owners::Archive { "out of range" } else { "" },
+    );
 }
 
 #[test]
@@ -55,16 +63,27 @@ fn damage_is_refused() {
     refused("cut gzip", gzip(&good)[..20].to_vec(), "");
     refused("xz", [0xfd, b'7', b'z', b'X', b'Z', 0].to_vec(), "xz");
     refused("a type nobody knows", Tar::new().entry(EntryType::new(b'Q'), "x", "", |_| {}).end(), "unsupported type 'Q'");
-    refused("a name for nobody", Tar::new().raw(&Tar::header(EntryType::GNULongName, "L", "", 3), b"abc").end(), "does not follow");
+    refused(
+        "a name for nobody",
+        Tar::new().raw(&Tar::header(EntryType::GNULongName, "L", "", 3), b"abc").end(),
+        "does not follow",
+    );
     refused("two names", Tar::new().pax(&[("path", b"a")]).pax(&[("path", b"b")]).file("x", b"").end(), "twice");
-    refused("malformed pax", Tar::new().raw(&Tar::header(EntryType::XHeader, "p", "", 9), b"7 no-thin").file("x", b"").end(), "malformed pax");
+    refused(
+        "malformed pax",
+        Tar::new().raw(&Tar::header(EntryType::XHeader, "p", "", 9), b"7 no-thin").file("x", b"").end(),
+        "malformed pax",
+    );
     let mut sparse = Tar::header(EntryType::GNUSparse, "s", "", 512);
     sparse.as_gnu_mut().expect("gnu").realsize.copy_from_slice(b"00000000100\0");
     sparse.as_gnu_mut().expect("gnu").sparse[0].numbytes.copy_from_slice(b"00000001000\0");
     sparse.as_gnu_mut().expect("gnu").sparse[0].offset.copy_from_slice(b"00000000000\0");
     sparse.set_cksum();
     refused("sparse beyond the end", Tar::new().raw(&sparse, &[b'x'; 512]).end(), "sparse");
-    let far = Tar::new().pax(&[("GNU.sparse.map", b"18446744073709551615,512"), ("GNU.sparse.size", b"600")]).file("x", &[0; 512]).end();
+    let far = Tar::new()
+        .pax(&[("GNU.sparse.map", b"18446744073709551615,512"), ("GNU.sparse.size", b"600")])
+        .file("x", &[0; 512])
+        .end();
     refused("sparse overflow", far, "sparse");
 }
 
@@ -73,9 +92,11 @@ fn bombs_are_refused() {
     // A pax header of 2 GiB by its word, and one that really comes.
     let huge = Tar::new().raw(&Tar::header(EntryType::XHeader, "p", "", 2 << 30), b"").end();
     refused("a huge pax header", huge, "larger than 1 MiB");
-    let many = (0..40).fold(Tar::new(), |tar, _| tar.raw(&Tar::header(EntryType::XGlobalHeader, "g", "", 65536), &[b'x'; 65536]));
+    let many =
+        (0..40).fold(Tar::new(), |tar, _| tar.raw(&Tar::header(EntryType::XGlobalHeader, "g", "", 65536), &[b'x'; 65536]));
     refused("many global headers", many.file("x", b"").end(), "larger than 1 MiB");
-    let sparse = Tar::new().pax(&[("GNU.sparse.map", b"0,0"), ("GNU.sparse.size", b"9000000000000000000")]).file("x", b"").end();
+    let sparse =
+        Tar::new().pax(&[("GNU.sparse.map", b"0,0"), ("GNU.sparse.size", b"9000000000000000000")]).file("x", b"").end();
     refused("a sparse file of 8 EiB", sparse, "a file of 9000000000000000000 bytes");
     let dir = Dir::new("bomb");
     let root = fs::File::open(&dir.0).expect("directory");

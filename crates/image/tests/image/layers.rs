@@ -62,7 +62,12 @@ fn pax_and_gnu_say_more_than_a_header() {
     let dir = Dir::new("pax");
     let long = format!("{}/{}", "l".repeat(200), "n".repeat(250));
     let tar = Tar::new()
-        .pax(&[("path", long.as_bytes()), ("mtime", b"12.5"), ("SCHILY.xattr.user.note", b"a\nb\0c"), ("SCHILY.xattr.trusted.x", b"1")])
+        .pax(&[
+            ("path", long.as_bytes()),
+            ("mtime", b"12.5"),
+            ("SCHILY.xattr.user.note", b"a\nb\0c"),
+            ("SCHILY.xattr.trusted.x", b"1"),
+        ])
         .file("short", b"pax")
         .raw(&Tar::header(EntryType::GNULongName, "././@LongLink", "", 151), format!("{}\0", "g".repeat(150)).as_bytes())
         .file("short", b"gnu")
@@ -115,7 +120,12 @@ fn sparse_files_of_every_format() {
     map.resize(512, 0);
     let tar = Tar::new()
         .raw(&header, &piece)
-        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"new"), ("GNU.sparse.realsize", b"2097152")])
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"new"),
+            ("GNU.sparse.realsize", b"2097152"),
+        ])
         .file("GNUSparseFile.0/new", &[&map[..], &piece].concat())
         .pax(&[("GNU.sparse.size", b"2097152"), ("GNU.sparse.name", b"map"), ("GNU.sparse.map", b"1048576,512")])
         .file("GNUSparseFile.0/map", &piece)
@@ -135,7 +145,15 @@ fn sparse_files_of_every_format() {
 #[test]
 fn whiteouts_hide_what_is_below() {
     let dir = Dir::new("whiteouts");
-    let base = Tar::new().dir("a").file("a/gone", b"1").file("a/kept", b"1").dir("b/deep").file("b/deep/x", b"1").file("b/y", b"1").dir("c").file("c/z", b"1");
+    let base = Tar::new()
+        .dir("a")
+        .file("a/gone", b"1")
+        .file("a/kept", b"1")
+        .dir("b/deep")
+        .file("b/deep/x", b"1")
+        .file("b/y", b"1")
+        .dir("c")
+        .file("c/z", b"1");
     unpack(&dir.0, &base.end()).expect("base");
     // In b, an opaque mark after a file of this layer hides only what is below.
     let layer = Tar::new()
@@ -161,9 +179,17 @@ fn whiteouts_hide_what_is_below() {
 #[test]
 fn later_layers_replace() {
     let dir = Dir::new("replace");
-    let base = Tar::new().dir("d").file("d/x", b"1").file("f", b"1").symlink("l", "d").file("old", b"1").hard_link("linked", "old");
+    let base =
+        Tar::new().dir("d").file("d/x", b"1").file("f", b"1").symlink("l", "d").file("old", b"1").hard_link("linked", "old");
     unpack(&dir.0, &base.end()).expect("base");
-    let layer = Tar::new().file("d", b"a file now").dir("f").file("f/in", b"2").dir("l").file("l/own", b"2").file("old", b"2").hard_link("across", "linked");
+    let layer = Tar::new()
+        .file("d", b"a file now")
+        .dir("f")
+        .file("f/in", b"2")
+        .dir("l")
+        .file("l/own", b"2")
+        .file("old", b"2")
+        .hard_link("across", "linked");
     unpack(&dir.0, &layer.end()).expect("layer");
     assert_eq!(read(&dir, "d"), "a file now");
     assert_eq!(read(&dir, "f/in"), "2");
@@ -175,7 +201,8 @@ fn later_layers_replace() {
 #[test]
 fn the_same_member_twice_is_fine() {
     let dir = Dir::new("twice");
-    let tar = Tar::new().file("x", b"1").file("x", b"2").dir("d").dir("d").hard_link("x", "x").symlink("s", "a").symlink("s", "b");
+    let tar =
+        Tar::new().file("x", b"1").file("x", b"2").dir("d").dir("d").hard_link("x", "x").symlink("s", "a").symlink("s", "b");
     unpack(&dir.0, &tar.end()).expect("unpacked");
     assert_eq!(read(&dir, "x"), "2");
     assert_eq!(fs::read_link(dir.join("s")).expect("link"), Path::new("b"));

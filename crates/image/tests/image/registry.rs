@@ -152,7 +152,8 @@ fn an_image_is_pulled_once() {
 fn the_platform_is_chosen_from_an_index() {
     let dir = Dir::new("index");
     let (here, there) = (hello("here"), image_for("arm64", &[Tar::new().end()], json!({})));
-    let index = json!({"schemaVersion": 2, "manifests": [there.entry(None, Some("arm64")), here.entry(None, Some("amd64"))]}).to_string();
+    let index = json!({"schemaVersion": 2, "manifests": [there.entry(None, Some("arm64")), here.entry(None, Some("amd64"))]})
+        .to_string();
     let others = json!({"schemaVersion": 2, "manifests": [there.entry(None, Some("arm64"))]}).to_string();
     let mut content = Content::default().add("x", "amd64", &here).add("x", "arm64", &there);
     let kind = "application/vnd.oci.image.index.v1+json";
@@ -160,7 +161,10 @@ fn the_platform_is_chosen_from_an_index() {
     content.documents.insert("/v2/x/manifests/others".into(), (kind.into(), others.into_bytes()));
     let registry = Registry::start(content);
     let store = store(&dir);
-    assert_eq!(pull(&registry.reference("x:all"), Transport::Secure, &store, &Quiet).expect("pulled").manifest, Some(here.manifest));
+    assert_eq!(
+        pull(&registry.reference("x:all"), Transport::Secure, &store, &Quiet).expect("pulled").manifest,
+        Some(here.manifest)
+    );
     let error = pull(&registry.reference("x:others"), Transport::Secure, &store, &Quiet).expect_err("none for us");
     assert!(error.to_string().contains("it is for linux/arm64"), "{error}");
 }
@@ -235,7 +239,8 @@ fn credentials_come_from_dockers_file() {
     assert!(error.to_string().contains("cannot pull"), "{error}");
     // What `main` of a test sees of the environment is one for all tests: a child has its own.
     if std::env::var_os("NACRE_TEST_REGISTRY").is_none() {
-        fs::write(dir.join("config.json"), json!({"auths": {registry.address.clone(): {"auth": "dXNlcjpwYXNz"}}}).to_string()).expect("file");
+        fs::write(dir.join("config.json"), json!({"auths": {registry.address.clone(): {"auth": "dXNlcjpwYXNz"}}}).to_string())
+            .expect("file");
         let child = std::process::Command::new(std::env::current_exe().expect("test"))
             .args(["--exact", "registry::with_credentials", "--ignored"])
             .env("DOCKER_CONFIG", &dir.0)

@@ -34,14 +34,20 @@ fn the_only_image_needs_no_name() {
 fn several_images_are_listed_and_chosen() {
     let dir = Dir::new("several");
     let (one, two) = (hello("one"), hello("two"));
-    let files = layout(&[&one, &two], vec![one.entry(Some("example/hello:one"), None), two.entry(Some("example/hello:two"), None)]);
+    let files =
+        layout(&[&one, &two], vec![one.entry(Some("example/hello:one"), None), two.entry(Some("example/hello:two"), None)]);
     write_archive(&dir.join("a.tar"), &files);
     let path = dir.join("a.tar");
     let error = open(&path, None).expect_err("ambiguous");
-    assert!(error.contains("several images") && error.contains("hello:one") && error.contains(&two.manifest.short()), "{error}");
+    assert!(
+        error.contains("several images") && error.contains("hello:one") && error.contains(&two.manifest.short()),
+        "{error}"
+    );
     let error = open(&path, Some("three")).expect_err("none");
     assert!(error.contains("no image \"three\"") && error.contains("hello:two"), "{error}");
-    for (wanted, built) in [("example/hello:two", &two), ("one", &one), (&*two.manifest.to_string(), &two), (&one.manifest.hex()[..8], &one)] {
+    for (wanted, built) in
+        [("example/hello:two", &two), ("one", &one), (&*two.manifest.to_string(), &two), (&one.manifest.hex()[..8], &one)]
+    {
         assert_eq!(open(&path, Some(wanted)).expect(wanted).manifest, Some(built.manifest), "{wanted}");
     }
 }
@@ -59,9 +65,15 @@ fn platforms_are_chosen() {
     entry["mediaType"] = json!("application/vnd.oci.image.index.v1+json");
     write_files(&dir.join("nested"), &layout(&[&here, &there, &nested], vec![entry]));
     assert_eq!(open(&dir.join("nested"), None).expect("image").manifest, Some(here.manifest));
-    write_files(&dir.join("flat"), &layout(&[&here, &there], vec![there.entry(None, Some("arm64")), here.entry(None, Some("amd64"))]));
+    write_files(
+        &dir.join("flat"),
+        &layout(&[&here, &there], vec![there.entry(None, Some("arm64")), here.entry(None, Some("amd64"))]),
+    );
     assert_eq!(open(&dir.join("flat"), None).expect("image").manifest, Some(here.manifest));
-    write_files(&dir.join("other"), &layout(&[&there], vec![there.entry(None, Some("arm64")), there.entry(None, Some("riscv64"))]));
+    write_files(
+        &dir.join("other"),
+        &layout(&[&there], vec![there.entry(None, Some("arm64")), there.entry(None, Some("riscv64"))]),
+    );
     let error = open(&dir.join("other"), None).expect_err("none for us");
     assert!(error.contains("not for linux/amd64") && error.contains("linux/arm64, linux/riscv64"), "{error}");
     write_files(&dir.join("unsaid"), &layout(&[&there], vec![there.entry(None, None)]));
@@ -76,8 +88,13 @@ fn what_docker_save_writes() {
     let config = json!({"os": "linux", "architecture": "amd64", "config": {"Cmd": ["x"], "Env": null},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string(), Digest::of(&layer).to_string()]}});
     let config = config.to_string();
-    let manifest = json!([{"Config": "c.json", "RepoTags": ["hello:latest"], "Layers": ["one/layer.tar", "two/layer.tar"]}]).to_string();
-    let tar = Tar::new().file("c.json", config.as_bytes()).dir("one/").file("one/layer.tar", &layer).symlink("two/layer.tar", "../one/layer.tar");
+    let manifest =
+        json!([{"Config": "c.json", "RepoTags": ["hello:latest"], "Layers": ["one/layer.tar", "two/layer.tar"]}]).to_string();
+    let tar = Tar::new()
+        .file("c.json", config.as_bytes())
+        .dir("one/")
+        .file("one/layer.tar", &layer)
+        .symlink("two/layer.tar", "../one/layer.tar");
     fs::write(dir.join("d.tar"), tar.file("manifest.json", manifest.as_bytes()).end()).expect("archive");
     let image = open(&dir.join("d.tar"), Some("hello:latest")).expect("image");
     assert_eq!((image.manifest, image.config_digest, image.layers.len()), (None, Digest::of(config.as_bytes()), 2));
@@ -110,13 +127,16 @@ fn documents_are_checked() {
         open(&dir.join(name), None).expect_err(name)
     };
     let manifest = format!("blobs/sha256/{}", built.manifest.hex());
-    let error = spoil("corrupt", &|files| files.iter_mut().filter(|(name, _)| *name == manifest).for_each(|(_, bytes)| bytes.push(b' ')));
+    let error = spoil("corrupt", &|files| {
+        files.iter_mut().filter(|(name, _)| *name == manifest).for_each(|(_, bytes)| bytes.push(b' '))
+    });
     assert!(error.contains("is corrupt"), "{error}");
     let error = spoil("missing", &|files| files.retain(|(name, _)| *name != manifest));
     assert!(error.contains("is missing"), "{error}");
     let error = spoil("index", &|files| files[1].1 = b"{\"schemaVersion\":2}".to_vec());
     assert!(error.contains("index.json"), "{error}");
-    let error = spoil("digest", &|files| files[1].1 = String::from_utf8_lossy(&files[1].1).replace("sha256:", "sha512:").into_bytes());
+    let error =
+        spoil("digest", &|files| files[1].1 = String::from_utf8_lossy(&files[1].1).replace("sha256:", "sha512:").into_bytes());
     assert!(error.contains("digest") || error.contains("sha512"), "{error}");
     let big = vec![b' '; 5 << 20];
     let error = spoil("large", &|files| files[1].1.clone_from(&big));
@@ -124,7 +144,8 @@ fn documents_are_checked() {
     // One layer, but two digests of unpacked layers.
     let odd = image(&[Tar::new().end()], json!({}));
     let config = json!({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": vec![Digest::of(b"").to_string(); 2]}}).to_string();
-    let text = String::from_utf8_lossy(&odd.blobs[2]).replace(&Digest::of(&odd.blobs[1]).to_string(), &Digest::of(config.as_bytes()).to_string());
+    let text = String::from_utf8_lossy(&odd.blobs[2])
+        .replace(&Digest::of(&odd.blobs[1]).to_string(), &Digest::of(config.as_bytes()).to_string());
     let blobs = vec![odd.blobs[0].clone(), config.into_bytes(), text.clone().into_bytes()];
     let odd = Built { manifest: Digest::of(text.as_bytes()), manifest_size: text.len(), layers: vec![], blobs };
     write_files(&dir.join("odd"), &layout(&[&odd], vec![odd.entry(None, None)]));

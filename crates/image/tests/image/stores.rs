@@ -23,7 +23,10 @@ fn source(dir: &Dir, name: &str, built: &Built) -> (Source, Image) {
 fn a_root_is_unpacked_once() {
     let dir = Dir::new("root");
     let store = Store::open(&dir.join("store")).expect("store");
-    let built = image(&[Tar::new().file("x", b"1").file("y", b"1").end(), Tar::new().file("x", b"2").file(".wh.y", b"").end()], json!({}));
+    let built = image(
+        &[Tar::new().file("x", b"1").file("y", b"1").end(), Tar::new().file("x", b"2").file(".wh.y", b"").end()],
+        json!({}),
+    );
     let (source, image) = source(&dir, "layout", &built);
     let root = store.root(&source, &image, &Unpacker::Here, &Quiet).expect("root");
     assert_eq!(fs::read_to_string(root.path.join("x")).expect("x"), "2");
@@ -99,7 +102,8 @@ fn what_containers_use_stays() {
     let image = store.import(&source, &image, "x", &Quiet).expect("import");
     let root = store.root(&source, &image, &Unpacker::Here, &Quiet).expect("root");
     let record = Record::new("c1", &dir.join("state"), "x", &root, image.config_digest);
-    let container = store.add_container(store.bundle_path("c1"), &record, &[("config.json", b"{}".to_vec())]).expect("container");
+    let container =
+        store.add_container(store.bundle_path("c1"), &record, &[("config.json", b"{}".to_vec())]).expect("container");
     let there = |_: &std::path::Path, record: &Record| record.id == "c1";
     assert!(matches!(store.remove_image("x", &there), Err(Error::InUse { .. })));
     assert_eq!(store.prune(All::UnusedImages, &there).expect("prune").images, 0);

@@ -8,8 +8,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    CacheMode, ClientError, Code, CreateContainerRequest, DevptsMount, Empty, GoferMount, Limits, Mount, MountFlags, Process, Root,
-    SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
+    CacheMode, ClientError, Code, CreateContainerRequest, DevptsMount, Empty, GoferMount, Limits, Mount, MountFlags, Process,
+    Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -51,7 +51,6 @@ pub struct Do {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
-
 
 impl Do {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
@@ -105,7 +104,8 @@ impl Do {
         let overlay = Overlay::parse(&self.overlay, None).map_err(|what| anyhow!("--overlay: {what}"))?;
         let mut kept = None;
         if let Overlay::Dir(dir) = &overlay {
-            prepare_overlay(dir, if root.is_dir() { &root } else { Path::new("/") }).with_context(|| format!("--overlay: cannot make {}", dir.display()))?;
+            prepare_overlay(dir, if root.is_dir() { &root } else { Path::new("/") })
+                .with_context(|| format!("--overlay: cannot make {}", dir.display()))?;
             let dir = std::fs::canonicalize(dir)?;
             // Its raw content is not for the guest.
             hidden.extend(dir.strip_prefix(&root).ok().map(|inner| Path::new("/").join(inner)));
@@ -152,7 +152,9 @@ impl Do {
         let cwd = match &self.flags.cwd {
             Some(cwd) if !cwd.is_absolute() => bail!("--cwd {}: not an absolute path", cwd.display()),
             // The sentry would make it, as for containers; here it is a slip of the pen.
-            Some(cwd) if self.flags.volume.is_empty() && !is_directory(root, cwd) => bail!("--cwd {}: no such directory", cwd.display()),
+            Some(cwd) if self.flags.volume.is_empty() && !is_directory(root, cwd) => {
+                bail!("--cwd {}: no such directory", cwd.display())
+            }
             Some(cwd) => cwd.clone(),
             None if root == Path::new("/") => std::env::current_dir().context("no current directory")?,
             None => PathBuf::from("/"),
@@ -240,7 +242,8 @@ fn launch(
         network,
         log: global.log_config(),
     };
-    let report = rustix::fs::memfd_create("nacre-report", rustix::fs::MemfdFlags::CLOEXEC).context("cannot make a report file")?;
+    let report =
+        rustix::fs::memfd_create("nacre-report", rustix::fs::MemfdFlags::CLOEXEC).context("cannot make a report file")?;
     let (listener, socket) = listen()?;
     let log = global.log_file();
     let launched = SentrySandbox::launch(Launch {
@@ -308,7 +311,11 @@ fn standard_mounts() -> Vec<Mount> {
     vec![
         mount("/proc", Kind::Proc(Empty {}), flags),
         mount("/sys", Kind::Sysfs(Empty {}), MountFlags { read_only: true, ..flags }),
-        mount("/dev", Kind::Dev(TmpfsMount { mode: Some(0o755), ..Default::default() }), MountFlags { nosuid: true, ..Default::default() }),
+        mount(
+            "/dev",
+            Kind::Dev(TmpfsMount { mode: Some(0o755), ..Default::default() }),
+            MountFlags { nosuid: true, ..Default::default() },
+        ),
         mount(
             "/dev/pts",
             Kind::Devpts(DevptsMount { ptmx_mode: Some(0o666), mode: Some(0o620), gid: Some(5) }),

@@ -94,7 +94,9 @@ impl Exec {
         let wire = match (&process.terminal, &self.console_socket) {
             (Some(_), None) if self.detach => bail!("cannot allocate tty if nacre will detach without setting console socket"),
             (None, Some(_)) => bail!("cannot use console socket if nacre will not detach or allocate tty"),
-            (Some(_), None) if !std::io::IsTerminal::is_terminal(&std::io::stdin()) => bail!("-t needs a terminal as standard input"),
+            (Some(_), None) if !std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
+                bail!("-t needs a terminal as standard input")
+            }
             (Some(_), None) => Wire::Terminal,
             _ => Wire::Streams,
         };
@@ -121,7 +123,8 @@ impl Exec {
         };
         let mut fds = Vec::new();
         process.stdio = Some(stdio.place(&mut fds));
-        let exec_id = format!("exec-{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()));
+        let exec_id =
+            format!("exec-{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()));
         let raw = match wire {
             Wire::Terminal => Some(terminal::Raw::enter().context("cannot change the terminal")?),
             Wire::Streams => None,

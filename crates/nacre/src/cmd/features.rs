@@ -13,8 +13,30 @@ impl Features {
     pub fn run(&self) -> Result<u8, Failure> {
         let capabilities = capabilities::NAMES.map(|name| format!("CAP_{name}")).to_vec();
         let options = [
-            "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec", "norelatime",
-            "nostrictatime", "nosuid", "private", "rbind", "relatime", "ro", "rprivate", "rslave", "rw", "slave", "strictatime", "suid",
+            "async",
+            "atime",
+            "bind",
+            "defaults",
+            "dev",
+            "diratime",
+            "exec",
+            "noatime",
+            "nodev",
+            "nodiratime",
+            "noexec",
+            "norelatime",
+            "nostrictatime",
+            "nosuid",
+            "private",
+            "rbind",
+            "relatime",
+            "ro",
+            "rprivate",
+            "rslave",
+            "rw",
+            "slave",
+            "strictatime",
+            "suid",
             "sync",
         ];
         let features = serde_json::json!({

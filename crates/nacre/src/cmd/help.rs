@@ -38,7 +38,9 @@ fn syscalls() -> anyhow::Result<()> {
             Support::None(errno, "") => ("none", errno.to_string()),
             Support::None(errno, note) => ("none", format!("{errno}; {note}")),
         };
-        if let Some(count) = ["full", "partial", "none"].iter().position(|known| *known == level).and_then(|at| counts.get_mut(at)) {
+        if let Some(count) =
+            ["full", "partial", "none"].iter().position(|known| *known == level).and_then(|at| counts.get_mut(at))
+        {
             *count += 1;
         }
         text.push_str(format!("{:>4} {:<28} {level:<8} {note}", line.number, line.name).trim_end());

@@ -61,7 +61,9 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGSYS", 31), ("RTMIN+3", 37), ("SIGRTMAX", 64), ("RTMAX-1", 63)] {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGSYS", 31), ("RTMIN+3", 37), ("SIGRTMAX", 64), ("RTMAX-1", 63)]
+        {
             assert_eq!(parse(text), Some(number), "{text}");
         }
         for bad in ["0", "65", "SIGFOO", "", "RTMIN+99"] {

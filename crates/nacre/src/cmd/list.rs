@@ -37,7 +37,9 @@ impl List {
         }
         let heading = ["ID", "PID", "STATUS", "BUNDLE", "CREATED"].map(String::from);
         let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
-        let row = |state: &serde_json::Value| ["id", "pid", "status", "bundle", "created"].map(|key| state.get(key).map_or_else(String::new, text));
+        let row = |state: &serde_json::Value| {
+            ["id", "pid", "status", "bundle", "created"].map(|key| state.get(key).map_or_else(String::new, text))
+        };
         super::table(&[vec![heading], states.iter().map(row).collect()].concat())?;
         Ok(0)
     }

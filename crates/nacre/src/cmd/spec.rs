@@ -40,7 +40,8 @@ impl Spec {
 /// What runc makes.
 pub fn example(rootless: bool) -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
-    let mut namespaces = vec![json!({"type": "pid"}), json!({"type": "network"}), json!({"type": "ipc"}), json!({"type": "uts"})];
+    let mut namespaces =
+        vec![json!({"type": "pid"}), json!({"type": "network"}), json!({"type": "ipc"}), json!({"type": "uts"})];
     namespaces.extend([json!({"type": "mount"}), json!({"type": "cgroup"})]);
     let mut spec = json!({
         "ociVersion": "1.0.2",

@@ -41,7 +41,13 @@ fn build(place: &Place, name: &str, config: Value) -> Option<Built> {
     fs::write(root.join("etc/group"), "root:x:0:\nme:x:1234:\nmore:x:77:me\n").expect("group");
     fs::write(root.join("hello"), "hello from a layer\n").expect("file");
     let tar = place.dir.join(format!("{name}.layer"));
-    let status = Command::new("tar").args(["--numeric-owner", "--owner=0", "--group=0", "-C"]).arg(&root).arg("-cf").arg(&tar).arg(".").status();
+    let status = Command::new("tar")
+        .args(["--numeric-owner", "--owner=0", "--group=0", "-C"])
+        .arg(&root)
+        .arg("-cf")
+        .arg(&tar)
+        .arg(".")
+        .status();
     assert!(status.expect("tar").success());
     let plain = fs::read(&tar).expect("layer");
     assert!(Command::new("gzip").arg("-n").arg(&tar).status().expect("gzip").success());
@@ -92,7 +98,17 @@ fn images_run_from_layouts_and_archives() {
     assert_eq!(nacre(&place, &["run", "--image", path]).ok().stdout, "hello from a layer\n");
     // The same image as an archive, with a name: the root is there already.
     let archive = place.dir.join("a.tar");
-    assert!(Command::new("tar").arg("-C").arg(&built.files).arg("-cf").arg(&archive).args(["oci-layout", "index.json", "blobs"]).status().expect("tar").success());
+    assert!(
+        Command::new("tar")
+            .arg("-C")
+            .arg(&built.files)
+            .arg("-cf")
+            .arg(&archive)
+            .args(["oci-layout", "index.json", "blobs"])
+            .status()
+            .expect("tar")
+            .success()
+    );
     let run = nacre(&place, &["run", "--image", "a.tar:latest"]).ok();
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("hello from a layer\n", ""));
     nacre(&place, &["run", "--image", "a.tar:other"]).fails(1, "it has latest");
@@ -112,8 +128,31 @@ fn an_images_settings_are_followed() {
     let Some(built) = build(&place, "layout", config) else { return };
     let path = built.files.to_str().expect("path");
     let run = nacre(&place, &["run", "-q", "--image", path]).ok();
-    assert_eq!(run.stdout, "uid=1234(me) gid=1234(me) groups=77(more)\n/made/here\n/home/me\n".replace("groups=", "groups="), "{run:?}");
-    let run = nacre(&place, &["run", "-q", "--image", path, "--user", "0:77", "--cwd", "/tmp", "--env", "X=y", "--entrypoint", "sh", "--", "-c", "id -u; id -g; pwd; echo $X"]);
+    assert_eq!(
+        run.stdout,
+        "uid=1234(me) gid=1234(me) groups=77(more)\n/made/here\n/home/me\n".replace("groups=", "groups="),
+        "{run:?}"
+    );
+    let run = nacre(
+        &place,
+        &[
+            "run",
+            "-q",
+            "--image",
+            path,
+            "--user",
+            "0:77",
+            "--cwd",
+            "/tmp",
+            "--env",
+            "X=y",
+            "--entrypoint",
+            "sh",
+            "--",
+            "-c",
+            "id -u; id -g; pwd; echo $X",
+        ],
+    );
     assert_eq!(run.ok().stdout, "0\n77\n/tmp\ny\n");
     let run = nacre(&place, &["run", "-q", "--image", path, "cat /etc/hosts"]).ok();
     assert!(run.stdout.contains("127.0.0.1\tlocalhost\n"), "{run:?}");
@@ -121,7 +160,24 @@ fn an_images_settings_are_followed() {
     fs::create_dir(&volume).expect("volume");
     fs::write(volume.join("in"), "from the host\n").expect("file");
     let volume = format!("{}:/v", volume.display());
-    let run = nacre(&place, &["run", "-q", "--image", path, "--user", "0", "--volume", &volume, "--memory", "200m", "--pids", "20", "cat /v/in; echo out > /v/out"]);
+    let run = nacre(
+        &place,
+        &[
+            "run",
+            "-q",
+            "--image",
+            path,
+            "--user",
+            "0",
+            "--volume",
+            &volume,
+            "--memory",
+            "200m",
+            "--pids",
+            "20",
+            "cat /v/in; echo out > /v/out",
+        ],
+    );
     assert_eq!(run.ok().stdout, "from the host\n");
     assert_eq!(fs::read_to_string(place.dir.join("volume/out")).expect("out"), "out\n");
     // A label must not make the shared root writable.
@@ -169,12 +225,35 @@ fn corrupt_and_hostile_images_are_refused() {
     // A layer that climbs out, by Debian's tar: refused by the confined helper, with its words.
     let evil = place.dir.join("evil.tar");
     fs::write(place.dir.join("evil"), "evil").expect("file");
-    assert!(Command::new("tar").args(["-P", "-C"]).arg(&place.dir).args(["--transform=s,^,../../,", "-cf"]).arg(&evil).arg("evil").status().expect("tar").success());
+    assert!(
+        Command::new("tar")
+            .args(["-P", "-C"])
+            .arg(&place.dir)
+            .args(["--transform=s,^,../../,", "-cf"])
+            .arg(&evil)
+            .arg("evil")
+            .status()
+            .expect("tar")
+            .success()
+    );
     let layer = fs::read(&evil).expect("layer");
     let config = json!({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]}});
     fs::write(place.dir.join("c.json"), config.to_string()).expect("file");
-    fs::write(place.dir.join("manifest.json"), json!([{"Config": "c.json", "RepoTags": ["evil:1"], "Layers": ["evil.tar"]}]).to_string()).expect("file");
-    assert!(Command::new("tar").arg("-C").arg(&place.dir).args(["-cf", "saved.tar", "c.json", "manifest.json", "evil.tar"]).current_dir(&place.dir).status().expect("tar").success());
+    fs::write(
+        place.dir.join("manifest.json"),
+        json!([{"Config": "c.json", "RepoTags": ["evil:1"], "Layers": ["evil.tar"]}]).to_string(),
+    )
+    .expect("file");
+    assert!(
+        Command::new("tar")
+            .arg("-C")
+            .arg(&place.dir)
+            .args(["-cf", "saved.tar", "c.json", "manifest.json", "evil.tar"])
+            .current_dir(&place.dir)
+            .status()
+            .expect("tar")
+            .success()
+    );
     nacre(&place, &["run", "-q", "--image", "saved.tar", "true"]).fails(1, "in a path");
 }
 
@@ -200,7 +279,14 @@ impl Registry {
         let path = place.dir.join("registry.yml");
         fs::write(&path, config).expect("file");
         let null = Stdio::null;
-        let child = Command::new(program).arg("serve").arg(&path).stdin(null()).stdout(null()).stderr(null()).spawn().expect("registry");
+        let child = Command::new(program)
+            .arg("serve")
+            .arg(&path)
+            .stdin(null())
+            .stdout(null())
+            .stderr(null())
+            .spawn()
+            .expect("registry");
         let registry = Registry { child, address };
         let deadline = Instant::now() + Duration::from_secs(20);
         while registry.request("GET", "/v2/", "", &[]).is_none_or(|(status, _)| status != 200) {
@@ -234,7 +320,9 @@ impl Registry {
             assert_eq!(status, 202);
             let path = location.split_once(&self.address).map_or(location.as_str(), |(_, path)| path).to_string();
             let sign = if path.contains('?') { '&' } else { '?' };
-            let (status, _) = self.request("PUT", &format!("{path}{sign}digest={}", Digest::of(&bytes)), "application/octet-stream", &bytes).expect("answer");
+            let (status, _) = self
+                .request("PUT", &format!("{path}{sign}digest={}", Digest::of(&bytes)), "application/octet-stream", &bytes)
+                .expect("answer");
             assert_eq!(status, 201);
         }
         let index: Value = serde_json::from_slice(&fs::read(files.join("index.json")).expect("index")).expect("JSON");
@@ -286,7 +374,9 @@ fn pulls_at_once_and_a_killed_one() {
         child.kill().expect("killed");
         child.wait().expect("ended");
     }
-    let pulls: Vec<Child> = (0..3).map(|_| command(&place, &["image", "pull", "-q", &reference]).stdout(Stdio::null()).spawn().expect("nacre")).collect();
+    let pulls: Vec<Child> = (0..3)
+        .map(|_| command(&place, &["image", "pull", "-q", &reference]).stdout(Stdio::null()).spawn().expect("nacre"))
+        .collect();
     for mut pull in pulls {
         assert!(pull.wait().expect("ended").success());
     }

@@ -91,7 +91,8 @@ fn a_sandbox_that_is_killed_is_stopped() {
     place.write(&Place::config(&["sleep", "1000"]));
     place.detached(&["run", "-d", id]).ok();
     let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
-    let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
+    let pid =
+        state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
     wait_for(&place, id, "stopped");
     place.nacre(&["delete", id]).ok();
@@ -105,7 +106,8 @@ fn a_sandbox_that_hangs_hangs_nobody() {
     place.write(&Place::config(&["sleep", "1000"]));
     place.detached(&["run", "-d", id]).ok();
     let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
-    let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
+    let pid =
+        state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw).expect("pid");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stop");
     let verbs = [&["ps", id][..], &["kill", id, "TERM"], &["events", "--stats", id], &["debug", "--stacks", id]];
     // Side by side: each waits as long as it may.
@@ -128,7 +130,8 @@ fn hooks_see_the_container() {
     let Some(place) = Place::new("hooks").busybox() else { return };
     let id = &*place.id();
     let log = place.dir.join("hooks");
-    let hook = |name: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} $(cat) >> {}", log.display())]}]);
+    let hook =
+        |name: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} $(cat) >> {}", log.display())]}]);
     let mut config = Place::config(&["true"]);
     config["hooks"] = json!({
         "createRuntime": hook("createRuntime"), "poststart": hook("poststart"), "poststop": hook("poststop"),
@@ -147,7 +150,15 @@ fn hooks_see_the_container() {
 fn do_runs_over_the_host() {
     let place = Place::new("do-run");
     let mut child = place
-        .command(&["do", "--env", "A=b", "--", "/bin/sh", "-c", "cat; echo $A; pwd; echo x > /etc/nacre-was-here; cat /etc/nacre-was-here; exit 5"])
+        .command(&[
+            "do",
+            "--env",
+            "A=b",
+            "--",
+            "/bin/sh",
+            "-c",
+            "cat; echo $A; pwd; echo x > /etc/nacre-was-here; cat /etc/nacre-was-here; exit 5",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -171,7 +182,8 @@ fn do_passes_signals_on() {
         .spawn()
         .expect("nacre runs");
     let mut ready = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().expect("stdout")), &mut ready).expect("read");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().expect("stdout")), &mut ready)
+        .expect("read");
     assert_eq!(ready, "ready\n");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");

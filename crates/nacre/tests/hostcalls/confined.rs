@@ -127,7 +127,11 @@ fn arguments(call: &Call) -> Vec<[u64; 6]> {
             true => values.iter().copied().filter(|value| value.count_ones() <= 1 || *value < 8).collect(),
             false => values.iter().copied().collect(),
         };
-        all = all.iter().step_by(if few { 7 } else { 1 }).flat_map(|args| chosen.iter().map(move |value| with(args, index, *value))).collect();
+        all = all
+            .iter()
+            .step_by(if few { 7 } else { 1 })
+            .flat_map(|args| chosen.iter().map(move |value| with(args, index, *value)))
+            .collect();
     }
     // High halves count for nothing, as in the kernel's `int` arguments: set in every other attempt.
     all.iter_mut().step_by(2).for_each(|args| args.iter_mut().filter(|arg| **arg != u64::MAX).for_each(|arg| *arg |= 1 << 40));

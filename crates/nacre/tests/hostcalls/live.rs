@@ -43,7 +43,12 @@ pub fn check(lists: &[(&str, AllowList)], failures: &mut Vec<String>) {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for volume in [None, Some("/tmp:/mnt")] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nacre"));
-        command.arg("do").args(volume.map(|volume| format!("--volume={volume}"))).args(["--", "sh", "-c", "echo ready; exec sleep 100"]);
+        command.arg("do").args(volume.map(|volume| format!("--volume={volume}"))).args([
+            "--",
+            "sh",
+            "-c",
+            "echo ready; exec sleep 100",
+        ]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("nacre do");
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
@@ -65,7 +70,9 @@ pub fn check(lists: &[(&str, AllowList)], failures: &mut Vec<String>) {
                 }
             };
             match known.iter().find(|(_, programs)| *programs == filters) {
-                Some((which, _)) if which.split([',', '\'']).next().is_some_and(|kind| name.ends_with(kind)) => *seen.entry(which).or_default() += 1,
+                Some((which, _)) if which.split([',', '\'']).next().is_some_and(|kind| name.ends_with(kind)) => {
+                    *seen.entry(which).or_default() += 1
+                }
                 Some((which, _)) => failures.push(format!("live filters: a thread of {name} has those of {which}")),
                 None => failures.push(format!("live filters: a thread of {name} has {} unknown ones", filters.len())),
             }
@@ -90,7 +97,9 @@ fn threads(top: u32) -> Vec<(i32, i32, String)> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_string());
-        let (Some(name), Some(parent)) = (field("Name:"), field("PPid:").and_then(|value| value.parse().ok())) else { continue };
+        let (Some(name), Some(parent)) = (field("Name:"), field("PPid:").and_then(|value| value.parse().ok())) else {
+            continue;
+        };
         // Those that have ended but are not reaped yet have no filters.
         if !field("State:").is_some_and(|state| state.starts_with(['Z', 'X'])) {
             processes.push((pid, parent, name));
@@ -105,7 +114,10 @@ fn threads(top: u32) -> Vec<(i32, i32, String)> {
     found.retain(|(_, name)| name.starts_with("nacre-"));
     let tasks = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let thread = |entry: fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-    found.into_iter().flat_map(|(pid, name)| tasks(pid).filter_map(thread).map(move |tid| (pid, tid, name.clone())).collect::<Vec<_>>()).collect()
+    found
+        .into_iter()
+        .flat_map(|(pid, name)| tasks(pid).filter_map(thread).map(move |tid| (pid, tid, name.clone())).collect::<Vec<_>>())
+        .collect()
 }
 
 /// A thread's filters, the first one installed first.
@@ -114,7 +126,9 @@ fn filters(thread: i32) -> Result<Vec<Program>, std::io::Error> {
     let last = std::io::Error::last_os_error;
     // SAFETY: a thread of a sandbox of our own; the buffer is as long as the kernel said.
     unsafe {
-        if libc::ptrace(libc::PTRACE_SEIZE, thread, 0usize, 0usize) != 0 || libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0usize, 0usize) != 0 {
+        if libc::ptrace(libc::PTRACE_SEIZE, thread, 0usize, 0usize) != 0
+            || libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0usize, 0usize) != 0
+        {
             return Err(last());
         }
         let mut status = 0;

@@ -20,7 +20,8 @@ use hostcall::seccomp::sentry;
 use platform::systrap::{MEMORY_CALLS, THREAD_CALLS};
 
 /// Most calls each process may have.
-const MOST: [(&str, usize); 4] = [("sentry", 60), ("gofer", 45), ("stub's application thread", 3), ("stub's memory thread", 11)];
+const MOST: [(&str, usize); 4] =
+    [("sentry", 60), ("gofer", 45), ("stub's application thread", 3), ("stub's memory thread", 11)];
 
 fn main() {
     // libtest's flags (`--nocapture`, a filter) come from `cargo test`; there is one test here.

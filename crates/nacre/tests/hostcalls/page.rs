@@ -13,7 +13,10 @@ pub fn check(lists: &[(&str, AllowList)], failures: &mut Vec<String>) {
     if std::env::var_os("NACRE_UPDATE").is_some() {
         std::fs::write(&path, &page).expect("docs/host-calls.md");
     } else if std::fs::read_to_string(&path).unwrap_or_default() != page {
-        failures.push("docs/host-calls.md is not what the lists say; look at the change, then run `cargo xtask hostcalls --update`".into());
+        failures.push(
+            "docs/host-calls.md is not what the lists say; look at the change, then run `cargo xtask hostcalls --update`"
+                .into(),
+        );
     }
 }
 
@@ -35,7 +38,11 @@ fn render(lists: &[(&str, AllowList)]) -> String {
 }
 
 fn stub(page: &mut String, name: &str, calls: &[StubCall]) {
-    let _ = writeln!(page, "\n## {name}: {}\n\nFrom the blob's addresses only.\n\n| call | only with | for |\n|---|---|---|", calls.len());
+    let _ = writeln!(
+        page,
+        "\n## {name}: {}\n\nFrom the blob's addresses only.\n\n| call | only with | for |\n|---|---|---|",
+        calls.len()
+    );
     for call in calls {
         let only = call.only.map_or(String::new(), |(index, values)| {
             let values: Vec<String> = values.iter().map(|value| format!("{value:#x}")).collect();

@@ -4,7 +4,10 @@ use std::arch::asm;
 
 /// All numbers that are tried: Linux's (some 470 today), some beyond, the ends.
 pub fn numbers() -> Vec<i64> {
-    (0..600).filter(|number| !(UNFILTERED.contains(number) && fails(*number))).chain([1023, 4095, 0x3fff_ffff, 0x7fff_ffff, -1, -2]).collect()
+    (0..600)
+        .filter(|number| !(UNFILTERED.contains(number) && fails(*number)))
+        .chain([1023, 4095, 0x3fff_ffff, 0x7fff_ffff, -1, -2])
+        .collect()
 }
 
 /// Calls that the host kernel lets past every filter (`__secure_computing` in kernel/seccomp.c): uretprobe and uprobe, which do nothing but

@@ -156,7 +156,14 @@ fn attempts(allows: fn(i64, &[u64; 6]) -> bool) -> Vec<Attempt> {
         }
     }
     let ends = |at: u64, len: u64| [at - 4, at, at + len / 2, at + len - 4, at + len];
-    let places = [ends(BLOCKS, BLOCKS_LEN), ends(BELLS, PAGE), ends(ORDERS, PAGE), ends(ANSWERS, PAGE), ends(GLOBAL, PAGE), ends(BLOB, BLOB_LEN)];
+    let places = [
+        ends(BLOCKS, BLOCKS_LEN),
+        ends(BELLS, PAGE),
+        ends(ORDERS, PAGE),
+        ends(ANSWERS, PAGE),
+        ends(GLOBAL, PAGE),
+        ends(BLOB, BLOB_LEN),
+    ];
     for place in places.into_iter().flatten() {
         for place in [place, place ^ (1 << 32), place ^ (1 << 40), place ^ (1 << 63)] {
             for op in (0..16).chain([128, 129, 256, 257, 384, 1 << 31]) {
@@ -211,7 +218,11 @@ fn run(filters: &[Vec<Instruction>], attempts: &[Attempt]) -> Vec<String> {
         if !trapped && notes.passed[i].load(SeqCst) == 0 {
             found.push(format!("{:x?} was not tried", attempt.how));
         } else if trapped == attempt.allowed {
-            found.push(format!("{:x?} {}", attempt.how, if trapped { "is on the list and traps" } else { "is not on the list and goes through" }));
+            found.push(format!(
+                "{:x?} {}",
+                attempt.how,
+                if trapped { "is on the list and traps" } else { "is not on the list and goes through" }
+            ));
         }
     }
     // SAFETY: nobody uses it any more.
@@ -243,7 +254,12 @@ fn child(filters: &[Vec<Instruction>], attempts: &[Attempt], notes: &Notes, from
         let int80: extern "C" fn(i64) = std::mem::transmute(place(&raw const hostcalls_int80));
         // struct kernel_sigaction: handler, flags, restorer, mask.
         const SA_RESTORER: u64 = 0x0400_0000;
-        let action = [on_sigsys as *const () as u64, libc::SA_NODEFER as u64 | SA_RESTORER, place(&raw const hostcalls_return) as u64, 0];
+        let action = [
+            on_sigsys as *const () as u64,
+            libc::SA_NODEFER as u64 | SA_RESTORER,
+            place(&raw const hostcalls_return) as u64,
+            0,
+        ];
         assert_eq!(libc::syscall(libc::SYS_rt_sigaction, libc::SIGSYS, action.as_ptr(), 0, 8), 0);
         // The standard library's handlers make calls of their own.
         libc::signal(libc::SIGSEGV, libc::SIG_DFL);

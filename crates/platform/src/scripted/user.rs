@@ -11,13 +11,24 @@ use crate::{Death, Fault, Registers};
 
 /// What a script asks its context for.
 pub(super) enum Request {
-    Syscall { number: u64, args: [u64; 6] },
-    Load { addr: u64, len: usize },
-    Store { addr: u64, bytes: Vec<u8> },
+    Syscall {
+        number: u64,
+        args: [u64; 6],
+    },
+    Load {
+        addr: u64,
+        len: usize,
+    },
+    Store {
+        addr: u64,
+        bytes: Vec<u8>,
+    },
     /// A fault for its own sake.
     Fault(Fault),
     /// Use CPU time.
-    Compute { ns: u64 },
+    Compute {
+        ns: u64,
+    },
     Die(Death),
 }
 

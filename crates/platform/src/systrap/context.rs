@@ -8,7 +8,7 @@
 //! Everything read from the block is copied once and sanitised; nothing is read twice.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release, SeqCst, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::task::{self, Poll, Waker};
 
@@ -124,10 +124,21 @@ impl SystrapContext {
         // AH has SF ZF AF PF CF where eflags has them; AL overflow.
         let eflags = (flags >> 8 & 0xd5) | (flags & 1) << 11 | 0x202;
         let mut registers = Registers {
-            r15, r14, r13, r12, rbp, rbx, r11: eflags, r10, r9, r8,
+            r15,
+            r14,
+            r13,
+            r12,
+            rbp,
+            rbx,
+            r11: eflags,
+            r10,
+            r9,
+            r8,
             rax: self.returned,
             rcx: rip,
-            rdx, rsi, rdi,
+            rdx,
+            rsi,
+            rdi,
             orig_rax: self.call.number,
             rip,
             cs: 0,
@@ -283,13 +294,9 @@ impl SystrapContext {
                 Trap::Syscall(enter_call(&mut registers, number, entry))
             }
             (INTERRUPT, _) => Trap::Interrupted,
-            (libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP, _) => Trap::Fault(Fault {
-                signal,
-                code: info.code,
-                addr: info.addr,
-                error: frame.error(),
-                trap: frame.trap(),
-            }),
+            (libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP, _) => {
+                Trap::Fault(Fault { signal, code: info.code, addr: info.addr, error: frame.error(), trap: frame.trap() })
+            }
             _ => return Err(forged),
         };
         self.returned = registers.rax;
@@ -305,7 +312,13 @@ impl SystrapContext {
                 let patched = self.read_patched();
                 let [rdi, rsi, rdx, r10, r8, r9] = self.call.args;
                 *registers = Registers {
-                    rax, rdi, rsi, rdx, r10, r8, r9,
+                    rax,
+                    rdi,
+                    rsi,
+                    rdx,
+                    r10,
+                    r8,
+                    r9,
                     rip: patched.rip,
                     rcx: patched.rcx,
                     r11: patched.r11,

@@ -43,8 +43,18 @@ pub const MEMORY_CALLS: [StubCall; 11] = [
     ),
     call(libc::SYS_munmap, "munmap", None, "orders: guest memory; what the zygote inherited"),
     call(libc::SYS_mprotect, "mprotect", None, "orders: guest memory"),
-    call(libc::SYS_madvise, "madvise", Some((2, &[0, libc::MADV_HUGEPAGE as u32])), "orders: huge pages; nothing, for an answer"),
-    call(libc::SYS_clone, "clone", Some((0, &[CLONE_STUB as u32, CLONE_THREAD as u32])), "orders: a stub, an application thread"),
+    call(
+        libc::SYS_madvise,
+        "madvise",
+        Some((2, &[0, libc::MADV_HUGEPAGE as u32])),
+        "orders: huge pages; nothing, for an answer",
+    ),
+    call(
+        libc::SYS_clone,
+        "clone",
+        Some((0, &[CLONE_STUB as u32, CLONE_THREAD as u32])),
+        "orders: a stub, an application thread",
+    ),
     call(
         libc::SYS_prctl,
         "prctl",
@@ -169,4 +179,3 @@ pub fn thread_filter() -> Vec<Instruction> {
     program.push(ret(ALLOW));
     program
 }
-

@@ -47,8 +47,8 @@ impl Frame {
         words[STACK_POINTER] = stack.start;
         words[STACK_SIZE] = stack.end - stack.start;
         let general = [
-            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp, r.rip,
-            r.eflags,
+            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp,
+            r.rip, r.eflags,
         ];
         words[REGISTERS..SEGMENTS].copy_from_slice(&general);
         words[SEGMENTS] = r.cs & 0xffff | (r.ss & 0xffff) << 48;
@@ -62,7 +62,24 @@ impl Frame {
         let [r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags]: [u64; 18] =
             self.0[REGISTERS..SEGMENTS].try_into().expect("eighteen registers");
         let mut registers = Registers {
-            r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rdi,
+            rsi,
+            rbp,
+            rbx,
+            rdx,
+            rax,
+            rcx,
+            rsp,
+            rip,
+            eflags,
             orig_rax: u64::MAX,
             ..Registers::default()
         };

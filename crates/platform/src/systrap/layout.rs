@@ -161,11 +161,11 @@ pub const CPU_MASK: u32 = 0xfff;
 /// The signal that interrupts an application thread.
 pub const INTERRUPT: i32 = libc::SIGURG;
 /// The signals an application thread takes. All others stay blocked.
-pub const SIGNALS: [i32; 7] =
-    [libc::SIGSYS, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, INTERRUPT];
+pub const SIGNALS: [i32; 7] = [libc::SIGSYS, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, INTERRUPT];
 
 /// Flags of the clone that makes a stub, and of the one that makes an application thread. Each application thread is a thread
 /// group of its own: CPU time, SIGKILL and exit status by thread.
 pub const CLONE_STUB: u64 = (libc::CLONE_FILES | libc::CLONE_PARENT) as u64;
 pub const CLONE_THREAD: u64 =
-    (libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM | libc::CLONE_PARENT) as u64;
+    (libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM | libc::CLONE_PARENT)
+        as u64;

@@ -115,7 +115,12 @@ fn form_b(request: &PatchRequest<'_>, text: &Text<'_>, call: u64) -> Option<Patc
         if instruction.is_invalid() {
             return None;
         }
-        if ended && !matches!(instruction.code(), Code::Nopd | Code::Nopw | Code::Nopq | Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64 | Code::Int3) {
+        if ended
+            && !matches!(
+                instruction.code(),
+                Code::Nopd | Code::Nopw | Code::Nopq | Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64 | Code::Int3
+            )
+        {
             // After a return only padding may be covered: anything else belongs to someone else.
             return None;
         }
@@ -141,7 +146,8 @@ fn form_b(request: &PatchRequest<'_>, text: &Text<'_>, call: u64) -> Option<Patc
     };
     let boundaries: Vec<usize> = covered.iter().map(|i| (i.ip() - call) as usize).filter(|at| *at < JUMP as usize).collect();
     let fits = |slot_at: u64| {
-        jump(call, slot_at).is_some_and(|bytes| boundaries.iter().all(|at| bytes.get(*at).is_some_and(|byte| INVALID.contains(byte))))
+        jump(call, slot_at)
+            .is_some_and(|bytes| boundaries.iter().all(|at| bytes.get(*at).is_some_and(|byte| INVALID.contains(byte))))
     };
     let (slot_at, slot) = place(request, call, code, fits)?;
     let mut at = slot_at + GO_ON_LEN + ENTER_LEN;

@@ -212,7 +212,9 @@ impl Stub {
             self.control.write(self.area + AREA_ORDERS + ORDER_KEYS, &[0; 11 * 16]);
         }
         let order = ring.outstanding.get_mut((sequence % RING) as usize).and_then(Option::take);
-        if let (Some(errno), Some(Order { what, args: [addr, len, ..], failure: Failure::Reported, .. })) = (errno(result), order) {
+        if let (Some(errno), Some(Order { what, args: [addr, len, ..], failure: Failure::Reported, .. })) =
+            (errno(result), order)
+        {
             ring.failed.get_or_insert(PlatformError::Order { what, addr, len, errno });
         }
         Ok(())

@@ -21,7 +21,8 @@ pub unsafe fn call(number: i64, args: [u64; 6]) -> Result<u64, Errno> {
 
 /// Waits while `word` holds `expected`, until woken or until `deadline_ns` on `CLOCK_MONOTONIC`. May return early.
 pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: Option<u64>) {
-    let deadline = deadline_ns.map(|ns| libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 });
+    let deadline =
+        deadline_ns.map(|ns| libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 });
     let timeout = deadline.as_ref().map_or(std::ptr::null(), |time| time as *const libc::timespec);
     // SAFETY: the word and the timeout outlive the call.
     unsafe {

@@ -3,10 +3,10 @@
 //! Shared between the context that drives it, the executor that waits for it, and whoever interrupts it. All fields are atomics
 //! or behind small locks that are never held while waiting.
 
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
-use std::sync::Arc;
 use std::task::Waker;
 
 use hostcall::time::monotonic_ns;
@@ -185,7 +185,6 @@ impl Drop for Thread {
         self.kill(Death::Signal(libc::SIGKILL));
     }
 }
-
 
 /// Whether its turn has come back, by a checked read of the turn word.
 pub fn turn(thread: &Thread) -> u32 {

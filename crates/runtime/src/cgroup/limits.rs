@@ -65,9 +65,9 @@ impl HostLimits {
 fn positive(value: Option<i64>, name: &str) -> Result<Option<u64>> {
     match value {
         None | Some(-1 | 0) => Ok(None),
-        Some(value) => u64::try_from(value)
-            .map(Some)
-            .map_err(|_| Error::Other(format!("linux.resources.{name}: {value} is negative"))),
+        Some(value) => {
+            u64::try_from(value).map(Some).map_err(|_| Error::Other(format!("linux.resources.{name}: {value} is negative")))
+        }
     }
 }
 

@@ -148,7 +148,10 @@ impl Cgroup {
         if !strangers.is_empty() {
             // Removing the container would kill them.
             let dir = cgroup.location.dirs.first().map(|dir| dir.display().to_string()).unwrap_or_default();
-            return Err(Error::Other(format!("container's cgroup is not empty: {} process(es) found in {dir}", strangers.len())));
+            return Err(Error::Other(format!(
+                "container's cgroup is not empty: {} process(es) found in {dir}",
+                strangers.len()
+            )));
         }
         cgroup.set_limits(limits).inspect_err(|_| cgroup.remove_if_empty())?;
         Ok(cgroup)

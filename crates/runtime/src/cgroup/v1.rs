@@ -75,7 +75,8 @@ pub(super) fn entrance(dirs: &[PathBuf]) -> Result<Entrance> {
 /// A new cpuset is empty, and takes no process before it has CPUs and memory nodes.
 fn inherit_cpuset(dir: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let read = |dir: &Path| fs::read_to_string(dir.join(file)).doing(|| format!("cannot read {}", dir.join(file).display()));
+        let read =
+            |dir: &Path| fs::read_to_string(dir.join(file)).doing(|| format!("cannot read {}", dir.join(file).display()));
         if !read(dir)?.trim().is_empty() {
             continue;
         }

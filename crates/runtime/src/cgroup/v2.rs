@@ -159,7 +159,8 @@ mod tests {
         assert_eq!((is("cpuset.cpus"), is("cpuset.mems")), ("0-1".into(), "0".into()));
         // 2..262144 shares are 1..10000 of weight.
         assert!((1..=10_000).contains(&is("cpu.weight").parse::<u64>().expect("a number")));
-        set_limits(&dir, &HostLimits { cpu_quota_us: Some(None), cpu_period_us: Some(20_000), ..HostLimits::default() }).expect("set");
+        set_limits(&dir, &HostLimits { cpu_quota_us: Some(None), cpu_period_us: Some(20_000), ..HostLimits::default() })
+            .expect("set");
         assert_eq!(is("cpu.max"), "max 20000");
         let usage = usage(&dir);
         assert_eq!((usage.cpu_ns, usage.memory, usage.pids), (Some(1_500_000), Some(4096), Some(3)));

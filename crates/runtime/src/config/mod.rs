@@ -14,7 +14,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    CacheMode, CreateContainerRequest, Device, DeviceKind, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace, Sysctl, root,
+    CacheMode, CreateContainerRequest, Device, DeviceKind, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace,
+    Sysctl, root,
 };
 use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
 
@@ -244,7 +245,8 @@ fn id_mappings(list: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMapping> {
 
 fn device(device: &oci_spec::runtime::LinuxDevice) -> Result<Device, ConfigError> {
     let name = || format!("linux.devices {}", device.path().display());
-    let number = |value: i64, what: &str| u32::try_from(value).map_err(|_| wrong(name(), format!("{what} {value} is out of range")));
+    let number =
+        |value: i64, what: &str| u32::try_from(value).map_err(|_| wrong(name(), format!("{what} {value} is out of range")));
     Ok(Device {
         path: device.path().as_os_str().as_encoded_bytes().to_vec(),
         kind: match device.typ() {
@@ -377,7 +379,10 @@ mod tests {
             (GOOD.replace(r#""cwd":"/""#, r#""cwd":"/","env":["PATH"]"#), "process.env[0]: \"PATH\" has no \"=\""),
             (GOOD.replace(r#""cwd":"/""#, r#""cwd":"/","capabilities":{"bounding":["CAP_FLY"]}"#), "process.capabilities"),
             (format!("{GOOD}x"), "malformed JSON: trailing characters"),
-            (GOOD.replace(r#""cwd""#, r#""terminal":true,"consoleSize":{"height":99999999,"width":1},"cwd""#), "process.consoleSize"),
+            (
+                GOOD.replace(r#""cwd""#, r#""terminal":true,"consoleSize":{"height":99999999,"width":1},"cwd""#),
+                "process.consoleSize",
+            ),
         ];
         for (text, expected) in cases {
             let error = parsed(&text).expect_err(&text);

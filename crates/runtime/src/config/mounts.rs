@@ -223,6 +223,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!((parse_bytes("64m"), parse_bytes("1gb"), parse_bytes("7"), parse_bytes("x")), (Some(64 << 20), Some(1 << 30), Some(7), None));
+        assert_eq!(
+            (parse_bytes("64m"), parse_bytes("1gb"), parse_bytes("7"), parse_bytes("x")),
+            (Some(64 << 20), Some(1 << 30), Some(7), None)
+        );
     }
 }

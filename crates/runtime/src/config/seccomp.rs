@@ -1,7 +1,9 @@
 //! `linux.seccomp` of config.json.
 
 use agent_api::{SeccompArg, SeccompOperator, SeccompProfile, SeccompRule};
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall};
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+};
 
 use super::{ConfigError, unsupported, wrong};
 

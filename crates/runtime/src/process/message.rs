@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn many_descriptors_arrive_in_order() {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("pair");
-        let files: Vec<_> = (0..70).map(|_| rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd")).collect();
+        let files: Vec<_> =
+            (0..70).map(|_| rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd")).collect();
         let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).expect("stat").st_ino;
         send(&a, &"hello", &files.iter().map(AsFd::as_fd).collect::<Vec<_>>()).expect("send");
         let (text, got): (String, _) = receive(&b).expect("receive");

@@ -152,9 +152,8 @@ impl Spawn<'_> {
             let Err((what, error)) = self.become_it(&theirs);
             let _ = message::send_all(theirs.as_fd(), format!("{}: cannot {what}: {error}", self.role.name()).as_bytes());
         });
-        let child = child.doing(|| {
-            format!("cannot start {} in new user, mount, pid, network, ipc and uts namespaces", self.role.name())
-        })?;
+        let child = child
+            .doing(|| format!("cannot start {} in new user, mount, pid, network, ipc and uts namespaces", self.role.name()))?;
         let confined = Confined { pid: child.pid, pidfd: child.pidfd, socket: ours };
         if let Err(error) = self.write_maps(child.pid) {
             confined.kill();
@@ -165,9 +164,8 @@ impl Spawn<'_> {
 
     fn write_maps(&self, pid: Pid) -> Result<()> {
         let proc = format!("/proc/{}", pid.as_raw_nonzero());
-        let text = |maps: &[IdMap]| {
-            maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect::<String>()
-        };
+        let text =
+            |maps: &[IdMap]| maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect::<String>();
         if self.privilege == Privilege::User {
             let helper = |program: &str, maps: &[IdMap]| -> Result<()> {
                 let numbers = maps.iter().flat_map(|m| [m.inside, m.outside, m.count]).map(|n| n.to_string());
@@ -179,7 +177,9 @@ impl Spawn<'_> {
                 }
             };
             let own = |maps: &[IdMap], id: u32| matches!(maps, [only] if only.count == 1 && only.outside == id);
-            if !own(&self.ids.uids, rustix::process::geteuid().as_raw()) || !own(&self.ids.gids, rustix::process::getegid().as_raw()) {
+            if !own(&self.ids.uids, rustix::process::geteuid().as_raw())
+                || !own(&self.ids.gids, rustix::process::getegid().as_raw())
+            {
                 helper("newuidmap", &self.ids.uids)?;
                 return helper("newgidmap", &self.ids.gids);
             }
@@ -275,9 +275,7 @@ impl Confined {
     /// Ends it and reaps it.
     pub fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let _ = rustix::process::waitid(
-            rustix::process::WaitId::PidFd(self.pidfd.as_fd()),
-            rustix::process::WaitIdOptions::EXITED,
-        );
+        let _ =
+            rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
     }
 }

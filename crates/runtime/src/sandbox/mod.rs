@@ -4,8 +4,8 @@
 
 pub mod sentry;
 
-use std::path::PathBuf;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_api::{Client, CreateContainerRequest, Stdio};

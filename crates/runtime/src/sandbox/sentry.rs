@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::{Client, ClientError};
-use rustix::fs::{Mode, OFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{WaitId, WaitIdOptions};
 
@@ -80,7 +80,8 @@ impl SentrySandbox {
     /// # Errors
     /// The host's. Nothing is left running.
     pub fn launch(launch: Launch<'_>) -> Result<SentrySandbox> {
-        let nobody = Ids { uids: vec![IdMap::one(NOBODY, NOBODY)], gids: vec![IdMap::one(NOBODY, NOBODY)], switch_to: Some(NOBODY) };
+        let nobody =
+            Ids { uids: vec![IdMap::one(NOBODY, NOBODY)], gids: vec![IdMap::one(NOBODY, NOBODY)], switch_to: Some(NOBODY) };
         let own = FileIds::own(Privilege::User);
         let sentry_ids = match launch.privilege {
             Privilege::Root => nobody,
@@ -250,7 +251,8 @@ impl Sandbox for SentrySandbox {
                 Err(_) => {}
             }
         }
-        let status = rustix::process::waitid(WaitId::PidFd(self.sentry.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let status =
+            rustix::process::waitid(WaitId::PidFd(self.sentry.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         let report = self.report.try_clone().ok().and_then(|mut file| {
             file.seek(SeekFrom::Start(0)).ok()?;
             report::read(file)

@@ -268,7 +268,12 @@ pub fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
 
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).doing(|| format!("cannot open {}", path.display()))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .doing(|| format!("cannot open {}", path.display()))?;
     rustix::fs::flock(file.as_fd(), FlockOperation::LockExclusive).doing(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }

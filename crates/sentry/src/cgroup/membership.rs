@@ -67,9 +67,9 @@ impl Members<'_> {
     pub fn cpu_ns(&self, group: &Arc<Cgroup>) -> (u64, u64) {
         let past = group.subtree().iter().map(|group| group.past_cpu()).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
         let live = self.all(group);
-        live.iter().map(|process| process.own_usage()).fold(past, |(user, system), usage| {
-            (user + usage.user_ns, system + usage.system_ns)
-        })
+        live.iter()
+            .map(|process| process.own_usage())
+            .fold(past, |(user, system), usage| (user + usage.user_ns, system + usage.system_ns))
     }
 
     /// Sets `cgroup.freeze`: tasks stop within a moment, or go on.

@@ -42,7 +42,8 @@ impl Controllers {
         [("cpu", Controllers::CPU), ("io", Controllers::IO), ("memory", Controllers::MEMORY), ("pids", Controllers::PIDS)];
 
     pub fn names(self) -> String {
-        let names: Vec<&str> = Controllers::NAMES.iter().filter(|(_, one)| self.contains(*one)).map(|(name, _)| *name).collect();
+        let names: Vec<&str> =
+            Controllers::NAMES.iter().filter(|(_, one)| self.contains(*one)).map(|(name, _)| *name).collect();
         names.join(" ")
     }
 

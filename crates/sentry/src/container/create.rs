@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, SeccompProfile, Status, take_fd};
+use parking_lot::Mutex;
 
 use super::mounts::Builder;
 use super::{Agent, Handle};
@@ -12,8 +12,8 @@ use crate::cgroup::CpuLimits;
 use crate::fs::{FsContext, gofer};
 use crate::kernel::Container;
 use crate::mm::MemoryFile;
-use crate::seccomp::{Filter, Mode, Seccomp, profile};
 use crate::ns::Uts;
+use crate::seccomp::{Filter, Mode, Seccomp, profile};
 
 impl Agent {
     /// Makes a container.

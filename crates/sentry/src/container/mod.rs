@@ -18,15 +18,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent_api::{
-    Code, ContainerState, ContainerStatus, DeleteContainerRequest, Empty, Event, EventKind, ResizeTtyRequest, SignalProcessRequest,
-    SignalTarget, StartContainerResponse, Status, UpdateContainerRequest, WaitProcessResponse,
+    Code, ContainerState, ContainerStatus, DeleteContainerRequest, Empty, Event, EventKind, ResizeTtyRequest,
+    SignalProcessRequest, SignalTarget, StartContainerResponse, Status, UpdateContainerRequest, WaitProcessResponse,
 };
 use parking_lot::Mutex;
 
-use crate::seccomp::Seccomp;
 use crate::executor::Reactor;
 use crate::fs::FsContext;
 use crate::kernel::{Container, Kernel};
+use crate::seccomp::Seccomp;
 use crate::signal::{DefaultAction, Origin, SigInfo, Signal};
 use crate::task::ThreadGroup;
 use crate::wait::{Interrupt, PollEvents, Share, Sleep, Wait, WaitQueue, wait_for};
@@ -56,13 +56,7 @@ struct Handle {
 
 impl Agent {
     pub fn new(kernel: Arc<Kernel>, reactor: Arc<Reactor>, memory: OwnedFd) -> Arc<Agent> {
-        Arc::new(Agent {
-            kernel,
-            events: Events::default(),
-            reactor,
-            containers: Mutex::new(BTreeMap::new()),
-            memory,
-        })
+        Arc::new(Agent { kernel, events: Events::default(), reactor, containers: Mutex::new(BTreeMap::new()), memory })
     }
 
     fn handle(&self, id: &str) -> Result<Arc<Handle>, Status> {

@@ -6,26 +6,24 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent_api::{
-    CacheMode, Code, CreateContainerRequest, Device, DeviceKind, GoferMount, Mount as MountRequest, MountFlags as Flags,
-    Root, Status, TmpfsMount, mount, root,
+    CacheMode, Code, CreateContainerRequest, Device, DeviceKind, GoferMount, Mount as MountRequest, MountFlags as Flags, Root,
+    Status, TmpfsMount, mount, root,
 };
 use gofer::client::Client;
 use gofer::protocol::Access;
 use parking_lot::Mutex;
 
 use crate::Errno;
+use crate::fs::cgroup2::Cgroup2Fs;
 use crate::fs::devpts::Devpts;
 use crate::fs::erofs::EroFs;
 use crate::fs::gofer::{Cache, GoferFs};
-use crate::fs::cgroup2::Cgroup2Fs;
 use crate::fs::overlay::Overlay;
 use crate::fs::overlay::layers::{Format, Layer, LayerFs, Upper};
 use crate::fs::proc::ProcFs;
 use crate::fs::sys::SysFs;
 use crate::fs::tmpfs::{self, TmpFs};
-use crate::fs::{
-    FileKind, FileSystem, Mount, MountFlags, NewInode, Path, ResolveFlags, View, dev, namei, next_device, walk,
-};
+use crate::fs::{FileKind, FileSystem, Mount, MountFlags, NewInode, Path, ResolveFlags, View, dev, namei, next_device, walk};
 use crate::kernel::{Container, Kernel};
 
 /// What the mounts of one container are made from.
@@ -91,7 +89,9 @@ impl Builder<'_> {
         EroFs::new(file, self.container.memory.clone(), next_device()).map_err(|errno| {
             let what = match errno {
                 Errno::EINVAL => "it is no EROFS image".to_string(),
-                Errno::EOPNOTSUPP => "it has features that are not supported (only uncompressed images with 4 KiB blocks are)".to_string(),
+                Errno::EOPNOTSUPP => {
+                    "it has features that are not supported (only uncompressed images with 4 KiB blocks are)".to_string()
+                }
                 errno => errno.to_string(),
             };
             invalid(format!("image: {what}"))

@@ -115,4 +115,3 @@ fn arguments(task: &Task) -> Vec<Vec<u8>> {
         None => vec![[b"[", task.name.lock().as_slice(), b"]"].concat()],
     }
 }
-

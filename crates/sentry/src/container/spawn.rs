@@ -150,9 +150,9 @@ impl Agent {
 /// Changes to the working directory, finds the program and puts it in place.
 async fn load_program(cx: &mut Cx, request: Request) -> Result<(), Status> {
     let cwd = if request.cwd.is_empty() { b"/".to_vec() } else { request.cwd };
-    let place = working_directory(cx, &cwd).await.map_err(|errno| {
-        Status::new(Code::InvalidArgument, format!("cwd {}: {errno}", String::from_utf8_lossy(&cwd)))
-    })?;
+    let place = working_directory(cx, &cwd)
+        .await
+        .map_err(|errno| Status::new(Code::InvalidArgument, format!("cwd {}: {errno}", String::from_utf8_lossy(&cwd))))?;
     cx.fs.set_cwd(place);
     let program = request.args.first().cloned().ok_or_else(|| missing("process.args"))?;
     let name = String::from_utf8_lossy(&program).into_owned();

@@ -93,7 +93,8 @@ fn status(thread: &ThreadState, info: &SigInfo) -> Vec<u8> {
     let group = &task.group;
     let (pending, blocked) = task.own_signals();
     let signal = info.signal.number();
-    let mut bytes = Bytes::default().i32(signal).i32(info.code).i32(info.errno).u16(signal as u16).u16(0).u64(pending.0).u64(blocked.0);
+    let mut bytes =
+        Bytes::default().i32(signal).i32(info.code).i32(info.errno).u16(signal as u16).u16(0).u64(pending.0).u64(blocked.0);
     for number in [task.tid(), group.ppid(), group.pgid(), group.session().sid] {
         bytes = bytes.i32(number);
     }
@@ -117,7 +118,8 @@ fn process(cx: &Cx) -> Vec<u8> {
     for byte in args.iter_mut().filter(|byte| **byte == 0) {
         *byte = b' ';
     }
-    let mut bytes = Bytes::default().u8(0).u8(b'R').u8(0).u8(nice as u8).i32(0).u64(0).i32(creds.uid as i32).i32(creds.gid as i32);
+    let mut bytes =
+        Bytes::default().u8(0).u8(b'R').u8(0).u8(nice as u8).i32(0).u64(0).i32(creds.uid as i32).i32(creds.gid as i32);
     for number in [task.tgid(), group.ppid(), group.pgid(), group.session().sid] {
         bytes = bytes.i32(number);
     }

@@ -9,7 +9,10 @@ use crate::task::{Capability, Creds};
 /// A change that writes data: set-user-id and set-group-id bits go, unless the caller may keep them.
 pub(super) fn after_write(mut change: SetAttr, metadata: &Metadata, creds: &Creds) -> SetAttr {
     let cleared = without_set_id(metadata.permissions);
-    if metadata.kind == FileKind::Regular && cleared != metadata.permissions && !creds.has_over(metadata.uid, metadata.gid, Capability::Fsetid) {
+    if metadata.kind == FileKind::Regular
+        && cleared != metadata.permissions
+        && !creds.has_over(metadata.uid, metadata.gid, Capability::Fsetid)
+    {
         change.permissions = Some(cleared);
     }
     change

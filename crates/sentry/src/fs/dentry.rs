@@ -100,7 +100,14 @@ impl DentryCache {
     }
 
     fn with_limit(ttl_ns: u64, clock: Clock, limit: usize) -> Arc<DentryCache> {
-        Arc::new(DentryCache { ttl_ns, limit, clock, pool: Mutex::default(), rename: AsyncMutex::default(), marks: Marks::default() })
+        Arc::new(DentryCache {
+            ttl_ns,
+            limit,
+            clock,
+            pool: Mutex::default(),
+            rename: AsyncMutex::default(),
+            marks: Marks::default(),
+        })
     }
 
     fn expiry(&self) -> u64 {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::fsnotify::FsEvent;
 use super::dentry::User;
+use super::fsnotify::FsEvent;
 use super::{FileKind, Inode, Path};
 use crate::Errno;
 use crate::mm::{Mappable, Sink, Source};
@@ -262,7 +262,10 @@ impl SignalOwner {
 pub enum Origin {
     Path(Path),
     /// An object without a path: its inode (for `fstat`) and its name (for /proc/PID/fd).
-    Anonymous { inode: Arc<dyn Inode>, name: String },
+    Anonymous {
+        inode: Arc<dyn Inode>,
+        name: String,
+    },
 }
 
 impl File {

@@ -130,7 +130,10 @@ bitflags::bitflags! {
 pub enum Link {
     Text(Vec<u8>),
     /// A place, not a text (`/proc/PID/cwd`); with the text that `readlink` shows.
-    Magic { text: Vec<u8>, place: super::Path },
+    Magic {
+        text: Vec<u8>,
+        place: super::Path,
+    },
 }
 
 /// A call on extended attributes.

@@ -41,8 +41,8 @@ pub use context::FsContext;
 pub use dentry::{Dentry, DentryCache};
 pub use fd_table::{FdEntry, FdTable};
 pub use file::{
-    DirEntry, Direction, Expired, File, FileId, FileOps, OpenFlags, Origin, Patience, SignalOwner, Turn, Watcher, Whence, WriteAt,
-    Written,
+    DirEntry, Direction, Expired, File, FileId, FileOps, OpenFlags, Origin, Patience, SignalOwner, Turn, Watcher, Whence,
+    WriteAt, Written,
 };
 pub use inode::{
     FileKind, FileSystem, Inode, Link, LookedUp, Metadata, NewInode, RenameFlags, SetAttr, SetTime, SocketSlot, StatFs,

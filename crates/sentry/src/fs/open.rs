@@ -6,7 +6,10 @@ use super::fsnotify::FsEvent;
 use super::namei::{self, Entry};
 use super::permission::{Mask, is_owner, permission};
 use super::walk::{self, Walker};
-use super::{File, FileKind, FileOps, Last, Metadata, MountFlags, NewInode, OpenFlags, Origin, Ownership, Path, ResolveFlags, SetAttr, View};
+use super::{
+    File, FileKind, FileOps, Last, Metadata, MountFlags, NewInode, OpenFlags, Origin, Ownership, Path, ResolveFlags, SetAttr,
+    View,
+};
 use crate::Errno;
 use crate::ipc::leases::Breaker;
 use crate::step::{BoxFuture, Step};
@@ -71,7 +74,13 @@ pub fn try_open(cx: &Cx, dirfd: i32, path: &[u8], flags: OpenFlags) -> Result<Op
 ///
 /// # Errors
 /// As [`open`].
-pub fn try_open_how(cx: &Cx, dirfd: i32, path: &[u8], flags: OpenFlags, resolve: ResolveFlags) -> Result<Option<Arc<File>>, Errno> {
+pub fn try_open_how(
+    cx: &Cx,
+    dirfd: i32,
+    path: &[u8],
+    flags: OpenFlags,
+    resolve: ResolveFlags,
+) -> Result<Option<Arc<File>>, Errno> {
     if flags.intersects(OpenFlags::CREAT | OpenFlags::TRUNC | OpenFlags::TMPFILE) && !flags.contains(OpenFlags::PATH) {
         return Ok(None);
     }
@@ -274,16 +283,8 @@ async fn unnamed(
     let owner = Ownership::from(&dir.inode().metadata().await?);
     permission(owner, &view.creds, Mask::WRITE | Mask::EXEC)?;
     dir.mount.writable()?;
-    let (gid, permissions) =
-        super::permission::inherit(owner, &view.creds, FileKind::Regular, mode & 0o7777 & !view.umask);
-    let new = NewInode {
-        kind: FileKind::Regular,
-        permissions,
-        uid: view.creds.fsuid,
-        gid,
-        rdev: 0,
-        target: Vec::new(),
-    };
+    let (gid, permissions) = super::permission::inherit(owner, &view.creds, FileKind::Regular, mode & 0o7777 & !view.umask);
+    let new = NewInode { kind: FileKind::Regular, permissions, uid: view.creds.fsuid, gid, rdev: 0, target: Vec::new() };
     let inode = dir.inode().create_unnamed(&new).await?;
     let ops = inode.clone().open(cx, status(flags)).await?;
     let place = dir.unnamed(inode);

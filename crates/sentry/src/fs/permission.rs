@@ -79,7 +79,11 @@ pub fn is_owner(uid: u32, creds: &Creds) -> bool {
 /// `EPERM`.
 pub fn may_remove(directory: Ownership, victim: Ownership, creds: &Creds) -> Result<(), Errno> {
     let sticky = directory.permissions & STICKY != 0;
-    if !sticky || creds.fsuid == victim.uid || creds.fsuid == directory.uid || creds.has_over(victim.uid, victim.gid, Capability::Fowner) {
+    if !sticky
+        || creds.fsuid == victim.uid
+        || creds.fsuid == directory.uid
+        || creds.has_over(victim.uid, victim.gid, Capability::Fowner)
+    {
         return Ok(());
     }
     Err(Errno::EPERM)

@@ -169,7 +169,14 @@ impl Context {
     ///
     /// # Errors
     /// `EINVAL` for a file that cannot be waited for.
-    pub fn poll(self: &Arc<Context>, mm: &Mm, file: &Arc<File>, mask: PollEvents, event: Event, signal: Option<Arc<File>>) -> Result<(), Errno> {
+    pub fn poll(
+        self: &Arc<Context>,
+        mm: &Mm,
+        file: &Arc<File>,
+        mask: PollEvents,
+        event: Event,
+        signal: Option<Arc<File>>,
+    ) -> Result<(), Errno> {
         let mask = mask | PollEvents::ALWAYS;
         let queue = file.ops.wait_queue().ok_or(Errno::EINVAL)?.clone();
         let poll = {
@@ -191,7 +198,9 @@ impl Context {
     /// `io_cancel`: ends a poll. Gives false if there is none of that request.
     pub fn cancel(&self, request: u64) -> bool {
         let mut state = self.state.lock();
-        let Some(id) = state.polls.values().find(|poll| poll.event.request == request).map(|poll| poll.id) else { return false };
+        let Some(id) = state.polls.values().find(|poll| poll.event.request == request).map(|poll| poll.id) else {
+            return false;
+        };
         let Some(poll) = state.polls.remove(&id) else { return false };
         state.done.push_back(poll.event);
         state.unwritten += 1;

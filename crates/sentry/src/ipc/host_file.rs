@@ -86,9 +86,8 @@ impl HostFile {
 
     fn read_now(&self, into: &mut dyn Sink) -> Result<usize, Errno> {
         let fd = self.file.as_fd();
-        let direct = |slices: &[WindowSlice<'_>]| {
-            self.call(PollEvents::IN, &mut |sleep, _| io::read_windows(fd, slices, -1, sleep))
-        };
+        let direct =
+            |slices: &[WindowSlice<'_>]| self.call(PollEvents::IN, &mut |sleep, _| io::read_windows(fd, slices, -1, sleep));
         if let Some(result) = into.put_direct(BOUNCE, &mut { direct }) {
             return result;
         }
@@ -116,9 +115,8 @@ impl HostFile {
         bytes.truncate(taken);
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            let result = self.call(PollEvents::OUT, &mut |sleep, most| {
-                io::write_at(fd, rest.get(..most).unwrap_or(rest), -1, sleep)
-            });
+            let result =
+                self.call(PollEvents::OUT, &mut |sleep, most| io::write_at(fd, rest.get(..most).unwrap_or(rest), -1, sleep));
             match result {
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,

@@ -102,7 +102,10 @@ impl State {
     /// Queues an event. Returns whether there is something new.
     fn push(&mut self, queued: Queued) -> bool {
         let same = |last: &Queued| {
-            last.id == queued.id && last.event == queued.event && last.name == queued.name && !last.event.contains(FsEvent::IGNORED)
+            last.id == queued.id
+                && last.event == queued.event
+                && last.name == queued.name
+                && !last.event.contains(FsEvent::IGNORED)
         };
         if self.events.back().is_some_and(same) {
             return false;

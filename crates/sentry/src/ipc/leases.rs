@@ -103,7 +103,14 @@ impl LeaseTable {
     ///
     /// # Errors
     /// `EAGAIN` when others' leases are in the way.
-    pub fn set(self: &Arc<LeaseTable>, cx: &Cx, file: &Arc<File>, fd: i32, inode: InodeKey, kind: Option<LeaseKind>) -> Result<(), Errno> {
+    pub fn set(
+        self: &Arc<LeaseTable>,
+        cx: &Cx,
+        file: &Arc<File>,
+        fd: i32,
+        inode: InodeKey,
+        kind: Option<LeaseKind>,
+    ) -> Result<(), Errno> {
         let id = file.id();
         let mut leases = self.leases.lock();
         let list = leases.entry(inode).or_default();
@@ -112,7 +119,11 @@ impl LeaseTable {
                 list.retain(|lease| lease.file != id);
                 Ok(())
             }
-            Some(kind) if list.iter().any(|lease| lease.file != id && (kind == LeaseKind::Write || lease.kind == LeaseKind::Write)) => {
+            Some(kind)
+                if list
+                    .iter()
+                    .any(|lease| lease.file != id && (kind == LeaseKind::Write || lease.kind == LeaseKind::Write)) =>
+            {
                 Err(Errno::EAGAIN)
             }
             Some(kind) => {

@@ -63,9 +63,7 @@ pub struct Held {
 
 impl Held {
     fn conflicts(&self, owner: Owner, range: Range, kind: LockKind) -> bool {
-        self.owner != owner
-            && self.range.overlaps(range)
-            && (self.kind == LockKind::Exclusive || kind == LockKind::Exclusive)
+        self.owner != owner && self.range.overlaps(range) && (self.kind == LockKind::Exclusive || kind == LockKind::Exclusive)
     }
 }
 
@@ -227,7 +225,8 @@ fn replace(list: &mut Vec<Held>, wanted: Held) -> bool {
         // Joined with its neighbours of the same kind.
         let mut whole = wanted;
         kept.retain(|held| {
-            let near = held.range.start <= whole.range.last.saturating_add(1) && whole.range.start <= held.range.last.saturating_add(1);
+            let near = held.range.start <= whole.range.last.saturating_add(1)
+                && whole.range.start <= held.range.last.saturating_add(1);
             let joins = held.owner == whole.owner && held.kind == whole.kind && near;
             if joins {
                 whole.range.start = whole.range.start.min(held.range.start);

@@ -49,14 +49,8 @@ pub async fn create(cx: &Cx, name: &str, sealing: bool, permissions: u32) -> Res
     let options = tmpfs::Options { size: 0, inodes: 0, ..tmpfs::Options::default() };
     let fs = TmpFs::new(container.memory.clone(), cx.kernel().clock.clone(), next_device(), options);
     let creds = cx.creds();
-    let new = NewInode {
-        kind: FileKind::Regular,
-        permissions,
-        uid: creds.fsuid,
-        gid: creds.fsgid,
-        rdev: 0,
-        target: Vec::new(),
-    };
+    let new =
+        NewInode { kind: FileKind::Regular, permissions, uid: creds.fsuid, gid: creds.fsgid, rdev: 0, target: Vec::new() };
     let node: Arc<dyn Inode> = fs.unnamed(&new)?;
     let data = node.clone().open(cx, OpenFlags::RDWR).await?;
     let set = if sealing { 0 } else { uapi::F_SEAL_SEAL };
@@ -197,9 +191,8 @@ impl Inode for MemFdInode {
     fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {
         let set = self.seals.lock().set;
         if let Some(new) = change.size {
-            let refused = size_of(&*self.node).map(|old| {
-                (new < old && set & uapi::F_SEAL_SHRINK != 0) || (new > old && set & uapi::F_SEAL_GROW != 0)
-            });
+            let refused = size_of(&*self.node)
+                .map(|old| (new < old && set & uapi::F_SEAL_SHRINK != 0) || (new > old && set & uapi::F_SEAL_GROW != 0));
             match refused {
                 Ok(false) => {}
                 Ok(true) => return Step::err(Errno::EPERM),

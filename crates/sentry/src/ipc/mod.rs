@@ -7,17 +7,17 @@ pub mod aio;
 pub mod async_io;
 pub mod epoll;
 pub mod eventfd;
+pub mod futex;
 pub mod host_file;
 pub mod inotify;
 pub mod leases;
-pub mod futex;
 pub mod locks;
 pub mod memfd;
 pub mod mqueue;
 mod objects;
-pub mod pipe;
 pub mod pidfd;
 mod pidfd_ioctl;
+pub mod pipe;
 pub(crate) mod ring;
 #[cfg(test)]
 mod script_tests;
@@ -34,10 +34,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::fs::File;
+use crate::net::socket::{SOCK_STREAM, SocketFile};
 use locks::LockTable;
 pub use objects::IpcObjects;
 use pipe::Pipe;
-use crate::net::socket::{SOCK_STREAM, SocketFile};
 
 /// What the containers of a sandbox share.
 #[derive(Default)]

@@ -52,7 +52,9 @@ impl PidFd {
     /// Opens one for the caller.
     pub fn file(cx: &Cx, named: Named, flags: OpenFlags) -> Arc<File> {
         let thread = matches!(named, Named::Thread { .. });
-        let kept = OpenFlags::RDWR | (flags & OpenFlags::NONBLOCK) | if thread { OpenFlags::from_bits_retain(PIDFD_THREAD) } else { OpenFlags::empty() };
+        let kept = OpenFlags::RDWR
+            | (flags & OpenFlags::NONBLOCK)
+            | if thread { OpenFlags::from_bits_retain(PIDFD_THREAD) } else { OpenFlags::empty() };
         anon::file(cx, &Anon::Object("pidfd"), Arc::new(PidFd { named }), kept)
     }
 
@@ -80,7 +82,8 @@ impl PidFd {
         let numbers: Option<Vec<i32>> = self.named.number().map(|number| {
             let group = self.named.group();
             let mut numbers = vec![reader.local(number)];
-            let inner: Vec<i32> = group.pid_ns.chain().filter(|ns| ns.level() > reader.level()).map(|ns| ns.local(number)).collect();
+            let inner: Vec<i32> =
+                group.pid_ns.chain().filter(|ns| ns.level() > reader.level()).map(|ns| ns.local(number)).collect();
             numbers.extend(inner.into_iter().rev());
             numbers
         });

@@ -30,6 +30,7 @@ pub(super) fn control(pidfd: &PidFd, cx: &Cx, command: u32, argument: u64) -> Re
     crate::syscalls::process_vm::may_inspect(cx, &task).map_err(|_| Errno::EACCES)?;
     // There are no time namespaces.
     let kind = kind.ok_or(Errno::EOPNOTSUPP)?;
-    let held = if command == FOR_CHILDREN { Held::Pid(task.namespaces().pid_for_children.clone()) } else { Held::of(&task, kind)? };
+    let held =
+        if command == FOR_CHILDREN { Held::Pid(task.namespaces().pid_for_children.clone()) } else { Held::of(&task, kind)? };
     open(cx, held).map(|fd| fd as u64)
 }

@@ -148,7 +148,16 @@ impl Pipe {
     /// A pipe without ends.
     pub fn new() -> Arc<Pipe> {
         let bytes = ByteRing::new(DEFAULT_CAPACITY);
-        let state = State { bytes, packets: VecDeque::new(), packet_bytes: 0, taken: 0, readers: 0, writers: 0, reader_opens: 0, writer_opens: 0 };
+        let state = State {
+            bytes,
+            packets: VecDeque::new(),
+            packet_bytes: 0,
+            taken: 0,
+            readers: 0,
+            writers: 0,
+            reader_opens: 0,
+            writer_opens: 0,
+        };
         Arc::new(Pipe { state: Mutex::new(state), queue: WaitQueue::new() })
     }
 

@@ -48,14 +48,7 @@ struct State {
 
 impl TimerFd {
     pub fn new(base: Base, clock: Clock, timers: Arc<Timers>) -> Arc<TimerFd> {
-        Arc::new_cyclic(|me| TimerFd {
-            base,
-            clock,
-            timers,
-            state: Mutex::default(),
-            queue: WaitQueue::new(),
-            me: me.clone(),
-        })
+        Arc::new_cyclic(|me| TimerFd { base, clock, timers, state: Mutex::default(), queue: WaitQueue::new(), me: me.clone() })
     }
 
     /// The clock's time now in nanoseconds.

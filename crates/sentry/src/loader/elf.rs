@@ -129,7 +129,8 @@ impl Program {
                 }
                 PT_INTERP if program.interpreter.is_none() => {
                     // Linux: at least "x\0", at most PATH_MAX.
-                    let end = offset.checked_add(file_size).filter(|_| (2..=4096).contains(&file_size)).ok_or(Errno::ENOEXEC)?;
+                    let end =
+                        offset.checked_add(file_size).filter(|_| (2..=4096).contains(&file_size)).ok_or(Errno::ENOEXEC)?;
                     program.interpreter = Some(offset..end);
                 }
                 PT_GNU_STACK => program.stack_executable = flags & 1 != 0,

@@ -10,10 +10,12 @@ use platform::{ExecutorId, Platform};
 use super::*;
 use crate::fs::tmpfs::{Options, TmpFs};
 use crate::fs::walk::AT_FDCWD;
-use crate::fs::{FdEntry, FdTable, FileKind, FileSystem, FsContext, Inode, Mount, MountFlags, NewInode, OpenFlags, ResolveFlags, WriteAt};
+use crate::fs::{
+    FdEntry, FdTable, FileKind, FileSystem, FsContext, Inode, Mount, MountFlags, NewInode, OpenFlags, ResolveFlags, WriteAt,
+};
 use crate::kernel::{self, Container, Kernel};
-use crate::ns::Uts;
 use crate::mm::MemoryFile;
+use crate::ns::Uts;
 use crate::task::{ExitStatus, NewProcess, Rlimits, Shared, new_process, run};
 use crate::time::Clock;
 
@@ -113,7 +115,9 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
                         path,
                         argv,
                         envp: vec![b"A=1".to_vec()],
-                        open: &|path| Box::pin(async move { crate::fs::open_exec(cx, AT_FDCWD, &path, ResolveFlags::empty()).await }),
+                        open: &|path| {
+                            Box::pin(async move { crate::fs::open_exec(cx, AT_FDCWD, &path, ResolveFlags::empty()).await })
+                        },
                         stack_limit: 8 << 20,
                         credentials: &|_| (Arc::new(Creds::root()), false),
                     };
@@ -182,7 +186,11 @@ fn scripts_and_what_cannot_be_run() {
         ("/text", b"echo\n".to_vec()),
         ("/empty", Vec::new()),
         ("/cut", host("/bin/busybox")[..2000].to_vec()),
-        ("/i386", { let mut elf = host("/bin/busybox"); elf[18] = 3; elf }),
+        ("/i386", {
+            let mut elf = host("/bin/busybox");
+            elf[18] = 3;
+            elf
+        }),
         ("/missing", b"#!/nothing\n".to_vec()),
     ];
     assert_eq!(run_program(&files, &["/s", "a"]), Ok((ExitStatus::Exited(0), "/s a\n".into())));

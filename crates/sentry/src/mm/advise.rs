@@ -34,7 +34,8 @@ impl Mm {
         for (start, segment) in state.map.overlapping(range.clone()) {
             let part = start.max(range.start)..segment.end.min(range.end);
             let Backing::Memory(at) = segment.back else { continue };
-            if segment.shared() || segment.flags.contains(SegmentFlags::SLOTS) || segment.flags.contains(SegmentFlags::PATCHED) {
+            if segment.shared() || segment.flags.contains(SegmentFlags::SLOTS) || segment.flags.contains(SegmentFlags::PATCHED)
+            {
                 continue;
             }
             let at = at + (part.start - start);

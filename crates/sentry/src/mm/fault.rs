@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use platform::{Fault, Prot};
 
+use super::Mm;
 use super::map::file_pieces;
 use super::places::STACK_GUARD;
 use super::segment::{Backing, MappedFile, Segment, SegmentFlags};
 use super::space::{Pick, State, Trash};
-use super::Mm;
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_down, uapi};
 
@@ -359,7 +359,8 @@ impl Mm {
         }
         let from = page_down(addr).min(start.saturating_sub(STACK_STEP)).max(lowest).max(floor);
         for (at, len, claim) in self.claim(state, from..start, Pick::Own).map_err(|_| Unready::OutOfMemory)? {
-            let part = Segment { end: at + len, back: Backing::Memory(claim.at), flags: flags - SegmentFlags::COW, ..segment.clone() };
+            let part =
+                Segment { end: at + len, back: Backing::Memory(claim.at), flags: flags - SegmentFlags::COW, ..segment.clone() };
             self.post_map(at, &part, claim.warm);
             state.map.insert(at, part);
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use platform::Prot;
 use smallvec::SmallVec;
 
+use super::Mm;
 use super::segment::{Backing, Segment, SegmentFlags};
 use super::space::{Pick, State, Trash};
-use super::Mm;
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_down};
 
@@ -93,7 +93,13 @@ impl Mm {
                 return Err(Errno::ENOMEM);
             }
             let file = like.file.as_ref().map(|(file, from)| (file.clone(), from + (at - start)));
-            let part = Segment { end: at + len, back: Backing::Memory(claim.at), flags: like.flags - SegmentFlags::COW, file, ..like.clone() };
+            let part = Segment {
+                end: at + len,
+                back: Backing::Memory(claim.at),
+                flags: like.flags - SegmentFlags::COW,
+                file,
+                ..like.clone()
+            };
             self.post_map(at, &part, true);
             state.map.insert(at, part);
         }

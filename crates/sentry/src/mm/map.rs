@@ -74,7 +74,8 @@ impl Mm {
     /// # Errors
     /// `EINVAL`, `ENOMEM`, `EEXIST`, `EPERM` (below the lowest address), and those of the file.
     pub fn map(&self, request: &MapRequest) -> Result<u64, Errno> {
-        let len = page_up(request.len).filter(|&len| len > 0).ok_or(if request.len == 0 { Errno::EINVAL } else { Errno::ENOMEM })?;
+        let len =
+            page_up(request.len).filter(|&len| len > 0).ok_or(if request.len == 0 { Errno::EINVAL } else { Errno::ENOMEM })?;
         let content = self.content(request, len)?;
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
@@ -368,7 +369,8 @@ impl Mm {
                 continue;
             }
             let mut then = Segment { prot, ..segment.clone() };
-            if !then.cow() && segment.prot == Prot::READ && prot == Prot::READ | Prot::WRITE && lazy_write && !segment.shared() {
+            if !then.cow() && segment.prot == Prot::READ && prot == Prot::READ | Prot::WRITE && lazy_write && !segment.shared()
+            {
                 then.flags |= SegmentFlags::COW;
                 later.push(part.clone());
             }

@@ -22,8 +22,8 @@ use hostcall::{Errno, MemoryFault, Window};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Detail, Mm, Pages, VmaInfo};
 use super::patch::TextCache;
+use super::{Detail, Mm, Pages, VmaInfo};
 use crate::abi::PAGE_SIZE;
 
 /// Bytes of a chunk.
@@ -405,7 +405,9 @@ impl Inner {
     fn remove_refs(&mut self, start: u64, end: u64) {
         let mut at = start;
         while at < end {
-            let Some((&from, &(to, count))) = self.refs.range(..=at).next_back().filter(|(_, range)| range.0 > at) else { return };
+            let Some((&from, &(to, count))) = self.refs.range(..=at).next_back().filter(|(_, range)| range.0 > at) else {
+                return;
+            };
             self.refs.remove(&from);
             if from < at {
                 self.refs.insert(from, (at, count));
@@ -517,7 +519,8 @@ impl Inner {
         if self.packing.end - self.packing.next < len {
             let count = u32::try_from(len.div_ceil(CHUNK)).ok()?;
             let start = u64::from(self.take_chunks(count)?) * CHUNK;
-            let old = std::mem::replace(&mut self.packing, Packing { start, next: start, end: start + u64::from(count) * CHUNK });
+            let old =
+                std::mem::replace(&mut self.packing, Packing { start, next: start, end: start + u64::from(count) * CHUNK });
             for index in old.start / CHUNK..old.end / CHUNK {
                 self.disown(index as u32);
             }

@@ -117,7 +117,8 @@ impl Place {
         let from = offset - (start - first);
         // Boundaries by file offset, cut to the mapping.
         let chunk = (from + (addr - first)) / CHUNK_LEN * CHUNK_LEN;
-        let text = first + chunk.saturating_sub(from)..vma.end.min((chunk + CHUNK_LEN).saturating_sub(from).saturating_add(first));
+        let text =
+            first + chunk.saturating_sub(from)..vma.end.min((chunk + CHUNK_LEN).saturating_sub(from).saturating_add(first));
         let key = ChunkKey {
             file: file.mappable.identity(),
             version: file.mappable.version()?,
@@ -174,7 +175,8 @@ impl Mm {
             return None;
         }
         let now = state.originals.values().map(|old| (&old.place, &old.chunk));
-        let (place, chunk) = now.chain(state.retired.iter().map(|old| (&old.0, &old.1))).find(|(place, _)| place.slots.contains(&rip))?;
+        let (place, chunk) =
+            now.chain(state.retired.iter().map(|old| (&old.0, &old.1))).find(|(place, _)| place.slots.contains(&rip))?;
         let to = rip.wrapping_sub(place.text.start);
         let from = chunk.patched.lock().moved.iter().find(|(_, moved)| **moved == to).map(|(&from, _)| from)?;
         Some(place.text.start.wrapping_add(from))
@@ -543,7 +545,9 @@ fn patched_at(state: &State, addr: u64) -> Option<(Place, Arc<Chunk>)> {
 
 /// Whether a plan stays inside its slots, its text and one word.
 fn fits(plan: &Patch, place: &Place) -> bool {
-    let inside = |at: u64, len: usize, range: &Range<u64>| at >= range.start && at.checked_add(len as u64).is_some_and(|end| end <= range.end);
+    let inside = |at: u64, len: usize, range: &Range<u64>| {
+        at >= range.start && at.checked_add(len as u64).is_some_and(|end| end <= range.end)
+    };
     inside(plan.slot_at, plan.slot.len(), &place.slots)
         && inside(plan.site_at, plan.site.len(), &place.text)
         && !plan.site.is_empty()

@@ -177,7 +177,8 @@ impl Growth {
             return Err(Errno::EINVAL);
         }
         let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (kept.end - start)));
-        let flags = segment.flags & (MAY_ALL | SegmentFlags::SHARED | SegmentFlags::NORESERVE | SegmentFlags::LOCKED | SegmentFlags::HUGE);
+        let flags = segment.flags
+            & (MAY_ALL | SegmentFlags::SHARED | SegmentFlags::NORESERVE | SegmentFlags::LOCKED | SegmentFlags::HUGE);
         Ok(Growth { prot: segment.prot, flags, file })
     }
 
@@ -199,4 +200,3 @@ fn one_mapping(state: &State, range: Range<u64>) -> Result<(u64, &Segment), Errn
     }
     Ok(first)
 }
-

@@ -124,7 +124,11 @@ impl State {
                         break Some(want);
                     }
                     largest = largest.max(top.saturating_sub(end));
-                    top = if segment.flags.contains(SegmentFlags::GROWS_DOWN) { start.saturating_sub(STACK_GUARD) } else { start };
+                    top = if segment.flags.contains(SegmentFlags::GROWS_DOWN) {
+                        start.saturating_sub(STACK_GUARD)
+                    } else {
+                        start
+                    };
                 }
                 None => break Some(want),
             }
@@ -220,7 +224,12 @@ pub(super) enum Pick {
 
 impl Mm {
     /// Allocates pages for a range: parts with their claims.
-    pub(super) fn claim(&self, state: &mut State, range: Range<u64>, pick: Pick) -> Result<SmallVec<[(u64, u64, super::memory_file::Claim); 1]>, Errno> {
+    pub(super) fn claim(
+        &self,
+        state: &mut State,
+        range: Range<u64>,
+        pick: Pick,
+    ) -> Result<SmallVec<[(u64, u64, super::memory_file::Claim); 1]>, Errno> {
         let mut parts = SmallVec::new();
         let len = range.end - range.start;
         let natural = |state: &State, addr: u64, end: u64| {
@@ -277,7 +286,9 @@ impl Mm {
         if warm {
             flags |= MapFlags::POPULATE;
         }
-        if segment.flags.contains(SegmentFlags::HUGE) || matches!(segment.back, Backing::Memory(_)) && segment.end - start >= 2 << 20 {
+        if segment.flags.contains(SegmentFlags::HUGE)
+            || matches!(segment.back, Backing::Memory(_)) && segment.end - start >= 2 << 20
+        {
             flags |= MapFlags::HUGE;
         }
         let order = MapOrder {
@@ -333,7 +344,13 @@ impl Drop for Mm {
         trash.segments.append(&mut state.limbo);
         trash.segments.extend(segments);
         for (start, original) in std::mem::take(&mut state.originals) {
-            let segment = Segment { end: original.end, prot: Prot::empty(), flags: SegmentFlags::empty(), file: None, back: original.back };
+            let segment = Segment {
+                end: original.end,
+                prot: Prot::empty(),
+                flags: SegmentFlags::empty(),
+                file: None,
+                back: original.back,
+            };
             trash.segments.push((start, segment));
         }
         // The stub may be used again: nothing of ours may stay mapped in it.

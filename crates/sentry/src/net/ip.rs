@@ -121,8 +121,8 @@ const ROWS: &[Row] = &[
     row(IPPROTO_IP, IP_TOS, 0, Takes::Byte),
     row(IPPROTO_IP, IP_TTL, 64, Takes::OrDefault(1, 255)),
     row(IPPROTO_IP, IP_HDRINCL, 0, Takes::Bool),
-    row(IPPROTO_IP, 6, 0, Takes::Bool),  // IP_RECVOPTS
-    row(IPPROTO_IP, 7, 0, Takes::Bool),  // IP_RETOPTS
+    row(IPPROTO_IP, 6, 0, Takes::Bool), // IP_RECVOPTS
+    row(IPPROTO_IP, 7, 0, Takes::Bool), // IP_RETOPTS
     row(IPPROTO_IP, IP_PKTINFO, 0, Takes::Bool),
     row(IPPROTO_IP, 10, 1, Takes::Range(0, 5)), // IP_MTU_DISCOVER
     row(IPPROTO_IP, IP_RECVERR, 0, Takes::Bool),
@@ -133,8 +133,8 @@ const ROWS: &[Row] = &[
     row(IPPROTO_IP, IP_TRANSPARENT, 0, Takes::Bool),
     row(IPPROTO_IP, IP_RECVORIGDSTADDR, 0, Takes::Bool),
     row(IPPROTO_IP, 21, 0, Takes::Range(0, 255)), // IP_MINTTL
-    row(IPPROTO_IP, 24, 0, Takes::Bool), // IP_BIND_ADDRESS_NO_PORT
-    row(IPPROTO_IP, 26, 0, Takes::StrictBool), // IP_RECVERR_RFC4884
+    row(IPPROTO_IP, 24, 0, Takes::Bool),          // IP_BIND_ADDRESS_NO_PORT
+    row(IPPROTO_IP, 26, 0, Takes::StrictBool),    // IP_RECVERR_RFC4884
     row(IPPROTO_IP, IP_MULTICAST_TTL, 1, Takes::OrDefault(0, 255)),
     row(IPPROTO_IP, IP_MULTICAST_LOOP, 1, Takes::Bool),
     row(IPPROTO_IP, IP_MULTICAST_ALL, 1, Takes::StrictBool),
@@ -144,7 +144,7 @@ const ROWS: &[Row] = &[
     row(IPPROTO_IPV6, 23, 1, Takes::Range(0, 5)), // IPV6_MTU_DISCOVER
     row(IPPROTO_IPV6, IPV6_RECVERR, 0, Takes::Bool),
     row(IPPROTO_IPV6, IPV6_V6ONLY, 0, Takes::Bool),
-    row(IPPROTO_IPV6, 29, 1, Takes::Bool), // IPV6_MULTICAST_ALL
+    row(IPPROTO_IPV6, 29, 1, Takes::Bool),       // IPV6_MULTICAST_ALL
     row(IPPROTO_IPV6, 31, 0, Takes::StrictBool), // IPV6_RECVERR_RFC4884
     row(IPPROTO_IPV6, IPV6_RECVPKTINFO, 0, Takes::Bool),
     row(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0, Takes::Bool),
@@ -152,9 +152,9 @@ const ROWS: &[Row] = &[
     row(IPPROTO_IPV6, 62, 0, Takes::Bool), // IPV6_DONTFRAG
     row(IPPROTO_IPV6, IPV6_RECVTCLASS, 0, Takes::Bool),
     row(IPPROTO_IPV6, IPV6_TCLASS, 0, Takes::OrDefault(0, 255)),
-    row(IPPROTO_IPV6, 70, 1, Takes::Bool), // IPV6_AUTOFLOWLABEL
+    row(IPPROTO_IPV6, 70, 1, Takes::Bool),          // IPV6_AUTOFLOWLABEL
     row(IPPROTO_IPV6, 73, 0, Takes::Range(0, 255)), // IPV6_MINHOPCOUNT
-    row(IPPROTO_IPV6, 74, 0, Takes::Bool), // IPV6_RECVORIGDSTADDR
+    row(IPPROTO_IPV6, 74, 0, Takes::Bool),          // IPV6_RECVORIGDSTADDR
     row(IPPROTO_IPV6, IPV6_TRANSPARENT, 0, Takes::Bool),
     row(IPPROTO_IPV6, IPV6_FREEBIND, 0, Takes::Bool),
 ];

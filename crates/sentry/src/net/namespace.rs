@@ -1,8 +1,8 @@
 //! [`NetNamespace`]: the interfaces and the sockets that see each other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use parking_lot::Mutex;

@@ -84,13 +84,7 @@ impl Random {
 ///
 /// # Errors
 /// `EINVAL`, `EAFNOSUPPORT`, `EADDRNOTAVAIL`, `EACCES`.
-pub fn check_bind(
-    cx: &Cx,
-    net: &NetNamespace,
-    family: Family,
-    address: &[u8],
-    rules: BindRules,
-) -> Result<Endpoint, Errno> {
+pub fn check_bind(cx: &Cx, net: &NetNamespace, family: Family, address: &[u8], rules: BindRules) -> Result<Endpoint, Errno> {
     let number = super::address::family_of(address).map_err(|_| Errno::EINVAL)?;
     if address.len() < family.shortest() {
         return Err(Errno::EINVAL);

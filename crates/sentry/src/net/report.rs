@@ -19,7 +19,9 @@ pub const TABLES: &[Table] = &[
     ("dev", |kernel| dev(&kernel.net)),
     ("dev_mcast", |_| String::new()),
     ("if_inet6", |kernel| if kernel.net.is_up() { format!("{:032x} 01 80 10 80       lo\n", 1) } else { String::new() }),
-    ("igmp", |_| "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n".into()),
+    ("igmp", |_| {
+        "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n".into()
+    }),
     ("arp", |_| "IP address       HW type     Flags       HW address            Mask     Device\n".into()),
     ("ipv6_route", |kernel| ipv6_route(&kernel.net)),
     ("netlink", |kernel| netlink(&kernel.net)),
@@ -132,7 +134,9 @@ fn ipv6_route(net: &NetNamespace) -> String {
         return String::new();
     }
     let (one, none) = (format!("{:032x}", 1), format!("{:032x}", 0));
-    format!("{one} 80 {none} 00 {none} 00000100 00000001 00000000 00000001       lo\n{one} 80 {none} 00 {none} 00000000 00000001 00000000 80200001       lo\n")
+    format!(
+        "{one} 80 {none} 00 {none} 00000100 00000001 00000000 00000001       lo\n{one} 80 {none} 00 {none} 00000000 00000001 00000000 80200001       lo\n"
+    )
 }
 
 /// An address as /proc shows it: words in the machine's order.
@@ -207,7 +211,9 @@ enum Which {
 fn datagrams(net: &NetNamespace, family: Family, which: Which) -> String {
     let sockets: Vec<Arc<Datagram>> = net.datagrams.lock().all();
     let heading = match family {
-        Family::Inet => "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+        Family::Inet => {
+            "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
+        }
         Family::Inet6 => {
             "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
         }
@@ -258,7 +264,8 @@ fn netlink(net: &NetNamespace) -> String {
 
 /// Sockets of TCP, UDP and raw, by family.
 fn count(net: &NetNamespace, family: Family) -> [usize; 3] {
-    let tcp = net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).filter(|socket| socket.family == family).count();
+    let tcp =
+        net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).filter(|socket| socket.family == family).count();
     let datagrams = net.datagrams.lock().all();
     let of = |raw: bool| {
         let same = datagrams.iter().filter(|socket| socket.family == family);
@@ -284,9 +291,14 @@ fn sockstat6(net: &NetNamespace) -> String {
 fn protocols(net: &NetNamespace) -> String {
     let mut text = "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha uh gp em\n".to_string();
     let ([tcp, udp, raw], [tcp6, udp6, raw6]) = (count(net, Family::Inet), count(net, Family::Inet6));
-    for (name, size, sockets) in
-        [("RAWv6", 1216, raw6), ("UDPv6", 1344, udp6), ("TCPv6", 2496, tcp6), ("RAW", 1024, raw), ("UDP", 1152, udp), ("TCP", 2304, tcp)]
-    {
+    for (name, size, sockets) in [
+        ("RAWv6", 1216, raw6),
+        ("UDPv6", 1344, udp6),
+        ("TCPv6", 2496, tcp6),
+        ("RAW", 1024, raw),
+        ("UDP", 1152, udp),
+        ("TCP", 2304, tcp),
+    ] {
         let _ = writeln!(
             text,
             "{name:<9} {size:4} {sockets:6}      -1   NI       0   yes  kernel      y  y  y  y  y  y  y  y  y  y  y  y  y  n  n  y  y  y  n"
@@ -298,7 +310,13 @@ fn protocols(net: &NetNamespace) -> String {
 fn snmp(net: &NetNamespace) -> String {
     let c = &net.counters;
     let packets = c.packets.get();
-    let established = net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).filter(|socket| matches!(socket.state_number(), 1 | 8)).count();
+    let established = net
+        .tcp_sockets
+        .lock()
+        .values()
+        .filter_map(std::sync::Weak::upgrade)
+        .filter(|socket| matches!(socket.state_number(), 1 | 8))
+        .count();
     let mut text = String::new();
     let _ = write!(
         text,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{CgroupNamespace, IpcNamespace, Kind, PidNs, UserNs, UtsNamespace};
 use crate::Errno;
 use crate::fs::anon::{Anon, AnonInode};
-use crate::fs::{MountNamespace, File, FileOps, Inode, Metadata, OpenFlags, Path, SetAttr};
+use crate::fs::{File, FileOps, Inode, Metadata, MountNamespace, OpenFlags, Path, SetAttr};
 use crate::step::Step;
 use crate::syscalls::fds::install;
 use crate::task::{Cx, Task};

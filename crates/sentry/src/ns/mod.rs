@@ -16,7 +16,7 @@ mod user;
 mod uts;
 
 pub use cgroup::CgroupNamespace;
-pub use file::{NsFile, Held, open};
+pub use file::{Held, NsFile, open};
 pub use ipc::IpcNamespace;
 pub use pid::{PidNamespace, PidNs};
 pub use user::{Extent, IdMap, Ids, OVERFLOW_ID, UserNamespace, UserNs};

@@ -76,8 +76,13 @@ impl IdMap {
                 return Err(Errno::EINVAL);
             }
             let ends = [extent.first, extent.outer].map(|start| start.checked_add(extent.count));
-            let overlaps = |a: u32, b: u32, other: u32| u64::from(a) < u64::from(b) + u64::from(other) && u64::from(b) < u64::from(a) + u64::from(extent.count);
-            let taken = map.0.iter().any(|old| overlaps(extent.first, old.first, old.count) || overlaps(extent.outer, old.outer, old.count));
+            let overlaps = |a: u32, b: u32, other: u32| {
+                u64::from(a) < u64::from(b) + u64::from(other) && u64::from(b) < u64::from(a) + u64::from(extent.count)
+            };
+            let taken = map
+                .0
+                .iter()
+                .any(|old| overlaps(extent.first, old.first, old.count) || overlaps(extent.outer, old.outer, old.count));
             if ends.contains(&None) || taken || map.0.len() >= MAX_EXTENTS {
                 return Err(Errno::EINVAL);
             }
@@ -304,8 +309,11 @@ impl UserNs {
         let Some(ns) = &self.0 else { return false };
         let covers_root = new.0.iter().any(|extent| extent.outer == 0);
         if which == Ids::Users && covers_root {
-            let could = if opener.user_ns == *self { ns.parent_could_setfcap } else { opener.has_in(&ns.parent, Capability::Setfcap) };
-            if !could && !(new.0.len() == 1 && ns.owner == opener.euid && ns.parent.kernel_id(Ids::Users, 0) == Some(opener.euid)) {
+            let could =
+                if opener.user_ns == *self { ns.parent_could_setfcap } else { opener.has_in(&ns.parent, Capability::Setfcap) };
+            if !could
+                && !(new.0.len() == 1 && ns.owner == opener.euid && ns.parent.kernel_id(Ids::Users, 0) == Some(opener.euid))
+            {
                 return false;
             }
         }
@@ -341,8 +349,21 @@ mod tests {
     #[test]
     fn maps_are_parsed_and_applied() {
         let map = IdMap::parse(b"0 1000 1\n1 100000 65535\n").unwrap();
-        assert_eq!((map.to_outer(0), map.to_outer(5), map.to_inner(1000), map.to_inner(1)), (Some(1000), Some(100_004), Some(0), None));
-        for bad in [&b""[..], b"0 0", b"0 0 0", b"x 0 1", b"0 0 1 1", b"0 0 2\n1 9 1", b"0 5 2\n9 6 1", b"4294967295 0 1", b"1 0 4294967295"] {
+        assert_eq!(
+            (map.to_outer(0), map.to_outer(5), map.to_inner(1000), map.to_inner(1)),
+            (Some(1000), Some(100_004), Some(0), None)
+        );
+        for bad in [
+            &b""[..],
+            b"0 0",
+            b"0 0 0",
+            b"x 0 1",
+            b"0 0 1 1",
+            b"0 0 2\n1 9 1",
+            b"0 5 2\n9 6 1",
+            b"4294967295 0 1",
+            b"1 0 4294967295",
+        ] {
             assert_eq!(IdMap::parse(bad), Err(Errno::EINVAL), "{:?}", String::from_utf8_lossy(bad));
         }
     }

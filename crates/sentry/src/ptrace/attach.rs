@@ -50,9 +50,12 @@ impl Task {
         let pids = &self.container.pids;
         pids.with_tracing(|tracing| {
             let thread = self.group.inner.lock().parent_thread.upgrade();
-            let parent = thread.filter(|thread| thread.tgid() == self.group.ppid()).filter(|thread| thread.shared.read().is_some());
+            let parent =
+                thread.filter(|thread| thread.tgid() == self.group.ppid()).filter(|thread| thread.shared.read().is_some());
             let parent = parent.or_else(|| tracing.leader(self.group.ppid())).ok_or(Errno::EPERM)?;
-            if self.creds().permitted & !parent.creds().permitted != 0 && !parent.creds().has(crate::task::Capability::SysPtrace) {
+            if self.creds().permitted & !parent.creds().permitted != 0
+                && !parent.creds().has(crate::task::Capability::SysPtrace)
+            {
                 return Err(Errno::EPERM);
             }
             self.link(&parent, Kind::Classic, tracing);

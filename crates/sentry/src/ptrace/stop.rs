@@ -232,7 +232,8 @@ impl Task {
         let action = tracer.group.sighand().get(Signal::CHLD);
         if action.handling() != Handling::Ignore && !action.flags().contains(SigFlags::NOCLDSTOP) {
             let usage = self.usage();
-            let info = SigInfo::child(kind, self.tid(), self.creds().uid, code & 0x7f, ticks(usage.user_ns), ticks(usage.system_ns));
+            let info =
+                SigInfo::child(kind, self.tid(), self.creds().uid, code & 0x7f, ticks(usage.user_ns), ticks(usage.system_ns));
             let _ = tracer.group.send_signal(info);
         }
         tracer.group.wake_waiters();

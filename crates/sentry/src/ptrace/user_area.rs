@@ -24,8 +24,8 @@ const FLAGS: u64 = 0x5_4dd5;
 /// As `struct user_regs_struct`.
 pub(crate) fn words(r: &Registers) -> [u64; 27] {
     [
-        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi, r.orig_rax, r.rip, 0x33,
-        r.eflags, r.rsp, 0x2b, r.fs_base, r.gs_base, 0, 0, 0, 0,
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi, r.orig_rax,
+        r.rip, 0x33, r.eflags, r.rsp, 0x2b, r.fs_base, r.gs_base, 0, 0, 0, 0,
     ]
 }
 

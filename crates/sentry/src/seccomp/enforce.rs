@@ -3,9 +3,9 @@
 use platform::Syscall;
 
 use super::{ARCH, Data, Mode, ret};
+use crate::Errno;
 use crate::signal::{SigInfo, Signal};
 use crate::task::{Cx, ExitStatus};
-use crate::Errno;
 
 /// Whether a call goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +41,11 @@ impl Cx {
                 return self.strict(call);
             }
             (Mode::Filter, Some(filter)) if filter.always_allows(call.number) => return Verdict::Allow,
-            (Mode::Filter, Some(filter)) => {
-                filter.run(&Data { number: call.number as i32, instruction_pointer: self.context.registers().rip, args: call.args })
-            }
+            (Mode::Filter, Some(filter)) => filter.run(&Data {
+                number: call.number as i32,
+                instruction_pointer: self.context.registers().rip,
+                args: call.args,
+            }),
             (Mode::Filter, None) => return Verdict::Allow,
         };
         drop(state);

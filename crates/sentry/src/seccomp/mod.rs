@@ -20,9 +20,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use enforce::{Asked, Verdict};
 pub use filter::{Data, Filter};
 pub use program::{Instruction, Program};
-pub(crate) use enforce::{Asked, Verdict};
 pub use state::{FilterFlags, Mode, Seccomp};
 
 /// `AUDIT_ARCH_X86_64`.

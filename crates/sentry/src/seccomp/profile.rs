@@ -95,12 +95,7 @@ fn repeats(args: &[SeccompArg]) -> bool {
 }
 
 fn assemble(default: u32, calls: &BTreeMap<u64, Call<'_>>) -> Vec<Instruction> {
-    let mut code = vec![
-        load(4),
-        Instruction { code: JEQ, jt: 1, jf: 0, k: ARCH },
-        give(default),
-        load(0),
-    ];
+    let mut code = vec![load(4), Instruction { code: JEQ, jt: 1, jf: 0, k: ARCH }, give(default), load(0)];
     let allows = matches!(default & ret::ACTION, ret::ALLOW | ret::LOG);
     if let (false, Some((&last, _))) = (allows, calls.last_key_value()) {
         code.push(Instruction { code: JGT, jt: 0, jf: 1, k: last as u32 });
@@ -152,7 +147,13 @@ fn test(arg: &SeccompArg) -> Vec<Instruction> {
     // Distances: 0 is the next instruction. The shape of all: high word, low word, leave.
     match operator {
         Is::Equal | Is::MaskedEqual => vec![
-            load(high), and(mask_high), jump(JEQ, value_high, 0, 3), load(low), and(mask_low), jump(JEQ, value_low, 1, 0), leave,
+            load(high),
+            and(mask_high),
+            jump(JEQ, value_high, 0, 3),
+            load(low),
+            and(mask_low),
+            jump(JEQ, value_low, 1, 0),
+            leave,
         ],
         Is::NotEqual => vec![load(high), jump(JEQ, value_high, 0, 3), load(low), jump(JEQ, value_low, 0, 1), leave],
         Is::Greater => ordered(low, high, jump(JGT, value_high, 4, 0), value_high, jump(JGT, value_low, 1, 0), leave),
@@ -164,7 +165,14 @@ fn test(arg: &SeccompArg) -> Vec<Instruction> {
 }
 
 /// The high word greater: holds; equal: the low word decides.
-fn ordered(low: u32, high: u32, greater: Instruction, value_high: u32, last: Instruction, leave: Instruction) -> Vec<Instruction> {
+fn ordered(
+    low: u32,
+    high: u32,
+    greater: Instruction,
+    value_high: u32,
+    last: Instruction,
+    leave: Instruction,
+) -> Vec<Instruction> {
     vec![load(high), greater, Instruction { code: JEQ, jt: 0, jf: 2, k: value_high }, load(low), last, leave]
 }
 

@@ -104,7 +104,8 @@ impl Cx {
         let inner = group.inner.lock();
         let old = self.task.seccomp();
         old.may_become(Mode::Filter)?;
-        let others = inner.threads.iter().filter(|thread| flags.contains(FilterFlags::TSYNC) && !Arc::ptr_eq(thread, &self.task));
+        let others =
+            inner.threads.iter().filter(|thread| flags.contains(FilterFlags::TSYNC) && !Arc::ptr_eq(thread, &self.task));
         let stranger = others.clone().find(|thread| {
             let theirs = thread.seccomp();
             theirs.mode == Mode::Strict || !Filter::is_ancestor(theirs.filter.as_ref(), old.filter.as_ref())

@@ -53,8 +53,17 @@ fn what_linux_refuses_is_refused() {
 fn arithmetic_and_memory() {
     // ((7 * 6 - 2) >> 3 | 8) ^ 1, by way of memory and X: 40 >> 3 = 5; 5 | 8 = 13; 13 ^ 1 = 12; -(12) + 13 = 1.
     let code = [
-        i(0x00, 0, 0, 7), i(0x24, 0, 0, 6), i(0x14, 0, 0, 2), i(0x74, 0, 0, 3), i(0x44, 0, 0, 8), i(0xa4, 0, 0, 1),
-        i(0x02, 0, 0, 5), i(0x61, 0, 0, 5), i(0x84, 0, 0, 0), i(0x04, 0, 0, 13), i(0x16, 0, 0, 0),
+        i(0x00, 0, 0, 7),
+        i(0x24, 0, 0, 6),
+        i(0x14, 0, 0, 2),
+        i(0x74, 0, 0, 3),
+        i(0x44, 0, 0, 8),
+        i(0xa4, 0, 0, 1),
+        i(0x02, 0, 0, 5),
+        i(0x61, 0, 0, 5),
+        i(0x84, 0, 0, 0),
+        i(0x04, 0, 0, 13),
+        i(0x16, 0, 0, 0),
     ];
     assert_eq!(Program::new(&code).unwrap().run(&call(0, [0; 6])), 1);
     let divide = [i(0x00, 0, 0, 7), i(0x01, 0, 0, 0), i(0x3c, 0, 0, 0), i(6, 0, 0, ret::ALLOW)];
@@ -115,15 +124,17 @@ impl Random {
 fn random_programs() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let codes = [
-        0x20, 0x80, 0x81, 0x00, 0x01, 0x60, 0x61, 0x02, 0x03, 0x04, 0x0c, 0x14, 0x1c, 0x24, 0x2c, 0x34, 0x3c, 0x44, 0x4c, 0x54, 0x5c,
-        0x64, 0x6c, 0x74, 0x7c, 0x84, 0xa4, 0xac, 0x05, 0x15, 0x1d, 0x25, 0x2d, 0x35, 0x3d, 0x45, 0x4d, 0x06, 0x16, 0x07, 0x87,
+        0x20, 0x80, 0x81, 0x00, 0x01, 0x60, 0x61, 0x02, 0x03, 0x04, 0x0c, 0x14, 0x1c, 0x24, 0x2c, 0x34, 0x3c, 0x44, 0x4c, 0x54,
+        0x5c, 0x64, 0x6c, 0x74, 0x7c, 0x84, 0xa4, 0xac, 0x05, 0x15, 0x1d, 0x25, 0x2d, 0x35, 0x3d, 0x45, 0x4d, 0x06, 0x16, 0x07,
+        0x87,
     ];
     let mut accepted = 0;
     for _ in 0..20_000 {
         let len = 1 + random.below(24) as usize;
         let mut code: Vec<Instruction> = (0..len)
             .map(|_| {
-                let code = if random.below(50) == 0 { random.next() as u16 } else { codes[random.below(codes.len() as u64) as usize] };
+                let code =
+                    if random.below(50) == 0 { random.next() as u16 } else { codes[random.below(codes.len() as u64) as usize] };
                 let k = match random.below(4) {
                     0 => random.next() as u32,
                     1 => random.below(16) as u32 * 4,

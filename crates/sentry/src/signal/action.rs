@@ -85,7 +85,9 @@ impl Signal {
             Signal::CHLD | Signal::URG | Signal::WINCH => DefaultAction::Ignore,
             Signal::CONT => DefaultAction::Continue,
             Signal::STOP | Signal::TSTP | Signal::TTIN | Signal::TTOU => DefaultAction::Stop,
-            Signal::QUIT | Signal::ILL | Signal::TRAP | Signal::ABRT | Signal::BUS | Signal::FPE | Signal::SEGV => DefaultAction::Core,
+            Signal::QUIT | Signal::ILL | Signal::TRAP | Signal::ABRT | Signal::BUS | Signal::FPE | Signal::SEGV => {
+                DefaultAction::Core
+            }
             Signal::XCPU | Signal::XFSZ | Signal::SYS => DefaultAction::Core,
             _ => DefaultAction::Terminate,
         }

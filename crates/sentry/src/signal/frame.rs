@@ -224,7 +224,8 @@ impl Cx {
         }
         let mut legacy = [0; LEGACY];
         self.mm.read(at, &mut legacy)?;
-        let word = |at: usize| legacy.get(at..at + 4).map_or(0, |b| b.iter().rev().fold(0u32, |n, &byte| n << 8 | u32::from(byte)));
+        let word =
+            |at: usize| legacy.get(at..at + 4).map_or(0, |b| b.iter().rev().fold(0u32, |n, &byte| n << 8 | u32::from(byte)));
         let (magic, extended, size) = (word(SW_BYTES), word(SW_BYTES + 4) as usize, word(SW_BYTES + 16) as usize);
         let sound = magic == MAGIC1 && (LEGACY + HEADER..=MAX_XSTATE).contains(&size) && extended >= size + 4;
         if sound {

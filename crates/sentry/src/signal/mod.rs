@@ -16,9 +16,9 @@ mod queue;
 mod send;
 mod state;
 
+pub use action::{DefaultAction, Handling, SigAction, SigFlags, SigHand};
 pub(crate) use deliver::{Caught, Delivery};
 pub use frame::{LastFault, StackT};
-pub use action::{DefaultAction, Handling, SigAction, SigFlags, SigHand};
 pub use info::{SigInfo, cld};
 pub use number::{SigSet, Signal};
 pub use queue::{Charge, Pending, QueuedSignals};

@@ -73,17 +73,10 @@ impl SigSet {
     /// What cannot be blocked, caught or ignored.
     pub const UNBLOCKABLE: SigSet = SigSet(Signal::KILL.bit() | Signal::STOP.bit());
     /// Job control's stop signals.
-    pub const STOPS: SigSet = SigSet(
-        Signal::STOP.bit() | Signal::TSTP.bit() | Signal::TTIN.bit() | Signal::TTOU.bit(),
-    );
+    pub const STOPS: SigSet = SigSet(Signal::STOP.bit() | Signal::TSTP.bit() | Signal::TTIN.bit() | Signal::TTOU.bit());
     /// Signals that come from the instruction just run; delivered before others (`SYNCHRONOUS_MASK` of kernel/signal.c).
     pub const SYNCHRONOUS: SigSet = SigSet(
-        Signal::SEGV.bit()
-            | Signal::BUS.bit()
-            | Signal::ILL.bit()
-            | Signal::TRAP.bit()
-            | Signal::FPE.bit()
-            | Signal::SYS.bit(),
+        Signal::SEGV.bit() | Signal::BUS.bit() | Signal::ILL.bit() | Signal::TRAP.bit() | Signal::FPE.bit() | Signal::SYS.bit(),
     );
 
     pub fn contains(self, signal: Signal) -> bool {

@@ -125,7 +125,9 @@ async fn submit_one(cx: &mut Cx, context: &Arc<Context>, pointer: u64) -> Result
     let file = cx.file(iocb.fd)?;
     let signal = match iocb.flags & FLAG_RESFD != 0 {
         false => None,
-        true => Some(cx.file(iocb.result_fd)?).map(|file| file.downcast::<EventFd>().map(|_| ()).ok_or(Errno::EINVAL).map(|()| file)).transpose()?,
+        true => Some(cx.file(iocb.result_fd)?)
+            .map(|file| file.downcast::<EventFd>().map(|_| ()).ok_or(Errno::EINVAL).map(|()| file))
+            .transpose()?,
     };
     // KIOCB_KEY, by which io_cancel knows a request of ours.
     cx.mm.write_val(request + 8, &0u32)?;
@@ -245,7 +247,11 @@ async fn get_events(cx: &mut Cx, args: Args) -> Outcome {
         }
     };
     let queues = [(context.queue(), PollEvents::IN)];
-    let waited = if timeout_ns == Some(0) { attempt().ok_or(WaitError::TimedOut) } else { cx.wait(&queues, deadline, &mut attempt).await };
+    let waited = if timeout_ns == Some(0) {
+        attempt().ok_or(WaitError::TimedOut)
+    } else {
+        cx.wait(&queues, deadline, &mut attempt).await
+    };
     match waited {
         Ok(Err(errno)) if done == 0 => Err(errno.into()),
         Err(WaitError::Interrupted) if done == 0 => Err(Errno::EINTR.into()),

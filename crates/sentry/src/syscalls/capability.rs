@@ -1,6 +1,5 @@
 //! capget and capset (capabilities(7)).
 
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Args, Flow};
@@ -64,11 +63,8 @@ fn capget(cx: &Cx, args: Args) -> Result<u64, Errno> {
     }
     for n in 0..count {
         let part = |set: u64| (set >> (32 * n)) as u32;
-        let data = Data {
-            effective: part(creds.effective),
-            permitted: part(creds.permitted),
-            inheritable: part(creds.inheritable),
-        };
+        let data =
+            Data { effective: part(creds.effective), permitted: part(creds.permitted), inheritable: part(creds.inheritable) };
         cx.mm.write_val(args.u64(1).saturating_add(n as u64 * size_of::<Data>() as u64), &data)?;
     }
     Ok(0)

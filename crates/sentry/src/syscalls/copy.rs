@@ -215,9 +215,7 @@ pub fn sys_sendfile(cx: &mut Cx, args: Args) -> Flow<'_> {
     })();
     match prepared {
         Err(errno) => Flow::done(Err(errno)),
-        Ok((mut from, mut to, waits)) => {
-            Flow::wait(async move { copy(cx, &mut from, &mut to, args.u64(3), waits).await })
-        }
+        Ok((mut from, mut to, waits)) => Flow::wait(async move { copy(cx, &mut from, &mut to, args.u64(3), waits).await }),
     }
 }
 
@@ -249,9 +247,7 @@ pub fn sys_splice(cx: &mut Cx, args: Args) -> Flow<'_> {
     })();
     match prepared {
         Err(errno) => Flow::done(Err(errno)),
-        Ok((mut from, mut to, waits)) => {
-            Flow::wait(async move { copy(cx, &mut from, &mut to, args.u64(4), waits).await })
-        }
+        Ok((mut from, mut to, waits)) => Flow::wait(async move { copy(cx, &mut from, &mut to, args.u64(4), waits).await }),
     }
 }
 

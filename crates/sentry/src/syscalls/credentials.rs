@@ -2,7 +2,6 @@
 //!
 //! An id of -1 means "leave it" in the calls that set several.
 
-
 use super::{Args, Flow};
 use crate::Errno;
 use crate::ns::Ids;

@@ -2,9 +2,9 @@
 
 use super::{Args, Flow, Outcome};
 use crate::Errno;
+use crate::fs::ResolveFlags;
 use crate::fs::open::open_exec;
 use crate::fs::walk::{AT_FDCWD, PATH_MAX};
-use crate::fs::ResolveFlags;
 use crate::loader::{self, Request};
 use crate::task::{Cx, Resource, exec_creds};
 
@@ -100,9 +100,7 @@ impl Cx {
                     path,
                     argv,
                     envp,
-                    open: &|path| {
-                        Box::pin(async move { open_exec(cx, AT_FDCWD, &path, ResolveFlags::empty()).await })
-                    },
+                    open: &|path| Box::pin(async move { open_exec(cx, AT_FDCWD, &path, ResolveFlags::empty()).await }),
                     stack_limit: cx.task.rlimit(Resource::Stack).soft,
                     credentials: &|file| exec_creds(&old, file),
                 },

@@ -20,18 +20,12 @@ use crate::time::MonoTime;
 use crate::wait::{PollEvents, WaitError};
 
 /// What `F_SETFL` can change.
-const SETTABLE: OpenFlags = OpenFlags::APPEND
-    .union(OpenFlags::NONBLOCK)
-    .union(OpenFlags::DIRECT)
-    .union(OpenFlags::NOATIME)
-    .union(OpenFlags::ASYNC);
+const SETTABLE: OpenFlags =
+    OpenFlags::APPEND.union(OpenFlags::NONBLOCK).union(OpenFlags::DIRECT).union(OpenFlags::NOATIME).union(OpenFlags::ASYNC);
 
 /// What `F_GETFL` does not show.
-const HIDDEN: OpenFlags = OpenFlags::CREAT
-    .union(OpenFlags::EXCL)
-    .union(OpenFlags::NOCTTY)
-    .union(OpenFlags::TRUNC)
-    .union(OpenFlags::CLOEXEC);
+const HIDDEN: OpenFlags =
+    OpenFlags::CREAT.union(OpenFlags::EXCL).union(OpenFlags::NOCTTY).union(OpenFlags::TRUNC).union(OpenFlags::CLOEXEC);
 
 pub fn sys_fcntl(cx: &mut Cx, args: Args) -> Flow<'_> {
     let (fd, command, argument) = (args.i32(0), args.u32(1), args.u64(2));
@@ -213,7 +207,13 @@ async fn lease(cx: &Cx, fd: i32, file: Arc<File>, command: u32, argument: u64) -
     }
     table.set(cx, &file, fd, inode, kind)?;
     if kind.is_some() && file.owner().id == 0 {
-        file.set_owner(SignalOwner { kind: SignalOwner::PROCESS, id: cx.task.tgid(), uid: creds.uid, euid: creds.euid, ..file.owner() });
+        file.set_owner(SignalOwner {
+            kind: SignalOwner::PROCESS,
+            id: cx.task.tgid(),
+            uid: creds.uid,
+            euid: creds.euid,
+            ..file.owner()
+        });
     }
     Ok(0)
 }

@@ -23,9 +23,8 @@ pub fn install(cx: &Cx, file: Arc<File>, close_on_exec: bool) -> Result<i32, Err
 /// `EMFILE`, `EFAULT`.
 pub fn install_pair(cx: &Cx, files: (Arc<File>, Arc<File>), close_on_exec: bool, addr: u64) -> Result<u64, Errno> {
     let first = install(cx, files.0, close_on_exec)?;
-    let stored = install(cx, files.1, close_on_exec).and_then(|second| {
-        cx.mm.write_val(addr, &[first, second]).inspect_err(|_| drop(cx.files.remove(second)))
-    });
+    let stored = install(cx, files.1, close_on_exec)
+        .and_then(|second| cx.mm.write_val(addr, &[first, second]).inspect_err(|_| drop(cx.files.remove(second))));
     stored.map(|()| 0).inspect_err(|_| drop(cx.files.remove(first)))
 }
 

@@ -3,9 +3,9 @@
 use super::fs_path::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, at_flags, path, path_or_empty, place_of, real_file, resolve, unit};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
-use crate::ns::Ids;
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{ResolveFlags, SetTime, Timestamp, View, attr};
+use crate::ns::Ids;
 use crate::task::Cx;
 
 pub fn sys_umask(cx: &mut Cx, args: Args) -> Flow<'_> {

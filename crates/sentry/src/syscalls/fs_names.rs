@@ -1,13 +1,11 @@
 //! Making, removing, linking and renaming names.
 
-use super::fs_path::{
-    AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, parent, path, resolve, unit,
-};
+use super::fs_path::{AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, parent, path, resolve, unit};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
+use crate::fs::dev::device_number;
 use crate::fs::namei;
 use crate::fs::walk::AT_FDCWD;
-use crate::fs::dev::device_number;
 use crate::fs::{FileKind, Link, NewInode, RenameFlags, ResolveFlags, UnlinkKind, View};
 use crate::task::{Capability, Cx};
 

@@ -283,10 +283,7 @@ fn may_access(view: &View, place: &Path, owner: Ownership, mask: Mask) -> Result
         return Err(Errno::EACCES);
     }
     permission(owner, &view.creds, mask)?;
-    let special = matches!(
-        owner.kind,
-        FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice
-    );
+    let special = matches!(owner.kind, FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice);
     if mask.contains(Mask::WRITE) && !special {
         place.mount.writable()?;
     }

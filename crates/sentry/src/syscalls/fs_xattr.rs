@@ -232,4 +232,3 @@ pub fn sys_listxattrat(cx: &mut Cx, args: Args) -> Flow<'_> {
 pub fn sys_removexattrat(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move { remove(cx, at(&args)?, args.u64(3)).await })
 }
-

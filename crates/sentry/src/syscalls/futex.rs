@@ -40,7 +40,9 @@ pub(super) fn futex(cx: &mut Cx, args: Args) -> Flow<'_> {
         LOCK_PI | LOCK_PI2 | TRYLOCK_PI => return Flow::wait(lock_pi(cx, args, scope)),
         WAIT_REQUEUE_PI => return Flow::wait(wait_requeue_pi(cx, args, scope)),
         UNLOCK_PI => pi::unlock(cx, addr, scope).map(|()| 0),
-        CMP_REQUEUE_PI => count(3).and_then(|most| requeue_pi::requeue(cx, addr, args.u64(4), scope, args.i32(2), most, args.u32(5))),
+        CMP_REQUEUE_PI => {
+            count(3).and_then(|most| requeue_pi::requeue(cx, addr, args.u64(4), scope, args.i32(2), most, args.u32(5)))
+        }
         WAKE => futex::wake(cx, addr, scope, wake_count, u32::MAX),
         WAKE_BITSET if args.u32(5) == 0 => Err(Errno::EINVAL),
         WAKE_BITSET => futex::wake(cx, addr, scope, wake_count, args.u32(5)),

@@ -115,7 +115,8 @@ pub(super) fn futex_requeue(cx: &mut Cx, args: Args) -> Flow<'_> {
         let words = read_words(cx, args.u64(0), 2)?;
         let &[from, to] = words.as_slice() else { return Err(Errno::EINVAL) };
         let count = |n: usize| usize::try_from(args.i32(n)).map_err(|_| Errno::EINVAL);
-        let moved = futex::requeue(cx, (from.addr, from.scope), (to.addr, to.scope), count(2)?, count(3)?, Some(from.expected))?;
+        let moved =
+            futex::requeue(cx, (from.addr, from.scope), (to.addr, to.scope), count(2)?, count(3)?, Some(from.expected))?;
         Ok(moved as u64)
     })())
 }

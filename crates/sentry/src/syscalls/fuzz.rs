@@ -71,8 +71,30 @@ impl Random {
 }
 
 const EDGES: [u64; 24] = [
-    0, 1, 2, 7, 8, 63, 64, 127, 128, 255, 256, 1024, 4095, 4096, 4097, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x7fff_ffff_f000,
-    0x8000_0000_0000, i64::MAX as u64, 1 << 63, u64::MAX - 4095, u64::MAX,
+    0,
+    1,
+    2,
+    7,
+    8,
+    63,
+    64,
+    127,
+    128,
+    255,
+    256,
+    1024,
+    4095,
+    4096,
+    4097,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    0x7fff_ffff_f000,
+    0x8000_0000_0000,
+    i64::MAX as u64,
+    1 << 63,
+    u64::MAX - 4095,
+    u64::MAX,
 ];
 
 /// Calls that end or replace the caller, or make a task (which [`run`] does in its own way).

@@ -42,8 +42,12 @@ pub(super) fn membarrier(cx: &mut Cx, args: Args) -> Flow<'_> {
     match args.u32(0) {
         0 => Flow::done(Ok(SUPPORTED.into())),
         GET_REGISTRATIONS => Flow::done(Ok(registered.into())),
-        kind @ (REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE) => register(kind),
-        PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE if registered & (args.u32(0) << 1) == 0 => Flow::done(Err(Errno::EPERM)),
+        kind @ (REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE) => {
+            register(kind)
+        }
+        PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE if registered & (args.u32(0) << 1) == 0 => {
+            Flow::done(Err(Errno::EPERM))
+        }
         kind @ (GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE) => Flow::wait(barrier(cx, kind)),
         _ => Flow::done(Err(Errno::EINVAL)),
     }
@@ -75,7 +79,8 @@ async fn barrier(cx: &Cx, kind: u32) -> Outcome {
         return Ok(0);
     }
     let queues = [(&cx.kernel().barriers, PollEvents::IN)];
-    let mut passed = || running.iter().all(|task| !task.in_user_now() || !task.flags().contains(TaskFlags::BARRIER)).then_some(());
+    let mut passed =
+        || running.iter().all(|task| !task.in_user_now() || !task.flags().contains(TaskFlags::BARRIER)).then_some(());
     loop {
         // One that has gone to sleep since tells nobody: looked at again.
         let how = cx.task.waiting(Sleep::Killable, Share::All, cx.now().after(RECHECK_NS));

@@ -8,10 +8,10 @@ use platform::Prot;
 use super::prctl::persona;
 use super::{Args, Flow};
 use crate::Errno;
+use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
 use crate::fs::dev::MemoryDevice;
 use crate::fs::{MountFlags, OpenFlags, Origin};
 use crate::ipc::memfd::MemFd;
-use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
 use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::Cx;
 
@@ -43,9 +43,19 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
         uapi::MAP_SHARED => true,
         uapi::MAP_SHARED_VALIDATE if file.is_some() => {
             // No file here supports MAP_SYNC, and unknown flags are refused.
-            const LEGACY: u32 = uapi::MAP_SHARED_VALIDATE | uapi::MAP_FIXED | uapi::MAP_FIXED_NOREPLACE | uapi::MAP_GROWSDOWN
-                | uapi::MAP_DENYWRITE | uapi::MAP_EXECUTABLE | uapi::MAP_LOCKED | uapi::MAP_NORESERVE | uapi::MAP_POPULATE
-                | uapi::MAP_NONBLOCK | uapi::MAP_STACK | uapi::MAP_HUGETLB | uapi::MAP_UNINITIALIZED;
+            const LEGACY: u32 = uapi::MAP_SHARED_VALIDATE
+                | uapi::MAP_FIXED
+                | uapi::MAP_FIXED_NOREPLACE
+                | uapi::MAP_GROWSDOWN
+                | uapi::MAP_DENYWRITE
+                | uapi::MAP_EXECUTABLE
+                | uapi::MAP_LOCKED
+                | uapi::MAP_NORESERVE
+                | uapi::MAP_POPULATE
+                | uapi::MAP_NONBLOCK
+                | uapi::MAP_STACK
+                | uapi::MAP_HUGETLB
+                | uapi::MAP_UNINITIALIZED;
             if flags & !LEGACY != 0 {
                 return Err(Errno::EOPNOTSUPP);
             }

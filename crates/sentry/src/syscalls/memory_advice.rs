@@ -87,10 +87,12 @@ pub(super) fn msync(cx: &mut Cx, args: Args) -> Flow<'_> {
     if len == 0 {
         return Flow::done(Ok(0));
     }
-    let files = match page_up(len).ok_or(Errno::ENOMEM).and_then(|len| cx.mm.shared_files(addr, len, flags & uapi::MS_INVALIDATE != 0)) {
-        Ok(files) => files,
-        Err(errno) => return Flow::done(Err(errno)),
-    };
+    let files =
+        match page_up(len).ok_or(Errno::ENOMEM).and_then(|len| cx.mm.shared_files(addr, len, flags & uapi::MS_INVALIDATE != 0))
+        {
+            Ok(files) => files,
+            Err(errno) => return Flow::done(Err(errno)),
+        };
     if flags & uapi::MS_SYNC == 0 || files.is_empty() {
         return Flow::done(Ok(0));
     }

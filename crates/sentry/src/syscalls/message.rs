@@ -103,14 +103,7 @@ fn name_len(len: u32) -> Result<u32, Errno> {
     if (len as i32) < 0 { Err(Errno::EINVAL) } else { Ok(len.min(128)) }
 }
 
-fn build_send(
-    cx: &Cx,
-    file: Arc<File>,
-    socket: Arc<dyn Socket>,
-    ranges: Ranges,
-    flags: u32,
-    to: Option<Vec<u8>>,
-) -> Send {
+fn build_send(cx: &Cx, file: Arc<File>, socket: Arc<dyn Socket>, ranges: Ranges, flags: u32, to: Option<Vec<u8>>) -> Send {
     let out = Outgoing { flags: MsgFlags::from_bits_retain(flags), ..socket.outgoing(cx) };
     Send { file, socket, ranges, out, to }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fds::install;
-use super::fs_path::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, path_or_empty, path, resolve};
+use super::fs_path::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, path, path_or_empty, resolve};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
 use crate::fs::anon::{self, Anon};
 use crate::fs::types::{Request, Type, Value, may_mount};
 use crate::fs::{
-    Depth, File, FileOps, Mount, MountFlags, MountNamespace, Moving, OpenFlags, Origin, Path, PropagationType, ResolveFlags, View,
+    Depth, File, FileOps, Mount, MountFlags, MountNamespace, Moving, OpenFlags, Origin, Path, PropagationType, ResolveFlags,
+    View,
 };
 use crate::mm::{Sink, Source};
 use crate::step::Step;
@@ -89,7 +90,9 @@ pub fn sys_move_mount(cx: &mut Cx, args: Args) -> Flow<'_> {
         may_mount(cx)?;
         let flags = args.u32(4);
         // All of them, with those for automounts that there are none of.
-        if flags & !0x377 != 0 || flags & (MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP) == MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP {
+        if flags & !0x377 != 0
+            || flags & (MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP) == MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP
+        {
             return Err(Errno::EINVAL.into());
         }
         let how = |links: u32, empty: u32| {
@@ -99,10 +102,8 @@ pub fn sys_move_mount(cx: &mut Cx, args: Args) -> Flow<'_> {
             how
         };
         let view = View::of(cx);
-        let (from_how, to_how) = (
-            how(MOVE_MOUNT_F_SYMLINKS, MOVE_MOUNT_F_EMPTY_PATH),
-            how(MOVE_MOUNT_T_SYMLINKS, MOVE_MOUNT_T_EMPTY_PATH),
-        );
+        let (from_how, to_how) =
+            (how(MOVE_MOUNT_F_SYMLINKS, MOVE_MOUNT_F_EMPTY_PATH), how(MOVE_MOUNT_T_SYMLINKS, MOVE_MOUNT_T_EMPTY_PATH));
         let from = place(cx, &view, args.i32(0), args.u64(1), from_how).await?;
         let to = place(cx, &view, args.i32(2), args.u64(3), to_how).await?;
         let namespace = cx.fs.namespace();

@@ -32,8 +32,7 @@ fn request(cx: &Cx, addr: u64) -> Result<Request, Errno> {
         return Err(Errno::EINVAL);
     }
     let word = |at: u64| if at + 8 <= size { cx.mm.read_val::<u64>(addr.wrapping_add(at)) } else { Ok(0) };
-    let (spare, request) =
-        (word(0)? >> 32, Request { mount_id: word(8)?, param: word(16)?, namespace_id: word(24)? });
+    let (spare, request) = (word(0)? >> 32, Request { mount_id: word(8)?, param: word(16)?, namespace_id: word(24)? });
     for at in 32..size {
         if cx.mm.read_val::<u8>(addr.wrapping_add(at))? != 0 {
             return Err(Errno::E2BIG);
@@ -155,11 +154,7 @@ fn fill(cx: &Cx, answer: &mut Answer, mount: &Arc<Mount>, root: &Path, wanted: u
         answer.half(60, parent.id());
         answer.word(64, attributes(mount.flags()));
         let mut propagation = 0;
-        for (set, bit) in [
-            (peers.group != 0, 1 << 20),
-            (peers.master != 0, 1 << 19),
-            (mount.is_unbindable(), 1 << 17),
-        ] {
+        for (set, bit) in [(peers.group != 0, 1 << 20), (peers.master != 0, 1 << 19), (mount.is_unbindable(), 1 << 17)] {
             propagation |= if set { bit } else { 0 };
         }
         answer.word(72, if propagation == 0 { 1 << 18 } else { propagation });

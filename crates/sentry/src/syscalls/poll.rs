@@ -276,8 +276,8 @@ pub fn sys_pselect6(cx: &mut Cx, args: Args) -> Flow<'_> {
         Some(Ok(pair)) => pair,
         Some(Err(errno)) => return Flow::done(Err(errno)),
     };
-    let timeout_ns = mask::timespec(cx, args.u64(4))
-        .and_then(|timeout_ns| mask::set_temporary(cx, mask_addr, size).map(|()| timeout_ns));
+    let timeout_ns =
+        mask::timespec(cx, args.u64(4)).and_then(|timeout_ns| mask::set_temporary(cx, mask_addr, size).map(|()| timeout_ns));
     match timeout_ns {
         Ok(timeout_ns) => select(cx, args, timeout_ns, 1),
         Err(errno) => Flow::done(Err(errno)),

@@ -63,7 +63,8 @@ fn option(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
     let zeros = |from: usize| if (from..5).all(|n| args.u64(n) == 0) { Ok(()) } else { Err(Errno::EINVAL) };
     match args.i32(0) {
         SET_PDEATHSIG => {
-            let signal = if value == 0 { 0 } else { i32::try_from(value).ok().and_then(Signal::new).ok_or(Errno::EINVAL)?.number() };
+            let signal =
+                if value == 0 { 0 } else { i32::try_from(value).ok().and_then(Signal::new).ok_or(Errno::EINVAL)?.number() };
             task.parent_death_signal.store(signal, Ordering::Relaxed);
             Ok(0)
         }
@@ -210,7 +211,9 @@ fn ambient(cx: &mut Cx, operation: u64, capability: u64) -> Result<u64, Errno> {
     match operation {
         // PR_CAP_AMBIENT_IS_SET, _RAISE, _LOWER
         1 => Ok(u64::from(creds.ambient & bit != 0)),
-        2 if creds.permitted & creds.inheritable & bit == 0 || creds.securebits & NO_CAP_AMBIENT_RAISE != 0 => Err(Errno::EPERM),
+        2 if creds.permitted & creds.inheritable & bit == 0 || creds.securebits & NO_CAP_AMBIENT_RAISE != 0 => {
+            Err(Errno::EPERM)
+        }
         2 => edit(cx, |creds| creds.ambient |= bit),
         3 => edit(cx, |creds| creds.ambient &= !bit),
         _ => Err(Errno::EINVAL),

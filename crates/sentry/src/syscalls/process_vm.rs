@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::Errno;
-use crate::mm::{Mm, Ranges};
 use crate::executor::yield_now;
+use crate::mm::{Mm, Ranges};
 use crate::ptrace::Mode;
 use crate::syscalls::{Args, Flow, Outcome};
 use crate::task::{Cx, Task};

@@ -223,7 +223,9 @@ async fn put_set(cx: &Cx, tid: i32, kind: u64, base: u64, len: u64) -> Result<u6
         _ if len < size => return Err(Errno::EFAULT.into()),
         _ => {
             // mxcsr and the features must be such as the processor has.
-            let word = |at: usize| bytes.get(at..at + 8).map_or(0, |word| word.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte)));
+            let word = |at: usize| {
+                bytes.get(at..at + 8).map_or(0, |word| word.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte)))
+            };
             if word(24) as u32 & !0xffff != 0 || word(512) & !capabilities.xfeatures != 0 || word(520) != 0 {
                 return Err(Errno::EINVAL.into());
             }

@@ -147,14 +147,18 @@ struct Policy {
 /// `__sched_setscheduler`. Real-time policies are kept and reported; the host schedules.
 fn set_policy(cx: &Cx, task: &Task, new: Policy) -> Result<u64, Errno> {
     let real_time = matches!(new.policy, FIFO | RR);
-    if !matches!(new.policy, OTHER | BATCH | IDLE | FIFO | RR | uapi::SCHED_DEADLINE) || new.priority > 99 || real_time != (new.priority != 0) {
+    if !matches!(new.policy, OTHER | BATCH | IDLE | FIFO | RR | uapi::SCHED_DEADLINE)
+        || new.priority > 99
+        || real_time != (new.priority != 0)
+    {
         return Err(Errno::EINVAL);
     }
     let capable = cx.creds().has(Capability::SysNice);
     let old = *task.scheduling.lock();
     let lower_nice = new.nice.is_some_and(|nice| nice < old.nice && !within_nice_limit(task, nice));
     let most = task.rlimit(Resource::Rtprio).soft;
-    let beyond = real_time && ((new.policy != old.policy && most == 0) || (new.priority > old.priority && u64::from(new.priority) > most));
+    let beyond = real_time
+        && ((new.policy != old.policy && most == 0) || (new.priority > old.priority && u64::from(new.priority) > most));
     let leaves_idle = old.policy == IDLE && new.policy != IDLE && !within_nice_limit(task, old.nice);
     let privileged = lower_nice || beyond || leaves_idle || !owns(cx, task) || (old.reset_on_fork && !new.reset_on_fork);
     if !capable && (privileged || new.policy == uapi::SCHED_DEADLINE) {
@@ -259,7 +263,8 @@ fn setattr(cx: &Cx, args: Args) -> Result<u64, Errno> {
     let old = *task.scheduling.lock();
     let keeps = |flag: u64| attr.flags & flag != 0;
     let policy = if keeps(FLAG_KEEP_POLICY) { old.policy } else { attr.policy };
-    let (priority, nice) = if keeps(FLAG_KEEP_PARAMS) { (old.priority, old.nice) } else { (attr.priority, attr.nice.clamp(-20, 19)) };
+    let (priority, nice) =
+        if keeps(FLAG_KEEP_PARAMS) { (old.priority, old.nice) } else { (attr.priority, attr.nice.clamp(-20, 19)) };
     if attr.flags & !(FLAGS_KNOWN | FLAGS_CLAMP) != 0 {
         return Err(Errno::EINVAL);
     }

@@ -209,8 +209,8 @@ pub fn sys_getpeername(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn store_name<'a>(cx: &'a mut Cx, args: &Args, end: End) -> Flow<'a> {
-    let stored = socket_of(cx, args.i32(0))
-        .and_then(|(_, socket)| write_address(cx, &socket.name(end)?, args.u64(1), args.u64(2)));
+    let stored =
+        socket_of(cx, args.i32(0)).and_then(|(_, socket)| write_address(cx, &socket.name(end)?, args.u64(1), args.u64(2)));
     Flow::done(stored.map(|()| 0))
 }
 

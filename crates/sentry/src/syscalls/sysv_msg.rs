@@ -107,7 +107,8 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
                 MSG_INFO => [used as u64, totals.messages.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed)],
                 _ => [MSGMNI as u64 * MSGMNB / 1024, MSGMNB, MSGMNB],
             };
-            let info: [i32; 8] = [pool as i32, map as i32, MSGMAX as i32, MSGMNB as i32, MSGMNI as i32, 16, total as i32, 0xffff];
+            let info: [i32; 8] =
+                [pool as i32, map as i32, MSGMAX as i32, MSGMNB as i32, MSGMNI as i32, 16, total as i32, 0xffff];
             cx.mm.write_val(addr, &info)?;
             Ok(max)
         }

@@ -275,7 +275,15 @@ fn adjust(cx: &Cx, addr: u64) -> Result<u64, Errno> {
         return Err(Errno::EPERM);
     }
     let now = cx.kernel().clock.realtime_ns();
-    timex = Timex { status: STA_UNSYNC, tick: 10_000, tolerance: 32_768_000, precision: 1, maxerror: 16_000_000, esterror: 16_000_000, ..timex };
+    timex = Timex {
+        status: STA_UNSYNC,
+        tick: 10_000,
+        tolerance: 32_768_000,
+        precision: 1,
+        maxerror: 16_000_000,
+        esterror: 16_000_000,
+        ..timex
+    };
     timex.time = [(now / 1_000_000_000) as i64, (now % 1_000_000_000 / 1000) as i64];
     cx.mm.write_val(addr, &timex).map(|()| TIME_ERROR)
 }

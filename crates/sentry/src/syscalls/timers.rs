@@ -123,7 +123,10 @@ fn itimerspec(setting: Setting) -> [Timespec; 2] {
 
 pub(super) fn timer_settime(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
-        let [interval, value] = cx.mm.read_val::<[Timespec; 2]>(args.u64(2)).map_err(|_| if args.u64(2) == 0 { Errno::EINVAL } else { Errno::EFAULT })?;
+        let [interval, value] = cx
+            .mm
+            .read_val::<[Timespec; 2]>(args.u64(2))
+            .map_err(|_| if args.u64(2) == 0 { Errno::EINVAL } else { Errno::EFAULT })?;
         let (interval_ns, value_ns) = (interval.ns()?, value.ns()?);
         let group = &cx.task.group;
         let clock = ClockId::new(group.timers.clock(args.i32(0))?)?;

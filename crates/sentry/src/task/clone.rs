@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::new::{NewGroup, NewTask};
 use super::pids::Process;
-use super::{Capability, Creds, Cx, GroupInner, Limit, PidTable, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid};
+use super::{
+    Capability, Creds, Cx, GroupInner, Limit, PidTable, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid,
+};
 use crate::Errno;
 use crate::fs::{FdEntry, FdTable, OpenFlags};
 use crate::ipc::pidfd::{Named, PidFd};
+use crate::ipc::sysv::UndoList;
 use crate::ns::{Namespaces, PidNs, UserNs, new_id};
 use crate::ptrace::Event;
-use crate::ipc::sysv::UndoList;
 use crate::signal::{AltStack, SigAction, SigHand, Signal, TaskSignals};
 use crate::syscalls::{Fail, Restart};
 use crate::wait::{PollEvents, WaitQueue};
@@ -237,7 +239,8 @@ impl Cx {
             return Err(Errno::ENOMEM.into());
         }
         let tid = pids.number(&birth.pid_ns, &args.set_tid)?;
-        let group = if args.flags.contains(CloneFlags::THREAD) { parent.group.clone() } else { self.new_group(tid, args, birth) };
+        let group =
+            if args.flags.contains(CloneFlags::THREAD) { parent.group.clone() } else { self.new_group(tid, args, birth) };
         let task = Task::new(&parent.kernel, container, self.new_task(tid, group.clone(), args, birth));
         {
             let mut inner = group.inner.lock();

@@ -44,7 +44,20 @@ pub(super) struct CutShort {
 
 impl Cx {
     pub fn new(task: Arc<Task>, shared: Shared, context: Box<dyn Context>) -> Cx {
-        Cx { task, mm: shared.mm, files: shared.files, fs: shared.fs, context, deadline: None, executor: ExecutorId(0), last_fault: LastFault::default(), exit: None, fatal: None, cut_short: None, rerun: None }
+        Cx {
+            task,
+            mm: shared.mm,
+            files: shared.files,
+            fs: shared.fs,
+            context,
+            deadline: None,
+            executor: ExecutorId(0),
+            last_fault: LastFault::default(),
+            exit: None,
+            fatal: None,
+            cut_short: None,
+            rerun: None,
+        }
     }
 
     pub fn kernel(&self) -> &Arc<Kernel> {
@@ -156,11 +169,7 @@ impl Task {
     }
 
     /// Waits so that only a fatal signal ends the wait early; see [`wait_for`].
-    pub fn wait_killable<'a, T, F>(
-        &'a self,
-        queues: &'a [(&'a WaitQueue, PollEvents)],
-        attempt: F,
-    ) -> WaitFor<'a, F>
+    pub fn wait_killable<'a, T, F>(&'a self, queues: &'a [(&'a WaitQueue, PollEvents)], attempt: F) -> WaitFor<'a, F>
     where
         F: FnMut() -> Option<T> + Unpin,
     {

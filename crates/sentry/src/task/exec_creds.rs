@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Creds;
-use crate::ns::Ids;
 use crate::fs::{File, MountFlags, Origin};
+use crate::ns::Ids;
 use crate::step::Step;
 
 const SETUID: u32 = 0o4000;

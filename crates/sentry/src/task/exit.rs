@@ -136,7 +136,11 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         group.complete_stop(group.inner.lock());
     }
     for (child, signal) in signalled {
-        let _ = child.send_signal(SigInfo::user(signal, child.group.pid_ns.local(task.tgid()), child.group.show_uid(task.creds().uid)));
+        let _ = child.send_signal(SigInfo::user(
+            signal,
+            child.group.pid_ns.local(task.tgid()),
+            child.group.show_uid(task.creds().uid),
+        ));
     }
     group.thread_gone.wake(PollEvents::IN);
     if let Some((tracer, info)) = tracer {
@@ -170,7 +174,12 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
 
 /// A traced thread has ended. One that is not the first stays until its tracer has waited for it, and the tracer is told. The first one is
 /// waited for with its process; when a sibling's exec has taken its place, it just vanishes.
-fn leave_tracer(pids: &mut super::pids::Pids, task: &Arc<Task>, status: ExitStatus, replaced: bool) -> Option<(Arc<Task>, SigInfo)> {
+fn leave_tracer(
+    pids: &mut super::pids::Pids,
+    task: &Arc<Task>,
+    status: ExitStatus,
+    replaced: bool,
+) -> Option<(Arc<Task>, SigInfo)> {
     let tracer = task.tracer()?;
     if replaced {
         Tracing(pids).remove(task);
@@ -200,7 +209,8 @@ fn parent_death_signals(pids: &super::pids::Pids, task: &Arc<Task>) -> Vec<(Arc<
     for child in process.children.iter().filter_map(|&child| pids.process(child)) {
         let inner = child.inner.lock();
         if inner.parent_thread.as_ptr() == Arc::as_ptr(task) {
-            let asks = |thread: &Arc<Task>| Some((thread.clone(), Signal::new(thread.parent_death_signal.load(Ordering::Relaxed))?));
+            let asks =
+                |thread: &Arc<Task>| Some((thread.clone(), Signal::new(thread.parent_death_signal.load(Ordering::Relaxed))?));
             found.extend(inner.threads.iter().filter_map(asks));
         }
     }
@@ -288,7 +298,8 @@ fn exit_notice(group: &ThreadGroup, parent: &ThreadGroup, status: ExitStatus) ->
     let (code, value) = child_code(status);
     let usage = group.own_usage();
     let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
-    let info = SigInfo::child(code, parent.pid_ns.local(group.tgid), parent.show_uid(group.uid()), value, user, system).with_signal(signal);
+    let info = SigInfo::child(code, parent.pid_ns.local(group.tgid), parent.show_uid(group.uid()), value, user, system)
+        .with_signal(signal);
     (Some(info).filter(|_| !(ignored && signal == Signal::CHLD)), reaped)
 }
 

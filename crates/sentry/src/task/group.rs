@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::{ExitStatus, Limit, Resource, Rlimits, Session, Task, Tid, Usage};
-use crate::coredump::Gathering;
 use crate::cgroup::Cgroup;
+use crate::coredump::Gathering;
 use crate::fs::File;
 use crate::kernel::Container;
 use crate::ns::PidNs;
@@ -88,7 +88,11 @@ impl KeptFlags {
 impl Default for KeptFlags {
     fn default() -> KeptFlags {
         // PR_MCE_KILL_DEFAULT
-        KeptFlags { machine_checks: AtomicU32::new(2), thp_disabled: AtomicBool::new(false), io_flusher: AtomicBool::new(false) }
+        KeptFlags {
+            machine_checks: AtomicU32::new(2),
+            thp_disabled: AtomicBool::new(false),
+            io_flusher: AtomicBool::new(false),
+        }
     }
 }
 

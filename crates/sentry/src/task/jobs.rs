@@ -24,7 +24,14 @@ pub(crate) fn notify_parent_of_stop(group: &ThreadGroup, change: StopChange) {
     let action = parent.sighand().get(Signal::CHLD);
     if action.handling() != Handling::Ignore && !action.flags().contains(SigFlags::NOCLDSTOP) {
         let usage = group.own_usage();
-        let info = SigInfo::child(code, parent.pid_ns.local(group.tgid), parent.show_uid(group.uid()), status, ticks(usage.user_ns), ticks(usage.system_ns));
+        let info = SigInfo::child(
+            code,
+            parent.pid_ns.local(group.tgid),
+            parent.show_uid(group.uid()),
+            status,
+            ticks(usage.user_ns),
+            ticks(usage.system_ns),
+        );
         let _ = parent.send_signal(info);
     }
     parent.child_changed.wake(PollEvents::IN);
@@ -88,12 +95,10 @@ impl super::Cx {
                 MustStop::Wait => {
                     task.count_stopped();
                     let wake = task.waiting(Sleep::Killable, Share::All, crate::time::MonoTime::NEVER);
-                    let queues = [
-                        (&task.group.resumed, PollEvents::IN),
-                        (&task.container.life.resumed, PollEvents::IN),
-                    ];
+                    let queues = [(&task.group.resumed, PollEvents::IN), (&task.container.life.resumed, PollEvents::IN)];
                     let epoch = task.group.inner.lock().stop.epoch;
-                    let again = || (task.must_stop() != MustStop::Wait || task.group.inner.lock().stop.epoch != epoch).then_some(());
+                    let again =
+                        || (task.must_stop() != MustStop::Wait || task.group.inner.lock().stop.epoch != epoch).then_some(());
                     let _ = crate::wait::wait_for(wake, &queues, again).await;
                 }
             }

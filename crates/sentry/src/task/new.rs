@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use platform::Context;
 
-use super::pids::{Pids, Process};
 use super::group::KeptFlags;
+use super::pids::{Pids, Process};
 use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
 use crate::cgroup::Cgroup;
@@ -207,8 +207,7 @@ impl Cx {
 
     /// Shows others the memory, descriptors and directories that the task has now.
     pub(crate) fn share_again(&mut self) {
-        *self.task.shared.write() =
-            Some(Shared { mm: self.mm.clone(), files: self.files.clone(), fs: self.fs.clone() });
+        *self.task.shared.write() = Some(Shared { mm: self.mm.clone(), files: self.files.clone(), fs: self.fs.clone() });
     }
 
     /// Lets others see and interrupt the context that the task has now.

@@ -222,7 +222,9 @@ impl Pids {
             Some(&number) => number,
         };
         for (n, level) in ns.chain().enumerate() {
-            level.add(number, wanted.get(n).copied()).inspect_err(|_| ns.chain().take(n).for_each(|level| level.remove(number)))?;
+            level
+                .add(number, wanted.get(n).copied())
+                .inspect_err(|_| ns.chain().take(n).for_each(|level| level.remove(number)))?;
         }
         Ok(number)
     }

@@ -111,7 +111,8 @@ fn look(task: &Arc<Task>, which: Which, options: WaitOptions) -> Result<Option<F
     let mut traced = None;
     for tracee in &pids.tracees {
         let Some(tracer) = tracee.tracer() else { continue };
-        let ours = if options.contains(WaitOptions::NOTHREAD) { Arc::ptr_eq(&tracer, task) } else { tracer.tgid() == group.tgid };
+        let ours =
+            if options.contains(WaitOptions::NOTHREAD) { Arc::ptr_eq(&tracer, task) } else { tracer.tgid() == group.tgid };
         if !ours || !fits(which, tracee.tid(), &tracee.group) {
             continue;
         }

@@ -17,9 +17,9 @@ use super::{Cx, ExitStatus, SyscallWork, TaskFlags};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::mm::FaultOutcome;
-use crate::wait::PollEvents;
 use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
 use crate::syscalls::{Fail, Flow, Outcome, Restart};
+use crate::wait::PollEvents;
 
 /// After so many traps without a pause, other tasks of the executor get a turn.
 const TRAPS_PER_TURN: u32 = 64;

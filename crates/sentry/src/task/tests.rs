@@ -54,7 +54,8 @@ async fn make_stack(u: &User) -> u64 {
 
 async fn set_handler(u: &User, scratch: u64, signal: Signal, flags: u64, handler: u64) {
     let action = SigAction { handler, flags: flags | SA_RESTORER, restorer: 0x1234, mask: 0 };
-    let bytes: Vec<u8> = [action.handler, action.flags, action.restorer, action.mask].iter().flat_map(|w| w.to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        [action.handler, action.flags, action.restorer, action.mask].iter().flat_map(|w| w.to_le_bytes()).collect();
     u.store(scratch, &bytes).await;
     let result = u.syscall(nr::RT_SIGACTION, [signal.number() as u64, scratch, 0, 8]).await;
     assert_eq!(result, 0);
@@ -228,7 +229,11 @@ fn clone_flags_are_checked() {
         assert_eq!(u.syscall(nr::CLONE, [0x1_0000]).await, errno(Errno::EINVAL), "THREAD without SIGHAND");
         assert_eq!(u.syscall(nr::CLONE, [0x800]).await, errno(Errno::EINVAL), "SIGHAND without VM");
         assert_eq!(u.syscall(nr::CLONE, [0x8000 | 17]).await, errno(Errno::EINVAL), "PARENT of init");
-        assert_eq!(u.syscall(nr::CLONE, [0x2000_0000 | 0x1_0900]).await, errno(Errno::EINVAL), "a thread in another pid namespace");
+        assert_eq!(
+            u.syscall(nr::CLONE, [0x2000_0000 | 0x1_0900]).await,
+            errno(Errno::EINVAL),
+            "a thread in another pid namespace"
+        );
     });
 }
 
@@ -366,7 +371,11 @@ fn ignored_children_are_reaped_at_once() {
         let memory = make_stack(&u).await;
         set_handler(&u, memory, Signal::CHLD, SA_NOCLDSTOP, 1).await;
         fork(&u, |_| async {}).await;
-        assert_eq!(u.syscall(nr::WAIT4, [u64::MAX, 0, 0, 0]).await, errno(Errno::ECHILD), "it waits for the end and finds nothing");
+        assert_eq!(
+            u.syscall(nr::WAIT4, [u64::MAX, 0, 0, 0]).await,
+            errno(Errno::ECHILD),
+            "it waits for the end and finds nothing"
+        );
     });
 }
 

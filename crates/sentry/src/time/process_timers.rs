@@ -331,7 +331,16 @@ impl ProcessTimers {
         }
         let id = state.next_id;
         state.next_id = id.checked_add(1).unwrap_or(0);
-        state.posix.insert(id, PosixTimer { notify, cpu: cpu.map(|clock| CpuExpiry { clock, at_ns: None, queued: false }), clock, alarm: Alarm::default(), overrun: 0 });
+        state.posix.insert(
+            id,
+            PosixTimer {
+                notify,
+                cpu: cpu.map(|clock| CpuExpiry { clock, at_ns: None, queued: false }),
+                clock,
+                alarm: Alarm::default(),
+                overrun: 0,
+            },
+        );
         Ok(id)
     }
 
@@ -347,7 +356,14 @@ impl ProcessTimers {
     ///
     /// # Errors
     /// `EINVAL`: there is none.
-    pub fn set(&self, group: &Arc<ThreadGroup>, kernel: &Kernel, id: i32, at: Option<MonoTime>, interval_ns: u64) -> Result<Setting, Errno> {
+    pub fn set(
+        &self,
+        group: &Arc<ThreadGroup>,
+        kernel: &Kernel,
+        id: i32,
+        at: Option<MonoTime>,
+        interval_ns: u64,
+    ) -> Result<Setting, Errno> {
         self.with_ground(group, kernel, |state, ground| {
             let setting = state.new_setting();
             let timer = state.posix.get_mut(&id).ok_or(Errno::EINVAL)?;
@@ -363,7 +379,14 @@ impl ProcessTimers {
     ///
     /// # Errors
     /// `EINVAL`: there is none. `ESRCH`: what it measures is gone.
-    pub fn set_cpu(&self, group: &Arc<ThreadGroup>, kernel: &Kernel, id: i32, first: Option<CpuFirst>, interval_ns: u64) -> Result<Setting, Errno> {
+    pub fn set_cpu(
+        &self,
+        group: &Arc<ThreadGroup>,
+        kernel: &Kernel,
+        id: i32,
+        first: Option<CpuFirst>,
+        interval_ns: u64,
+    ) -> Result<Setting, Errno> {
         let cpu_ns = group.own_usage().user_ns;
         self.with_ground(group, kernel, |state, ground| {
             let timer = state.posix.get_mut(&id).ok_or(Errno::EINVAL)?;

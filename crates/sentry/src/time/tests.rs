@@ -75,7 +75,11 @@ fn a_handler_ends_a_sleep_and_says_what_is_left() {
         words(&u, memory, &[0, 0, 0, 30_000]).await;
         assert_eq!(u.syscall(SETITIMER, [0, memory, 0]).await, 0);
         words(&u, memory, &[0, 100 * MS]).await;
-        assert_eq!(u.syscall(nr::NANOSLEEP, [memory, memory + 16]).await, Errno::EINTR.as_return(), "not restarted, even with SA_RESTART");
+        assert_eq!(
+            u.syscall(nr::NANOSLEEP, [memory, memory + 16]).await,
+            Errno::EINTR.as_return(),
+            "not restarted, even with SA_RESTART"
+        );
         assert_eq!([u.load_u64(memory + 16).await, u.load_u64(memory + 24).await], [0, 70 * MS]);
     });
 }

@@ -25,9 +25,7 @@ impl List {
             return Ok(0);
         }
         if self.format == Format::Json {
-            let row = |image: &image::store::Listed| {
-                json!({"name": image.name, "digest": image.manifest.to_string(), "size": image.size, "created": image.created})
-            };
+            let row = |image: &image::store::Listed| json!({"name": image.name, "digest": image.manifest.to_string(), "size": image.size, "created": image.created});
             print(&serde_json::to_string(&images.iter().map(row).collect::<Vec<_>>())?)?;
             return Ok(0);
         }

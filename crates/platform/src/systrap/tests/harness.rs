@@ -71,7 +71,14 @@ pub fn poke(file: &OwnedFd, offset: u64, value: u64) {
 /// Offset of [`DATA`] in the memory file.
 pub const DATA_OFFSET: u64 = 0x10_0000;
 
-pub fn map(space: &dyn AddressSpace, file: &OwnedFd, addr: u64, len: u64, prot: Prot, offset: u64) -> Result<(), PlatformError> {
+pub fn map(
+    space: &dyn AddressSpace,
+    file: &OwnedFd,
+    addr: u64,
+    len: u64,
+    prot: Prot,
+    offset: u64,
+) -> Result<(), PlatformError> {
     space.map(&MapOrder { addr, len, prot, flags: MapFlags::empty(), file: file.as_fd(), offset })
 }
 

@@ -47,8 +47,19 @@ fn calls_from_the_blob_trap() {
     let mut guest = Guest::new(&platform, &space, guests::calls());
     guest.call();
     let numbers = [
-        libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_clone, libc::SYS_prctl, libc::SYS_seccomp, libc::SYS_madvise,
-        libc::SYS_exit_group, libc::SYS_read, libc::SYS_open, libc::SYS_ptrace, libc::SYS_futex, libc::SYS_getppid,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mprotect,
+        libc::SYS_clone,
+        libc::SYS_prctl,
+        libc::SYS_seccomp,
+        libc::SYS_madvise,
+        libc::SYS_exit_group,
+        libc::SYS_read,
+        libc::SYS_open,
+        libc::SYS_ptrace,
+        libc::SYS_futex,
+        libc::SYS_getppid,
     ];
     for at in syscalls() {
         for number in numbers {
@@ -72,13 +83,20 @@ fn futexes_only_on_control_pages() {
     guest.call();
     let at = syscalls()[0];
     let bad = [
-        (DATA, 0), (layout::BELLS, 0), (layout::BELLS, 2), (layout::ORDERS, 1), (layout::ANSWERS, 1), (layout::SLEEPING, 1),
-        (layout::BLOCKS, 5), (layout::BLOCKS, 0x81), (layout::BLOCKS + layout::BLOCKS_LEN, 1), (layout::BLOCKS + (1 << 32), 1),
+        (DATA, 0),
+        (layout::BELLS, 0),
+        (layout::BELLS, 2),
+        (layout::ORDERS, 1),
+        (layout::ANSWERS, 1),
+        (layout::SLEEPING, 1),
+        (layout::BLOCKS, 5),
+        (layout::BLOCKS, 0x81),
+        (layout::BLOCKS + layout::BLOCKS_LEN, 1),
+        (layout::BLOCKS + (1 << 32), 1),
     ];
     for (word, operation) in bad {
-        *guest.context.registers_mut() = Registers {
-            rax: libc::SYS_futex as u64, rdi: word, rsi: operation, rdx: 1, ..Registers::at_entry(at, STACK_TOP)
-        };
+        *guest.context.registers_mut() =
+            Registers { rax: libc::SYS_futex as u64, rdi: word, rsi: operation, rdx: 1, ..Registers::at_entry(at, STACK_TOP) };
         match guest.run() {
             Trap::Syscall(Syscall { entry: Entry::Foreign, .. }) => {}
             other => panic!("futex {operation} on {word:#x}: {other:?}"),
@@ -201,7 +219,8 @@ fn rubbish_in_the_blocks_is_survived() {
                 match victim.run_for(5_000_000) {
                     Some(Trap::Died(_)) => break,
                     Some(Trap::Fault(_)) => {
-                        *victim.context.registers_mut() = Registers { rbx: blob::trampoline(), ..Registers::at_entry(program, STACK_TOP) };
+                        *victim.context.registers_mut() =
+                            Registers { rbx: blob::trampoline(), ..Registers::at_entry(program, STACK_TOP) };
                     }
                     Some(_) => {
                         let registers = *victim.context.registers();

@@ -41,7 +41,8 @@ fn one_executor_serves_many_stubs() {
     let file = memory();
     let spaces: Vec<_> = (0..5).map(|_| space(&platform, &file)).collect();
     let executor = executor();
-    let mut guests: Vec<_> = spaces.iter().map(|space| Guest { executor, ..Guest::new(&platform, space, guests::calls()) }).collect();
+    let mut guests: Vec<_> =
+        spaces.iter().map(|space| Guest { executor, ..Guest::new(&platform, space, guests::calls()) }).collect();
     for _ in 0..50 {
         for guest in &mut guests {
             assert_eq!(guest.call().number, 39);
@@ -99,7 +100,8 @@ fn children() -> Vec<i32> {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).and_then(|ppid| ppid.parse::<u32>().ok());
+        let parent =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).and_then(|ppid| ppid.parse::<u32>().ok());
         if parent == Some(me) {
             found.push(pid);
         }

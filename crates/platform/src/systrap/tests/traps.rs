@@ -1,7 +1,7 @@
 //! System calls and faults of one thread.
 
-use super::harness::*;
 use super::guests;
+use super::harness::*;
 use crate::systrap::blob;
 use crate::*;
 

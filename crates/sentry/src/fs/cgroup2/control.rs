@@ -66,10 +66,15 @@ const fn below(file: File) -> File {
 
 /// All files. The place in the list is part of the inode number.
 pub(super) const FILES: &[File] = &[
-    below(takes("cgroup.type", CORE, |_| Ok("domain\n".into()), |_, text| {
-        // Threaded groups are not there.
-        Err(if text == "threaded" { Errno::EOPNOTSUPP } else { Errno::EINVAL })
-    })),
+    below(takes(
+        "cgroup.type",
+        CORE,
+        |_| Ok("domain\n".into()),
+        |_, text| {
+            // Threaded groups are not there.
+            Err(if text == "threaded" { Errno::EOPNOTSUPP } else { Errno::EINVAL })
+        },
+    )),
     takes("cgroup.procs", CORE, procs, move_here),
     takes("cgroup.threads", CORE, threads, |_, _| Err(Errno::EOPNOTSUPP)),
     shows("cgroup.controllers", CORE, |ask| Ok(format!("{}\n", ask.group.controllers().names()))),
@@ -90,18 +95,21 @@ pub(super) const FILES: &[File] = &[
         |ask| Ok(limit(ask.group.settings.lock().max_depth)),
         |ask, text| Ok(ask.group.settings.lock().max_depth = number_or_max(text)?),
     ),
-    shows("cgroup.stat", CORE, |ask| {
-        Ok(format!("nr_descendants {}\nnr_dying_descendants 0\n", ask.group.subtree().len() - 1))
-    }),
-    below(takes("cgroup.freeze", CORE, |ask| Ok(format!("{}\n", u8::from(ask.group.freezes()))), |ask, text| {
-        let freezes = match text {
-            "0" => Freezing::Go,
-            "1" => Freezing::Stop,
-            _ => return Err(if text.parse::<i64>().is_ok() { Errno::ERANGE } else { Errno::EINVAL }),
-        };
-        Members(ask.container).freeze(ask.group, freezes);
-        Ok(())
-    })),
+    shows("cgroup.stat", CORE, |ask| Ok(format!("nr_descendants {}\nnr_dying_descendants 0\n", ask.group.subtree().len() - 1))),
+    below(takes(
+        "cgroup.freeze",
+        CORE,
+        |ask| Ok(format!("{}\n", u8::from(ask.group.freezes()))),
+        |ask, text| {
+            let freezes = match text {
+                "0" => Freezing::Go,
+                "1" => Freezing::Stop,
+                _ => return Err(if text.parse::<i64>().is_ok() { Errno::ERANGE } else { Errno::EINVAL }),
+            };
+            Members(ask.container).freeze(ask.group, freezes);
+            Ok(())
+        },
+    )),
     below(File {
         name: "cgroup.kill",
         controller: CORE,
@@ -144,13 +152,17 @@ pub(super) const FILES: &[File] = &[
         "memory.min",
         Controllers::MEMORY,
         |ask| Ok(format!("{}\n", ask.group.settings.lock().memory_min)),
-        |ask, text| not_in_root(ask).and_then(|()| Ok(ask.group.settings.lock().memory_min = bytes_or_max(text)?.unwrap_or(u64::MAX))),
+        |ask, text| {
+            not_in_root(ask).and_then(|()| Ok(ask.group.settings.lock().memory_min = bytes_or_max(text)?.unwrap_or(u64::MAX)))
+        },
     ),
     takes(
         "memory.low",
         Controllers::MEMORY,
         |ask| Ok(format!("{}\n", ask.group.settings.lock().memory_low)),
-        |ask, text| not_in_root(ask).and_then(|()| Ok(ask.group.settings.lock().memory_low = bytes_or_max(text)?.unwrap_or(u64::MAX))),
+        |ask, text| {
+            not_in_root(ask).and_then(|()| Ok(ask.group.settings.lock().memory_low = bytes_or_max(text)?.unwrap_or(u64::MAX)))
+        },
     ),
     takes(
         "memory.high",
@@ -191,9 +203,7 @@ pub(super) const FILES: &[File] = &[
         |ask| Ok(limit(ask.group.settings.lock().pids_max)),
         |ask, text| not_in_root(ask).and_then(|()| Ok(ask.group.settings.lock().pids_max = number_or_max(text)?)),
     ),
-    shows("pids.events", Controllers::PIDS, |ask| {
-        Ok(format!("max {}\n", ask.group.pids_refused.load(Ordering::Relaxed)))
-    }),
+    shows("pids.events", Controllers::PIDS, |ask| Ok(format!("max {}\n", ask.group.pids_refused.load(Ordering::Relaxed)))),
 ];
 
 /// What is not counted is zero.
@@ -267,7 +277,8 @@ fn move_here(ask: &Ask<'_>, text: &str) -> Result<(), Errno> {
             .pid_ns
             .global(number)
             .and_then(|number| ask.container.pids.process_of(number))
-            .filter(|process| process.leader().is_some()).ok_or(Errno::ESRCH)?,
+            .filter(|process| process.leader().is_some())
+            .ok_or(Errno::ESRCH)?,
     };
     let common = process.cgroup().common_ancestor(ask.group);
     let (uid, gid, permissions) = {
@@ -300,8 +311,7 @@ fn set_subtree_control(ask: &Ask<'_>, text: &str) -> Result<(), Errno> {
 
 fn cpu_stat(ask: &Ask<'_>) -> Result<String, Errno> {
     let (user, system) = Members(ask.container).cpu_ns(ask.group);
-    let mut text =
-        format!("usage_usec {}\nuser_usec {}\nsystem_usec {}\n", (user + system) / 1000, user / 1000, system / 1000);
+    let mut text = format!("usage_usec {}\nuser_usec {}\nsystem_usec {}\n", (user + system) / 1000, user / 1000, system / 1000);
     if ask.group.controllers().contains(Controllers::CPU) {
         text.push_str("nr_periods 0\nnr_throttled 0\nthrottled_usec 0\n");
     }

@@ -172,7 +172,8 @@ impl FileOps for OpenDir {
         let mut entries: Vec<(u64, FileKind, Box<[u8]>)> =
             vec![(own, FileKind::Directory, b".".as_slice().into()), (up, FileKind::Directory, b"..".as_slice().into())];
         if !group.is_removed() {
-            entries.extend(self.0.files().map(|(at, file)| (number(group, at), FileKind::Regular, file.name.as_bytes().into())));
+            entries
+                .extend(self.0.files().map(|(at, file)| (number(group, at), FileKind::Regular, file.name.as_bytes().into())));
             entries.extend(group.children().iter().map(|child| (number(child, 0), FileKind::Directory, child.name.clone())));
         }
         let first = usize::try_from(from).unwrap_or(usize::MAX);

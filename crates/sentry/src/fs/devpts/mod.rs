@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::dev::device_number;
 use super::pseudo::{DirInode, Directory, Identity, Listed};
 use super::{
-    File, FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Origin, Path, ResolveFlags, SetAttr, StatFs, Timestamp, View, next_device, walk,
+    File, FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Origin, Path, ResolveFlags, SetAttr, StatFs, Timestamp,
+    View, next_device, walk,
 };
 use crate::Errno;
 use crate::ipc::tty::{Pty, Slaves, Terminals};
@@ -71,7 +72,8 @@ impl Devpts {
 
     /// Another instance, with ptys of its own.
     pub fn instance(options: Options) -> Arc<Devpts> {
-        let terminals = Terminals::with(Slaves { uid: options.uid, gid: options.gid, permissions: options.permissions }, options.max);
+        let terminals =
+            Terminals::with(Slaves { uid: options.uid, gid: options.gid, permissions: options.permissions }, options.max);
         Devpts::with(&terminals, options)
     }
 

@@ -10,8 +10,8 @@ use super::{Shared, xattr};
 use crate::Errno;
 use crate::fs::dev::device_number;
 use crate::fs::{
-    DirEntry, File, FileKind, FileOps, Inode, Link, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot, Timestamp,
-    UnlinkKind, XattrCall, XattrReply,
+    DirEntry, File, FileKind, FileOps, Inode, Link, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot,
+    Timestamp, UnlinkKind, XattrCall, XattrReply,
 };
 use crate::mm::{Pages, Sink};
 use crate::step::Step;
@@ -89,7 +89,8 @@ impl Inode for Node {
         let raw = &self.raw;
         let at = Timestamp { sec: raw.modified.0, nsec: raw.modified.1 };
         let device = matches!(self.kind, FileKind::CharDevice | FileKind::BlockDevice);
-        let rdev = if device { device_number((raw.rdev & 0xfff00) >> 8, raw.rdev & 0xff | raw.rdev >> 12 & 0xfff00) } else { 0 };
+        let rdev =
+            if device { device_number((raw.rdev & 0xfff00) >> 8, raw.rdev & 0xff | raw.rdev >> 12 & 0xfff00) } else { 0 };
         let size = if device { 0 } else { raw.size };
         Step::ok(Metadata {
             dev: self.fs.dev,

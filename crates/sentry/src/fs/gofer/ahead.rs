@@ -58,7 +58,8 @@ impl Ahead {
         let Some(listing) = self.listing.clone() else { return names };
         let next = self.last.map_or(0, |last| last + 1);
         let is_missed = |at: usize| listing.get(at).is_some_and(|entry| *entry.name == *missed.as_bytes());
-        let skipped = listing.get(next..).unwrap_or_default().iter().take_while(|entry| entry.kind != FileKind::Directory).count();
+        let skipped =
+            listing.get(next..).unwrap_or_default().iter().take_while(|entry| entry.kind != FileKind::Directory).count();
         let (at, only_directories) = match () {
             () if is_missed(next) => (next, false),
             () if is_missed(next + skipped) => (next + skipped, true),
@@ -150,7 +151,8 @@ impl GoferInode {
         let (seen, valid_until, held) = (self.tree.seen(), self.tree.valid_until(), self.held());
         let outcomes = self.tree.client.look_up(held.handle(), names.clone()).await?;
         // Held from the start, so that none is lost.
-        let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.map(|entry| (self.tree.hold(entry.handle), entry.attr))).collect();
+        let outcomes: Vec<_> =
+            outcomes.into_iter().map(|outcome| outcome.map(|entry| (self.tree.hold(entry.handle), entry.attr))).collect();
         let mut found = names.into_iter().zip(outcomes).map(|(name, outcome)| {
             let inode = outcome.map(|(held, attr)| self.tree.intern(Some((&me, name.clone())), held, &attr, seen));
             (name, inode)
@@ -202,7 +204,15 @@ mod tests {
     #[test]
     fn who_skips_files_gets_directories() {
         use FileKind::{Directory, Regular};
-        let listing = listing(&[("f", Regular), ("a", Directory), ("g", Regular), ("h", Regular), ("b", Directory), ("c", Directory), ("d", Directory)]);
+        let listing = listing(&[
+            ("f", Regular),
+            ("a", Directory),
+            ("g", Regular),
+            ("h", Regular),
+            ("b", Directory),
+            ("c", Directory),
+            ("d", Directory),
+        ]);
         let mut ahead = Ahead::default();
         ahead.listed(listing);
         assert_eq!(plan(&mut ahead, "a"), "a b");

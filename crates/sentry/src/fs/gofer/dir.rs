@@ -160,7 +160,6 @@ impl GoferDir {
         Ok(())
     }
 
-
     /// Keeps a small directory's names for the next one who reads it.
     fn keep_whole(&self, listing: Arc<Listing>, seen: u64) {
         let Body::Directory(children) = &self.inode.body else { return };

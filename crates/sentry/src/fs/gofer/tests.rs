@@ -247,7 +247,7 @@ fn several_names_are_looked_up_in_one_step() {
     // Hard links are one inode.
     let (one, other) = (setup.walk("a/b/f").expect("f"), setup.walk("a/h").expect("h"));
     assert!(std::ptr::addr_eq(Arc::as_ptr(&one), Arc::as_ptr(&other)));
-    assert_eq!(setup.walk("a/.."). err(), Some(Errno::EINVAL));
+    assert_eq!(setup.walk("a/..").err(), Some(Errno::EINVAL));
     assert_eq!(setup.walk(&format!("a/{}", "x".repeat(256))).err(), Some(Errno::ENAMETOOLONG));
 }
 
@@ -267,8 +267,7 @@ fn data_is_read_straight_into_memory_and_by_the_pool() {
 
     let memory = hostcall::memory::anonymous_file("memory").expect("memfd");
     io_len(&memory, 1 << 20);
-    let window =
-        hostcall::Window::map(Arc::new(memory), 0, 1 << 20, hostcall::window::WindowMode::ReadWrite).expect("map");
+    let window = hostcall::Window::map(Arc::new(memory), 0, 1 << 20, hostcall::window::WindowMode::ReadWrite).expect("map");
     let mut into = Memory { window: &window, at: 100, end: 100 + 150_000 };
     let n = block_on(async { file.ops.read(&file, 1000, &mut into).await });
     assert_eq!(n, Ok(150_000));

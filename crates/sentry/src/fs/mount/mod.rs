@@ -32,8 +32,8 @@ pub use flags::MountFlags;
 pub use info::MountInfo;
 pub use moves::Moving;
 pub use namespace::MountNamespace;
-pub use propagation::PropagationType;
 use propagation::Propagation;
+pub use propagation::PropagationType;
 pub use tree::{Depth, Tree};
 pub use umount::Umount;
 

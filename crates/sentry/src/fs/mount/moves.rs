@@ -94,9 +94,10 @@ impl Tree<'_> {
         let takes_part = from.is_shared() || from.master().is_some();
         let free = !to.is_shared() && to.master().is_none();
         let shows = Arc::ptr_eq(&from.super_block, &to.super_block) && from.root.is_ancestor_of(&to.root);
-        let hidden = from.children().iter().any(|child| {
-            child.is_locked() && child.mount_point().is_some_and(|point| to.root.is_ancestor_of(&point.dentry))
-        });
+        let hidden = from
+            .children()
+            .iter()
+            .any(|child| child.is_locked() && child.mount_point().is_some_and(|point| to.root.is_ancestor_of(&point.dentry)));
         if !takes_part || !free || !shows || hidden {
             return Err(Errno::EINVAL);
         }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{OnceLock, Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -12,8 +12,8 @@ use super::tree::{self, Depth, Tree};
 use super::{Mount, MountFlags};
 use crate::Errno;
 use crate::fs::{Dentry, FileKind, FileOps, FileSystem, Inode, Metadata, OpenFlags, Path, StatFs, Timestamp};
-use crate::step::Step;
 use crate::ns::UserNs;
+use crate::step::Step;
 use crate::task::Cx;
 use crate::time::Clock;
 use crate::wait::{PollEvents, WaitQueue};
@@ -219,7 +219,11 @@ impl MountNamespace {
     ///
     /// # Errors
     /// `ENOSPC`.
-    pub fn duplicate(self: &Arc<MountNamespace>, places: &mut [&mut Path], owner: UserNs) -> Result<Arc<MountNamespace>, Errno> {
+    pub fn duplicate(
+        self: &Arc<MountNamespace>,
+        places: &mut [&mut Path],
+        owner: UserNs,
+    ) -> Result<Arc<MountNamespace>, Errno> {
         let root = self.root().ok_or(Errno::EINVAL)?;
         let mut tree = self.edit();
         let less_privileged = owner != self.owner();

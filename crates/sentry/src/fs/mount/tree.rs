@@ -334,5 +334,7 @@ impl<'a> Tree<'a> {
 
 /// Whether something that is mounted at `at` shows on `mount` too.
 pub(super) fn receives(mount: &Arc<Mount>, at: &Path) -> bool {
-    Arc::ptr_eq(&mount.super_block, &at.mount.super_block) && mount.namespace().is_some() && mount.root.is_ancestor_of(&at.dentry)
+    Arc::ptr_eq(&mount.super_block, &at.mount.super_block)
+        && mount.namespace().is_some()
+        && mount.root.is_ancestor_of(&at.dentry)
 }

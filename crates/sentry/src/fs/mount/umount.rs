@@ -57,7 +57,8 @@ impl Tree<'_> {
                     continue;
                 }
                 let others: Vec<Arc<Mount>> = copy.children().into_iter().filter(|child| !is_doomed(child)).collect();
-                let covers = |child: &Arc<Mount>| child.mount_point().is_some_and(|point| Arc::ptr_eq(&point.dentry, copy.root()));
+                let covers =
+                    |child: &Arc<Mount>| child.mount_point().is_some_and(|point| Arc::ptr_eq(&point.dentry, copy.root()));
                 if others.is_empty() || (others.len() == 1 && others.iter().all(covers)) {
                     doomed.push(copy);
                 }

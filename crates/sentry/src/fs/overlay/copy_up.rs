@@ -119,4 +119,3 @@ impl Sink for Chunk {
         Ok(n)
     }
 }
-

@@ -89,12 +89,7 @@ impl<N: Lister> OpenDir<N> {
 }
 
 impl<N: Lister> FileOps for OpenDir<N> {
-    fn read<'a>(
-        &'a self,
-        _file: &'a File,
-        _offset: u64,
-        _into: &'a mut dyn crate::mm::Sink,
-    ) -> Step<'a, Result<usize, Errno>> {
+    fn read<'a>(&'a self, _file: &'a File, _offset: u64, _into: &'a mut dyn crate::mm::Sink) -> Step<'a, Result<usize, Errno>> {
         Step::err(Errno::EISDIR)
     }
 

@@ -228,7 +228,11 @@ impl Node {
     async fn check_removable(&self, kind: UnlinkKind) -> Result<(), Errno> {
         match (kind, self.kind_of()) {
             (UnlinkKind::Directory, FileKind::Directory) => {
-                if self.list().await?.is_empty() { Ok(()) } else { Err(Errno::ENOTEMPTY) }
+                if self.list().await?.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Errno::ENOTEMPTY)
+                }
             }
             (UnlinkKind::Directory, _) => Err(Errno::ENOTDIR),
             (UnlinkKind::NotDirectory, FileKind::Directory) => Err(Errno::EISDIR),

@@ -17,7 +17,13 @@ pub(super) fn text(shared: &Shared) -> String {
         };
         let access = if held.kind == LockKind::Shared { "READ " } else { "WRITE" };
         let (major, minor) = device_parts(dev);
-        let _ = write!(text, "{}: {kind} ADVISORY  {access} {} {major:02x}:{minor:02x}:{ino} {} ", n + 1, held.pid, held.range.start);
+        let _ = write!(
+            text,
+            "{}: {kind} ADVISORY  {access} {} {major:02x}:{minor:02x}:{ino} {} ",
+            n + 1,
+            held.pid,
+            held.range.start
+        );
         let _ = match held.range.last {
             Range::MAX => writeln!(text, "EOF"),
             last => writeln!(text, "{last}"),

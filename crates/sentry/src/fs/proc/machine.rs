@@ -156,11 +156,7 @@ pub(super) fn uptime(shared: &Shared) -> String {
 }
 
 pub(super) fn version(_shared: &Shared) -> String {
-    format!(
-        "Linux version {} (nacre@nacre) (rustc) {}\n",
-        crate::syscalls::uname::RELEASE,
-        crate::syscalls::uname::VERSION
-    )
+    format!("Linux version {} (nacre@nacre) (rustc) {}\n", crate::syscalls::uname::RELEASE, crate::syscalls::uname::VERSION)
 }
 
 /// The counters that tools read; what is not counted is zero.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Shared, locks, machine, process, sys, sysvipc};
-use crate::ns::PidNs;
-use crate::task::Tid;
 use crate::Errno;
 use crate::fs::pseudo::{DirInode, Directory, Identity, LinkInode, Listed, TakesWrites, TextFile};
 use crate::fs::{FileKind, Inode, Link};
+use crate::ns::PidNs;
+use crate::task::Tid;
 
 pub(super) struct Root(pub(super) Arc<Shared>);
 

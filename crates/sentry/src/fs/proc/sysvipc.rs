@@ -28,7 +28,20 @@ fn msg(shared: &Shared) -> String {
         let _ = write!(
             text,
             "\n{:10} {:10}  {:4o}  {:10} {:10} {:5} {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10}",
-            p.key, queue.id, p.mode, s.bytes, s.messages.len(), s.lspid, s.lrpid, p.uid, p.gid, p.cuid, p.cgid, s.stime, s.rtime, s.ctime
+            p.key,
+            queue.id,
+            p.mode,
+            s.bytes,
+            s.messages.len(),
+            s.lspid,
+            s.lrpid,
+            p.uid,
+            p.gid,
+            p.cuid,
+            p.cgid,
+            s.stime,
+            s.rtime,
+            s.ctime
         );
     }
     text
@@ -58,8 +71,22 @@ fn shm(shared: &Shared) -> String {
         let _ = write!(
             text,
             "\n{:10} {:10}  {:4o} {:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}",
-            p.key, segment.id, p.mode, segment.size, segment.cpid, s.lpid, segment.attachments(&shared.container.memory),
-            p.uid, p.gid, p.cuid, p.cgid, s.atime, s.dtime, s.ctime, segment.size.next_multiple_of(4096), 0
+            p.key,
+            segment.id,
+            p.mode,
+            segment.size,
+            segment.cpid,
+            s.lpid,
+            segment.attachments(&shared.container.memory),
+            p.uid,
+            p.gid,
+            p.cuid,
+            p.cgid,
+            s.atime,
+            s.dtime,
+            s.ctime,
+            segment.size.next_multiple_of(4096),
+            0
         );
     }
     text

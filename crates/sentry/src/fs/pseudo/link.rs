@@ -18,10 +18,7 @@ pub struct LinkInode {
 }
 
 impl LinkInode {
-    pub fn make(
-        identity: Identity,
-        follow: impl Fn(&Cx) -> Result<Link, Errno> + Send + Sync + 'static,
-    ) -> Arc<dyn Inode> {
+    pub fn make(identity: Identity, follow: impl Fn(&Cx) -> Result<Link, Errno> + Send + Sync + 'static) -> Arc<dyn Inode> {
         Arc::new(LinkInode { identity, follow: Box::new(follow) })
     }
 

@@ -44,10 +44,7 @@ pub enum TakesWrites {
 
 impl TextFile {
     /// A file that is the same for everyone.
-    pub fn make(
-        identity: Identity,
-        make: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
-    ) -> Arc<dyn Inode> {
+    pub fn make(identity: Identity, make: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static) -> Arc<dyn Inode> {
         TextFile::for_opener(identity, move |_| make()).into_inode()
     }
 

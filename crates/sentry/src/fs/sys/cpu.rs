@@ -21,7 +21,9 @@ pub(super) fn add(tree: &mut Tree, machine: &Machine) {
     for name in ["online", "possible", "present"] {
         fixed(format!("{top}/{name}"), cpu_list(every));
     }
-    for (name, value) in [("offline", ""), ("isolated", ""), ("kernel_max", "8191"), ("smt/active", "0"), ("smt/control", "notimplemented")] {
+    for (name, value) in
+        [("offline", ""), ("isolated", ""), ("kernel_max", "8191"), ("smt/active", "0"), ("smt/control", "notimplemented")]
+    {
         fixed(format!("{top}/{name}"), value.into());
     }
     for cpu in 0..cpus {

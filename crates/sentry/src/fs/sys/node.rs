@@ -19,7 +19,10 @@ pub(super) fn add(tree: &mut Tree, machine: &Machine) {
     });
     let total = machine.memory_bytes / 1024;
     tree.add(format!("{top}/node0/meminfo"), move || {
-        format!("Node 0 MemTotal:       {total:>8} kB\nNode 0 MemFree:        {total:>8} kB\nNode 0 MemUsed:        {:>8} kB", 0)
+        format!(
+            "Node 0 MemTotal:       {total:>8} kB\nNode 0 MemFree:        {total:>8} kB\nNode 0 MemUsed:        {:>8} kB",
+            0
+        )
     });
     for cpu in 0..cpus {
         tree.add_link(format!("{top}/node0/cpu{cpu}"), format!("../../cpu/cpu{cpu}"));

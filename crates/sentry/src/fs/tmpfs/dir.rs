@@ -154,13 +154,7 @@ impl Node {
         }
     }
 
-    pub(super) fn rename_child(
-        &self,
-        name: &[u8],
-        to: &Arc<Node>,
-        to_name: &[u8],
-        flags: RenameFlags,
-    ) -> Result<(), Errno> {
+    pub(super) fn rename_child(&self, name: &[u8], to: &Arc<Node>, to_name: &[u8], flags: RenameFlags) -> Result<(), Errno> {
         if flags.contains(RenameFlags::WHITEOUT) {
             return Err(Errno::EINVAL);
         }
@@ -254,12 +248,7 @@ fn moved(node: &Arc<Node>, from: &Node, to: &Arc<Node>) {
 pub(super) struct OpenDir(pub(super) Arc<Node>);
 
 impl FileOps for OpenDir {
-    fn read<'a>(
-        &'a self,
-        _file: &'a File,
-        _offset: u64,
-        _into: &'a mut dyn crate::mm::Sink,
-    ) -> Step<'a, Result<usize, Errno>> {
+    fn read<'a>(&'a self, _file: &'a File, _offset: u64, _into: &'a mut dyn crate::mm::Sink) -> Step<'a, Result<usize, Errno>> {
         Step::err(Errno::EISDIR)
     }
 

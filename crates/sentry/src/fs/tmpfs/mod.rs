@@ -53,7 +53,17 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { size: 0, inodes: 0, permissions: 0o1777, uid: 0, gid: 0, unlimited: false, unlimited_inodes: false, default_size: 0, default_inodes: 0 }
+        Options {
+            size: 0,
+            inodes: 0,
+            permissions: 0o1777,
+            uid: 0,
+            gid: 0,
+            unlimited: false,
+            unlimited_inodes: false,
+            default_size: 0,
+            default_inodes: 0,
+        }
     }
 }
 

@@ -160,7 +160,11 @@ impl Request {
             Config::Devpts(options) => options.set(key, text),
             Config::Cgroup2 => match (key, text) {
                 (
-                    "nsdelegate" | "favordynmods" | "memory_localevents" | "memory_recursiveprot" | "memory_hugetlb_accounting"
+                    "nsdelegate"
+                    | "favordynmods"
+                    | "memory_localevents"
+                    | "memory_recursiveprot"
+                    | "memory_hugetlb_accounting"
                     | "pids_localevents",
                     None,
                 ) => Ok(()),
@@ -214,7 +218,9 @@ impl Request {
             }
             Config::Ramfs(options) => new_tmpfs(*options),
             Config::Sysfs => SysFs::new(kernel, next_device()),
-            Config::Proc(options) => ProcFs::with(kernel.clone(), container.clone(), cx.task.group.pid_ns.clone(), next_device(), *options),
+            Config::Proc(options) => {
+                ProcFs::with(kernel.clone(), container.clone(), cx.task.group.pid_ns.clone(), next_device(), *options)
+            }
             Config::Devpts(options) => Devpts::instance(*options),
             Config::Cgroup2 => Cgroup2Fs::new(container.clone(), container.cgroup.clone()),
             Config::Overlay(options) => layers::make(cx, options).await?,
@@ -261,7 +267,9 @@ mod tests {
 
     #[test]
     fn options_are_split_at_commas() {
-        let split = |text: &str| split_options(text.as_bytes()).into_iter().map(|o| String::from_utf8(o).expect("text")).collect::<Vec<_>>();
+        let split = |text: &str| {
+            split_options(text.as_bytes()).into_iter().map(|o| String::from_utf8(o).expect("text")).collect::<Vec<_>>()
+        };
         assert_eq!(split("a,b=c,,d"), ["a", "b=c", "d"]);
         assert_eq!(split("lowerdir=x\\,y,z"), ["lowerdir=x\\,y", "z"]);
         assert!(split("").is_empty());

@@ -15,9 +15,9 @@ use crate::fs::{Mask, Origin, Path, View};
 use crate::step::BoxFuture;
 use crate::task::Cx;
 pub(super) use lookup::lookup;
-pub use walker::{Last, ResolveFlags};
 pub(super) use walker::Walker;
 use walker::{Goal, Progress};
+pub use walker::{Last, ResolveFlags};
 
 /// `AT_FDCWD`.
 pub const AT_FDCWD: i32 = -100;
@@ -131,12 +131,7 @@ pub async fn parent_in(view: &View, cx: Option<&Cx>, start: Path, path: &[u8]) -
 }
 
 /// A walk that can go on from the last component (open with `O_CREAT`).
-pub(super) fn to_parent<'v>(
-    view: &'v View,
-    start: Path,
-    path: &'v [u8],
-    flags: ResolveFlags,
-) -> Result<Walker<'v>, Errno> {
+pub(super) fn to_parent<'v>(view: &'v View, start: Path, path: &'v [u8], flags: ResolveFlags) -> Result<Walker<'v>, Errno> {
     Walker::new(view, start, path, flags, Goal::Parent)
 }
 

@@ -105,8 +105,7 @@ fn names_and_paths_have_a_largest_length() {
 fn every_directory_on_the_way_must_be_searchable() {
     for tree in trees().into_iter().take(1) {
         let closed = tree.at("a/b").expect("a/b");
-        let Step::Ready(Ok(())) = closed.inode().set_attr(SetAttr { permissions: Some(0o744), ..SetAttr::default() })
-        else {
+        let Step::Ready(Ok(())) = closed.inode().set_attr(SetAttr { permissions: Some(0o744), ..SetAttr::default() }) else {
             panic!("chmod waits or fails")
         };
         let user = tree.seen_by(1000);

@@ -266,7 +266,14 @@ pub fn wake_address(kernel: &Kernel, mm: &Mm, addr: u64, most: usize) {
 ///
 /// # Errors
 /// `EAGAIN` when the word is not `expected`; `EINVAL`, `EFAULT`.
-pub fn requeue(cx: &Cx, (from, scope): (u64, Scope), (to, to_scope): (u64, Scope), wake: usize, most: usize, expected: Option<u32>) -> Result<usize, Errno> {
+pub fn requeue(
+    cx: &Cx,
+    (from, scope): (u64, Scope),
+    (to, to_scope): (u64, Scope),
+    wake: usize,
+    most: usize,
+    expected: Option<u32>,
+) -> Result<usize, Errno> {
     let (from_key, to_key) = (key(&cx.mm, from, scope)?, key(&cx.mm, to, to_scope)?);
     let mut pair = cx.kernel().futexes.lock_both(&from_key, &to_key);
     if let Some(expected) = expected
@@ -332,7 +339,15 @@ fn compare(encoded: u32, old: u32) -> Result<bool, Errno> {
 ///
 /// # Errors
 /// `ENOSYS` for an unknown operation; `EINVAL`, `EFAULT`.
-pub fn wake_op(cx: &Cx, first: u64, second: u64, scope: Scope, wake: usize, wake2: usize, encoded: u32) -> Result<usize, Errno> {
+pub fn wake_op(
+    cx: &Cx,
+    first: u64,
+    second: u64,
+    scope: Scope,
+    wake: usize,
+    wake2: usize,
+    encoded: u32,
+) -> Result<usize, Errno> {
     let (key, key2) = (key(&cx.mm, first, scope)?, key(&cx.mm, second, scope)?);
     let mut pair = cx.kernel().futexes.lock_both(&key, &key2);
     let mut old = cx.mm.load_u32(second)?;

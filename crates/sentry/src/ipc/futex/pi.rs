@@ -75,7 +75,14 @@ enum Attempt {
 }
 
 /// `futex_lock_pi_atomic`, for `waiter` (the caller, or one that is being requeued). `mm` and `addr` are the caller's way to the word.
-fn attempt(states: &mut States, cx: &Cx, addr: u64, key: FutexKey, waiter: &Arc<PiWaiter>, more: More) -> Result<Attempt, Errno> {
+fn attempt(
+    states: &mut States,
+    cx: &Cx,
+    addr: u64,
+    key: FutexKey,
+    waiter: &Arc<PiWaiter>,
+    more: More,
+) -> Result<Attempt, Errno> {
     let own = number(&waiter.task);
     let mut value = cx.mm.load_u32(addr)?;
     loop {
@@ -195,7 +202,8 @@ impl PiTable {
             return;
         }
         let mut states = self.states.lock();
-        let owned: Vec<FutexKey> = states.iter().filter(|(_, state)| Arc::ptr_eq(&state.owner, task)).map(|(key, _)| *key).collect();
+        let owned: Vec<FutexKey> =
+            states.iter().filter(|(_, state)| Arc::ptr_eq(&state.owner, task)).map(|(key, _)| *key).collect();
         for key in owned {
             let Some(next) = states.get(&key).and_then(|state| state.waiters.front().cloned()) else { continue };
             // A word that cannot be written is its waiter's own fault.

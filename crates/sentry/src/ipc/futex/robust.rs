@@ -82,4 +82,3 @@ fn owner_died(task: &Task, mm: &Mm, addr: u64, entry: Entry) {
         }
     }
 }
-

@@ -2,16 +2,16 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::queue::{Attributes, OpenQueue, Queue};
 use crate::Errno;
 use crate::fs::{
-    DirEntry, File, FileKind, FileOps, FileSystem, Inode, Metadata, NewInode, OpenFlags, SetAttr, SetTime, StatFs, Timestamp, UnlinkKind,
-    next_device,
+    DirEntry, File, FileKind, FileOps, FileSystem, Inode, Metadata, NewInode, OpenFlags, SetAttr, SetTime, StatFs, Timestamp,
+    UnlinkKind, next_device,
 };
 use crate::step::Step;
 use crate::task::Cx;
@@ -144,7 +144,13 @@ impl MqueueFs {
     ///
     /// # Errors
     /// `EEXIST`, `ENOSPC`, `EINVAL`, `EMFILE` (the user's bytes).
-    pub fn create(&self, name: &[u8], permissions: u32, attributes: Option<Attributes>, owner: Owner) -> Result<Arc<QueueInode>, Errno> {
+    pub fn create(
+        &self,
+        name: &[u8],
+        permissions: u32,
+        attributes: Option<Attributes>,
+        owner: Owner,
+    ) -> Result<Arc<QueueInode>, Errno> {
         self.root.make(name, permissions, attributes, owner)
     }
 
@@ -156,7 +162,13 @@ impl MqueueFs {
 }
 
 impl Root {
-    fn make(&self, name: &[u8], permissions: u32, attributes: Option<Attributes>, owner: Owner) -> Result<Arc<QueueInode>, Errno> {
+    fn make(
+        &self,
+        name: &[u8],
+        permissions: u32,
+        attributes: Option<Attributes>,
+        owner: Owner,
+    ) -> Result<Arc<QueueInode>, Errno> {
         let mut names = self.names.lock();
         if names.contains_key(name) {
             return Err(Errno::EEXIST);

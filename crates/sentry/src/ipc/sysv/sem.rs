@@ -211,7 +211,12 @@ impl Set {
     ///
     /// # Errors
     /// `EIDRM`, `EFBIG`, `EACCES`, `ERANGE`, `EAGAIN`.
-    pub fn operate(self: &Arc<Set>, cx: &Cx, operations: &[Operation], undo: Option<&UndoList>) -> Result<Option<Arc<Pending>>, Errno> {
+    pub fn operate(
+        self: &Arc<Set>,
+        cx: &Cx,
+        operations: &[Operation],
+        undo: Option<&UndoList>,
+    ) -> Result<Option<Arc<Pending>>, Errno> {
         let alters = operations.iter().any(|operation| operation.value != 0);
         let mut state = self.state.lock();
         if operations.iter().any(|operation| usize::from(operation.number) >= self.count) {

@@ -175,11 +175,18 @@ fn collect(ids: &mut Ids<Slot>) {
 }
 
 /// The file behind a segment of `len` bytes.
-fn backing(cx: &Cx, container: &Container, size: u64, len: u64, mode: Mode) -> Result<(Arc<dyn Inode>, Arc<dyn FileOps>), Errno> {
+fn backing(
+    cx: &Cx,
+    container: &Container,
+    size: u64,
+    len: u64,
+    mode: Mode,
+) -> Result<(Arc<dyn Inode>, Arc<dyn FileOps>), Errno> {
     let options = tmpfs::Options { size: 0, inodes: 0, ..tmpfs::Options::default() };
     let fs = TmpFs::new(container.memory.clone(), cx.kernel().clock.clone(), next_device(), options);
     let creds = cx.creds();
-    let new = NewInode { kind: FileKind::Regular, permissions: mode, uid: creds.euid, gid: creds.egid, rdev: 0, target: Vec::new() };
+    let new =
+        NewInode { kind: FileKind::Regular, permissions: mode, uid: creds.euid, gid: creds.egid, rdev: 0, target: Vec::new() };
     let inode: Arc<dyn Inode> = fs.unnamed(&new)?;
     at_once(inode.set_attr(SetAttr { size: Some(size), ..SetAttr::default() }))?;
     let data = at_once(inode.clone().open(cx, OpenFlags::RDWR))?;

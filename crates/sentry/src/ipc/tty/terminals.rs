@@ -106,7 +106,8 @@ pub fn open_device(
             let pty = any.downcast_ref::<Pty>().and_then(|pty| pty.me.upgrade()).ok_or(Errno::ENXIO)?;
             Ok(pty.open_slave()?)
         }
-        (5, 1) => open_slave(cx, &cx.task.container.terminals.console().ok_or(Errno::ENXIO)?, flags).map(|slave| slave as Arc<dyn FileOps>),
+        (5, 1) => open_slave(cx, &cx.task.container.terminals.console().ok_or(Errno::ENXIO)?, flags)
+            .map(|slave| slave as Arc<dyn FileOps>),
         (5, 2) => {
             let creds = cx.creds();
             Ok(Arc::new(Master { pty: terminals.allocate((creds.fsuid, creds.fsgid))? }))

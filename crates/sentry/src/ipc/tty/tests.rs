@@ -50,7 +50,11 @@ fn canonical_input_as_linux_edits_and_echoes_it() {
     ];
     for (input, lines, echo) in cases {
         let (got, echoed, signals) = typed(Termios::default(), input);
-        assert_eq!((got.as_slice(), echoed.as_slice()), (&lines.iter().map(|l| l.to_vec()).collect::<Vec<_>>()[..], *echo), "{input:?}");
+        assert_eq!(
+            (got.as_slice(), echoed.as_slice()),
+            (&lines.iter().map(|l| l.to_vec()).collect::<Vec<_>>()[..], *echo),
+            "{input:?}"
+        );
         assert_eq!(signals, []);
     }
 }

@@ -258,9 +258,7 @@ impl Socket for UnixSocket {
                 Ok(Some(Address::Abstract(name))) => {
                     Step::Ready(find_abstract(core, &name).map(|core| Some(Target::Unix(core))).map_err(Fail::Errno))
                 }
-                Ok(Some(Address::Path(path))) => {
-                    Step::wait(async move { Ok(Some(Target::Unix(find(cx, &path).await?))) })
-                }
+                Ok(Some(Address::Path(path))) => Step::wait(async move { Ok(Some(Target::Unix(find(cx, &path).await?))) }),
             },
         }
     }

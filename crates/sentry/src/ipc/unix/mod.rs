@@ -13,9 +13,9 @@ mod names;
 mod socket;
 mod transfer;
 
+pub use api::{credentials, seen_by};
 pub use message::{Credentials, Message, Rights, Urgency};
 pub use names::{Address, Names};
-pub use api::{credentials, seen_by};
 pub use socket::{Core, Kind, UnixSocket};
 pub use transfer::{Outgoing, Received};
 

@@ -1,8 +1,8 @@
 //! [`Core`]: a socket's state, from birth to close.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -164,9 +164,7 @@ impl Core {
         use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
         let value = match command {
             FIONREAD if self.is_listening() => return Err(Errno::EINVAL),
-            FIONREAD if self.kind == Kind::Datagram => {
-                self.state.lock().inbox.front().map_or(0, |message| message.bytes.len())
-            }
+            FIONREAD if self.kind == Kind::Datagram => self.state.lock().inbox.front().map_or(0, |message| message.bytes.len()),
             FIONREAD => self.waiting.load(Ordering::Relaxed),
             TIOCOUTQ => self.peer().map_or(0, |peer| peer.waiting.load(Ordering::Relaxed)),
             _ => return Err(Errno::ENOTTY),
@@ -426,7 +424,10 @@ impl Core {
         events.set(PollEvents::IN | PollEvents::RDNORM, readable);
         events.set(PollEvents::RDHUP, state.shut_receive);
         events.set(PollEvents::ERR, state.error.is_some());
-        events.set(PollEvents::PRI, self.kind == Kind::Stream && state.inbox.iter().any(|message| message.urgency == Urgency::Urgent));
+        events.set(
+            PollEvents::PRI,
+            self.kind == Kind::Stream && state.inbox.iter().any(|message| message.urgency == Urgency::Urgent),
+        );
         let unborn = self.kind != Kind::Datagram && !state.connected && state.backlog.is_none();
         events.set(PollEvents::HUP, unborn || (state.shut_receive && state.shut_send));
         let listening = state.backlog.is_some();

@@ -299,13 +299,8 @@ impl Core {
         let rest = message.bytes.get(skip.min(message.bytes.len())..).unwrap_or_default();
         let (fits, length) = (into.remaining().min(rest.len()), rest.len());
         let bytes = if fits == 0 { 0 } else { into.put(rest.get(..fits).unwrap_or_default())? };
-        let mut received = Received {
-            bytes,
-            length,
-            credentials: Some(message.credentials),
-            from: message.from.clone(),
-            files: Vec::new(),
-        };
+        let mut received =
+            Received { bytes, length, credentials: Some(message.credentials), from: message.from.clone(), files: Vec::new() };
         take_files(message, &mut received, peek);
         if !peek {
             gone.extend(state.inbox.pop_front());

@@ -91,14 +91,20 @@ impl Stub {
     pub fn read(&self, addr: u64) -> Option<u8> {
         let page = self.page(addr).filter(|page| !page.prot.is_empty())?;
         let mut byte = [0];
-        let n = hostcall::io::read_at(page.file.as_fd(), &mut byte, (page.offset + addr % 4096) as i64, hostcall::io::Sleep::Allowed);
+        let n = hostcall::io::read_at(
+            page.file.as_fd(),
+            &mut byte,
+            (page.offset + addr % 4096) as i64,
+            hostcall::io::Sleep::Allowed,
+        );
         (n == Ok(1)).then_some(byte[0])
     }
 
     /// Writes a byte as the application would. False: a fault.
     pub fn write(&self, addr: u64, value: u8) -> bool {
         let Some(page) = self.page(addr).filter(|page| page.prot.contains(Prot::WRITE)) else { return false };
-        hostcall::io::write_at(page.file.as_fd(), &[value], (page.offset + addr % 4096) as i64, hostcall::io::Sleep::Allowed) == Ok(1)
+        hostcall::io::write_at(page.file.as_fd(), &[value], (page.offset + addr % 4096) as i64, hostcall::io::Sleep::Allowed)
+            == Ok(1)
     }
 }
 
@@ -106,7 +112,10 @@ impl AddressSpace for Stub {
     fn map(&self, order: &MapOrder<'_>) -> Result<(), PlatformError> {
         self.count("map");
         assert!(order.addr % 4096 == 0 && order.len % 4096 == 0 && order.offset % 4096 == 0 && order.len > 0, "{order:?}");
-        assert!(order.addr >= RESERVED.end || order.addr + order.len <= RESERVED.start, "over the platform's own range: {order:?}");
+        assert!(
+            order.addr >= RESERVED.end || order.addr + order.len <= RESERVED.start,
+            "over the platform's own range: {order:?}"
+        );
         let file = Arc::new(order.file.try_clone_to_owned().expect("dup"));
         let mut pages = self.pages.lock();
         for at in (0..order.len).step_by(4096) {
@@ -143,4 +152,3 @@ impl AddressSpace for Stub {
         Err(PlatformError::Unsupported("a test stub runs nothing".into()))
     }
 }
-

@@ -8,7 +8,7 @@ use platform::Patch;
 
 use super::*;
 use crate::Errno;
-use crate::mm::{Access, MappedFile, Mappable, Piece, SegmentFlags};
+use crate::mm::{Access, Mappable, MappedFile, Piece, SegmentFlags};
 
 /// A host file; its size can change.
 struct HostFile {

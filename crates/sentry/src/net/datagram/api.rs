@@ -13,8 +13,8 @@ use crate::net::address::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint, Family, family
 use crate::net::ip::About;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
 use crate::net::socket::{
-    AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_DGRAM, SOCK_RAW, Shutdown, Socket, Target,
-    Waiting,
+    AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_DGRAM, SOCK_RAW, Shutdown, Socket,
+    Target, Waiting,
 };
 use crate::net::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPPROTO_UDPLITE, ifreq};
 use crate::step::Step;

@@ -154,7 +154,10 @@ mod tests {
 
     #[test]
     fn checksums_and_headers() {
-        assert_eq!(checksum(0, &[0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7]), 0xb861);
+        assert_eq!(
+            checksum(0, &[0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7]),
+            0xb861
+        );
         let near = Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0);
         let packet = Packet { bytes: [8u8, 0, 0, 0, 1, 2, 0, 1, 9].into(), from: near, to: near, hops: 3, class: 4, at_ns: 0 };
         let wrapped = wrap(&packet, 1);

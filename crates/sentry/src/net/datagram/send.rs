@@ -158,7 +158,8 @@ impl Datagram {
         let group = packet.to.ip;
         if group.is_multicast() {
             // The interface takes what any socket has joined; 224.0.0.1 and ff02::1 always.
-            let always = group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)) || group == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+            let always = group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1))
+                || group == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
             if !always && !everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group)) {
                 return;
             }
@@ -269,7 +270,11 @@ impl Failure {
         data.extend_from_slice(&[0; 8]);
         let offender = Endpoint::new(self.to.ip, 0).encode(family);
         data.extend_from_slice(&offender);
-        let control = if v4 { Control::new(IPPROTO_IP, opt::IP_RECVERR, &data) } else { Control::new(IPPROTO_IPV6, opt::IPV6_RECVERR, &data) };
+        let control = if v4 {
+            Control::new(IPPROTO_IP, opt::IP_RECVERR, &data)
+        } else {
+            Control::new(IPPROTO_IPV6, opt::IPV6_RECVERR, &data)
+        };
         (self.bytes, self.to, control)
     }
 }

@@ -101,7 +101,8 @@ impl Table {
         let port = match port {
             0 => {
                 let mut free = candidates;
-                free.find(|port| !ports.contains_key(port)).or_else(|| ports.keys().copied().find(|&port| port >= 32768 && !conflicts(port)))
+                free.find(|port| !ports.contains_key(port))
+                    .or_else(|| ports.keys().copied().find(|&port| port >= 32768 && !conflicts(port)))
                     .ok_or(Errno::EAGAIN)?
             }
             port if conflicts(port) => return Err(Errno::EADDRINUSE),
@@ -142,7 +143,9 @@ impl Table {
         let fits: SmallVec<[&Entry; 4]> = scored().filter(|(score, _)| *score == best).map(|(_, entry)| entry).collect();
         let last = *fits.last()?;
         let chosen = match fits.iter().all(|entry| entry.claim.reuse_port) {
-            true => fits.get((u64::from(from.port).wrapping_mul(0x9e37_79b9) >> 7) as usize % fits.len()).copied().unwrap_or(last),
+            true => {
+                fits.get((u64::from(from.port).wrapping_mul(0x9e37_79b9) >> 7) as usize % fits.len()).copied().unwrap_or(last)
+            }
             false => last,
         };
         chosen.socket.upgrade()

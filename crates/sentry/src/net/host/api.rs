@@ -14,8 +14,8 @@ use crate::net::address::{AF_UNSPEC, family_of};
 use crate::net::ifreq;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, so};
 use crate::net::socket::{
-    Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket, Target,
-    Waiting,
+    Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket,
+    Target, Waiting,
 };
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow, Outcome};
@@ -127,7 +127,8 @@ impl Socket for HostSocket {
     }
 
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
-        if level == SOL_SOCKET && !host::OPTIONS.contains(&(level, name)) || matches!((level, name), (SOL_SOCKET, so::RCVLOWAT)) {
+        if level == SOL_SOCKET && !host::OPTIONS.contains(&(level, name)) || matches!((level, name), (SOL_SOCKET, so::RCVLOWAT))
+        {
             return options::set(cx, &self.options, self.kind, name, value);
         }
         let bytes = value.bytes(OPTION_MAX)?;

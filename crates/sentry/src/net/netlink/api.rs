@@ -11,8 +11,8 @@ use super::route::{Asker, answer};
 use super::{AF_NETLINK, NETLINK_ROUTE, Netlink, parse};
 use crate::Errno;
 use crate::mm::{Sink, Source};
-use crate::net::ifreq;
 use crate::net::address::{AF_UNSPEC, array, family_of};
+use crate::net::ifreq;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
 use crate::net::socket::{
     AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, Shutdown, Socket, Target, Waiting,

@@ -228,7 +228,15 @@ fn routes(net: &NetNamespace, message: &Message<'_>, asker: Asker, wants: &dyn F
     if !net.is_up() || cached {
         return;
     }
-    let local4 = Route { family: AF_INET, prefix: 8, table: TABLE_LOCAL, scope: SCOPE_HOST, kind: 2, to: &[127, 0, 0, 0], source: Some(&[127, 0, 0, 1]) };
+    let local4 = Route {
+        family: AF_INET,
+        prefix: 8,
+        table: TABLE_LOCAL,
+        scope: SCOPE_HOST,
+        kind: 2,
+        to: &[127, 0, 0, 0],
+        source: Some(&[127, 0, 0, 1]),
+    };
     let one6 = Ipv6Addr::LOCALHOST.octets();
     let all = [
         Route { ..local4 },

@@ -13,8 +13,8 @@ use crate::net::address::{AF_UNSPEC, Endpoint, Family, family_of};
 use crate::net::ip::About;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
 use crate::net::socket::{
-    Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket, Target,
-    Waiting,
+    Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket,
+    Target, Waiting,
 };
 use crate::net::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, ifreq};
 use crate::step::Step;

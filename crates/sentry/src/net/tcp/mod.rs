@@ -134,8 +134,7 @@ pub(super) struct State {
 
 impl Tcp {
     pub fn new(net: &Arc<NetNamespace>, family: Family, uid: u32) -> Arc<Tcp> {
-        let options =
-            SocketOptions { send_buffer: SEND_BUFFER, receive_buffer: RECEIVE_BUFFER, ..SocketOptions::default() };
+        let options = SocketOptions { send_buffer: SEND_BUFFER, receive_buffer: RECEIVE_BUFFER, ..SocketOptions::default() };
         Tcp::with_options(net, family, uid, options, IpOptions::default(), TcpOptions::default())
     }
 

@@ -24,22 +24,22 @@ const LOOPBACK_MSS: i32 = 65_483;
 const DEFAULT_MSS: i32 = 536;
 
 const ROWS: &[Row] = &[
-    row(IPPROTO_TCP, 1, 0, Takes::Bool),                   // TCP_NODELAY
-    row(IPPROTO_TCP, 3, 0, Takes::Bool),                   // TCP_CORK
-    row(IPPROTO_TCP, 4, 7200, Takes::Range(1, 32_767)),    // TCP_KEEPIDLE
-    row(IPPROTO_TCP, 5, 75, Takes::Range(1, 32_767)),      // TCP_KEEPINTVL
-    row(IPPROTO_TCP, 6, 9, Takes::Range(1, 127)),          // TCP_KEEPCNT
-    row(IPPROTO_TCP, 7, 6, Takes::Range(1, 127)),          // TCP_SYNCNT
-    row(IPPROTO_TCP, 8, 60, Takes::Range(-1, i32::MAX)),   // TCP_LINGER2
+    row(IPPROTO_TCP, 1, 0, Takes::Bool),                 // TCP_NODELAY
+    row(IPPROTO_TCP, 3, 0, Takes::Bool),                 // TCP_CORK
+    row(IPPROTO_TCP, 4, 7200, Takes::Range(1, 32_767)),  // TCP_KEEPIDLE
+    row(IPPROTO_TCP, 5, 75, Takes::Range(1, 32_767)),    // TCP_KEEPINTVL
+    row(IPPROTO_TCP, 6, 9, Takes::Range(1, 127)),        // TCP_KEEPCNT
+    row(IPPROTO_TCP, 7, 6, Takes::Range(1, 127)),        // TCP_SYNCNT
+    row(IPPROTO_TCP, 8, 60, Takes::Range(-1, i32::MAX)), // TCP_LINGER2
     row(IPPROTO_TCP, DEFER_ACCEPT, 0, Takes::Range(0, i32::MAX)),
-    row(IPPROTO_TCP, 10, 0, Takes::Range(0, i32::MAX)),    // TCP_WINDOW_CLAMP
-    row(IPPROTO_TCP, 12, 1, Takes::Bool),                  // TCP_QUICKACK
-    row(IPPROTO_TCP, 16, 0, Takes::StrictBool),            // TCP_THIN_LINEAR_TIMEOUTS
-    row(IPPROTO_TCP, 17, 0, Takes::StrictBool),            // TCP_THIN_DUPACK
-    row(IPPROTO_TCP, 18, 0, Takes::Range(0, i32::MAX)),    // TCP_USER_TIMEOUT
+    row(IPPROTO_TCP, 10, 0, Takes::Range(0, i32::MAX)), // TCP_WINDOW_CLAMP
+    row(IPPROTO_TCP, 12, 1, Takes::Bool),               // TCP_QUICKACK
+    row(IPPROTO_TCP, 16, 0, Takes::StrictBool),         // TCP_THIN_LINEAR_TIMEOUTS
+    row(IPPROTO_TCP, 17, 0, Takes::StrictBool),         // TCP_THIN_DUPACK
+    row(IPPROTO_TCP, 18, 0, Takes::Range(0, i32::MAX)), // TCP_USER_TIMEOUT
     row(IPPROTO_TCP, 24, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_TIMESTAMP
     row(IPPROTO_TCP, 25, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_NOTSENT_LOWAT
-    row(IPPROTO_TCP, 27, 0, Takes::Range(0, 2)),           // TCP_SAVE_SYN
+    row(IPPROTO_TCP, 27, 0, Takes::Range(0, 2)),        // TCP_SAVE_SYN
     row(IPPROTO_TCP, INQ, 0, Takes::StrictBool),
 ];
 

@@ -82,12 +82,7 @@ pub enum Remains {
 
 impl Table {
     pub fn new(seed: u64) -> Table {
-        Table {
-            ports: HashMap::new(),
-            pairs: HashMap::new(),
-            time_waits: VecDeque::new(),
-            random: Random::new(seed),
-        }
+        Table { ports: HashMap::new(), pairs: HashMap::new(), time_waits: VecDeque::new(), random: Random::new(seed) }
     }
 
     /// Claims `port`, or (0) a free one. Returns the port.
@@ -99,7 +94,8 @@ impl Table {
         let port = match port {
             0 => {
                 let free = self.random.ephemeral().find(|port| !self.ports.contains_key(port));
-                let shared = || self.ports.iter().map(|(port, _)| *port).find(|&port| port >= 32768 && !self.conflicts(port, &claim));
+                let shared =
+                    || self.ports.iter().map(|(port, _)| *port).find(|&port| port >= 32768 && !self.conflicts(port, &claim));
                 free.or_else(shared).ok_or(Errno::EADDRINUSE)?
             }
             port if self.conflicts(port, &claim) => return Err(Errno::EADDRINUSE),

@@ -4,8 +4,8 @@ use super::options::INQ;
 use super::{Phase, Tcp, Urgent};
 use crate::Errno;
 use crate::mm::{Sink, Source};
-use crate::net::options::SockFlags;
 use crate::net::IPPROTO_TCP;
+use crate::net::options::SockFlags;
 use crate::net::socket::{Control, MsgFlags, Received};
 use crate::wait::PollEvents;
 

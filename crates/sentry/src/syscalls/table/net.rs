@@ -4,7 +4,13 @@ use super::{Arg::*, Line, full, partial};
 use crate::syscalls::{message, socket};
 
 pub(super) const LINES: &[Line] = &[
-    partial(41, "socket", &[Int, Hex, Int], socket::sys_socket, "AF_UNIX, AF_INET, AF_INET6 (loopback), AF_NETLINK (route, uevent)"),
+    partial(
+        41,
+        "socket",
+        &[Int, Hex, Int],
+        socket::sys_socket,
+        "AF_UNIX, AF_INET, AF_INET6 (loopback), AF_NETLINK (route, uevent)",
+    ),
     full(42, "connect", &[Fd, Addr, Uint], socket::sys_connect),
     full(43, "accept", &[Fd, Addr, Addr], socket::sys_accept),
     partial(44, "sendto", &[Fd, Addr, Size, Hex, Addr, Uint], message::sys_sendto, "no MSG_ZEROCOPY; MSG_MORE sends at once"),
@@ -17,8 +23,20 @@ pub(super) const LINES: &[Line] = &[
     full(51, "getsockname", &[Fd, Addr, Addr], socket::sys_getsockname),
     full(52, "getpeername", &[Fd, Addr, Addr], socket::sys_getpeername),
     full(53, "socketpair", &[Int, Hex, Int, Addr], socket::sys_socketpair),
-    partial(54, "setsockopt", &[Fd, Int, Int, Addr, Uint], socket::sys_setsockopt, "no socket filters; options about segments and their timing are kept and change nothing"),
-    partial(55, "getsockopt", &[Fd, Int, Int, Addr, Addr], socket::sys_getsockopt, "no socket filters; options about segments and their timing are kept and change nothing"),
+    partial(
+        54,
+        "setsockopt",
+        &[Fd, Int, Int, Addr, Uint],
+        socket::sys_setsockopt,
+        "no socket filters; options about segments and their timing are kept and change nothing",
+    ),
+    partial(
+        55,
+        "getsockopt",
+        &[Fd, Int, Int, Addr, Addr],
+        socket::sys_getsockopt,
+        "no socket filters; options about segments and their timing are kept and change nothing",
+    ),
     full(288, "accept4", &[Fd, Addr, Addr, Hex], socket::sys_accept4),
     full(299, "recvmmsg", &[Fd, Addr, Uint, Hex, Addr], message::sys_recvmmsg),
     full(307, "sendmmsg", &[Fd, Addr, Uint, Hex], message::sys_sendmmsg),

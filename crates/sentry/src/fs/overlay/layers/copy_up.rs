@@ -6,7 +6,9 @@ use super::node::Node;
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::fs::overlay::copy_up::{CHUNK, Chunk, open};
-use crate::fs::{FileKind, Inode, Metadata, NewInode, OpenFlags, RenameFlags, SetAttr, SetTime, UnlinkKind, WriteAt, XattrCall};
+use crate::fs::{
+    FileKind, Inode, Metadata, NewInode, OpenFlags, RenameFlags, SetAttr, SetTime, UnlinkKind, WriteAt, XattrCall,
+};
 
 /// How much of a file's data is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

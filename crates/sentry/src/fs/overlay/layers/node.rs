@@ -10,8 +10,8 @@ use super::{Format, Shared};
 use crate::Errno;
 use crate::fs::overlay::dir::OpenDir;
 use crate::fs::{
-    AsyncMutex, FileKind, FileOps, Inode, Link, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot, UnlinkKind,
-    XattrCall, XattrReply,
+    AsyncMutex, FileKind, FileOps, Inode, Link, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot,
+    UnlinkKind, XattrCall, XattrReply,
 };
 use crate::step::Step;
 use crate::task::Cx;

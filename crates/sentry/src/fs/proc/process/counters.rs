@@ -47,7 +47,8 @@ pub(super) fn sched(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let cpu_ns = task.cpu_time_ns();
     let priority = if scheduling.priority > 0 { 99 - i64::from(scheduling.priority) } else { 120 + i64::from(scheduling.nice) };
     let threads = task.group.threads().len();
-    let mut text = format!("{} ({}, #threads: {threads})\n", String::from_utf8_lossy(&task.name.lock()), subject.local(subject.tid));
+    let mut text =
+        format!("{} ({}, #threads: {threads})\n", String::from_utf8_lossy(&task.name.lock()), subject.local(subject.tid));
     text.push_str("-------------------------------------------------------------------\n");
     let runtime = format!("{}.{:06}", cpu_ns / 1_000_000, cpu_ns % 1_000_000);
     for (name, value) in [

@@ -53,9 +53,7 @@ impl Directory for FdDir {
             subject.may_inspect(&cx.task)?;
             let file = subject.open_file(fd)?;
             match &file.origin {
-                Origin::Path(path) => {
-                    Ok(Link::Magic { text: path.name_from(&cx.fs.root()), place: path.clone() })
-                }
+                Origin::Path(path) => Ok(Link::Magic { text: path.name_from(&cx.fs.root()), place: path.clone() }),
                 Origin::Anonymous { inode, name } => {
                     let place = Path::disconnected(inode.clone(), name.as_bytes());
                     Ok(Link::Magic { text: name.clone().into_bytes(), place })

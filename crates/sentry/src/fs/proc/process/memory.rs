@@ -82,10 +82,8 @@ fn shown(vma: &VmaInfo, root: &Path) -> Shown {
 pub(super) fn line(shown: &Shown) -> String {
     let (major, minor) = crate::fs::dev::device_parts(shown.dev);
     let Range { start, end } = shown.range;
-    let mut line = format!(
-        "{start:08x}-{end:08x} {} {:08x} {major:02x}:{minor:02x} {} ",
-        shown.rights, shown.offset, shown.ino
-    );
+    let mut line =
+        format!("{start:08x}-{end:08x} {} {:08x} {major:02x}:{minor:02x} {} ", shown.rights, shown.offset, shown.ino);
     if !shown.name.is_empty() {
         while line.len() < 73 {
             line.push(' ');
@@ -130,7 +128,11 @@ pub(super) fn maps(subject: &Subject) -> Result<Vec<u8>, Errno> {
 /// A name in numa_maps: blanks and the like as octal escapes.
 fn numa_name(name: &[u8]) -> String {
     name.iter().fold(String::new(), |mut text, &byte| {
-        let _ = if matches!(byte, b' ' | b'\t' | b'\n' | b'\\') { write!(text, "\\{byte:03o}") } else { write!(text, "{}", byte as char) };
+        let _ = if matches!(byte, b' ' | b'\t' | b'\n' | b'\\') {
+            write!(text, "\\{byte:03o}")
+        } else {
+            write!(text, "{}", byte as char)
+        };
         text
     })
 }

@@ -20,7 +20,8 @@ use crate::wait::{PollEvents, WaitQueue};
 type Line = fn(&MountInfo) -> String;
 
 /// The mount tables of a process.
-pub(super) const TABLES: [(&str, u32, Line); 3] = [("mounts", 0o444, mounts), ("mountinfo", 0o444, mountinfo), ("mountstats", 0o400, mountstats)];
+pub(super) const TABLES: [(&str, u32, Line); 3] =
+    [("mounts", 0o444, mounts), ("mountinfo", 0o444, mountinfo), ("mountstats", 0o400, mountstats)];
 
 /// The file of a table.
 pub(super) fn table(subject: &Subject, name: &[u8]) -> Option<Arc<dyn Inode>> {

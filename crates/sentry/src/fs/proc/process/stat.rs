@@ -122,10 +122,7 @@ pub(super) fn stat(subject: &Subject, opener: &Arc<Task>) -> Result<Vec<u8>, Err
         _ => 0,
     };
     let heap = places.map_or(0, |places| places.brk_start);
-    let _ = writeln!(
-        text,
-        " {data_start} {data_end} {heap} {args_start} {args_end} {env_start} {env_end} {exit_code}"
-    );
+    let _ = writeln!(text, " {data_start} {data_end} {heap} {args_start} {args_end} {env_start} {env_end} {exit_code}");
     Ok(text.into_bytes())
 }
 
