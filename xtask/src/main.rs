@@ -18,6 +18,8 @@ mod startup;
 mod tally;
 mod test;
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 
 const USAGE: &str = "\
@@ -33,7 +35,18 @@ cargo xtask COMMAND
   bundle busybox|debian                  make an OCI bundle under target/bundles
   lint                                   rustfmt and clippy, warnings denied";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    // Without the backtrace that a set RUST_BACKTRACE would bring: it says nothing here, and hides what was printed before.
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (command, rest) = match args.split_first() {
         Some((command, rest)) => (command.as_str(), rest),

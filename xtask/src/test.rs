@@ -1,4 +1,4 @@
-//! `test`: everything, a fast tier first. The fast tier needs no sandbox: unit tests and the native half of the ABI tests.
+//! `test`: everything, a fast tier first. The fast tier needs no sandbox: lint, unit tests and the native half of the ABI tests.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::tally::Tally;
-use crate::{abi, apps, escape, packages, robust, sh};
+use crate::{abi, apps, escape, lint, packages, robust, sh};
 
 /// How long all unit and integration tests together may run.
 const TESTS_LIMIT: Duration = Duration::from_secs(600);
@@ -20,6 +20,7 @@ pub fn run(args: &[String]) -> Result<()> {
     };
     packages::ensure(packages::TEST)?;
     let mut tally = Tally::default();
+    tally.step("lint", lint::run(&[]));
     tally.step("cargo test", cargo_test());
     tally.add(abi::run(&["--native".into()])?);
     if !fast {

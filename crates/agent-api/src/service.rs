@@ -23,6 +23,8 @@ macro_rules! service {
     ($($(#[$doc:meta])* $name:ident($request:ty) -> $reply:ty, $patience:expr;)*) => {
         /// A request, by method.
         #[derive(Debug, Clone, PartialEq)]
+        // One at a time, and short-lived.
+        #[allow(clippy::large_enum_variant)]
         pub enum Call {
             $($(#[$doc])* $name($request),)*
         }

@@ -128,11 +128,7 @@ fn an_images_settings_are_followed() {
     let Some(built) = build(&place, "layout", config) else { return };
     let path = built.files.to_str().expect("path");
     let run = nacre(&place, &["run", "-q", "--image", path]).ok();
-    assert_eq!(
-        run.stdout,
-        "uid=1234(me) gid=1234(me) groups=77(more)\n/made/here\n/home/me\n".replace("groups=", "groups="),
-        "{run:?}"
-    );
+    assert_eq!(run.stdout, "uid=1234(me) gid=1234(me) groups=77(more)\n/made/here\n/home/me\n", "{run:?}");
     let run = nacre(
         &place,
         &[

@@ -143,7 +143,7 @@ impl Platform for ScriptedPlatform {
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
-        Ok(space::ScriptedSpace::new(self.shared.clone()))
+        Ok(space::ScriptedSpace::start(self.shared.clone()))
     }
 
     fn plan_patch(&self, _request: &PatchRequest<'_>) -> Option<Patch> {

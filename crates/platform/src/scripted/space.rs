@@ -34,7 +34,7 @@ pub(super) enum Touch {
 }
 
 impl ScriptedSpace {
-    pub fn new(shared: Arc<Shared>) -> Arc<dyn AddressSpace> {
+    pub fn start(shared: Arc<Shared>) -> Arc<dyn AddressSpace> {
         Arc::new(SpaceHandle(Arc::new(ScriptedSpace { shared, regions: Mutex::default(), failed: Mutex::default() })))
     }
 

@@ -41,8 +41,8 @@ core::arch::global_asm!(
 nacre_blob_start:
 
 /* Wait until the turn is ours; the block is in \c. Wake the executor if it says (in a page we cannot write) that it sleeps.
-   Spin only if it is on another CPU than we, and until it asks us to sleep. Clobbers rax rcx, and rdi rsi rdx r10 r11 when it
-   makes a host call, after which \reload finds the block again. */
+   Spin if it is on another CPU than we; else, if there is only one, give it to it a few times; both until it asks us to sleep.
+   Clobbers rax rcx rdx, and rdi rsi r10 r11 when it makes a host call, after which \reload finds the block again. */
 .macro AWAIT_TURN c, reload
         mov     {BELL}(\c), %eax
         and     $63, %eax
@@ -58,8 +58,8 @@ nacre_blob_start:
         je      81f
         mov     %ecx, {STUB_CPU}(\c)
 81:     cmp     %ecx, %eax
+        je      88f
         mov     {SPIN}(\c), %ecx
-        je      83f
 82:     mov     {TURN}(\c), %rax                /* turn and command */
         test    %eax, %eax
         je      87f
@@ -90,6 +90,19 @@ nacre_blob_start:
         sub     %ecx, %eax
         add     %rax, {SPUN}(\c)
         jmp     99f
+88:     mov     {YIELD}(\c), %edx
+89:     dec     %edx
+        jl      84b
+        mov     {TURN}(\c), %rax
+        test    %eax, %eax
+        je      99f
+        shr     $32, %rax
+        cmp     ${COMMAND_SLEEP}, %eax
+        je      84b
+        mov     ${NR_SCHED_YIELD}, %eax
+        syscall
+        \reload
+        jmp     89b
 90:     movabs  ${BELLS}, %rdi
         add     %rax, %rdi
         lock incl (%rdi)
@@ -399,6 +412,8 @@ nacre_blob_end:
 "#,
     NR_FUTEX = const libc::SYS_futex,
     NR_SIGRETURN = const libc::SYS_rt_sigreturn,
+    NR_SCHED_YIELD = const libc::SYS_sched_yield,
+    YIELD = const YIELD,
     NR_MUNMAP = const libc::SYS_munmap,
     NR_MMAP = const libc::SYS_mmap,
     NR_SECCOMP = const libc::SYS_seccomp,

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use hostcall::time::monotonic_ns;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::control::Control;
 use super::layout::*;
-use super::spin::SpinPolicy;
+use super::spin::{self, Plan, SpinPolicy};
 use super::sys;
 use super::thread::{IDLE, NOTIFIED, RUNNING, Thread, turn};
 
@@ -218,10 +218,11 @@ impl Executor {
                 entry.thread.tell_to_sleep();
             }
         }
-        let limit_ns = self.spin.plan(apart, together);
-        if limit_ns == 0 {
-            return self.unparked.swap(false, SeqCst);
-        }
+        let limit_ns = match self.spin.plan(apart, together) {
+            Plan::Sleep => return self.unparked.swap(false, SeqCst),
+            Plan::Yield => return self.give_cpu_away(&mut list),
+            Plan::Spin { ns } => ns,
+        };
         let mut end = None;
         loop {
             for _ in 0..SPIN_BATCH {
@@ -232,7 +233,7 @@ impl Executor {
                 std::hint::spin_loop();
             }
             // Others may have something to do with the list.
-            parking_lot::MutexGuard::bump(&mut list);
+            MutexGuard::bump(&mut list);
             if self.unparked.load(Relaxed) && self.unparked.swap(false, SeqCst) {
                 return true;
             }
@@ -243,6 +244,24 @@ impl Executor {
                 return false;
             }
         }
+    }
+
+    /// Lets the threads on our CPU run. True if there is something to do.
+    fn give_cpu_away(&self, list: &mut MutexGuard<'_, Vec<Entry>>) -> bool {
+        let end = monotonic_ns() + spin::YIELD_NS;
+        for _ in 0..spin::YIELDS {
+            if self.unparked.swap(false, SeqCst) {
+                return true;
+            }
+            MutexGuard::unlocked(list, std::thread::yield_now);
+            if self.scan(list) > 0 {
+                return true;
+            }
+            if monotonic_ns() >= end {
+                break;
+            }
+        }
+        self.unparked.swap(false, SeqCst)
     }
 
     /// Looks whether threads in user mode are alive, and kills those that ignore interrupts.

@@ -112,6 +112,8 @@ pub const FS_IN: u64 = 0x108;
 pub const GS_IN: u64 = 0x110;
 /// Address (in the stub) of the `ucontext` to return from.
 pub const FRAME: u64 = 0x118;
+/// `u32`: how often the stub gives its CPU to the executor before it sleeps.
+pub const YIELD: u64 = 0x120;
 /// `u32`: the stub sleeps.
 pub const STUB_WAITS: u64 = 0x140;
 /// `u32`: the CPU it was on when it last gave the turn away.

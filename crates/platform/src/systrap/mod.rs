@@ -90,6 +90,8 @@ pub struct Systrap {
     areas: Mutex<Areas>,
     /// How often a stub looks at its turn word before it sleeps, and how long one look takes.
     stub_spin: u32,
+    /// How often stubs give their CPU away.
+    stub_yield: u32,
     pause_ns: u64,
 }
 
@@ -168,6 +170,7 @@ impl Systrap {
             zygote,
             pool: Mutex::new(Vec::new()),
             areas: Mutex::new(Areas { next: 1, count: areas as u64, free: Vec::new() }),
+            stub_yield: if !spins && cpus.one() { spin::YIELDS } else { 0 },
             stub_spin: if spins { spin::stub_turns(pause_ns) } else { 0 },
             pause_ns,
         }))
@@ -187,6 +190,9 @@ impl Systrap {
     }
     fn stub_spin(&self) -> u32 {
         self.stub_spin
+    }
+    fn stub_yield(&self) -> u32 {
+        self.stub_yield
     }
     /// Turns of a stub's spin loop as CPU time.
     fn spun_ns(&self, turns: u64) -> u64 {
@@ -270,13 +276,11 @@ impl Systrap {
     fn unmap_all(&self, stub: &Stub) -> Result<(), PlatformError> {
         let mut keep = self.layout.reserved.clone();
         keep.sort_by_key(|range| range.start);
-        let mut from = USER.start;
-        for range in keep.into_iter().chain([USER.end..USER.end]) {
-            if range.start > from {
-                let args = [from, range.start - from, 0, 0, 0, 0];
-                stub.post(Order { what: "munmap", number: libc::SYS_munmap, args, failure: Failure::Reported })?;
-            }
-            from = range.end;
+        let ends = keep.iter().map(|range| range.start).chain([USER.end]);
+        let starts = [USER.start].into_iter().chain(keep.iter().map(|range| range.end));
+        for (from, to) in starts.zip(ends).filter(|(from, to)| to > from) {
+            let args = [from, to - from, 0, 0, 0, 0];
+            stub.post(Order { what: "munmap", number: libc::SYS_munmap, args, failure: Failure::Reported })?;
         }
         stub.settle()
     }

@@ -1,8 +1,11 @@
-//! When an executor spins, and when it moves to another CPU.
+//! When an executor spins, when it yields, and when it moves to another CPU.
 //!
 //! Spinning pays only while the thread it waits for runs on *another* CPU. Stubs publish the CPU they are on, executors
 //! theirs; each side spins only if the two differ. (Spinning on the CPU the other needs costs the whole spin each time; a
 //! hand-over by futex on one CPU costs 2.5 microseconds.)
+//!
+//! Where there is one CPU only, each side gives it to the other by `sched_yield` and sleeps when that was in vain a few times: a
+//! hand-over and back takes 4.5 microseconds so, 7.7 by futex. With more CPUs that is worse: an idle one takes whoever yields.
 //!
 //! The host's scheduler likes to put a waker and its wakee on one CPU and leaves them there. An executor that finds itself
 //! together with its only running threads over and over moves away: then they hand over by spinning. Moves that do not pay
@@ -13,6 +16,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Longest spin.
 const SPIN_NS: u64 = 30_000;
+/// How often a stub or an executor gives its CPU to the other before it sleeps.
+pub const YIELDS: u32 = 3;
+/// After giving its CPU away for so long an executor sleeps: then what wakes it need not wait for a whole time slice.
+pub const YIELD_NS: u64 = 50_000;
 /// Spins that may fail in a row before they become rare.
 const PATIENCE: u32 = 8;
 /// How rare they become: one park in so many.
@@ -22,6 +29,18 @@ const FIRST_MOVE: u32 = 32;
 const LAST_MOVE: u32 = 1 << 16;
 /// Spins that must pay for a move to count as good.
 const MOVE_PAYS: u32 = 16;
+
+/// What an executor with nothing to do does before it sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    Sleep,
+    /// Gives its CPU away a few times.
+    Yield,
+    /// Looks at the turn words for so long.
+    Spin {
+        ns: u64,
+    },
+}
 
 /// One executor's policy and its memory of what paid. Statistics of one thread, in relaxed atomics since executors are shared.
 pub struct SpinPolicy {
@@ -62,10 +81,13 @@ impl SpinPolicy {
         super::sys::cpu()
     }
 
-    /// How long to spin, with so many running threads on other CPUs and on this one.
-    pub fn plan(&self, apart: usize, together: usize) -> u64 {
-        if !self.enabled || apart + together == 0 {
-            return 0;
+    /// What to do with so many running threads on other CPUs and on this one.
+    pub fn plan(&self, apart: usize, together: usize) -> Plan {
+        if apart + together == 0 {
+            return Plan::Sleep;
+        }
+        if !self.enabled {
+            return if self.cpus.one() { Plan::Yield } else { Plan::Sleep };
         }
         if apart == 0 {
             let move_after = self.move_after.load(Relaxed);
@@ -76,18 +98,18 @@ impl SpinPolicy {
                     counter.store(0, Relaxed);
                 }
                 if self.cpus.move_away() {
-                    return SPIN_NS;
+                    return Plan::Spin { ns: SPIN_NS };
                 }
             }
-            return 0;
+            return Plan::Sleep;
         }
         if self.failures.load(Relaxed) >= PATIENCE {
             if add(&self.since_probe) < PROBE_EVERY {
-                return 0;
+                return Plan::Sleep;
             }
             self.since_probe.store(0, Relaxed);
         }
-        SPIN_NS
+        Plan::Spin { ns: SPIN_NS }
     }
 
     pub fn paid(&self) {
@@ -113,6 +135,12 @@ impl Cpus {
             libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut allowed);
             Cpus(allowed)
         }
+    }
+
+    /// Whether there is only one.
+    pub fn one(&self) -> bool {
+        // SAFETY: a plain structure that outlives the call.
+        unsafe { libc::CPU_COUNT(&self.0) == 1 }
     }
 
     /// Moves this thread to another of them, and leaves it free to be moved again.

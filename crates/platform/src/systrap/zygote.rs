@@ -4,6 +4,7 @@
 //! program would be born clean, but `exec` gives it a descriptor table of its own (`unshare_files` in the kernel's
 //! `begin_new_exec`), and stubs must share the sentry's: the order to map a file carries the sentry's descriptor number.
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use hostcall::Errno;
@@ -16,8 +17,8 @@ use crate::PlatformError;
 /// Where the host put its vDSO and the data pages before it: the same in all stubs.
 #[derive(Debug, Clone)]
 pub struct Vdso {
-    pub vvar: std::ops::Range<u64>,
-    pub vdso: std::ops::Range<u64>,
+    pub vvar: Range<u64>,
+    pub vdso: Range<u64>,
 }
 
 fn start(what: &'static str) -> impl Fn(Errno) -> PlatformError {
@@ -27,26 +28,23 @@ fn start(what: &'static str) -> impl Fn(Errno) -> PlatformError {
 /// Finds the vDSO in this process, or None where the host has none.
 pub fn find_vdso() -> Result<Option<Vdso>, PlatformError> {
     let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| start("reading /proc/self/maps")(e.into()))?;
-    let (mut vvar, mut vdso) = (u64::MAX..0, None);
+    let (mut vvar, mut vdso): (Option<Range<u64>>, _) = (None, None);
     for line in maps.lines() {
         let parse = || {
             let (from, to) = line.split_whitespace().next()?.split_once('-')?;
             Some(u64::from_str_radix(from, 16).ok()?..u64::from_str_radix(to, 16).ok()?)
         };
         if line.contains("[vvar") {
-            if let Some(range) = parse() {
-                vvar = vvar.start.min(range.start)..vvar.end.max(range.end);
-            }
+            let all = |known: Range<u64>, range: Range<u64>| known.start.min(range.start)..known.end.max(range.end);
+            vvar = match (vvar, parse()) {
+                (Some(known), Some(range)) => Some(all(known, range)),
+                (known, range) => known.or(range),
+            };
         } else if line.contains("[vdso]") {
             vdso = parse();
         }
     }
-    Ok(vdso.map(|vdso| {
-        if vvar.is_empty() {
-            vvar = vdso.start..vdso.start;
-        }
-        Vdso { vvar, vdso }
-    }))
+    Ok(vdso.map(|vdso| Vdso { vvar: vvar.unwrap_or(vdso.start..vdso.start), vdso }))
 }
 
 /// Puts constants and filters into the global page.
@@ -81,7 +79,7 @@ pub fn prepare(control: &Control, vdso: Option<&Vdso>, xfeatures: u64) {
 
 /// Everything around our region and the vDSO. The vDSO is never moved or unmapped: it may be sealed
 /// (`CONFIG_MSEAL_SYSTEM_MAPPINGS`).
-pub fn holes(vdso: Option<&Vdso>) -> Vec<std::ops::Range<u64>> {
+pub fn holes(vdso: Option<&Vdso>) -> Vec<Range<u64>> {
     let mut keep = vec![REGION];
     keep.extend(vdso.map(|vdso| vdso.vvar.start..vdso.vdso.end));
     keep.sort_by_key(|range| range.start);

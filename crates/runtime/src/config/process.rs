@@ -34,10 +34,10 @@ pub fn check(process: &OciProcess, key: &str) -> Result<(), ConfigError> {
             return Err(wrong(format!("{key}.rlimits[{index}]"), "soft is above hard"));
         }
     }
-    if let Some(size) = process.console_size() {
-        if size.height() > u16::MAX.into() || size.width() > u16::MAX.into() {
-            return Err(wrong(format!("{key}.consoleSize"), "larger than 65535"));
-        }
+    if let Some(size) = process.console_size()
+        && (size.height() > u16::MAX.into() || size.width() > u16::MAX.into())
+    {
+        return Err(wrong(format!("{key}.consoleSize"), "larger than 65535"));
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Context {
     }
 
     /// The ring's length in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn ring_len(&self) -> u64 {
         RING_HEADER + u64::from(self.slots) * EVENT
     }
 

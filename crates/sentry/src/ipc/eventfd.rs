@@ -45,7 +45,7 @@ impl EventFd {
     /// Adds to the counter without waiting; it stays at its largest value (`eventfd_signal`).
     pub fn signal(&self, value: u64) {
         let mut count = self.count.lock();
-        *count = count.saturating_add(value).min(MAX + 1);
+        *count = count.saturating_add(value);
         drop(count);
         self.queue.wake(PollEvents::IN);
     }

@@ -360,11 +360,12 @@ impl Drop for Mm {
         let arenas = std::mem::take(&mut state.arenas);
         let end = state.places.user.end;
         if trash.segments.iter().any(|(_, segment)| segment.backed()) {
-            for range in reserved.into_iter().chain([end..end]) {
-                if at < range.start {
-                    let _ = self.space.unmap(at, range.start - at);
+            let ends = reserved.iter().map(|range| (range.start, range.end)).chain([(end, end)]);
+            for (to, next) in ends {
+                if at < to {
+                    let _ = self.space.unmap(at, to - at);
                 }
-                at = at.max(range.end);
+                at = at.max(next);
             }
             let _ = self.space.settle();
         }

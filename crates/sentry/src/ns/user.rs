@@ -311,9 +311,9 @@ impl UserNs {
         if which == Ids::Users && covers_root {
             let could =
                 if opener.user_ns == *self { ns.parent_could_setfcap } else { opener.has_in(&ns.parent, Capability::Setfcap) };
-            if !could
-                && !(new.0.len() == 1 && ns.owner == opener.euid && ns.parent.kernel_id(Ids::Users, 0) == Some(opener.euid))
-            {
+            let own = new.0.len() == 1 && ns.owner == opener.euid;
+            let maps_owner = own && ns.parent.kernel_id(Ids::Users, 0) == Some(opener.euid);
+            if !(could || maps_owner) {
                 return false;
             }
         }

@@ -90,7 +90,7 @@ pub fn sys_io_destroy(cx: &mut Cx, args: Args) -> Flow<'_> {
         let context = context(cx, args.u64(0))?;
         cx.mm.attached().remove(&context.ring);
         context.destroy();
-        cx.mm.unmap(context.ring, context.len())?;
+        cx.mm.unmap(context.ring, context.ring_len())?;
         Ok(0)
     })())
 }

@@ -93,7 +93,7 @@ pub fn sys_mount(cx: &mut Cx, args: Args) -> Flow<'_> {
         let atime = u64::from(MountFlags::ATIME.bits());
         if flags & MS_REMOUNT != 0 && flags & atime == 0 {
             // Without a word on access times they stay as they are.
-            options = options - MountFlags::ATIME | at.mount.flags() & MountFlags::ATIME;
+            options = (options - MountFlags::ATIME) | at.mount.flags() & MountFlags::ATIME;
         }
         if flags & MS_REMOUNT != 0 {
             return unit(remount(cx, &at, options, flags & MS_BIND != 0, &data));
@@ -154,7 +154,7 @@ fn remount(cx: &Cx, at: &Path, options: MountFlags, bind: bool, data: &[u8]) -> 
     if bind {
         return namespace.edit().change_flags(mount, options);
     }
-    mount.may_change_flags(options - MountFlags::RDONLY | mount.flags() & MountFlags::RDONLY)?;
+    mount.may_change_flags((options - MountFlags::RDONLY) | mount.flags() & MountFlags::RDONLY)?;
     if let Ok(kind) = Type::from_name(mount.fs.name().as_bytes()) {
         let mut request = Request::new(kind);
         request.set_all(cx, data)?;

@@ -226,7 +226,7 @@ impl Change {
         let mut tree = namespace.edit();
         tree.check_or_anonymous(mount)?;
         let mounts = if depth == Depth::One { vec![mount.clone()] } else { mount.subtree() };
-        let new = |mount: &Mount| mount.flags() - self.clear | self.set;
+        let new = |mount: &Mount| (mount.flags() - self.clear) | self.set;
         for mount in &mounts {
             mount.may_change_flags(new(mount))?;
         }

@@ -204,7 +204,7 @@ pub fn sys_sched_getparam(cx: &mut Cx, args: Args) -> Flow<'_> {
 fn getparam(cx: &Cx, args: Args) -> Result<u64, Errno> {
     let param = args.opt_ptr(1).ok_or(Errno::EINVAL)?;
     let task = positive_target(cx, args.i32(0))?;
-    cx.mm.write_val(param, &(task.scheduling.lock().priority as u32))?;
+    cx.mm.write_val(param, &{ task.scheduling.lock().priority })?;
     Ok(0)
 }
 

@@ -73,7 +73,7 @@ fn attach(cx: &Cx, id: i32, addr: u64, flags: u32) -> Result<u64, Errno> {
         if flags & SHM_REMAP != 0 {
             return Err(Errno::EINVAL);
         }
-    } else if at % PAGE_SIZE != 0 {
+    } else if !at.is_multiple_of(PAGE_SIZE) {
         if flags & SHM_RND == 0 {
             return Err(Errno::EINVAL);
         }
@@ -118,7 +118,7 @@ pub fn sys_shmdt(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn detach(cx: &Cx, addr: u64) -> Result<u64, Errno> {
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     // The first piece of a segment that lies as if the segment began at `addr`, then what else there is of the same attachment.

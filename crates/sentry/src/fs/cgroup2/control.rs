@@ -1,5 +1,8 @@
 //! The files of a group: what each shows and takes. One table.
 
+// A file is a line of the table: what it sets is assigned there.
+#![allow(clippy::unit_arg)]
+
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -39,7 +39,7 @@ pub(super) fn entries(image: &Image, raw: &RawInode) -> Result<Vec<Entry>, Errno
 fn block_entries(block: &[u8], into: &mut Vec<Entry>) -> Result<(), Errno> {
     let first = number::<2>(block, 8)? as usize;
     let count = first / ENTRY;
-    if count == 0 || first % ENTRY != 0 || first > block.len() {
+    if count == 0 || !first.is_multiple_of(ENTRY) || first > block.len() {
         return Err(Errno::EUCLEAN);
     }
     for index in 0..count {

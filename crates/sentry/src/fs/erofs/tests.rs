@@ -204,7 +204,7 @@ fn damaged_images_do_no_harm() {
         let mut image = original.to_vec();
         for _ in 0..1 + random.next() % 12 {
             // Mostly where the superblock, the inodes and the directories are.
-            let limit = if random.next() % 4 == 0 { image.len() } else { image.len().min(12288) };
+            let limit = if random.next().is_multiple_of(4) { image.len() } else { image.len().min(12288) };
             let at = random.next() as usize % limit;
             let value = match random.next() % 4 {
                 0 => 0,
@@ -216,7 +216,7 @@ fn damaged_images_do_no_harm() {
                 *image.get_mut(at).expect("in range") = value;
             }
         }
-        if random.next() % 8 == 0 {
+        if random.next().is_multiple_of(8) {
             image.truncate(2048 + random.next() as usize % (original.len() - 2048));
         }
         if let Ok(fs) = mount(&image) {

@@ -147,8 +147,8 @@ impl GoferInode {
     /// The inode that a name was last found to mean.
     fn child(&self, name: &Name) -> Option<Arc<GoferInode>> {
         let Body::Directory(children) = &self.body else { return None };
-        let child = children.by_name.lock().get(name).and_then(Weak::upgrade);
-        child
+
+        children.by_name.lock().get(name).and_then(Weak::upgrade)
     }
 
     fn set_child(&self, name: &Name, child: Option<&Arc<GoferInode>>) {

@@ -13,6 +13,8 @@ const REPLACE: u32 = 2;
 const TOTAL_MAX: usize = 64 << 10;
 
 /// An inode's attributes by name. Who may use which names is the VFS's affair.
+// Few inodes have any: a pointer for those that have none.
+#[allow(clippy::box_collection)]
 #[derive(Default)]
 pub(in crate::fs) struct Xattrs(Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>);
 

@@ -206,7 +206,7 @@ impl Request {
             Config::Tmpfs(options) => {
                 let mut options = *options;
                 // Half of the memory, as on Linux; with `size=0` and `nr_inodes=0` there is no limit.
-                options.default_size = memory_of(cx) / 2 & !(PAGE_SIZE - 1);
+                options.default_size = (memory_of(cx) / 2) & !(PAGE_SIZE - 1);
                 options.default_inodes = memory_of(cx) / 2 / PAGE_SIZE;
                 if options.size == 0 && !options.unlimited {
                     options.size = options.default_size;

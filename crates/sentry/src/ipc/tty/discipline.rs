@@ -30,6 +30,7 @@ pub struct Effects {
 type Chunk = VecDeque<u8>;
 
 /// A line discipline.
+#[derive(Default)]
 pub struct Discipline {
     termios: Termios,
     ready: VecDeque<Chunk>,
@@ -42,20 +43,6 @@ pub struct Discipline {
     /// The column where the edited line began.
     line_column: usize,
     stopped: bool,
-}
-
-impl Default for Discipline {
-    fn default() -> Discipline {
-        Discipline {
-            termios: Termios::default(),
-            ready: VecDeque::new(),
-            line: Vec::new(),
-            literal: false,
-            column: 0,
-            line_column: 0,
-            stopped: false,
-        }
-    }
 }
 
 impl Discipline {
@@ -405,7 +392,8 @@ impl Discipline {
             }
             byte => {
                 let byte = if t.output(uapi::OLCUC) { byte.to_ascii_uppercase() } else { byte };
-                if !byte.is_ascii_control() && !(t.input(uapi::IUTF8) && byte & 0xc0 == 0x80) {
+                let continues = t.input(uapi::IUTF8) && byte & 0xc0 == 0x80;
+                if !(byte.is_ascii_control() || continues) {
                     self.column += 1;
                 }
                 out.push(byte);

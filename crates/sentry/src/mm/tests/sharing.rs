@@ -193,7 +193,7 @@ fn remap_moves_grows_and_shrinks() {
     assert_eq!(stub.read(moved), Some(1));
     assert_eq!(mm.remap(&ask(moved, 8 * PAGE, 8 * PAGE, RemapTo::Fixed(block))), Ok(block));
     assert_eq!(stub.read(block), Some(1));
-    assert_eq!(mm.remap(&ask(block, 9 * PAGE, PAGE, RemapTo::Stay)).is_ok(), true);
+    assert!(mm.remap(&ask(block, 9 * PAGE, PAGE, RemapTo::Stay)).is_ok());
     assert_eq!(mm.remap(&ask(block, 2 * PAGE, 3 * PAGE, RemapTo::Anywhere)), Err(Errno::EFAULT));
     assert_eq!(mm.remap(&ask(block, PAGE, 0, RemapTo::Stay)), Err(Errno::EINVAL));
 }

@@ -111,7 +111,13 @@ impl Stub {
 impl AddressSpace for Stub {
     fn map(&self, order: &MapOrder<'_>) -> Result<(), PlatformError> {
         self.count("map");
-        assert!(order.addr % 4096 == 0 && order.len % 4096 == 0 && order.offset % 4096 == 0 && order.len > 0, "{order:?}");
+        assert!(
+            order.addr.is_multiple_of(4096)
+                && order.len.is_multiple_of(4096)
+                && order.offset.is_multiple_of(4096)
+                && order.len > 0,
+            "{order:?}"
+        );
         assert!(
             order.addr >= RESERVED.end || order.addr + order.len <= RESERVED.start,
             "over the platform's own range: {order:?}"

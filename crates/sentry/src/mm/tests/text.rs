@@ -129,7 +129,7 @@ fn patched() -> (Scene, Arc<Mm>, Arc<Stub>) {
         site: vec![0xe9, 1, 2, 3, 4],
         moved: vec![(TEXT + 0x107, TEXT - (1 << 30) + 0x50)],
     });
-    let last = (0..40).map(|_| mm.patch(TEXT + 0x107, 39)).last().flatten();
+    let last = (0..40).map(|_| mm.patch(TEXT + 0x107, 39)).next_back().flatten();
     assert_eq!(last, Some(TEXT - (1 << 30) + 0x50));
     (scene, mm, stub)
 }

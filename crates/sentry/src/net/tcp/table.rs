@@ -94,8 +94,7 @@ impl Table {
         let port = match port {
             0 => {
                 let free = self.random.ephemeral().find(|port| !self.ports.contains_key(port));
-                let shared =
-                    || self.ports.iter().map(|(port, _)| *port).find(|&port| port >= 32768 && !self.conflicts(port, &claim));
+                let shared = || self.ports.keys().copied().find(|&port| port >= 32768 && !self.conflicts(port, &claim));
                 free.or_else(shared).ok_or(Errno::EADDRINUSE)?
             }
             port if self.conflicts(port, &claim) => return Err(Errno::EADDRINUSE),
