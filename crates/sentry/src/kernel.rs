@@ -9,6 +9,7 @@ use platform::Platform;
 
 use crate::cgroup::Cgroup;
 use crate::executor::{IoPool, Reactor, Scheduler};
+use crate::fs::dev::loops::LoopDevices;
 use crate::fs::gofer::{FdCache, Services};
 use crate::ipc::Ipc;
 use crate::ipc::futex::FutexTable;
@@ -110,6 +111,7 @@ pub struct Container {
     pub queued_signals: QueuedSignals,
     /// Its pseudo-terminals (devpts).
     pub terminals: Arc<Terminals>,
+    pub loops: LoopDevices,
     /// What its ended tasks have used and done.
     pub ended: Mutex<Ended>,
     /// How many logins there were (/proc/PID/sessionid).
@@ -128,7 +130,7 @@ impl Container {
         memory_limit: Option<u64>,
         max_tasks: Option<usize>,
     ) -> Arc<Container> {
-        Arc::new(Container {
+        let container = Arc::new(Container {
             id,
             pids: PidTable::default(),
             memory,
@@ -138,11 +140,20 @@ impl Container {
             cgroup: Cgroup::root(memory_limit, max_tasks),
             queued_signals: QueuedSignals::default(),
             terminals: Terminals::new(),
+            loops: LoopDevices::default(),
             ended: Mutex::default(),
             logins: AtomicU32::new(0),
             load: LoadAverage::default(),
             life: ContainerLife::default(),
-        })
+        });
+        // A loop device's file may lead back to the container.
+        let weak = Arc::downgrade(&container);
+        container.life.on_exit(Box::new(move |_| {
+            if let Some(container) = weak.upgrade() {
+                container.loops.clear();
+            }
+        }));
+        container
     }
 }
 

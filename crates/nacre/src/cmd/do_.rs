@@ -8,8 +8,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    CacheMode, ClientError, Code, CreateContainerRequest, DevptsMount, Empty, GoferMount, Limits, Mount, MountFlags, Process,
-    Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
+    CacheMode, ClientError, Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, Empty, GoferMount, Limits, Mount,
+    MountFlags, Process, Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -138,6 +138,7 @@ impl Do {
                 image,
             }),
             mounts,
+            devices: loop_devices(),
             limits: Some(self.flags.limits()?),
             ..Default::default()
         };
@@ -175,6 +176,24 @@ impl Do {
             ..Default::default()
         })
     }
+}
+
+/// Loop devices at the beginning.
+const LOOP_DEVICES: u32 = 8;
+
+/// Loop devices, as a machine has them; they are the sandbox's own.
+fn loop_devices() -> Vec<Device> {
+    let node = |path: String, kind: DeviceKind, major, minor| Device {
+        path: path.into_bytes(),
+        kind: kind.into(),
+        major,
+        minor,
+        mode: 0o660,
+        ..Device::default()
+    };
+    let control = node("/dev/loop-control".into(), DeviceKind::Character, 10, 237);
+    let disks = (0..LOOP_DEVICES).map(|index| node(format!("/dev/loop{index}"), DeviceKind::Block, 7, index));
+    std::iter::once(control).chain(disks).collect()
 }
 
 /// A sandbox that is gone when this is, with its cgroup.

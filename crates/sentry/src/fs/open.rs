@@ -175,7 +175,10 @@ async fn open_place(cx: &Cx, view: &View, place: Path, flags: OpenFlags, created
     match owner.kind {
         FileKind::Fifo => return crate::ipc::pipe::open_fifo(cx, place, status(flags)).await.map(opened),
         FileKind::Socket => return Err(Errno::ENXIO.into()),
-        FileKind::BlockDevice => return Err(Errno::ENXIO.into()),
+        FileKind::BlockDevice => {
+            let ops = super::dev::open_block_device(cx, metadata.rdev, flags)?;
+            return Ok(opened(File::new(ops, Origin::Path(place), status(flags))));
+        }
         FileKind::CharDevice => {
             let ops = super::dev::open_char_device(cx, &place, metadata.rdev, flags)?;
             return Ok(opened(File::new(ops, Origin::Path(place), status(flags))));

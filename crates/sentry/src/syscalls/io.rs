@@ -5,6 +5,7 @@ use smallvec::smallvec;
 use super::transfer::{self, At, Transfer, ready};
 use super::{Args, Flow};
 use crate::Errno;
+use crate::fs::dev::loops::LoopFile;
 use crate::fs::{File, OpenFlags, Whence};
 use crate::ipc::epoll::Epoll;
 use crate::ipc::eventfd::EventFd;
@@ -169,6 +170,10 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
         0 => Flow::done(seek_to(&file, Some(0), offset)),
         1 => Flow::done(seek_to(&file, None, offset)),
         2 => {
+            // The inode of a device says 0.
+            if let Some(device) = file.downcast::<LoopFile>() {
+                return Flow::done(seek_to(&file, Some(device.size()), offset));
+            }
             if let Some(metadata) = ready(file.inode().metadata()) {
                 return Flow::done(metadata.and_then(|metadata| seek_to(&file, Some(metadata.size), offset)));
             }

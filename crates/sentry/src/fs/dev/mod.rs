@@ -1,5 +1,6 @@
 //! Devices: what opening a device node gives, and the nodes every container has in /dev.
 
+pub mod loops;
 mod memory;
 
 use std::sync::Arc;
@@ -62,12 +63,24 @@ pub fn open_char_device(cx: &Cx, place: &Path, rdev: u64, flags: OpenFlags) -> R
         (1, 5) => MemoryDevice::Zero,
         (1, 7) => MemoryDevice::Full,
         (1, 8 | 9) => MemoryDevice::Random,
+        loops::CONTROL => return Ok(Arc::new(loops::LoopControl)),
         number => {
             let terminals = super::devpts::terminals_of(place).unwrap_or_else(|| cx.task.container.terminals.clone());
             return crate::ipc::tty::open_device(cx, &terminals, number, flags);
         }
     };
     Ok(Arc::new(device))
+}
+
+/// Opens a block device.
+///
+/// # Errors
+/// `ENXIO` when there is no such device.
+pub fn open_block_device(cx: &Cx, rdev: u64, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+    match device_parts(rdev) {
+        (loops::MAJOR, index) => cx.task.container.loops.open(index, flags),
+        _ => Err(Errno::ENXIO),
+    }
 }
 
 #[cfg(test)]
