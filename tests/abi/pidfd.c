@@ -96,6 +96,23 @@ CASE(epoll) {
     DIES(pid, SIGTERM);
 }
 
+CASE(send_signal_by_directory_of_procfs) {
+    char path[40];
+    pid_t pid = sleeper();
+    snprintf(path, sizeof path, "/proc/%d", pid);
+    int fd = OK(open(path, O_DIRECTORY | O_RDONLY)), opath = OK(open(path, O_PATH));
+    snprintf(path, sizeof path, "/proc/%d/task/%d", pid, pid);
+    int thread = OK(open(path, O_DIRECTORY | O_RDONLY)), root = OK(open("/proc", O_DIRECTORY | O_RDONLY));
+    OK(pidfd_send(fd, 0, NULL, 0));
+    ERR(pidfd_send(opath, 0, NULL, 0), EBADF);
+    ERR(pidfd_send(thread, 0, NULL, 0), EBADF);
+    ERR(pidfd_send(root, 0, NULL, 0), EBADF);
+    ERR(pidfd_getfd_(fd, 0, 0), EBADF);
+    OK(pidfd_send(fd, SIGTERM, NULL, 0));
+    DIES(pid, SIGTERM);
+    ERR(pidfd_send(fd, 0, NULL, 0), ESRCH);
+}
+
 CASE(send_signal_errors) {
     int fd = OK(pidfd_open_(getpid(), 0)), other = OK(open("/dev/null", O_RDONLY));
     ERR(pidfd_send(fd, 0, NULL, 8), EINVAL);

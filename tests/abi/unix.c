@@ -507,6 +507,36 @@ CASE(addresses_on_streams) {
     EQ(n, 0);
 }
 
+CASE(names_of_senders) {
+    socklen_t n;
+    char b[4];
+    struct sockaddr_un a;
+    int types[] = {SOCK_STREAM, SOCK_SEQPACKET};
+    for (int i = 0; i < 2; i++) { // of a connection too
+        int l = bound(types[i], i ? "@q" : "@s"), c = sock(types[i]);
+        OK(listen(l, 1));
+        OK(dial(c, i ? "@q" : "@s"));
+        int s = OK(accept(l, NULL, NULL));
+        EQ(send(s, "xy", 2, 0), 2);
+        close(s);
+        n = sizeof a;
+        EQ(recvfrom(c, b, i ? 4 : 1, 0, SA(a), &n), i ? 2 : 1);
+        EQ(n, 4);
+        EQ(a.sun_path[1], i ? 'q' : 's');
+        struct iovec io = {b, 4};
+        struct msghdr m = {.msg_name = &a, .msg_namelen = sizeof a, .msg_iov = &io, .msg_iovlen = 1};
+        EQ(recvmsg(c, &m, 0), i ? 0 : 1);
+        EQ(m.msg_namelen, i ? 0 : 4);
+    }
+    make(SOCK_DGRAM); // without a name no address, not even its family
+    EQ(send(v[0], "x", 1, 0), 1);
+    n = sizeof a;
+    a.sun_family = 77;
+    EQ(recvfrom(v[1], b, 4, 0, SA(a), &n), 1);
+    EQ(n, 0);
+    EQ(a.sun_family, 77);
+}
+
 CASE(proc_net_unix) {
     bound(SOCK_STREAM, "named");
     bound(SOCK_DGRAM, "@nacre-listed");

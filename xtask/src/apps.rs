@@ -92,7 +92,7 @@ const CPYTHON: [&str; 20] = [
 ];
 
 /// Go's packages that the full tier tests.
-const GO: [&str; 6] = ["os", "os/exec", "os/signal", "sync", "time", "syscall"];
+const GO: [&str; 7] = ["os", "os/exec", "os/signal", "sync", "time", "syscall", "net"];
 
 fn apps() -> Vec<App> {
     let mut all: Vec<App> = SCRIPTS.into();

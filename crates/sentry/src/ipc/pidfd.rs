@@ -39,6 +39,14 @@ impl Named {
         }
     }
 
+    /// The live thread (a process's first one).
+    pub fn task(&self) -> Option<Arc<Task>> {
+        match self {
+            Named::Process(group) => group.leader(),
+            Named::Thread { task, .. } => task.upgrade().filter(|task| !task.is_gone()),
+        }
+    }
+
     /// Its number in the container; None when it has been reaped.
     pub fn number(&self) -> Option<i32> {
         match self {
@@ -56,14 +64,6 @@ impl PidFd {
             | (flags & OpenFlags::NONBLOCK)
             | if thread { OpenFlags::from_bits_retain(PIDFD_THREAD) } else { OpenFlags::empty() };
         anon::file(cx, &Anon::Object("pidfd"), Arc::new(PidFd { named }), kept)
-    }
-
-    /// The live thread behind it (a process's first one).
-    pub fn task(&self) -> Option<Arc<Task>> {
-        match &self.named {
-            Named::Process(group) => group.leader(),
-            Named::Thread { task, .. } => task.upgrade().filter(|task| !task.is_gone()),
-        }
     }
 
     fn ended(&self) -> bool {

@@ -26,7 +26,7 @@ pub(super) fn control(pidfd: &PidFd, cx: &Cx, command: u32, argument: u64) -> Re
     if argument != 0 {
         return Err(Errno::EINVAL);
     }
-    let task = pidfd.task().ok_or(Errno::ESRCH)?;
+    let task = pidfd.named.task().ok_or(Errno::ESRCH)?;
     crate::syscalls::process_vm::may_inspect(cx, &task).map_err(|_| Errno::EACCES)?;
     // There are no time namespaces.
     let kind = kind.ok_or(Errno::EOPNOTSUPP)?;

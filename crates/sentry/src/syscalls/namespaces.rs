@@ -93,7 +93,7 @@ fn setns_inner(cx: &mut Cx, args: Args) -> Result<(), Errno> {
     }
     let Some(pidfd) = file.downcast::<crate::ipc::pidfd::PidFd>() else { return Err(Errno::EINVAL) };
     let flags = flags.filter(|flags| !flags.is_empty()).ok_or(Errno::EINVAL)?;
-    let target = pidfd.task().ok_or(Errno::ESRCH)?;
+    let target = pidfd.named.task().ok_or(Errno::ESRCH)?;
     super::process_vm::may_inspect(cx, &target)?;
     // The user namespace first: what follows needs its capabilities.
     let kinds = [Kind::User, Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Cgroup, Kind::Net];

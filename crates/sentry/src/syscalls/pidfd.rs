@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::fds::install;
+use super::fs_path::real_file;
 use super::{Args, Flow};
 use crate::Errno;
-use crate::fs::{File, OpenFlags};
+use crate::fs::{File, OpenFlags, proc};
 use crate::ipc::pidfd::{Named, PIDFD_THREAD, PidFd};
 use crate::signal::{SigInfo, Signal};
 use crate::task::Cx;
@@ -67,20 +68,24 @@ fn send_signal(cx: &Cx, args: Args) -> Result<(), Errno> {
         4 => Some(Aim::ProcessGroup),
         _ => return Err(Errno::EINVAL),
     };
-    let file = pidfd(cx, args.i32(0))?;
-    let pidfd = of(&file)?;
-    let group = pidfd.named.group();
+    let file = real_file(cx, args.i32(0))?;
+    // A directory of procfs names its process too (tgid_pidfd_to_pid).
+    let named = match file.downcast::<PidFd>() {
+        Some(pidfd) => pidfd.named.clone(),
+        None => Named::Process(proc::named_by(&file)?),
+    };
+    let group = named.group();
     if !group.pid_ns.is_within(&cx.task.group.pid_ns) {
         return Err(Errno::EINVAL);
     }
-    let aim = aim.unwrap_or(if matches!(pidfd.named, Named::Thread { .. }) { Aim::Thread } else { Aim::Process });
+    let aim = aim.unwrap_or(if matches!(named, Named::Thread { .. }) { Aim::Thread } else { Aim::Process });
     let number = args.i32(1);
-    let own = aim != Aim::ProcessGroup && pidfd.named.number() == Some(cx.task.tid());
+    let own = aim != Aim::ProcessGroup && named.number() == Some(cx.task.tid());
     let info = match args.opt_ptr(2) {
         None => None,
         Some(addr) => Some(read_info(cx, addr, number, own)?),
     };
-    if pidfd.named.number().is_none() {
+    if named.number().is_none() {
         return Err(Errno::ESRCH);
     }
     let signal = super::kill::signal(number)?;
@@ -88,7 +93,7 @@ fn send_signal(cx: &Cx, args: Args) -> Result<(), Errno> {
     match aim {
         Aim::Process => super::kill::send(cx, group, signal, info),
         Aim::ProcessGroup => super::kill::send_to_group(cx, group.pgid(), signal, info),
-        Aim::Thread => match pidfd.task() {
+        Aim::Thread => match named.task() {
             Some(task) => super::kill::send_to_thread(cx, &task, signal, info),
             None if group.ended().is_some() => Ok(()),
             None => Err(Errno::ESRCH),
@@ -117,7 +122,7 @@ fn getfd(cx: &Cx, args: Args) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     let file = pidfd(cx, args.i32(0))?;
-    let task = of(&file)?.task().ok_or(Errno::ESRCH)?;
+    let task = of(&file)?.named.task().ok_or(Errno::ESRCH)?;
     super::process_vm::may_attach(cx, &task)?;
     let files = task.shared.read().as_ref().map(|shared| shared.files.clone()).ok_or(Errno::ESRCH)?;
     install(cx, files.get(args.i32(1))?, true).map(|fd| fd as u64)

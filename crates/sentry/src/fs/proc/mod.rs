@@ -11,6 +11,8 @@ mod sysvipc;
 
 use std::sync::Arc;
 
+pub use process::named_by;
+
 use super::pseudo::{DirInode, Identity};
 use super::{FileSystem, Inode, StatFs};
 use crate::Errno;

@@ -204,7 +204,7 @@ impl Socket for UnixSocket {
         }
         let core = self.core.accept()?;
         let address = core.peer().and_then(|peer| peer.address());
-        Ok(Accepted { socket: UnixSocket::new(core), from: SmallVec::from_vec(Address::encode(address.as_ref())) })
+        Ok(Accepted { socket: UnixSocket::new(core), from: SmallVec::from_vec(Address::encode(address.as_deref())) })
     }
 
     fn name(&self, end: End) -> Result<AddressBytes, Errno> {
@@ -212,7 +212,7 @@ impl Socket for UnixSocket {
             End::Own => self.core.address(),
             End::Peer => self.core.peer().ok_or(Errno::ENOTCONN)?.address(),
         };
-        Ok(SmallVec::from_vec(Address::encode(address.as_ref())))
+        Ok(SmallVec::from_vec(Address::encode(address.as_deref())))
     }
 
     fn shut_down(&self, what: Shutdown) -> Result<(), Errno> {
@@ -308,9 +308,8 @@ impl Socket for UnixSocket {
         let mut got = self.core.receive(into, peek)?;
         let mut received = Received { bytes: got.bytes, length: got.length, ..Received::default() };
         received.files = std::mem::take(&mut got.files);
-        if self.core.kind == Kind::Datagram {
-            received.from = Some(SmallVec::from_vec(Address::encode(got.from.as_ref())));
-        }
+        // A sender without a name gives no address, not even its family (unix_copy_addr).
+        received.from = got.from.as_deref().map(|from| SmallVec::from_vec(Address::encode(Some(from))));
         received.credentials = got.credentials.filter(|_| self.core.options.lock().has(SockFlags::PASSCRED));
         received.flags.set(MsgFlags::TRUNC, got.bytes < got.length);
         Ok(received)

@@ -63,8 +63,8 @@ pub struct Message {
     pub read: usize,
     pub rights: Option<Rights>,
     pub credentials: Credentials,
-    /// The sender's name (datagrams).
-    pub from: Option<Address>,
+    /// The sender's name.
+    pub from: Option<Arc<Address>>,
     pub urgency: Urgency,
 }
 

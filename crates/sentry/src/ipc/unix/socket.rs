@@ -51,7 +51,7 @@ pub struct Core {
 #[derive(Default)]
 pub(super) struct State {
     pub inbox: VecDeque<Message>,
-    pub address: Option<Address>,
+    pub address: Option<Arc<Address>>,
     /// The other end; for datagrams, where they go by default.
     pub peer: Option<Arc<Core>>,
     pub peer_credentials: Option<Credentials>,
@@ -97,7 +97,7 @@ impl Core {
     pub(super) fn line(&self) -> String {
         let (flags, connected, name) = {
             let state = self.state.lock();
-            let name = match &state.address {
+            let name = match state.address.as_deref() {
                 None => String::new(),
                 Some(Address::Path(path)) => format!(" {}", String::from_utf8_lossy(path)),
                 Some(Address::Abstract(name)) => format!(" @{}", String::from_utf8_lossy(name).replace('\0', "@")),
@@ -177,7 +177,7 @@ impl Core {
         self.state.lock().error.take()
     }
 
-    pub fn address(&self) -> Option<Address> {
+    pub fn address(&self) -> Option<Arc<Address>> {
         self.state.lock().address.clone()
     }
 
@@ -205,7 +205,7 @@ impl Core {
 
     /// Sets the name of a socket bound to a path.
     pub fn set_address(&self, address: Address) {
-        self.state.lock().address = Some(address);
+        self.state.lock().address = Some(Arc::new(address));
     }
 
     /// Takes an abstract name, or (None) any.
@@ -360,7 +360,7 @@ impl Core {
         let address = state.address.clone();
         drop(state);
         self.waiting.store(0, Ordering::SeqCst);
-        if let Some(Address::Abstract(name)) = &address {
+        if let Some(Address::Abstract(name)) = address.as_deref() {
             self.shared.names.release(name, self);
         }
         if let Some(peer) = peer.filter(|_| self.kind != Kind::Datagram) {

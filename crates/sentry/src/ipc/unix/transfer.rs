@@ -34,7 +34,8 @@ pub struct Received {
     pub length: usize,
     pub files: Vec<Arc<File>>,
     pub credentials: Option<Credentials>,
-    pub from: Option<Address>,
+    /// The sender's name, if it has one.
+    pub from: Option<Arc<Address>>,
 }
 
 /// How a stream is read.
@@ -69,7 +70,7 @@ impl Core {
             }
             // An urgent byte is a piece of its own.
             let most = if out.urgent && left > 1 { left - 1 } else { left };
-            match self.send_piece(&target, None, from, room.min(PIECE).min(most), out) {
+            match self.send_piece(&target, address.clone(), from, room.min(PIECE).min(most), out) {
                 Ok(n) => sent += n,
                 Err(_) if sent > 0 => return Ok(sent),
                 Err(errno) => return Err(errno),
@@ -78,7 +79,7 @@ impl Core {
     }
 
     /// Where a message goes, and the sender's name for it.
-    fn target(&self, out: &Outgoing) -> Result<(Arc<Core>, Option<Address>), Errno> {
+    fn target(&self, out: &Outgoing) -> Result<(Arc<Core>, Option<Arc<Address>>), Errno> {
         let mut state = self.state.lock();
         if let Some(error) = state.error.take() {
             return Err(error);
@@ -87,13 +88,13 @@ impl Core {
             return Err(Errno::EPIPE);
         }
         let target = out.to.clone().or_else(|| state.peer.clone()).ok_or(Errno::ENOTCONN)?;
-        Ok((target, state.address.clone().filter(|_| self.kind == Kind::Datagram)))
+        Ok((target, state.address.clone()))
     }
 
     fn send_piece(
         &self,
         target: &Arc<Core>,
-        from_address: Option<Address>,
+        from_address: Option<Arc<Address>>,
         from: &mut dyn Source,
         most: usize,
         out: &mut Outgoing,
@@ -242,6 +243,7 @@ impl Core {
             };
             received.bytes += n;
             received.credentials = Some(message.credentials);
+            received.from = received.from.or_else(|| message.from.clone());
             let has_files = message.rights.is_some();
             take_files(message, &mut received, peek);
             let done = n == length;

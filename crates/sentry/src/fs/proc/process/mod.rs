@@ -22,9 +22,9 @@ use std::sync::Arc;
 use super::Shared;
 use crate::Errno;
 use crate::fs::pseudo::{DirInode, Directory, Identity, Listed, TextFile};
-use crate::fs::{FileKind, Inode};
+use crate::fs::{File, FileKind, Inode};
 use crate::ptrace::Mode;
-use crate::task::{Task, Tid};
+use crate::task::{Task, ThreadGroup, Tid};
 
 /// Which task a file is about.
 #[derive(Clone)]
@@ -178,6 +178,16 @@ pub(super) fn directory(shared: &Arc<Shared>, name: &[u8]) -> Result<Arc<dyn Ino
     let tid = shared.pid_ns.global(parse_tid(name)?).ok_or(Errno::ENOENT)?;
     shared.container.pids.task_or_zombie(tid).ok_or(Errno::ENOENT)?;
     Ok(DirInode::make(TaskDir(Subject { shared: shared.clone(), tid, scope: Scope::Process })))
+}
+
+/// Which process an open /proc/PID names, by its number in the container.
+///
+/// # Errors
+/// `EBADF` for another file, `ESRCH` when the process is gone.
+pub fn named_by(file: &File) -> Result<Arc<ThreadGroup>, Errno> {
+    let directory = file.inode().as_any().downcast_ref::<DirInode<TaskDir>>().map(|directory| &directory.0.0);
+    let subject = directory.filter(|subject| subject.scope == Scope::Process).ok_or(Errno::EBADF)?;
+    subject.shared.container.pids.process(subject.tid).ok_or(Errno::ESRCH)
 }
 
 /// Places of processes in /proc come after those of its files.
