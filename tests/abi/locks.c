@@ -62,7 +62,7 @@ CASE(waiting_and_deadlock) {
     OK(set(fd, F_SETLK, F_WRLCK, 0, 1));
     pid_t pid = OK(fork());
     if (!pid) {
-        OK(set(fd, F_SETLK, F_WRLCK, 1, 1));
+        OK(set(fd, F_SETLKW, F_WRLCK, 1, 1)); // the parent has it now and then
         ERR(set(fd, F_SETLK, F_WRLCK, 0, 1), EAGAIN);
         _exit(set(fd, F_SETLKW, F_WRLCK, 0, 1) != 0); // waits for us
     }
