@@ -12,7 +12,8 @@
 //! (a test disassembles it).
 //!
 //! **Zones.** An interrupt may arrive while a thread runs the trampoline. The handler and the sentry tell by `rip`:
-//! - before `published`: the call has not been handed over. The sentry serves it from the signal frame ([`Zone::Before`]).
+//! - before `published`: the call has not been handed over. The sentry serves it from the signal frame ([`Zone::Before`]). (That goes
+//!   for a `sched_yield` too which was just made here: two are as good as one.)
 //! - after, and the sentry has the turn: the handler goes back quietly.
 //! - after, and the stub has the turn: what follows only loads what the sentry gave, so the sentry, which knows
 //!   it, takes it for done ([`Zone::After`]).
@@ -195,7 +196,19 @@ nacre_blob_rcx_saved:
         lahf
         seto    %al
         mov     %rax, {FLAGS}(%r11)
-        mov     ${TURN_PATCHED}, %eax
+        mov     {RAX}(%r11), %rcx               /* sched_yield is the host's, if the stub may answer; the flags stay as they are */
+        lea     -{NR_SCHED_YIELD}(%rcx), %rcx
+        jrcxz   6f
+        jmp     7f
+6:      mov     {IDENTITY}(%r11), %ecx
+        jrcxz   7f
+        mov     ${NR_SCHED_YIELD}, %eax
+        syscall
+        rdgsbase %r11
+        mov     {RIP}(%r11), %rcx
+        mov     $0, %eax
+        jmp     *%rcx
+7:      mov     ${TURN_PATCHED}, %eax
         xchg    %eax, {TURN}(%r11)
 .hidden nacre_blob_published
 .globl nacre_blob_published
@@ -414,6 +427,7 @@ nacre_blob_end:
     NR_SIGRETURN = const libc::SYS_rt_sigreturn,
     NR_SCHED_YIELD = const libc::SYS_sched_yield,
     YIELD = const YIELD,
+    IDENTITY = const IDENTITY,
     NR_MUNMAP = const libc::SYS_munmap,
     NR_MMAP = const libc::SYS_mmap,
     NR_SECCOMP = const libc::SYS_seccomp,

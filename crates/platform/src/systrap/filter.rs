@@ -71,7 +71,7 @@ pub const MEMORY_CALLS: [StubCall; 11] = [
 pub const THREAD_CALLS: [StubCall; 3] = [
     call(libc::SYS_futex, "futex", Some((1, FUTEX_OPS)), "waits on its block; wakes there and on the bells"),
     call(libc::SYS_rt_sigreturn, "rt_sigreturn", None, "back from the signal that a system call or fault is"),
-    call(libc::SYS_sched_yield, "sched_yield", None, "gives its CPU to the executor that answers it"),
+    call(libc::SYS_sched_yield, "sched_yield", None, "gives its CPU to the executor that answers it; the application's own"),
 ];
 
 const fn call(number: i64, name: &'static str, only: Option<(u8, &'static [u32])>, why: &'static str) -> StubCall {

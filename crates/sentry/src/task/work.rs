@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use super::{Cx, Task};
 use crate::seccomp::Mode;
 
-/// getpid gettid getppid getuid geteuid getgid getegid: what a stub may answer.
-const ANSWERED: [u64; 7] = [39, 186, 110, 102, 107, 104, 108];
+/// getpid gettid getppid getuid geteuid getgid getegid sched_yield: what a stub may answer.
+const ANSWERED: [u64; 8] = [39, 186, 110, 102, 107, 104, 108, 24];
 
 bitflags::bitflags! {
     /// Zero in the usual case, so that a call costs one load more.

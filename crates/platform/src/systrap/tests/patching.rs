@@ -68,6 +68,41 @@ fn form_a_and_answers_in_the_stub() {
 }
 
 #[test]
+fn yields_are_the_hosts() {
+    let platform = platform();
+    let file = memory();
+    let space = space(&platform, &file);
+    let mut guest = Guest::new(&platform, &space, guests::form_b());
+    let number = libc::SYS_sched_yield as u64;
+    (guest.context.registers_mut().rax, guest.context.registers_mut().r12) = (number, number);
+    assert_eq!(guest.call().entry, Entry::Trapped);
+    let [(_, moved)] = patch(&guest, &file, &space, number).moved[..] else { panic!("one boundary") };
+    guest.context.registers_mut().rip = moved;
+    guest.context.set_return(0);
+    let call = guest.call();
+    assert_eq!((call.number, call.entry), (number, Entry::Patched));
+    guest.context.set_return(0);
+    guest.context.set_identity(&Identity { enabled: true, ..Identity::default() });
+    // From now on nothing is seen of it, wherever it is interrupted.
+    assert!(guest.run_for(20_000_000).is_none());
+    for round in 0..500 {
+        guest.context.interrupter().interrupt();
+        match guest.run() {
+            Trap::Interrupted => {}
+            Trap::Syscall(call) => {
+                assert_eq!((call.number, call.entry), (number, Entry::Patched), "round {round}");
+                guest.context.set_return(0);
+            }
+            other => panic!("round {round}: {other:?}"),
+        }
+        let registers = guest.context.registers();
+        assert!(!crate::systrap::layout::REGION.contains(&registers.rip), "round {round}");
+        assert_eq!((registers.r12, registers.rsp), (number, STACK_TOP), "round {round}");
+        assert!(guest.run_for(100_000).is_none());
+    }
+}
+
+#[test]
 fn form_b_and_a_jump_into_it() {
     let platform = platform();
     let file = memory();
