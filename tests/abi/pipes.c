@@ -105,6 +105,20 @@ CASE(a_large_write_is_whole_in_the_end) {
     EXITS(pid, 0);
 }
 
+// A writer that waits for a reader may be gone again before the reader's open ends, and the other way round.
+CASE(fifo_partners_that_leave_at_once) {
+    OK(mkfifo("f", 0600));
+    for (int i = 0; i < 300; i++) {
+        pid_t pid = OK(fork());
+        int mode = i % 2 ? O_WRONLY : O_RDONLY;
+        if (!pid) _exit(close(open("f", mode)));
+        alarm(20);
+        OK(close(OK(open("f", mode == O_RDONLY ? O_WRONLY : O_RDONLY))));
+        EXITS(pid, 0);
+    }
+    alarm(0);
+}
+
 CASE(fifo_opening) {
     OK(mkfifo("f", 0600));
     ERR(open("f", O_WRONLY | O_NONBLOCK), ENXIO);

@@ -172,10 +172,14 @@ impl Pipe {
             state.writers += 1;
             state.writer_opens += 1;
         }
-        let unmet = (state.writers == 0).then_some(state.writer_opens);
+        let alone = match side {
+            Side::Read => (state.writers == 0).then_some(state.writer_opens),
+            Side::Write => (state.readers == 0).then_some(state.reader_opens),
+            Side::Both => None,
+        };
         drop(state);
         self.queue.wake(PollEvents::IN | PollEvents::OUT);
-        Arc::new(PipeEnd { pipe: self.clone(), side, unmet })
+        Arc::new(PipeEnd { pipe: self.clone(), side, alone })
     }
 
     /// Capacity in bytes.
@@ -215,8 +219,9 @@ impl Pipe {
 pub struct PipeEnd {
     pipe: Arc<Pipe>,
     side: Side,
-    /// `writer_opens` when this end was opened without any writer: as long as it is that, the fifo is not hung up.
-    unmet: Option<u64>,
+    /// How often the other side had been opened when this end was opened without one: as long as it is that, an open waits and a
+    /// reader is not hung up.
+    alone: Option<u64>,
 }
 
 impl PipeEnd {
@@ -321,7 +326,7 @@ impl FileOps for PipeEnd {
             if !state.bytes.is_empty() {
                 events |= PollEvents::IN | PollEvents::RDNORM;
             }
-            if state.writers == 0 && self.unmet != Some(state.writer_opens) {
+            if state.writers == 0 && self.alone != Some(state.writer_opens) {
                 events |= PollEvents::HUP;
             }
         }
@@ -393,8 +398,8 @@ pub fn pair(cx: &Cx, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
 /// The two ends of a new pipe, for those who make their own files of them.
 pub fn ends() -> (Arc<PipeEnd>, Arc<PipeEnd>) {
     let pipe = Pipe::new();
-    let reader = PipeEnd { pipe: pipe.clone(), side: Side::Read, unmet: None };
-    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, unmet: None };
+    let reader = PipeEnd { pipe: pipe.clone(), side: Side::Read, alone: None };
+    let writer = PipeEnd { pipe: pipe.clone(), side: Side::Write, alone: None };
     let mut state = pipe.state.lock();
     (state.readers, state.writers) = (1, 1);
     (state.reader_opens, state.writer_opens) = (1, 1);
@@ -417,20 +422,15 @@ pub async fn open_fifo(cx: &Cx, path: Path, flags: OpenFlags) -> Result<Arc<File
     if side == Side::Write && nonblocking && !unnamed && pipe.state.lock().readers == 0 {
         return Err(Errno::ENXIO.into());
     }
-    let (readers_before, writers_before) = {
-        let state = pipe.state.lock();
-        (state.reader_opens, state.writer_opens)
-    };
     // Opened before the wait: the peer's open sees us. If the wait is cut short, the file's release takes the end back.
-    let file = File::new(pipe.open(side), Origin::Path(path), flags);
-    if !nonblocking && !unnamed && side != Side::Both {
+    let end = pipe.open(side);
+    let alone = end.alone;
+    let file = File::new(end, Origin::Path(path), flags);
+    if let Some(before) = alone.filter(|_| !nonblocking && !unnamed) {
         let met = || {
             let state = pipe.state.lock();
-            let met = match side {
-                Side::Read => state.writers > 0 || state.writer_opens != writers_before,
-                _ => state.readers > 0 || state.reader_opens != readers_before,
-            };
-            met.then_some(())
+            let opens = if side == Side::Read { state.writer_opens } else { state.reader_opens };
+            (opens != before).then_some(())
         };
         let queues = [(&pipe.queue, PollEvents::IN | PollEvents::OUT)];
         let waited = cx.wait(&queues, MonoTime::NEVER, met).await;
