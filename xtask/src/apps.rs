@@ -44,7 +44,13 @@ const fn app(name: &'static str, interpreter: &'static str, script: &'static str
     App { name, interpreter, script, args: &[], tier, places, limit: Duration::from_secs(300) }
 }
 
-const SCRIPTS: [App; 20] = [
+/// For suites of many tests.
+const LONG: Duration = Duration::from_secs(900);
+
+/// Programs whose Debian sources the scripts build.
+const SOURCES: [&str; 1] = ["busybox"];
+
+const SCRIPTS: [App; 22] = [
     app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
     app("python", "python3", "python.py", Tier::Fast, Places::All),
     app("git", "bash", "git.sh", Tier::Fast, Places::All),
@@ -61,6 +67,8 @@ const SCRIPTS: [App; 20] = [
     app("nginx", "bash", "nginx.sh", Tier::Full, Places::NotBundle),
     app("ssh", "bash", "ssh.sh", Tier::Full, Places::NotBundle),
     app("build", "bash", "build.sh", Tier::Full, Places::NotBundle),
+    App { limit: LONG, ..app("busybox", "bash", "busybox.sh", Tier::Full, Places::NotBundle) },
+    App { limit: LONG, ..app("stress-ng", "bash", "stress-ng.sh", Tier::Full, Places::NotBundle) },
     app("apt", "bash", "apt.sh", Tier::Full, Places::OnlyDo),
     app("strace", "bash", "strace.sh", Tier::Fast, Places::NotBundle),
     app("gdb", "bash", "gdb.sh", Tier::Fast, Places::NotBundle),
@@ -96,14 +104,13 @@ const GO: [&str; 7] = ["os", "os/exec", "os/signal", "sync", "time", "syscall", 
 
 fn apps() -> Vec<App> {
     let mut all: Vec<App> = SCRIPTS.into();
-    let long = Duration::from_secs(900);
     for test in &CPYTHON {
         let args = std::slice::from_ref(test);
-        all.push(App { name: test, args, limit: long, ..app("", "bash", "cpython.sh", Tier::Full, Places::NotBundle) });
+        all.push(App { name: test, args, limit: LONG, ..app("", "bash", "cpython.sh", Tier::Full, Places::NotBundle) });
     }
     for package in &GO {
         let args = std::slice::from_ref(package);
-        all.push(App { name: package, args, limit: long, ..app("", "bash", "go.sh", Tier::Full, Places::NotBundle) });
+        all.push(App { name: package, args, limit: LONG, ..app("", "bash", "go.sh", Tier::Full, Places::NotBundle) });
     }
     all
 }
@@ -134,6 +141,9 @@ pub fn run(args: &[String]) -> Result<Tally> {
     }
     if chosen.iter().any(|app| app.tier == Tier::Full) {
         packages::ensure(packages::APPS)?;
+    }
+    for name in SOURCES.iter().filter(|name| chosen.iter().any(|app| app.name == **name)) {
+        packages::source(name)?;
     }
     if places != ["native"] {
         sh::build_nacre()?;
@@ -189,7 +199,7 @@ fn one(place: &str, app: &App) -> Result<()> {
         }
         _ => return in_bundle(app, &path),
     };
-    command.arg(&path).args(app.args).env("APPS_PLACE", place).current_dir("/");
+    command.arg(&path).args(app.args).env("APPS_PLACE", place).env("APPS_SOURCES", packages::sources()).current_dir("/");
     verdict(sh::timed(&mut command, app.limit)?)
 }
 

@@ -44,6 +44,7 @@ pub const APPS: &[&str] = &[
     "automake",
     "dpkg-dev",
     "tzdata",
+    "stress-ng",
 ];
 
 fn installed(package: &str) -> bool {
@@ -79,6 +80,57 @@ pub fn mirror() -> Result<String> {
     Ok(line.split(' ').next().unwrap_or_default().trim_end_matches('/').to_string())
 }
 
+/// Where [`source`] puts them.
+pub fn sources() -> PathBuf {
+    sh::target().join("sources")
+}
+
+/// A Debian package's source, unpacked as `sources()/NAME-VERSION`.
+pub fn source(name: &str) -> Result<()> {
+    let dir = sources();
+    std::fs::create_dir_all(&dir)?;
+    let prefix = format!("{name}-");
+    let names = std::fs::read_dir(&dir)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    if names.into_iter().any(|n| n.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))) {
+        return Ok(());
+    }
+    let apt = Apt::new(&dir, &format!("deb-src {} bookworm main\n", mirror()?))?;
+    apt.get(&["update", "-q"])?;
+    apt.get(&["source", "-q", name])
+}
+
+/// An apt with sources and state of its own, which leaves the machine's alone.
+struct Apt {
+    dir: PathBuf,
+}
+
+impl Apt {
+    fn new(dir: &Path, list: &str) -> Result<Apt> {
+        let apt = dir.join("apt");
+        std::fs::create_dir_all(apt.join("lists/partial"))?;
+        std::fs::create_dir_all(apt.join("archives/partial"))?;
+        std::fs::write(apt.join("sources.list"), list)?;
+        Ok(Apt { dir: dir.to_path_buf() })
+    }
+
+    fn get(&self, args: &[&str]) -> Result<()> {
+        let apt = self.dir.join("apt");
+        let options = [
+            format!("Dir::Etc::SourceList={}", apt.join("sources.list").display()),
+            "Dir::Etc::SourceParts=/dev/null".into(),
+            format!("Dir::State::Lists={}", apt.join("lists").display()),
+            format!("Dir::Cache={}", apt.display()),
+            "APT::Sandbox::User=root".into(),
+        ];
+        let mut command = Command::new("apt-get");
+        command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null());
+        for option in &options {
+            command.args(["-o", option]);
+        }
+        sh::run(command.args(args))
+    }
+}
+
 /// Debian's `runsc` of bookworm-backports, unpacked under target/ (not installed).
 pub fn runsc() -> Result<PathBuf> {
     let dir = sh::target().join("runsc");
@@ -86,30 +138,9 @@ pub fn runsc() -> Result<PathBuf> {
     if program.exists() {
         return Ok(program);
     }
-    let apt = dir.join("apt");
-    std::fs::create_dir_all(apt.join("lists/partial"))?;
-    std::fs::create_dir_all(apt.join("archives/partial"))?;
-    let list = apt.join("sources.list");
-    std::fs::write(&list, format!("deb {} bookworm-backports main\n", mirror()?))?;
-    let options = |dir: &Path| {
-        [
-            format!("Dir::Etc::SourceList={}", list.display()),
-            "Dir::Etc::SourceParts=/dev/null".into(),
-            format!("Dir::State::Lists={}", dir.join("lists").display()),
-            format!("Dir::Cache={}", dir.display()),
-            "APT::Sandbox::User=root".into(),
-        ]
-    };
-    let apt_get = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null());
-        for option in options(&apt) {
-            command.args(["-o", &option]);
-        }
-        sh::run(command.args(args))
-    };
-    apt_get(&["update", "-q"])?;
-    apt_get(&["download", "-q", "runsc"])?;
+    let apt = Apt::new(&dir, &format!("deb {} bookworm-backports main\n", mirror()?))?;
+    apt.get(&["update", "-q"])?;
+    apt.get(&["download", "-q", "runsc"])?;
     for entry in std::fs::read_dir(&dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "deb") {
