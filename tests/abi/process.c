@@ -692,3 +692,10 @@ CASE(set_tid_address) {
     int x;
     EQ(syscall(SYS_set_tid_address, &x), gettid());
 }
+CASE(exec_with_an_unlimited_stack) {
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+    OK(setrlimit(RLIMIT_STACK, &limit));
+    pid_t pid = OK(fork());
+    if (!pid) execl("/bin/true", "true", NULL);
+    EXITS(pid, 0);
+}

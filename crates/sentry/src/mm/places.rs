@@ -84,7 +84,7 @@ impl Places {
         let shift = (self.stack_top - self.mmap_base).saturating_sub(1 << 30);
         self.stack_limit = limit;
         self.mmap_base =
-            page_down(self.stack_top.saturating_sub(most.max(1 << 30)).saturating_sub(shift)).max(self.user.end / 6);
+            page_down(self.stack_top.saturating_sub(most.max(1 << 30)).saturating_sub(shift).max(self.user.end / 6));
     }
 
     /// Whether the range is the guest's to map.
