@@ -1,5 +1,6 @@
 // files: open, read and write, directories, links, permissions, times, attributes.
 #include "abi.h"
+#include <sys/eventfd.h>
 #include <grp.h>
 #include <sys/file.h>
 #include <sys/sendfile.h>
@@ -956,6 +957,10 @@ CASE(special_devices) {
     CHECK(b[0] == 0 && b[15] == 0);
     fd = OK(open("/dev/full", O_RDWR));
     ERR(write(fd, b, 1), ENOSPC);
+    EQ(lseek(fd, 77, SEEK_SET), 0); // whatever is asked
+    EQ(lseek(fd, -7396559417396527272, SEEK_CUR), 0);
+    ERR(lseek(fd, 5, 99), EINVAL);
+    ERR(lseek(OK(eventfd(0, 0)), 0, 99), EINVAL);
     EQ(read(OK(open("/dev/urandom", O_RDONLY)), b, 16), 16);
     volatile char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, OK(open("/dev/zero", O_RDWR)), 0);
     EQ(p[5], 0);

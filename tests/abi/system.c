@@ -1,5 +1,6 @@
 // system: uname, sysinfo, random, cpu, scheduling, and calls that must say no.
 #include "abi.h"
+#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -151,6 +152,24 @@ CASE(rseq_registration_rules) {
 CASE(kcmp_or_enosys_never_lies) {
     long r = syscall(SYS_kcmp, getpid(), getpid(), 0L, 0L, 0L);
     CHECK(r == 0 || errno == ENOSYS);
+}
+CASE(kcmp_of_an_epoll_target) {
+    int p[2], ep = OK(epoll_create1(0)), me = getpid();
+    OK(pipe(p));
+    struct epoll_event e = {.events = EPOLLIN};
+    OK(epoll_ctl(ep, EPOLL_CTL_ADD, p[0], &e));
+    unsigned slot[3] = {ep, p[0], 0};
+    EQ(syscall(SYS_kcmp, me, me, 7L, (long)p[0], slot), 0);
+    EQ(syscall(SYS_kcmp, me, me, 7L, (long)dup(p[0]), slot), 0);
+    CHECK(syscall(SYS_kcmp, me, me, 7L, (long)p[1], slot) > 0);
+    ERR(syscall(SYS_kcmp, me, me, 7L, 999L, slot), EBADF);
+    ERR(syscall(SYS_kcmp, me, me, 7L, (long)p[0], BAD), EFAULT);
+    slot[2] = 1;
+    ERR(syscall(SYS_kcmp, me, me, 7L, (long)p[0], slot), ENOENT);
+    slot[0] = p[0];
+    ERR(syscall(SYS_kcmp, me, me, 7L, (long)p[0], slot), EINVAL);
+    slot[0] = 999;
+    ERR(syscall(SYS_kcmp, me, me, 7L, (long)p[0], slot), EBADF);
 }
 CASE(inotify_sees_creation) {
     int fd = OK(inotify_init1(IN_NONBLOCK));

@@ -189,6 +189,15 @@ impl Epoll {
         }
     }
 
+    /// A file that it watches under a number. A number that was closed and used again may stand for several: `nth` chooses.
+    pub fn watched(&self, fd: i32, nth: u32) -> Option<Arc<File>> {
+        let items: Vec<Arc<Item>> =
+            self.core.state.lock().items.values().flatten().filter(|item| item.fd == fd).cloned().collect();
+        let mut files: Vec<Arc<File>> = items.iter().filter_map(|item| item.file.upgrade()).collect();
+        files.sort_unstable_by_key(|file| Arc::as_ptr(file).addr());
+        files.into_iter().nth(usize::try_from(nth).ok()?)
+    }
+
     pub fn new() -> Arc<Epoll> {
         let core = Core { state: Mutex::default(), queue: WaitQueue::new(), parents: Mutex::default() };
         Arc::new(Epoll { core: Arc::new(core) })

@@ -5,6 +5,7 @@ use smallvec::smallvec;
 use super::transfer::{self, At, Transfer, ready};
 use super::{Args, Flow};
 use crate::Errno;
+use crate::fs::dev::MemoryDevice;
 use crate::fs::dev::loops::LoopFile;
 use crate::fs::{File, OpenFlags, Whence};
 use crate::ipc::epoll::Epoll;
@@ -160,8 +161,9 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
     let (offset, whence) = (args.i64(1), args.i32(2));
     let file = match cx.file(args.i32(0)) {
         Ok(file) if file.flags().contains(OpenFlags::PATH) => return Flow::done(Err(Errno::EBADF)),
-        // Objects such as eventfds have a position that never moves (noop_llseek).
-        Ok(file) if !file.ops.seekable() && is_object(&file) => return Flow::done(Ok(0)),
+        Ok(_) if !(0..=4).contains(&whence) => return Flow::done(Err(Errno::EINVAL)),
+        // Objects such as eventfds have a position that never moves (noop_llseek, null_lseek).
+        Ok(file) if is_object(&file) => return Flow::done(Ok(0)),
         Ok(file) if !file.ops.seekable() => return Flow::done(Err(Errno::ESPIPE)),
         Ok(file) => file,
         Err(errno) => return Flow::done(Err(errno)),
@@ -194,10 +196,15 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
     }
 }
 
-/// Objects with Linux's `noop_llseek`. (Others, as pidfds, cannot be sought in.)
+/// Objects whose `lseek` does nothing, whatever is asked. (Others, as pidfds, cannot be sought in.)
 fn is_object(file: &File) -> bool {
     let any = file.ops.as_any();
-    any.is::<EventFd>() || any.is::<TimerFd>() || any.is::<SignalFd>() || any.is::<Epoll>() || any.is::<Inotify>()
+    any.is::<EventFd>()
+        || any.is::<TimerFd>()
+        || any.is::<SignalFd>()
+        || any.is::<Epoll>()
+        || any.is::<Inotify>()
+        || any.is::<MemoryDevice>()
 }
 
 /// Moves the position to `base` (None: where it is) plus `offset`.

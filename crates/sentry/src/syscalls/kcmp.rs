@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::{Args, Flow};
 use crate::Errno;
+use crate::fs::File;
+use crate::ipc::epoll::Epoll;
 use crate::task::{Cx, Task};
 
 /// What is compared, by `KCMP_*` number.
@@ -26,25 +28,39 @@ fn compare(cx: &Cx, args: Args) -> Result<u64, Errno> {
     let (one, other) = (find(args.i32(0))?, find(args.i32(1))?);
     super::process_vm::may_inspect(cx, &one)?;
     super::process_vm::may_inspect(cx, &other)?;
+    if args.i32(2) == EPOLL_TFD {
+        let [efd, tfd, nth] = cx.mm.read_val::<[u32; 3]>(args.u64(4))?;
+        let file = file(&one, args.u64(3))?;
+        let epoll = file_of_epoll(&other, efd, tfd, nth)?;
+        return Ok(order(cx, Arc::as_ptr(&file).addr(), Arc::as_ptr(&epoll).addr()));
+    }
     let place = |task: &Arc<Task>, fd: u64| part(task, args.i32(2), fd);
     Ok(order(cx, place(&one, args.u64(3))?, place(&other, args.u64(4))?))
+}
+
+fn file(task: &Task, fd: u64) -> Result<Arc<File>, Errno> {
+    let shared = task.shared.read().clone().ok_or(Errno::ESRCH)?;
+    shared.files.get(i32::try_from(fd).map_err(|_| Errno::EBADF)?)
+}
+
+/// What an epoll instance watches as `tfd` (`struct kcmp_epoll_slot`).
+fn file_of_epoll(task: &Task, efd: u32, tfd: u32, nth: u32) -> Result<Arc<File>, Errno> {
+    let instance = file(task, efd.into())?;
+    let epoll = instance.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
+    i32::try_from(tfd).ok().and_then(|tfd| epoll.watched(tfd, nth)).ok_or(Errno::ENOENT)
 }
 
 /// The address of a part of a task; only compared, never shown.
 fn part(task: &Arc<Task>, kind: i32, fd: u64) -> Result<usize, Errno> {
     let shared = task.shared.read().clone().ok_or(Errno::ESRCH)?;
     Ok(match kind {
-        FILE => {
-            let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
-            Arc::as_ptr(&shared.files.get(fd)?).addr()
-        }
+        FILE => Arc::as_ptr(&file(task, fd)?).addr(),
         VM => Arc::as_ptr(&shared.mm).addr(),
         FILES => Arc::as_ptr(&shared.files).addr(),
         FS => Arc::as_ptr(&shared.fs).addr(),
         SIGHAND => Arc::as_ptr(&task.group.sighand()).addr(),
         // Neither is shared by anybody but threads of one process.
         IO | SYSVSEM => Arc::as_ptr(&task.group).addr(),
-        EPOLL_TFD => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EINVAL),
     })
 }

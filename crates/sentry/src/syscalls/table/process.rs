@@ -53,7 +53,7 @@ pub(super) const LINES: &[Line] = &[
     full(274, "get_robust_list", &[Int, Addr, Addr], futex::get_robust_list),
     full(302, "prlimit64", &[Int, Int, Addr, Addr], rlimit::prlimit64),
     full(308, "setns", &[Fd, Hex], namespaces::setns),
-    partial(312, "kcmp", &[Int, Int, Int, Uint, Uint], kcmp::kcmp, "no KCMP_EPOLL_TFD: EOPNOTSUPP"),
+    full(312, "kcmp", &[Int, Int, Int, Uint, Uint], kcmp::kcmp),
     partial(
         317,
         "seccomp",
