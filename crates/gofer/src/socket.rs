@@ -1,4 +1,4 @@
-//! Packets, with at most one descriptor each, over a `SEQPACKET` unix socket.
+//! Packets, with at most [`MAX_OPENS`] descriptors each, over a `SEQPACKET` unix socket.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -11,7 +11,7 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
-use crate::Errno;
+use crate::{Errno, protocol::MAX_OPENS};
 
 /// Whether a call may wait for the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +21,15 @@ pub(crate) enum Wait {
 }
 
 /// Sends one packet. `EAGAIN` with [`Wait::Never`] when the socket is full.
-pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], fd: Option<BorrowedFd<'_>>, wait: Wait) -> Result<(), Errno> {
+pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>], wait: Wait) -> Result<(), Errno> {
     let flags = match wait {
         Wait::Never => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
         Wait::Allowed => SendFlags::NOSIGNAL,
     };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_OPENS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if let Some(fd) = &fd {
-        control.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(fd)));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::EMSGSIZE);
     }
     loop {
         match sendmsg(socket, &[IoSlice::new(packet)], &mut control, flags) {
@@ -44,14 +44,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], fd: Option<BorrowedFd<
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     into: &mut [u8],
-    donated: Option<&mut Option<OwnedFd>>,
+    donated: Option<&mut Vec<OwnedFd>>,
     wait: Wait,
 ) -> Result<usize, Errno> {
     let flags = match wait {
         Wait::Never => RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
         Wait::Allowed => RecvFlags::CMSG_CLOEXEC,
     };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_OPENS))];
     let mut control = match &donated {
         Some(_) => RecvAncillaryBuffer::new(&mut space),
         None => RecvAncillaryBuffer::default(),
@@ -66,15 +66,15 @@ pub(crate) fn receive(
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
-    let mut fds: Vec<OwnedFd> = fds.flatten().collect();
+    let fds: Vec<OwnedFd> = fds.flatten().collect();
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::EMSGSIZE);
     }
     if let Some(slot) = donated {
-        if fds.len() > 1 || received.flags.contains(ReturnFlags::CTRUNC) {
+        if fds.len() > MAX_OPENS || received.flags.contains(ReturnFlags::CTRUNC) {
             return Err(Errno::EBADMSG);
         }
-        *slot = fds.pop();
+        *slot = fds;
     }
     Ok(received.bytes)
 }

@@ -156,11 +156,11 @@ impl Client {
         {
             let mut inbox = self.inbox.lock();
             loop {
-                let mut fd = None;
-                match socket::receive(self.as_fd(), &mut inbox, Some(&mut fd), Wait::Never) {
+                let mut fds = Vec::new();
+                match socket::receive(self.as_fd(), &mut inbox, Some(&mut fds), Wait::Never) {
                     Err(Errno::EAGAIN) => break,
                     Ok(n @ 1..) => {
-                        let answer = Response::decode(inbox.get(..n).unwrap_or_default(), fd);
+                        let answer = Response::decode(inbox.get(..n).unwrap_or_default(), fds);
                         let mut state = self.state.lock();
                         match answer {
                             Ok((tag, answer)) => woken.extend(state.complete(self.as_fd(), tag, answer)),

@@ -7,7 +7,7 @@ use crate::{
     Errno,
     protocol::{
         Attached, Attr, Durability, Entries, Entry, EntryKind, FsStat, Handle, MakeNode, Name, OpenHow, Owner, ReadDirDetail,
-        RenameKind, Request, Response, SetAttr, Truncate, Walked, XattrMode, XattrName,
+        RenameKind, Request, Response, Scanned, SetAttr, Truncate, Walked, XattrMode, XattrName,
     },
 };
 
@@ -54,6 +54,36 @@ impl Client {
         let asked = names.len();
         match self.call(&Request::LookUp { dir, names }).await? {
             Response::Found(found) if (1..=asked).contains(&found.len()) => Ok(found),
+            other => Err(self.senseless(&other)),
+        }
+    }
+
+    /// See [`Request::Stat`]. As many outcomes as names.
+    ///
+    /// # Errors
+    /// The operation's; `EIO` if the gofer is gone or breaks the protocol.
+    pub async fn stat(self: &Arc<Client>, dir: Handle, path: Vec<Name>, names: Vec<Name>) -> Result<Vec<Result<Attr, Errno>>, Errno> {
+        let asked = names.len();
+        match self.call(&Request::Stat { dir, path, names }).await? {
+            Response::Attrs(attrs) if attrs.len() == asked => Ok(attrs),
+            other => Err(self.senseless(&other)),
+        }
+    }
+
+    /// See [`Request::OpenAll`]. As many outcomes as names.
+    ///
+    /// # Errors
+    /// The operation's; `EIO` if the gofer is gone or breaks the protocol.
+    pub async fn open_all(
+        self: &Arc<Client>,
+        dir: Handle,
+        path: Vec<Name>,
+        names: Vec<Name>,
+        how: OpenHow,
+    ) -> Result<Vec<Result<(Attr, OwnedFd), Errno>>, Errno> {
+        let asked = names.len();
+        match self.call(&Request::OpenAll { dir, path, names, how }).await? {
+            Response::OpenedAll(opened) if opened.len() == asked => Ok(opened),
             other => Err(self.senseless(&other)),
         }
     }
@@ -105,6 +135,9 @@ operations! {
     list_xattr(node: Handle) -> Vec<u8>: ListXattr, Response::Bytes(names) => Ok(names);
     /// See [`Request::RemoveXattr`].
     remove_xattr(node: Handle, name: XattrName) -> (): RemoveXattr, Response::Done => Ok(());
+    /// See [`Request::Scan`].
+    scan(dir: Handle, path: Vec<Name>, names: Vec<Name>, directories: u16, detail: ReadDirDetail) -> Vec<Scanned>: Scan,
+        Response::Scanned(scanned) => Ok(scanned);
     /// See [`Request::StatFs`].
     stat_fs(node: Handle) -> FsStat: StatFs, Response::FsStat(stat) => Ok(stat);
     /// See [`Request::Fsync`].

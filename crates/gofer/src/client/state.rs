@@ -78,7 +78,7 @@ impl State {
             return;
         }
         if self.outbox.is_empty() {
-            match socket::send(socket, &packet, None, Wait::Never) {
+            match socket::send(socket, &packet, &[], Wait::Never) {
                 Ok(()) => return,
                 Err(Errno::EAGAIN) => {}
                 // The reader will find out; wakers cannot run here. Until then nothing more goes out.
@@ -91,7 +91,7 @@ impl State {
     /// Sends what waited. Wakers, if the socket is broken.
     pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Vec<Waker> {
         while let Some(packet) = self.outbox.front() {
-            match socket::send(socket, packet, None, Wait::Never) {
+            match socket::send(socket, packet, &[], Wait::Never) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(Errno::EAGAIN) => break,
                 Err(_) => return self.die(),

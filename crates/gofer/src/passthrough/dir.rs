@@ -13,7 +13,7 @@ use rustix::{
 use super::{Node, attr};
 use crate::{
     Errno,
-    protocol::{DirEntry, Name, ReadDirDetail},
+    protocol::{DirEntry, FileKind, Name, ReadDirDetail},
 };
 
 /// A directory opened for reading. It stays inside the process: descriptors of directories are never donated.
@@ -30,19 +30,30 @@ impl Node {
 }
 
 impl DirStream {
-    /// Entries from position `from` (0, or the `next` of an entry of this directory), without `.` and `..`, as long as `keep` says
+    /// A directory that was opened for reading.
+    pub(super) fn of(fd: OwnedFd) -> DirStream {
+        DirStream(fd)
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Entries from position `from` (0, or the `next` of an entry of this directory; None: from where it is), without `.` and `..`, as long as `keep` says
     /// that there is room; and whether that is all. Names that are not valid (a broken file system) are left out.
     ///
     /// # Errors
     /// The host's; `EINVAL` for a position that is none.
     pub fn read(
         &self,
-        from: u64,
+        from: Option<u64>,
         detail: ReadDirDetail,
         mut has_room: impl FnMut(&DirEntry) -> bool,
     ) -> Result<(Vec<DirEntry>, bool), Errno> {
-        i64::try_from(from).map_err(|_| Errno::EINVAL)?;
-        rustix::fs::seek(&self.0, SeekFrom::Start(from))?;
+        if let Some(from) = from {
+            i64::try_from(from).map_err(|_| Errno::EINVAL)?;
+            rustix::fs::seek(&self.0, SeekFrom::Start(from))?;
+        }
         let mut buffer = [const { MaybeUninit::uninit() }; 16 * 1024];
         let mut raw = RawDir::new(self.0.as_fd(), &mut buffer);
         let mut entries = Vec::new();
@@ -55,11 +66,14 @@ impl DirStream {
                 Err(e) => return Err(e.into()),
             };
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            let attr = match detail {
-                ReadDirDetail::Names => None,
-                ReadDirDetail::Attributes => attr::of_entry(self.0.as_fd(), &name).ok(),
+            let kind = attr::kind_of(entry.file_type());
+            let wanted = match detail {
+                ReadDirDetail::Names => false,
+                ReadDirDetail::Attributes => true,
+                ReadDirDetail::Directories => kind == Some(FileKind::Directory),
             };
-            let kind = attr.map(|attr| attr.kind).or_else(|| attr::kind_of(entry.file_type()));
+            let attr = if wanted { attr::of_entry(self.0.as_fd(), &name).ok() } else { None };
+            let kind = attr.map(|attr| attr.kind).or(kind);
             let entry = DirEntry { ino: entry.ino(), next: entry.next_entry_cookie(), kind, name, attr };
             if !has_room(&entry) {
                 return Ok((entries, false));

@@ -1,6 +1,10 @@
 //! From a directory and a name to a node.
 
-use std::{ffi::CStr, os::fd::OwnedFd, sync::Arc};
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -16,11 +20,11 @@ const TRIES: usize = 16;
 
 /// The one way anything is opened: a single component (or `.`) beneath a directory's descriptor, no links of any kind
 /// followed, no waiting for FIFOs, no terminal acquired.
-pub(super) fn beneath(dir: &PathFd, name: &CStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+pub(super) fn beneath(dir: impl AsFd, name: &CStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
     for _ in 0..TRIES {
-        match rustix::fs::openat2(dir, name, flags, mode, resolve) {
+        match rustix::fs::openat2(&dir, name, flags, mode, resolve) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             other => return Ok(other?),
         }
@@ -31,7 +35,7 @@ pub(super) fn beneath(dir: &PathFd, name: &CStr, flags: OFlags, mode: Mode) -> R
 /// The node of a directory's entry, whatever its kind, with its attributes.
 pub(super) fn child(export: &Arc<Export>, dir: &Arc<PathFd>, name: &Name) -> Result<(Arc<Node>, Attr), Errno> {
     let share = export.budget.take()?;
-    let fd = beneath(dir, name.as_c_str(), OFlags::PATH, Mode::empty())?;
+    let fd = beneath(&**dir, name.as_c_str(), OFlags::PATH, Mode::empty())?;
     let fd = PathFd { fd, _share: share };
     let attr = attr::of(&fd)?;
     let place = match attr.kind {

@@ -15,6 +15,7 @@ mod dir;
 mod lookup;
 mod open;
 mod remove;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod xattr;
@@ -31,7 +32,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
-pub use self::dir::DirStream;
+pub use self::{dir::DirStream, scan::ScanLimits};
 use crate::{
     Errno,
     protocol::{Access, Attr, FileKind, Name},

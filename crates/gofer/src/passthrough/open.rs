@@ -48,10 +48,10 @@ impl Node {
     /// Opens the node itself: a directory by its descriptor, anything else by its last known place, if it is still there.
     pub(super) fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
         if self.kind == FileKind::Directory {
-            return beneath(&self.fd, c".", flags | OFlags::DIRECTORY, Mode::empty());
+            return beneath(&*self.fd, c".", flags | OFlags::DIRECTORY, Mode::empty());
         }
         let place = self.place.lock().clone().ok_or(Errno::ESTALE)?;
-        let fd = beneath(&place.dir, place.name.as_c_str(), flags, Mode::empty()).map_err(|e| match e {
+        let fd = beneath(&*place.dir, place.name.as_c_str(), flags, Mode::empty()).map_err(|e| match e {
             // The name is gone, or is a link, a socket or a directory now: not this node.
             Errno::ENOENT | Errno::ELOOP | Errno::ENXIO | Errno::EISDIR | Errno::ENODEV => Errno::ESTALE,
             e => e,

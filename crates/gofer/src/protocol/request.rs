@@ -107,6 +107,15 @@ requests! {
     20 Fsync { node: Handle, durability: Durability, }
     /// Several names of one directory, not followed → `Found`, an outcome for each; fewer where room for handles ran out.
     22 LookUp { dir: Handle, names: Vec<Name>, }
+    /// The attributes of names in the directory that `path` leads to from `dir` (without links), not followed → `Attrs`, an outcome for
+    /// each.
+    23 Stat { dir: Handle, path: Vec<Name>, names: Vec<Name>, }
+    /// Directories with their entries: each of the names in the directory that `path` leads to, followed by what is below it. As many directories
+    /// as there is room for, and `directories` at most; at least the first → `Scanned`.
+    24 Scan { dir: Handle, path: Vec<Name>, names: Vec<Name>, directories: u16, detail: ReadDirDetail, }
+    /// Opens regular files of the directory that `path` leads to, [`super::MAX_OPENS`] at most → `OpenedAll`, an outcome for each: the file's attributes, and its
+    /// descriptor.
+    25 OpenAll { dir: Handle, path: Vec<Name>, names: Vec<Name>, how: OpenHow, }
     /// Handles that will not be used again. Has no answer.
     21 Forget { nodes: Vec<Handle>, }
 }

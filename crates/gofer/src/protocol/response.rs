@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hostcall::Errno;
 
 use super::{
-    Access, Attr, Cache, DirEntry, Entry, FsStat, Handle, MAX_WALK, Malformed, WalkEnd,
+    Access, Attr, Cache, DirEntry, Entry, FsStat, Handle, MAX_OPENS, MAX_SCAN, MAX_WALK, Malformed, Scanned, WalkEnd,
     wire::{Reader, Wire, get_bytes, get_list, put_bytes, put_list, wire_struct},
 };
 
@@ -58,6 +58,9 @@ pub enum Response {
     Entry(Entry),
     FsStat(FsStat),
     Found(Vec<Result<Entry, Errno>>),
+    Attrs(Vec<Result<Attr, Errno>>),
+    Scanned(Vec<Scanned>),
+    OpenedAll(Vec<Result<(Attr, OwnedFd), Errno>>),
 }
 
 impl Response {
@@ -74,15 +77,19 @@ impl Response {
             Response::Entry(_) => 9,
             Response::FsStat(_) => 10,
             Response::Found(_) => 11,
+            Response::Attrs(_) => 12,
+            Response::Scanned(_) => 13,
+            Response::OpenedAll(_) => 14,
         }
     }
 
-    /// The descriptor that travels with the answer.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+    /// The descriptors that travel with the answer.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Response::Opened(fd) | Response::Created(_, fd) => Some(fd.as_fd()),
-            Response::Walked(Walked { opened: Some(Ok(fd)), .. }) => Some(fd.as_fd()),
-            _ => None,
+            Response::Opened(fd) | Response::Created(_, fd) => vec![fd.as_fd()],
+            Response::Walked(Walked { opened: Some(Ok(fd)), .. }) => vec![fd.as_fd()],
+            Response::OpenedAll(opened) => opened.iter().flatten().map(|(_, fd)| fd.as_fd()).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -123,10 +130,17 @@ impl Response {
             Response::Created(entry, _) | Response::Entry(entry) => entry.put(out),
             Response::FsStat(stat) => stat.put(out),
             Response::Found(found) => put_list(found, out),
+            Response::Attrs(attrs) => put_list(attrs, out),
+            Response::Scanned(scanned) => put_list(scanned, out),
+            Response::OpenedAll(opened) => {
+                let outcomes: Vec<Result<Attr, Errno>> =
+                    opened.iter().map(|outcome| outcome.as_ref().map(|(attr, _)| *attr).map_err(|errno| *errno)).collect();
+                put_list(&outcomes, out);
+            }
         }
     }
 
-    fn get_body(op: u16, from: &mut Reader<'_>, fd: &mut Option<OwnedFd>) -> Result<Response, Malformed> {
+    fn get_body(op: u16, from: &mut Reader<'_>, fds: &mut dyn Iterator<Item = OwnedFd>) -> Result<Response, Malformed> {
         Ok(match op {
             1 => Response::Done,
             2 => Response::Attached(Wire::get(from)?),
@@ -136,24 +150,34 @@ impl Response {
                 link: Wire::get(from)?,
                 opened: match u8::get(from)? {
                     0 => None,
-                    1 => Some(Ok(fd.take().ok_or(Malformed::Descriptor)?)),
+                    1 => Some(Ok(fds.next().ok_or(Malformed::Descriptor)?)),
                     2 => Some(Err(Wire::get(from)?)),
                     _ => return Err(Malformed::BadValue("open outcome")),
                 },
             }),
             4 => Response::Attr(Wire::get(from)?),
             5 => Response::Bytes(get_bytes(from)?.to_vec()),
-            6 => Response::Opened(fd.take().ok_or(Malformed::Descriptor)?),
+            6 => Response::Opened(fds.next().ok_or(Malformed::Descriptor)?),
             7 => Response::Entries(Entries { entries: get_list(from, usize::from(u16::MAX))?, end: Wire::get(from)? }),
-            8 => Response::Created(Wire::get(from)?, fd.take().ok_or(Malformed::Descriptor)?),
+            8 => Response::Created(Wire::get(from)?, fds.next().ok_or(Malformed::Descriptor)?),
             9 => Response::Entry(Wire::get(from)?),
             10 => Response::FsStat(Wire::get(from)?),
             11 => Response::Found(get_list(from, MAX_WALK)?),
+            12 => Response::Attrs(get_list(from, MAX_WALK)?),
+            13 => Response::Scanned(get_list(from, MAX_SCAN)?),
+            14 => {
+                let outcomes: Vec<Result<Attr, Errno>> = get_list(from, MAX_OPENS)?;
+                let with_fd = |outcome: Result<Attr, Errno>| match outcome {
+                    Ok(attr) => Ok(Ok((attr, fds.next().ok_or(Malformed::Descriptor)?))),
+                    Err(errno) => Ok(Err(errno)),
+                };
+                Response::OpenedAll(outcomes.into_iter().map(with_fd).collect::<Result<_, Malformed>>()?)
+            }
             _ => return Err(Malformed::UnknownOp(op)),
         })
     }
 
-    /// The message for an answer; its descriptor ([`Response::fd`]) goes beside it.
+    /// The message for an answer; its descriptors ([`Response::fds`]) go beside it.
     pub fn encode(answer: &Result<Response, Errno>, tag: u64, out: &mut Vec<u8>) {
         out.clear();
         tag.put(out);
@@ -171,17 +195,18 @@ impl Response {
     }
 
     /// # Errors
-    /// The message is none, or the descriptor does not go with it: the server is broken or hostile.
-    pub fn decode(message: &[u8], mut fd: Option<OwnedFd>) -> Result<(u64, Result<Response, Errno>), Malformed> {
+    /// The message is none, or the descriptors do not go with it: the server is broken or hostile.
+    pub fn decode(message: &[u8], fds: impl IntoIterator<Item = OwnedFd>) -> Result<(u64, Result<Response, Errno>), Malformed> {
         let mut from = Reader::new(message);
+        let mut fds = fds.into_iter();
         let (tag, errno, op) = (u64::get(&mut from)?, u16::get(&mut from)?, u16::get(&mut from)?);
         let answer = match (errno, op) {
-            (0, _) => Ok(Response::get_body(op, &mut from, &mut fd)?),
+            (0, _) => Ok(Response::get_body(op, &mut from, &mut fds)?),
             (1..=4095, 0) => Err(Errno::from_raw(i32::from(errno))),
             _ => return Err(Malformed::BadValue("errno")),
         };
         from.finish()?;
-        if fd.is_some() {
+        if fds.next().is_some() {
             return Err(Malformed::Descriptor);
         }
         Ok((tag, answer))

@@ -76,6 +76,9 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::StatFs { node },
         Request::Fsync { node, durability: Durability::Data },
         Request::Forget { nodes: vec![node, dir] },
+        Request::Stat { dir, path: vec![name("a")], names: vec![name("b"), name("c")] },
+        Request::Scan { dir, path: Vec::new(), names: vec![name("b")], directories: 7, detail: ReadDirDetail::Directories },
+        Request::OpenAll { dir, path: vec![name("a")], names: vec![name("b")], how: OpenHow::Read },
     ]
 }
 
@@ -97,9 +100,12 @@ fn responses() -> Vec<Response> {
         Response::Bytes(b"bytes".to_vec()),
         Response::Opened(fd()),
         Response::Entries(Entries {
-            entries: vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed }],
+            entries: vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed.clone() }],
             end: true,
         }),
+        Response::Attrs(vec![Ok(attr()), Err(Errno::ENOENT)]),
+        Response::Scanned(vec![Scanned { depth: 1, name: name("d"), attr: attr(), entries: vec![listed], end: false }]),
+        Response::OpenedAll(vec![Ok((attr(), fd())), Err(Errno::ENOENT), Ok((attr(), fd()))]),
         Response::Found(vec![Err(Errno::ENOENT), Err(Errno::EACCES)]),
         Response::Created(entry, fd()),
         Response::Entry(entry),
@@ -135,10 +141,10 @@ fn requests_round_trip() {
 #[test]
 fn responses_round_trip() {
     for response in responses() {
-        let fd = response.fd().map(|fd| fd.try_clone_to_owned().unwrap());
+        let fds: Vec<OwnedFd> = response.fds().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
         let answer = Ok(response);
         let bytes = encoded(&answer, 5);
-        let (tag, decoded) = Response::decode(&bytes, fd).unwrap();
+        let (tag, decoded) = Response::decode(&bytes, fds).unwrap();
         assert_eq!((tag, encoded(&decoded, 5)), (5, bytes));
     }
     let bytes = encoded(&Err(Errno::ESTALE), 6);
@@ -149,7 +155,7 @@ fn responses_round_trip() {
 #[test]
 fn descriptors_come_exactly_where_they_belong() {
     for response in responses() {
-        let wrong = if response.fd().is_some() { None } else { Some(fd()) };
+        let wrong = if response.fds().is_empty() { Some(fd()) } else { None };
         assert_eq!(Response::decode(&encoded(&Ok(response), 5), wrong).unwrap_err(), Malformed::Descriptor);
     }
 }

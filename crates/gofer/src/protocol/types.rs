@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use super::{
     Malformed, Name,
-    wire::{Reader, Wire, wire_enum, wire_struct},
+    wire::{Reader, Wire, get_list, put_list, wire_enum, wire_struct},
 };
 
 /// A file or directory known to the server, by a number it gave. Numbers are not used twice.
@@ -84,7 +84,8 @@ wire_enum! {
 }
 
 wire_enum! {
-    ReadDirDetail { Names = 0, Attributes = 1, }
+    /// Of which entries attributes are wanted.
+    ReadDirDetail { Names = 0, Attributes = 1, Directories = 2, }
 }
 
 wire_enum! {
@@ -146,6 +147,29 @@ wire_struct! {
         name: Name,
         /// If asked for, and the entry still existed.
         attr: Option<Attr>,
+    }
+}
+
+wire_struct! {
+    /// A directory of a scan.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    Scanned {
+        /// 0: one of the names asked for; else it is in the directory before it that has a depth less.
+        depth: u8,
+        name: Name,
+        attr: Attr,
+        entries: Vec<DirEntry>,
+        /// These are all entries.
+        end: bool,
+    }
+}
+
+impl Wire for Vec<DirEntry> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_list(self, out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Vec<DirEntry>, Malformed> {
+        get_list(from, usize::from(u16::MAX))
     }
 }
 
@@ -244,10 +268,25 @@ wire_struct! {
     }
 }
 
+impl Attr {
+    /// How many bytes of a message it takes.
+    fn encoded_len(&self) -> usize {
+        98 + 12 * usize::from(self.btime.is_some())
+    }
+}
+
+impl Scanned {
+    /// How many bytes of a message the directory takes.
+    pub fn encoded_len(&self) -> usize {
+        let entries: usize = self.entries.iter().map(DirEntry::encoded_len).sum();
+        1 + 4 + self.name.as_bytes().len() + self.attr.encoded_len() + 2 + entries + 1
+    }
+}
+
 impl DirEntry {
     /// How many bytes of a message the entry takes.
     pub fn encoded_len(&self) -> usize {
-        let attr = self.attr.map_or(0, |attr| 98 + 12 * usize::from(attr.btime.is_some()));
+        let attr = self.attr.map_or(0, |attr| attr.encoded_len());
         8 + 8 + 1 + usize::from(self.kind.is_some()) + 4 + self.name.as_bytes().len() + 1 + attr
     }
 }

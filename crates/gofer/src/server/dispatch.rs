@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Server, table::Table};
 use crate::{
     Errno,
-    passthrough::Node,
+    passthrough::{Node, ScanLimits},
     protocol::{
-        Attached, Attr, Entries, Entry, FileKind, Handle, MAX_MESSAGE, Name, OpenHow, ReadDirDetail, Request, Response,
+        Attached, Attr, Entries, Entry, FileKind, Handle, MAX_MESSAGE, MAX_OPENS, MAX_SCAN, Name, OpenHow, ReadDirDetail, Request, Response,
         Truncate, WalkEnd, Walked,
     },
 };
@@ -96,6 +96,22 @@ impl Server {
                 let dir = table.get(dir)?;
                 Response::Found(look_up(table, &dir, &names))
             }
+            Request::Stat { dir, path, names } => {
+                let dir = table.get(dir)?.descend(&path)?;
+                Response::Attrs(names.iter().map(|name| dir.attr_of(name)).collect())
+            }
+            Request::Scan { dir, path, names, directories, detail } => {
+                let dir = table.get(dir)?.descend(&path)?;
+                let directories = usize::from(directories).min(MAX_SCAN);
+                Response::Scanned(dir.scan(&names, detail, ScanLimits { bytes: MAX_ENTRIES_BYTES, directories })?)
+            }
+            Request::OpenAll { dir, path, names, how } => {
+                if names.len() > MAX_OPENS {
+                    return Err(Errno::EINVAL);
+                }
+                let dir = table.get(dir)?.descend(&path)?;
+                Response::OpenedAll(names.iter().map(|name| dir.open_entry(name, how)).collect())
+            }
             Request::Forget { nodes } => {
                 self.forget(&nodes);
                 Response::Done
@@ -116,7 +132,7 @@ impl Server {
         let max = usize::try_from(max).unwrap_or(usize::MAX).min(MAX_ENTRIES_BYTES);
         let (mut used, mut too_small) = (0, false);
         let stream = self.streams.get(dir, &node, from)?;
-        let (entries, end) = stream.read(from, detail, |entry| {
+        let (entries, end) = stream.read(Some(from), detail, |entry| {
             let fits = used + entry.encoded_len() <= max;
             used += entry.encoded_len();
             too_small |= !fits;

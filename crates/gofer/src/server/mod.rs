@@ -28,7 +28,7 @@ use self::{
 use crate::{
     Errno,
     passthrough::{Budget, Export, Node, Source},
-    protocol::{Access, Cache, MAX_MESSAGE, Request, Response},
+    protocol::{Access, Cache, MAX_MESSAGE, MAX_OPENS, MAX_SCAN_DEPTH, Request, Response},
     socket::{self, Wait},
 };
 
@@ -56,10 +56,10 @@ impl Config {
     /// The spin that served best when measured; see `docs/gofer.md`.
     pub const SPIN: Duration = Duration::from_micros(60);
 
-    /// How many handles fit in a limit of open files: directories being read, descriptors on their way out and a
+    /// How many handles fit in a limit of open files: directories being read or scanned, descriptors on their way out and a
     /// handle's parent directory that was itself forgotten (which stays within the budget) need some beside them.
     pub fn handles_for(nofile: u64) -> usize {
-        usize::try_from(nofile).unwrap_or(usize::MAX).saturating_sub(Streams::MAX + 48)
+        usize::try_from(nofile).unwrap_or(usize::MAX).saturating_sub(Streams::MAX + MAX_SCAN_DEPTH + MAX_OPENS + 48)
     }
 }
 
@@ -132,8 +132,8 @@ impl Server {
                 Err(malformed) => Err(malformed.into()),
             };
             Response::encode(&answer, tag, &mut reply);
-            let fd = answer.as_ref().ok().and_then(Response::fd);
-            match socket::send(socket.as_fd(), &reply, fd, Wait::Allowed) {
+            let fds = answer.as_ref().map(Response::fds).unwrap_or_default();
+            match socket::send(socket.as_fd(), &reply, &fds, Wait::Allowed) {
                 Ok(()) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
                 Err(errno) => return Err(ServeError::Socket(errno)),

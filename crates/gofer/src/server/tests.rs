@@ -57,9 +57,9 @@ fn random_requests_are_answered_and_change_nothing_outside() {
         let forget = matches!(Request::decode(&bytes), Ok((_, _, Ok(Request::Forget { .. }))));
         rustix::net::send(&socket, &bytes, SendFlags::NOSIGNAL).unwrap();
         if !forget {
-            let mut fd = None;
-            let n = socket::receive(socket.as_fd(), &mut reply, Some(&mut fd), Wait::Allowed).unwrap();
-            let (tag, _) = Response::decode(&reply[..n], fd).unwrap();
+            let mut fds = Vec::new();
+            let n = socket::receive(socket.as_fd(), &mut reply, Some(&mut fds), Wait::Allowed).unwrap();
+            let (tag, _) = Response::decode(&reply[..n], fds).unwrap();
             assert_eq!(tag.to_le_bytes(), bytes[..8]);
             answered += 1;
         }
@@ -87,7 +87,7 @@ fn descriptors_from_the_sentry_do_not_arrive() {
     let (socket, server) = start(&dir);
     let mut reply = vec![0; MAX_MESSAGE];
     for _ in 0..100 {
-        socket::send(socket.as_fd(), &Request::Attach { index: 1 }.encode(1), Some(write.as_fd()), Wait::Allowed).unwrap();
+        socket::send(socket.as_fd(), &Request::Attach { index: 1 }.encode(1), &[write.as_fd()], Wait::Allowed).unwrap();
         socket::receive(socket.as_fd(), &mut reply, None, Wait::Allowed).unwrap();
     }
     // Were a copy of the writing end left with the server, this would not be the end of the pipe.

@@ -91,8 +91,8 @@ pub struct DentryCache {
     pub marks: Marks,
 }
 
-/// Names kept for each file system. Each may hold a handle of a gofer, which has about 19,000 to give to all trees of a container.
-const LIMIT: usize = 1 << 13;
+/// Names kept for each file system.
+const LIMIT: usize = 1 << 16;
 
 impl DentryCache {
     pub fn new(ttl_ns: u64, clock: Clock) -> Arc<DentryCache> {

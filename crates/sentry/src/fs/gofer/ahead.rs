@@ -1,26 +1,29 @@
-//! [`Ahead`]: looking names up before they are asked for.
+//! [`Ahead`]: what is known of a directory's names before they are asked for.
 //!
 //! Who reads a directory often looks at one entry after the other: `ls -l`, `find`, `tar`, `du`. A round trip to the gofer for each
-//! would be most of their time. So when a name is missed that follows, in the order in which the directory was listed, the one
-//! missed before, the next ones are asked for with it: twice as many each time. `find` looks at directories only, as the listing tells it
-//! kinds: then only directories are asked for.
+//! would be most of their time. Listings bring attributes with them: of directories always (`find` looks at them only), of everything once that has
+//! been asked for ([`Tree::detail`]). When an entry is missed that follows, in the order of the listing, the one missed before, the attributes of the
+//! next ones are asked for with it: twice as many each time. And a directory in which many names are missed without a listing (`git status`) is listed.
 //!
-//! What was found is kept here until somebody asks for it, until a change in the directory or the time names last ends it. That and the
-//! listings are kept of the [`DIRECTORIES`] listed last only: memory and the gofer's handles are limited.
+//! An inode that is made of such attributes has no handle. Listings and attributes are kept of the directories listed last only ([`Listed`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use gofer::protocol::{MAX_WALK, Name};
+use gofer::protocol::{Attr, MAX_WALK, Name, ReadDirDetail};
 
-use super::dir::Listing;
 use super::inode::Body;
+use super::listing::{Listing, Told};
 use super::{Cache, GoferInode, Tree};
 use crate::Errno;
 use crate::fs::FileKind;
 
-/// Directories of a tree that are remembered, with at most [`MAX_WALK`] names waiting each. As deep as most trees are.
-const DIRECTORIES: usize = 16;
+/// Directories of a tree that are remembered, and their entries.
+const DIRECTORIES: usize = 1024;
+const ENTRIES: usize = 32 << 10;
+
+/// After so many names were missed in a directory that was not listed, it is.
+const MISSES: usize = 4;
 
 /// One directory's.
 #[derive(Default)]
@@ -29,27 +32,55 @@ pub(super) struct Ahead {
     listing: Option<Arc<Listing>>,
     /// The entry asked for last, by its place in the listing.
     last: Option<usize>,
+    /// The entry known last.
+    hint: usize,
     /// How many names were asked for last.
     window: usize,
-    found: HashMap<Name, Found>,
+    /// Names missed without a listing.
+    misses: usize,
+    found: HashMap<Name, (Attr, Told)>,
 }
 
-struct Found {
-    inode: Arc<GoferInode>,
-    valid_until: u64,
+/// What is known of a name that is looked for.
+enum Known {
+    Attr(Attr, Told),
+    /// These are to be asked for, the missed one first.
+    Ask(Vec<Name>),
+    /// The directory is to be listed.
+    List,
 }
 
 impl Ahead {
     /// The directory was read.
     fn listed(&mut self, listing: Arc<Listing>) -> Option<Arc<Listing>> {
-        self.last = None;
-        self.window = 1;
+        (self.last, self.hint, self.window, self.misses) = (None, 0, 1, 0);
         self.listing.replace(listing)
     }
 
-    /// Forgets what waits.
+    pub(super) fn listing(&self) -> Option<Arc<Listing>> {
+        self.listing.clone()
+    }
+
+    /// Forgets attributes.
     pub(super) fn clear(&mut self) -> impl Sized + use<> {
         std::mem::take(&mut self.found)
+    }
+
+    /// What is known of a name.
+    fn attr(&mut self, name: &[u8], tree: &Tree) -> Option<(Attr, Told)> {
+        if let Some(listing) = &self.listing
+            && tree.is_true(listing.told)
+            && let Some(at) = listing.find(name, self.hint)
+        {
+            self.hint = at + 1;
+            if let Some(attr) = listing.entries.get(at).and_then(|entry| entry.attr.as_deref()) {
+                return Some((*attr, listing.told));
+            }
+        }
+        if self.found.is_empty() {
+            return None;
+        }
+        self.found.get(&Name::new(name).ok()?).filter(|(_, told)| tree.is_true(*told)).copied()
     }
 
     /// The names to ask for: the missed one first.
@@ -57,27 +88,27 @@ impl Ahead {
         let mut names = vec![missed.clone()];
         let Some(listing) = self.listing.clone() else { return names };
         let next = self.last.map_or(0, |last| last + 1);
-        let is_missed = |at: usize| listing.get(at).is_some_and(|entry| *entry.name == *missed.as_bytes());
+        let is_missed = |at: usize| listing.entries.get(at).is_some_and(|entry| entry.name == *missed);
         let skipped =
-            listing.get(next..).unwrap_or_default().iter().take_while(|entry| entry.kind != FileKind::Directory).count();
+            listing.entries.get(next..).unwrap_or_default().iter().take_while(|entry| entry.kind != FileKind::Directory).count();
         let (at, only_directories) = match () {
             () if is_missed(next) => (next, false),
             () if is_missed(next + skipped) => (next + skipped, true),
             () => {
-                self.last = listing.iter().position(|entry| *entry.name == *missed.as_bytes());
+                self.last = listing.entries.iter().position(|entry| entry.name == *missed);
                 self.window = 1;
                 return names;
             }
         };
         self.window = (self.window * 2).min(MAX_WALK);
         self.last = Some(at);
-        for (at, entry) in listing.iter().enumerate().skip(at + 1) {
+        for (at, entry) in listing.entries.iter().enumerate().skip(at + 1) {
             if names.len() >= self.window {
                 break;
             }
             let wanted = !only_directories || entry.kind == FileKind::Directory;
-            if let Some(name) = wanted.then(|| Name::new(&entry.name).ok()).flatten() {
-                names.push(name);
+            if wanted {
+                names.push(entry.name.clone());
                 self.last = Some(at);
             }
         }
@@ -86,27 +117,36 @@ impl Ahead {
 }
 
 impl Tree {
-    /// Notes that a directory was listed; the one listed longest ago is forgotten.
-    fn remember_listed(&self, dir: &Arc<GoferInode>) {
-        let oldest = {
+    /// Notes that a directory was listed; those listed longest ago are forgotten.
+    fn remember_listed(&self, dir: &Arc<GoferInode>, entries: usize) {
+        let mut oldest = Vec::new();
+        {
             let mut listed = self.listed.lock();
-            listed.retain(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(dir)));
-            listed.push_back(Arc::downgrade(dir));
-            if listed.len() > DIRECTORIES { listed.pop_front() } else { None }
-        };
-        if let Some(oldest) = oldest.and_then(|dir| dir.upgrade()) {
-            oldest.forget_ahead();
+            listed.entries += entries;
+            listed.order.push_back((Arc::downgrade(dir), entries));
+            while listed.order.len() > 1 && (listed.order.len() > DIRECTORIES || listed.entries > ENTRIES) {
+                let Some((dir, entries)) = listed.order.pop_front() else { break };
+                listed.entries -= entries;
+                oldest.push(dir);
+            }
+        }
+        for dir in oldest.iter().filter_map(Weak::upgrade) {
+            dir.forget_ahead();
         }
     }
 }
 
-/// The directories of a tree that were listed last, the latest at the end.
-pub(super) type LastListed = VecDeque<Weak<GoferInode>>;
+/// The directories of a tree that were listed last, the latest at the end, with the numbers of their entries.
+#[derive(Default)]
+pub(super) struct LastListed {
+    order: VecDeque<(Weak<GoferInode>, usize)>,
+    entries: usize,
+}
 
 impl GoferInode {
     fn forget_ahead(&self) {
         if let Body::Directory(children) = &self.body {
-            let old = std::mem::take(&mut *children.ahead.lock());
+            let old = (std::mem::take(&mut *children.ahead.lock()), children.listing.lock().take());
             drop(old);
         }
     }
@@ -114,22 +154,32 @@ impl GoferInode {
     /// Takes note of how the directory was listed.
     pub(super) fn listed(&self, listing: Arc<Listing>) {
         if let (Body::Directory(children), Ok(me)) = (&self.body, self.me()) {
+            let entries = listing.len();
             let old = children.ahead.lock().listed(listing);
             drop(old);
-            self.tree.remember_listed(&me);
+            self.tree.remember_listed(&me, entries);
         }
     }
 
-    /// A name that waits.
-    pub(super) fn take_ahead(&self, name: &[u8]) -> Option<Arc<GoferInode>> {
+    /// The inode of a name whose attributes are known.
+    pub(super) fn known_child(&self, name: &[u8]) -> Option<Arc<GoferInode>> {
         let Body::Directory(children) = &self.body else { return None };
-        let mut ahead = children.ahead.lock();
-        if ahead.found.is_empty() {
+        if self.tree.cache == Cache::None {
             return None;
         }
-        let found = ahead.found.remove(&Name::new(name).ok()?)?;
-        drop(ahead);
-        (self.tree.now_ns() < found.valid_until).then_some(found.inode)
+        let (attr, told) = children.ahead.lock().attr(name, &self.tree)?;
+        if super::attr::kind(attr.kind) != FileKind::Directory {
+            self.tree.attrs_used();
+        }
+        Some(self.tree.intern(Some((&self.me().ok()?, Name::new(name).ok()?)), None, &attr, told))
+    }
+
+    /// What is known of this one's attributes in a directory where it is.
+    pub(super) fn known_attr(&self) -> Option<(Attr, Told)> {
+        let (parent, name) = self.place()?;
+        let Body::Directory(children) = &parent.body else { return None };
+        let known = children.ahead.lock().attr(name.as_bytes(), &self.tree)?;
+        (super::key_of(&known.0) == self.key()).then_some(known)
     }
 
     /// Looks a name up together with those that are likely to be asked for next. None if it is not likely of any: an ordinary walk will do.
@@ -138,45 +188,65 @@ impl GoferInode {
         if self.tree.cache == Cache::None {
             return None;
         }
-        let names = children.ahead.lock().plan(&Name::new(missed).ok()?);
-        if names.len() < 2 {
-            return None;
+        let name = Name::new(missed).ok()?;
+        let known = {
+            let mut ahead = children.ahead.lock();
+            match ahead.attr(missed, &self.tree) {
+                Some((attr, told)) => Known::Attr(attr, told),
+                None if ahead.listing.is_none() && ahead.misses == MISSES => {
+                    ahead.misses += 1;
+                    Known::List
+                }
+                None => {
+                    ahead.misses += 1;
+                    Known::Ask(ahead.plan(&name))
+                }
+            }
+        };
+        match known {
+            Known::Attr(attr, told) => Some(Ok(self.tree.intern(Some((&self.me().ok()?, name)), None, &attr, told))),
+            Known::Ask(names) if names.len() < 2 => None,
+            Known::Ask(names) => {
+                self.tree.want_attrs();
+                Some(self.ask_ahead(names).await)
+            }
+            Known::List => {
+                let part = self.me().ok()?.ask_listing(ReadDirDetail::Attributes).await.ok()?;
+                self.listed(Listing::new(part.entries, part.told));
+                Some(Ok(self.known_child(missed)?))
+            }
         }
-        Some(self.ask_ahead(names).await)
     }
 
     async fn ask_ahead(&self, names: Vec<Name>) -> Result<Arc<GoferInode>, Errno> {
         let me = self.me()?;
         let Body::Directory(children) = &self.body else { return Err(Errno::ENOTDIR) };
-        let (seen, valid_until, held) = (self.tree.seen(), self.tree.valid_until(), self.held());
-        let outcomes = self.tree.client.look_up(held.handle(), names.clone()).await?;
-        // Held from the start, so that none is lost.
-        let outcomes: Vec<_> =
-            outcomes.into_iter().map(|outcome| outcome.map(|entry| (self.tree.hold(entry.handle), entry.attr))).collect();
-        let mut found = names.into_iter().zip(outcomes).map(|(name, outcome)| {
-            let inode = outcome.map(|(held, attr)| self.tree.intern(Some((&me, name.clone())), held, &attr, seen));
-            (name, inode)
-        });
-        let (_, asked) = found.next().ok_or(Errno::EIO)?;
-        let rest: Vec<_> = found.filter_map(|(name, inode)| Some((name, Found { inode: inode.ok()?, valid_until }))).collect();
-        if !rest.is_empty() && self.changed_at() <= seen {
-            let old: Vec<_> = {
-                let mut ahead = children.ahead.lock();
-                rest.into_iter().filter_map(|(name, found)| ahead.found.insert(name, found)).collect()
-            };
-            drop(old);
-        }
-        asked
+        let base = me.base().await?;
+        let told = self.tree.told_now();
+        let outcomes = self.tree.client.stat(base.held.handle(), base.path, names.clone()).await?;
+        let mut found = names.into_iter().zip(outcomes);
+        let (name, asked) = found.next().ok_or(Errno::EIO)?;
+        let old: Vec<_> = {
+            let mut ahead = children.ahead.lock();
+            // What nobody asked for, or is not true any more.
+            let old = ahead.clear();
+            ahead.found.extend(found.filter_map(|(name, attr)| Some((name, (attr.ok()?, told)))));
+            vec![old]
+        };
+        drop(old);
+        Ok(self.tree.intern(Some((&me, name)), None, &asked?, told))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::dir::Listed;
+    use super::super::listing::Listed;
     use super::*;
 
     fn listing(entries: &[(&str, FileKind)]) -> Arc<Listing> {
-        Arc::new(entries.iter().map(|(name, kind)| Listed { ino: 1, kind: *kind, name: name.as_bytes().into() }).collect())
+        let name = |name: &str| Name::new(name.as_bytes()).expect("name");
+        let listed = |(text, kind): &(&str, FileKind)| Listed { ino: 1, kind: *kind, name: name(text), attr: None };
+        Listing::new(entries.iter().map(listed).collect(), Told { seen: 0, valid_until: u64::MAX })
     }
 
     fn plan(ahead: &mut Ahead, name: &str) -> String {

@@ -26,7 +26,8 @@ impl Cached {
     pub fn learn(&mut self, metadata: Metadata, seen: u64, valid_until: u64) {
         if self.changed_at > seen {
             self.valid_until = 0;
-        } else {
+        } else if self.stale || valid_until >= self.valid_until {
+            // What was told later is known already otherwise.
             *self = Cached { metadata, valid_until, stale: false, changed_at: self.changed_at };
         }
     }

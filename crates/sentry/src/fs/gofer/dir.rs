@@ -5,35 +5,25 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use gofer::protocol::{Durability, Entries, ReadDirDetail};
+use gofer::protocol::Durability;
 use parking_lot::Mutex;
 
 use super::inode::Body;
-use super::{Cache, GoferInode, attr};
+use super::listing::{Listing, Part};
+use super::{Cache, GoferInode};
 use crate::Errno;
 use crate::fs::{DirEntry, File, FileKind, FileOps};
 use crate::step::Step;
 
 /// Bytes of entries asked for at a time.
-const BATCH_BYTES: u32 = 64 << 10;
+pub(super) const BATCH_BYTES: u32 = 64 << 10;
 
 /// Most batches of one directory.
 const MAX_BATCHES: usize = 1 << 20;
 
 /// Positions before the first host entry: `.` and `..`.
 const DOTS: u64 = 2;
-
-/// An entry of a directory.
-pub(super) struct Listed {
-    pub ino: u64,
-    pub kind: FileKind,
-    pub name: Box<[u8]>,
-}
-
-/// The names of a whole directory, without `.` and `..`.
-pub(super) type Listing = Vec<Listed>;
 
 /// An open directory.
 pub(super) struct GoferDir {
@@ -54,7 +44,7 @@ struct State {
 
 impl State {
     fn new() -> State {
-        State { batch: Arc::default(), first: 0, starts: vec![(0, 0)], end: None }
+        State { batch: Listing::empty(), first: 0, starts: vec![(0, 0)], end: None }
     }
 
     /// Whether the batch is all there is.
@@ -92,7 +82,7 @@ impl GoferDir {
         }
         let at = state.starts.partition_point(|(start, _)| start <= number);
         let (start, position) = at.checked_sub(1).and_then(|at| state.starts.get(at)).copied().unwrap_or_default();
-        let behind = state.first == start && !state.batch.is_empty();
+        let behind = state.first == start && !state.batch.entries.is_empty();
         match state.starts.get(at) {
             // That batch is shorter than it was: names were removed.
             Some(&(later, position)) if behind => {
@@ -105,28 +95,12 @@ impl GoferDir {
 
     /// Asks for the batch that starts at entry `start`, the host's `position`.
     async fn fetch(&self, start: u64, position: u64) -> Result<(), Errno> {
-        let tree = &self.inode.tree;
-        let seen = tree.seen();
-        let held = self.inode.held();
-        let detail = match tree.untyped_dirs.load(Ordering::Relaxed) {
-            true => ReadDirDetail::Attributes,
-            false => ReadDirDetail::Names,
+        let detail = self.inode.tree.detail();
+        let part = match (start, position) {
+            (0, 0) => self.inode.ask_listing(detail).await?,
+            _ => self.inode.ask_entries(position, detail).await?,
         };
-        let mut answer = tree.client.read_dir(held.handle(), position, BATCH_BYTES, detail).await?;
-        if detail == ReadDirDetail::Names && answer.entries.iter().any(|entry| entry.kind.is_none()) {
-            tree.untyped_dirs.store(true, Ordering::Relaxed);
-            answer = tree.client.read_dir(held.handle(), position, BATCH_BYTES, ReadDirDetail::Attributes).await?;
-        }
-        let Entries { entries, end } = answer;
-        let after = entries.last().map(|entry| entry.next);
-        let mut listing: Listing = entries
-            .into_iter()
-            .map(|entry| Listed {
-                ino: entry.ino,
-                kind: entry.kind.map_or(FileKind::Regular, attr::kind),
-                name: entry.name.as_bytes().into(),
-            })
-            .collect();
+        let Part { entries: mut listing, end, after, told } = part;
         let mut state = self.state.lock();
         // Rewound meanwhile: the answer is to a question of before.
         if state.starts.binary_search(&(start, position)).is_err() {
@@ -146,7 +120,7 @@ impl GoferDir {
                 state.starts.truncate(at);
             }
         }
-        let old = if listing.is_empty() { None } else { Some(std::mem::replace(&mut state.batch, Arc::new(listing))) };
+        let old = if listing.is_empty() { None } else { Some(std::mem::replace(&mut state.batch, Listing::new(listing, told))) };
         if old.is_some() {
             state.first = start;
         }
@@ -155,24 +129,29 @@ impl GoferDir {
         drop(old);
         self.inode.listed(batch.clone());
         if whole {
-            self.keep_whole(batch, seen);
+            self.keep_whole(batch);
         }
         Ok(())
     }
 
     /// Keeps a small directory's names for the next one who reads it.
-    fn keep_whole(&self, listing: Arc<Listing>, seen: u64) {
+    fn keep_whole(&self, listing: Arc<Listing>) {
         let Body::Directory(children) = &self.inode.body else { return };
-        if self.inode.tree.cache == Cache::Exclusive && self.inode.tree.seen() == seen {
+        if self.inode.tree.cache == Cache::Exclusive && self.inode.tree.is_true(listing.told) {
             *children.listing.lock() = Some(listing);
         }
     }
 
+    /// All names, if they need not be asked for.
     fn whole(&self) -> Option<Arc<Listing>> {
-        match &self.inode.body {
-            Body::Directory(children) => children.listing.lock().clone(),
-            _ => None,
+        let Body::Directory(children) = &self.inode.body else { return None };
+        if let Some(listing) = children.listing.lock().clone() {
+            return Some(listing);
         }
+        let listing = self.inode.take_ready()?;
+        self.inode.listed(listing.clone());
+        self.keep_whole(listing.clone());
+        Some(listing)
     }
 
     fn dot(&self, at: u64) -> DirEntry<'static> {
@@ -203,9 +182,9 @@ impl GoferDir {
                 Next::Batch(batch, first) => (batch, first),
             };
             let skip = usize::try_from(number - first).unwrap_or(usize::MAX);
-            for entry in batch.iter().skip(skip) {
+            for entry in batch.entries.iter().skip(skip) {
                 from = from.saturating_add(1);
-                if !emit(DirEntry { ino: entry.ino, kind: entry.kind, name: &entry.name, next: from }) {
+                if !emit(DirEntry { ino: entry.ino, kind: entry.kind, name: entry.name.as_bytes(), next: from }) {
                     return None;
                 }
             }
@@ -253,7 +232,7 @@ impl FileOps for GoferDir {
 
     fn sync(&self) -> Step<'_, Result<(), Errno>> {
         Step::wait(async {
-            let held = self.inode.held();
+            let held = self.inode.held().await?;
             self.inode.tree.client.fsync(held.handle(), Durability::All).await
         })
     }

@@ -1,70 +1,32 @@
-//! [`GoferInode`]: a host file, directory, link or other object, by the handles the gofer gave for it.
+//! [`GoferInode`]: a host file, directory, link or other object, and what is known of it.
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use gofer::client::Client;
-use gofer::protocol::{Handle, Name, OpenHow, Truncate, XattrMode, XattrName};
+use gofer::protocol::{Name, OpenHow, Truncate, XattrMode, XattrName};
 use hostcall::io;
 use parking_lot::Mutex;
 
 use super::ahead::Ahead;
 use super::attr::{self, Cached};
-use super::dir::{GoferDir, Listing};
+use super::dir::GoferDir;
 use super::fd_cache::Donated;
 use super::file::GoferFile;
+use super::handles::Named;
+use super::listing::{Listing, Told};
 use super::{Key, Tree};
 use crate::Errno;
 use crate::fs::{
     FileKind, FileOps, Inode, Link, LookedUp, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot,
-    UnlinkKind, XattrCall, XattrReply,
+    Timestamp, UnlinkKind, XattrCall, XattrReply,
 };
 use crate::step::{BoxFuture, Step};
 use crate::task::Cx;
 
-/// Names of one inode whose handles are kept.
-const MAX_NAMES: usize = 8;
-
 /// The largest value of an extended attribute (`XATTR_SIZE_MAX`).
 const XATTR_MAX: u32 = 64 << 10;
-
-/// A handle; the gofer may forget it when the last reference goes.
-pub(super) struct Held {
-    client: Arc<Client>,
-    handle: Handle,
-}
-
-impl Held {
-    pub fn new(client: &Arc<Client>, handle: Handle) -> Arc<Held> {
-        Arc::new(Held { client: client.clone(), handle })
-    }
-
-    pub fn handle(&self) -> Handle {
-        self.handle
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.client.forget(self.handle);
-    }
-}
-
-/// A name by which the inode was found, with the handle that was given for it.
-struct Named {
-    /// No parent: the root, or a name that was removed (the handle still serves for what needs no name).
-    place: Option<(Weak<GoferInode>, Name)>,
-    held: Arc<Held>,
-}
-
-impl Named {
-    fn is(&self, parent: &GoferInode, name: &Name) -> bool {
-        self.place.as_ref().is_some_and(|(dir, own)| std::ptr::eq(dir.as_ptr(), parent) && own == name)
-    }
-}
 
 /// What kinds have of their own.
 pub(super) enum Body {
@@ -96,12 +58,12 @@ pub(super) struct Children {
 /// A host file, directory, link or other object.
 pub struct GoferInode {
     pub(super) tree: Arc<Tree>,
-    me: Weak<GoferInode>,
+    pub(super) me: Weak<GoferInode>,
     key: Key,
     kind: FileKind,
     /// No other inode had this number or will have it: things are kept by it that outlive the inode.
     identity: u64,
-    names: Mutex<Vec<Named>>,
+    pub(super) names: Mutex<Vec<Named>>,
     attr: Mutex<Cached>,
     /// It was mapped shared and writable: it changes without our knowing.
     pub(super) mapped_shared: AtomicBool,
@@ -109,7 +71,7 @@ pub struct GoferInode {
 }
 
 impl GoferInode {
-    pub(super) fn new(tree: &Arc<Tree>, key: Key, metadata: Metadata) -> Arc<GoferInode> {
+    pub(super) fn new(tree: &Arc<Tree>, key: Key, metadata: Metadata, told: Told) -> Arc<GoferInode> {
         let body = match metadata.kind {
             FileKind::Regular => Body::Regular(Mutex::default()),
             FileKind::Directory => Body::Directory(Children::default()),
@@ -118,7 +80,7 @@ impl GoferInode {
             _ => Body::Other,
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let attr = Cached { metadata, valid_until: tree.valid_until(), stale: false, changed_at: 0 };
+        let attr = Cached { metadata, valid_until: told.valid_until, stale: false, changed_at: 0 };
         Arc::new_cyclic(|me| GoferInode {
             tree: tree.clone(),
             me: me.clone(),
@@ -159,97 +121,20 @@ impl GoferInode {
         parent.map(|parent| parent.ino())
     }
 
-    // Names and handles.
-
-    /// A handle, for what needs no name.
-    pub(super) fn held(&self) -> Arc<Held> {
-        let names = self.names.lock();
-        // There is one from the beginning: the first name is noted when the inode is made.
-        #[allow(clippy::expect_used)]
-        names.last().map(|named| named.held.clone()).expect("an inode has a handle")
-    }
-
-    /// The handle that was given for a name.
-    pub(super) fn held_for(&self, parent: &GoferInode, name: &Name) -> Option<Arc<Held>> {
-        self.names.lock().iter().find(|named| named.is(parent, name)).map(|named| named.held.clone())
-    }
-
-    pub(super) fn add_name(&self, place: Option<(&Arc<GoferInode>, Name)>, held: Arc<Held>) {
-        let mut extra = None;
-        {
-            let mut names = self.names.lock();
-            let known = place.as_ref().and_then(|(dir, name)| names.iter().position(|named| named.is(dir, name)));
-            match known {
-                // Of the two handles either would do. The newest name is asked first.
-                Some(at) => {
-                    let named = names.remove(at);
-                    names.push(named);
-                    extra = Some(Named { place: None, held });
-                }
-                None => {
-                    let place = place.as_ref().map(|(dir, name)| (Arc::downgrade(dir), name.clone()));
-                    if names.len() >= MAX_NAMES {
-                        extra = Some(names.remove(0));
-                    }
-                    names.push(Named { place, held });
-                }
-            }
-        }
-        drop(extra);
-        if let Some((dir, name)) = place
-            && let Body::Directory(children) = &dir.body
-            && self.tree.writable().is_ok()
-        {
-            children.by_name.lock().insert(name, self.me.clone());
-        }
-    }
-
-    /// The name was removed, or was found to mean something else.
-    pub(super) fn lose_name(&self, parent: &GoferInode, name: &Name) {
-        let mut lost = None;
-        let mut names = self.names.lock();
-        if let Some(at) = names.iter().position(|named| named.is(parent, name)) {
-            match names.len() {
-                1 => names.iter_mut().for_each(|named| named.place = None),
-                _ => lost = Some(names.remove(at)),
-            }
-        }
-        drop(names);
-        drop(lost);
-    }
-
-    /// The name was changed.
-    pub(super) fn move_name(&self, (from, name): (&GoferInode, &Name), (to, to_name): (&Arc<GoferInode>, &Name)) {
-        let mut names = self.names.lock();
-        if let Some(named) = names.iter_mut().find(|named| named.is(from, name)) {
-            named.place = Some((Arc::downgrade(to), to_name.clone()));
-        }
-    }
-
-    /// Asks for something that the gofer does by name, with each name until one still means this inode.
-    pub(super) async fn by_name<T, F: Future<Output = Result<T, Errno>>>(
-        &self,
-        mut ask: impl FnMut(Handle) -> F,
-    ) -> Result<T, Errno> {
-        let handles: Vec<Arc<Held>> = self.names.lock().iter().rev().map(|named| named.held.clone()).collect();
-        for held in &handles {
-            match ask(held.handle()).await {
-                Err(Errno::ESTALE) => {}
-                Err(Errno::ENFILE) => {
-                    self.tree.client.flush_forgets();
-                    return ask(held.handle()).await;
-                }
-                answer => return answer,
-            }
-        }
-        Err(Errno::ESTALE)
-    }
-
     // Attributes.
 
-    pub(super) fn learn(&self, metadata: Metadata, seen: u64) {
-        let valid_until = self.tree.valid_until();
-        self.attr.lock().learn(metadata, seen, valid_until);
+    pub(super) fn learn(&self, metadata: Metadata, told: Told) {
+        self.attr.lock().learn(metadata, told.seen, told.valid_until);
+    }
+
+    /// Whether a file of this identity that was made at that time can be this one: numbers are used again when nothing pins the file.
+    pub(super) fn may_be(&self, born: Timestamp) -> bool {
+        let own = self.attr.lock().metadata.born;
+        own == born || own == Timestamp::default() || born == Timestamp::default() || self.is_pinned()
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.held_now().is_some() || self.open_file().is_some()
     }
 
     /// Something was changed here: `edit` says what is known of it. The rest is asked for when it is needed.
@@ -281,11 +166,16 @@ impl GoferInode {
         let shared = self.mapped_shared.load(Ordering::Relaxed);
         {
             let attr = self.attr.lock();
-            if self.tree.now_ns() >= attr.valid_until {
-                return None;
-            }
-            if !attr.stale && !shared {
+            let over = self.tree.now_ns() >= attr.valid_until;
+            if !over && !attr.stale && !shared {
                 return Some(attr.metadata);
+            }
+            if over {
+                drop(attr);
+                let (host, told) = self.known_attr().filter(|_| !shared)?;
+                let metadata = self.tree.metadata(&host);
+                self.learn(metadata, told);
+                return Some(metadata);
             }
         }
         let file = self.open_file()?;
@@ -300,12 +190,27 @@ impl GoferInode {
     }
 
     pub(super) async fn refresh(&self) -> Result<Metadata, Errno> {
-        let seen = self.tree.seen();
-        let held = self.held();
-        let host = self.tree.client.get_attr(held.handle()).await?;
+        if self.is_lost() {
+            return Ok(self.attr.lock().metadata);
+        }
+        let told = self.tree.told_now();
+        let host = match (self.held_now(), self.place()) {
+            (Some(held), _) => self.tree.client.get_attr(held.handle()).await?,
+            (None, Some((parent, name))) => {
+                let base = parent.base().await?;
+                let found = self.tree.client.stat(base.held.handle(), base.path, vec![name]).await?;
+                let host = found.into_iter().next().unwrap_or(Err(Errno::EIO))?;
+                if super::key_of(&host) != self.key {
+                    // Another one has the name.
+                    return Err(Errno::ENOENT);
+                }
+                host
+            }
+            (None, None) => return Err(Errno::ESTALE),
+        };
         self.same(super::key_of(&host))?;
         let metadata = self.tree.metadata(&host);
-        self.learn(metadata, seen);
+        self.learn(metadata, told);
         Ok(metadata)
     }
 
@@ -316,7 +221,7 @@ impl GoferInode {
 
     async fn set(&self, change: SetAttr) -> Result<(), Errno> {
         self.tree.writable()?;
-        let seen = self.tree.seen();
+        let told = self.tree.told_now();
         let host = attr::change(&change);
         let asked = self.by_name(|handle| self.tree.client.set_attr(handle, host)).await;
         let answer = match asked {
@@ -324,13 +229,14 @@ impl GoferInode {
             Err(Errno::ESTALE) if change.size.is_some() => {
                 self.resize_open(change.size.unwrap_or_default()).await?;
                 let rest = attr::change(&SetAttr { size: None, ..change });
-                self.tree.client.set_attr(self.held().handle(), rest).await?
+                let held = self.held().await?;
+                self.tree.client.set_attr(held.handle(), rest).await?
             }
             answer => answer?,
         };
         self.same(super::key_of(&answer))?;
         let metadata = self.tree.metadata(&answer);
-        self.learn(metadata, seen);
+        self.learn(metadata, told);
         self.attr.lock().changed_at = self.tree.changes.fetch_add(1, Ordering::SeqCst) + 1;
         Ok(())
     }
@@ -442,7 +348,12 @@ impl GoferInode {
         if how != OpenHow::Read {
             self.tree.writable()?;
         }
-        let place = self.tree.services.fds.reserve()?;
+        if self.held_now().is_none()
+            && let Some((parent, name)) = self.place()
+        {
+            return parent.open_child(self, name, how).await;
+        }
+        let place = self.tree.reserve()?;
         let fd = self.by_name(|handle| self.tree.client.open(handle, how, Truncate::Keep)).await?;
         Ok(self.keep(self.adopt(fd, how, place)?))
     }
@@ -526,6 +437,9 @@ impl Inode for GoferInode {
         if self.kind != FileKind::Directory {
             return Step::err(Errno::ENOTDIR);
         }
+        if let Some(known) = self.known_child(name) {
+            return Step::ok(known);
+        }
         Step::wait(async move {
             let found = self.walk(&[name]).await?;
             match (found.inodes.into_iter().next(), found.error) {
@@ -577,7 +491,7 @@ impl Inode for GoferInode {
             return Step::ok(Link::Text(text.to_vec()));
         }
         Step::wait(async move {
-            let held = self.held();
+            let held = self.held().await?;
             let text = self.tree.client.read_link(held.handle()).await?;
             Ok(Link::Text(self.learn_link(&text)?.to_vec()))
         })
@@ -595,7 +509,7 @@ impl Inode for GoferInode {
             _ => return Step::err(Errno::ENXIO),
         }
         if !access.writable()
-            && let Some(file) = self.open_for(OpenHow::Read)
+            && let Some(file) = self.open_for(OpenHow::Read).or_else(|| self.take_opened())
         {
             return Step::ok(GoferFile::new(self, file));
         }

@@ -3,8 +3,9 @@
 //! [`connect`] makes the connection of a container; [`GoferFs::attach`] a file system of each tree that its gofer exports. Names are
 //! resolved, made and removed by the gofer; the data of regular files is read, written and mapped here, by descriptors it has donated.
 //!
-//! - `inode`: [`GoferInode`], its handles (one for each name it was found by) and attributes. One inode for each host file, so hard links are one.
+//! - `inode`: [`GoferInode`], its attributes. One inode for each host file, so hard links are one. `handles`: its names, and the gofer's handles for them.
 //! - `names`: lookups (several names in one round trip), making and removing. `dir`: reading directories.
+//! - `listing`: what a listing tells. `scan`: directories listed ahead of a walk, `ahead`: names known before they are asked for, `opened`: files opened ahead.
 //! - `file`, `mappable`: open regular files. `fd_cache`: the descriptors. `attr`: attributes and how long they are true.
 //!
 //! What is true how long is the tree's [`Cache`]: in an exclusive one only this VFS changes anything; answers are kept for ever and brought up to date
@@ -12,7 +13,7 @@
 //!
 //! The gofer is trusted with content, not with our life: whatever it answers, at worst its files are nonsense or `EIO`.
 //!
-//! Locking: `Tree::inodes`, `names`, `attr`, `files`, `children`, `listing` are leaves, none taken with another held, none held over an await.
+//! Locking: `Tree`'s, `names`, `attr`, `files`, `children`, `listing`, `ahead` are leaves, none taken with another held, none held over an await.
 
 mod ahead;
 mod attr;
@@ -20,25 +21,31 @@ mod connect;
 mod dir;
 mod fd_cache;
 mod file;
+mod handles;
 mod inode;
+mod listing;
 mod mappable;
 mod names;
+mod opened;
+mod scan;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use gofer::client::Client;
-use gofer::protocol::{Access, Attr, Entry, FileKind as HostKind, Handle};
+use gofer::protocol::{Access, Attr, Entry, FileKind as HostKind, Handle, Name};
 use parking_lot::Mutex;
 
 pub use connect::connect;
 pub use fd_cache::FdCache;
+use handles::Held;
 pub use inode::GoferInode;
+use listing::Told;
 
-use super::{FileSystem, Inode, Metadata, StatFs, next_device};
+use super::{FileSystem, Inode, Metadata, StatFs, Timestamp, next_device};
 use crate::Errno;
 use crate::executor::IoPool;
 use crate::step::Step;
@@ -99,6 +106,12 @@ struct Tree {
     /// The devices that guests are shown for the host's: a tree may contain mounts.
     devices: Mutex<HashMap<(u32, u32), u64>>,
     listed: Mutex<ahead::LastListed>,
+    /// Directories listed, and files opened, before they are asked for.
+    ready: Mutex<scan::Ready>,
+    opened: Mutex<opened::Opened>,
+    /// Counts down while attributes of files come with listings.
+    attrs_wanted: AtomicU32,
+    handles: handles::Ring,
     /// Whether directories do not tell the kinds of their entries.
     untyped_dirs: AtomicBool,
 }
@@ -124,7 +137,7 @@ impl GoferFs {
         services: Services,
     ) -> Result<Arc<GoferFs>, Errno> {
         let attached = client.attach(index).await?;
-        let handle = inode::Held::new(&client, attached.root.handle);
+        let handle = Held::new(&client, attached.root.handle);
         let kind = client.stat_fs(handle.handle()).await.map_or(0, |stat| stat.kind);
         let read_only = access == Access::ReadOnly || attached.access == Access::ReadOnly;
         let tree = Arc::new(Tree {
@@ -137,9 +150,14 @@ impl GoferFs {
             inodes: Mutex::default(),
             devices: Mutex::new(HashMap::from([(host_device(&attached.root.attr), dev)])),
             listed: Mutex::default(),
+            ready: Mutex::default(),
+            opened: Mutex::default(),
+            attrs_wanted: AtomicU32::new(0),
+            handles: Mutex::default(),
             untyped_dirs: AtomicBool::new(false),
         });
-        let root = tree.intern(None, handle, &attached.root.attr, 0);
+        let told = tree.told_now();
+        let root = tree.intern(None, Some(handle), &attached.root.attr, told);
         Ok(Arc::new(GoferFs { tree, root, dev }))
     }
 
@@ -160,7 +178,7 @@ impl FileSystem for GoferFs {
 
     fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
         Step::wait(async {
-            let root = self.root.held();
+            let root = self.root.held().await?;
             let stat = self.tree.client.stat_fs(root.handle()).await?;
             Ok(StatFs {
                 magic: stat.kind,
@@ -221,54 +239,50 @@ impl Tree {
         attr::metadata(attr, self.device(attr))
     }
 
-    /// The inode of something the gofer told of when the count of changes was `seen`; by which name, if it is not the root.
+    /// The inode of something the gofer told of; by which name, if it is not the root, and with the handle it gave.
     fn intern(
         self: &Arc<Tree>,
-        name: Option<(&Arc<GoferInode>, gofer::protocol::Name)>,
-        held: Arc<inode::Held>,
+        name: Option<(&Arc<GoferInode>, Name)>,
+        held: Option<Arc<Held>>,
         attr: &Attr,
-        seen: u64,
+        told: Told,
     ) -> Arc<GoferInode> {
         let key = key_of(attr);
         let metadata = self.metadata(attr);
         let known = self.inodes.lock().get(&key).and_then(Weak::upgrade);
-        let (inode, known) = match known {
+        let (inode, known) = match known.filter(|inode| inode.may_be(metadata.born)) {
             Some(inode) => (inode, true),
-            None => {
-                let new = GoferInode::new(self, key, metadata);
-                let mut inodes = self.inodes.lock();
-                match inodes.get(&key).and_then(Weak::upgrade) {
-                    Some(other) => {
-                        drop(inodes);
-                        (other, true)
-                    }
-                    None => {
-                        inodes.insert(key, Arc::downgrade(&new));
-                        (new, false)
-                    }
-                }
-            }
+            None => self.add_inode(GoferInode::new(self, key, metadata, told), metadata.born),
         };
         inode.add_name(name, held);
         if known {
-            inode.learn(metadata, seen);
+            inode.learn(metadata, told);
         }
         inode
     }
 
-    /// [`Tree::intern`] of an answer with a handle.
-    fn entry(
-        self: &Arc<Tree>,
-        parent: &Arc<GoferInode>,
-        name: gofer::protocol::Name,
-        entry: &Entry,
-        seen: u64,
-    ) -> Arc<GoferInode> {
-        self.intern(Some((parent, name)), self.hold(entry.handle), &entry.attr, seen)
+    /// Makes an inode known; or gives the one that another was faster with.
+    fn add_inode(&self, new: Arc<GoferInode>, born: Timestamp) -> (Arc<GoferInode>, bool) {
+        let mut inodes = self.inodes.lock();
+        if let Some(other) = inodes.get(&new.key()).and_then(Weak::upgrade) {
+            // Not to be dropped, nor asked, under the lock.
+            drop(inodes);
+            if other.may_be(born) {
+                return (other, true);
+            }
+            inodes = self.inodes.lock();
+        }
+        inodes.insert(new.key(), Arc::downgrade(&new));
+        (new, false)
     }
 
-    fn hold(&self, handle: Handle) -> Arc<inode::Held> {
-        inode::Held::new(&self.client, handle)
+    /// [`Tree::intern`] of an answer with a handle.
+    fn entry(self: &Arc<Tree>, parent: &Arc<GoferInode>, name: Name, entry: &Entry, told: Told) -> Arc<GoferInode> {
+        self.intern(Some((parent, name)), Some(self.hold(entry.handle)), &entry.attr, told)
+    }
+
+    fn hold(&self, handle: Handle) -> Arc<Held> {
+        Held::new(&self.client, handle)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::sync::{Arc, Weak};
 
-use gofer::protocol::{EntryKind, MAX_WALK, MakeNode, Name, OpenHow, Owner, RenameKind, WalkEnd, Walked};
+use gofer::protocol::{EntryKind, MAX_WALK, MakeNode, Name, OpenHow, Owner, RenameKind, WalkEnd};
 
 use super::GoferInode;
 use super::inode::Body;
@@ -15,9 +15,6 @@ impl GoferInode {
     pub(super) async fn walk(&self, names: &[&[u8]]) -> Result<LookedUp, Errno> {
         let me = self.me()?;
         if let Some(&first) = names.first() {
-            if let Some(waiting) = self.take_ahead(first) {
-                return Ok(LookedUp { inodes: vec![waiting], error: None });
-            }
             match self.look_ahead(first).await {
                 Some(Ok(inode)) => return Ok(LookedUp { inodes: vec![inode], error: None }),
                 Some(Err(error)) => return Ok(LookedUp { inodes: Vec::new(), error: Some(error) }),
@@ -25,12 +22,9 @@ impl GoferInode {
             }
         }
         let names = names.iter().take(MAX_WALK).map(|name| Name::new(name)).collect::<Result<Vec<_>, _>>()?;
-        let seen = self.tree.seen();
-        let mut walked = self.ask_walk(&names).await?;
-        if walked.steps.is_empty() && walked.end == WalkEnd::Failed(Errno::ENFILE) {
-            self.tree.client.flush_forgets();
-            walked = self.ask_walk(&names).await?;
-        }
+        let from = self.held().await?;
+        let told = self.tree.told_now();
+        let walked = self.tree.ask_walk(&from, &names).await?;
         let mut inodes: Vec<Arc<GoferInode>> = Vec::with_capacity(walked.steps.len());
         // Held from the start, so that none is lost if the answer turns out to be nonsense.
         let held: Vec<_> = walked.steps.iter().map(|step| self.tree.hold(step.handle)).collect();
@@ -39,7 +33,7 @@ impl GoferInode {
             if dir.kind() != FileKind::Directory {
                 return Err(Errno::EIO);
             }
-            let inode = self.tree.intern(Some((dir, name)), held, &step.attr, seen);
+            let inode = self.tree.intern(Some((dir, name)), Some(held), &step.attr, told);
             inodes.push(inode);
         }
         if let (Some(last), Some(text)) = (inodes.last(), &walked.link)
@@ -54,28 +48,23 @@ impl GoferInode {
         Ok(LookedUp { inodes: inodes.into_iter().map(|inode| inode as Arc<dyn Inode>).collect(), error })
     }
 
-    async fn ask_walk(&self, names: &[Name]) -> Result<Walked, Errno> {
-        let held = self.held();
-        self.tree.client.walk(held.handle(), names.to_vec(), None).await
-    }
-
     /// Makes something new.
     pub(super) async fn make(&self, name: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>, Errno> {
         self.tree.writable()?;
         let me = self.me()?;
         let name = Name::new(name)?;
         let client = &self.tree.client;
-        let held = self.held();
+        let held = self.held().await?;
         let dir = held.handle();
         let owner = Owner { uid: new.uid, gid: new.gid };
         let mode = new.permissions & 0o7777;
-        let seen = self.tree.seen();
+        let told = self.tree.told_now();
         let own_name = name.clone();
         let entry = match new.kind {
             FileKind::Regular => {
-                let place = self.tree.services.fds.reserve()?;
+                let place = self.tree.reserve()?;
                 let (entry, fd) = client.create(dir, name, mode, owner, OpenHow::ReadWrite).await?;
-                let inode = self.tree.entry(&me, own_name, &entry, seen);
+                let inode = self.tree.entry(&me, own_name, &entry, told);
                 self.made(&inode, FileKind::Regular)?;
                 inode.keep(inode.adopt(fd, OpenHow::ReadWrite, place)?);
                 return Ok(inode);
@@ -90,7 +79,7 @@ impl GoferInode {
             // As on a file system that is mounted nodev and has no use for them.
             FileKind::CharDevice | FileKind::BlockDevice => return Err(Errno::EPERM),
         };
-        let inode = self.tree.entry(&me, own_name, &entry, seen);
+        let inode = self.tree.entry(&me, own_name, &entry, told);
         self.made(&inode, new.kind)?;
         if new.kind == FileKind::Symlink {
             inode.learn_link(&new.target)?;
@@ -115,7 +104,7 @@ impl GoferInode {
         let target = self.own(target)?;
         let me = self.me()?;
         let name = Name::new(name)?;
-        let held = self.held();
+        let held = self.held().await?;
         let client = &self.tree.client;
         let entry = target.by_name(|handle| client.link(handle, held.handle(), name.clone())).await?;
         self.changed(|_| {});
@@ -123,7 +112,7 @@ impl GoferInode {
         if super::key_of(&entry.attr) != target.key() {
             return Err(Errno::EIO);
         }
-        target.add_name(Some((&me, name)), new);
+        target.add_name(Some((&me, name)), Some(new));
         target.changed(|metadata| metadata.nlink = metadata.nlink.saturating_add(1));
         Ok(())
     }
@@ -132,7 +121,10 @@ impl GoferInode {
         self.tree.writable()?;
         let name = Name::new(name)?;
         let child = self.child(&name);
-        let held = self.held();
+        if let Some(child) = &child {
+            child.keep_reachable().await;
+        }
+        let held = self.held().await?;
         let entry_kind = match kind {
             UnlinkKind::NotDirectory => EntryKind::NotDirectory,
             UnlinkKind::Directory => EntryKind::Directory,
@@ -160,6 +152,14 @@ impl GoferInode {
         };
     }
 
+    /// Before its last name goes: gets a handle of it if somebody besides its dentry (and the caller) has it.
+    async fn keep_reachable(self: &Arc<GoferInode>) {
+        if Arc::strong_count(self) > 2 {
+            // Without one it is told what was known last.
+            let _ = self.held().await;
+        }
+    }
+
     fn name_gone(&self, name: &Name, child: Option<&GoferInode>) {
         self.set_child(name, None);
         let Some(child) = child else { return };
@@ -167,6 +167,7 @@ impl GoferInode {
         let links = if child.kind() == FileKind::Directory { u32::MAX } else { 1 };
         child.changed(|metadata| metadata.nlink = metadata.nlink.saturating_sub(links));
         // What is open keeps a removed file's space on the host.
+        drop(child.take_opened());
         child.close_idle(OpenHow::Read);
         child.close_idle(OpenHow::Write);
     }
@@ -191,7 +192,10 @@ impl GoferInode {
         let moved_held = moved.as_ref().and_then(|inode| inode.held_for(self, &name));
         let other = displaced.as_ref().filter(|_| kind == RenameKind::Exchange);
         let other_held = other.and_then(|inode| inode.held_for(&to, &to_name));
-        let (dir, to_dir) = (self.held(), to.held());
+        let (dir, to_dir) = (self.held().await?, to.held().await?);
+        if let Some(displaced) = displaced.as_ref().filter(|_| kind == RenameKind::Replace) {
+            displaced.keep_reachable().await;
+        }
         self.tree
             .client
             .rename(

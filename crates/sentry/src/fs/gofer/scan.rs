@@ -1,0 +1,241 @@
+//! Listings before they are asked for.
+//!
+//! Who lists a directory's subdirectories one after the other walks a tree: `find`, `du`, `tar`, `rm -r`, `git status`. So when a directory is
+//! listed whose parent was listed shortly before, those that a walk would come to next are listed with it ([`Request::Scan`]), twice as many each time,
+//! as long as at least half of them are taken. A listing fetched ahead is taken once, and only while it is true.
+//!
+//! [`Request::Scan`]: gofer::protocol::Request::Scan
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use gofer::protocol::{DirEntry, MAX_WALK, Name, ReadDirDetail, Scanned};
+
+use super::dir::BATCH_BYTES;
+use super::inode::Body;
+use super::listing::{Listing, Part, Told};
+use super::{Cache, GoferInode, Key, Tree, key_of};
+use crate::Errno;
+use crate::fs::FileKind;
+
+/// Most directories asked for at a time, and kept.
+const MAX_WINDOW: usize = 256;
+/// Most entries kept, of all directories.
+const MAX_ENTRIES: usize = 32 << 10;
+/// After so many directories of which nobody asked for a file's attributes, they are not fetched any more.
+const PATIENCE: u32 = 64;
+
+/// What was listed ahead in a tree.
+#[derive(Default)]
+pub(super) struct Ready {
+    listings: HashMap<Key, Arc<Listing>>,
+    order: VecDeque<Key>,
+    entries: usize,
+    window: usize,
+    /// How many the last scan gave beyond what was asked for, and how many of them were taken.
+    given: usize,
+    taken: usize,
+}
+
+impl Ready {
+    /// How many directories to ask for.
+    fn plan(&mut self, walks: bool) -> usize {
+        self.window = match walks {
+            false => 1,
+            true if self.taken * 2 < self.given => (self.window / 2).max(1),
+            true => (self.window.max(1) * 2).min(MAX_WINDOW),
+        };
+        (self.given, self.taken) = (0, 0);
+        self.window
+    }
+
+    fn put(&mut self, key: Key, listing: Arc<Listing>) -> Vec<Arc<Listing>> {
+        self.given += 1;
+        self.entries += listing.len();
+        let mut old: Vec<_> = self.listings.insert(key, listing).into_iter().collect();
+        if old.is_empty() {
+            self.order.push_back(key);
+        }
+        while self.listings.len() > 1 && (self.entries - self.surplus(&old) > MAX_ENTRIES || self.order.len() > 2 * MAX_WINDOW) {
+            let Some(key) = self.order.pop_front() else { break };
+            old.extend(self.listings.remove(&key));
+        }
+        self.entries -= self.surplus(&old);
+        old
+    }
+
+    fn surplus(&self, old: &[Arc<Listing>]) -> usize {
+        old.iter().map(|listing| listing.len()).sum()
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Arc<Listing>> {
+        let listing = self.listings.remove(key)?;
+        self.entries -= listing.len();
+        self.taken += 1;
+        // Mostly the oldest.
+        if let Some(at) = self.order.iter().position(|known| known == key) {
+            self.order.remove(at);
+        }
+        Some(listing)
+    }
+}
+
+impl Tree {
+    /// Of which entries to ask for attributes.
+    pub(super) fn detail(&self) -> ReadDirDetail {
+        let all = self.untyped_dirs.load(Ordering::Relaxed) || self.attrs_wanted.load(Ordering::Relaxed) > 0;
+        if all { ReadDirDetail::Attributes } else { ReadDirDetail::Directories }
+    }
+
+    /// Somebody asks for attributes of what is no directory.
+    pub(super) fn want_attrs(&self) {
+        self.attrs_wanted.store(PATIENCE, Ordering::Relaxed);
+    }
+
+    /// Attributes of what is no directory, fetched with a listing, were of use.
+    pub(super) fn attrs_used(&self) {
+        if self.attrs_wanted.load(Ordering::Relaxed) > 0 {
+            self.want_attrs();
+        }
+    }
+
+    /// A directory was listed.
+    fn listing_used(&self) {
+        let wanted = self.attrs_wanted.load(Ordering::Relaxed);
+        if wanted > 0 {
+            self.attrs_wanted.store(wanted - 1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl GoferInode {
+    /// The whole directory, if it was listed ahead.
+    pub(super) fn take_ready(&self) -> Option<Arc<Listing>> {
+        let listing = self.tree.ready.lock().take(&self.key())?;
+        if !self.tree.is_true(listing.told) {
+            return None;
+        }
+        self.tree.listing_used();
+        Some(listing)
+    }
+
+    /// Lists the directory from its start, and perhaps others ahead.
+    pub(super) async fn ask_listing(self: &Arc<GoferInode>, detail: ReadDirDetail) -> Result<Part, Errno> {
+        let place = self.place().filter(|_| self.tree.cache != Cache::None);
+        let Some((parent, name)) = place else { return self.ask_entries(0, detail).await };
+        self.tree.listing_used();
+        let base = parent.base().await?;
+        let following = parent.directories_from(&name);
+        let window = self.tree.ready.lock().plan(following.is_some());
+        let mut names = vec![name];
+        names.extend(following.unwrap_or_default().into_iter().take(window - 1));
+        let told = self.tree.told_now();
+        let directories = u16::try_from(window).unwrap_or(u16::MAX);
+        let scanned = self.tree.client.scan(base.held.handle(), base.path, names, directories, detail).await;
+        let mut scanned = match scanned {
+            Ok(scanned) => scanned.into_iter(),
+            // The name is gone, but the directory may be open: by its handle, if it has one.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if self.held_now().is_some() => return self.ask_entries(0, detail).await,
+            Err(errno) => return Err(errno),
+        };
+        let first = scanned.next().ok_or(Errno::EIO)?;
+        if key_of(&first.attr) != self.key() {
+            return self.ask_entries(0, detail).await;
+        }
+        if detail != ReadDirDetail::Attributes && !is_typed(&first.entries) {
+            self.tree.untyped_dirs.store(true, Ordering::Relaxed);
+            return self.ask_entries(0, ReadDirDetail::Attributes).await;
+        }
+        self.tree.keep_scanned(scanned, told);
+        Ok(Part::new(first.entries, first.end, told))
+    }
+
+    /// Entries from the host's `position` on, by the handle.
+    pub(super) async fn ask_entries(&self, position: u64, detail: ReadDirDetail) -> Result<Part, Errno> {
+        let held = self.held().await?;
+        let told = self.tree.told_now();
+        let client = &self.tree.client;
+        let mut answer = client.read_dir(held.handle(), position, BATCH_BYTES, detail).await?;
+        if detail != ReadDirDetail::Attributes && !is_typed(&answer.entries) {
+            self.tree.untyped_dirs.store(true, Ordering::Relaxed);
+            answer = client.read_dir(held.handle(), position, BATCH_BYTES, ReadDirDetail::Attributes).await?;
+        }
+        Ok(Part::new(answer.entries, answer.end, told))
+    }
+
+    /// The subdirectories that come after one in the order of the listing; None if this was not listed lately.
+    fn directories_from(&self, name: &Name) -> Option<Vec<Name>> {
+        let Body::Directory(children) = &self.body else { return None };
+        let listing = children.ahead.lock().listing()?;
+        let at = listing.find(name.as_bytes(), 0)?;
+        let later = listing.entries.iter().skip(at + 1).filter(|entry| entry.kind == FileKind::Directory);
+        Some(later.take(MAX_WALK - 1).map(|entry| entry.name.clone()).collect())
+    }
+}
+
+impl Tree {
+    /// Keeps directories that nobody has asked for yet.
+    fn keep_scanned(&self, scanned: impl Iterator<Item = Scanned>, told: Told) {
+        // Changed while they were listed: they are not true any more.
+        if !self.is_true(told) {
+            return;
+        }
+        for directory in scanned.filter(|directory| directory.end && is_typed(&directory.entries)) {
+            let key = key_of(&directory.attr);
+            let part = Part::new(directory.entries, directory.end, told);
+            let old = self.ready.lock().put(key, Listing::new(part.entries, told));
+            drop(old);
+        }
+    }
+}
+
+/// Whether the host's file system says of what kind entries are.
+fn is_typed(entries: &[DirEntry]) -> bool {
+    entries.iter().all(|entry| entry.kind.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(len: usize) -> Arc<Listing> {
+        let entry = |n: usize| super::super::listing::Listed {
+            ino: n as u64,
+            kind: FileKind::Regular,
+            name: Name::new(format!("n{n}").as_bytes()).expect("name"),
+            attr: None,
+        };
+        Listing::new((0..len).map(entry).collect(), Told { seen: 0, valid_until: u64::MAX })
+    }
+
+    #[test]
+    fn windows_grow_while_they_pay() {
+        let mut ready = Ready::default();
+        assert_eq!((ready.plan(false), ready.plan(true), ready.plan(true)), (1, 2, 4));
+        for n in 0..3 {
+            ready.put((0, 0, n, 1), listing(1));
+        }
+        assert!(ready.take(&(0, 0, 1, 1)).is_some() && ready.take(&(0, 0, 1, 1)).is_none());
+        assert_eq!(ready.plan(true), 2, "one of three was taken");
+        assert_eq!(ready.plan(false), 1);
+        for _ in 0..20 {
+            ready.plan(true);
+        }
+        assert_eq!(ready.plan(true), MAX_WINDOW);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut ready = Ready::default();
+        for n in 0..100 {
+            ready.put((0, 0, n, 1), listing(1000));
+        }
+        assert!(ready.entries <= MAX_ENTRIES && ready.take(&(0, 0, 99, 1)).is_some());
+        for n in 0..10_000 {
+            ready.put((0, 0, n, 1), listing(0));
+        }
+        assert!(ready.listings.len() <= 2 * MAX_WINDOW && ready.listings.len() == ready.order.len());
+        assert_eq!(ready.entries, ready.listings.values().map(|listing| listing.len()).sum::<usize>());
+    }
+}
