@@ -16,14 +16,31 @@ use anyhow::{Context, Result, bail};
 
 use crate::{bundle, packages, sh, startup};
 
-/// How long one row of one system may take.
+/// How long one row of bench.c may take.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
+
+/// A program that runs rows, one after the other, and says when each begins and ends.
+pub struct Load {
+    pub rootfs: PathBuf,
+    /// Its command line, before the names of the rows.
+    pub args: Vec<String>,
+    pub rows: Vec<String>,
+    /// How long one row may take.
+    pub limit: Duration,
+}
+
+/// What figures are shown in.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    Nanoseconds,
+    Milliseconds,
+}
 
 pub struct Options {
     pub rounds: usize,
     ms: u32,
     one_cpu: bool,
-    rows: Vec<String>,
+    pub rows: Vec<String>,
     pub systems: Vec<System>,
 }
 
@@ -69,14 +86,17 @@ pub fn run(args: &[String]) -> Result<()> {
         rows: Vec::new(),
         systems: vec![System::Native, System::Runsc, System::Nacre],
     };
-    let (mut whole, mut only_startup) = (true, false);
-    for arg in args {
+    let (mut whole, mut only_startup, mut programs) = (true, false, false);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => (options.rounds, options.ms, whole) = (3, 10, false),
             "--one-cpu" => (options.one_cpu, whole) = (true, false),
             "--native-only" => (options.systems, whole) = (vec![System::Native], false),
             "--no-nacre" => (options.systems, whole) = (vec![System::Native, System::Runsc], false),
             "--no-runsc" => (options.systems, whole) = (vec![System::Native, System::Nacre], false),
+            "--programs" => (programs, whole, options.rounds) = (true, false, 5),
+            "--rounds" => options.rounds = args.next().context("bench: --rounds N")?.parse()?,
             "--startup" => (only_startup, whole) = (true, false),
             flag if flag.starts_with('-') => bail!("bench: unknown flag {flag}"),
             row => {
@@ -93,14 +113,18 @@ pub fn run(args: &[String]) -> Result<()> {
         print!("{}", startup::report(&options)?);
         return Ok(());
     }
-    let mut text = table(&measure(&options)?, &options)?;
+    if programs {
+        return crate::programs::run(&options);
+    }
+    let mut text = calls(&options)?;
     if whole {
         options.one_cpu = true;
-        text += &table(&measure(&options)?, &options)?;
+        text += &calls(&options)?;
         text += &startup::report(&options)?;
-        let page = format!("{}{text}", header()?);
+        let path = sh::top().join("docs/performance.md");
+        let programs = crate::programs::only_programs(&std::fs::read_to_string(&path).unwrap_or_default());
         std::fs::create_dir_all(sh::top().join("docs"))?;
-        std::fs::write(sh::top().join("docs/performance.md"), page)?;
+        std::fs::write(path, format!("{}{text}{programs}", header()?))?;
     }
     print!("{text}");
     Ok(())
@@ -108,12 +132,25 @@ pub fn run(args: &[String]) -> Result<()> {
 
 /// One row in one round: nanoseconds per operation, by the clock and of CPU time.
 #[derive(Clone, Copy)]
-struct Sample {
+pub struct Sample {
     wall: f64,
     cpu: f64,
 }
 
-type Samples = BTreeMap<(String, System), Vec<Sample>>;
+pub type Samples = BTreeMap<(String, System), Vec<Sample>>;
+
+/// The table of bench.c.
+fn calls(options: &Options) -> Result<String> {
+    let (rootfs, mut rows) = prepare()?;
+    if !options.rows.is_empty() {
+        rows.retain(|r| options.rows.contains(r));
+    }
+    let ms = options.ms.to_string();
+    let args = ["/bench", "--hold", "--ms", &ms].map(String::from).into();
+    let load = Load { rootfs, args, rows, limit: ROW_LIMIT };
+    let title = if options.one_cpu { "On one CPU" } else { "On all CPUs" };
+    table(title, &measure(&load, options)?, &load.rows, options, Unit::Nanoseconds)
+}
 
 fn prepare() -> Result<(PathBuf, Vec<String>)> {
     let bundle = bundle::busybox()?;
@@ -125,20 +162,16 @@ fn prepare() -> Result<(PathBuf, Vec<String>)> {
     Ok((bundle.join("rootfs"), rows))
 }
 
-fn measure(options: &Options) -> Result<Samples> {
-    let (rootfs, mut rows) = prepare()?;
-    if !options.rows.is_empty() {
-        rows.retain(|r| options.rows.contains(r));
-    }
+pub fn measure(load: &Load, options: &Options) -> Result<Samples> {
     let mut samples = Samples::new();
     for round in 0..options.rounds {
         for turn in 0..options.systems.len() {
             let system = options.systems[(round + turn) % options.systems.len()];
             eprintln!("bench: round {} of {}: {}", round + 1, options.rounds, system.name());
-            let mut left = rows.clone();
+            let mut left = load.rows.clone();
             // A system that fails in a row is started again for the rows after it.
             while !left.is_empty() {
-                let mut run = Run::start(system, &rootfs, &left, options)?;
+                let mut run = Run::start(system, load, &left, options)?;
                 let done = run.rows(&mut left, system, &mut samples);
                 run.stop();
                 if let Err(error) = done {
@@ -157,19 +190,18 @@ struct Run {
     lines: Receiver<String>,
     usage: PathBuf,
     cgroup: PathBuf,
+    limit: Duration,
 }
 
 impl Run {
-    fn start(system: System, rootfs: &Path, rows: &[String], options: &Options) -> Result<Run> {
+    fn start(system: System, load: &Load, rows: &[String], options: &Options) -> Result<Run> {
         let id = format!("bench-{}-{}", system.name(), std::process::id());
         let group = format!("nacre-bench-{}", std::process::id());
         let (cgroup, usage) = cgroup(&group)?;
-        let ms = options.ms.to_string();
-        let mut args = vec!["/bench", "--hold", "--ms", &ms];
-        args.extend(rows.iter().map(String::as_str));
+        let args: Vec<&str> = load.args.iter().chain(rows).map(String::as_str).collect();
         let path = format!("/{group}/{}", system.name());
         let bundle = sh::target().join("bundles").join(&id);
-        bundle::Config { cgroups_path: Some(&path), ..bundle::Config::new(rootfs, &args) }.write(&bundle)?;
+        bundle::Config { cgroups_path: Some(&path), ..bundle::Config::new(&load.rootfs, &args) }.write(&bundle)?;
         let run = system.run(&bundle, &id)?;
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs"));
@@ -188,11 +220,11 @@ impl Run {
                 }
             }
         });
-        Ok(Run { child, lines, usage, cgroup })
+        Ok(Run { child, lines, usage, cgroup, limit: load.limit })
     }
 
     fn line(&self) -> Result<String> {
-        self.lines.recv_timeout(ROW_LIMIT).context("no answer")
+        self.lines.recv_timeout(self.limit).context("no answer")
     }
 
     fn go_on(&mut self) -> Result<()> {
@@ -290,13 +322,16 @@ pub fn figure(ns: Option<f64>) -> String {
     text
 }
 
-fn table(samples: &Samples, options: &Options) -> Result<String> {
-    let (_, rows) = prepare()?;
+pub fn table(title: &str, samples: &Samples, rows: &[String], options: &Options, unit: Unit) -> Result<String> {
+    let figure = |ns: Option<f64>| match unit {
+        Unit::Nanoseconds => figure(ns),
+        Unit::Milliseconds => figure(ns.map(|ns| ns / 1e6)),
+    };
     let of = |row: &str, system, which: fn(&Sample) -> f64| {
         samples.get(&(row.to_string(), system)).and_then(|s| median(s.iter().map(which).collect()))
     };
     let others: Vec<System> = options.systems.iter().copied().filter(|s| *s != System::Native).collect();
-    let mut text = format!("\n## {}\n\n| row | native |", if options.one_cpu { "On one CPU" } else { "On all CPUs" });
+    let mut text = format!("\n## {title}\n\n| row | native |");
     for system in &others {
         write!(text, " {0} | ÷ native |", system.name())?;
     }
@@ -308,7 +343,7 @@ fn table(samples: &Samples, options: &Options) -> Result<String> {
     text += &"--:|".repeat(1 + 2 * others.len() + 1 + others.len());
     text += "\n";
     let mut logs: BTreeMap<System, Vec<f64>> = BTreeMap::new();
-    for row in rows.iter().filter(|r| options.rows.is_empty() || options.rows.contains(r)) {
+    for row in rows {
         let native = of(row, System::Native, |s| s.wall);
         write!(text, "| {row} | {} |", figure(native))?;
         for &system in &others {

@@ -1,4 +1,4 @@
-//! OCI bundles under target/bundles: `busybox` (one static program) and `debian` (a debootstrapped Debian 12).
+//! OCI bundles under target/bundles: `busybox` (one static program), `debian` (a debootstrapped Debian 12) and `programs` (with more in it).
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ pub fn run(args: &[String]) -> Result<()> {
     let bundle = match args {
         [name] if name == "busybox" => busybox()?,
         [name] if name == "debian" => debian()?,
-        _ => bail!("bundle: say busybox or debian"),
+        [name] if name == "programs" => programs()?,
+        _ => bail!("bundle: say busybox, debian or programs"),
     };
     println!("{}", bundle.display());
     Ok(())
@@ -142,17 +143,27 @@ pub fn busybox() -> Result<PathBuf> {
 
 /// A Debian 12 with what tests/apps needs.
 pub fn debian() -> Result<PathBuf> {
+    debootstrap("debian", "git,gcc,libc6-dev,python3,perl,sqlite3,procps,file,xz-utils,bc")
+}
+
+/// A Debian 12 with what the bench of programs needs; its root.
+pub fn programs() -> Result<PathBuf> {
+    let bundle = debootstrap("programs", "git,gcc,libc6-dev,make,python3,sqlite3,procps,redis-server,redis-tools,postgresql")?;
+    Ok(bundle.join("rootfs"))
+}
+
+fn debootstrap(name: &str, packages: &str) -> Result<PathBuf> {
     packages::ensure(&["debootstrap"])?;
-    let bundle = sh::target().join("bundles/debian");
+    let bundle = sh::target().join("bundles").join(name);
     let (root, done) = (bundle.join("rootfs"), bundle.join("made"));
     if !done.exists() {
         if root.exists() {
             std::fs::remove_dir_all(&root)?;
         }
         std::fs::create_dir_all(&bundle)?;
-        let packages = "--include=git,gcc,libc6-dev,python3,perl,sqlite3,procps,file,xz-utils,bc";
+        let packages = format!("--include={packages}");
         let mut command = Command::new("debootstrap");
-        command.args(["--variant=minbase", packages, "bookworm"]).arg(&root).arg(packages::mirror()?);
+        command.args(["--variant=minbase", &packages, "bookworm"]).arg(&root).arg(packages::mirror()?);
         sh::run(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         std::fs::write(&done, "")?;
     }

@@ -12,6 +12,7 @@ mod fuzz;
 mod hostcalls;
 mod lint;
 mod packages;
+mod programs;
 mod robust;
 mod sh;
 mod startup;
@@ -32,7 +33,8 @@ cargo xtask COMMAND
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
-  bundle busybox|debian                  make an OCI bundle under target/bundles
+  bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
+  bundle busybox|debian|programs                  make an OCI bundle under target/bundles
   lint                                   rustfmt and clippy, warnings denied";
 
 fn main() -> ExitCode {

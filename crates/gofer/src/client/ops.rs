@@ -136,7 +136,7 @@ operations! {
     /// See [`Request::RemoveXattr`].
     remove_xattr(node: Handle, name: XattrName) -> (): RemoveXattr, Response::Done => Ok(());
     /// See [`Request::Scan`].
-    scan(dir: Handle, path: Vec<Name>, names: Vec<Name>, directories: u16, detail: ReadDirDetail) -> Vec<Scanned>: Scan,
+    scan(dir: Handle, path: Vec<Name>, roots: Vec<Vec<Name>>, directories: u16, detail: ReadDirDetail) -> Vec<Scanned>: Scan,
         Response::Scanned(scanned) => Ok(scanned);
     /// See [`Request::StatFs`].
     stat_fs(node: Handle) -> FsStat: StatFs, Response::FsStat(stat) => Ok(stat);

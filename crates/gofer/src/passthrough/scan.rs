@@ -84,15 +84,16 @@ impl Node {
         if found.kind == FileKind::Regular { Ok((found, fd)) } else { Err(Errno::ESTALE) }
     }
 
-    /// The directories of these names, each followed by those below it, in the order in which a walk would come to them; as far as the limits
+    /// The directories that these names lead to, each followed by those below it, in the order in which a walk would come to them; as far as the limits
     /// and some milliseconds allow. What cannot be read is left out, except the first.
     ///
     /// # Errors
     /// The host's, for the first name; `ENOTDIR`.
-    pub fn scan(&self, names: &[Name], detail: ReadDirDetail, limits: ScanLimits) -> Result<Vec<Scanned>, Errno> {
+    pub fn scan(self: &Arc<Node>, roots: &[Vec<Name>], detail: ReadDirDetail, limits: ScanLimits) -> Result<Vec<Scanned>, Errno> {
         let start = Instant::now();
-        let top = self.directory()?;
-        let mut roots = names.iter();
+        let mut roots = roots.iter();
+        // Where the last root was: others are mostly in the same directory.
+        let mut near: (&[Name], Arc<Node>) = (&[], Arc::clone(self));
         let mut levels: Vec<Level> = Vec::new();
         let mut found: Vec<Scanned> = Vec::new();
         let mut used = 0;
@@ -106,10 +107,18 @@ impl Node {
                         continue;
                     }
                 },
-                None => match roots.next() {
-                    Some(name) => (top.as_fd(), name.clone()),
-                    None => break,
-                },
+                None => {
+                    let Some(root) = roots.next() else { break };
+                    let (name, above) = root.split_last().ok_or(Errno::EINVAL)?;
+                    if near.0 != above {
+                        match self.descend(above) {
+                            Ok(dir) => near = (above, dir),
+                            Err(e) if found.is_empty() => return Err(e),
+                            Err(_) => continue,
+                        }
+                    }
+                    (near.1.directory()?.as_fd(), name.clone())
+                }
             };
             let room = limits.bytes.saturating_sub(used + HEAD_BYTES);
             let (fd, scanned) = match scan_one(dir, name, detail, room) {
@@ -181,7 +190,7 @@ mod tests {
         fs::write(dir.path().join("a/b/file"), "data").unwrap();
         symlink("/etc", dir.path().join("a/link")).unwrap();
         let root = root(&dir, Access::ReadOnly);
-        let found = root.scan(&[name("a"), name("e")], ReadDirDetail::Attributes, WIDE).unwrap();
+        let found = root.scan(&[vec![name("a")], vec![name("e")]], ReadDirDetail::Attributes, WIDE).unwrap();
         let at = |text: &str| found.iter().position(|s| s.name == name(text));
         assert_eq!(found.len(), 5, "{found:?}");
         assert_eq!((at("a"), at("e")), (Some(0), Some(4)));
@@ -192,7 +201,11 @@ mod tests {
         let file = b.entries.iter().find(|e| e.name == name("file")).unwrap();
         assert_eq!(file.attr.map(|attr| attr.size), Some(4));
         assert!(b.end && b.attr.kind == FileKind::Directory);
-        let kinds = root.scan(&[name("a")], ReadDirDetail::Directories, WIDE).unwrap();
+        let below = root.scan(&[vec![name("a"), name("d")], vec![name("e")]], ReadDirDetail::Names, WIDE).unwrap();
+        assert_eq!(below.iter().map(|s| s.name.clone()).collect::<Vec<_>>(), [name("d"), name("e")]);
+        assert_eq!(root.scan(&[Vec::new()], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::EINVAL);
+        assert_eq!(root.scan(&[vec![name("a"), name("link"), name("x")]], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOTDIR);
+        let kinds = root.scan(&[vec![name("a")]], ReadDirDetail::Directories, WIDE).unwrap();
         let b = kinds.iter().find(|s| s.name == name("b")).unwrap();
         for entry in &b.entries {
             assert_eq!(entry.attr.is_some(), entry.kind == Some(FileKind::Directory), "{entry:?}");
@@ -215,18 +228,18 @@ mod tests {
         }
         fs::create_dir_all(&deep).unwrap();
         let root = root(&dir, Access::ReadOnly);
-        let names: Vec<Name> = (0..40).map(|n| name(&format!("d{n}"))).collect();
+        let names: Vec<Vec<Name>> = (0..40).map(|n| vec![name(&format!("d{n}"))]).collect();
         let two = ScanLimits { directories: 3, ..WIDE };
         assert_eq!(root.scan(&names, ReadDirDetail::Names, two).unwrap().len(), 3);
         let small = ScanLimits { bytes: 1000, ..WIDE };
         let some = root.scan(&names, ReadDirDetail::Attributes, small).unwrap();
         assert!(some.len() < 10 && some.iter().all(|s| s.end), "{}", some.len());
-        let big = root.scan(&[name("big"), name("d1")], ReadDirDetail::Names, small).unwrap();
+        let big = root.scan(&[vec![name("big")], vec![name("d1")]], ReadDirDetail::Names, small).unwrap();
         assert!(big.len() == 1 && !big[0].end && big[0].entries.len() > 10 && big[0].encoded_len() <= 1000, "{big:?}");
-        assert_eq!(root.scan(&[name("deep")], ReadDirDetail::Names, WIDE).unwrap().len(), MAX_SCAN_DEPTH);
-        assert_eq!(root.scan(&[name("none")], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOENT);
+        assert_eq!(root.scan(&[vec![name("deep")]], ReadDirDetail::Names, WIDE).unwrap().len(), MAX_SCAN_DEPTH);
+        assert_eq!(root.scan(&[vec![name("none")]], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOENT);
         fs::write(dir.path().join("file"), "").unwrap();
-        assert_eq!(root.scan(&[name("file")], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOTDIR);
+        assert_eq!(root.scan(&[vec![name("file")]], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOTDIR);
     }
 
     #[test]

@@ -17,6 +17,15 @@ impl Wire for Vec<Name> {
     }
 }
 
+impl Wire for Vec<Vec<Name>> {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_list(self, out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Vec<Vec<Name>>, Malformed> {
+        get_list(from, MAX_WALK)
+    }
+}
+
 impl Wire for Vec<Handle> {
     fn put(&self, out: &mut Vec<u8>) {
         put_list(self, out);
@@ -110,9 +119,9 @@ requests! {
     /// The attributes of names in the directory that `path` leads to from `dir` (without links), not followed → `Attrs`, an outcome for
     /// each.
     23 Stat { dir: Handle, path: Vec<Name>, names: Vec<Name>, }
-    /// Directories with their entries: each of the names in the directory that `path` leads to, followed by what is below it. As many directories
-    /// as there is room for, and `directories` at most; at least the first → `Scanned`.
-    24 Scan { dir: Handle, path: Vec<Name>, names: Vec<Name>, directories: u16, detail: ReadDirDetail, }
+    /// Directories with their entries: each of those that `roots` lead to from the one that `path` leads to, followed by what is below it. As many
+    /// directories as there is room for, and `directories` at most; at least the first → `Scanned`.
+    24 Scan { dir: Handle, path: Vec<Name>, roots: Vec<Vec<Name>>, directories: u16, detail: ReadDirDetail, }
     /// Opens regular files of the directory that `path` leads to, [`super::MAX_OPENS`] at most → `OpenedAll`, an outcome for each: the file's attributes, and its
     /// descriptor.
     25 OpenAll { dir: Handle, path: Vec<Name>, names: Vec<Name>, how: OpenHow, }

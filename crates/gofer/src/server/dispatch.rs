@@ -100,10 +100,10 @@ impl Server {
                 let dir = table.get(dir)?.descend(&path)?;
                 Response::Attrs(names.iter().map(|name| dir.attr_of(name)).collect())
             }
-            Request::Scan { dir, path, names, directories, detail } => {
+            Request::Scan { dir, path, roots, directories, detail } => {
                 let dir = table.get(dir)?.descend(&path)?;
                 let directories = usize::from(directories).min(MAX_SCAN);
-                Response::Scanned(dir.scan(&names, detail, ScanLimits { bytes: MAX_ENTRIES_BYTES, directories })?)
+                Response::Scanned(dir.scan(&roots, detail, ScanLimits { bytes: MAX_ENTRIES_BYTES, directories })?)
             }
             Request::OpenAll { dir, path, names, how } => {
                 if names.len() > MAX_OPENS {

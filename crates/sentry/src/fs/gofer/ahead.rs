@@ -5,7 +5,7 @@
 //! been asked for ([`Tree::detail`]). When an entry is missed that follows, in the order of the listing, the one missed before, the attributes of the
 //! next ones are asked for with it: twice as many each time. And a directory in which many names are missed without a listing (`git status`) is listed.
 //!
-//! An inode that is made of such attributes has no handle. Listings and attributes are kept of the directories listed last only ([`Listed`]).
+//! An inode that is made of such attributes has no handle. Listings and attributes are kept of the directories listed last only ([`LastListed`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use gofer::protocol::{Attr, MAX_WALK, Name, ReadDirDetail};
 
 use super::inode::Body;
-use super::listing::{Listing, Told};
+use super::listing::{Listed, Listing, Told};
 use super::{Cache, GoferInode, Tree};
 use crate::Errno;
 use crate::fs::FileKind;
@@ -24,6 +24,9 @@ const ENTRIES: usize = 32 << 10;
 
 /// After so many names were missed in a directory that was not listed, it is.
 const MISSES: usize = 4;
+
+/// If it is no larger than this, as file systems measure directories.
+const SMALL: u64 = 32 << 10;
 
 /// One directory's.
 #[derive(Default)]
@@ -51,8 +54,15 @@ enum Known {
 }
 
 impl Ahead {
-    /// The directory was read.
-    fn listed(&mut self, listing: Arc<Listing>) -> Option<Arc<Listing>> {
+    /// The directory was read from its start, or went on to be.
+    fn listed(&mut self, listing: Arc<Listing>, start: u64) -> Option<Arc<Listing>> {
+        if start > 0
+            && let Some(known) = &self.listing
+            && known.len() as u64 == start
+            && let Some(longer) = known.with(&listing)
+        {
+            return self.listing.replace(longer);
+        }
         (self.last, self.hint, self.window, self.misses) = (None, 0, 1, 0);
         self.listing.replace(listing)
     }
@@ -88,26 +98,19 @@ impl Ahead {
         let mut names = vec![missed.clone()];
         let Some(listing) = self.listing.clone() else { return names };
         let next = self.last.map_or(0, |last| last + 1);
-        let is_missed = |at: usize| listing.entries.get(at).is_some_and(|entry| entry.name == *missed);
-        let skipped =
-            listing.entries.get(next..).unwrap_or_default().iter().take_while(|entry| entry.kind != FileKind::Directory).count();
-        let (at, only_directories) = match () {
-            () if is_missed(next) => (next, false),
-            () if is_missed(next + skipped) => (next + skipped, true),
-            () => {
-                self.last = listing.entries.iter().position(|entry| entry.name == *missed);
-                self.window = 1;
-                return names;
-            }
-        };
-        self.window = (self.window * 2).min(MAX_WALK);
+        let Some(at) = listing.find(missed.as_bytes(), next) else { return names };
+        let is_dir = |entry: &Listed| entry.kind == FileKind::Directory;
+        let skipped = listing.entries.get(next..at).unwrap_or_default();
+        let only_directories = !skipped.is_empty() && listing.entries.get(at).is_some_and(is_dir) && !skipped.iter().any(is_dir);
+        // In order, but for those that were of no interest, or known.
+        let in_order = at >= next && (only_directories || skipped.iter().all(is_dir));
+        self.window = if in_order { (self.window * 2).min(MAX_WALK) } else { 1 };
         self.last = Some(at);
         for (at, entry) in listing.entries.iter().enumerate().skip(at + 1) {
             if names.len() >= self.window {
                 break;
             }
-            let wanted = !only_directories || entry.kind == FileKind::Directory;
-            if wanted {
+            if (!only_directories || is_dir(entry)) && (entry.attr.is_none() || is_dir(entry)) {
                 names.push(entry.name.clone());
                 self.last = Some(at);
             }
@@ -152,10 +155,10 @@ impl GoferInode {
     }
 
     /// Takes note of how the directory was listed.
-    pub(super) fn listed(&self, listing: Arc<Listing>) {
+    pub(super) fn listed(&self, listing: Arc<Listing>, start: u64) {
         if let (Body::Directory(children), Ok(me)) = (&self.body, self.me()) {
             let entries = listing.len();
-            let old = children.ahead.lock().listed(listing);
+            let old = children.ahead.lock().listed(listing, start);
             drop(old);
             self.tree.remember_listed(&me, entries);
         }
@@ -189,11 +192,16 @@ impl GoferInode {
             return None;
         }
         let name = Name::new(missed).ok()?;
+        let mut listed_file = false;
         let known = {
             let mut ahead = children.ahead.lock();
+            if let Some(listing) = &ahead.listing {
+                let at = listing.find(missed, ahead.hint);
+                listed_file = at.and_then(|at| listing.entries.get(at)).is_some_and(|entry| entry.kind != FileKind::Directory);
+            }
             match ahead.attr(missed, &self.tree) {
                 Some((attr, told)) => Known::Attr(attr, told),
-                None if ahead.listing.is_none() && ahead.misses == MISSES => {
+                None if ahead.listing.is_none() && ahead.misses == MISSES && self.known_size() <= SMALL => {
                     ahead.misses += 1;
                     Known::List
                 }
@@ -205,14 +213,15 @@ impl GoferInode {
         };
         match known {
             Known::Attr(attr, told) => Some(Ok(self.tree.intern(Some((&self.me().ok()?, name)), None, &attr, told))),
-            Known::Ask(names) if names.len() < 2 => None,
             Known::Ask(names) => {
-                self.tree.want_attrs();
-                Some(self.ask_ahead(names).await)
+                if listed_file {
+                    self.tree.want_attrs();
+                }
+                if names.len() > 1 { Some(self.ask_ahead(names).await) } else { None }
             }
             Known::List => {
                 let part = self.me().ok()?.ask_listing(ReadDirDetail::Attributes).await.ok()?;
-                self.listed(Listing::new(part.entries, part.told));
+                self.listed(Listing::new(part.entries, part.told), 0);
                 Some(Ok(self.known_child(missed)?))
             }
         }
@@ -240,7 +249,6 @@ impl GoferInode {
 
 #[cfg(test)]
 mod tests {
-    use super::super::listing::Listed;
     use super::*;
 
     fn listing(entries: &[(&str, FileKind)]) -> Arc<Listing> {
@@ -259,7 +267,7 @@ mod tests {
         let names: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
         let listing = listing(&names.iter().map(|name| (name.as_str(), FileKind::Regular)).collect::<Vec<_>>());
         let mut ahead = Ahead::default();
-        ahead.listed(listing);
+        ahead.listed(listing, 0);
         assert_eq!(plan(&mut ahead, "n0"), "n0 n1");
         assert_eq!(plan(&mut ahead, "n2"), "n2 n3 n4 n5");
         assert_eq!(plan(&mut ahead, "n150"), "n150", "out of order");
@@ -284,8 +292,24 @@ mod tests {
             ("d", Directory),
         ]);
         let mut ahead = Ahead::default();
-        ahead.listed(listing);
+        ahead.listed(listing, 0);
         assert_eq!(plan(&mut ahead, "a"), "a b");
         assert_eq!(plan(&mut ahead, "c"), "c d");
+        // Who is told of directories anyway asks for files only: those between do not matter.
+        let listing = self::listing(&[("f", Regular), ("a", Directory), ("g", Regular), ("b", Directory), ("h", Regular)]);
+        ahead.listed(listing, 0);
+        assert_eq!(plan(&mut ahead, "f"), "f a");
+        assert_eq!(plan(&mut ahead, "g"), "g b h");
+    }
+
+    #[test]
+    fn a_directory_read_in_parts_is_known_whole() {
+        let (first, second) = (listing(&[("b", FileKind::Regular)]), listing(&[("a", FileKind::Regular)]));
+        let mut ahead = Ahead::default();
+        ahead.listed(first, 0);
+        ahead.listed(second.clone(), 1);
+        assert_eq!(ahead.listing().map(|all| (all.len(), all.find(b"a", 0), all.find(b"b", 9))), Some((2, Some(1), Some(0))));
+        ahead.listed(second, 7);
+        assert_eq!(ahead.listing().map(|all| all.len()), Some(1), "something else is missing between");
     }
 }

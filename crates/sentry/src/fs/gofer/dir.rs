@@ -127,7 +127,7 @@ impl GoferDir {
         let (batch, whole) = (state.batch.clone(), state.is_whole());
         drop(state);
         drop(old);
-        self.inode.listed(batch.clone());
+        self.inode.listed(batch.clone(), start);
         if whole {
             self.keep_whole(batch);
         }
@@ -149,7 +149,7 @@ impl GoferDir {
             return Some(listing);
         }
         let listing = self.inode.take_ready()?;
-        self.inode.listed(listing.clone());
+        self.inode.listed(listing.clone(), 0);
         self.keep_whole(listing.clone());
         Some(listing)
     }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use gofer::client::Client;
@@ -21,6 +22,9 @@ const MAX_NAMES: usize = 8;
 
 /// Handles kept in a tree. The gofer has about 19,000 to give to all trees of a container.
 const MOST: usize = 4096;
+
+/// A directory that was found by name so often gets a handle.
+const OFTEN: u32 = 4;
 
 /// How deep below the nearest handle a directory can be.
 const MAX_DEPTH: usize = 1 << 16;
@@ -138,10 +142,11 @@ impl GoferInode {
         loop {
             let (held, way) = self.way()?;
             // With room for a name in the directory.
-            if way.len() < MAX_WALK {
+            let often = self.asked.fetch_add(1, Ordering::Relaxed) % OFTEN == OFTEN - 1;
+            if way.is_empty() || (way.len() < MAX_WALK && !often) {
                 return Ok(Base { held, path: way.into_iter().map(|(_, name)| name).collect() });
             }
-            self.tree.ask_handles(&held, way.get(..MAX_WALK).unwrap_or_default()).await?;
+            self.tree.ask_handles(&held, way.get(..MAX_WALK).unwrap_or(&way)).await?;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use gofer::protocol::{Name, OpenHow, Truncate, XattrMode, XattrName};
@@ -65,6 +65,8 @@ pub struct GoferInode {
     identity: u64,
     pub(super) names: Mutex<Vec<Named>>,
     attr: Mutex<Cached>,
+    /// How often the way to it was told to the gofer.
+    pub(super) asked: AtomicU32,
     /// It was mapped shared and writable: it changes without our knowing.
     pub(super) mapped_shared: AtomicBool,
     pub(super) body: Body,
@@ -89,6 +91,7 @@ impl GoferInode {
             identity: 1 << 62 | NEXT.fetch_add(1, Ordering::Relaxed),
             names: Mutex::default(),
             attr: Mutex::new(attr),
+            asked: AtomicU32::new(0),
             mapped_shared: AtomicBool::new(false),
             body,
         })

@@ -7,7 +7,11 @@ use gofer::protocol::{Attr, DirEntry, Name};
 use super::{Tree, attr};
 use crate::fs::FileKind;
 
+/// Most entries of one directory that are known at a time.
+const MAX_ENTRIES: usize = 16 << 10;
+
 /// An entry of a directory.
+#[derive(Clone)]
 pub(super) struct Listed {
     pub ino: u64,
     pub kind: FileKind,
@@ -57,6 +61,15 @@ impl Part {
 impl Listing {
     pub(super) fn new(entries: Vec<Listed>, told: Told) -> Arc<Listing> {
         Arc::new(Listing { entries, told, sorted: OnceLock::new() })
+    }
+
+    /// This and what comes after it, if that is not too much.
+    pub(super) fn with(&self, more: &Listing) -> Option<Arc<Listing>> {
+        if self.len() + more.len() > MAX_ENTRIES {
+            return None;
+        }
+        // As true as the older part.
+        Some(Listing::new(self.entries.iter().chain(&more.entries).cloned().collect(), self.told))
     }
 
     pub(super) fn empty() -> Arc<Listing> {

@@ -21,6 +21,8 @@ use crate::fs::FileKind;
 
 /// Most directories asked for at a time, and kept.
 const MAX_WINDOW: usize = 256;
+/// How many directories further up a scan goes on.
+const MAX_UP: usize = 4;
 /// Most entries kept, of all directories.
 const MAX_ENTRIES: usize = 32 << 10;
 /// After so many directories of which nobody asked for a file's attributes, they are not fetched any more.
@@ -33,9 +35,9 @@ pub(super) struct Ready {
     order: VecDeque<Key>,
     entries: usize,
     window: usize,
-    /// How many the last scan gave beyond what was asked for, and how many of them were taken.
-    given: usize,
+    /// How many were taken and how many went unused, of late.
     taken: usize,
+    wasted: usize,
 }
 
 impl Ready {
@@ -43,15 +45,15 @@ impl Ready {
     fn plan(&mut self, walks: bool) -> usize {
         self.window = match walks {
             false => 1,
-            true if self.taken * 2 < self.given => (self.window / 2).max(1),
+            true if self.wasted > self.taken => (self.window / 2).max(1),
+            true if self.listings.len() > self.window => self.window,
             true => (self.window.max(1) * 2).min(MAX_WINDOW),
         };
-        (self.given, self.taken) = (0, 0);
+        (self.taken, self.wasted) = (self.taken / 2, self.wasted / 2);
         self.window
     }
 
     fn put(&mut self, key: Key, listing: Arc<Listing>) -> Vec<Arc<Listing>> {
-        self.given += 1;
         self.entries += listing.len();
         let mut old: Vec<_> = self.listings.insert(key, listing).into_iter().collect();
         if old.is_empty() {
@@ -59,6 +61,7 @@ impl Ready {
         }
         while self.listings.len() > 1 && (self.entries - self.surplus(&old) > MAX_ENTRIES || self.order.len() > 2 * MAX_WINDOW) {
             let Some(key) = self.order.pop_front() else { break };
+            self.wasted += 1;
             old.extend(self.listings.remove(&key));
         }
         self.entries -= self.surplus(&old);
@@ -114,6 +117,7 @@ impl GoferInode {
     pub(super) fn take_ready(&self) -> Option<Arc<Listing>> {
         let listing = self.tree.ready.lock().take(&self.key())?;
         if !self.tree.is_true(listing.told) {
+            self.tree.ready.lock().wasted += 1;
             return None;
         }
         self.tree.listing_used();
@@ -125,14 +129,12 @@ impl GoferInode {
         let place = self.place().filter(|_| self.tree.cache != Cache::None);
         let Some((parent, name)) = place else { return self.ask_entries(0, detail).await };
         self.tree.listing_used();
-        let base = parent.base().await?;
-        let following = parent.directories_from(&name);
-        let window = self.tree.ready.lock().plan(following.is_some());
-        let mut names = vec![name];
-        names.extend(following.unwrap_or_default().into_iter().take(window - 1));
+        let window = self.tree.ready.lock().plan(parent.directories_from(&name).is_some());
+        let (dir, roots) = roots(parent, name, window);
+        let base = dir.base().await?;
         let told = self.tree.told_now();
         let directories = u16::try_from(window).unwrap_or(u16::MAX);
-        let scanned = self.tree.client.scan(base.held.handle(), base.path, names, directories, detail).await;
+        let scanned = self.tree.client.scan(base.held.handle(), base.path, roots, directories, detail).await;
         let mut scanned = match scanned {
             Ok(scanned) => scanned.into_iter(),
             // The name is gone, but the directory may be open: by its handle, if it has one.
@@ -174,6 +176,27 @@ impl GoferInode {
     }
 }
 
+/// The directories that a walk comes to from one on, as names below an ancestor.
+fn roots(parent: Arc<GoferInode>, name: Name, window: usize) -> (Arc<GoferInode>, Vec<Vec<Name>>) {
+    let most = window.min(MAX_WALK);
+    let (mut dir, mut child) = (parent, name.clone());
+    let mut roots = vec![vec![name]];
+    for _ in 0..MAX_UP {
+        let Some(following) = dir.directories_from(&child) else { break };
+        roots.extend(following.into_iter().take(most - roots.len().min(most)).map(|name| vec![name]));
+        if roots.len() >= most {
+            break;
+        }
+        let Some((above, name)) = dir.place() else { break };
+        if above.directories_from(&name).is_none_or(|more| more.is_empty()) {
+            break;
+        }
+        roots.iter_mut().for_each(|root| root.insert(0, name.clone()));
+        (dir, child) = (above, name);
+    }
+    (dir, roots)
+}
+
 impl Tree {
     /// Keeps directories that nobody has asked for yet.
     fn keep_scanned(&self, scanned: impl Iterator<Item = Scanned>, told: Told) {
@@ -213,12 +236,15 @@ mod tests {
     fn windows_grow_while_they_pay() {
         let mut ready = Ready::default();
         assert_eq!((ready.plan(false), ready.plan(true), ready.plan(true)), (1, 2, 4));
-        for n in 0..3 {
+        for n in 0..5 {
             ready.put((0, 0, n, 1), listing(1));
         }
         assert!(ready.take(&(0, 0, 1, 1)).is_some() && ready.take(&(0, 0, 1, 1)).is_none());
-        assert_eq!(ready.plan(true), 2, "one of three was taken");
+        assert_eq!(ready.plan(true), 8, "some are left, but not more than were asked for");
+        ready.wasted = 10;
+        assert_eq!(ready.plan(true), 4);
         assert_eq!(ready.plan(false), 1);
+        ready.wasted = 0;
         for _ in 0..20 {
             ready.plan(true);
         }

@@ -1,0 +1,125 @@
+//! `bench --programs`: whole programs (bench/programs.sh) in one Debian bundle under runc, runsc and Nacre; median of interleaved rounds.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::bench::{self, Load, Options, Unit};
+use crate::{bundle, packages, sh};
+
+pub const ROWS: [&str; 12] = [
+    "thread-pool",
+    "forks-1000",
+    "git-status-50k",
+    "find-usr",
+    "find-usr-newer",
+    "tar-100MiB",
+    "python-start-5",
+    "gcc-5000-lines",
+    "make-j2-lua",
+    "redis-benchmark",
+    "pgbench",
+    "sqlite",
+];
+
+/// How long one of them may take, with what it needs made before.
+const LIMIT: Duration = Duration::from_secs(600);
+
+const HEADING: &str = "## Programs";
+
+/// The table; a whole one goes to docs/performance.md, in the place of the one before.
+pub fn run(options: &Options) -> Result<()> {
+    let root = bundle::programs()?;
+    prepare(&root)?;
+    let load = Load { rootfs: root, args: vec!["/bin/bash".into(), "/bench/programs.sh".into()], rows: rows(options), limit: LIMIT };
+    let samples = bench::measure(&load, options)?;
+    let title = format!("{} (ms; one run each, median of {} rounds)", HEADING.trim_start_matches("## "), options.rounds);
+    let text = bench::table(&title, &samples, &load.rows, options, Unit::Milliseconds)?;
+    print!("{text}");
+    if options.rows.is_empty() {
+        let page = sh::top().join("docs/performance.md");
+        let old = std::fs::read_to_string(&page).unwrap_or_default();
+        std::fs::write(page, format!("{}{text}", without_programs(&old)))?;
+    }
+    Ok(())
+}
+
+fn rows(options: &Options) -> Vec<String> {
+    ROWS.iter().filter(|row| options.rows.is_empty() || options.rows.iter().any(|r| r == *row)).map(ToString::to_string).collect()
+}
+
+/// The page without the section of programs, which is its last.
+pub fn without_programs(page: &str) -> &str {
+    page.find(HEADING).map_or(page, |at| page.get(..at).unwrap_or(page).trim_end_matches('\n')).trim_end_matches(' ')
+}
+
+/// The section of programs of a page.
+pub fn only_programs(page: &str) -> String {
+    page.find(HEADING).and_then(|at| page.get(at..)).map_or_else(String::new, |section| format!("\n{section}"))
+}
+
+/// What the programs work on, in /bench of the root.
+fn prepare(root: &Path) -> Result<()> {
+    let dir = root.join("bench");
+    std::fs::create_dir_all(&dir)?;
+    std::fs::copy(sh::top().join("bench/programs.sh"), dir.join("programs.sh"))?;
+    let made = dir.join("made");
+    if made.exists() {
+        return Ok(());
+    }
+    std::fs::write(dir.join("large.c"), large_source()?)?;
+    repository(&dir.join("repo"))?;
+    small_files(&dir.join("small"))?;
+    packages::source("lua5.4", &dir.join("lua"))?;
+    std::fs::write(made, "")?;
+    Ok(())
+}
+
+fn large_source() -> Result<String> {
+    let mut text = String::from("#include <stdio.h>\n#include <string.h>\n");
+    for n in 0..500 {
+        write!(
+            text,
+            "int f{n}(int a, int *b, char *s)\n{{\n    int r = a, k;\n    for (k = 0; k < a; k++) {{\n        r += b[k & 15] * {n} + s[k % 7];\n        \
+             if (r > {n} * 7) r -= strlen(s);\n    }}\n    printf(\"%d %s\\n\", r, s);\n    return r;\n}}\n"
+        )?;
+    }
+    Ok(text)
+}
+
+/// 50,000 files in 1,000 directories, committed.
+fn repository(dir: &Path) -> Result<()> {
+    let _ = std::fs::remove_dir_all(dir);
+    for d in 0..1000 {
+        let below = dir.join(format!("d{}/s{d}", d / 50));
+        std::fs::create_dir_all(&below)?;
+        for f in 0..50 {
+            std::fs::write(below.join(format!("file{f}.c")), format!("int f{d}_{f};\n"))?;
+        }
+    }
+    let git = "git init -q . && git add -A && git -c user.email=a@b -c user.name=a commit -qm all && sleep 1 && touch .git/index && git status >/dev/null";
+    sh::run(Command::new("sh").args(["-c", git]).current_dir(dir))
+}
+
+/// 100 MiB in files of 16 KiB.
+fn small_files(dir: &Path) -> Result<()> {
+    for d in 0..64 {
+        let below = dir.join(format!("d{d}"));
+        std::fs::create_dir_all(&below)?;
+        for f in 0..100 {
+            std::fs::write(below.join(format!("f{f}")), vec![b'a' + (f % 26) as u8; 16 << 10])?;
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks an archive into a folder, without its first component.
+pub fn unpack(archive: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    let mut tar = Command::new("tar");
+    tar.arg("xf").arg(archive).arg("-C").arg(to).arg("--strip-components=1").stdin(Stdio::null());
+    sh::run(&mut tar).context("cannot unpack a source")
+}
