@@ -1,8 +1,8 @@
 //! `bench --programs`: whole programs (bench/programs.sh) in one Debian bundle under runc, runsc and Nacre; median of interleaved rounds.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -34,7 +34,8 @@ const HEADING: &str = "## Programs";
 pub fn run(options: &Options) -> Result<()> {
     let root = bundle::programs()?;
     prepare(&root)?;
-    let load = Load { rootfs: root, args: vec!["/bin/bash".into(), "/bench/programs.sh".into()], rows: rows(options), limit: LIMIT };
+    let load =
+        Load { rootfs: root, args: vec!["/bin/bash".into(), "/bench/programs.sh".into()], rows: rows(options), limit: LIMIT };
     let samples = bench::measure(&load, options)?;
     let title = format!("{} (ms; one run each, median of {} rounds)", HEADING.trim_start_matches("## "), options.rounds);
     let text = bench::table(&title, &samples, &load.rows, options, Unit::Milliseconds)?;
@@ -48,7 +49,10 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn rows(options: &Options) -> Vec<String> {
-    ROWS.iter().filter(|row| options.rows.is_empty() || options.rows.iter().any(|r| r == *row)).map(ToString::to_string).collect()
+    ROWS.iter()
+        .filter(|row| options.rows.is_empty() || options.rows.iter().any(|r| r == *row))
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// The page without the section of programs, which is its last.
@@ -73,7 +77,8 @@ fn prepare(root: &Path) -> Result<()> {
     std::fs::write(dir.join("large.c"), large_source()?)?;
     repository(&dir.join("repo"))?;
     small_files(&dir.join("small"))?;
-    packages::source("lua5.4", &dir.join("lua"))?;
+    packages::source("lua5.4")?;
+    copy_source("lua5.4-", &dir.join("lua"))?;
     std::fs::write(made, "")?;
     Ok(())
 }
@@ -116,10 +121,11 @@ fn small_files(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks an archive into a folder, without its first component.
-pub fn unpack(archive: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    let mut tar = Command::new("tar");
-    tar.arg("xf").arg(archive).arg("-C").arg(to).arg("--strip-components=1").stdin(Stdio::null());
-    sh::run(&mut tar).context("cannot unpack a source")
+/// Copies the source of a package, whose folder's name begins so.
+fn copy_source(prefix: &str, to: &Path) -> Result<()> {
+    let sources = std::fs::read_dir(packages::sources())?.flatten().map(|entry| entry.path());
+    let is_it = |path: &PathBuf| path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    let found = sources.into_iter().find(is_it).context("the source is not there")?;
+    let _ = std::fs::remove_dir_all(to);
+    sh::run(Command::new("cp").arg("-r").arg(found).arg(to))
 }

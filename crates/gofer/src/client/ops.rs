@@ -62,7 +62,12 @@ impl Client {
     ///
     /// # Errors
     /// The operation's; `EIO` if the gofer is gone or breaks the protocol.
-    pub async fn stat(self: &Arc<Client>, dir: Handle, path: Vec<Name>, names: Vec<Name>) -> Result<Vec<Result<Attr, Errno>>, Errno> {
+    pub async fn stat(
+        self: &Arc<Client>,
+        dir: Handle,
+        path: Vec<Name>,
+        names: Vec<Name>,
+    ) -> Result<Vec<Result<Attr, Errno>>, Errno> {
         let asked = names.len();
         match self.call(&Request::Stat { dir, path, names }).await? {
             Response::Attrs(attrs) if attrs.len() == asked => Ok(attrs),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long one scan goes on: others wait for their answers meanwhile.
-const SCAN_TIME: Duration = Duration::from_millis(2);
+const SCAN_TIME: Duration = Duration::from_millis(4);
 
 /// Room for what is said of a directory itself.
 const HEAD_BYTES: usize = 512;
@@ -89,7 +89,12 @@ impl Node {
     ///
     /// # Errors
     /// The host's, for the first name; `ENOTDIR`.
-    pub fn scan(self: &Arc<Node>, roots: &[Vec<Name>], detail: ReadDirDetail, limits: ScanLimits) -> Result<Vec<Scanned>, Errno> {
+    pub fn scan(
+        self: &Arc<Node>,
+        roots: &[Vec<Name>],
+        detail: ReadDirDetail,
+        limits: ScanLimits,
+    ) -> Result<Vec<Scanned>, Errno> {
         let start = Instant::now();
         let mut roots = roots.iter();
         // Where the last root was: others are mostly in the same directory.
@@ -135,7 +140,12 @@ impl Node {
                 break;
             }
             let below: Vec<Name> = match scanned.end && depth + 1 < MAX_SCAN_DEPTH {
-                true => scanned.entries.iter().filter(|entry| entry.kind == Some(FileKind::Directory)).map(|e| e.name.clone()).collect(),
+                true => scanned
+                    .entries
+                    .iter()
+                    .filter(|entry| entry.kind == Some(FileKind::Directory))
+                    .map(|e| e.name.clone())
+                    .collect(),
                 false => Vec::new(),
             };
             let whole = scanned.end;
@@ -204,7 +214,10 @@ mod tests {
         let below = root.scan(&[vec![name("a"), name("d")], vec![name("e")]], ReadDirDetail::Names, WIDE).unwrap();
         assert_eq!(below.iter().map(|s| s.name.clone()).collect::<Vec<_>>(), [name("d"), name("e")]);
         assert_eq!(root.scan(&[Vec::new()], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::EINVAL);
-        assert_eq!(root.scan(&[vec![name("a"), name("link"), name("x")]], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOTDIR);
+        assert_eq!(
+            root.scan(&[vec![name("a"), name("link"), name("x")]], ReadDirDetail::Names, WIDE).unwrap_err(),
+            Errno::ENOTDIR
+        );
         let kinds = root.scan(&[vec![name("a")]], ReadDirDetail::Directories, WIDE).unwrap();
         let b = kinds.iter().find(|s| s.name == name("b")).unwrap();
         for entry in &b.entries {

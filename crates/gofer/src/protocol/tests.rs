@@ -77,7 +77,13 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::Fsync { node, durability: Durability::Data },
         Request::Forget { nodes: vec![node, dir] },
         Request::Stat { dir, path: vec![name("a")], names: vec![name("b"), name("c")] },
-        Request::Scan { dir, path: Vec::new(), roots: vec![vec![name("b")], vec![name("c"), name("d")]], directories: 7, detail: ReadDirDetail::Directories },
+        Request::Scan {
+            dir,
+            path: Vec::new(),
+            roots: vec![vec![name("b")], vec![name("c"), name("d")]],
+            directories: 7,
+            detail: ReadDirDetail::Directories,
+        },
         Request::OpenAll { dir, path: vec![name("a")], names: vec![name("b")], how: OpenHow::Read },
     ]
 }

@@ -7,8 +7,8 @@ use crate::{
     Errno,
     passthrough::{Node, ScanLimits},
     protocol::{
-        Attached, Attr, Entries, Entry, FileKind, Handle, MAX_MESSAGE, MAX_OPENS, MAX_SCAN, Name, OpenHow, ReadDirDetail, Request, Response,
-        Truncate, WalkEnd, Walked,
+        Attached, Attr, Entries, Entry, FileKind, Handle, MAX_MESSAGE, MAX_OPENS, MAX_SCAN, Name, OpenHow, ReadDirDetail,
+        Request, Response, Truncate, WalkEnd, Walked,
     },
 };
 

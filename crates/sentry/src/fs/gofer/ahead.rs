@@ -101,7 +101,8 @@ impl Ahead {
         let Some(at) = listing.find(missed.as_bytes(), next) else { return names };
         let is_dir = |entry: &Listed| entry.kind == FileKind::Directory;
         let skipped = listing.entries.get(next..at).unwrap_or_default();
-        let only_directories = !skipped.is_empty() && listing.entries.get(at).is_some_and(is_dir) && !skipped.iter().any(is_dir);
+        let only_directories =
+            !skipped.is_empty() && listing.entries.get(at).is_some_and(is_dir) && !skipped.iter().any(is_dir);
         // In order, but for those that were of no interest, or known.
         let in_order = at >= next && (only_directories || skipped.iter().all(is_dir));
         self.window = if in_order { (self.window * 2).min(MAX_WALK) } else { 1 };

@@ -120,7 +120,8 @@ impl GoferDir {
                 state.starts.truncate(at);
             }
         }
-        let old = if listing.is_empty() { None } else { Some(std::mem::replace(&mut state.batch, Listing::new(listing, told))) };
+        let old =
+            if listing.is_empty() { None } else { Some(std::mem::replace(&mut state.batch, Listing::new(listing, told))) };
         if old.is_some() {
             state.first = start;
         }

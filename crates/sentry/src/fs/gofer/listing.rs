@@ -8,7 +8,7 @@ use super::{Tree, attr};
 use crate::fs::FileKind;
 
 /// Most entries of one directory that are known at a time.
-const MAX_ENTRIES: usize = 16 << 10;
+const MAX_ENTRIES: usize = 32 << 10;
 
 /// An entry of a directory.
 #[derive(Clone)]

@@ -46,7 +46,6 @@ impl Ready {
         self.window = match walks {
             false => 1,
             true if self.wasted > self.taken => (self.window / 2).max(1),
-            true if self.listings.len() > self.window => self.window,
             true => (self.window.max(1) * 2).min(MAX_WINDOW),
         };
         (self.taken, self.wasted) = (self.taken / 2, self.wasted / 2);
@@ -59,7 +58,8 @@ impl Ready {
         if old.is_empty() {
             self.order.push_back(key);
         }
-        while self.listings.len() > 1 && (self.entries - self.surplus(&old) > MAX_ENTRIES || self.order.len() > 2 * MAX_WINDOW) {
+        while self.listings.len() > 1 && (self.entries - self.surplus(&old) > MAX_ENTRIES || self.order.len() > 2 * MAX_WINDOW)
+        {
             let Some(key) = self.order.pop_front() else { break };
             self.wasted += 1;
             old.extend(self.listings.remove(&key));
@@ -138,7 +138,9 @@ impl GoferInode {
         let mut scanned = match scanned {
             Ok(scanned) => scanned.into_iter(),
             // The name is gone, but the directory may be open: by its handle, if it has one.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if self.held_now().is_some() => return self.ask_entries(0, detail).await,
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if self.held_now().is_some() => {
+                return self.ask_entries(0, detail).await;
+            }
             Err(errno) => return Err(errno),
         };
         let first = scanned.next().ok_or(Errno::EIO)?;
@@ -240,7 +242,7 @@ mod tests {
             ready.put((0, 0, n, 1), listing(1));
         }
         assert!(ready.take(&(0, 0, 1, 1)).is_some() && ready.take(&(0, 0, 1, 1)).is_none());
-        assert_eq!(ready.plan(true), 8, "some are left, but not more than were asked for");
+        assert_eq!(ready.plan(true), 8);
         ready.wasted = 10;
         assert_eq!(ready.plan(true), 4);
         assert_eq!(ready.plan(false), 1);
