@@ -123,27 +123,12 @@ impl Apt {
             "APT::Sandbox::User=root".into(),
         ];
         let mut command = Command::new("apt-get");
-<<<<<<< HEAD
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null());
         for option in &options {
             command.args(["-o", option]);
         }
         sh::run(command.args(args))
     }
-=======
-        command.arg("-qq").arg("-o").arg(format!("Dir::Etc::SourceList={}", list.display()));
-        command.args(["-o", "Dir::Etc::SourceParts=-", "-o"]).arg(format!("Dir::State::Lists={}", dir.join("lists").display()));
-        command.args(["-o", "APT::Sandbox::User=root"]).args(args).current_dir(&dir);
-        sh::run(command.stdin(Stdio::null()).stdout(Stdio::null()))
-    };
-    apt(&["update"])?;
-    apt(&["source", "--download-only", package])?;
-    let is_original = |path: &PathBuf| {
-        path.to_string_lossy().contains(&format!("/{package}_")) && path.to_string_lossy().contains(".orig.tar")
-    };
-    let found = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()).find(is_original);
-    crate::programs::unpack(&found.context("the source package has no original archive")?, to)
->>>>>>> 50cc085 (fs/gofer: windows of scans; docs)
 }
 
 /// Debian's `runsc` of bookworm-backports, unpacked under target/ (not installed).
