@@ -56,8 +56,9 @@ fn rows(options: &Options) -> Vec<String> {
 }
 
 /// The page without the section of programs, which is its last.
-pub fn without_programs(page: &str) -> &str {
-    page.find(HEADING).map_or(page, |at| page.get(..at).unwrap_or(page).trim_end_matches('\n')).trim_end_matches(' ')
+fn without_programs(page: &str) -> String {
+    let before = page.find(HEADING).and_then(|at| page.get(..at)).unwrap_or(page);
+    format!("{}\n", before.trim_end())
 }
 
 /// The section of programs of a page.
