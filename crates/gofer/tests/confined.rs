@@ -171,6 +171,14 @@ fn all_operations() {
     run(client, client.rename(d, name("f2"), root, name("f3"), RenameKind::NoReplace, None, None)).unwrap();
     run(client, client.unlink(root, name("f3"), EntryKind::NotDirectory)).unwrap();
 
+    let found = run(client, client.stat(root, vec![name("d")], vec![name("r"), name("none")])).unwrap();
+    assert!(matches!(found[..], [Ok(_), Err(hostcall::Errno::ENOENT)]), "{found:?}");
+    let scanned = run(client, client.scan(root, Vec::new(), vec![vec![name("d")]], 4, ReadDirDetail::Attributes)).unwrap();
+    assert_eq!((scanned.len(), scanned[0].entries.len(), scanned[0].end), (1, 4, true));
+    let opened =
+        run(client, client.open_all(root, vec![name("d")], vec![name("r"), name("p"), name("r")], OpenHow::Read)).unwrap();
+    assert!(matches!(opened[..], [Ok(_), Err(hostcall::Errno::ENXIO), Ok(_)]), "{opened:?}");
+
     let set = SetAttr {
         uid: Some(me.uid),
         mode: Some(0o640),
