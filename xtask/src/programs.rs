@@ -125,7 +125,8 @@ fn small_files(dir: &Path) -> Result<()> {
 /// Copies the source of a package, whose folder's name begins so.
 fn copy_source(prefix: &str, to: &Path) -> Result<()> {
     let sources = std::fs::read_dir(packages::sources())?.flatten().map(|entry| entry.path());
-    let is_it = |path: &PathBuf| path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    let is_it =
+        |path: &PathBuf| path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
     let found = sources.into_iter().find(is_it).context("the source is not there")?;
     let _ = std::fs::remove_dir_all(to);
     sh::run(Command::new("cp").arg("-r").arg(found).arg(to))
