@@ -33,22 +33,18 @@ pub fn check(lists: &[(&str, AllowList)], failures: &mut Vec<String>) {
     };
     let stub = |program: Vec<Instruction>| -> Program { program.iter().map(|i| word(i.code, i.jt, i.jf, i.k)).collect() };
     // In the order in which they were installed.
-    let known: [(&str, Vec<Program>); 5] = [
+    let known: [(&str, Vec<Program>); 6] = [
         ("sentry", vec![compiled("sentry")]),
+        ("sentry, with --net host", vec![compiled("sentry, with --net host")]),
         ("gofer, read-only", vec![compiled("gofer, read-only")]),
         ("gofer, writable", vec![compiled("gofer, writable")]),
         ("stub's memory thread", vec![stub(memory_filter())]),
         ("stub's application thread", vec![stub(memory_filter()), stub(thread_filter())]),
     ];
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for volume in [None, Some("/tmp:/mnt")] {
+    for flag in [None, Some("--volume=/tmp:/mnt"), Some("--net=host")] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nacre"));
-        command.arg("do").args(volume.map(|volume| format!("--volume={volume}"))).args([
-            "--",
-            "sh",
-            "-c",
-            "echo ready; exec sleep 100",
-        ]);
+        command.arg("do").args(flag).args(["--", "sh", "-c", "echo ready; exec sleep 100"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("nacre do");
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {

@@ -20,8 +20,13 @@ use hostcall::seccomp::sentry;
 use platform::systrap::{MEMORY_CALLS, THREAD_CALLS};
 
 /// Most calls each process may have.
-const MOST: [(&str, usize); 4] =
-    [("sentry", 60), ("gofer", 45), ("stub's application thread", 3), ("stub's memory thread", 11)];
+const MOST: [(&str, usize); 5] = [
+    ("sentry", 60),
+    ("sentry with the host's network", 60),
+    ("gofer", 45),
+    ("stub's application thread", 3),
+    ("stub's memory thread", 11),
+];
 
 fn main() {
     // libtest's flags (`--nocapture`, a filter) come from `cargo test`; there is one test here.
@@ -33,6 +38,7 @@ fn main() {
     let mut failures = Vec::new();
     let lists = [
         ("sentry", sentry::list()),
+        ("sentry, with --net host", sentry::list_with_host_network()),
         ("gofer, read-only", gofer::list(GoferCalls::ReadOnly)),
         ("gofer, writable", gofer::list(GoferCalls::ReadWrite)),
     ];

@@ -26,9 +26,16 @@ fn render(lists: &[(&str, AllowList)]) -> String {
          lists that are the filters (`crates/hostcall/src/seccomp`, `crates/platform/src/systrap/filter.rs`); the same test tries every other\n\
          call, x32 numbers, `int 0x80`, vsyscalls and argument values under each filter, and reads the filters of a running sandbox back.\n",
     );
-    for (name, list) in lists {
-        let _ = writeln!(page, "\n## {}: {}\n\n| call | only with | for |\n|---|---|---|", capital(name), list.calls.len());
-        for call in &list.calls {
+    let shown =
+        |at: usize, call: &Call| lists.iter().take(at).any(|(_, list)| list.calls.iter().any(|known| same(known, call)));
+    for (at, (name, list)) in lists.iter().enumerate() {
+        let _ = writeln!(page, "\n## {}: {}\n", capital(name), list.calls.len());
+        let variant = name.contains("--net");
+        if variant {
+            page += "The sentry's, and:\n\n";
+        }
+        page += "| call | only with | for |\n|---|---|---|\n";
+        for call in list.calls.iter().filter(|call| !variant || !shown(at, call)) {
             let _ = writeln!(page, "| {} | {} | {} |", call.name, ways(call), call.why);
         }
     }
@@ -50,6 +57,10 @@ fn stub(page: &mut String, name: &str, calls: &[StubCall]) {
         });
         let _ = writeln!(page, "| {} | {only} | {} |", call.name, call.why);
     }
+}
+
+fn same(one: &Call, other: &Call) -> bool {
+    (one.number, ways(one)) == (other.number, ways(other))
 }
 
 fn ways(call: &Call) -> String {
