@@ -372,6 +372,13 @@ pub fn table(title: &str, samples: &Samples, rows: &[String], options: &Options,
     Ok(text)
 }
 
+/// What the tables do not say.
+const NOTES: &str = "\
+With one CPU a call that the sentry serves costs two context switches, there and back: about 4.5 microseconds on this machine by `sched_yield`\n\
+(7.7 by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than half a microsecond are above ten times\n\
+native there (`sigprocmask`), and rows of several such calls (`epoll-eventfd`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
+`sched_yield`) are answered in the application's own process.\n";
+
 fn header() -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_string();
@@ -384,7 +391,7 @@ fn header() -> Result<String> {
          Written by `cargo xtask bench` at commit {}. Nanoseconds per operation, each figure the median of 9 interleaved rounds; CPU is the\n\
          CPU time of all processes that took part (the cgroup's). All three run the same OCI bundle: native is runc without a seccomp filter,\n\
          runsc is Debian's of bookworm-backports (`--network=none --ignore-cgroups --platform=systrap`). The rows are in `bench/bench.c`.\n\n\
-         Machine: {model}, {cpus} CPUs (virtual), Linux {}, load at the end {}.\n",
+         Machine: {model}, {cpus} CPUs (virtual), Linux {}, load at the end {}.\n\n{NOTES}",
         commit.trim(),
         kernel.trim(),
         load.split(' ').next().unwrap_or_default(),
