@@ -226,6 +226,8 @@ pub struct File {
     async_io: Mutex<Option<Registration>>,
     /// `F_SET_RW_HINT`.
     rw_hint: AtomicU32,
+    /// Its `open` made the file.
+    created: AtomicBool,
     /// A process runs it: nobody writes to it meanwhile.
     running: AtomicBool,
 }
@@ -285,6 +287,7 @@ impl File {
             owner: Mutex::new(SignalOwner::default()),
             async_io: Mutex::new(None),
             rw_hint: AtomicU32::new(0),
+            created: AtomicBool::new(false),
             running: AtomicBool::new(false),
         })
     }
@@ -322,6 +325,15 @@ impl File {
         {
             path.dentry.count(User::Runner, 1);
         }
+    }
+
+    /// Whether the open that made this description also made the file (`F_CREATED_QUERY`).
+    pub fn created(&self) -> bool {
+        self.created.load(Ordering::Relaxed)
+    }
+
+    pub fn set_created(&self) {
+        self.created.store(true, Ordering::Relaxed);
     }
 
     pub fn rw_hint(&self) -> u32 {

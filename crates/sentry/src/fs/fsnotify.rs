@@ -75,6 +75,10 @@ impl Mark {
         self.mask.store(mask.bits(), Ordering::Relaxed);
     }
 
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        &self.inode
+    }
+
     /// The marked inode's identity.
     pub fn key(&self) -> InodeId {
         InodeId::of(&self.inode)

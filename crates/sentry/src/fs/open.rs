@@ -255,7 +255,11 @@ fn open_or_create<'a>(
                 return Err(Errno::EEXIST.into());
             }
             if place.dentry.kind() != FileKind::Symlink {
-                return open_place(cx, view, place, flags, created).await;
+                let file = open_place(cx, view, place, flags, created).await?;
+                if created {
+                    file.set_created();
+                }
+                return Ok(file);
             }
             if flags.contains(OpenFlags::NOFOLLOW) {
                 return Err(Errno::ELOOP.into());
@@ -263,7 +267,10 @@ fn open_or_create<'a>(
             walker.skip_last();
             match place.inode().read_link(cx).await? {
                 super::Link::Text(text) => walker.follow_text(&text)?,
-                super::Link::Magic { place, .. } => return open_place(cx, view, place, flags, false).await,
+                super::Link::Magic { place, .. } => {
+                    walker.admit_magic(&place)?;
+                    return open_place(cx, view, place, flags, false).await;
+                }
             }
         }
     })

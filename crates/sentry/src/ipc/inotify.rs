@@ -10,7 +10,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::tunables::Tunables;
 use crate::Errno;
+use crate::fs::dev::device_parts;
 use crate::fs::fsnotify::{FsEvent, InodeId, Listener, Mark};
 use crate::fs::{Dentry, DentryCache, File, FileOps};
 use crate::mm::Sink;
@@ -53,13 +55,15 @@ pub struct Inotify {
     me: Weak<Inotify>,
     uid: u32,
     limits: Arc<Limits>,
+    tunables: Arc<Tunables>,
     state: Mutex<State>,
     queue: WaitQueue,
 }
 
-#[derive(Default)]
 struct State {
     events: VecDeque<Queued>,
+    /// Most events that wait: `max_queued_events` when it was made.
+    most_events: usize,
     watches: BTreeMap<i32, Watch>,
     by_inode: HashMap<InodeId, i32>,
     last_id: i32,
@@ -99,6 +103,10 @@ impl Queued {
 }
 
 impl State {
+    fn new(most_events: usize) -> State {
+        State { events: VecDeque::new(), most_events, watches: BTreeMap::new(), by_inode: HashMap::new(), last_id: 0 }
+    }
+
     /// Queues an event. Returns whether there is something new.
     fn push(&mut self, queued: Queued) -> bool {
         let same = |last: &Queued| {
@@ -110,10 +118,10 @@ impl State {
         if self.events.back().is_some_and(same) {
             return false;
         }
-        if self.events.len() > MAX_QUEUED_EVENTS {
+        if self.events.len() > self.most_events {
             return false;
         }
-        if self.events.len() == MAX_QUEUED_EVENTS {
+        if self.events.len() == self.most_events {
             self.events.push_back(Queued { id: -1, event: FsEvent::Q_OVERFLOW, cookie: 0, name: None });
             return true;
         }
@@ -133,14 +141,23 @@ impl Inotify {
     /// `EMFILE` at the user's limit.
     pub fn new(cx: &Cx) -> Result<Arc<Inotify>, Errno> {
         let (uid, limits) = (cx.creds().uid, cx.kernel().ipc.inotify.clone());
+        let tunables = cx.kernel().ipc.tunables.clone();
+        let most = tunables.inotify_instances.count();
         limits.change(uid, |counts| {
-            if counts.instances >= MAX_USER_INSTANCES {
+            if counts.instances >= most {
                 return Err(Errno::EMFILE);
             }
             counts.instances += 1;
             Ok(())
         })?;
-        Ok(Arc::new_cyclic(|me| Inotify { me: me.clone(), uid, limits, state: Mutex::default(), queue: WaitQueue::new() }))
+        Ok(Arc::new_cyclic(|me| Inotify {
+            me: me.clone(),
+            uid,
+            limits,
+            state: Mutex::new(State::new(tunables.inotify_events.count())),
+            tunables,
+            queue: WaitQueue::new(),
+        }))
     }
 
     /// `inotify_add_watch`, for what `dentry` leads to.
@@ -161,7 +178,7 @@ impl Inotify {
             return Ok(id);
         }
         self.limits.change(self.uid, |counts| {
-            if counts.watches >= MAX_USER_WATCHES {
+            if counts.watches >= self.tunables.inotify_watches.count() {
                 return Err(Errno::ENOSPC);
             }
             counts.watches += 1;
@@ -181,6 +198,18 @@ impl Inotify {
         state.by_inode.insert(mark.key(), id);
         state.watches.insert(id, Watch { mark, cache: dentry.cache().clone() });
         Ok(id)
+    }
+
+    /// The lines of /proc/PID/fdinfo (proc_pid_fdinfo(5)); there are no file handles to show.
+    pub fn describe(&self, text: &mut String) {
+        use std::fmt::Write;
+        let marks: Vec<Arc<Mark>> = self.state.lock().watches.values().rev().map(|watch| watch.mark.clone()).collect();
+        for mark in marks {
+            let Step::Ready(Ok(metadata)) = mark.inode().metadata() else { continue };
+            let (major, minor) = device_parts(metadata.dev);
+            let (id, ino, dev, mask) = (mark.id, metadata.ino, major << 20 | minor, mark.mask().bits());
+            let _ = writeln!(text, "inotify wd:{id:x} ino:{ino:x} sdev:{dev:x} mask:{mask:x} ignored_mask:0 ");
+        }
     }
 
     /// `inotify_rm_watch`.
@@ -299,7 +328,7 @@ mod tests {
 
     #[test]
     fn equal_neighbours_are_one_and_the_queue_is_bounded() {
-        let mut state = State::default();
+        let mut state = State::new(MAX_QUEUED_EVENTS);
         let event = |id, event| Queued { id, event, cookie: 0, name: Some(b"name".as_slice().into()) };
         assert!(state.push(event(1, FsEvent::MODIFY)));
         assert!(!state.push(event(1, FsEvent::MODIFY)));

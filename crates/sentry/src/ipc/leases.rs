@@ -65,13 +65,14 @@ impl Cx {
     /// `EAGAIN` for one that does not wait; an interrupted wait.
     pub async fn break_leases(&self, inode: InodeKey, breaker: Breaker, nonblocking: bool) -> Result<(), Fail> {
         let table = &self.kernel().ipc.leases;
+        let break_ns = self.kernel().ipc.tunables.lease_break.get().saturating_mul(1_000_000_000);
         loop {
-            let Some(until) = table.break_for(inode, breaker, None, self.now()) else { return Ok(()) };
+            let Some(until) = table.break_for(inode, breaker, None, self.now(), break_ns) else { return Ok(()) };
             if nonblocking {
                 return Err(Errno::EAGAIN.into());
             }
             let queues = [(&table.queue, PollEvents::IN)];
-            let gone = || table.break_for(inode, breaker, None, self.now()).is_none().then_some(());
+            let gone = || table.break_for(inode, breaker, None, self.now(), break_ns).is_none().then_some(());
             match self.wait(&queues, until, gone).await {
                 Ok(()) => return Ok(()),
                 Err(WaitError::TimedOut) => {}
@@ -172,7 +173,14 @@ impl LeaseTable {
 
     /// Sees to it that no lease is in the way: tells the holders, and gives until when they have time. None: none is. `own`: the opener's own description,
     /// if it has one.
-    pub fn break_for(&self, inode: InodeKey, breaker: Breaker, own: Option<FileId>, now: MonoTime) -> Option<MonoTime> {
+    pub fn break_for(
+        &self,
+        inode: InodeKey,
+        breaker: Breaker,
+        own: Option<FileId>,
+        now: MonoTime,
+        break_ns: u64,
+    ) -> Option<MonoTime> {
         let mut told: Vec<(Arc<Container>, SignalOwner, i32)> = Vec::new();
         let mut latest = None;
         let mut leases = self.leases.lock();
@@ -184,7 +192,7 @@ impl LeaseTable {
             let Some(left) = lease.left_by(breaker) else { return true };
             match lease.breaking {
                 None => {
-                    let until = now.after(BREAK_TIME_SEC * 1_000_000_000);
+                    let until = now.after(break_ns);
                     lease.breaking = Some((left, until));
                     if let Some(owner) = lease.owner.upgrade() {
                         told.push((lease.container.clone(), owner.owner(), lease.fd));

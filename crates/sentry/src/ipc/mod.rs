@@ -16,6 +16,7 @@ pub mod memfd;
 pub mod mqueue;
 mod objects;
 pub mod pidfd;
+mod pidfd_info;
 mod pidfd_ioctl;
 pub mod pipe;
 pub(crate) mod ring;
@@ -25,6 +26,7 @@ pub mod signalfd;
 pub mod sysv;
 pub mod timerfd;
 pub mod tty;
+pub mod tunables;
 pub mod unix;
 
 use std::collections::HashMap;
@@ -51,6 +53,7 @@ pub struct Ipc {
     pub epoll_topology: epoll::Topology,
     pub unix: Arc<unix::Shared>,
     pub inotify: Arc<inotify::Limits>,
+    pub tunables: Arc<tunables::Tunables>,
 }
 
 impl Ipc {

@@ -1,4 +1,4 @@
-//! `ioctl` of a pidfd: the namespaces of its process (Linux 6.11).
+//! `ioctl` of a pidfd: the namespaces of its process (Linux 6.11), and what `pidfd_info` tells.
 
 use super::pidfd::PidFd;
 use crate::Errno;
@@ -21,7 +21,14 @@ const KINDS: [(u32, Option<Kind>); 10] = [
 /// `PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE`.
 const FOR_CHILDREN: u32 = 0xff06;
 
+/// `PIDFD_GET_INFO` without its size.
+const GET_INFO: u32 = 0xc000_ff0b;
+
 pub(super) fn control(pidfd: &PidFd, cx: &Cx, command: u32, argument: u64) -> Result<u64, Errno> {
+    // `_IOWR(0xff, 11, struct pidfd_info)`, of whatever size.
+    if command & 0xc000_ffff == GET_INFO {
+        return super::pidfd_info::get(pidfd, cx, (command >> 16 & 0x3fff) as usize, argument);
+    }
     let (_, kind) = KINDS.iter().find(|(number, _)| *number == command).ok_or(Errno::ENOTTY)?;
     if argument != 0 {
         return Err(Errno::EINVAL);

@@ -191,7 +191,7 @@ impl Pipe {
     ///
     /// # Errors
     /// `EBUSY` when more is in the pipe, `EPERM` above the limit, `EINVAL` for nonsense.
-    pub fn set_capacity(&self, size: usize, unlimited: bool) -> Result<usize, Errno> {
+    pub fn set_capacity(&self, size: usize, most: usize, unlimited: bool) -> Result<usize, Errno> {
         if size > 1 << 31 {
             return Err(Errno::EINVAL);
         }
@@ -199,7 +199,7 @@ impl Pipe {
         let mut state = self.state.lock();
         // A pipe that is larger already may stay so.
         let grows = capacity > state.bytes.capacity();
-        if grows && capacity > MAX_CAPACITY && !(unlimited && capacity <= 1 << 26) {
+        if grows && capacity > most && !(unlimited && capacity <= 1 << 26) {
             return Err(Errno::EPERM);
         }
         if state.bytes.capacity() - state.room() > capacity {
@@ -494,10 +494,10 @@ mod tests {
         let (_reader, writer) = ends();
         let writer = file(writer);
         let pipe = writer.downcast::<PipeEnd>().expect("a pipe").pipe.clone();
-        assert_eq!(pipe.set_capacity(5000, false), Ok(8192));
+        assert_eq!(pipe.set_capacity(5000, MAX_CAPACITY, false), Ok(8192));
         assert_eq!(write(&writer, &[0; 9000]), Ok(8192));
-        assert_eq!(pipe.set_capacity(4096, false), Err(Errno::EBUSY));
-        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, false), Err(Errno::EPERM));
-        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, true), Ok(2 * MAX_CAPACITY));
+        assert_eq!(pipe.set_capacity(4096, MAX_CAPACITY, false), Err(Errno::EBUSY));
+        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, MAX_CAPACITY, false), Err(Errno::EPERM));
+        assert_eq!(pipe.set_capacity(MAX_CAPACITY + 1, MAX_CAPACITY, true), Ok(2 * MAX_CAPACITY));
     }
 }

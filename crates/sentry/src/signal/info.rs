@@ -91,7 +91,7 @@ impl SigInfo {
     /// From a guest's `siginfo_t` (`rt_sigqueueinfo`): None when it holds what the kernel would not keep.
     pub fn decode(signal: Signal, bytes: &[u8; Self::SIZE]) -> Option<SigInfo> {
         let word = |at: usize| bytes.get(at..at + 8).map_or(0, |b| b.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)));
-        if bytes.iter().skip(48).any(|&byte| byte != 0) {
+        if !known_layout(signal, word(8) as i32) && bytes.iter().skip(48).any(|&byte| byte != 0) {
             return None;
         }
         let fields = [word(16), word(24), word(32), word(40)];
@@ -173,6 +173,29 @@ pub mod cld {
     pub const TRAPPED: i32 = super::uapi::CLD_TRAPPED as i32;
     pub const STOPPED: i32 = super::uapi::CLD_STOPPED as i32;
     pub const CONTINUED: i32 = super::uapi::CLD_CONTINUED as i32;
+}
+
+/// Whether it is known what a `siginfo` of this code holds (`known_siginfo_layout`): then bytes after it may be anything.
+fn known_layout(signal: Signal, code: i32) -> bool {
+    /// `SI_KERNEL`, `SI_DETHREAD`, `SI_ASYNCNL`.
+    const KERNEL: i32 = 0x80;
+    const DETHREAD: i32 = -7;
+    const ASYNCNL: i32 = -60;
+    /// `NSIGPOLL`: what other signals' codes may be too.
+    const POLL_CODES: i32 = 6;
+    if code <= 0 {
+        return code >= DETHREAD || code == ASYNCNL;
+    }
+    let own = match signal {
+        Signal::ILL => 11,
+        Signal::FPE => 15,
+        Signal::SEGV => 10,
+        Signal::BUS => 5,
+        Signal::TRAP | Signal::CHLD => 6,
+        Signal::SYS => 2,
+        _ => POLL_CODES,
+    };
+    code == KERNEL || code <= own
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
             let owner = file.owner();
             cx.mm.write_val(argument, &[owner.uid, owner.euid]).map(|()| 0)
         }
+        F_CREATED_QUERY => Ok(u64::from(file.created())),
         F_DUPFD_QUERY => Ok(u64::from(Arc::ptr_eq(&cx.file(argument as i32)?, file))),
         F_GET_RW_HINT => cx.mm.write_val(argument, &u64::from(file.rw_hint())).map(|()| 0),
         F_SET_RW_HINT => {
@@ -105,7 +106,8 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
         uapi::F_GETPIPE_SZ => pipe_of(file).map(|end| end.pipe().capacity() as u64),
         uapi::F_SETPIPE_SZ => {
             let unlimited = cx.creds().has(Capability::SysResource);
-            pipe_of(file)?.pipe().set_capacity(argument as u32 as usize, unlimited).map(|size| size as u64)
+            let most = cx.kernel().ipc.tunables.pipe_size.count();
+            pipe_of(file)?.pipe().set_capacity(argument as u32 as usize, most, unlimited).map(|size| size as u64)
         }
         uapi::F_ADD_SEALS => {
             let memfd = file.downcast::<MemFd>();
@@ -119,9 +121,10 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
     }
 }
 
-/// `F_GETOWNER_UIDS`, `F_DUPFD_QUERY`, `F_GET_RW_HINT`, `F_SET_RW_HINT`.
+/// `F_GETOWNER_UIDS`, `F_DUPFD_QUERY`, `F_CREATED_QUERY`, `F_GET_RW_HINT`, `F_SET_RW_HINT`.
 const F_GETOWNER_UIDS: u32 = 17;
 const F_DUPFD_QUERY: u32 = 1027;
+const F_CREATED_QUERY: u32 = 1028;
 const F_GET_RW_HINT: u32 = 1035;
 const F_SET_RW_HINT: u32 = 1036;
 

@@ -33,6 +33,16 @@ fn open_for(cx: &Cx, fd: i32, way: Way) -> Result<std::sync::Arc<File>, Errno> {
     if allowed { Ok(file) } else { Err(Errno::EBADF) }
 }
 
+/// The same for a call with a position: what has none says so before its mode is looked at.
+fn open_at(cx: &Cx, fd: i32, way: Way, offset: i64) -> Result<(std::sync::Arc<File>, u64), Errno> {
+    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    let file = cx.file(fd)?;
+    if !file.flags().contains(OpenFlags::PATH) && !file.ops.seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    Ok((open_for(cx, fd, way)?, offset))
+}
+
 fn plain(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
     let ranges: Ranges = smallvec![(args.u64(1), args.io_len(2))];
     Ok(Transfer::new(open_for(cx, args.i32(0), way)?, ranges))
@@ -43,12 +53,15 @@ fn vectored(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
     Ok(Transfer::new(file, cx.mm.read_ranges(args.u64(1), args.u64(2))?))
 }
 
-fn positioned(transfer: Transfer, offset: i64) -> Result<Transfer, Errno> {
-    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-    if transfer.at == At::Stream {
-        return Err(Errno::ESPIPE);
-    }
-    Ok(Transfer { at: At::Offset(offset), ..transfer })
+fn plain_at(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
+    let (file, offset) = open_at(cx, args.i32(0), way, args.i64(3))?;
+    let ranges: Ranges = smallvec![(args.u64(1), args.io_len(2))];
+    Ok(Transfer { at: At::Offset(offset), ..Transfer::new(file, ranges) })
+}
+
+fn vectored_at(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
+    let (file, offset) = open_at(cx, args.i32(0), way, args.i64(3))?;
+    Ok(Transfer { at: At::Offset(offset), ..Transfer::new(file, cx.mm.read_ranges(args.u64(1), args.u64(2))?) })
 }
 
 pub fn sys_read(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -62,12 +75,12 @@ pub fn sys_write(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 pub fn sys_pread64(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let transfer = plain(cx, &args, Way::In).and_then(|transfer| positioned(transfer, args.i64(3)));
+    let transfer = plain_at(cx, &args, Way::In);
     transfer::read(cx, transfer)
 }
 
 pub fn sys_pwrite64(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let transfer = plain(cx, &args, Way::Out).and_then(|transfer| positioned(transfer, args.i64(3)));
+    let transfer = plain_at(cx, &args, Way::Out);
     transfer::write(cx, transfer)
 }
 
@@ -82,12 +95,12 @@ pub fn sys_writev(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 pub fn sys_preadv(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let transfer = vectored(cx, &args, Way::In).and_then(|transfer| positioned(transfer, args.i64(3)));
+    let transfer = vectored_at(cx, &args, Way::In);
     transfer::read(cx, transfer)
 }
 
 pub fn sys_pwritev(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let transfer = vectored(cx, &args, Way::Out).and_then(|transfer| positioned(transfer, args.i64(3)));
+    let transfer = vectored_at(cx, &args, Way::Out);
     transfer::write(cx, transfer)
 }
 
@@ -126,10 +139,7 @@ pub(super) fn rwf_transfer(mut transfer: Transfer, flags: u32) -> Result<Transfe
 }
 
 fn flagged(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
-    let mut transfer = vectored(cx, args, way)?;
-    if args.i64(3) != -1 {
-        transfer = positioned(transfer, args.i64(3))?;
-    }
+    let transfer = if args.i64(3) == -1 { vectored(cx, args, way)? } else { vectored_at(cx, args, way)? };
     rwf_transfer(transfer, args.u32(5))
 }
 

@@ -59,8 +59,9 @@ fn part(task: &Arc<Task>, kind: i32, fd: u64) -> Result<usize, Errno> {
         FILES => Arc::as_ptr(&shared.files).addr(),
         FS => Arc::as_ptr(&shared.fs).addr(),
         SIGHAND => Arc::as_ptr(&task.group.sighand()).addr(),
-        // Neither is shared by anybody but threads of one process.
-        IO | SYSVSEM => Arc::as_ptr(&task.group).addr(),
+        // No task has an I/O context: as on Linux, nothing equals nothing.
+        IO => 0,
+        SYSVSEM => task.sem_undo.lock().as_ref().map_or(0, |undo| Arc::as_ptr(undo).addr()),
         _ => return Err(Errno::EINVAL),
     })
 }

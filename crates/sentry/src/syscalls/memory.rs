@@ -33,6 +33,8 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     }
     let file = if flags & uapi::MAP_ANONYMOUS == 0 { Some(cx.file(args.i32(4))?) } else { None };
     // A mapping of /dev/zero is anonymous memory.
+    let zero =
+        file.as_ref().filter(|file| file.downcast::<MemoryDevice>() == Some(&MemoryDevice::Zero)).map(|file| file.flags());
     let file = file.filter(|file| file.downcast::<MemoryDevice>() != Some(&MemoryDevice::Zero));
     if len == 0 {
         return Err(Errno::EINVAL);
@@ -75,7 +77,17 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     how.set(SegmentFlags::GROWS_DOWN, flags & uapi::MAP_GROWSDOWN != 0);
     how.set(SegmentFlags::LOCKED, flags & uapi::MAP_LOCKED != 0);
     let file = match file {
-        None => None,
+        None => {
+            if let Some(open) = zero {
+                if !open.readable() || shared && prot.contains(Prot::WRITE) && !open.writable() {
+                    return Err(Errno::EACCES);
+                }
+                if shared && !open.writable() {
+                    how -= SegmentFlags::MAY_WRITE;
+                }
+            }
+            None
+        }
         Some(file) => {
             let open = file.flags();
             if open.contains(OpenFlags::PATH) {

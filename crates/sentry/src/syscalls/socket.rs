@@ -242,10 +242,27 @@ pub fn sys_getsockopt(cx: &mut Cx, args: Args) -> Flow<'_> {
 fn get_option(cx: &Cx, args: &Args) -> Result<(), Errno> {
     let (_, socket) = socket_of(cx, args.i32(0))?;
     let room = usize::try_from(cx.mm.read_val::<i32>(args.u64(4))?).map_err(|_| Errno::EINVAL)?;
-    let value = socket.option(cx, args.i32(1), args.i32(2), room)?;
+    let value = socket.option(cx, args.i32(1), args.i32(2), room).map_err(|errno| match errno {
+        Errno::ENOPROTOOPT if strange_level(socket.kind(), args.i32(1)) => Errno::EOPNOTSUPP,
+        errno => errno,
+    })?;
     let n = room.min(value.len());
     cx.mm.write(args.u64(3), value.get(..n).unwrap_or_default())?;
     cx.mm.write_val(args.u64(4), &(n as i32))
+}
+
+/// Whether an IPv4 socket knows nothing of a level: `ip_getsockopt` then says so in its own way.
+fn strange_level(kind: Kind, level: i32) -> bool {
+    const SOL_RAW: i32 = 255;
+    const IPPROTO_TCP: i32 = 6;
+    const IPPROTO_UDP: i32 = 17;
+    let own = match (kind.kind, kind.protocol) {
+        (net::socket::SOCK_RAW, _) => SOL_RAW,
+        (net::socket::SOCK_STREAM, 0) => IPPROTO_TCP,
+        (_, 0) => IPPROTO_UDP,
+        (_, protocol) => protocol,
+    };
+    kind.family == i32::from(net::address::AF_INET) && level != net::options::SOL_SOCKET && level != 0 && level != own
 }
 
 const _: () = assert!(uapi::O_CLOEXEC == OpenFlags::CLOEXEC.bits(), "SOCK_CLOEXEC is O_CLOEXEC");

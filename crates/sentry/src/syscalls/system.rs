@@ -1,4 +1,4 @@
-//! sysinfo, getrandom, syslog, reboot: calls about the machine.
+//! sysinfo, getrandom, syslog, reboot, vhangup: calls about the machine.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -104,4 +104,34 @@ fn log_action(cx: &Cx, action: i32, buffer: u64, len: i32) -> Result<u64, Errno>
         0..=SIZE_BUFFER => Ok(0),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// `reboot`: what Linux checks first, and then no. (In a pid namespace as a container's, Linux ends the first process.)
+pub fn sys_reboot(cx: &mut Cx, args: Args) -> Flow<'_> {
+    Flow::done(reboot(cx, args))
+}
+
+fn reboot(cx: &Cx, args: Args) -> Result<u64, Errno> {
+    const MAGIC: u32 = 0xfee1_dead;
+    const MAGIC_2: [u32; 4] = [672_274_793, 85_072_278, 369_367_448, 537_993_216];
+    /// `LINUX_REBOOT_CMD_`: RESTART, HALT, POWER_OFF, RESTART2.
+    const COMMANDS: [u32; 4] = [0x0123_4567, 0xcdef_0123, 0x4321_fedc, 0xa1b2_c3d4];
+    if !cx.creds().has(Capability::SysBoot) {
+        return Err(Errno::EPERM);
+    }
+    if args.u32(0) != MAGIC || !MAGIC_2.contains(&args.u32(1)) || !COMMANDS.contains(&args.u32(2)) {
+        return Err(Errno::EINVAL);
+    }
+    Err(Errno::EPERM)
+}
+
+/// `vhangup`: the caller's terminal is hung up.
+pub fn sys_vhangup(cx: &mut Cx, _args: Args) -> Flow<'_> {
+    if !cx.creds().has(Capability::SysTtyConfig) {
+        return Flow::done(Err(Errno::EPERM));
+    }
+    if let Some(terminal) = cx.task.group.session().terminal() {
+        terminal.leader_exited();
+    }
+    Flow::done(Ok(0))
 }

@@ -178,9 +178,15 @@ pub(super) fn nanosleep(cx: &mut Cx, args: Args) -> Flow<'_> {
     })
 }
 
+/// Which no task can sleep by (posix_clocks: `clock_thread`).
+const CLOCK_THREAD_CPUTIME_ID: i32 = 3;
+
 pub(super) fn clock_nanosleep(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
         let clock = ClockId::new(args.i32(0))?;
+        if args.i32(0) == CLOCK_THREAD_CPUTIME_ID {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         let absolute = args.u32(1) & TIMER_ABSTIME != 0;
         let ns = cx.mm.read_val::<Timespec>(args.u64(2))?.ns()?;
         match clock {

@@ -136,11 +136,27 @@ pub(crate) struct Scheduling {
     pub reset_on_fork: bool,
     /// `ioprio_set`.
     pub io_priority: u32,
+    pub memory: MemoryPolicy,
+}
+
+/// `set_mempolicy`: a mode with its flags, and a mask of nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MemoryPolicy {
+    pub mode: u32,
+    pub nodes: u64,
 }
 
 impl Default for Scheduling {
     fn default() -> Scheduling {
-        Scheduling { nice: 0, policy: 0, priority: 0, affinity: u64::MAX, reset_on_fork: false, io_priority: 0 }
+        Scheduling {
+            nice: 0,
+            policy: 0,
+            priority: 0,
+            affinity: u64::MAX,
+            reset_on_fork: false,
+            io_priority: 0,
+            memory: MemoryPolicy::default(),
+        }
     }
 }
 

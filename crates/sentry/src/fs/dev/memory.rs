@@ -6,6 +6,7 @@ use crate::Errno;
 use crate::fs::{File, FileOps, WriteAt, Written};
 use crate::mm::{Sink, Source};
 use crate::step::Step;
+use crate::task::Cx;
 
 /// `mem(4)`'s simple devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub enum MemoryDevice {
 
 /// Bytes made at a time.
 const CHUNK: usize = 4096;
+
+/// How many bits of entropy there are, and how many there always are once the generator is seeded.
+const RNDGETENTCNT: u32 = 0x8004_5200;
+const POOL_BITS: i32 = 256;
 
 /// Most bytes of a single read: the caller's loop goes on after a yield.
 const READ_MAX: usize = 1 << 20;
@@ -56,6 +61,13 @@ impl FileOps for MemoryDevice {
         match self {
             MemoryDevice::Full => Step::err(Errno::ENOSPC),
             _ => Step::ok(Written { bytes: from.remaining(), end: 0 }),
+        }
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
+        match (self, command) {
+            (MemoryDevice::Random, RNDGETENTCNT) => Step::Ready(cx.mm.write_val(argument, &POOL_BITS).map(|()| 0)),
+            _ => Step::err(Errno::ENOTTY),
         }
     }
 

@@ -8,7 +8,7 @@ use super::namespace::Points;
 use super::propagation::{Part, Receiver};
 use super::{Mount, MountNamespace, PropagationType};
 use crate::Errno;
-use crate::fs::{Dentry, Path};
+use crate::fs::{Dentry, FileKind, Path};
 
 /// How much of a tree is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,10 @@ pub(super) fn unlink(mount: &Arc<Mount>) -> Option<Arc<Mount>> {
 /// # Errors
 /// `ENOTDIR`, `ENOENT`.
 pub(super) fn fits(mount: &Mount, at: &Path) -> Result<(), Errno> {
+    // Links to what a process has open come and go (d80b065bb172).
+    if at.dentry.kind() == FileKind::Symlink && at.mount.fs.name() == "proc" {
+        return Err(Errno::ENOENT);
+    }
     if mount.root.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }

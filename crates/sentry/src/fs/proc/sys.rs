@@ -8,6 +8,9 @@ use super::{Shared, machine};
 use crate::Errno;
 use crate::fs::Inode;
 use crate::fs::pseudo::{Entry, Tree};
+use crate::ipc::IpcObjects;
+use crate::ipc::sysv::NextId;
+use crate::ipc::tunables::{Tunable, Tunables};
 use crate::net::report;
 use crate::ns::Uts;
 use crate::task::{Capability, PidTable, Task};
@@ -29,10 +32,6 @@ const SYSCTLS: &[Sysctl] = &[
     ("fs/file-nr", |shared| format!("{}\t0\t9223372036854775807", machine::file_count(shared))),
     ("fs/inode-nr", |_| "0\t0".into()),
     ("fs/inode-state", |_| "0\t0\t0\t0\t0\t0\t0".into()),
-    ("fs/inotify/max_queued_events", |_| "16384".into()),
-    ("fs/inotify/max_user_instances", |_| "128".into()),
-    ("fs/inotify/max_user_watches", |_| "65536".into()),
-    ("fs/lease-break-time", |_| crate::ipc::leases::BREAK_TIME_SEC.to_string()),
     ("fs/leases-enable", |_| "1".into()),
     ("fs/mount-max", |_| "100000".into()),
     ("fs/mqueue/msg_default", |_| "10".into()),
@@ -43,7 +42,6 @@ const SYSCTLS: &[Sysctl] = &[
     ("fs/nr_open", |_| crate::fs::FdTable::MAX.to_string()),
     ("fs/overflowgid", |_| "65534".into()),
     ("fs/overflowuid", |_| "65534".into()),
-    ("fs/pipe-max-size", |_| "1048576".into()),
     ("fs/pipe-user-pages-hard", |_| "0".into()),
     ("fs/pipe-user-pages-soft", |_| "16384".into()),
     ("fs/protected_fifos", |_| "0".into()),
@@ -117,8 +115,6 @@ const SYSCTLS: &[Sysctl] = &[
     ("kernel/version", |_| crate::syscalls::uname::VERSION.into()),
     ("net/ipv4/ip_local_port_range", |_| report::port_range()),
     ("user/max_cgroup_namespaces", namespaces),
-    ("user/max_inotify_instances", |_| "128".into()),
-    ("user/max_inotify_watches", |_| "65536".into()),
     ("user/max_ipc_namespaces", namespaces),
     ("user/max_mnt_namespaces", namespaces),
     ("user/max_net_namespaces", namespaces),
@@ -159,6 +155,26 @@ const SYSCTLS: &[Sysctl] = &[
     ("vm/zone_reclaim_mode", |_| "0".into()),
 ];
 
+const PIPE_SIZE: &str = "fs/pipe-max-size";
+
+/// Limits that root may change.
+const TUNABLES: &[(&str, fn(&Tunables) -> &Tunable)] = &[
+    ("fs/inotify/max_queued_events", |all| &all.inotify_events),
+    ("fs/inotify/max_user_instances", |all| &all.inotify_instances),
+    ("fs/inotify/max_user_watches", |all| &all.inotify_watches),
+    ("fs/lease-break-time", |all| &all.lease_break),
+    (PIPE_SIZE, |all| &all.pipe_size),
+    ("user/max_inotify_instances", |all| &all.inotify_instances),
+    ("user/max_inotify_watches", |all| &all.inotify_watches),
+];
+
+/// Ids wished for (checkpoint/restore).
+const NEXT_IDS: &[(&str, fn(&IpcObjects) -> &NextId)] = &[
+    ("kernel/msg_next_id", |objects| &objects.msg.next_id),
+    ("kernel/sem_next_id", |objects| &objects.sem.next_id),
+    ("kernel/shm_next_id", |objects| &objects.shm.next_id),
+];
+
 fn namespaces(_shared: &Shared) -> String {
     PidTable::MAX.to_string()
 }
@@ -175,10 +191,44 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Arc<dyn Inode> {
     }
     tree.add_entry("kernel/hostname", name(|uts| &mut uts.hostname));
     tree.add_entry("kernel/domainname", name(|uts| &mut uts.domainname));
+    for (path, field) in TUNABLES {
+        tree.add_entry(*path, tunable(shared, *path, *field));
+    }
+    for (path, field) in NEXT_IDS {
+        tree.add_entry(*path, next_id(*field));
+    }
     for (path, value) in report::SYSCTLS {
         tree.add(*path, || (*value).to_string());
     }
     tree.into_root()
+}
+
+/// A number that root may change. It is refused outside its range (`EINVAL`).
+fn tunable(shared: &Arc<Shared>, path: &'static str, field: fn(&Tunables) -> &Tunable) -> Entry {
+    let (show, change) = (shared.kernel.ipc.tunables.clone(), shared.kernel.ipc.tunables.clone());
+    let pages = path == PIPE_SIZE;
+    Entry::new(move |_| field(&show).get().to_string()).writable(move |_, bytes| {
+        let number = parse(bytes).and_then(|number| u64::try_from(number).ok()).ok_or(Errno::EINVAL)?;
+        // As Linux: a power of two of pages.
+        let number = if pages && number <= 1 << 31 { number.max(4096).next_power_of_two() } else { number };
+        if field(&change).set(number) { Ok(()) } else { Err(Errno::EINVAL) }
+    })
+}
+
+/// The id that the next object of a kind gets, or -1.
+fn next_id(field: fn(&IpcObjects) -> &NextId) -> Entry {
+    let show = move |task: &Arc<Task>| field(&task.ipc_objects()).get().to_string();
+    Entry::new(show).writable(move |task, bytes| {
+        let number = parse(bytes).and_then(|number| i32::try_from(number).ok()).filter(|number| *number >= 0);
+        field(&task.ipc_objects()).set(number.ok_or(Errno::EINVAL)?);
+        Ok(())
+    })
+}
+
+/// A decimal number with blanks around it.
+fn parse(bytes: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0').parse().ok()
 }
 
 /// A name of whoever opens the file, and writes it with `CAP_SYS_ADMIN`.

@@ -279,20 +279,29 @@ impl<'v> Walker<'v> {
         Ok(())
     }
 
+    /// Whether the walk may jump to `place`.
+    ///
+    /// # Errors
+    /// `ELOOP`, `EXDEV`.
+    pub fn admit_magic(&mut self, place: &Path) -> Result<(), Errno> {
+        self.count_link()?;
+        if self.flags.intersects(ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS) {
+            return Err(Errno::ELOOP);
+        }
+        if self.flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT)
+            || (self.flags.contains(ResolveFlags::NO_XDEV) && !Arc::ptr_eq(&place.mount, &self.mount))
+        {
+            return Err(Errno::EXDEV);
+        }
+        Ok(())
+    }
+
     /// The answer to [`Progress::ReadLink`].
     pub(super) fn follow(&mut self, link: Link) -> Result<(), Errno> {
         match link {
             Link::Text(text) => self.follow_text(&text),
             Link::Magic { place, .. } => {
-                self.count_link()?;
-                if self.flags.contains(ResolveFlags::NO_MAGICLINKS) {
-                    return Err(Errno::ELOOP);
-                }
-                if self.flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT)
-                    || (self.flags.contains(ResolveFlags::NO_XDEV) && !Arc::ptr_eq(&place.mount, &self.mount))
-                {
-                    return Err(Errno::EXDEV);
-                }
+                self.admit_magic(&place)?;
                 (self.mount, self.dentry) = (place.mount, place.dentry);
                 self.searchable = false;
                 Ok(())

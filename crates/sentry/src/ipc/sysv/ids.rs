@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE};
 use crate::Errno;
@@ -10,6 +11,29 @@ use crate::Errno;
 pub const IPCMNI: usize = 1 << SHIFT;
 const SHIFT: u32 = 15;
 const SEQ_MAX: u32 = (i32::MAX as u32) >> SHIFT;
+
+/// The id that the next object shall have (`kernel.msg_next_id`, for checkpoint/restore), or -1.
+pub struct NextId(AtomicI32);
+
+impl Default for NextId {
+    fn default() -> NextId {
+        NextId(AtomicI32::new(-1))
+    }
+}
+
+impl NextId {
+    pub fn get(&self) -> i32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self, id: i32) {
+        self.0.store(id, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> i32 {
+        self.0.swap(-1, Ordering::Relaxed)
+    }
+}
 
 /// A kind's objects.
 pub struct Ids<T> {
@@ -61,13 +85,29 @@ impl<T> Ids<T> {
         }
     }
 
-    /// Puts a new object in; `make` is told the id's sequence number.
+    /// Puts a new object in; `make` is told the id's sequence number. `wish` is the id to give if it is free (-1: none), and is then
+    /// taken back.
     ///
     /// # Errors
     /// `ENOSPC` at `limit` objects.
-    pub fn insert(&mut self, key: i32, limit: usize, make: impl FnOnce(i32, u16) -> Arc<T>) -> Result<i32, Errno> {
+    pub fn insert(
+        &mut self,
+        key: i32,
+        limit: usize,
+        wish: &NextId,
+        make: impl FnOnce(i32, u16) -> Arc<T>,
+    ) -> Result<i32, Errno> {
         if self.in_use >= limit.min(IPCMNI) {
             return Err(Errno::ENOSPC);
+        }
+        let wished = u32::try_from(wish.take()).ok();
+        if let Some((at, seq)) = wished.and_then(|id| Some((index(id as i32)?, id >> SHIFT))) {
+            // As Linux: the first free place from the wished one on.
+            let at = (at..IPCMNI).find(|&at| self.slots.get(at).is_none_or(Option::is_none)).ok_or(Errno::ENOSPC)?;
+            if at >= self.slots.len() {
+                self.slots.resize_with(at + 1, || None);
+            }
+            return Ok(self.put(key, at, seq, make));
         }
         let at = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         if at == self.slots.len() {
@@ -77,8 +117,13 @@ impl<T> Ids<T> {
             self.seq = if self.seq >= SEQ_MAX { 0 } else { self.seq + 1 };
         }
         self.last = Some(at);
-        let id = (self.seq << SHIFT) as i32 | at as i32;
-        let object = make(id, self.seq as u16);
+        Ok(self.put(key, at, self.seq, make))
+    }
+
+    /// Fills a free slot.
+    fn put(&mut self, key: i32, at: usize, seq: u32, make: impl FnOnce(i32, u16) -> Arc<T>) -> i32 {
+        let id = (seq << SHIFT) as i32 | at as i32;
+        let object = make(id, seq as u16);
         if let Some(slot) = self.slots.get_mut(at) {
             *slot = Some(Entry { id, key, object });
         }
@@ -86,7 +131,7 @@ impl<T> Ids<T> {
             self.by_key.insert(key, at);
         }
         self.in_use += 1;
-        Ok(id)
+        id
     }
 
     /// By id.
@@ -149,7 +194,7 @@ mod tests {
     #[test]
     fn ids_are_not_given_again_soon() {
         let mut ids: Ids<u8> = Ids::default();
-        let make = |ids: &mut Ids<u8>, key| ids.insert(key, 10, |_, _| Arc::new(0));
+        let make = |ids: &mut Ids<u8>, key| ids.insert(key, 10, &NextId::default(), |_, _| Arc::new(0));
         assert_eq!(make(&mut ids, 7), Ok(0));
         assert_eq!(make(&mut ids, 0), Ok(1));
         assert!(matches!(ids.find_key(7, 0), Ok(Found::Old(0, _))));

@@ -11,7 +11,7 @@ mod perm;
 pub mod sem;
 pub mod shm;
 
-pub use ids::IPCMNI;
+pub use ids::{IPCMNI, NextId};
 pub use msg::MessageQueues;
 pub use perm::{Mode, Perm, Wanted};
 pub use sem::{SemaphoreSets, UndoList};

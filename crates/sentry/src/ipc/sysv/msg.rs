@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::ids::{Found, Ids};
+use super::ids::{Found, Ids, NextId};
 use super::{IPC_NOWAIT, Perm, Wanted, now_sec};
 use crate::Errno;
 use crate::task::{Cx, Tid};
@@ -28,6 +28,7 @@ const OVERHEAD: u64 = 64;
 #[derive(Default)]
 pub struct MessageQueues {
     ids: Mutex<Ids<Queue>>,
+    pub next_id: NextId,
     pub totals: Arc<Totals>,
 }
 
@@ -127,7 +128,7 @@ impl MessageQueues {
             return Ok(id);
         }
         let (mut perm, ctime) = (Perm::new(key, flags, &creds), now_sec(cx));
-        ids.insert(key, MSGMNI, |id, seq| {
+        ids.insert(key, MSGMNI, &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = State {
                 perm,

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::ids::{Found, Ids};
+use super::ids::{Found, Ids, NextId};
 use super::{IPC_NOWAIT, Perm, Wanted, now_sec};
 use crate::Errno;
 use crate::task::{Cx, Tid};
@@ -32,6 +32,7 @@ const BUDGET: u64 = 4 << 20;
 #[derive(Default)]
 pub struct SemaphoreSets {
     ids: Mutex<Ids<Set>>,
+    pub next_id: NextId,
     used: Arc<AtomicU64>,
 }
 
@@ -149,7 +150,7 @@ impl SemaphoreSets {
         }
         self.used.fetch_add(count as u64, Ordering::Relaxed);
         let (mut perm, ctime) = (Perm::new(key, flags, &creds), now_sec(cx));
-        ids.insert(key, SEMMNI, |id, seq| {
+        ids.insert(key, SEMMNI, &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = State {
                 perm,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::ids::{Found, Ids};
+use super::ids::{Found, Ids, NextId};
 use super::{Mode, Perm, Wanted, now_sec};
 use crate::Errno;
 use crate::abi::page_up;
@@ -35,6 +35,7 @@ const EAGER_MAX: u64 = 1 << 30;
 #[derive(Default)]
 pub struct SharedSegments {
     ids: Mutex<Ids<Slot>>,
+    pub next_id: NextId,
     pages: Arc<AtomicU64>,
 }
 
@@ -114,7 +115,7 @@ impl SharedSegments {
         self.pages.fetch_add(len >> 12, Ordering::Relaxed);
         let mut perm = Perm::new(key, flags, &creds);
         let (cpid, ctime) = (cx.task.tgid(), now_sec(cx));
-        ids.insert(key, SHMMNI, |id, seq| {
+        ids.insert(key, SHMMNI, &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = Mutex::new(State { perm, atime: 0, dtime: 0, ctime, lpid: 0 });
             let segment = Arc::new(Segment { id, size, cpid, state, inode, data, pages: self.pages.clone() });

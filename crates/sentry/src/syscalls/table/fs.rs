@@ -2,7 +2,9 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{fs_attr, fs_data, fs_dir, fs_mount, fs_names, fs_open, fs_stat, fs_xattr, mount_api, mount_query};
+use crate::syscalls::{
+    fs_attr, fs_data, fs_dir, fs_mount, fs_names, fs_open, fs_stat, fs_types, fs_xattr, mount_api, mount_query,
+};
 
 pub(super) const LINES: &[Line] = &[
     full(2, "open", &[Path, Hex, Mode], fs_open::sys_open),
@@ -35,10 +37,10 @@ pub(super) const LINES: &[Line] = &[
     full(132, "utime", &[Path, Addr], fs_attr::sys_utime),
     full(133, "mknod", &[Path, Mode, Hex], fs_names::sys_mknod),
     none(134, "uselib", &[Path], Errno::ENOSYS, "a.out libraries are gone from Linux too"),
-    none(136, "ustat", &[Hex, Addr], Errno::ENOSYS, "use statfs"),
+    full(136, "ustat", &[Hex, Addr], fs_types::ustat),
     full(137, "statfs", &[Path, Addr], fs_mount::sys_statfs),
     full(138, "fstatfs", &[Fd, Addr], fs_mount::sys_fstatfs),
-    none(139, "sysfs", &[Int, Addr, Addr], Errno::ENOSYS, "read /proc/filesystems"),
+    full(139, "sysfs", &[Int, Addr, Addr], fs_types::sysfs),
     full(155, "pivot_root", &[Path, Path], fs_mount::sys_pivot_root),
     full(161, "chroot", &[Path], fs_dir::sys_chroot),
     partial(162, "sync", &[], fs_data::sys_sync, "writable host directories are not flushed; fsync does that"),

@@ -2,7 +2,7 @@
 
 use super::{Arg::*, Line, full, none, partial};
 use crate::Errno;
-use crate::syscalls::{membarrier, memory, memory_advice, process_vm};
+use crate::syscalls::{membarrier, memory, memory_advice, mempolicy, process_vm};
 
 pub(super) const LINES: &[Line] = &[
     full(9, "mmap", &[Addr, Size, Hex, Hex, Fd, Hex], memory::mmap),
@@ -22,10 +22,10 @@ pub(super) const LINES: &[Line] = &[
     none(205, "set_thread_area", &[Addr], Errno::ENOSYS, "32-bit only"),
     none(211, "get_thread_area", &[Addr], Errno::ENOSYS, "32-bit only"),
     none(216, "remap_file_pages", &[Addr, Size, Hex, Size, Hex], Errno::ENOSYS, ""),
-    none(237, "mbind", &[Addr, Size, Int, Addr, Uint, Hex], Errno::ENOSYS, "as Linux without CONFIG_NUMA"),
-    none(238, "set_mempolicy", &[Int, Addr, Uint], Errno::ENOSYS, "as Linux without CONFIG_NUMA"),
-    none(239, "get_mempolicy", &[Addr, Addr, Uint, Addr, Hex], Errno::ENOSYS, "as Linux without CONFIG_NUMA"),
-    none(256, "migrate_pages", &[Int, Uint, Addr, Addr], Errno::ENOSYS, "as Linux without CONFIG_NUMA"),
+    partial(237, "mbind", &[Addr, Size, Int, Addr, Uint, Hex], mempolicy::mbind, "one node; checked, not kept for a range"),
+    full(238, "set_mempolicy", &[Int, Addr, Uint], mempolicy::set_mempolicy),
+    partial(239, "get_mempolicy", &[Addr, Addr, Uint, Addr, Hex], mempolicy::get_mempolicy, "ranges have the task's policy"),
+    full(256, "migrate_pages", &[Int, Uint, Addr, Addr], mempolicy::migrate_pages),
     none(279, "move_pages", &[Int, Uint, Addr, Addr, Addr, Hex], Errno::ENOSYS, "as Linux without CONFIG_NUMA"),
     full(310, "process_vm_readv", &[Int, Addr, Uint, Addr, Uint, Hex], process_vm::process_vm_readv),
     full(311, "process_vm_writev", &[Int, Addr, Uint, Addr, Uint, Hex], process_vm::process_vm_writev),

@@ -35,13 +35,20 @@ pub struct LoopDevice {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     openers: u32,
+    /// In sectors; only a number to set and read.
+    read_ahead: u64,
     /// To be detached when the last opener is gone (`LOOP_CLR_FD` while others have it open).
     going: bool,
     read_only: bool,
     backing: Option<Backing>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State { openers: 0, read_ahead: 256, going: false, read_only: false, backing: None }
+    }
 }
 
 /// The file behind a device.
@@ -300,6 +307,13 @@ impl LoopFile {
             codes::BLKBSZGET => cx.mm.write_val(argument, &(PAGE_SIZE as u32))?,
             codes::BLKIOOPT | codes::BLKALIGNOFF => cx.mm.write_val(argument, &0_u32)?,
             codes::BLKROTATIONAL => cx.mm.write_val(argument, &0_u16)?,
+            codes::BLKRAGET | codes::BLKFRAGET => cx.mm.write_val(argument, &self.device.state.lock().read_ahead)?,
+            codes::BLKRASET | codes::BLKFRASET => {
+                if !cx.creds().has(Capability::SysAdmin) {
+                    return Err(Errno::EACCES);
+                }
+                self.device.state.lock().read_ahead = argument;
+            }
             codes::BLKROGET => cx.mm.write_val(argument, &i32::from(self.device.state.lock().read_only))?,
             codes::BLKROSET => {
                 if !cx.creds().has(Capability::SysAdmin) {

@@ -9,6 +9,7 @@ use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
 use crate::fs::{FdEntry, File, FileKind, Inode, Link, OpenFlags, Origin, Path};
 use crate::ipc::epoll::Epoll;
 use crate::ipc::eventfd::EventFd;
+use crate::ipc::inotify::Inotify;
 use crate::ipc::pidfd::PidFd;
 use crate::ipc::signalfd::SignalFd;
 use crate::ipc::timerfd::TimerFd;
@@ -118,6 +119,8 @@ fn fd_info(entry: &FdEntry) -> String {
         timer.describe(&mut text);
     } else if let Some(epoll) = ops.downcast_ref::<Epoll>() {
         epoll.describe(&mut text);
+    } else if let Some(inotify) = ops.downcast_ref::<Inotify>() {
+        inotify.describe(&mut text);
     }
     text
 }
