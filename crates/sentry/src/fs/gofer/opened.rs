@@ -140,7 +140,7 @@ mod tests {
     fn who_opens_in_order_gets_the_next_ones() {
         let entry = |n: usize| Listed {
             ino: n as u64,
-            kind: if n % 3 == 0 { FileKind::Directory } else { FileKind::Regular },
+            kind: if n.is_multiple_of(3) { FileKind::Directory } else { FileKind::Regular },
             name: name(n),
             attr: None,
         };

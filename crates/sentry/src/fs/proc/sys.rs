@@ -192,7 +192,7 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Arc<dyn Inode> {
     tree.add_entry("kernel/hostname", name(|uts| &mut uts.hostname));
     tree.add_entry("kernel/domainname", name(|uts| &mut uts.domainname));
     for (path, field) in TUNABLES {
-        tree.add_entry(*path, tunable(shared, *path, *field));
+        tree.add_entry(*path, tunable(shared, path, *field));
     }
     for (path, field) in NEXT_IDS {
         tree.add_entry(*path, next_id(*field));
