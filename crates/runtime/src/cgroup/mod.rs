@@ -217,12 +217,13 @@ impl Cgroup {
         let mut patience = (0..9).map(|n| Duration::from_millis(1 << n));
         loop {
             let left = self.location.dirs.iter().map(|dir| (dir, fs::remove_dir(dir)));
-            let mut busy = left.filter_map(|(dir, done)| match done {
+            let busy = left.filter_map(|(dir, done)| match done {
                 Ok(()) => None,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => None,
                 Err(e) => Some((dir, e)),
             });
-            let Some((dir, error)) = busy.next_back() else { return Ok(()) };
+            // All of them are tried each time.
+            let Some((dir, error)) = busy.fold(None, |_, last| Some(last)) else { return Ok(()) };
             let Some(pause) = patience.next() else {
                 return Err(error).doing(|| format!("cannot remove the cgroup {}", dir.display()));
             };

@@ -129,8 +129,8 @@ fn patched() -> (Scene, Arc<Mm>, Arc<Stub>) {
         site: vec![0xe9, 1, 2, 3, 4],
         moved: vec![(TEXT + 0x107, TEXT - (1 << 30) + 0x50)],
     });
-    let last = (0..40).map(|_| mm.patch(TEXT + 0x107, 39)).next_back().flatten();
-    assert_eq!(last, Some(TEXT - (1 << 30) + 0x50));
+    let last = (0..40).fold(None, |_, _| Some(mm.patch(TEXT + 0x107, 39)));
+    assert_eq!(last.flatten(), Some(TEXT - (1 << 30) + 0x50));
     (scene, mm, stub)
 }
 
