@@ -375,8 +375,8 @@ pub fn table(title: &str, samples: &Samples, rows: &[String], options: &Options,
 /// What the tables do not say.
 const NOTES: &str = "\
 With one CPU a call that the sentry serves costs two context switches, there and back: about 4.5 microseconds on this machine by `sched_yield`\n\
-(7.7 by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than half a microsecond are above ten times\n\
-native there (`sigprocmask`), and rows of several such calls (`epoll-eventfd`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
+(7.7 by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than 0.7 microseconds are above ten times\n\
+native there (`sigprocmask`, `fstat`, `pread`), and rows of several such calls (`epoll-eventfd`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
 `sched_yield`) are answered in the application's own process.\n";
 
 fn header() -> Result<String> {
