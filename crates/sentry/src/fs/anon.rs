@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use super::dev::device_number;
-use super::{File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, SetTime, Timestamp};
+use super::{File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, Timestamp};
 use crate::Errno;
 use crate::ipc::pipe::Pipe;
 use crate::step::Step;
@@ -134,15 +134,7 @@ impl Inode for AnonInode {
         }
         let mut metadata = self.metadata.lock();
         let now = metadata.changed;
-        let time = |set: SetTime| match set {
-            SetTime::Now => now,
-            SetTime::At(at) => at,
-        };
-        metadata.permissions = change.permissions.unwrap_or(metadata.permissions);
-        metadata.uid = change.uid.unwrap_or(metadata.uid);
-        metadata.gid = change.gid.unwrap_or(metadata.gid);
-        metadata.accessed = change.accessed.map_or(metadata.accessed, time);
-        metadata.modified = change.modified.map_or(metadata.modified, time);
+        change.apply(&mut metadata, now);
         Step::ok(())
     }
 

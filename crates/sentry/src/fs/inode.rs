@@ -98,6 +98,16 @@ pub enum SetTime {
     At(Timestamp),
 }
 
+impl SetTime {
+    /// The time meant, `now` being the file system's.
+    pub fn resolve(self, now: Timestamp) -> Timestamp {
+        match self {
+            SetTime::Now => now,
+            SetTime::At(at) => at,
+        }
+    }
+}
+
 /// Attributes to be changed. The VFS has checked permissions and decided on setuid clearing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SetAttr {
@@ -107,6 +117,18 @@ pub struct SetAttr {
     pub size: Option<u64>,
     pub accessed: Option<SetTime>,
     pub modified: Option<SetTime>,
+}
+
+impl SetAttr {
+    /// Changes permissions, owner, access and modification times; the size and the change time are the file system's affair.
+    pub fn apply(&self, metadata: &mut Metadata, now: Timestamp) {
+        let time = |set: SetTime| set.resolve(now);
+        metadata.permissions = self.permissions.unwrap_or(metadata.permissions);
+        metadata.uid = self.uid.unwrap_or(metadata.uid);
+        metadata.gid = self.gid.unwrap_or(metadata.gid);
+        metadata.accessed = self.accessed.map_or(metadata.accessed, time);
+        metadata.modified = self.modified.map_or(metadata.modified, time);
+    }
 }
 
 /// What a name to be removed must be.

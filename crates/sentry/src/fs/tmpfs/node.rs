@@ -238,10 +238,7 @@ impl Inode for Node {
             (Some(_), _) => return Step::err(Errno::EINVAL),
         };
         let now = self.fs.now();
-        let time = |set: SetTime| match set {
-            SetTime::Now => now,
-            SetTime::At(at) => at,
-        };
+        let time = |set: SetTime| set.resolve(now);
         let mut a = self.attributes.lock();
         a.permissions = change.permissions.unwrap_or(a.permissions);
         a.uid = change.uid.unwrap_or(a.uid);

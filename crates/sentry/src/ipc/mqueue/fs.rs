@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::queue::{Attributes, OpenQueue, Queue};
 use crate::Errno;
 use crate::fs::{
-    DirEntry, File, FileKind, FileOps, FileSystem, Inode, Metadata, NewInode, OpenFlags, SetAttr, SetTime, StatFs, Timestamp,
+    DirEntry, File, FileKind, FileOps, FileSystem, Inode, Metadata, NewInode, OpenFlags, SetAttr, StatFs, Timestamp,
     UnlinkKind, next_device,
 };
 use crate::step::Step;
@@ -102,15 +102,7 @@ fn new_metadata(dev: u64, ino: u64, kind: FileKind, permissions: u32, (uid, gid)
 
 /// `set_attr` of what has no data.
 fn change(metadata: &mut Metadata, change: SetAttr, now: Timestamp) -> Result<(), Errno> {
-    let time = |set: SetTime| match set {
-        SetTime::Now => now,
-        SetTime::At(at) => at,
-    };
-    metadata.permissions = change.permissions.unwrap_or(metadata.permissions);
-    metadata.uid = change.uid.unwrap_or(metadata.uid);
-    metadata.gid = change.gid.unwrap_or(metadata.gid);
-    metadata.accessed = change.accessed.map_or(metadata.accessed, time);
-    metadata.modified = change.modified.map_or(metadata.modified, time);
+    change.apply(metadata, now);
     metadata.changed = now;
     Ok(())
 }
