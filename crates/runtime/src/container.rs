@@ -162,8 +162,7 @@ impl Runtime {
             OpenOptions::new().create(true).append(true).read(true).open(&report).doing(|| "cannot make the report file")?;
         SentrySandbox::launch(Launch {
             config,
-            listener,
-            socket: &socket.path,
+            listener: Some(listener),
             report,
             cgroup,
             privilege: self.privilege,

@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use agent_api::{
@@ -86,8 +85,6 @@ impl Drop for Pod {
 impl Pod {
     fn launch() -> Pod {
         let privilege = Privilege::current();
-        let socket = std::env::temp_dir().join(format!("nacre-pod-{}", std::process::id()));
-        let listener = UnixListener::bind(&socket).expect("a socket");
         let report = rustix::fs::memfd_create("report", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
         let config = SentryConfig {
             first_container: "first".into(),
@@ -102,8 +99,7 @@ impl Pod {
         };
         let launched = SentrySandbox::launch(Launch {
             config,
-            listener,
-            socket: &socket,
+            listener: None,
             report: File::from(report),
             cgroup: &Cgroup::default(),
             privilege,
@@ -111,7 +107,6 @@ impl Pod {
             log: Some(std::io::stderr().as_fd()),
             die_with_parent: true,
         });
-        let _ = std::fs::remove_file(&socket);
         Pod { sandbox: launched.expect("a sandbox") }
     }
 

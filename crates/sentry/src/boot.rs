@@ -28,8 +28,10 @@ const IO_STACK: usize = 64 << 10;
 /// What a sandbox process hands to its kernel.
 pub struct Boot {
     pub platform: Arc<dyn Platform>,
-    /// Listening unix stream socket of the Agent protocol.
-    pub control: OwnedFd,
+    /// The Agent protocol's first client: a connected unix stream socket, non-blocking.
+    pub client: OwnedFd,
+    /// Where others connect: listening, non-blocking.
+    pub listener: Option<OwnedFd>,
     /// A directory of a private tmpfs, limited in size, where memory files are made.
     pub memory: OwnedFd,
     pub machine: Machine,
@@ -69,7 +71,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
         kernel.net.use_host(&reactor);
     }
     let agent = Agent::new(kernel.clone(), reactor.clone(), boot.memory);
-    let server = Server::new(agent, boot.control, boot.first_container).map_err(BootError::Control)?;
+    let server = Server::new(agent, boot.client, boot.listener, boot.first_container).map_err(BootError::Control)?;
     let gate = Gate::new(executors + 1 + IoPool::THREADS);
     for id in 0..executors {
         let kernel = kernel.clone();

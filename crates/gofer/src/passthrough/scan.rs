@@ -18,9 +18,6 @@ use crate::{
     protocol::{Attr, DirEntry, FileKind, MAX_SCAN_DEPTH, Name, OpenHow, ReadDirDetail, Scanned},
 };
 
-/// How long one scan goes on: others wait for their answers meanwhile.
-const SCAN_TIME: Duration = Duration::from_millis(4);
-
 /// Room for what is said of a directory itself.
 const HEAD_BYTES: usize = 512;
 
@@ -30,6 +27,8 @@ pub struct ScanLimits {
     /// As the entries are encoded; the first directory has its first entries in any case.
     pub bytes: usize,
     pub directories: usize,
+    /// Others wait for their answers meanwhile.
+    pub time: Duration,
 }
 
 /// A directory on the way, whose subdirectories are still to be looked at.
@@ -85,7 +84,7 @@ impl Node {
     }
 
     /// The directories that these names lead to, each followed by those below it, in the order in which a walk would come to them; as far as the limits
-    /// and some milliseconds allow. What cannot be read is left out, except the first.
+    /// allow. What cannot be read is left out, except the first.
     ///
     /// # Errors
     /// The host's, for the first name; `ENOTDIR`.
@@ -102,7 +101,7 @@ impl Node {
         let mut levels: Vec<Level> = Vec::new();
         let mut found: Vec<Scanned> = Vec::new();
         let mut used = 0;
-        while found.len() < limits.directories && (found.is_empty() || start.elapsed() < SCAN_TIME) {
+        while found.len() < limits.directories && (found.is_empty() || start.elapsed() < limits.time) {
             let depth = levels.len();
             let (dir, name) = match levels.last_mut() {
                 Some(level) => match level.rest.next() {
@@ -189,7 +188,7 @@ mod tests {
         Export::open(Source::at_path(dir.path()).unwrap(), access, &Budget::new(100)).unwrap()
     }
 
-    const WIDE: ScanLimits = ScanLimits { bytes: 60_000, directories: 100 };
+    const WIDE: ScanLimits = ScanLimits { bytes: 60_000, directories: 100, time: Duration::MAX };
 
     #[test]
     fn a_scan_goes_down_before_it_goes_on() {
@@ -250,6 +249,8 @@ mod tests {
         let big = root.scan(&[vec![name("big")], vec![name("d1")]], ReadDirDetail::Names, small).unwrap();
         assert!(big.len() == 1 && !big[0].end && big[0].entries.len() > 10 && big[0].encoded_len() <= 1000, "{big:?}");
         assert_eq!(root.scan(&[vec![name("deep")]], ReadDirDetail::Names, WIDE).unwrap().len(), MAX_SCAN_DEPTH);
+        let hasty = ScanLimits { time: Duration::ZERO, ..WIDE };
+        assert_eq!(root.scan(&names, ReadDirDetail::Names, hasty).unwrap().len(), 1, "the first in any case");
         assert_eq!(root.scan(&[vec![name("none")]], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOENT);
         fs::write(dir.path().join("file"), "").unwrap();
         assert_eq!(root.scan(&[vec![name("file")]], ReadDirDetail::Names, WIDE).unwrap_err(), Errno::ENOTDIR);

@@ -1,6 +1,6 @@
 //! From requests to the passthrough core and back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Server, table::Table};
 use crate::{
@@ -17,6 +17,8 @@ const OPEN_TRIES: usize = 8;
 
 /// Room in a message for a directory's entries.
 const MAX_ENTRIES_BYTES: usize = MAX_MESSAGE - 64;
+/// How long one scan goes on.
+const SCAN_TIME: Duration = Duration::from_millis(4);
 
 impl Server {
     pub(super) fn forget(&mut self, nodes: &[Handle]) {
@@ -103,7 +105,8 @@ impl Server {
             Request::Scan { dir, path, roots, directories, detail } => {
                 let dir = table.get(dir)?.descend(&path)?;
                 let directories = usize::from(directories).min(MAX_SCAN);
-                Response::Scanned(dir.scan(&roots, detail, ScanLimits { bytes: MAX_ENTRIES_BYTES, directories })?)
+                let limits = ScanLimits { bytes: MAX_ENTRIES_BYTES, directories, time: SCAN_TIME };
+                Response::Scanned(dir.scan(&roots, detail, limits)?)
             }
             Request::OpenAll { dir, path, names, how } => {
                 if names.len() > MAX_OPENS {

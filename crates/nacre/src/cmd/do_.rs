@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
@@ -263,33 +262,17 @@ fn launch(
     };
     let report =
         rustix::fs::memfd_create("nacre-report", rustix::fs::MemfdFlags::CLOEXEC).context("cannot make a report file")?;
-    let (listener, socket) = listen()?;
     let log = global.log_file();
-    let launched = SentrySandbox::launch(Launch {
+    Ok(SentrySandbox::launch(Launch {
         config,
-        listener,
-        socket: &socket,
+        listener: None,
         report: File::from(report),
         cgroup,
         privilege,
         file_ids: FileIds::own(privilege),
         log: Some(log.as_ref().map_or(std::io::stderr().as_fd(), AsFd::as_fd)),
         die_with_parent: true,
-    });
-    // Connected, or failed: the name is not needed any more.
-    let _ = std::fs::remove_file(&socket);
-    Ok(launched?)
-}
-
-/// A socket only we can connect to, under a name for a moment.
-fn listen() -> anyhow::Result<(UnixListener, PathBuf)> {
-    let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).context("no random numbers")?;
-    let path = std::env::temp_dir().join(format!(".nacre-do-{:016x}", u64::from_ne_bytes(random)));
-    let old = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(&path);
-    rustix::process::umask(old);
-    Ok((listener.with_context(|| format!("cannot make the socket {}", path.display()))?, path))
+    })?)
 }
 
 fn own_umask() -> u32 {

@@ -18,7 +18,8 @@ use super::message;
 use super::report::{self, Report};
 use crate::{logging, timing};
 
-/// What a sandbox starts with. Descriptor 0: the listening control socket; 1: the report file.
+/// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2, if others may come:
+/// the listening socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SentryConfig {
     /// The container whose end is the sandbox's.
@@ -67,7 +68,9 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("sentry: exec done");
     // No configuration: the runtime has died or given up.
     let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(0) };
-    let [control, report] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| "not two descriptors")?;
+    let mut descriptors = descriptors.into_iter();
+    let (report, client, listener) = (descriptors.next(), descriptors.next(), descriptors.next());
+    let (report, client) = report.zip(client).ok_or("descriptors are missing")?;
     report::install(report);
     logging::install(&config.log, None);
     timing::mark("sentry: configuration read");
@@ -81,7 +84,8 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("sentry: isolated");
     let boot = Boot {
         platform,
-        control,
+        client,
+        listener,
         memory,
         machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
         first_container: config.first_container,

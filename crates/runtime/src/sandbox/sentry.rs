@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +27,8 @@ use crate::timing;
 #[derive(Debug)]
 pub struct Launch<'a> {
     pub config: SentryConfig,
-    /// The socket to serve, already listening, and its path.
-    pub listener: UnixListener,
-    pub socket: &'a Path,
+    /// Where others than the maker reach the agent.
+    pub listener: Option<UnixListener>,
     pub report: File,
     pub cgroup: &'a Cgroup,
     pub privilege: Privilege,
@@ -104,15 +103,19 @@ impl SentrySandbox {
         sentry.release()?;
         gofer.release()?;
         timing::mark("runtime: released");
-        launch.listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
-        let agent = Client::connect(launch.socket).doing(|| "cannot connect to the sandbox")?;
-        let fds = [launch.listener.as_fd(), launch.report.as_fd()];
+        let (ours, theirs) = UnixStream::pair().doing(|| "cannot make a socket pair")?;
+        theirs.set_nonblocking(true).doing(|| "cannot make the agent's connection non-blocking")?;
+        let mut fds = vec![launch.report.as_fd(), theirs.as_fd()];
+        if let Some(listener) = &launch.listener {
+            listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
+            fds.push(listener.as_fd());
+        }
         message::send(&sentry.socket, &launch.config, &fds).doing(|| "cannot configure the sandbox")?;
         Ok(SentrySandbox {
             sentry: sentry.keep(),
             spare_gofer: Some(gofer.keep()),
             gofers: Vec::new(),
-            agent: Arc::new(agent),
+            agent: Arc::new(Client::new(ours.into())),
             report: launch.report,
             privilege: launch.privilege,
             entrance,

@@ -27,7 +27,7 @@ const ANSWERS: Duration = Duration::from_millis(10);
 /// The control thread's state.
 pub struct Server {
     agent: Arc<Agent>,
-    listener: OwnedFd,
+    listener: Option<OwnedFd>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     outbox: Arc<Outbox>,
@@ -46,14 +46,19 @@ enum Polled {
 }
 
 impl Server {
-    /// Takes a listening, non-blocking stream socket.
+    /// Takes the first client's connection, and a listening stream socket if others may come; both non-blocking.
     ///
     /// # Errors
     /// The host's.
-    pub fn new(agent: Arc<Agent>, listener: OwnedFd, first_container: String) -> Result<Server, Errno> {
+    pub fn new(
+        agent: Arc<Agent>,
+        client: OwnedFd,
+        listener: Option<OwnedFd>,
+        first_container: String,
+    ) -> Result<Server, Errno> {
         let outbox = Arc::new(Outbox::new()?);
-        let connections = BTreeMap::new();
-        Ok(Server { agent, listener, connections, next_connection: 0, outbox, first_container, unanswered: 0 })
+        let connections = BTreeMap::from([(0, Connection::new(client))]);
+        Ok(Server { agent, listener, connections, next_connection: 1, outbox, first_container, unanswered: 0 })
     }
 
     /// Serves until a `Shutdown`, or the end of the first container, whose exit status it returns.
@@ -103,9 +108,9 @@ impl Server {
     fn ready(&self, patience: Option<Duration>) -> Result<Vec<Polled>, Errno> {
         let mut which = vec![Polled::Outbox];
         let mut fds = vec![(self.outbox.as_fd(), Want::Read)];
-        if self.connections.len() < MAX_CONNECTIONS {
+        if let Some(listener) = self.listener.as_ref().filter(|_| self.connections.len() < MAX_CONNECTIONS) {
             which.push(Polled::Listener);
-            fds.push((self.listener.as_fd(), Want::Read));
+            fds.push((listener.as_fd(), Want::Read));
         }
         for (id, connection) in &self.connections {
             which.push(Polled::Connection(*id));
@@ -116,7 +121,8 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        match accept(self.listener.as_fd()) {
+        let Some(listener) = &self.listener else { return };
+        match accept(listener.as_fd()) {
             Ok(Some(socket)) => {
                 self.connections.insert(self.next_connection, Connection::new(socket));
                 self.next_connection += 1;
