@@ -3,7 +3,7 @@
 //! Messages are protobuf (`prost` derives written by hand; the numbers are the contract), carried in
 //! [ttrpc](https://github.com/containerd/ttrpc) frames: a 10-byte header, then a ttrpc `Request` or `Response`. One service,
 //! `nacre.agent.v1.Agent`; its methods are the variants of [`Call`]. Over a unix stream socket descriptors (stdio, gofer sockets)
-//! travel by `SCM_RIGHTS` with the first byte of the frame that names them by index; over vsock a VM's agent gets streams instead.
+//! travel by `SCM_RIGHTS` with the first byte of the frame that names them by index; over vsock a VM's agent gets streams instead ([`vm`]).
 //!
 //! Why not the `ttrpc` crate: the sentry answers from one control thread, behind a seccomp filter that forbids making
 //! threads, and passes descriptors; that crate's server spawns threads per connection and its client cannot send descriptors. The
@@ -23,6 +23,7 @@ pub mod frame;
 mod messages;
 mod service;
 mod status;
+pub mod vm;
 
 pub use client::{Client, ClientError};
 pub use connection::{Connection, ConnectionError, Incoming};

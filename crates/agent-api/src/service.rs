@@ -69,6 +69,10 @@ const LATER: Option<Duration> = Some(Duration::from_secs(60));
 const WHEN_IT_HAPPENS: Option<Duration> = None;
 
 service! {
+    /// Sets a VM's guest up, and makes its first container: the first call there, and one only.
+    SetUpSandbox(SetUpSandboxRequest) -> SetUpSandboxResponse, LATER;
+    /// Brings CPUs and memory that were plugged into a VM into use.
+    Online(OnlineRequest) -> Empty, SOON;
     /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
     /// program exists and may be executed).
     CreateContainer(CreateContainerRequest) -> CreateContainerResponse, LATER;

@@ -7,10 +7,12 @@ mod container;
 mod control;
 mod mounts;
 mod process;
+mod sandbox;
 mod seccomp;
 
 pub use container::*;
 pub use control::*;
 pub use mounts::*;
 pub use process::*;
+pub use sandbox::*;
 pub use seccomp::*;

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agent_api::{Call, Empty, ListContainersResponse, StacksResponse, Status};
+use agent_api::{Call, Code, Empty, ListContainersResponse, StacksResponse, Status};
 use prost::Message;
 
 use crate::container::Agent;
@@ -29,6 +29,7 @@ pub(super) async fn serve(agent: &Arc<Agent>, call: Call, mut fds: Vec<Option<Ow
         Call::Stacks(request) => encode(agent.stacks(&request.container_id).map(|text| StacksResponse { text })),
         Call::SetStrace(request) => encode(agent.set_strace(&request, fds)),
         Call::Shutdown(_) => encode(Ok(Empty {})),
+        Call::SetUpSandbox(_) | Call::Online(_) => Err(Status::new(Code::Unimplemented, "a sentry is no VM")),
     }
 }
 

@@ -1,0 +1,20 @@
+//! How the protocol travels to a VM's agent, which cannot be sent descriptors.
+//!
+//! The guest's agent connects (`AF_VSOCK`) to [`HOST`], port [`CONTROL_PORT`], when it is ready, and serves the protocol on that connection: nobody
+//! polls. Where a message names a descriptor by index, it carries a *stream number* instead, chosen by the host, never used twice. For each the
+//! agent makes one connection to [`STREAM_PORT`] before it answers the call, writes the number (4 bytes, little endian), and then both
+//! sides use it as they would the descriptor: raw bytes, `shutdown` of one side is the end of file, a closed connection a broken pipe. A terminal's
+//! `stdin` and `stdout` are two streams, one for each direction.
+//!
+//! Instead of a gofer and image descriptors: an attach index `n` (of [`Root`](crate::Root) and [`GoferMount`](crate::GoferMount)) is the entry `n`
+//! of the directory that the virtio-fs device [`FS_TAG`] shows, a directory or a file; an entry `i` of `images` is the pmem device
+//! `/dev/pmem<i>`. `gofer` means nothing.
+
+/// The host's context id.
+pub const HOST: u32 = 2;
+/// Where the host waits for the agent.
+pub const CONTROL_PORT: u32 = 1024;
+/// Where the host waits for streams.
+pub const STREAM_PORT: u32 = 1025;
+/// The virtio-fs device with all trees of the host.
+pub const FS_TAG: &str = "nacre";

@@ -1,0 +1,3 @@
+//! PID 1 of a VM: serves the Agent protocol over vsock.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The guest image: a kernel, and an initramfs of our agent and the modules it needs.

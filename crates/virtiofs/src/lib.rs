@@ -1,0 +1,1 @@
+//! virtio-fs: the gofer's passthrough core behind FUSE, served to a VM as a vhost-user device.
