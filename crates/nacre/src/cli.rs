@@ -10,8 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::container::Runtime;
 use runtime::logging::{self, Format};
-use runtime::process::Privilege;
-use runtime::process::sentry::Network;
+use runtime::process::{Network, Privilege};
 use runtime::state::Store;
 
 use crate::cmd;

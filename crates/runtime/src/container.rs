@@ -20,10 +20,8 @@ use crate::config::{self, Overlay};
 use crate::console::Console;
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, Moment};
-use crate::process::sentry::{Network, SentryConfig};
-use crate::process::{IdMap, Privilege};
-use crate::sandbox::sentry::{FileIds, Launch, SentrySandbox};
-use crate::sandbox::{ContainerPlan, HostStdio, Sandbox};
+use crate::process::{IdMap, Network, Privilege};
+use crate::sandbox::{self, ContainerPlan, FileIds, HostStdio, Kind, Launch, Sandbox};
 use crate::state::{Access, Entry, ProcessRef, Saved, Status, Store, write_whole};
 use crate::{logging, machine, timing};
 
@@ -57,7 +55,7 @@ pub struct Create<'a> {
 #[derive(Debug)]
 pub struct Container {
     pub entry: Entry,
-    pub sandbox: SentrySandbox,
+    pub sandbox: Box<dyn Sandbox>,
     cgroup: Cgroup,
 }
 
@@ -141,35 +139,30 @@ impl Runtime {
         spec: &Spec,
         plan: &ContainerPlan,
         network: Network,
-    ) -> Result<SentrySandbox> {
+    ) -> Result<Box<dyn Sandbox>> {
         let limits = plan.request.limits.unwrap_or_default();
-        let cpus = machine::executors(machine::cpus(), limits.cpu_quota_us, limits.cpu_period_us);
-        let config = SentryConfig {
-            first_container: entry.saved.id.clone(),
-            executors: cpus,
-            memory_limit: limits.memory,
-            max_processes: machine::max_processes(limits.pids),
-            cpus,
-            memory_bytes: limits.memory.unwrap_or(u64::MAX).min(machine::memory_bytes()),
-            cpu_model: machine::cpu_model(),
-            network,
-            log: self.log.clone(),
-        };
         let socket = entry.socket()?;
         let listener = UnixListener::bind(&socket.path).doing(|| "cannot make the agent's socket")?;
         let report = entry.report_path();
         let report =
             OpenOptions::new().create(true).append(true).read(true).open(&report).doing(|| "cannot make the report file")?;
-        SentrySandbox::launch(Launch {
-            config,
+        let launch = Launch {
+            first_container: entry.saved.id.clone(),
+            cpus: machine::executors(machine::cpus(), limits.cpu_quota_us, limits.cpu_period_us),
+            memory_limit: limits.memory,
+            memory_bytes: limits.memory.unwrap_or(u64::MAX).min(machine::memory_bytes()),
+            max_processes: machine::max_processes(limits.pids),
+            network,
             listener: Some(listener),
             report,
             cgroup,
             privilege: self.privilege,
             file_ids: file_ids(spec, self.privilege),
-            log: self.log_file.as_ref().map(AsFd::as_fd),
+            log: self.log.clone(),
+            log_file: self.log_file.as_ref().map(AsFd::as_fd),
             die_with_parent: false,
-        })
+        };
+        sandbox::launch(Kind::Sentry, launch)
     }
 
     /// Runs a created container's process.
@@ -311,7 +304,7 @@ impl Container {
             (None, _) => self.sandbox.add_container(plan, create.stdio)?,
         }
         if let Some(path) = create.pid_file {
-            write_whole(path, self.sandbox.pid().to_string().as_bytes())?;
+            write_whole(path, self.entry.saved.sandbox.as_ref().map_or(0, |main| main.pid).to_string().as_bytes())?;
         }
         self.entry.saved.phase = Status::Created;
         self.entry.save()?;
@@ -324,7 +317,7 @@ impl Container {
     /// # Errors
     /// The agent refuses, or the sandbox has ended.
     pub fn start(&mut self) -> Result<()> {
-        start(&mut self.entry, &self.sandbox.agent_handle()).map_err(|error| match error {
+        start(&mut self.entry, self.sandbox.agent()).map_err(|error| match error {
             Error::Agent { what, cause } => self.sandbox.explain(&what, cause),
             other => other,
         })

@@ -13,12 +13,10 @@ use agent_api::{
 };
 use runtime::cgroup::Cgroup;
 use runtime::config::capabilities;
+use runtime::logging;
 use runtime::process::gofer::Attach;
-use runtime::process::sentry::{Network, SentryConfig};
-use runtime::process::{Privilege, Role};
-use runtime::sandbox::sentry::{FileIds, Launch, SentrySandbox};
-use runtime::sandbox::{ContainerPlan, HostStdio, Sandbox};
-use runtime::{logging, machine};
+use runtime::process::{Network, Privilege, Role};
+use runtime::sandbox::{self, ContainerPlan, FileIds, HostStdio, Launch, Sandbox};
 
 fn main() {
     if let Some(role) = std::env::args_os().next().and_then(|name| Role::of(&name)) {
@@ -73,7 +71,7 @@ fn text(from: &mut impl Read) -> String {
 }
 
 struct Pod {
-    sandbox: SentrySandbox,
+    sandbox: Box<dyn Sandbox>,
 }
 
 impl Drop for Pod {
@@ -86,27 +84,24 @@ impl Pod {
     fn launch() -> Pod {
         let privilege = Privilege::current();
         let report = rustix::fs::memfd_create("report", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
-        let config = SentryConfig {
+        let stderr = std::io::stderr();
+        let launch = Launch {
             first_container: "first".into(),
-            executors: 2,
-            memory_limit: Some(512 << 20),
-            max_processes: 256,
             cpus: 2,
+            memory_limit: Some(512 << 20),
             memory_bytes: 512 << 20,
-            cpu_model: machine::cpu_model(),
+            max_processes: 256,
             network: Network::None,
-            log: logging::Config { format: logging::Format::Text, debug: false },
-        };
-        let launched = SentrySandbox::launch(Launch {
-            config,
             listener: None,
             report: File::from(report),
             cgroup: &Cgroup::default(),
             privilege,
             file_ids: FileIds::own(privilege),
-            log: Some(std::io::stderr().as_fd()),
+            log: logging::Config { format: logging::Format::Text, debug: false },
+            log_file: Some(stderr.as_fd()),
             die_with_parent: true,
-        });
+        };
+        let launched = sandbox::launch(sandbox::Kind::Sentry, launch);
         Pod { sandbox: launched.expect("a sandbox") }
     }
 

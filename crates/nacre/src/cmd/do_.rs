@@ -14,11 +14,9 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use runtime::cgroup::{Cgroup, HostLimits, Location};
 use runtime::config::{Overlay, capabilities, prepare_overlay};
-use runtime::process::Privilege;
 use runtime::process::gofer::Attach;
-use runtime::process::sentry::{Network, SentryConfig};
-use runtime::sandbox::sentry::{FileIds, Launch, SentrySandbox};
-use runtime::sandbox::{ContainerPlan, Sandbox};
+use runtime::process::{Network, Privilege};
+use runtime::sandbox::{self, ContainerPlan, FileIds, Launch, Sandbox};
 use runtime::{Error, machine, timing};
 
 use super::Failure;
@@ -78,7 +76,7 @@ impl Do {
         sandbox.call("cannot start", &StartContainerRequest { container_id: id.clone() }, &[])?;
         timing::mark("do: started");
         drop(own);
-        let agent = sandbox.sandbox.agent_handle();
+        let agent = sandbox.sandbox.agent().clone();
         let session = Session { agent, container_id: id, exec_id: String::new(), wire };
         let exit = session.wait(signals);
         timing::mark("do: exited");
@@ -197,7 +195,7 @@ fn loop_devices() -> Vec<Device> {
 
 /// A sandbox that is gone when this is, with its cgroup.
 struct Guard {
-    sandbox: SentrySandbox,
+    sandbox: Box<dyn Sandbox>,
     cgroup: Cgroup,
 }
 
@@ -247,32 +245,28 @@ fn launch(
     cgroup: &Cgroup,
     privilege: Privilege,
     network: Network,
-) -> anyhow::Result<SentrySandbox> {
-    let cpus = machine::cpus();
-    let config = SentryConfig {
-        first_container: id.into(),
-        executors: cpus,
-        memory_limit: limits.memory,
-        max_processes: machine::max_processes(limits.pids),
-        cpus,
-        memory_bytes: limits.memory.unwrap_or_else(machine::memory_bytes),
-        cpu_model: machine::cpu_model(),
-        network,
-        log: global.log_config(),
-    };
+) -> anyhow::Result<Box<dyn Sandbox>> {
     let report =
         rustix::fs::memfd_create("nacre-report", rustix::fs::MemfdFlags::CLOEXEC).context("cannot make a report file")?;
     let log = global.log_file();
-    Ok(SentrySandbox::launch(Launch {
-        config,
+    let stderr = std::io::stderr();
+    let launch = Launch {
+        first_container: id.into(),
+        cpus: machine::cpus(),
+        memory_limit: limits.memory,
+        memory_bytes: limits.memory.unwrap_or_else(machine::memory_bytes),
+        max_processes: machine::max_processes(limits.pids),
+        network,
         listener: None,
         report: File::from(report),
         cgroup,
         privilege,
         file_ids: FileIds::own(privilege),
-        log: Some(log.as_ref().map_or(std::io::stderr().as_fd(), AsFd::as_fd)),
+        log: global.log_config(),
+        log_file: Some(log.as_ref().map_or(stderr.as_fd(), AsFd::as_fd)),
         die_with_parent: true,
-    })?)
+    };
+    Ok(sandbox::launch(sandbox::Kind::Sentry, launch)?)
 }
 
 fn own_umask() -> u32 {

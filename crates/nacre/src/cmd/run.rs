@@ -135,7 +135,7 @@ impl Run {
         container.unlock();
         let Some(signals) = signals else { return Ok(0) };
         let session =
-            Session { agent: container.sandbox.agent_handle(), container_id: id.into(), exec_id: String::new(), wire };
+            Session { agent: container.sandbox.agent().clone(), container_id: id.into(), exec_id: String::new(), wire };
         let exit = session.wait(signals);
         drop(raw);
         let code = match exit {

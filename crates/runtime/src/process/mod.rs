@@ -22,7 +22,6 @@ use std::time::Duration;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySets;
 
-use self::sentry::Network;
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Result};
 use crate::sys;
@@ -109,6 +108,16 @@ impl Privilege {
             _ => Privilege::User,
         }
     }
+}
+
+/// Which network guests have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum Network {
+    /// A loopback interface of their own.
+    #[default]
+    None,
+    /// The host's, of the namespace the runtime runs in.
+    Host,
 }
 
 /// How to make a confined process.

@@ -14,8 +14,8 @@ use sentry::kernel::Machine;
 use serde::{Deserialize, Serialize};
 
 use super::isolate::{Code, drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
-use super::message;
 use super::report::{self, Report};
+use super::{Network, message};
 use crate::{logging, timing};
 
 /// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2, if others may come:
@@ -37,16 +37,6 @@ pub struct SentryConfig {
     pub cpu_model: String,
     pub network: Network,
     pub log: logging::Config,
-}
-
-/// Which network guests have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Network {
-    /// A loopback interface of their own.
-    #[default]
-    None,
-    /// The host's, of the namespace the runtime runs in.
-    Host,
 }
 
 /// A sandbox's life. Returns its exit status.

@@ -2,16 +2,90 @@
 //!
 //! The runtime above knows the Agent protocol ([`Sandbox::agent`]) and this trait; which kind of sandbox it drives it does not know.
 
-pub mod sentry;
+mod main_process;
+mod sentry;
 
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::fmt::Debug;
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Client, CreateContainerRequest, Stdio};
+use agent_api::{Client, ClientError, CreateContainerRequest, Stdio};
+use rustix::fs::{Mode, OFlags};
 
-use crate::error::Result;
+use self::sentry::SentrySandbox;
+use crate::cgroup::Cgroup;
+use crate::error::{Doing, Error, Result};
+use crate::logging;
 use crate::process::gofer::Attach;
+use crate::process::{IdMap, Network, Privilege};
+
+/// Which kind of boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// A kernel of ours in user space.
+    #[default]
+    Sentry,
+}
+
+/// What a sandbox is made from.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The container whose end is the sandbox's.
+    pub first_container: String,
+    /// CPUs that can be used at a time.
+    pub cpus: usize,
+    /// Bytes of guest memory, all containers together.
+    pub memory_limit: Option<u64>,
+    /// Memory guests see, in bytes.
+    pub memory_bytes: u64,
+    /// Guest processes at a time.
+    pub max_processes: usize,
+    pub network: Network,
+    /// Where others than the maker reach the agent.
+    pub listener: Option<UnixListener>,
+    pub report: File,
+    pub cgroup: &'a Cgroup,
+    pub privilege: Privilege,
+    /// What of the host's ids the containers' files have (ordinary users).
+    pub file_ids: FileIds,
+    pub log: logging::Config,
+    pub log_file: Option<BorrowedFd<'a>>,
+    pub die_with_parent: bool,
+}
+
+/// How file owners appear inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileIds {
+    pub uids: Vec<IdMap>,
+    pub gids: Vec<IdMap>,
+}
+
+impl FileIds {
+    /// All as they are, as far as `privilege` goes: for an ordinary user only their own.
+    pub fn own(privilege: Privilege) -> FileIds {
+        match privilege {
+            Privilege::Root => FileIds { uids: vec![IdMap::IDENTITY], gids: vec![IdMap::IDENTITY] },
+            Privilege::User => {
+                let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                FileIds { uids: vec![IdMap::one(uid, uid)], gids: vec![IdMap::one(gid, gid)] }
+            }
+        }
+    }
+}
+
+/// Starts a sandbox's processes. Its first container is to be added.
+///
+/// # Errors
+/// The host's, or of what the kind needs. Nothing is left running.
+pub fn launch(kind: Kind, launch: Launch<'_>) -> Result<Box<dyn Sandbox>> {
+    match kind {
+        Kind::Sentry => Ok(Box::new(SentrySandbox::launch(launch)?)),
+    }
+}
 
 /// A container to add, with everything of the host it may see.
 #[derive(Debug)]
@@ -56,13 +130,13 @@ pub enum Ended {
     Unknown,
 }
 
-/// A running sandbox.
-pub trait Sandbox {
-    /// Its main process's pid on the host.
-    fn pid(&self) -> i32;
+/// A running sandbox, held by the process that made it.
+pub trait Sandbox: Debug {
+    /// Its processes' pids on the host, the main one first.
+    fn pids(&self) -> Vec<i32>;
 
-    /// The protocol's client.
-    fn agent(&self) -> &Client;
+    /// The protocol's client, to share with threads.
+    fn agent(&self) -> &Arc<Client>;
 
     /// Makes a container in it (not started).
     ///
@@ -73,6 +147,52 @@ pub trait Sandbox {
     /// Waits until the sandbox has ended; None if `timeout` passed first.
     fn wait(&self, timeout: Option<Duration>) -> Option<Ended>;
 
+    /// What a process of it that has ended said before, if one did.
+    fn last_words(&self) -> Option<String>;
+
     /// Ends it at once, with all that runs in it.
     fn stop(&mut self);
+
+    /// A failed call, with the reason of the sandbox's death if that is why.
+    fn explain(&self, what: &str, error: ClientError) -> Error {
+        if !matches!(error, ClientError::Closed | ClientError::Socket(_)) {
+            return Error::Agent { what: what.into(), cause: error };
+        }
+        let ended = self.wait(Some(Duration::from_secs(2)));
+        if let Some(words) = self.last_words() {
+            return Error::SandboxEnded(words);
+        }
+        match ended {
+            Some(Ended::Broke(reason)) => Error::SandboxEnded(reason),
+            Some(Ended::Exited(status)) => Error::SandboxEnded(format!("it exited with status {status}")),
+            Some(Ended::Unknown) => Error::SandboxEnded("it left no reason".into()),
+            None => Error::Agent { what: what.into(), cause: error },
+        }
+    }
+
+    /// The first container's exit status although waiting for it has failed: a sandbox ends with it, with its status, and which of the two is
+    /// seen first does not matter.
+    ///
+    /// # Errors
+    /// [`Sandbox::explain`]'s, if the sandbox has not ended in order.
+    fn status_instead(&self, what: &str, error: ClientError) -> Result<u8> {
+        if matches!(error, ClientError::Closed | ClientError::Socket(_))
+            && let Some(Ended::Exited(status)) = self.wait(Some(Duration::from_secs(2)))
+        {
+            return Ok(status);
+        }
+        Err(self.explain(what, error))
+    }
+}
+
+/// A file-system image: a regular file, only to be read.
+fn open_image(path: &Path) -> Result<OwnedFd> {
+    let about = || format!("cannot open the image {}", path.display());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags, Mode::empty()).doing(about)?;
+    let stat = rustix::fs::fstat(&file).doing(about)?;
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        true => Ok(file),
+        false => Err(Error::Other(format!("the image {} is not a regular file", path.display()))),
+    }
 }

@@ -1,72 +1,30 @@
 //! The sentry sandbox: one sentry process, and one gofer per container.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Client, ClientError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use agent_api::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{WaitId, WaitIdOptions};
 
-use super::{ContainerPlan, Ended, HostStdio, Sandbox};
-use crate::cgroup::{Cgroup, Entrance};
+use super::main_process::{Guard, MainProcess, has_ended};
+use super::{ContainerPlan, Ended, FileIds, HostStdio, Launch, Sandbox, open_image};
+use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
 use crate::process::gofer::{GoferConfig, detached};
-use crate::process::report::{self, Report};
-use crate::process::sentry::{Network, SentryConfig};
-use crate::process::{Confined, IdMap, Ids, NOBODY, Privilege, Role, Spawn, message};
-use crate::timing;
-
-/// What a sentry sandbox is made from.
-#[derive(Debug)]
-pub struct Launch<'a> {
-    pub config: SentryConfig,
-    /// Where others than the maker reach the agent.
-    pub listener: Option<UnixListener>,
-    pub report: File,
-    pub cgroup: &'a Cgroup,
-    pub privilege: Privilege,
-    /// What of the host's ids the containers' files have (ordinary users).
-    pub file_ids: FileIds,
-    pub log: Option<BorrowedFd<'a>>,
-    pub die_with_parent: bool,
-}
-
-/// How file owners appear inside.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileIds {
-    pub uids: Vec<IdMap>,
-    pub gids: Vec<IdMap>,
-}
-
-impl FileIds {
-    /// All as they are, as far as `privilege` goes: for an ordinary user only their own.
-    pub fn own(privilege: Privilege) -> FileIds {
-        match privilege {
-            Privilege::Root => FileIds { uids: vec![IdMap::IDENTITY], gids: vec![IdMap::IDENTITY] },
-            Privilege::User => {
-                let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-                FileIds { uids: vec![IdMap::one(uid, uid)], gids: vec![IdMap::one(gid, gid)] }
-            }
-        }
-    }
-}
+use crate::process::sentry::SentryConfig;
+use crate::process::{Confined, IdMap, Ids, NOBODY, Network, Privilege, Role, Spawn, message};
+use crate::{machine, timing};
 
 /// A sentry sandbox, held by the process that made it.
 #[derive(Debug)]
 pub struct SentrySandbox {
-    sentry: Confined,
+    main: MainProcess,
     /// Made before its container is known, so that it starts beside the sentry.
     spare_gofer: Option<Confined>,
     gofers: Vec<Confined>,
     agent: Arc<Client>,
-    report: File,
     privilege: Privilege,
     entrance: Entrance,
     gofer_ids: Ids,
@@ -94,10 +52,10 @@ impl SentrySandbox {
             ids,
             privilege: launch.privilege,
             cgroup: &entrance,
-            stderr: launch.log,
+            stderr: launch.log_file,
             die_with_parent: launch.die_with_parent,
         };
-        let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids, launch.config.network).spawn()?);
+        let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids, launch.network).spawn()?);
         let gofer = Guard::new(spawn(Role::Gofer, &gofer_ids, Network::None).spawn()?);
         timing::mark("runtime: cloned");
         sentry.release()?;
@@ -110,66 +68,28 @@ impl SentrySandbox {
             listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
             fds.push(listener.as_fd());
         }
-        message::send(&sentry.socket, &launch.config, &fds).doing(|| "cannot configure the sandbox")?;
+        let config = SentryConfig {
+            first_container: launch.first_container,
+            executors: launch.cpus,
+            memory_limit: launch.memory_limit,
+            max_processes: launch.max_processes,
+            cpus: launch.cpus,
+            memory_bytes: launch.memory_bytes,
+            cpu_model: machine::cpu_model(),
+            network: launch.network,
+            log: launch.log,
+        };
+        message::send(&sentry.socket, &config, &fds).doing(|| "cannot configure the sandbox")?;
         Ok(SentrySandbox {
-            sentry: sentry.keep(),
+            main: MainProcess { confined: sentry.keep(), report: launch.report, name: "sentry" },
             spare_gofer: Some(gofer.keep()),
             gofers: Vec::new(),
             agent: Arc::new(Client::new(ours.into())),
-            report: launch.report,
             privilege: launch.privilege,
             entrance,
             gofer_ids,
-            spin: launch.config.executors > 1,
+            spin: launch.cpus > 1,
         })
-    }
-
-    /// The processes on the host, sentry first.
-    pub fn pids(&self) -> Vec<i32> {
-        let gofers = self.gofers.iter().chain(&self.spare_gofer);
-        std::iter::once(&self.sentry).chain(gofers).map(|confined| confined.pid.as_raw_nonzero().get()).collect()
-    }
-
-    /// The protocol's client, to share with threads.
-    pub fn agent_handle(&self) -> Arc<Client> {
-        self.agent.clone()
-    }
-
-    /// The sentry's pidfd.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.sentry.pidfd.as_fd()
-    }
-
-    /// A failed call, with the reason of the sandbox's death if that is why.
-    pub fn explain(&self, what: &str, error: ClientError) -> Error {
-        if !matches!(error, ClientError::Closed | ClientError::Socket(_)) {
-            return Error::Agent { what: what.into(), cause: error };
-        }
-        let ended = self.wait(Some(Duration::from_secs(2)));
-        let dead = self.gofers.iter().chain([&self.sentry]).filter(|confined| has_ended(confined));
-        if let Some(words) = dead.filter_map(Confined::last_words).next() {
-            return Error::SandboxEnded(words);
-        }
-        match ended {
-            Some(Ended::Broke(reason)) => Error::SandboxEnded(reason),
-            Some(Ended::Exited(status)) => Error::SandboxEnded(format!("it exited with status {status}")),
-            Some(Ended::Unknown) => Error::SandboxEnded("it left no reason".into()),
-            None => Error::Agent { what: what.into(), cause: error },
-        }
-    }
-
-    /// The first container's exit status although waiting for it has failed: a sandbox ends with it, with its status, and which of the two is
-    /// seen first does not matter.
-    ///
-    /// # Errors
-    /// [`SentrySandbox::explain`]'s, if the sandbox has not ended in order.
-    pub fn status_instead(&self, what: &str, error: ClientError) -> Result<u8> {
-        if matches!(error, ClientError::Closed | ClientError::Socket(_))
-            && let Some(Ended::Exited(status)) = self.wait(Some(Duration::from_secs(2)))
-        {
-            return Ok(status);
-        }
-        Err(self.explain(what, error))
     }
 
     fn new_gofer(&self) -> Result<Confined> {
@@ -206,11 +126,12 @@ impl SentrySandbox {
 }
 
 impl Sandbox for SentrySandbox {
-    fn pid(&self) -> i32 {
-        self.sentry.pid.as_raw_nonzero().get()
+    fn pids(&self) -> Vec<i32> {
+        let gofers = self.gofers.iter().chain(&self.spare_gofer);
+        std::iter::once(&self.main.confined).chain(gofers).map(|confined| confined.pid.as_raw_nonzero().get()).collect()
     }
 
-    fn agent(&self) -> &Client {
+    fn agent(&self) -> &Arc<Client> {
         &self.agent
     }
 
@@ -245,89 +166,18 @@ impl Sandbox for SentrySandbox {
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Ended> {
-        let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: i64::from(t.subsec_nanos()) });
-        loop {
-            let mut wait = [PollFd::new(&self.sentry.pidfd, PollFlags::IN)];
-            match poll(&mut wait, timeout.as_ref()) {
-                Ok(0) => return None,
-                Ok(_) => break,
-                Err(_) => {}
-            }
-        }
-        let status =
-            rustix::process::waitid(WaitId::PidFd(self.sentry.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-        let report = self.report.try_clone().ok().and_then(|mut file| {
-            file.seek(SeekFrom::Start(0)).ok()?;
-            report::read(file)
-        });
-        if let Some(Report::Broke(reason)) = report {
-            return Some(Ended::Broke(reason));
-        }
-        let status = status.ok().flatten();
-        if let Some(signal) = status.as_ref().and_then(|s| s.terminating_signal()) {
-            return Some(Ended::Broke(match signal {
-                libc::SIGSYS => "the sentry made a host system call that its filter forbids (SIGSYS)".into(),
-                libc::SIGKILL => "the sentry was killed (SIGKILL), perhaps by the host's out-of-memory killer".into(),
-                _ => format!("the sentry was killed by signal {signal}"),
-            }));
-        }
-        match (status.and_then(|s| s.exit_status()), report) {
-            (Some(status), _) => Some(Ended::Exited(status as u8)),
-            (None, Some(Report::Exited(status))) => Some(Ended::Exited(status)),
-            (None, _) => Some(Ended::Unknown),
-        }
+        self.main.wait(timeout)
+    }
+
+    fn last_words(&self) -> Option<String> {
+        let dead = self.gofers.iter().chain([&self.main.confined]).filter(|confined| has_ended(confined));
+        dead.filter_map(Confined::last_words).next()
     }
 
     fn stop(&mut self) {
-        self.sentry.kill();
+        self.main.confined.kill();
         for gofer in self.gofers.drain(..).chain(self.spare_gofer.take()) {
             gofer.kill();
-        }
-    }
-}
-
-/// A file-system image: a regular file, only to be read.
-fn open_image(path: &Path) -> Result<OwnedFd> {
-    let about = || format!("cannot open the image {}", path.display());
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open(path, flags, Mode::empty()).doing(about)?;
-    let stat = rustix::fs::fstat(&file).doing(about)?;
-    match rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
-        true => Ok(file),
-        false => Err(Error::Other(format!("the image {} is not a regular file", path.display()))),
-    }
-}
-
-fn has_ended(confined: &Confined) -> bool {
-    let mut wait = [PollFd::new(&confined.pidfd, PollFlags::IN)];
-    let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    matches!(poll(&mut wait, Some(&patience)), Ok(1))
-}
-
-/// Kills the process unless it is kept.
-struct Guard(Option<Confined>);
-
-impl Guard {
-    fn new(confined: Confined) -> Guard {
-        Guard(Some(confined))
-    }
-
-    fn keep(mut self) -> Confined {
-        self.0.take().expect("kept once: `keep` takes the guard")
-    }
-}
-
-impl std::ops::Deref for Guard {
-    type Target = Confined;
-    fn deref(&self) -> &Confined {
-        self.0.as_ref().expect("only `keep` empties it, and takes the guard")
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(confined) = self.0.take() {
-            confined.kill();
         }
     }
 }
