@@ -1,0 +1,139 @@
+//! QEMU's parts for each of our devices: a front end, the same on the command line and over QMP, and what stands behind it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{FileType, fstat};
+use serde_json::{Map, Value, json};
+
+use super::DRIVER;
+use crate::{Access, Device, Error, Result, VIRTIO_FS_QUEUE};
+
+/// The host's side of a device. Each is named after its device, with a letter before it.
+pub(super) enum Back<'a> {
+    /// A chardev on a connected socket, for vhost-user.
+    Chardev {
+        id: String,
+        fd: BorrowedFd<'a>,
+    },
+    /// A block node without format; `driver` is QEMU's for the descriptor's kind of file.
+    Block {
+        id: String,
+        fd: BorrowedFd<'a>,
+        access: Access,
+        driver: &'static str,
+    },
+    /// A memory object on a file.
+    Memory {
+        id: String,
+        fd: BorrowedFd<'a>,
+        size: u64,
+        access: Access,
+    },
+    Net {
+        id: String,
+        fd: BorrowedFd<'a>,
+    },
+}
+
+pub(super) struct Parts<'a> {
+    pub back: Option<Back<'a>>,
+    /// `device_add`'s arguments, but for the bus.
+    pub front: Map<String, Value>,
+}
+
+/// A device's parts.
+///
+/// # Errors
+/// [`Error::BadName`]; [`Error::Refused`] for a size or a kind of file that QEMU would refuse late or without a reason.
+pub(super) fn parts<'a>(id: &str, device: &'a Device) -> Result<Parts<'a>> {
+    check_name(id)?;
+    let (driver, back, more) = match device {
+        Device::VirtioFs { tag, socket } => {
+            let back = chardev(id, socket.as_fd());
+            ("vhost-user-fs-pci", Some(back), json!({"chardev": format!("c-{id}"), "tag": tag, "queue-size": VIRTIO_FS_QUEUE}))
+        }
+        Device::Vsock { socket } => {
+            ("vhost-user-vsock-pci", Some(chardev(id, socket.as_fd())), json!({"chardev": format!("c-{id}")}))
+        }
+        Device::Pmem { image, size, access } => {
+            if *size == 0 || !size.is_multiple_of(super::PMEM_ALIGN) {
+                let message = format!("{id}: a pmem image of {size} bytes is not a multiple of {}", super::PMEM_ALIGN);
+                return Err(refused("virtio-pmem-pci", message));
+            }
+            let back = Back::Memory { id: format!("m-{id}"), fd: image.as_fd(), size: *size, access: *access };
+            ("virtio-pmem-pci", Some(back), json!({"memdev": format!("m-{id}")}))
+        }
+        Device::Block { image, access } => {
+            let driver = block_driver(id, image.as_fd())?;
+            let back = Back::Block { id: format!("b-{id}"), fd: image.as_fd(), access: *access, driver };
+            ("virtio-blk-pci", Some(back), json!({"drive": format!("b-{id}"), "serial": id.get(..20).unwrap_or(id)}))
+        }
+        Device::Net { tap, mac } => {
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            let back = Back::Net { id: format!("n-{id}"), fd: tap.as_fd() };
+            // No ROM to boot from: it would be looked for in a file.
+            ("virtio-net-pci", Some(back), json!({"netdev": format!("n-{id}"), "mac": mac, "romfile": ""}))
+        }
+        Device::Balloon => ("virtio-balloon-pci", None, json!({"free-page-reporting": true})),
+        Device::Rng => ("virtio-rng-pci", None, json!({})),
+    };
+    let mut front = Map::from_iter([("driver".into(), json!(driver)), ("id".into(), json!(id))]);
+    if let Value::Object(more) = more {
+        front.extend(more);
+    }
+    Ok(Parts { back, front })
+}
+
+fn chardev<'a>(id: &str, fd: BorrowedFd<'a>) -> Back<'a> {
+    Back::Chardev { id: format!("c-{id}"), fd }
+}
+
+pub(super) fn refused(command: &str, message: String) -> Error {
+    Error::Refused { driver: DRIVER, command: command.into(), message }
+}
+
+fn check_name(id: &str) -> Result<()> {
+    let letters = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let reserved = id.starts_with("port") || id.starts_with("cpu-") || id == super::RESIZABLE;
+    if !letters || reserved || id.len() > 32 || !id.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return Err(Error::BadName(id.into()));
+    }
+    Ok(())
+}
+
+/// QEMU's `file` takes regular files only, `host_device` block devices only.
+fn block_driver(id: &str, fd: BorrowedFd<'_>) -> Result<&'static str> {
+    let stat = fstat(fd).map_err(|e| Error::Io { what: "a disk's fstat", source: e.into() })?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok("file"),
+        FileType::BlockDevice => Ok("host_device"),
+        other => Err(refused("blockdev-add", format!("{id} is neither a file nor a block device: {other:?}"))),
+    }
+}
+
+/// `blockdev-add`'s arguments for a node on the fd set `set`.
+pub(super) fn block_node(id: &str, driver: &str, access: Access, set: i64) -> Value {
+    let read_only = access == Access::Read;
+    json!({
+        "driver": "raw", "node-name": id, "read-only": read_only, "discard": "unmap",
+        "file": {"driver": driver, "filename": format!("/dev/fdset/{set}"), "read-only": read_only, "discard": "unmap"},
+    })
+}
+
+/// `object-add`'s arguments for memory on the file that is descriptor `number` of QEMU's. Memory backends open a path, and know no fd set.
+pub(super) fn memory_file(id: &str, number: i64, size: u64, access: Access) -> Value {
+    json!({
+        "qom-type": "memory-backend-file", "id": id, "mem-path": format!("/proc/self/fd/{number}"), "size": size, "share": true,
+        "readonly": access == Access::Read,
+    })
+}
+
+/// `object-add`'s arguments for memory of QEMU's own, which vhost-user backends can map.
+pub(super) fn memory_own(id: &str, size: u64) -> Value {
+    json!({"qom-type": "memory-backend-memfd", "id": id, "size": size, "share": true})
+}
+
+/// `netdev_add`'s arguments; `fd` is a number or a name given to `getfd`.
+pub(super) fn netdev(id: &str, fd: &str) -> Value {
+    json!({"type": "tap", "id": id, "fd": fd, "vhost": false})
+}

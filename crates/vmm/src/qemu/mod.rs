@@ -1,0 +1,16 @@
+//! QEMU: the q35 machine, driven by QMP.
+
+mod command;
+mod devices;
+
+pub use command::{PROGRAM, command_line};
+use devices::refused;
+
+/// What a pmem image's size must be a multiple of, in bytes: a memory block of the guest's kernel on x86-64.
+pub const PMEM_ALIGN: u64 = 128 << 20;
+/// By what memory grows and shrinks.
+pub const MEMORY_STEP: u64 = 128 << 20;
+
+const DRIVER: &str = "qemu";
+/// The virtio-mem device's name.
+const RESIZABLE: &str = "resizable";
