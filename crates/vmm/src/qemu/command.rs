@@ -100,9 +100,9 @@ impl<'a> Line<'a> {
     }
 
     /// A descriptor as an fd set of its own number, for what QEMU opens by path.
-    fn fd_set(&mut self, fd: BorrowedFd<'a>) -> RawFd {
+    fn fd_set(&mut self, fd: BorrowedFd<'a>, owner: &str) -> RawFd {
         let number = self.inherit(fd);
-        self.args(["-add-fd", &format!("fd={number},set={number}")]);
+        self.args(["-add-fd", &format!("fd={number},set={number},opaque={owner}")]);
         number
     }
 
@@ -156,7 +156,7 @@ impl<'a> Line<'a> {
                 self.args(["-chardev", &format!("socket,id=console,fd={number},server=off")]);
             }
             Some(Console::File(fd)) => {
-                let set = self.fd_set(fd.as_fd());
+                let set = self.fd_set(fd.as_fd(), "console");
                 self.args(["-chardev", &format!("file,id=console,path=/dev/fdset/{set},append=on")]);
             }
         }
@@ -170,7 +170,7 @@ impl<'a> Line<'a> {
                 self.args(["-chardev", &format!("socket,id={id},fd={number},server=off")]);
             }
             Back::Block { id, fd, access, driver } => {
-                let set = self.fd_set(fd);
+                let set = self.fd_set(fd, id.strip_prefix("b-").unwrap_or(&id));
                 self.json("-blockdev", devices::block_node(&id, driver, access, set.into()));
             }
             Back::Memory { id, fd, size, access } => {

@@ -2,9 +2,14 @@
 
 mod command;
 mod devices;
+mod driver;
+mod hotplug;
+mod qmp;
+mod resize;
 
 pub use command::{PROGRAM, command_line};
 use devices::refused;
+pub use driver::Qemu;
 
 /// What a pmem image's size must be a multiple of, in bytes: a memory block of the guest's kernel on x86-64.
 pub const PMEM_ALIGN: u64 = 128 << 20;
