@@ -1,1 +1,23 @@
 //! virtio-fs: the gofer's passthrough core behind FUSE, served to a VM as a vhost-user device.
+//!
+//! Rooms, from the bottom up:
+//! - `abi`: the FUSE wire format; `memory`: a request's pieces of guest memory.
+//! - `trees`, `inodes`, `handles`: what the device shows, and what a guest holds of it.
+//! - `fuse`: the requests, each done by [`gofer::passthrough`].
+//! - `device`: virtqueues and threads, on the `vhost-user-backend` crate.
+//!
+//! Its process is made and confined by the runtime. See `docs/virtiofs.md`.
+
+mod abi;
+mod device;
+mod fuse;
+mod handles;
+mod inodes;
+mod memory;
+mod trees;
+
+pub use self::{
+    device::{Config, Running, ServeError, Server, Shown},
+    fuse::Limits,
+    trees::{MAX_TREES, TreeConfig, TreeError},
+};

@@ -18,7 +18,11 @@ pub(super) fn of(fd: &PathFd) -> Result<Attr, Errno> {
     of_fd(fd.as_fd())
 }
 
-pub(super) fn of_fd(fd: BorrowedFd<'_>) -> Result<Attr, Errno> {
+/// The attributes of what a descriptor leads to, whether or not it still has a name.
+///
+/// # Errors
+/// The host's.
+pub fn of_fd(fd: BorrowedFd<'_>) -> Result<Attr, Errno> {
     statx(fd, c"", AtFlags::EMPTY_PATH)
 }
 

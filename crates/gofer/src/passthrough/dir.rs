@@ -13,7 +13,7 @@ use rustix::{
 use super::{Node, attr};
 use crate::{
     Errno,
-    protocol::{DirEntry, FileKind, Name, ReadDirDetail},
+    protocol::{Attr, DirEntry, FileKind, Name, ReadDirDetail},
 };
 
 /// A directory opened for reading. It stays inside the process: descriptors of directories are never donated.
@@ -37,6 +37,14 @@ impl DirStream {
 
     pub(super) fn into_fd(self) -> OwnedFd {
         self.0
+    }
+
+    /// The directory's own attributes.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn attr(&self) -> Result<Attr, Errno> {
+        attr::of_fd(self.0.as_fd())
     }
 
     /// Entries from position `from` (0, or the `next` of an entry of this directory; None: from where it is), without `.` and `..`, as long as `keep` says

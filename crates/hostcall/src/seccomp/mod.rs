@@ -4,6 +4,7 @@
 
 pub mod gofer;
 pub mod sentry;
+pub mod virtiofs;
 
 use std::collections::BTreeMap;
 
