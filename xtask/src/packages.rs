@@ -27,6 +27,8 @@ pub const TEST: &[&str] = &[
     "lsof",
     "tmux",
     "redis-server",
+    "qemu-system-x86",
+    "linux-image-cloud-amd64",
 ];
 
 /// What the full tier of `apps` needs.
