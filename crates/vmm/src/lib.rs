@@ -9,6 +9,8 @@ mod device;
 mod error;
 mod machine;
 pub mod qemu;
+pub mod vhost_user;
+pub mod vsock;
 
 use std::time::Duration;
 

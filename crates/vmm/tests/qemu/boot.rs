@@ -1,62 +1,199 @@
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
-use vmm::{Accelerator, Access, Console, Cpus, Device, Event, Machine, Memory, Status, Vmm};
+use vmm::vsock::{Device as VsockDevice, Vsock};
+use vmm::{Accelerator, Access, Cpus, Device, Event, Machine, Memory, Status, Vmm};
 
 use crate::guest::Guest;
-use crate::run::start;
+use crate::run::{Running, start};
 
 const MIB: u64 = 1 << 20;
+const SOON: Duration = Duration::from_secs(20);
 
-fn machine(guest: &Guest) -> Machine {
-    Machine {
-        name: "test, one".into(),
-        accelerator: Accelerator::choose(),
-        kernel: File::open(&guest.kernel).expect("the kernel").into(),
-        initrd: Some(File::open(&guest.initrd).expect("the initramfs").into()),
-        cmdline: String::new(),
-        cpus: Cpus { boot: 1, max: 3 },
-        memory: Memory { boot: 256 * MIB, max: 768 * MIB },
-        console: None,
-        devices: Vec::new(),
-        slots: 3,
+/// A booted machine whose init waits for our lines.
+struct Booted {
+    running: Running,
+    vsock: Vsock,
+    control: BufReader<UnixStream>,
+    connections: Receiver<(u32, UnixStream)>,
+    began: Instant,
+}
+
+impl Booted {
+    fn new(guest: &Guest) -> Booted {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (sender, connections) = channel();
+        let host = move |port: u32| {
+            let (guests, hosts) = UnixStream::pair().ok()?;
+            (port >= 1024).then(|| sender.send((port, hosts)).ok()).flatten()?;
+            Some(OwnedFd::from(guests))
+        };
+        let (device, vsock) = VsockDevice::new(ours, 3, host).expect("a vsock device");
+        std::thread::spawn(move || device.run().expect("QEMU speaks vhost-user"));
+        let machine = Machine {
+            name: "test, one".into(),
+            accelerator: Accelerator::choose(),
+            kernel: File::open(&guest.kernel).expect("the kernel").into(),
+            initrd: Some(File::open(&guest.initrd).expect("the initramfs").into()),
+            cmdline: String::new(),
+            cpus: Cpus { boot: 1, max: 3 },
+            memory: Memory { boot: 256 * MIB, max: 768 * MIB },
+            console: None,
+            devices: vec![
+                ("vsock".into(), Device::Vsock { socket: theirs.into() }),
+                ("rng".into(), Device::Rng),
+                ("balloon".into(), Device::Balloon),
+            ],
+            slots: 2,
+        };
+        let began = Instant::now();
+        let running = start(&machine);
+        drop(machine);
+        running.qemu.boot(SOON).expect("it runs");
+        let (port, stream) = connections.recv_timeout(SOON).expect("the guest calls");
+        assert_eq!(port, 1024);
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut booted = Booted { running, vsock, control: BufReader::new(stream), connections, began };
+        assert_eq!(booted.line(), "ready");
+        booted
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.control.read_line(&mut line).expect("the guest answers");
+        line.trim().to_string()
+    }
+
+    fn ask(&mut self, what: &str) -> String {
+        self.control.get_mut().write_all(format!("{what}\n").as_bytes()).unwrap();
+        self.line()
+    }
+
+    /// Asks until the answer is right: what is plugged in is found a little later.
+    fn ask_until(&mut self, what: &str, right: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = self.ask(what);
+            if right(&answer) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: still {answer}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
+/// One boot for all, as it takes seconds.
 #[test]
-fn a_machine_boots_and_changes_and_ends() {
+fn a_guest_is_talked_to_and_grown_and_shrunk() {
     let Some(guest) = Guest::build() else { return };
-    let mut machine = machine(&guest);
-    let (mut console, theirs) = UnixStream::pair().expect("a pair");
-    machine.console = Some(Console::Socket(theirs.into()));
-    machine.devices.push(("rng".into(), Device::Rng));
-    machine.devices.push(("balloon".into(), Device::Balloon));
-    let mut running = start(&machine);
-    drop(machine); // with QEMU's end of the console
-    running.qemu.boot(Duration::from_secs(5)).expect("it runs");
-    running.qemu.pause().unwrap();
-    assert_eq!(running.qemu.status().unwrap(), Status::Paused);
-    running.qemu.resume().unwrap();
-    assert_eq!(running.qemu.status().unwrap(), Status::Running);
-    let mut image = tempfile();
-    image.write_all(&[b'x'; 4096]).unwrap();
-    running.qemu.add_device("disk", Device::Block { image: image.into(), access: Access::Write }).unwrap();
-    assert_eq!(running.qemu.resize_cpus(2, Duration::from_secs(1)).unwrap(), 2);
-    // It has nobody to talk to, says so and powers off.
-    let mut text = String::new();
-    let mut buffer = [0; 4096];
-    while let Ok(n @ 1..) = console.read(&mut buffer) {
-        text += &String::from_utf8_lossy(&buffer[..n]);
-    }
-    assert!(text.contains("init: the host"), "{text}");
-    assert_eq!(running.qemu.next_event(Duration::from_secs(1)), Some(Event::Shutdown));
-    assert_eq!(running.qemu.next_event(Duration::from_secs(5)), Some(Event::Ended));
-    assert_eq!(running.wait(), "");
+    let mut booted = Booted::new(&guest);
+    println!("boot to a connection: {:?}", booted.began.elapsed());
+    host_to_guest(&mut booted);
+    guest_to_host(&mut booted);
+    pauses(&mut booted);
+    grows(&mut booted);
+    changes_disks(&mut booted);
+    ends(booted);
 }
 
-fn tempfile() -> File {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("disk");
-    File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap()
+fn host_to_guest(booted: &mut Booted) {
+    assert_eq!(booted.ask("echo 7000"), "listening");
+    let mut stream = booted.vsock.connect(7000, SOON).expect("a connection");
+    let mut writer = stream.try_clone().unwrap();
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    let expected = sent.clone();
+    // More than all buffers on the way hold, so that both directions meet their credit's end.
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&sent).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut got = Vec::new();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.read_to_end(&mut got).expect("an echo and its end");
+    writing.join().unwrap();
+    assert!(got == expected, "{} of {} bytes came back, or others", got.len(), expected.len());
+    let refused = booted.vsock.connect(7001, SOON).expect_err("nobody listens");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+fn guest_to_host(booted: &mut Booted) {
+    assert_eq!(booted.ask("dial 5"), "refused");
+    assert_eq!(booted.ask("dial 2000"), "connected");
+    let (port, mut stream) = booted.connections.recv_timeout(SOON).unwrap();
+    assert_eq!((port, stream.read(&mut [0]).unwrap()), (2000, 0));
+    assert_eq!(booted.ask("send 2001 16"), "sending");
+    let (_, mut stream) = booted.connections.recv_timeout(SOON).unwrap();
+    let began = Instant::now();
+    let (mut total, mut sum) = (0, 0u64);
+    let mut buffer = vec![0; 1 << 18];
+    while let Ok(got @ 1..) = stream.read(&mut buffer) {
+        sum += buffer[..got].iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        total += got;
+    }
+    println!("guest to host: {:.0} MB/s", total as f64 / 1e6 / began.elapsed().as_secs_f64());
+    let pattern: u64 = (0..1u64 << 20).map(|i| (i * 7 + (i >> 8)) & 0xff).sum();
+    assert_eq!((total, sum), (16 << 20, 16 * pattern));
+}
+
+/// Connections outlive a pause: the rings are stopped and started at the VMM's side.
+fn pauses(booted: &mut Booted) {
+    booted.running.qemu.pause().unwrap();
+    assert_eq!(booted.running.qemu.status().unwrap(), Status::Paused);
+    booted.control.get_mut().write_all(b"cpus\n").unwrap();
+    booted.running.qemu.resume().unwrap();
+    assert_eq!(booted.running.qemu.status().unwrap(), Status::Running);
+    assert_eq!(booted.line(), "1");
+}
+
+fn grows(booted: &mut Booted) {
+    assert_eq!(booted.running.qemu.resize_cpus(3, SOON).unwrap(), 3);
+    booted.ask_until("cpus", |cpus| cpus == "3");
+    let before: u64 = booted.ask("memory").parse().unwrap();
+    assert_eq!(booted.running.qemu.resize_memory(512 * MIB, SOON).unwrap(), 512 * MIB);
+    let after: u64 = booted.ask("memory").parse().unwrap();
+    assert_eq!((after - before) * 1024, 256 * MIB);
+    assert_eq!(booted.running.qemu.resize_memory(256 * MIB, SOON).unwrap(), 256 * MIB);
+    assert_eq!(booted.ask("memory").parse::<u64>().unwrap(), before);
+}
+
+fn changes_disks(booted: &mut Booted) {
+    for word in ["first", "second"] {
+        let device = Device::Block { image: image(word), access: Access::Read };
+        booted.running.qemu.add_device("disk", device).unwrap();
+        booted.ask_until("disk vda", |read| read == word);
+        booted.running.qemu.remove_device("disk", SOON).unwrap();
+        assert_eq!(booted.ask("disk vda"), "none");
+        assert_eq!(booted.running.qemu.next_event(SOON), Some(Event::DeviceRemoved("disk".into())));
+    }
+    let add = |id: &str| booted.running.qemu.add_device(id, Device::Rng);
+    add("one").unwrap();
+    add("two").unwrap();
+    assert_eq!(add("three").unwrap_err().to_string(), "no free slot for device three: the machine was started with 2");
+}
+
+fn ends(mut booted: Booted) {
+    let events = |booted: &Booted| booted.running.qemu.next_event(SOON);
+    booted.control.get_mut().write_all(b"off\n").unwrap();
+    if let Some(event) = events(&booted) {
+        assert_eq!(event, Event::Shutdown);
+    }
+    assert_eq!(events(&booted), Some(Event::Ended));
+    assert_eq!(booted.running.wait(), "");
+    // What was connected is closed.
+    assert_eq!(booted.control.read(&mut [0]).unwrap(), 0);
+    booted.running.qemu.stop().expect("it has ended already");
+}
+
+/// A disk of a sector that begins with `word`, open for reading only.
+fn image(word: &str) -> OwnedFd {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("disk-{word}"));
+    std::fs::write(&path, format!("{word:<512}")).unwrap();
+    File::open(path).unwrap().into()
 }
