@@ -4,6 +4,7 @@
 //! OCI bundles, [`tally`] counts cases and prints the closing line.
 
 mod abi;
+mod agent;
 mod apps;
 mod bench;
 mod bundle;
@@ -34,6 +35,7 @@ cargo xtask COMMAND
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
+  agent                                  PID 1 of VMs as a static program, beside every nacre that is built
   bundle busybox|debian|programs                  make an OCI bundle under target/bundles
   lint                                   rustfmt and clippy, warnings denied";
 
@@ -63,6 +65,7 @@ fn run() -> Result<()> {
         "hostcalls" => hostcalls::run(rest),
         "robust" => robust::run(rest)?.finish(),
         "bench" => bench::run(rest),
+        "agent" => agent::run(rest),
         "bundle" => bundle::run(rest),
         "lint" => lint::run(rest),
         "help" | "--help" | "-h" => {

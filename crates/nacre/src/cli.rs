@@ -42,6 +42,7 @@ pub enum Verb {
     Resume(cmd::resume::Resume),
     Events(cmd::events::Events),
     Image(cmd::image::Image),
+    Guest(cmd::guest::Guest),
     Features(cmd::features::Features),
     Debug(cmd::debug::Debug),
     Help(cmd::help::Help),

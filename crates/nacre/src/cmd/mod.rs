@@ -7,6 +7,7 @@ pub mod do_;
 pub mod events;
 pub mod exec;
 pub mod features;
+pub mod guest;
 pub mod help;
 pub mod image;
 pub mod kill;
@@ -57,6 +58,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Resume(verb) => verb.run(global),
         Verb::Events(verb) => verb.run(global),
         Verb::Image(verb) => verb.run(global),
+        Verb::Guest(verb) => verb.run(),
         Verb::Features(verb) => verb.run(),
         Verb::Debug(verb) => verb.run(global),
         Verb::Help(verb) => verb.run(),

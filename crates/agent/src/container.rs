@@ -1,0 +1,178 @@
+//! [`Container`]: what PID 1 keeps of a container, and how one is made.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use agent_api::{Code, CreateContainerRequest, NamespaceKind, SeccompProfile, Status};
+use parking_lot::{Condvar, Mutex};
+use rustix::process::{Pid, WaitStatus};
+use rustix::thread::ThreadNameSpaceType as Namespaces;
+
+use crate::cgroup::Cgroup;
+use crate::helper::launch;
+use crate::init::channel::Plan;
+use crate::process::Process;
+use crate::reaper::Reaper;
+use crate::stdio::Streams;
+
+/// A container with its processes by their exec ids; its own has the empty id.
+pub struct Container {
+    pub id: String,
+    pub cgroup: Cgroup,
+    /// The filter of all its processes.
+    pub seccomp: Option<SeccompProfile>,
+    pub processes: Mutex<BTreeMap<String, Arc<Process>>>,
+    pub paused: Mutex<bool>,
+}
+
+/// A child's status, from the reaper to whoever follows the child.
+#[derive(Default)]
+pub struct Ending {
+    status: Mutex<Option<WaitStatus>>,
+    set: Condvar,
+}
+
+impl Ending {
+    fn set(&self, status: WaitStatus) {
+        *self.status.lock() = Some(status);
+        self.set.notify_all();
+    }
+
+    /// Sleeps until the child has ended.
+    pub fn wait(&self) -> WaitStatus {
+        let mut status = self.status.lock();
+        loop {
+            match *status {
+                Some(status) => return status,
+                None => self.set.wait(&mut status),
+            }
+        }
+    }
+}
+
+/// What is joined when one more process runs in a container.
+const ALL: Namespaces = Namespaces::MOUNT
+    .union(Namespaces::HOST_NAME_AND_NIS_DOMAIN_NAME)
+    .union(Namespaces::INTER_PROCESS_COMMUNICATION)
+    .union(Namespaces::PROCESS_ID)
+    .union(Namespaces::CONTROL_GROUP);
+
+impl Container {
+    /// Makes a container whose process waits to be started. `owners` are the containers of the request's shared name spaces, in order.
+    ///
+    /// # Errors
+    /// What cannot be had, by name.
+    pub fn new(
+        reaper: &Reaper,
+        request: CreateContainerRequest,
+        owners: &[Arc<Process>],
+    ) -> Result<(Arc<Container>, Arc<Process>, Arc<Ending>), Status> {
+        check(&request)?;
+        let streams = match &request.process {
+            Some(process) => Streams::connect(process)?,
+            None => return Err(Status::new(Code::InvalidArgument, "process is missing")),
+        };
+        let mut joins = Vec::new();
+        for shared in &request.shared_namespaces {
+            joins.push(joinable(shared.kind)?.bits());
+        }
+        let container = Arc::new(Container {
+            id: request.id.clone(),
+            cgroup: Cgroup::new(&request.id, &request.limits.unwrap_or_default())?,
+            seccomp: request.seccomp.clone(),
+            processes: Mutex::default(),
+            paused: Mutex::new(false),
+        });
+        let plan = Plan { seccomp: request.seccomp.clone(), create: Some(request), joins, ..Plan::default() };
+        let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.pidfd.as_fd()).collect();
+        match container.launch(reaper, plan, &joined, streams, None) {
+            Ok((process, ending)) => Ok((container, process, ending)),
+            Err(status) => {
+                container.cgroup.kill();
+                container.cgroup.remove();
+                Err(status)
+            }
+        }
+    }
+
+    /// Makes one more process, which waits to be started. `first` is the container's own.
+    ///
+    /// # Errors
+    /// What cannot be had, by name.
+    pub fn add(
+        &self,
+        reaper: &Reaper,
+        process: agent_api::Process,
+        first: &Process,
+    ) -> Result<(Arc<Process>, Arc<Ending>), Status> {
+        let streams = Streams::connect(&process)?;
+        let plan = Plan { process: Some(process), seccomp: self.seccomp.clone(), joins: vec![ALL.bits()], ..Plan::default() };
+        self.launch(reaper, plan, &[first.pidfd.as_fd()], streams, Some(first.pid))
+    }
+
+    fn launch(
+        &self,
+        reaper: &Reaper,
+        mut plan: Plan,
+        joined: &[BorrowedFd<'_>],
+        streams: Streams,
+        beside: Option<Pid>,
+    ) -> Result<(Arc<Process>, Arc<Ending>), Status> {
+        plan.stdio = streams.theirs.iter().map(Option::is_some).collect();
+        let fds: Vec<_> = joined.iter().copied().chain(streams.theirs.iter().flatten().map(AsFd::as_fd)).collect();
+        let ending = Arc::new(Ending::default());
+        let launched = launch(&plan, &fds, |pid| {
+            let ending = ending.clone();
+            reaper.register(pid, Box::new(move |status| ending.set(status)));
+            self.cgroup.add(pid, beside)
+        })?;
+        drop(fds);
+        let outputs = streams.start(launched.terminal.as_ref())?;
+        Ok((Process::new(launched, outputs), ending))
+    }
+}
+
+/// What a VM cannot do, or an id that is none, before anything is made.
+fn check(request: &CreateContainerRequest) -> Result<(), Status> {
+    if request.id.contains(['/', '\0', '\n']) || request.id.len() > 200 {
+        return Err(Status::new(Code::InvalidArgument, format!("{:?} is no id of a container", request.id)));
+    }
+    if !request.uid_mappings.is_empty() || !request.gid_mappings.is_empty() {
+        return Err(Status::new(Code::Unimplemented, "a user name space of a container is not there yet in a VM"));
+    }
+    Ok(())
+}
+
+/// What a shared name space is to Linux.
+fn joinable(kind: i32) -> Result<Namespaces, Status> {
+    match NamespaceKind::try_from(kind) {
+        Ok(NamespaceKind::Pid) => Ok(Namespaces::PROCESS_ID),
+        Ok(NamespaceKind::Ipc) => Ok(Namespaces::INTER_PROCESS_COMMUNICATION),
+        Ok(NamespaceKind::Uts) => Ok(Namespaces::HOST_NAME_AND_NIS_DOMAIN_NAME),
+        // The VM's own, for all.
+        Ok(NamespaceKind::Network) => Ok(Namespaces::NETWORK),
+        Ok(other @ (NamespaceKind::User | NamespaceKind::Mount | NamespaceKind::Cgroup)) => {
+            Err(Status::new(Code::Unimplemented, format!("{other:?} name spaces cannot be shared between containers of a VM")))
+        }
+        Err(_) => Err(Status::new(Code::InvalidArgument, format!("there is no name space of kind {kind}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_done_is_named() {
+        let request = |id: &str| CreateContainerRequest { id: id.into(), ..CreateContainerRequest::default() };
+        assert!(check(&request("web-1")).is_ok());
+        for bad in ["a/b", "a\nb"] {
+            assert_eq!(check(&request(bad)).map_err(|status| status.code), Err(Code::InvalidArgument));
+        }
+        let mapped = CreateContainerRequest { uid_mappings: vec![Default::default()], ..request("a") };
+        assert!(check(&mapped).expect_err("refused").message.contains("user name space"));
+        assert!(joinable(NamespaceKind::Mount.into()).expect_err("refused").message.contains("Mount"));
+        assert!(joinable(77).is_err());
+    }
+}

@@ -1,0 +1,268 @@
+//! What a container's request mounts on its root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use agent_api::{Code, Device, DeviceKind, DevptsMount, Mount, MountFlags, Status, TmpfsMount, mount::Kind};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::place::Tree;
+use super::root::tree_path;
+use crate::sys::{Below, set_mount_flags};
+
+/// OCI's default devices: name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// OCI's links in /dev.
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// A file system that is made new, not mounted anywhere yet. An option without a value is a flag.
+///
+/// # Errors
+/// The kernel's.
+pub fn new_fs(kind: &str, options: &[(&str, String)], flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        match value.is_empty() {
+            true => fsconfig_set_flag(&context, *key)?,
+            false => fsconfig_set_string(&context, *key, value.as_str())?,
+        }
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+}
+
+/// A copy of a mount, or of a part of it: what a bind mount mounts.
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_of(place: BorrowedFd<'_>, below: Below) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, below == Below::Too);
+    open_tree(place, "", flags)
+}
+
+/// Puts a mount on a place.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags)
+}
+
+/// Mounts what a request wants.
+///
+/// # Errors
+/// `InvalidArgument` with the kernel's reason.
+pub fn mount(tree: &Tree, request: &Mount, images: &[u32]) -> Result<(), Status> {
+    let kind = request.kind.as_ref().ok_or_else(|| wrong("it has no kind"))?;
+    let flags = attributes(request.flags.as_ref());
+    let errno = |errno: Errno| wrong(hostcall::Errno::from(errno).to_string());
+    // The source is for /proc/mounts only.
+    let new = |kind: &str, mut options: Vec<(&'static str, String)>| {
+        let given = std::str::from_utf8(&request.source).ok().filter(|source| !source.is_empty());
+        options.push(("source", given.unwrap_or(kind).to_string()));
+        new_fs(kind, &options, flags)
+    };
+    let mount = match kind {
+        Kind::Gofer(bind) => bound(bind.attach, flags).map_err(errno)?,
+        Kind::Tmpfs(options) | Kind::Dev(options) => new("tmpfs", tmpfs(options)).map_err(errno)?,
+        Kind::Proc(_) => new("proc", Vec::new()).map_err(errno)?,
+        Kind::Sysfs(_) => new("sysfs", Vec::new()).map_err(errno)?,
+        Kind::Devpts(options) => new("devpts", devpts(options)).map_err(errno)?,
+        Kind::Mqueue(_) => new("mqueue", Vec::new()).map_err(errno)?,
+        Kind::Cgroup(_) => new("cgroup2", Vec::new()).map_err(errno)?,
+        Kind::Erofs(image) => erofs(images, *image, flags)?,
+    };
+    let is_dir = fstat(&mount).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let place = match is_dir {
+        true => tree.ensure_dir(&request.destination),
+        false => tree.ensure_file(&request.destination),
+    };
+    place.and_then(|place| attach(mount.as_fd(), place.as_fd())).map_err(errno)?;
+    if let Kind::Dev(_) = kind {
+        populate_dev(mount.as_fd()).map_err(errno)?;
+    }
+    Ok(())
+}
+
+/// One of the host's trees or files.
+fn bound(index: u32, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let from = rustix::fs::open(tree_path(index), rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
+    let mount = clone_of(from.as_fd(), Below::Too)?;
+    if !flags.is_empty() {
+        let atime = MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let clear = if flags.intersects(atime) { MountAttrFlags::MOUNT_ATTR__ATIME } else { MountAttrFlags::empty() };
+        set_mount_flags(mount.as_fd(), flags.bits().into(), clear.bits().into(), Below::Too)?;
+    }
+    Ok(mount)
+}
+
+/// The EROFS image that the request's `images[index]` names by its pmem device: mapped directly where the kernel can.
+///
+/// # Errors
+/// `InvalidArgument`, with what is wrong.
+pub fn erofs(images: &[u32], index: u32, flags: MountAttrFlags) -> Result<OwnedFd, Status> {
+    let device = images.get(index as usize).ok_or_else(|| wrong(format!("no image {index} came with the request")))?;
+    let source = format!("/dev/pmem{device}");
+    let flags = flags | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let dax = new_fs("erofs", &[("source", source.clone()), ("ro", String::new()), ("dax", String::new())], flags);
+    let mount = dax.or_else(|_| new_fs("erofs", &[("source", source.clone()), ("ro", String::new())], flags));
+    mount.map_err(|errno| {
+        let why = match errno {
+            Errno::INVAL => "it is no EROFS image".to_string(),
+            Errno::NOENT | Errno::NXIO => format!("the guest has no device {source}"),
+            errno => hostcall::Errno::from(errno).to_string(),
+        };
+        wrong(format!("image: {why}"))
+    })
+}
+
+/// OCI's default devices, links and directories.
+fn populate_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
+    for (name, major, minor) in DEVICES {
+        mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, dev, name)?;
+    }
+    for directory in ["pts", "shm", "mqueue"] {
+        rustix::fs::mkdirat(dev, directory, Mode::from_raw_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Makes a device node; one that is there already is left alone.
+///
+/// # Errors
+/// The kernel's.
+pub fn device(tree: &Tree, device: &Device) -> Result<(), Errno> {
+    let kind = match DeviceKind::try_from(device.kind) {
+        Ok(DeviceKind::Character) => FileType::CharacterDevice,
+        Ok(DeviceKind::Block) => FileType::BlockDevice,
+        Ok(DeviceKind::Fifo) => FileType::Fifo,
+        Err(_) => return Err(Errno::INVAL),
+    };
+    let (parent, name) = tree.parent(&device.path)?;
+    match mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode & 0o7777), makedev(device.major, device.minor)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(errno) => return Err(errno),
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Hides a path behind an empty directory or /dev/null. A path that is not there needs no hiding.
+///
+/// # Errors
+/// The kernel's.
+pub fn mask(tree: &Tree, path: &[u8]) -> Result<(), Errno> {
+    let Some(place) = existing(tree, path)? else { return Ok(()) };
+    let cover = if FileType::from_raw_mode(fstat(&place)?.st_mode) == FileType::Directory {
+        new_fs("tmpfs", &[("mode", "755".into())], MountAttrFlags::MOUNT_ATTR_RDONLY)?
+    } else {
+        open_tree(CWD, "/dev/null", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?
+    };
+    attach(cover.as_fd(), place.as_fd())
+}
+
+/// Mounts a path on itself, read-only.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_read_only(tree: &Tree, path: &[u8]) -> Result<(), Errno> {
+    let Some(place) = existing(tree, path)? else { return Ok(()) };
+    let mount = clone_of(place.as_fd(), Below::Too)?;
+    set_mount_flags(mount.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0, Below::No)?;
+    attach(mount.as_fd(), place.as_fd())
+}
+
+fn existing(tree: &Tree, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    match tree.find(path) {
+        Ok(place) => Ok(Some(place)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn attributes(flags: Option<&MountFlags>) -> MountAttrFlags {
+    let flags = flags.copied().unwrap_or_default();
+    let mut attributes = MountAttrFlags::empty();
+    for (set, attribute) in [
+        (flags.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (flags.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (flags.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (flags.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (flags.nodiratime, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+    ] {
+        attributes.set(attribute, set);
+    }
+    // One choice of three (relatime is 0), of which the kernel takes no two.
+    if flags.noatime {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOATIME;
+    } else if flags.strictatime {
+        attributes |= MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    }
+    attributes
+}
+
+fn tmpfs(options: &TmpfsMount) -> Vec<(&'static str, String)> {
+    let mut list = vec![("mode", format!("{:o}", options.mode.unwrap_or(0o1777)))];
+    list.extend(options.size.map(|bytes| ("size", bytes.to_string())));
+    list.extend(options.inodes.map(|most| ("nr_inodes", most.to_string())));
+    list.extend(options.uid.map(|uid| ("uid", uid.to_string())));
+    list.extend(options.gid.map(|gid| ("gid", gid.to_string())));
+    list
+}
+
+fn devpts(options: &DevptsMount) -> Vec<(&'static str, String)> {
+    let mut list = Vec::new();
+    list.extend(options.ptmx_mode.map(|mode| ("ptmxmode", format!("{mode:o}"))));
+    list.extend(options.mode.map(|mode| ("mode", format!("{mode:o}"))));
+    list.extend(options.gid.map(|gid| ("gid", gid.to_string())));
+    list
+}
+
+fn wrong(why: impl Into<String>) -> Status {
+    Status::new(Code::InvalidArgument, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_access_times_one_is_chosen() {
+        let flags = MountFlags { noatime: true, strictatime: true, relatime: true, read_only: true, ..MountFlags::default() };
+        let attributes = attributes(Some(&flags));
+        assert_eq!(attributes, MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn options_are_written_as_linux_reads_them() {
+        let options = TmpfsMount { size: Some(65536), mode: Some(0o755), uid: Some(5), ..TmpfsMount::default() };
+        let expected = [("mode", "755".to_string()), ("size", "65536".into()), ("uid", "5".into())];
+        assert_eq!(tmpfs(&options), expected);
+        let options = DevptsMount { ptmx_mode: Some(0o666), mode: None, gid: Some(5) };
+        assert_eq!(devpts(&options), [("ptmxmode", "666".to_string()), ("gid", "5".into())]);
+    }
+
+    #[test]
+    fn an_image_that_did_not_come_is_named() {
+        let status = erofs(&[], 0, MountAttrFlags::empty()).expect_err("no image");
+        assert!(status.message.contains("no image 0"), "{status}");
+    }
+}

@@ -1,0 +1,171 @@
+//! The root of a container: put together in a workshop, and then entered, with nothing of the agent's left behind.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use agent_api::{Code, CreateContainerRequest, Root, Status, root};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+
+use super::mounts::{self, attach, clone_of, new_fs};
+use super::place::Tree;
+use super::{internal, invalid};
+use crate::boot::{RESOLV_CONF, TREES, WORKSHOP};
+use crate::sys::{Below, set_mount_flags};
+
+/// Where the host's tree or file `index` is.
+pub fn tree_path(index: u32) -> String {
+    format!("{TREES}/{index}")
+}
+
+/// Builds the tree of mounts in this process's own mount name space and makes it the root.
+///
+/// # Errors
+/// Names the mount or path that cannot be had.
+pub fn enter(request: &CreateContainerRequest) -> Result<(), Status> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(|errno| internal("make the mounts private", errno))?;
+    let wanted = request.root.as_ref().ok_or_else(|| Status::new(Code::InvalidArgument, "root is missing"))?;
+    let tree = Tree::new(build(wanted, request)?);
+    for mount in &request.mounts {
+        mounts::mount(&tree, mount, &request.images).map_err(|status| about("mount", &mount.destination, status))?;
+    }
+    for device in &request.devices {
+        mounts::device(&tree, device).map_err(|errno| cannot("device", &device.path, errno))?;
+    }
+    name_servers(&tree, request)?;
+    // As runc: an image may name a working directory that it does not have. One that cannot be made is missed when the process goes there.
+    if let Some(process) = request.process.as_ref().filter(|process| !process.cwd.is_empty()) {
+        let _ = tree.ensure_dir(&process.cwd);
+    }
+    for sysctl in &request.sysctls {
+        let path = format!("/proc/sys/{}", sysctl.key.replace('.', "/"));
+        let written = if sysctl.key.contains("..") { Err(Errno::INVAL) } else { write(&path, &sysctl.value) };
+        written.map_err(|errno| invalid(&format!("sysctl {}", sysctl.key), errno))?;
+    }
+    for path in &request.read_only_paths {
+        mounts::make_read_only(&tree, path).map_err(|errno| cannot("read-only path", path, errno))?;
+    }
+    for path in &request.masked_paths {
+        mounts::mask(&tree, path).map_err(|errno| cannot("masked path", path, errno))?;
+    }
+    if wanted.read_only {
+        set_mount_flags(tree.root(), MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0, Below::No)
+            .map_err(|errno| internal("make the root read-only", errno))?;
+    }
+    change(&tree).map_err(|errno| internal("change the root", errno))
+}
+
+fn write(path: &str, value: &str) -> Result<(), Errno> {
+    fs::write(path, value).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// The new root takes the old one's place, which is then dropped (pivot_root(2), "pivot_root(".", ".")").
+fn change(tree: &Tree) -> Result<(), Errno> {
+    rustix::process::fchdir(tree.root())?;
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")
+}
+
+/// The mounted root, before anything is mounted on it.
+fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Status> {
+    let part = |name: &str| format!("{WORKSHOP}/{name}");
+    let about = |errno: Errno| internal("put the root together", errno);
+    let size = match request.limits.and_then(|limits| limits.memory) {
+        Some(bytes) => bytes,
+        None => rustix::system::sysinfo().totalram as u64,
+    };
+    let workshop = new_fs("tmpfs", &[("mode", "755".into()), ("size", size.to_string())], MountAttrFlags::empty());
+    attach_at(workshop.map_err(about)?, WORKSHOP).map_err(about)?;
+    for name in ["root", "lower", "work"] {
+        fs::create_dir(part(name)).map_err(|error| about(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    }
+    let lower = match wanted.image {
+        Some(image) => {
+            let mount = mounts::erofs(&request.images, image, MountAttrFlags::empty())?;
+            attach_at(mount, &part("lower")).map_err(about)?;
+            part("lower")
+        }
+        None => tree_path(wanted.attach),
+    };
+    let mount = match &wanted.overlay {
+        None | Some(root::Overlay::None(_)) => {
+            let from = rustix::fs::open(&lower, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            from.and_then(|from| clone_of(from.as_fd(), Below::Too))
+        }
+        Some(root::Overlay::Memory(_)) => {
+            copy_attributes(&lower, &part("upper"))
+                .map_err(|error| about(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+            overlay(&lower, &part("upper"), &part("work"))
+        }
+        Some(root::Overlay::Dir(attach)) => {
+            let dir = tree_path(*attach);
+            overlay(&lower, &format!("{dir}/upper"), &format!("{dir}/work"))
+        }
+    };
+    let mount = mount.map_err(|errno| missing_tree(wanted, errno))?;
+    attach_at(mount, &part("root")).map_err(about)?;
+    rustix::fs::open(part("root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(about)
+}
+
+fn missing_tree(wanted: &Root, errno: Errno) -> Status {
+    let errno_text = hostcall::Errno::from(errno);
+    match &wanted.overlay {
+        Some(root::Overlay::Dir(attach)) => Status::new(
+            Code::FailedPrecondition,
+            format!(
+                "cannot keep the root's changes in a directory of the host (tree {attach}): an overlay in the guest does not take the \
+                 host's file system as its upper layer: {errno_text}"
+            ),
+        ),
+        _ => Status::new(Code::Internal, format!("cannot mount the host's tree {} as the root: {errno_text}", wanted.attach)),
+    }
+}
+
+fn overlay(lower: &str, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
+    let options = [
+        ("source", "overlay".to_string()),
+        ("lowerdir", lower.to_string()),
+        ("upperdir", upper.to_string()),
+        ("workdir", work.to_string()),
+    ];
+    new_fs("overlay", &options, MountAttrFlags::empty())
+}
+
+/// The root of an overlay has the attributes of its upper directory.
+fn copy_attributes(from: &str, to: &str) -> std::io::Result<()> {
+    let like = fs::metadata(from)?;
+    fs::create_dir(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(like.mode() & 0o7777))?;
+    chown(to, Some(like.uid()), Some(like.gid()))
+}
+
+fn attach_at(mount: OwnedFd, path: &str) -> Result<(), Errno> {
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(mount.as_fd(), place.as_fd())
+}
+
+/// The pod's name servers, unless the container brings its own file.
+fn name_servers(tree: &Tree, request: &CreateContainerRequest) -> Result<(), Status> {
+    const PLACE: &[u8] = b"/etc/resolv.conf";
+    let file = match rustix::fs::open(RESOLV_CONF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => file,
+        Err(_) => return Ok(()),
+    };
+    if request.mounts.iter().any(|mount| mount.destination == PLACE) {
+        return Ok(());
+    }
+    let place = tree.ensure_file(PLACE).and_then(|place| attach(clone_of(file.as_fd(), Below::No)?.as_fd(), place.as_fd()));
+    place.map_err(|errno| cannot("mount", PLACE, errno))
+}
+
+fn cannot(what: &str, path: &[u8], errno: Errno) -> Status {
+    invalid(&format!("{what} {}", String::from_utf8_lossy(path)), errno)
+}
+
+fn about(what: &str, path: &[u8], status: Status) -> Status {
+    Status::new(status.code, format!("{what} {}: {}", String::from_utf8_lossy(path), status.message))
+}

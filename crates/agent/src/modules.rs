@@ -1,0 +1,116 @@
+//! Kernel modules: the initial root has a few, with a list that says when each is wanted.
+//!
+//! Each line of the list is `WHEN FILE...`, the files in load order. `WHEN` is `always`, `virtio-ID` (a virtio device of that
+//! type, decimal, is there), or a name that the agent asks for, as `overlay`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
+use rustix::system::finit_module;
+
+/// The modules that came with the initial root.
+pub struct Modules {
+    dir: Option<OwnedFd>,
+    groups: Vec<(String, Vec<String>)>,
+    loaded: BTreeSet<String>,
+}
+
+impl Modules {
+    /// Reads the list in a directory. No list: a kernel with all it needs built in.
+    ///
+    /// # Errors
+    /// In words for the console.
+    pub fn open(path: &str) -> Result<Modules, String> {
+        let none = Modules { dir: None, groups: Vec::new(), loaded: BTreeSet::new() };
+        let dir = match rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(none),
+            Err(errno) => return Err(format!("cannot open {path}: {errno}")),
+        };
+        let mut text = String::new();
+        openat(&dir, "list", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(std::io::Error::from)
+            .and_then(|file| fs::File::from(file).read_to_string(&mut text))
+            .map_err(|error| format!("cannot read {path}/list: {error}"))?;
+        Ok(Modules { dir: Some(dir), groups: parse(&text), ..none })
+    }
+
+    /// Loads those that every VM needs.
+    ///
+    /// # Errors
+    /// Names the module.
+    pub fn load_always(&mut self) -> Result<(), String> {
+        self.load("always")
+    }
+
+    /// Loads the drivers of the virtio devices that are there.
+    ///
+    /// # Errors
+    /// Names the module.
+    pub fn load_for_devices(&mut self) -> Result<(), String> {
+        let Ok(devices) = fs::read_dir("/sys/bus/virtio/devices") else { return Ok(()) };
+        let mut types = BTreeSet::new();
+        for device in devices.flatten() {
+            let text = fs::read_to_string(device.path().join("device")).unwrap_or_default();
+            types.extend(u32::from_str_radix(text.trim().trim_start_matches("0x"), 16));
+        }
+        types.into_iter().try_for_each(|kind| self.load(&format!("virtio-{kind}")))
+    }
+
+    /// Loads what is listed for `when`, which may be nothing.
+    ///
+    /// # Errors
+    /// Names the module.
+    pub fn load(&mut self, when: &str) -> Result<(), String> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        for (_, files) in self.groups.iter().filter(|(name, _)| name == when) {
+            for file in files {
+                if self.loaded.insert(file.clone()) {
+                    insert(dir, file).map_err(|errno| format!("cannot load module {file}: {errno}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn insert(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    match finit_module(&file, c"", 0) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // The initial root is memory.
+    unlinkat(dir, name, AtFlags::empty())
+}
+
+fn parse(text: &str) -> Vec<(String, Vec<String>)> {
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace().map(str::to_string);
+        words.next().map(|when| (when, words.collect()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_keeps_its_order() {
+        let groups = parse("always b.ko a.ko\n\nvirtio-26 fuse.ko virtiofs.ko\n");
+        assert_eq!(groups.len(), 2);
+        assert_eq!(groups[0], ("always".into(), vec!["b.ko".into(), "a.ko".into()]));
+        assert_eq!(groups[1].0, "virtio-26");
+    }
+
+    #[test]
+    fn a_kernel_without_modules_needs_none() {
+        let mut modules = Modules::open("/nonexistent/modules").expect("no list");
+        modules.load("always").expect("nothing to load");
+    }
+}

@@ -1,0 +1,106 @@
+//! [`Process`]: a process that the host knows by an id, from its creation to its exit status.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use agent_api::WaitProcessResponse;
+use parking_lot::{Condvar, Mutex};
+use rustix::process::{Pid, WaitStatus};
+
+use crate::helper::{Gate, Launched};
+use crate::pump::Output;
+
+/// How far a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Ready, not running.
+    Created,
+    Running,
+    Exited(WaitProcessResponse),
+}
+
+pub struct Process {
+    /// In the guest.
+    pub pid: Pid,
+    /// For as long as it has not been buried, `pid` is this one's.
+    pub pidfd: OwnedFd,
+    /// In its container's pid name space.
+    pub inner_pid: i32,
+    /// The other end of its terminal.
+    pub terminal: Option<OwnedFd>,
+    pub outputs: Vec<Output>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    stage: Stage,
+    gate: Option<Gate>,
+    /// Requests that wait for the exit.
+    waiters: Vec<u32>,
+}
+
+impl Process {
+    pub fn new(launched: Launched, outputs: Vec<Output>) -> Arc<Process> {
+        let Launched { pid, pidfd, terminal, gate } = launched;
+        let inner_pid = crate::report::inner_pid(pid).unwrap_or(0);
+        let state = Mutex::new(State { stage: Stage::Created, gate: Some(gate), waiters: Vec::new() });
+        Arc::new(Process { pid, pidfd, inner_pid, terminal, outputs, state, changed: Condvar::new() })
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.state.lock().stage
+    }
+
+    /// From created to running: what is to be opened for it; `None` if it was not just created.
+    pub fn start(&self) -> Option<Gate> {
+        let mut state = self.state.lock();
+        if state.stage != Stage::Created {
+            return None;
+        }
+        state.stage = Stage::Running;
+        state.gate.take()
+    }
+
+    /// Sets the exit; returns the requests that wait for it.
+    pub fn set_exited(&self, exit: WaitProcessResponse) -> Vec<u32> {
+        let mut state = self.state.lock();
+        state.stage = Stage::Exited(exit);
+        state.gate = None;
+        self.changed.notify_all();
+        std::mem::take(&mut state.waiters)
+    }
+
+    /// The exit, or `request` will be among those that [`set_exited`](Process::set_exited) returns.
+    pub fn exit_or_wait(&self, request: u32) -> Option<WaitProcessResponse> {
+        let mut state = self.state.lock();
+        match state.stage {
+            Stage::Exited(exit) => Some(exit),
+            Stage::Created | Stage::Running => {
+                state.waiters.push(request);
+                None
+            }
+        }
+    }
+
+    /// Sleeps until it has exited.
+    pub fn wait_exited(&self) {
+        let mut state = self.state.lock();
+        while !matches!(state.stage, Stage::Exited(_)) {
+            self.changed.wait(&mut state);
+        }
+    }
+}
+
+/// A status as the protocol has it, at this moment.
+pub fn exit(status: WaitStatus, oom_killed: bool) -> WaitProcessResponse {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let signal = status.terminating_signal().unwrap_or(0) as u32;
+    WaitProcessResponse {
+        exit_code: status.exit_status().unwrap_or(0) as u32,
+        signal,
+        oom_killed: oom_killed && signal == 9,
+        exited_at_ns: now.as_nanos() as u64,
+    }
+}

@@ -1,0 +1,135 @@
+//! Finding a kernel with its modules.
+
+use std::cmp::Ordering;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::{GuestError, io_error};
+
+/// A kernel image and where its modules are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    pub path: PathBuf,
+    /// As `uname -r` prints it.
+    pub release: String,
+    /// The whole line, with the build's number and date: it changes with every build of the package.
+    pub version: String,
+    /// `lib/modules/RELEASE`.
+    pub modules: PathBuf,
+}
+
+/// As much of a kernel as its headers take.
+const HEAD: u64 = 64 << 10;
+
+impl Kernel {
+    /// A kernel by its path. Its modules are in the `lib/modules` beside the directory it is in, or in the system's.
+    ///
+    /// # Errors
+    /// When it is none, or has no modules there.
+    pub fn open(path: &Path) -> Result<Kernel, GuestError> {
+        let mut head = Vec::new();
+        File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(io_error("read", path))?;
+        let version = version(&head).map_err(|why| GuestError::NotAKernel { path: path.into(), why })?;
+        let release = version.split(' ').next().unwrap_or_default().to_string();
+        let beside = path.parent().and_then(Path::parent).unwrap_or(Path::new("/")).join("lib/modules").join(&release);
+        let modules = match beside.join("modules.dep").exists() {
+            true => beside,
+            false => Path::new("/lib/modules").join(&release),
+        };
+        match modules.join("modules.dep").exists() {
+            true => Ok(Kernel { path: path.into(), release, version, modules }),
+            false => Err(GuestError::NoModules { release, dir: modules }),
+        }
+    }
+
+    /// The newest kernel in a directory that has what a VM needs, those made for clouds first: they have the least.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn newest(boot: &Path) -> Result<Kernel, GuestError> {
+        let entries = fs::read_dir(boot).into_iter().flatten().flatten();
+        let is_kernel = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"));
+        let mut kernels: Vec<Kernel> =
+            entries.map(|entry| entry.path()).filter(is_kernel).filter_map(|path| Kernel::open(&path).ok()).collect();
+        let cloud = |kernel: &Kernel| kernel.release.contains("-cloud-");
+        kernels.sort_by(|a, b| cloud(a).cmp(&cloud(b)).then_with(|| by_number(&a.release, &b.release)));
+        let usable = |kernel: &Kernel| super::modules::Set::choose(kernel).is_ok();
+        kernels.into_iter().rev().find(usable).ok_or(GuestError::NoKernel)
+    }
+}
+
+/// The version line of a bzImage (Documentation/arch/x86/boot.rst, `kernel_version`).
+fn version(head: &[u8]) -> Result<String, &'static str> {
+    if head.get(0x202..0x206) != Some(b"HdrS") {
+        return Err("it has no x86 boot header");
+    }
+    let at = match head.get(0x20e..0x210) {
+        Some(&[low, high]) => usize::from(u16::from_le_bytes([low, high])) + 0x200,
+        _ => return Err("it is cut off"),
+    };
+    let text = head.get(at..).unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
+    match std::str::from_utf8(text) {
+        Ok(text) if text.len() < 512 && text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('/') => {
+            Ok(text.into())
+        }
+        _ => Err("it does not say its version"),
+    }
+}
+
+/// Compares versions: runs of digits as numbers, the rest as text.
+fn by_number(a: &str, b: &str) -> Ordering {
+    parts(a).cmp(&parts(b))
+}
+
+fn parts(text: &str) -> Vec<(u64, String)> {
+    let mut parts: Vec<(u64, String)> = vec![(0, String::new())];
+    let mut in_digits = false;
+    for c in text.chars() {
+        match c.to_digit(10) {
+            Some(digit) => {
+                if !in_digits {
+                    parts.push((0, String::new()));
+                }
+                if let Some(last) = parts.last_mut() {
+                    last.0 = last.0.saturating_mul(10).saturating_add(digit.into());
+                }
+                in_digits = true;
+            }
+            None => {
+                if let Some(last) = parts.last_mut() {
+                    last.1.push(c);
+                }
+                in_digits = false;
+            }
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert_eq!(by_number("6.1.0-9-cloud-amd64", "6.1.0-57-cloud-amd64"), Ordering::Less);
+        assert_eq!(by_number("6.10.0", "6.9.3"), Ordering::Greater);
+        assert_eq!(by_number("6.1", "6.1"), Ordering::Equal);
+    }
+
+    #[test]
+    fn a_version_is_read_from_the_header_and_nowhere_else() {
+        let mut head = vec![0; 0x400];
+        head[0x202..0x206].copy_from_slice(b"HdrS");
+        head[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        head[0x300..0x310].copy_from_slice(b"6.1.0-x (me) #1\0");
+        assert_eq!(version(&head).as_deref(), Ok("6.1.0-x (me) #1"));
+        head[0x20e..0x210].copy_from_slice(&0xffff_u16.to_le_bytes());
+        assert!(version(&head).is_err());
+        head[0x300..0x306].copy_from_slice(b"../../");
+        head[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        assert!(version(&head).is_err());
+        assert!(version(b"short").is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! Which modules go into the initial root, in load order, and when the agent loads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{GuestError, Kernel, io_error};
+
+/// When a group is loaded (see the agent's `modules`), whether a VM cannot do without it, and its modules. The rare ones wait until their device is
+/// there: each costs about 10 ms of an emulated machine's boot.
+const GROUPS: &[(&str, Need, &[&str])] = &[
+    ("always", Need::Must, &["virtio_pci"]),
+    ("always", Need::May, &["virtio_mmio"]),
+    ("virtio-19", Need::Must, &["vmw_vsock_virtio_transport"]),
+    ("virtio-26", Need::Must, &["virtiofs"]),
+    ("virtio-1", Need::Must, &["virtio_net"]),
+    ("virtio-2", Need::May, &["virtio_blk"]),
+    ("virtio-3", Need::May, &["virtio_console"]),
+    ("virtio-4", Need::May, &["virtio-rng"]),
+    ("virtio-5", Need::May, &["virtio_balloon"]),
+    ("virtio-24", Need::May, &["virtio_mem"]),
+    ("virtio-27", Need::May, &["nfit", "virtio_pmem", "nd_pmem"]),
+    ("overlay", Need::Must, &["overlay"]),
+    ("erofs", Need::May, &["erofs"]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Must,
+    May,
+}
+
+/// The chosen modules of a kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Set {
+    /// When, and the names in load order.
+    groups: Vec<(&'static str, Vec<String>)>,
+    files: BTreeMap<String, PathBuf>,
+}
+
+impl Set {
+    /// Chooses from a kernel's modules. What is built in needs no module.
+    ///
+    /// # Errors
+    /// Names the module that is missing.
+    pub fn choose(kernel: &Kernel) -> Result<Set, GuestError> {
+        let dependencies = Dependencies::read(&kernel.modules)?;
+        let mut set = Set { groups: Vec::new(), files: BTreeMap::new() };
+        for (when, need, names) in GROUPS {
+            let mut group = Vec::new();
+            for name in *names {
+                match dependencies.closure(name) {
+                    Some(paths) => {
+                        for path in paths {
+                            let file = set.take(&kernel.modules.join(&path))?;
+                            if !group.contains(&file) {
+                                group.push(file);
+                            }
+                        }
+                    }
+                    None if *need == Need::May => {}
+                    None => {
+                        let module = name.to_string();
+                        return Err(GuestError::MissingModule { release: kernel.release.clone(), module });
+                    }
+                }
+            }
+            set.groups.push((when, group));
+        }
+        Ok(set)
+    }
+
+    fn take(&mut self, path: &Path) -> Result<String, GuestError> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if !name.ends_with(".ko") {
+            return Err(GuestError::Compressed(path.into()));
+        }
+        self.files.insert(name.clone(), path.into());
+        Ok(name)
+    }
+
+    /// The list that the agent reads.
+    pub fn list(&self) -> String {
+        let mut text = String::new();
+        for (when, files) in self.groups.iter().filter(|(_, files)| !files.is_empty()) {
+            let _ = writeln!(text, "{when} {}", files.join(" "));
+        }
+        text
+    }
+
+    /// The files by name.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.files.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+}
+
+/// `modules.dep` and `modules.builtin`, by module name.
+struct Dependencies {
+    /// The file, and what it needs.
+    modules: BTreeMap<String, (String, Vec<String>)>,
+    builtin: BTreeSet<String>,
+}
+
+impl Dependencies {
+    fn read(dir: &Path) -> Result<Dependencies, GuestError> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            fs::read_to_string(&path).map_err(io_error("read", &path))
+        };
+        Ok(Dependencies::parse(&read("modules.dep")?, &read("modules.builtin")?))
+    }
+
+    fn parse(dep: &str, builtin: &str) -> Dependencies {
+        let line = |line: &str| {
+            let (path, needs) = line.split_once(':')?;
+            Some((name_of(path), (path.to_string(), needs.split_ascii_whitespace().map(str::to_string).collect())))
+        };
+        Dependencies { modules: dep.lines().filter_map(line).collect(), builtin: builtin.lines().map(name_of).collect() }
+    }
+
+    /// A module's file after all that it needs, none if it is built in; `None` if the kernel does not have it.
+    fn closure(&self, name: &str) -> Option<Vec<String>> {
+        let name = name_of(name);
+        if self.builtin.contains(&name) {
+            return Some(Vec::new());
+        }
+        let (path, needs) = self.modules.get(&name)?;
+        // The list is of all that it needs, each before what that itself needs (modules.dep(5)).
+        Some(needs.iter().rev().chain([path]).cloned().collect())
+    }
+}
+
+/// A module's name: `-` and `_` are one, the ending is none of it.
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file).replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_comes_first() {
+        let dep = "k/a-b.ko: k/c.ko k/d.ko\nk/c.ko: k/d.ko\nk/d.ko:\n";
+        let all = Dependencies::parse(dep, "k/fuse.ko\n");
+        assert_eq!(all.closure("a_b"), Some(vec!["k/d.ko".into(), "k/c.ko".into(), "k/a-b.ko".into()]));
+        assert_eq!((all.closure("fuse"), all.closure("nothing")), (Some(vec![]), None));
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_a_module_is_refused_by_its_name() {
+        let dir = std::env::temp_dir().join(format!("nacre-guest-modules-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("made");
+        fs::write(dir.join("modules.dep"), "k/virtio_pci.ko.xz:\n").expect("written");
+        fs::write(dir.join("modules.builtin"), "").expect("written");
+        let kernel = Kernel { path: "/k".into(), release: "6.1-x".into(), version: String::new(), modules: dir.clone() };
+        assert!(matches!(Set::choose(&kernel), Err(GuestError::Compressed(_))));
+        fs::write(dir.join("modules.dep"), "k/virtio_pci.ko:\n").expect("written");
+        let error = Set::choose(&kernel).expect_err("lacks vsock").to_string();
+        assert!(error.contains("vmw_vsock_virtio_transport"), "{error}");
+        let _ = fs::remove_dir_all(&dir);
+    }
+}
