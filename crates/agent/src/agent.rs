@@ -1,9 +1,10 @@
 //! [`Agent`]: the containers, and what the host may ask about them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_api::{
     Code, ContainerState, ContainerStatus, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
@@ -26,6 +27,9 @@ use crate::sys;
 
 /// How long the end of a terminal's bytes is waited for when its process has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long a device may take to show up.
+const DEVICE: Duration = Duration::from_secs(2);
 
 /// What the host's requests act on.
 pub struct Agent {
@@ -109,7 +113,9 @@ impl Agent {
                 false => modules.load("erofs"),
             }
         };
-        load().map_err(|why| Status::new(Code::Internal, why))
+        load().map_err(|why| Status::new(Code::Internal, why))?;
+        request.images.iter().for_each(|image| wait_for(&format!("/dev/pmem{image}")));
+        Ok(())
     }
 
     /// Runs a created container's process.
@@ -168,10 +174,11 @@ impl Agent {
                 output.flush();
             }
             let exit = process::exit(status, container.cgroup.oom_kills() > kills_before);
-            for request in process.set_exited(exit) {
+            let waiters = process.set_exited(exit);
+            agent.report(&container.id, &exec_id, exit);
+            for request in waiters {
                 agent.outbox.reply(request, Ok(exit));
             }
-            agent.report(&container.id, &exec_id, exit);
         });
         spawned.map(drop).map_err(|error| Status::new(Code::ResourceExhausted, format!("cannot make a thread: {error}")))
     }
@@ -306,6 +313,14 @@ impl Agent {
         for container in self.containers() {
             container.cgroup.kill();
         }
+    }
+}
+
+/// Waits for a device that its driver makes a moment after it was loaded. One that does not come is missed when it is used.
+fn wait_for(device: &str) {
+    let end = Instant::now() + DEVICE;
+    while !Path::new(device).exists() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
