@@ -12,8 +12,9 @@ use super::{Access, MappedFile, Mm, Piece};
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up};
 
-/// Private writable file mappings up to this size are copied at once: they are data segments, and every page of them will be written.
-const COPY_WHOLE_MAX: u64 = 256 << 10;
+/// Private writable file mappings up to this size are copied at once: they are data segments, and nearly every page of them will be written. A page
+/// costs half a microsecond so, and a write fault twenty.
+const COPY_WHOLE_MAX: u64 = 2 << 20;
 
 /// Anonymous mappings beyond this size get memory as they are touched; with `MAP_NORESERVE`, beyond the second.
 const LAZY_MIN: u64 = 16 << 30;

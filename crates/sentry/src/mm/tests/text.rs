@@ -8,6 +8,7 @@ use platform::Patch;
 
 use super::*;
 use crate::Errno;
+use crate::mm::fault::FILE_RUN;
 use crate::mm::{Access, Mappable, MappedFile, Piece, SegmentFlags};
 
 /// A host file; its size can change.
@@ -63,12 +64,15 @@ fn pages(n: u64) -> Vec<u8> {
 #[test]
 fn private_file_pages_are_copied_on_write() {
     let (mm, stub) = new_mm(&memory());
-    let file = HostFile::new(&pages(100));
-    let at = map_file(&mm, &file, Placement::Hint(0), 0, 100 * PAGE, RW, false);
+    let file = HostFile::new(&pages(600));
+    let at = map_file(&mm, &file, Placement::Hint(0), 0, 600 * PAGE, RW, false);
     assert_eq!((stub.read(at), stub.read(at + 99 * PAGE)), (Some(1), Some(100)));
     assert!(!stub.write(at + PAGE, 200));
     assert_eq!(mm.fault(&write_fault(at + PAGE), 0), FaultOutcome::Resume);
     assert!(stub.write(at + PAGE, 200));
+    // Those around it came with it.
+    let block = (at + PAGE) / FILE_RUN * FILE_RUN;
+    assert!(stub.write(block + FILE_RUN - PAGE + 1, 9) && !stub.write(block + FILE_RUN, 9));
     mm.write(at + 50 * PAGE, &[201]).expect("write");
     assert_eq!((stub.read(at + PAGE), stub.read(at + 50 * PAGE), stub.read(at + 2 * PAGE)), (Some(200), Some(201), Some(3)));
     let mut byte = [0];
@@ -77,7 +81,7 @@ fn private_file_pages_are_copied_on_write() {
     let child = mm.fork(0).expect("fork");
     child.write(at + PAGE, &[202]).expect("write");
     assert_eq!(stub.read(at + PAGE), Some(200));
-    mm.dont_need(at, 100 * PAGE).expect("madvise");
+    mm.dont_need(at, 600 * PAGE).expect("madvise");
     mm.read(at + PAGE, &mut byte).expect("read");
     assert_eq!(byte, [2]);
 }
