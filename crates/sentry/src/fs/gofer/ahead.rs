@@ -3,27 +3,34 @@
 //! Who reads a directory often looks at one entry after the other: `ls -l`, `find`, `tar`, `du`. A round trip to the gofer for each
 //! would be most of their time. Listings bring attributes with them: of directories always (`find` looks at them only), of everything once that has
 //! been asked for ([`Tree::detail`]). When an entry is missed that follows, in the order of the listing, the one missed before, the attributes of the
-//! next ones are asked for with it: twice as many each time. And a directory in which many names are missed without a listing (`git status`) is listed.
+//! next ones are asked for with it: twice as many each time. And a directory in which many names are missed without a listing (`git status`) is listed, sooner
+//! where such listings have been of use, with those that follow it by name; in an exclusive tree other names are then known not to be there.
 //!
 //! An inode that is made of such attributes has no handle. Listings and attributes are kept of the directories listed last only ([`LastListed`]).
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use gofer::protocol::{Attr, MAX_WALK, Name, ReadDirDetail};
 
 use super::inode::Body;
 use super::listing::{Listed, Listing, Told};
+use super::scan::Order;
 use super::{Cache, GoferInode, Tree};
 use crate::Errno;
 use crate::fs::FileKind;
 
 /// Directories of a tree that are remembered, and their entries.
 const DIRECTORIES: usize = 1024;
-const ENTRIES: usize = 32 << 10;
+const ENTRIES: usize = 64 << 10;
 
-/// After so many names were missed in a directory that was not listed, it is.
-const MISSES: usize = 4;
+/// After so many names were missed in a directory that was not listed, it is: at first. One less where such listings are of use, one more where they are not.
+pub(super) const MISSES: u32 = 4;
+const MOST_MISSES: u32 = 8;
+
+/// A listing that was made for one missed name was of use when it has told of so many others.
+const USEFUL: u32 = 4;
 
 /// If it is no larger than this, as file systems measure directories.
 const SMALL: u64 = 32 << 10;
@@ -40,13 +47,23 @@ pub(super) struct Ahead {
     /// How many names were asked for last.
     window: usize,
     /// Names missed without a listing.
-    misses: usize,
+    misses: u32,
+    /// It was listed for those; and how many names that told of.
+    unasked: bool,
+    told: u32,
     found: HashMap<Name, (Attr, Told)>,
+}
+
+/// What listings say of a name.
+enum Seen {
+    There(Attr, Told),
+    Absent,
 }
 
 /// What is known of a name that is looked for.
 enum Known {
     Attr(Attr, Told),
+    Absent,
     /// These are to be asked for, the missed one first.
     Ask(Vec<Name>),
     /// The directory is to be listed.
@@ -63,7 +80,7 @@ impl Ahead {
         {
             return self.listing.replace(longer);
         }
-        (self.last, self.hint, self.window, self.misses) = (None, 0, 1, 0);
+        (self.last, self.hint, self.window, self.misses, self.told) = (None, 0, 1, 0, 0);
         self.listing.replace(listing)
     }
 
@@ -77,20 +94,50 @@ impl Ahead {
     }
 
     /// What is known of a name.
-    fn attr(&mut self, name: &[u8], tree: &Tree) -> Option<(Attr, Told)> {
+    fn seen(&mut self, name: &[u8], tree: &Tree) -> Option<Seen> {
         if let Some(listing) = &self.listing
             && tree.is_true(listing.told)
-            && let Some(at) = listing.find(name, self.hint)
         {
-            self.hint = at + 1;
-            if let Some(attr) = listing.entries.get(at).and_then(|entry| entry.attr.as_deref()) {
-                return Some((*attr, listing.told));
+            match listing.find(name, self.hint) {
+                Some(at) => {
+                    self.hint = at + 1;
+                    if let Some(attr) = listing.entries.get(at).and_then(|entry| entry.attr.as_deref()) {
+                        let seen = Seen::There(*attr, listing.told);
+                        self.was_of_use(tree);
+                        return Some(seen);
+                    }
+                }
+                // Where nobody else makes names; and where all are listed, which other kinds of file systems may not do.
+                None if listing.whole && tree.cache == Cache::Exclusive && tree.local => {
+                    self.was_of_use(tree);
+                    return Some(Seen::Absent);
+                }
+                None => {}
             }
         }
         if self.found.is_empty() {
             return None;
         }
-        self.found.get(&Name::new(name).ok()?).filter(|(_, told)| tree.is_true(*told)).copied()
+        let (attr, told) = self.found.get(&Name::new(name).ok()?).filter(|(_, told)| tree.is_true(*told))?;
+        Some(Seen::There(*attr, *told))
+    }
+
+    /// Whether a listing would be new: there was none, or its time is over.
+    fn may_list(&self, tree: &Tree) -> bool {
+        match &self.listing {
+            Some(listing) => listing.told.seen == tree.seen() && !tree.is_true(listing.told),
+            None => !self.unasked,
+        }
+    }
+
+    /// The listing told of a name.
+    fn was_of_use(&mut self, tree: &Tree) {
+        if self.unasked && self.told <= USEFUL {
+            self.told += 1;
+            if self.told == USEFUL {
+                tree.misses_fewer(2);
+            }
+        }
     }
 
     /// The names to ask for: the missed one first.
@@ -121,6 +168,22 @@ impl Ahead {
 }
 
 impl Tree {
+    /// Directories are listed after fewer misses.
+    fn misses_fewer(&self, fewer: u32) {
+        let misses = self.misses.load(Ordering::Relaxed);
+        self.misses.store(misses.saturating_sub(fewer), Ordering::Relaxed);
+    }
+
+    /// A directory is listed though nobody reads it: it must prove useful. Whether to do so, after so many misses.
+    fn list_unasked(&self, misses: u32) -> bool {
+        let needed = self.misses.load(Ordering::Relaxed);
+        let list = misses >= needed;
+        if list {
+            self.misses.store((needed + 1).min(MOST_MISSES), Ordering::Relaxed);
+        }
+        list
+    }
+
     /// Notes that a directory was listed; those listed longest ago are forgotten.
     fn remember_listed(&self, dir: &Arc<GoferInode>, entries: usize) {
         let mut oldest = Vec::new();
@@ -159,31 +222,40 @@ impl GoferInode {
     pub(super) fn listed(&self, listing: Arc<Listing>, start: u64) {
         if let (Body::Directory(children), Ok(me)) = (&self.body, self.me()) {
             let entries = listing.len();
+            // For the next one who reads it.
+            let keep = listing.whole && self.tree.cache == Cache::Exclusive && self.tree.is_true(listing.told);
+            let kept = keep.then(|| children.listing.lock().replace(listing.clone()));
             let old = children.ahead.lock().listed(listing, start);
-            drop(old);
+            drop((kept, old));
             self.tree.remember_listed(&me, entries);
         }
     }
 
-    /// The inode of a name whose attributes are known.
-    pub(super) fn known_child(&self, name: &[u8]) -> Option<Arc<GoferInode>> {
+    /// The inode of a name whose attributes are known, or that there is no such name.
+    pub(super) fn known_child(&self, name: &[u8]) -> Option<Result<Arc<GoferInode>, Errno>> {
         let Body::Directory(children) = &self.body else { return None };
         if self.tree.cache == Cache::None {
             return None;
         }
-        let (attr, told) = children.ahead.lock().attr(name, &self.tree)?;
+        let unlisted = children.ahead.lock().listing.is_none();
+        if unlisted && self.take_ready().is_some() {
+            children.ahead.lock().unasked = true;
+        }
+        let seen = children.ahead.lock().seen(name, &self.tree)?;
+        let Seen::There(attr, told) = seen else { return Some(Err(Errno::ENOENT)) };
         if super::attr::kind(attr.kind) != FileKind::Directory {
             self.tree.attrs_used();
         }
-        Some(self.tree.intern(Some((&self.me().ok()?, Name::new(name).ok()?)), None, &attr, told))
+        Some(Ok(self.tree.intern(Some((&self.me().ok()?, Name::new(name).ok()?)), None, &attr, told)))
     }
 
     /// What is known of this one's attributes in a directory where it is.
     pub(super) fn known_attr(&self) -> Option<(Attr, Told)> {
         let (parent, name) = self.place()?;
         let Body::Directory(children) = &parent.body else { return None };
-        let known = children.ahead.lock().attr(name.as_bytes(), &self.tree)?;
-        (super::key_of(&known.0) == self.key()).then_some(known)
+        let seen = children.ahead.lock().seen(name.as_bytes(), &self.tree)?;
+        let Seen::There(attr, told) = seen else { return None };
+        (super::key_of(&attr) == self.key()).then_some((attr, told))
     }
 
     /// Looks a name up together with those that are likely to be asked for next. None if it is not likely of any: an ordinary walk will do.
@@ -200,10 +272,11 @@ impl GoferInode {
                 let at = listing.find(missed, ahead.hint);
                 listed_file = at.and_then(|at| listing.entries.get(at)).is_some_and(|entry| entry.kind != FileKind::Directory);
             }
-            match ahead.attr(missed, &self.tree) {
-                Some((attr, told)) => Known::Attr(attr, told),
-                None if ahead.listing.is_none() && ahead.misses == MISSES && self.known_size() <= SMALL => {
-                    ahead.misses += 1;
+            match ahead.seen(missed, &self.tree) {
+                Some(Seen::There(attr, told)) => Known::Attr(attr, told),
+                Some(Seen::Absent) => Known::Absent,
+                None if ahead.may_list(&self.tree) && self.known_size() <= SMALL && self.tree.list_unasked(ahead.misses) => {
+                    ahead.unasked = true;
                     Known::List
                 }
                 None => {
@@ -220,10 +293,12 @@ impl GoferInode {
                 }
                 if names.len() > 1 { Some(self.ask_ahead(names).await) } else { None }
             }
+            Known::Absent => Some(Err(Errno::ENOENT)),
             Known::List => {
-                let part = self.me().ok()?.ask_listing(ReadDirDetail::Attributes).await.ok()?;
-                self.listed(Listing::new(part.entries, part.told), 0);
-                Some(Ok(self.known_child(missed)?))
+                let part = self.me().ok()?.ask_listing(ReadDirDetail::Attributes, Order::Named).await.ok()?;
+                let listing = if part.end { Listing::whole } else { Listing::new };
+                self.listed(listing(part.entries, part.told), 0);
+                self.known_child(missed)
             }
         }
     }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use gofer::protocol::Durability;
 use parking_lot::Mutex;
 
+use super::GoferInode;
 use super::inode::Body;
 use super::listing::{Listing, Part};
-use super::{Cache, GoferInode};
+use super::scan::Order;
 use crate::Errno;
 use crate::fs::{DirEntry, File, FileKind, FileOps};
 use crate::step::Step;
@@ -97,7 +98,7 @@ impl GoferDir {
     async fn fetch(&self, start: u64, position: u64) -> Result<(), Errno> {
         let detail = self.inode.tree.detail();
         let part = match (start, position) {
-            (0, 0) => self.inode.ask_listing(detail).await?,
+            (0, 0) => self.inode.ask_listing(detail, Order::Listed).await?,
             _ => self.inode.ask_entries(position, detail).await?,
         };
         let Part { entries: mut listing, end, after, told } = part;
@@ -120,27 +121,21 @@ impl GoferDir {
                 state.starts.truncate(at);
             }
         }
-        let old =
-            if listing.is_empty() { None } else { Some(std::mem::replace(&mut state.batch, Listing::new(listing, told))) };
+        let whole = state.end == Some(listing.len() as u64) && start == 0;
+        let listing = match listing.is_empty() && !whole {
+            true => None,
+            false if whole => Some(Listing::whole(listing, told)),
+            false => Some(Listing::new(listing, told)),
+        };
+        let old = listing.map(|listing| std::mem::replace(&mut state.batch, listing));
         if old.is_some() {
             state.first = start;
         }
-        let (batch, whole) = (state.batch.clone(), state.is_whole());
+        let batch = state.batch.clone();
         drop(state);
         drop(old);
-        self.inode.listed(batch.clone(), start);
-        if whole {
-            self.keep_whole(batch);
-        }
+        self.inode.listed(batch, start);
         Ok(())
-    }
-
-    /// Keeps a small directory's names for the next one who reads it.
-    fn keep_whole(&self, listing: Arc<Listing>) {
-        let Body::Directory(children) = &self.inode.body else { return };
-        if self.inode.tree.cache == Cache::Exclusive && self.inode.tree.is_true(listing.told) {
-            *children.listing.lock() = Some(listing);
-        }
     }
 
     /// All names, if they need not be asked for.
@@ -149,10 +144,7 @@ impl GoferDir {
         if let Some(listing) = children.listing.lock().clone() {
             return Some(listing);
         }
-        let listing = self.inode.take_ready()?;
-        self.inode.listed(listing.clone(), 0);
-        self.keep_whole(listing.clone());
-        Some(listing)
+        self.inode.take_ready()
     }
 
     fn dot(&self, at: u64) -> DirEntry<'static> {

@@ -441,7 +441,7 @@ impl Inode for GoferInode {
             return Step::err(Errno::ENOTDIR);
         }
         if let Some(known) = self.known_child(name) {
-            return Step::ok(known);
+            return Step::Ready(known.map(|inode| inode as Arc<dyn Inode>));
         }
         Step::wait(async move {
             let found = self.walk(&[name]).await?;

@@ -31,6 +31,8 @@ pub(super) struct Told {
 pub(super) struct Listing {
     pub entries: Vec<Listed>,
     pub told: Told,
+    /// Other names are not there.
+    pub whole: bool,
     /// The entries by name.
     sorted: OnceLock<Box<[u32]>>,
 }
@@ -60,7 +62,12 @@ impl Part {
 
 impl Listing {
     pub(super) fn new(entries: Vec<Listed>, told: Told) -> Arc<Listing> {
-        Arc::new(Listing { entries, told, sorted: OnceLock::new() })
+        Arc::new(Listing { entries, told, whole: false, sorted: OnceLock::new() })
+    }
+
+    /// All names of a directory.
+    pub(super) fn whole(entries: Vec<Listed>, told: Told) -> Arc<Listing> {
+        Arc::new(Listing { entries, told, whole: true, sorted: OnceLock::new() })
     }
 
     /// This and what comes after it, if that is not too much.
@@ -87,13 +94,26 @@ impl Listing {
             return Some(hint);
         }
         let name_at = |at: &u32| self.entries.get(*at as usize).map_or(&[][..], |entry| entry.name.as_bytes());
-        let sorted = self.sorted.get_or_init(|| {
+        let sorted = self.sorted();
+        let at = sorted.binary_search_by(|at| name_at(at).cmp(name)).ok()?;
+        sorted.get(at).map(|at| *at as usize)
+    }
+
+    fn sorted(&self) -> &[u32] {
+        let name_at = |at: &u32| self.entries.get(*at as usize).map_or(&[][..], |entry| entry.name.as_bytes());
+        self.sorted.get_or_init(|| {
             let mut sorted: Vec<u32> = (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).collect();
             sorted.sort_unstable_by(|a, b| name_at(a).cmp(name_at(b)));
             sorted.into()
-        });
-        let at = sorted.binary_search_by(|at| name_at(at).cmp(name)).ok()?;
-        sorted.get(at).map(|at| *at as usize)
+        })
+    }
+
+    /// The entries that come after a name when they are sorted by name.
+    pub(super) fn after_by_name(&self, name: &[u8]) -> impl Iterator<Item = &Listed> {
+        let name_at = |at: &u32| self.entries.get(*at as usize).map_or(&[][..], |entry| entry.name.as_bytes());
+        let sorted = self.sorted();
+        let from = sorted.partition_point(|at| name_at(at) <= name);
+        sorted.iter().skip(from).filter_map(|at| self.entries.get(*at as usize))
     }
 }
 

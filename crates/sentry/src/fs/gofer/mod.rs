@@ -111,6 +111,8 @@ struct Tree {
     opened: Mutex<opened::Opened>,
     /// Counts down while attributes of files come with listings.
     attrs_wanted: AtomicU32,
+    /// How many names are missed in a directory before it is listed.
+    misses: AtomicU32,
     handles: handles::Ring,
     /// Whether directories do not tell the kinds of their entries.
     untyped_dirs: AtomicBool,
@@ -153,6 +155,7 @@ impl GoferFs {
             ready: Mutex::default(),
             opened: Mutex::default(),
             attrs_wanted: AtomicU32::new(0),
+            misses: AtomicU32::new(ahead::MISSES),
             handles: Mutex::default(),
             untyped_dirs: AtomicBool::new(false),
         });

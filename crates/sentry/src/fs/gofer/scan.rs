@@ -7,26 +7,37 @@
 //! [`Request::Scan`]: gofer::protocol::Request::Scan
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use gofer::protocol::{DirEntry, MAX_WALK, Name, ReadDirDetail, Scanned};
 
 use super::dir::BATCH_BYTES;
 use super::inode::Body;
-use super::listing::{Listing, Part, Told};
+use super::listing::{Listed, Listing, Part, Told};
 use super::{Cache, GoferInode, Key, Tree, key_of};
 use crate::Errno;
 use crate::fs::FileKind;
 
 /// Most directories asked for at a time, and kept.
 const MAX_WINDOW: usize = 256;
+/// Most of a directory's directories that are looked at for those to list ahead.
+const MAX_LOOKS: usize = 256;
 /// How many directories further up a scan goes on.
 const MAX_UP: usize = 4;
 /// Most entries kept, of all directories.
-const MAX_ENTRIES: usize = 32 << 10;
+const MAX_ENTRIES: usize = 64 << 10;
 /// After so many directories of which nobody asked for a file's attributes, they are not fetched any more.
 const PATIENCE: u32 = 64;
+
+/// In which order directories are come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As they were listed: `find`, `tar`.
+    Listed,
+    /// By name: who knows the names from elsewhere, as `git` from its index, or sorts them, as `ls -R`.
+    Named,
+}
 
 /// What was listed ahead in a tree.
 #[derive(Default)]
@@ -66,6 +77,11 @@ impl Ready {
         }
         self.entries -= self.surplus(&old);
         old
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.listings.len()
     }
 
     fn surplus(&self, old: &[Arc<Listing>]) -> usize {
@@ -121,16 +137,32 @@ impl GoferInode {
             return None;
         }
         self.tree.listing_used();
+        self.listed(listing.clone(), 0);
         Some(listing)
     }
 
-    /// Lists the directory from its start, and perhaps others ahead.
-    pub(super) async fn ask_listing(self: &Arc<GoferInode>, detail: ReadDirDetail) -> Result<Part, Errno> {
+    /// Whether its names are known, or will be when they are asked for.
+    fn is_listed(&self, key: &Key) -> bool {
+        let tree = &self.tree;
+        let is_true = |listing: &Arc<Listing>| tree.is_true(listing.told);
+        if tree.ready.lock().listings.get(key).is_some_and(is_true) {
+            return true;
+        }
+        let inode = tree.inodes.lock().get(key).and_then(Weak::upgrade);
+        match inode.as_ref().map(|inode| &inode.body) {
+            Some(Body::Directory(children)) => children.ahead.lock().listing().as_ref().is_some_and(is_true),
+            _ => false,
+        }
+    }
+
+    /// Lists the directory from its start, and perhaps others ahead: those that come next in `order`.
+    pub(super) async fn ask_listing(self: &Arc<GoferInode>, detail: ReadDirDetail, order: Order) -> Result<Part, Errno> {
         let place = self.place().filter(|_| self.tree.cache != Cache::None);
         let Some((parent, name)) = place else { return self.ask_entries(0, detail).await };
         self.tree.listing_used();
-        let window = self.tree.ready.lock().plan(parent.directories_from(&name).is_some());
-        let (dir, roots) = roots(parent, name, window);
+        let walks = parent.directories_from(&name, order).is_some();
+        let window = self.tree.ready.lock().plan(walks);
+        let (dir, roots) = roots(parent, name, window, order);
         let base = dir.base().await?;
         let told = self.tree.told_now();
         let directories = u16::try_from(window).unwrap_or(u16::MAX);
@@ -169,28 +201,36 @@ impl GoferInode {
     }
 
     /// The subdirectories that come after one in the order of the listing; None if this was not listed lately.
-    fn directories_from(&self, name: &Name) -> Option<Vec<Name>> {
+    fn directories_from(&self, name: &Name, order: Order) -> Option<Vec<Name>> {
         let Body::Directory(children) = &self.body else { return None };
         let listing = children.ahead.lock().listing()?;
         let at = listing.find(name.as_bytes(), 0)?;
-        let later = listing.entries.iter().skip(at + 1).filter(|entry| entry.kind == FileKind::Directory);
-        Some(later.take(MAX_WALK - 1).map(|entry| entry.name.clone()).collect())
+        let unknown = |entry: &&Listed| !entry.attr.as_deref().is_some_and(|attr| self.is_listed(&key_of(attr)));
+        let next = |entries: &mut dyn Iterator<Item = &Listed>| {
+            let directories = entries.filter(|entry| entry.kind == FileKind::Directory).take(MAX_LOOKS);
+            directories.filter(unknown).take(MAX_WALK - 1).map(|entry| entry.name.clone()).collect()
+        };
+        Some(match order {
+            Order::Listed => next(&mut listing.entries.iter().skip(at + 1)),
+            Order::Named => next(&mut listing.after_by_name(name.as_bytes())),
+        })
     }
 }
 
 /// The directories that a walk comes to from one on, as names below an ancestor.
-fn roots(parent: Arc<GoferInode>, name: Name, window: usize) -> (Arc<GoferInode>, Vec<Vec<Name>>) {
+fn roots(parent: Arc<GoferInode>, name: Name, window: usize, order: Order) -> (Arc<GoferInode>, Vec<Vec<Name>>) {
     let most = window.min(MAX_WALK);
     let (mut dir, mut child) = (parent, name.clone());
     let mut roots = vec![vec![name]];
     for _ in 0..MAX_UP {
-        let Some(following) = dir.directories_from(&child) else { break };
+        let Some(following) = dir.directories_from(&child, order) else { break };
         roots.extend(following.into_iter().take(most - roots.len().min(most)).map(|name| vec![name]));
-        if roots.len() >= most {
+        // Others may be further up, on ways of their own.
+        if roots.len() >= most || order == Order::Named {
             break;
         }
         let Some((above, name)) = dir.place() else { break };
-        if above.directories_from(&name).is_none_or(|more| more.is_empty()) {
+        if above.directories_from(&name, order).is_none_or(|more| more.is_empty()) {
             break;
         }
         roots.iter_mut().for_each(|root| root.insert(0, name.clone()));
@@ -209,7 +249,7 @@ impl Tree {
         for directory in scanned.filter(|directory| directory.end && is_typed(&directory.entries)) {
             let key = key_of(&directory.attr);
             let part = Part::new(directory.entries, directory.end, told);
-            let old = self.ready.lock().put(key, Listing::new(part.entries, told));
+            let old = self.ready.lock().put(key, Listing::whole(part.entries, told));
             drop(old);
         }
     }

@@ -618,3 +618,32 @@ fn a_dead_gofer_is_eio_and_open_files_go_on() {
     assert_eq!(read(&file, 0, 10), Ok(b"text".to_vec()));
     let _ = host_fs::remove_dir_all(&path);
 }
+
+#[test]
+fn who_looks_up_by_name_has_directories_listed_ahead() {
+    let fill = |path: &Path| {
+        for n in 0..64 {
+            host_fs::create_dir_all(path.join(format!("top/d{n}"))).expect("directory");
+            (0..12).for_each(|f| host_fs::write(path.join(format!("top/d{n}/f{f}")), "").expect("file"));
+        }
+    };
+    for cache in [Cache::Exclusive, Cache::Shared] {
+        let setup = setup("named", Access::ReadOnly, cache, fill);
+        let mut names: Vec<_> = (0..48).map(|n| format!("d{n}")).collect();
+        names.sort();
+        let look = |dir: &Arc<dyn Inode>, name: &str| block_on(async { dir.lookup(name.as_bytes()).await }).expect(name);
+        // As dentries would hold them.
+        let top = setup.walk("top").expect("top");
+        let dirs: Vec<_> = names.iter().map(|name| look(&top, name)).collect();
+        for dir in &dirs {
+            (0..12).for_each(|f| drop(look(dir, &format!("f{f}"))));
+        }
+        assert_eq!(setup.fs.tree.misses.load(Ordering::Relaxed), 0, "it pays");
+        let ahead = setup.fs.tree.ready.lock().known();
+        assert!((1..=16).contains(&ahead), "{ahead}");
+        // Where nobody else makes names what is not listed is not asked for.
+        host_fs::write(setup.path.join("top/d1/new"), "").expect("file");
+        assert_eq!(setup.walk("top/d1/new").is_ok(), cache == Cache::Shared);
+        assert_eq!(setup.walk("top/d1/none").err(), Some(Errno::ENOENT));
+    }
+}
