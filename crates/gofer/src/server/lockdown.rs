@@ -63,14 +63,7 @@ impl Server {
             true => Access::ReadWrite,
             false => Access::ReadOnly,
         };
-        // The sentry's modes are final.
-        rustix::process::umask(rustix::fs::Mode::empty());
-        if let Some(user) = how.run_as {
-            become_user(user)?;
-        }
-        keep_capabilities(wanted_capabilities(access))?;
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become not dumpable")?;
-        rustix::thread::set_no_new_privs(true).step("set no_new_privs")?;
+        give_up(how.run_as, access)?;
         self.landlock()?;
         let calls = match access {
             Access::ReadOnly => GoferCalls::ReadOnly,
@@ -97,6 +90,22 @@ impl Server {
             _ => Ok(()),
         }
     }
+}
+
+/// The part of a lock-down that every process which serves files takes: user, capabilities, umask, no dumps, no new privileges. For the calling
+/// thread and those it makes.
+///
+/// # Errors
+/// The step that failed. The process must not serve then.
+pub fn give_up(run_as: Option<RunAs>, access: Access) -> Result<(), LockDownError> {
+    // The guest's modes are final.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    if let Some(user) = run_as {
+        become_user(user)?;
+    }
+    keep_capabilities(wanted_capabilities(access))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become not dumpable")?;
+    rustix::thread::set_no_new_privs(true).step("set no_new_privs")
 }
 
 fn landlock_rights(access: Access, kind: FileKind) -> BitFlags<AccessFs> {

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::lockdown::{LockDown, LockDownError, RunAs};
+pub use self::lockdown::{LockDown, LockDownError, RunAs, give_up};
 use self::{
     spin::Spin,
     table::{Streams, Table},

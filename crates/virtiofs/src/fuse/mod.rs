@@ -100,6 +100,12 @@ impl Fs {
         }
     }
 
+    /// Makes requests on open files wait, as a hung file system does.
+    #[cfg(test)]
+    pub fn hold_handles(&self) -> parking_lot::MutexGuard<'_, Handles> {
+        self.handles.lock()
+    }
+
     /// Does one request. Returns how many bytes of `output` were written.
     pub fn serve(&self, input: &Pieces<'_>, output: &Pieces<'_>) -> usize {
         let mut head = [0; HEAD];

@@ -10,13 +10,13 @@ use std::{
 use gofer::{
     passthrough::Source,
     protocol::{Access, Cache},
+    server::{RunAs, give_up},
 };
 use hostcall::seccomp::gofer::GoferCalls;
 use virtiofs::{Config, Server, TreeConfig};
 
 pub fn main() -> ! {
     let path = |name| PathBuf::from(std::env::var_os(name).unwrap());
-    rustix::process::umask(rustix::fs::Mode::empty());
     let server = Server::new(Config::for_nofile(1024));
     let shown = server.shown().clone();
     let tree = |path: &Path, access, cache| TreeConfig { source: Source::at_path(path).unwrap(), access, cache };
@@ -24,6 +24,7 @@ pub fn main() -> ! {
     assert_eq!(shown.add(tree(&path("FS_SHARE"), Access::ReadWrite, Cache::Exclusive)).unwrap(), 1);
     assert_eq!(shown.add(tree(&path("FS_FILE"), Access::ReadOnly, Cache::Shared)).unwrap(), 2);
     let listener = UnixListener::bind(path("FS_SOCKET")).unwrap();
+    give_up(Some(RunAs { uid: 65534, gid: 65534 }), Access::ReadWrite).unwrap();
     let running = server.start(listener).unwrap();
     running.confine(GoferCalls::ReadWrite).unwrap();
     running.wait().unwrap();

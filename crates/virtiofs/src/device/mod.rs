@@ -7,6 +7,9 @@
 //!
 //! Locks: a queue's (for taking a request and giving it back), and the pool's. Neither is held while a request is done.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     os::unix::net::UnixListener,
