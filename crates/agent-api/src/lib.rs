@@ -21,6 +21,7 @@ pub mod connection;
 pub mod fds;
 pub mod frame;
 mod messages;
+pub mod seccomp;
 mod service;
 mod status;
 pub mod vm;
