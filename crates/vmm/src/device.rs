@@ -15,7 +15,10 @@ bitflags::bitflags! {
         const RNG = 1 << 6;
         /// Devices come and go while the VM runs.
         const HOTPLUG = 1 << 7;
+        /// vCPUs come while the VM runs.
         const CPU_HOTPLUG = 1 << 8;
+        /// They go, too.
+        const CPU_UNPLUG = 1 << 11;
         /// Memory grows and shrinks while the VM runs.
         const MEMORY_RESIZE = 1 << 9;
         const PAUSE = 1 << 10;

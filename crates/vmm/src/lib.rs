@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use accelerator::Accelerator;
 pub use device::{Access, Device, Features, VIRTIO_FS_QUEUE};
-pub use error::{Error, Result};
+pub use error::{Error, Feature, Result};
 pub use machine::{CommandLine, Console, Cpus, Inherited, Machine, Memory};
 
 /// What a running VM may be asked. Calls may come from several threads; each takes at most a few seconds, also when the guest or the VMM hangs.
@@ -45,7 +45,7 @@ pub trait Vmm: Send + Sync {
     /// Plugs vCPUs in or out until there are `count`; returns how many there are. The guest has to bring new ones on line, and may keep old ones.
     ///
     /// # Errors
-    /// [`Error::Limit`] if `count` is 0 or above [`Cpus::max`].
+    /// [`Error::Limit`] if `count` is 0 or above [`Cpus::max`]; [`Error::Unsupported`] if there are more now and the driver cannot take one away.
     fn resize_cpus(&self, count: u32, timeout: Duration) -> Result<u32>;
 
     /// Lets the guest have `bytes` of memory in all; returns how much it has at the end of `timeout`, or as soon as it is as asked for.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use vmm::vsock::{Device as VsockDevice, Vsock};
-use vmm::{Accelerator, Access, Cpus, Device, Event, Machine, Memory, Status, Vmm};
+use vmm::{Accelerator, Access, Cpus, Device, Event, Features, Machine, Memory, Status, Vmm};
 
 use crate::guest::Guest;
 use crate::run::{Running, start};
@@ -161,6 +161,12 @@ fn grows(booted: &mut Booted) {
     assert_eq!((after - before) * 1024, 256 * MIB);
     assert_eq!(booted.running.qemu.resize_memory(256 * MIB, SOON).unwrap(), 256 * MIB);
     assert_eq!(booted.ask("memory").parse::<u64>().unwrap(), before);
+    let fewer = booted.running.qemu.resize_cpus(2, SOON);
+    if booted.running.qemu.features().contains(Features::CPU_UNPLUG) {
+        assert_eq!((fewer.unwrap(), booted.ask("cpus").as_str()), (2, "2"));
+    } else {
+        assert_eq!(fewer.unwrap_err().to_string(), "the qemu driver cannot do cpu-unplug");
+    }
 }
 
 fn changes_disks(booted: &mut Booted) {
@@ -181,11 +187,10 @@ fn changes_disks(booted: &mut Booted) {
 fn ends(mut booted: Booted) {
     let events = |booted: &Booted| booted.running.qemu.next_event(SOON);
     booted.control.get_mut().write_all(b"off\n").unwrap();
-    if let Some(event) = events(&booted) {
-        assert_eq!(event, Event::Shutdown);
-    }
+    assert_eq!(events(&booted), Some(Event::Shutdown));
     assert_eq!(events(&booted), Some(Event::Ended));
-    assert_eq!(booted.running.wait(), "");
+    let (status, said) = booted.running.wait();
+    assert!(status.success() && said.is_empty(), "{status}: {said}");
     // What was connected is closed.
     assert_eq!(booted.control.read(&mut [0]).unwrap(), 0);
     booted.running.qemu.stop().expect("it has ended already");

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use vmm::qemu::{Qemu, command_line};
@@ -56,12 +56,13 @@ pub fn start(machine: &Machine) -> Running {
 }
 
 impl Running {
-    /// Waits for QEMU's own end; what it said on stderr.
-    pub fn wait(&mut self) -> String {
+    /// Waits for QEMU's own end: its exit status and what it said on stderr.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
         let mut said = String::new();
-        let _ = self.child.stderr.take().expect("stderr").read_to_string(&mut said);
-        let _ = self.child.wait();
-        said
+        if let Some(mut stderr) = self.child.stderr.take() {
+            let _ = stderr.read_to_string(&mut said);
+        }
+        (self.child.wait().expect("its status"), said)
     }
 }
 
@@ -69,6 +70,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.qemu.stop();
         let _ = self.child.kill();
+        if std::thread::panicking() {
+            eprintln!("QEMU: {:?}", self.wait());
+        }
         let _ = self.child.wait();
     }
 }
