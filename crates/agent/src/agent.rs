@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use agent_api::{
     Code, ContainerState, ContainerStatus, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
     Event, EventKind, ExecProcessRequest, ExecProcessResponse, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
-    StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest, WaitProcessResponse,
+    StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest,
 };
 use parking_lot::Mutex;
 use rustix::process::{Signal, kill_process, kill_process_group, pidfd_send_signal};
@@ -83,6 +83,7 @@ impl Agent {
             Ok((container, process, ending)) => {
                 container.processes.lock().insert(String::new(), process.clone());
                 self.containers.lock().insert(id, Some(container.clone()));
+                self.watch_memory(container.clone())?;
                 self.follow(container, "", process, ending)?;
                 Ok(CreateContainerResponse {})
             }
@@ -174,8 +175,10 @@ impl Agent {
                 output.flush();
             }
             let exit = process::exit(status, container.cgroup.oom_kills() > kills_before);
+            agent.tell_oom(&container);
             let waiters = process.set_exited(exit);
-            agent.report(&container.id, &exec_id, exit);
+            let (kind, container_id) = (EventKind::ProcessExited as i32, container.id.clone());
+            agent.tell(Event { sequence: 0, kind, container_id, exec_id, exit: Some(exit) });
             for request in waiters {
                 agent.outbox.reply(request, Ok(exit));
             }
@@ -183,15 +186,23 @@ impl Agent {
         spawned.map(drop).map_err(|error| Status::new(Code::ResourceExhausted, format!("cannot make a thread: {error}")))
     }
 
-    /// Keeps the events of a process's end.
-    fn report(&self, container_id: &str, exec_id: &str, exit: WaitProcessResponse) {
-        let (container_id, exec_id) = (container_id.to_string(), exec_id.to_string());
-        if exit.oom_killed {
+    /// Tells of kills for want of memory when they happen, whoever they hit.
+    fn watch_memory(self: &Arc<Agent>, container: Arc<Container>) -> Result<(), Status> {
+        let agent = self.clone();
+        let thread = thread::Builder::new().name("memory".into()).stack_size(64 << 10);
+        let spawned = thread.spawn(move || container.cgroup.watch_memory(&container.deleted, || agent.tell_oom(&container)));
+        spawned.map(drop).map_err(|error| Status::new(Code::ResourceExhausted, format!("cannot make a thread: {error}")))
+    }
+
+    /// Tells of the kills that have not been told of.
+    fn tell_oom(&self, container: &Container) {
+        let mut told = container.oom_told.lock();
+        let kills = container.cgroup.oom_kills();
+        if kills > *told {
+            *told = kills;
             let kind = EventKind::OutOfMemory as i32;
-            self.tell(Event { kind, container_id: container_id.clone(), ..Event::default() });
+            self.tell(Event { kind, container_id: container.id.clone(), ..Event::default() });
         }
-        let kind = EventKind::ProcessExited as i32;
-        self.tell(Event { sequence: 0, kind, container_id, exec_id, exit: Some(exit) });
     }
 
     fn tell(&self, event: Event) {
@@ -282,6 +293,7 @@ impl Agent {
             process.wait_exited();
         }
         container.cgroup.remove();
+        let _ = rustix::io::write(&container.deleted, &1_u64.to_ne_bytes());
         self.containers.lock().remove(id);
         Ok(Empty {})
     }

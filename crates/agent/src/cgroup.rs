@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use agent_api::{Code, Limits, StatsResponse, Status};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::boot::CGROUPS;
@@ -114,6 +117,25 @@ impl Cgroup {
     /// How many of its processes were killed because memory was full.
     pub fn oom_kills(&self) -> u64 {
         keyed(&self.read("memory.events"), "oom_kill")
+    }
+
+    /// Calls `changed` after each change of its memory events, until `end` is readable.
+    pub fn watch_memory(&self, end: impl AsFd, changed: impl Fn()) {
+        let Ok(file) = fs::File::open(self.dir.join("memory.events")) else { return };
+        loop {
+            // A change since the last reading of this open file is what the kernel tells of: read first, then look.
+            let _ = rustix::io::pread(&file, &mut [0; 256], 0);
+            changed();
+            let mut fds = [PollFd::new(&file, PollFlags::PRI), PollFd::new(&end, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let [_, of_end] = fds.map(|fd| fd.revents());
+            if !of_end.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Its use of the machine.

@@ -1,11 +1,12 @@
 //! [`Container`]: what PID 1 keeps of a container, and how one is made.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use agent_api::{Code, CreateContainerRequest, NamespaceKind, SeccompProfile, Status};
 use parking_lot::{Condvar, Mutex};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, WaitStatus};
 use rustix::thread::ThreadNameSpaceType as Namespaces;
 
@@ -24,6 +25,10 @@ pub struct Container {
     pub seccomp: Option<SeccompProfile>,
     pub processes: Mutex<BTreeMap<String, Arc<Process>>>,
     pub paused: Mutex<bool>,
+    /// How many kills for want of memory have been told of.
+    pub oom_told: Mutex<u64>,
+    /// Readable when it has been deleted.
+    pub deleted: OwnedFd,
 }
 
 /// A child's status, from the reaper to whoever follows the child.
@@ -83,6 +88,9 @@ impl Container {
             seccomp: request.seccomp.clone(),
             processes: Mutex::default(),
             paused: Mutex::new(false),
+            oom_told: Mutex::new(0),
+            deleted: eventfd(0, EventfdFlags::CLOEXEC)
+                .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make an eventfd: {errno}")))?,
         });
         let plan = Plan { seccomp: request.seccomp.clone(), create: Some(request), joins, ..Plan::default() };
         let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.pidfd.as_fd()).collect();

@@ -158,8 +158,12 @@ fn name_servers(tree: &Tree, request: &CreateContainerRequest) -> Result<(), Sta
     if request.mounts.iter().any(|mount| mount.destination == PLACE) {
         return Ok(());
     }
-    let place = tree.ensure_file(PLACE).and_then(|place| attach(clone_of(file.as_fd(), Below::No)?.as_fd(), place.as_fd()));
-    place.map_err(|errno| cannot("mount", PLACE, errno))
+    let bound = tree.ensure_file(PLACE).and_then(|place| attach(clone_of(file.as_fd(), Below::No)?.as_fd(), place.as_fd()));
+    match bound {
+        // An image that cannot be written to and has no such file does without.
+        Ok(()) | Err(Errno::ROFS) => Ok(()),
+        Err(errno) => Err(cannot("mount", PLACE, errno)),
+    }
 }
 
 fn cannot(what: &str, path: &[u8], errno: Errno) -> Status {
