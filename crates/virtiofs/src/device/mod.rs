@@ -15,10 +15,10 @@ use std::{
     os::unix::net::UnixListener,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hostcall::seccomp::gofer::GoferCalls;
@@ -48,6 +48,8 @@ const MAX_PIECES: usize = 2048;
 
 /// How long the leader may be in one request before others are taken over by a helper.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// How long a queue that is to stop waits for the requests taken from it.
+const STOP: Duration = Duration::from_secs(10);
 /// For how many times that nothing has to happen before the watcher sleeps.
 const IDLE_ROUNDS: u32 = 50;
 
@@ -219,8 +221,12 @@ struct Pool {
     state: Mutex<State>,
     help: Condvar,
     watch: Condvar,
+    /// Never notified: for a pause.
+    stop: Condvar,
     /// Of the leader's requests: odd while it is in one.
     turns: AtomicU64,
+    /// Requests taken and not yet given back.
+    taken: AtomicUsize,
     /// How often the leader began.
     begun: AtomicU64,
     watching: AtomicBool,
@@ -291,6 +297,8 @@ impl Device {
                 let Some(chain) = queue.pop_descriptor_chain(memory.clone()) else { return any };
                 let waiting =
                     queue.avail_idx(&*memory, Ordering::Acquire).map_or(0, |idx| idx.0.wrapping_sub(queue.next_avail()));
+                // Under the queue's lock: whoever stops the queue sees it.
+                self.pool.taken.fetch_add(1, Ordering::SeqCst);
                 (chain, waiting > 0)
             };
             if more {
@@ -315,6 +323,7 @@ impl Device {
             if state.needs_notification().unwrap_or(true) {
                 let _ = state.signal_used_queue();
             }
+            self.pool.taken.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -423,6 +432,18 @@ impl VhostUserBackend for Device {
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+    }
+
+    /// Afterwards the guest's memory is not touched any more: it may be another guest's by then. So the connection ends if a request hangs.
+    fn stop_vring(&self, _: u32) -> io::Result<()> {
+        let start = Instant::now();
+        while self.pool.taken.load(Ordering::SeqCst) > 0 {
+            if start.elapsed() > STOP {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.pool.stop.wait_for(&mut self.pool.state.lock(), Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn set_event_idx(&self, _enabled: bool) {}

@@ -1,7 +1,5 @@
 //! Rings made by hand.
 
-use std::time::Instant;
-
 use gofer::{
     passthrough::Source,
     protocol::{Access, Cache},
@@ -183,6 +181,7 @@ fn any_rings_are_survived() {
 #[test]
 fn one_that_hangs_does_not_stop_the_others() {
     let guest = Guest::new();
+    let stopped = AtomicBool::new(false);
     let turns = || guest.device.pool.turns.load(Ordering::Relaxed);
     thread::scope(|scope| {
         scope.spawn(|| guest.device.help());
@@ -195,7 +194,14 @@ fn one_that_hangs_does_not_stop_the_others() {
         guest.request(1, 4, op::LOOKUP, 1, b"0\0");
         until("a helper does the other", || guest.used() == 1);
         assert_eq!((guest.returned(0).0, guest.error(4)), (4, 0));
+        scope.spawn(|| {
+            guest.device.stop_vring(REQUESTS.into()).unwrap();
+            stopped.store(true, Ordering::SeqCst);
+        });
+        thread::sleep(Duration::from_millis(50));
+        assert!(!stopped.load(Ordering::SeqCst), "a queue is not stopped while a request is under way");
         drop(hung);
+        until("the queue is stopped", || stopped.load(Ordering::SeqCst));
         until("the first is done too", || guest.used() == 2);
         assert_eq!(guest.error(0), -libc::EBADF);
         guest.device.pool.end();

@@ -1,8 +1,8 @@
 //! The FUSE server: takes a request's bytes, does it by the gofer's passthrough core, and gives the answer's.
 //!
 //! [`Fs::serve`] may be called from several threads. Nothing a guest sends is believed: numbers of inodes and handles carry a generation and are
-//! looked up, names go through [`Name`], sizes are clipped to what there is room for. Locks (inodes, handles, devices) are taken one at a time
-//! and never held across a host call.
+//! looked up, names go through [`Name`], sizes are clipped to what there is room for. Of the locks (inodes, handles, devices) one is held at a time,
+//! and none across a host call, except that descriptors may be closed under them when all or a tree's are.
 
 mod attr;
 mod create;
@@ -143,10 +143,13 @@ impl Fs {
 
     fn dispatch(&self, request: &Request<'_>) -> Outcome {
         match request.head.opcode {
-            op::INIT => init::init(request),
+            op::INIT => {
+                // A guest that was reset says no farewell.
+                self.clear();
+                init::init(request)
+            }
             op::DESTROY => {
-                self.inodes.lock().clear();
-                self.handles.lock().clear();
+                self.clear();
                 done()
             }
             op::FORGET => self.forget_one(request),
@@ -184,6 +187,12 @@ impl Fs {
             // POLL, BMAP, SYNCFS, TMPFILE. A guest stops asking.
             _ => Err(Errno::ENOSYS),
         }
+    }
+
+    /// The guest knows nothing any more.
+    fn clear(&self) {
+        self.inodes.lock().clear();
+        self.handles.lock().clear();
     }
 
     fn forget_one(&self, request: &Request<'_>) -> Outcome {

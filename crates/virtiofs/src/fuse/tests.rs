@@ -188,6 +188,9 @@ fn init_agrees_on_what_both_can() {
     assert_eq!((newer.major, newer.minor), (7, MINOR));
     assert_eq!(guest.call(op::INIT, 0, &[InitIn { minor: 8, ..offer }.as_bytes()], 64), Err(Errno::EPROTO));
     assert_eq!(guest.call(op::INIT, 0, &[b"short"], 64), Err(Errno::EINVAL));
+    let (id, fh) = guest.create(guest.at("0"), "file", libc::O_RDWR, 0o644).map(|(entry, fh)| (entry.nodeid, fh)).unwrap();
+    guest.call(op::INIT, 0, &[offer.as_bytes()], 64).unwrap();
+    assert_eq!((guest.attr(id), guest.read(id, fh, 0, 1)), (Err(Errno::ESTALE), Err(Errno::EBADF)), "a guest that was reset");
 }
 
 #[test]

@@ -9,6 +9,11 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags};
 
+/// What the host does when it reads these on the console.
+pub const WANT_TREE: &str = "WANT A TREE";
+pub const WANT_CHANGE: &str = "WANT A CHANGE";
+pub const WANT_NO_TREE: &str = "WANT NO TREE";
+
 const BIG: usize = 3 << 20;
 
 fn pattern(n: usize) -> Vec<u8> {
@@ -34,7 +39,7 @@ pub fn check_on_host(share: &Path) {
 }
 
 pub fn main() {
-    let cases: [(&str, fn()); 12] = [
+    let cases: [(&str, fn()); 13] = [
         ("a root of Debian is read", root),
         ("nothing changes in a read-only tree", read_only),
         ("a single file is a tree", single_file),
@@ -46,6 +51,7 @@ pub fn main() {
         ("attributes and owners", attributes),
         ("extended attributes", xattrs),
         ("holes and space", holes),
+        ("a tree comes, changes and goes", tree),
         ("an overlay on top", overlay),
     ];
     for (name, case) in cases {
@@ -231,6 +237,32 @@ fn holes() {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let second = File::open("/mnt/holes").unwrap();
     assert!(rustix::fs::flock(&second, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err());
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// All trees are in `/srv`.
+fn tree() {
+    assert!(fs::metadata("/srv/3").is_err());
+    println!("{WANT_TREE}");
+    until("the tree does not come", || fs::metadata("/srv/3/file").is_ok());
+    assert_eq!(fs::read_to_string("/srv/3/file").unwrap(), "late");
+    fs::write("/srv/3/new", "").unwrap();
+    println!("{WANT_CHANGE}");
+    until("the host's change is not seen", || {
+        fs::read_to_string("/srv/3/file").is_ok_and(|text| text == "changed by the host")
+    });
+    let open = File::open("/srv/3/file").unwrap();
+    println!("{WANT_NO_TREE}");
+    until("the tree does not go", || fs::read_dir("/srv/3").is_err());
+    assert_eq!(open.sync_all().unwrap_err().raw_os_error(), Some(libc::EBADF));
+    assert_eq!(fs::read_dir("/srv").unwrap().count(), 3);
 }
 
 fn overlay() {

@@ -50,8 +50,10 @@ impl Drop for Folder {
 
 fn test(parts: &machine::Parts) {
     let folder = Folder(std::env::temp_dir().join(format!("nacre-virtiofs-{}", std::process::id())));
-    let (share, file) = (folder.0.join("share"), folder.0.join("file"));
+    let (share, file, late) = (folder.0.join("share"), folder.0.join("file"), folder.0.join("late"));
     fs::create_dir_all(&share).unwrap();
+    fs::create_dir_all(&late).unwrap();
+    fs::write(late.join("file"), "late").unwrap();
     fs::write(&file, "a single file\n").unwrap();
     guest::prepare(&share);
     let socket = folder.0.join("socket");
@@ -59,7 +61,7 @@ fn test(parts: &machine::Parts) {
     let script = format!(
         "mount -t virtiofs nacre /mnt || echo FAIL mount\n\
          ls /mnt | tr '\\n' ' '; echo\n\
-         mount --bind /mnt/1 /mnt/0/mnt; mount --bind /proc /mnt/0/proc; mount --bind /mnt/2 /mnt/0/etc/motd\n\
+         mount --bind /mnt/1 /mnt/0/mnt; mount --bind /proc /mnt/0/proc; mount --bind /mnt /mnt/0/srv; mount --bind /mnt/2 /mnt/0/etc/motd\n\
          FS_ROLE=guest chroot /mnt/0 {} 2>&1\n",
         std::env::current_exe().unwrap().display()
     );
@@ -68,6 +70,12 @@ fn test(parts: &machine::Parts) {
     machine.watch(LIMIT, |line| {
         if std::env::var_os("FS_VERBOSE").is_some() {
             println!("| {line}");
+        }
+        match line {
+            guest::WANT_TREE => server.order(Some(&late)),
+            guest::WANT_NO_TREE => server.order(None),
+            guest::WANT_CHANGE => fs::write(late.join("file"), "changed by the host").unwrap(),
+            _ => {}
         }
         done |= line == "ALL DONE";
         lines.push(line.to_owned());
