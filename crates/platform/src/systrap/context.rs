@@ -193,6 +193,8 @@ impl SystrapContext {
 
     /// Hands the turn over.
     fn give_turn(&self) {
+        // What it will touch should be there.
+        self.thread.stub.flush();
         let word = self.thread.block.word32(TURN);
         word.swap(TURN_STUB, SeqCst);
         if self.thread.block.word32(STUB_WAITS).load(SeqCst) != 0 {

@@ -4,8 +4,12 @@
 //! a [`Key`] tag. Answers are collected in order, at most [`RING`] are outstanding. "It sleeps" is a hint that may lie, so every
 //! wait has a timeout, wakes the stub anyway and looks whether it is alive.
 //!
+//! A memory thread that sleeps is not woken for each order, which would be two context switches, but for all that one system call brings:
+//! when somebody waits for answers, or when a thread of the stub is about to run ([`Stub::flush`]).
+//!
 //! Locking: one mutex around the ring, held while waiting for answers (bounded by [`ANSWER_LIMIT_NS`]).
 
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::control::Control;
 use super::layout::*;
-use super::sys::{self, Fate, Wait};
+use super::sys::{self, Fate, Wait, Woken};
 use super::tag::Key;
 use crate::{Death, PlatformError};
 
@@ -55,12 +59,16 @@ pub struct Stub {
     pub area: u64,
     control: Arc<Control>,
     ring: Mutex<Ring>,
+    /// Orders were posted since the memory thread was last woken.
+    unannounced: AtomicBool,
     death: OnceLock<Death>,
 }
 
 struct Ring {
     key: Key,
     posted: u64,
+    /// The last order when the memory thread was last woken, or seen awake.
+    announced: u64,
     done: u64,
     /// The result of order `done`.
     result: u64,
@@ -84,6 +92,7 @@ impl Stub {
         let ring = Ring {
             key,
             posted: 0,
+            announced: 0,
             done: 0,
             result: 0,
             outstanding: [None; RING as usize],
@@ -92,7 +101,7 @@ impl Stub {
             cpu: None,
             key_wiped: false,
         };
-        Ok(Stub { pid: 0, area, control, ring: Mutex::new(ring), death: OnceLock::new() })
+        Ok(Stub { pid: 0, area, control, ring: Mutex::new(ring), unannounced: AtomicBool::new(false), death: OnceLock::new() })
     }
 
     /// Why it is gone, if it is.
@@ -134,11 +143,27 @@ impl Stub {
             *slot = Some(order);
         }
         self.control.word64(at).swap(ring.posted, SeqCst);
-        if self.control.word32(self.area + AREA_ANSWERS + ANSWER_STUB_WAITS).load(SeqCst) != 0 {
-            self.pin_here(ring);
-            sys::futex_wake(self.control.word32(at));
-        }
+        self.unannounced.store(true, SeqCst);
         Ok(())
+    }
+
+    /// Has the memory thread begin with what was posted. Cheap if nothing was.
+    pub fn flush(&self) {
+        if self.unannounced.load(SeqCst) {
+            self.announce(&mut self.ring.lock());
+        }
+    }
+
+    fn announce(&self, ring: &mut Ring) {
+        if self.unannounced.swap(false, SeqCst)
+            && self.control.word32(self.area + AREA_ANSWERS + ANSWER_STUB_WAITS).load(SeqCst) != 0
+        {
+            self.pin_here(ring);
+            // It sleeps at the order that it expects next: the first it was not woken for, or one after it if it was still awake then.
+            let slot = |sequence: u64| self.control.word32(self.area + AREA_ORDERS + (sequence % RING) * LINE);
+            let _ = (ring.announced + 1..=ring.posted).find(|sequence| sys::futex_wake(slot(*sequence)) == Woken::Some);
+        }
+        ring.announced = ring.posted;
     }
 
     /// Has the memory thread run on this CPU: the poster will sleep for its answers, and a wake-up across CPUs is ten times as dear.
@@ -180,6 +205,7 @@ impl Stub {
         if let Some(death) = self.death() {
             return Err(PlatformError::Dead(death));
         }
+        self.announce(ring);
         let sequence = ring.done + 1;
         let at = self.area + AREA_ANSWERS + (sequence % RING) * LINE;
         let answered = self.control.word64(at);

@@ -31,11 +31,17 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: Option<u64>) {
 }
 
 /// Wakes all who wait on `word`.
-pub fn futex_wake(word: &AtomicU32) {
+pub fn futex_wake(word: &AtomicU32) -> Woken {
     // SAFETY: the word outlives the call.
-    unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
-    }
+    let count = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+    if count > 0 { Woken::Some } else { Woken::Nobody }
+}
+
+/// Whether anybody slept there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    Nobody,
+    Some,
 }
 
 /// Sends a signal to a child of ours: its number cannot be reused before we wait for it.
