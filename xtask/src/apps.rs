@@ -48,9 +48,9 @@ const fn app(name: &'static str, interpreter: &'static str, script: &'static str
 const LONG: Duration = Duration::from_secs(900);
 
 /// Programs whose Debian sources the scripts build.
-const SOURCES: [&str; 1] = ["busybox"];
+const SOURCES: [&str; 2] = ["busybox", "gzip"];
 
-const SCRIPTS: [App; 22] = [
+const SCRIPTS: [App; 23] = [
     app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
     app("python", "python3", "python.py", Tier::Fast, Places::All),
     app("git", "bash", "git.sh", Tier::Fast, Places::All),
@@ -67,6 +67,7 @@ const SCRIPTS: [App; 22] = [
     app("nginx", "bash", "nginx.sh", Tier::Full, Places::NotBundle),
     app("ssh", "bash", "ssh.sh", Tier::Full, Places::NotBundle),
     app("build", "bash", "build.sh", Tier::Full, Places::NotBundle),
+    App { limit: LONG, ..app("gzip", "bash", "gzip.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("busybox", "bash", "busybox.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("stress-ng", "bash", "stress-ng.sh", Tier::Full, Places::NotBundle) },
     app("apt", "bash", "apt.sh", Tier::Full, Places::OnlyDo),

@@ -64,6 +64,8 @@ pub fn ensure(packages: &[&str]) -> Result<()> {
     let apt = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+        // Somebody else may be installing.
+        apt.args(["-o", "DPkg::Lock::Timeout=300"]);
         apt
     };
     let _ = sh::run(apt().args(["update", "-q"])); // one dead source of many is no reason to stop

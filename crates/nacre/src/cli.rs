@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::container::Runtime;
 use runtime::logging::{self, Format};
 use runtime::process::{Network, Privilege};
+use runtime::sandbox::Kind;
 use runtime::state::Store;
 
 use crate::cmd;
@@ -57,6 +58,9 @@ pub struct Global {
     /// Directory for images [default: /var/lib/nacre/images; for ordinary users $XDG_DATA_HOME/nacre/images]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// What containers run in: sentry (a kernel in user space) or vm [default: as annotation dev.nacre.sandbox says, or sentry]
+    #[arg(long, value_name = "KIND")]
+    pub sandbox: Option<Kind>,
     /// Log file [default: standard error]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,

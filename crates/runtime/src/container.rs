@@ -49,6 +49,8 @@ pub struct Create<'a> {
     pub overlay: Option<&'a str>,
     pub own_terminal: Option<agent_api::WindowSize>,
     pub network: Network,
+    /// What the container runs in (`--sandbox`); None: annotation `dev.nacre.sandbox` says, or a sentry.
+    pub sandbox: Option<Kind>,
 }
 
 /// A container just made, with its sandbox.
@@ -70,6 +72,7 @@ impl Runtime {
             std::fs::canonicalize(create.bundle).doing(|| format!("cannot find the bundle {}", create.bundle.display()))?;
         let spec = config::load(&bundle)?;
         let overlay = overlay(&spec, &bundle, create.overlay)?;
+        let kind = kind(&spec, create.sandbox)?;
         let plan = config::plan(create.id, &bundle, &spec, &overlay)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
@@ -114,7 +117,7 @@ impl Runtime {
             }
         };
         timing::mark("runtime: cgroup made");
-        let sandbox = match self.launch(&entry, &cgroup, &spec, &plan, create.network) {
+        let sandbox = match self.launch(kind, &entry, &cgroup, &spec, &plan, create.network) {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 let _ = cgroup.remove();
@@ -134,6 +137,7 @@ impl Runtime {
 
     fn launch(
         &self,
+        kind: Kind,
         entry: &Entry,
         cgroup: &Cgroup,
         spec: &Spec,
@@ -162,7 +166,7 @@ impl Runtime {
             log_file: self.log_file.as_ref().map(AsFd::as_fd),
             die_with_parent: false,
         };
-        sandbox::launch(Kind::Sentry, launch)
+        sandbox::launch(kind, launch)
     }
 
     /// Runs a created container's process.
@@ -375,6 +379,16 @@ pub fn reason(entry: &Entry) -> String {
     match File::open(entry.report_path()).ok().and_then(read) {
         Some(Report::Broke(reason)) => format!(" ({reason})"),
         _ => String::new(),
+    }
+}
+
+/// What the container runs in, as the command line says, or annotation `dev.nacre.sandbox`.
+fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
+    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.sandbox"));
+    match (wanted, annotation) {
+        (Some(kind), _) => Ok(kind),
+        (None, Some(text)) => text.parse().map_err(|what| Error::Other(format!("annotation dev.nacre.sandbox: {what}"))),
+        (None, None) => Ok(Kind::default()),
     }
 }
 

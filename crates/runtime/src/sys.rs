@@ -148,6 +148,12 @@ pub fn close_from(first: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 
+/// Lets exec close all descriptors from `first` on.
+pub fn close_on_exec_from(first: u32) {
+    // SAFETY: changes a flag of descriptors; who owns them does not matter.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
 /// Closes the child's copy of a descriptor its parent keeps.
 pub fn close_in_child(fd: BorrowedFd<'_>) {
     // SAFETY: only called in a fresh child, which never uses the descriptor's owner again (it execs or ends without drops).

@@ -99,7 +99,7 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
 }
 
 /// The private tree: /0, /1, …, each a mount.
-fn build_tree(attaches: &[Attach], mounts: &[OwnedFd]) -> std::result::Result<(), StepError> {
+pub(super) fn build_tree(attaches: &[Attach], mounts: &[OwnedFd]) -> std::result::Result<(), StepError> {
     enter_private_root(|root| {
         for (index, (attach, mount)) in attaches.iter().zip(mounts).enumerate() {
             let name = index.to_string();
@@ -135,7 +135,7 @@ fn hide(mount: &OwnedFd, path: &Path) -> io::Result<()> {
     Ok(move_mount(empty.as_fd(), "", at.as_fd(), "", flags)?)
 }
 
-fn attach_config(index: usize, attach: &Attach) -> std::result::Result<AttachConfig, String> {
+pub(super) fn attach_config(index: usize, attach: &Attach) -> std::result::Result<AttachConfig, String> {
     let source = gofer::passthrough::Source::at_path(Path::new(&format!("/{index}")))
         .map_err(|errno| format!("cannot open {}: {errno}", attach.source.display()))?;
     Ok(AttachConfig {

@@ -4,11 +4,15 @@
 //! cgroups v1, and then executes `/proc/self/exe`. It gets one [`message`] on descriptor 3. If the parent dies first, the socket closes and the process
 //! ends: nothing is left behind by a crash at any moment.
 
+mod confine;
+pub mod fs;
 pub mod gofer;
 mod isolate;
+pub mod keeper;
 pub mod message;
 pub mod report;
 pub mod sentry;
+mod vmm;
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -34,6 +38,10 @@ pub const NOBODY: u32 = 65534;
 pub enum Role {
     Sentry,
     Gofer,
+    /// Of a VM, in the sentry's place.
+    Keeper,
+    /// Of a VM, in the gofer's place.
+    Fs,
 }
 
 impl Role {
@@ -41,12 +49,14 @@ impl Role {
         match self {
             Role::Sentry => "nacre-sentry",
             Role::Gofer => "nacre-gofer",
+            Role::Keeper => "nacre-keeper",
+            Role::Fs => "nacre-fs",
         }
     }
 
     /// The role this process was started in, if in any: by the name it was called.
     pub fn of(argv0: &OsStr) -> Option<Role> {
-        [Role::Sentry, Role::Gofer].into_iter().find(|role| argv0 == role.name())
+        [Role::Sentry, Role::Gofer, Role::Keeper, Role::Fs].into_iter().find(|role| argv0 == role.name())
     }
 
     /// Lives that life. Does not return.
@@ -55,11 +65,15 @@ impl Role {
         let _ = rustix::thread::set_name(match self {
             Role::Sentry => c"nacre-sentry",
             Role::Gofer => c"nacre-gofer",
+            Role::Keeper => c"nacre-keeper",
+            Role::Fs => c"nacre-fs",
         });
         let socket = UnixStream::from(sys::inherited(3));
         let status = match self {
             Role::Sentry => sentry::main(&socket),
             Role::Gofer => gofer::main(&socket),
+            Role::Keeper => keeper::main(&socket),
+            Role::Fs => fs::main(&socket),
         };
         std::process::exit(status)
     }

@@ -13,6 +13,7 @@ use sentry::boot::Boot;
 use sentry::kernel::Machine;
 use serde::{Deserialize, Serialize};
 
+use super::confine::NO_LANDLOCK;
 use super::isolate::{Code, drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
 use super::report::{self, Report};
 use super::{Network, message};
@@ -136,9 +137,7 @@ fn landlock(memory: BorrowedFd<'_>, network: Network) -> Result<(), String> {
             .restrict_self()
     };
     match confine() {
-        Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
-            Err("the host kernel has no Landlock, or it is off (boot parameter lsm=)".into())
-        }
+        Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Err(NO_LANDLOCK.into()),
         Ok(_) => Ok(()),
         Err::<_, landlock::RulesetError>(e) => Err(format!("cannot set up Landlock: {e}")),
     }

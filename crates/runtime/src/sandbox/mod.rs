@@ -4,12 +4,14 @@
 
 mod main_process;
 mod sentry;
+mod vm;
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use agent_api::{Client, ClientError, CreateContainerRequest, Stdio};
 use rustix::fs::{Mode, OFlags};
 
 use self::sentry::SentrySandbox;
+use self::vm::VmSandbox;
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::logging;
@@ -29,6 +32,20 @@ pub enum Kind {
     /// A kernel of ours in user space.
     #[default]
     Sentry,
+    /// A virtual machine with a Linux kernel.
+    Vm,
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Kind, String> {
+        match text {
+            "sentry" => Ok(Kind::Sentry),
+            "vm" => Ok(Kind::Vm),
+            other => Err(format!("{other:?} is no kind of sandbox: sentry or vm")),
+        }
+    }
 }
 
 /// What a sandbox is made from.
@@ -84,6 +101,7 @@ impl FileIds {
 pub fn launch(kind: Kind, launch: Launch<'_>) -> Result<Box<dyn Sandbox>> {
     match kind {
         Kind::Sentry => Ok(Box::new(SentrySandbox::launch(launch)?)),
+        Kind::Vm => Ok(Box::new(VmSandbox::launch(launch)?)),
     }
 }
 

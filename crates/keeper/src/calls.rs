@@ -1,0 +1,162 @@
+//! Each call: passed on to the guest's agent, with streams in the place of descriptors.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agent_api::{
+    Call, Code, CreateContainerRequest, CreateContainerResponse, Empty, ExecProcessRequest, ExecProcessResponse, Method,
+    Process, SetUpSandboxRequest, Status, Stdio, WaitProcessRequest, WaitProcessResponse, take_fd,
+};
+use prost::Message;
+
+use crate::News;
+use crate::serve::Server;
+use crate::streams::{Announced, Direction};
+
+/// Bytes for the guest's random pool.
+const ENTROPY: usize = 64;
+/// How long what a process has written before its end may take on its way to a reader that is slow.
+const DRAIN: Duration = Duration::from_secs(10);
+
+impl Server {
+    /// Answers a call, after as long as it takes.
+    pub fn call(self: &Arc<Server>, call: Call, mut fds: Vec<Option<OwnedFd>>) -> Result<Vec<u8>, Status> {
+        match call {
+            Call::CreateContainer(request) => encode(self.create(request, &mut fds)),
+            Call::ExecProcess(request) => encode(self.exec(request, &mut fds)),
+            Call::WaitProcess(request) => encode(self.wait(&request)),
+            Call::Shutdown(_) => {
+                let _ = self.news.send(News::ShutDown);
+                encode(Ok(Empty {}))
+            }
+            Call::StartContainer(request) => self.pass(&request),
+            Call::SignalProcess(request) => self.pass(&request),
+            Call::ResizeTty(request) => self.pass(&request),
+            Call::PauseContainer(request) => self.pass(&request),
+            Call::ResumeContainer(request) => self.pass(&request),
+            Call::DeleteContainer(request) => self.pass(&request),
+            Call::ListContainers(request) => self.pass(&request),
+            Call::ListProcesses(request) => self.pass(&request),
+            Call::Stats(request) => self.pass(&request),
+            Call::NextEvents(request) => self.pass(&request),
+            Call::UpdateContainer(request) => self.pass(&request),
+            Call::Stacks(request) => self.pass(&request),
+            Call::SetStrace(_) => Err(Status::new(
+                Code::Unimplemented,
+                "a VM's system calls are its own kernel's: they cannot be traced from outside",
+            )),
+            Call::SetUpSandbox(_) | Call::Online(_) => {
+                Err(Status::new(Code::Unimplemented, "the VM's keeper sets its guest up itself"))
+            }
+        }
+    }
+
+    fn pass<M: Method>(&self, request: &M) -> Result<Vec<u8>, Status> {
+        encode(self.guest.call(request))
+    }
+
+    fn create(
+        self: &Arc<Server>,
+        mut request: CreateContainerRequest,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<CreateContainerResponse, Status> {
+        let id = request.id.clone();
+        let announced = match &mut request.process {
+            Some(process) => self.announce(&id, "", process, fds)?,
+            None => Announced::default(),
+        };
+        // Descriptors of images have become devices before; gofers there are none.
+        request.gofer = 0;
+        if id == self.first_container {
+            let set_up = SetUpSandboxRequest {
+                clock_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
+                entropy: entropy()?,
+                hostname: request.hostname.clone(),
+                container: Some(request),
+                ..Default::default()
+            };
+            let kernel = self.guest.call(&set_up)?.kernel;
+            tracing::debug!(kernel, "the guest is up");
+            self.watch_first_container()?;
+        } else {
+            self.guest.call(&request)?;
+        }
+        announced.keep();
+        Ok(CreateContainerResponse {})
+    }
+
+    fn exec(&self, mut request: ExecProcessRequest, fds: &mut [Option<OwnedFd>]) -> Result<ExecProcessResponse, Status> {
+        let (id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
+        let announced = match &mut request.process {
+            Some(process) => self.announce(&id, &exec_id, process, fds)?,
+            None => Announced::default(),
+        };
+        let reply = self.guest.call(&request)?;
+        announced.keep();
+        Ok(reply)
+    }
+
+    /// Its exit, when what it has written is where it belongs.
+    fn wait(&self, request: &WaitProcessRequest) -> Result<WaitProcessResponse, Status> {
+        let exit = self.guest.call(request)?;
+        self.streams.drain(&request.container_id, &request.exec_id, DRAIN);
+        Ok(exit)
+    }
+
+    fn watch_first_container(self: &Arc<Server>) -> Result<(), Status> {
+        let server = self.clone();
+        let watching = crate::spawn("first", move || {
+            let request = WaitProcessRequest { container_id: server.first_container.clone(), exec_id: String::new() };
+            // If waiting fails, somebody else has said why.
+            if let Ok(exit) = server.wait(&request) {
+                let status = match exit.signal {
+                    0 => exit.exit_code,
+                    signal => 128 + signal,
+                };
+                let _ = server.news.send(News::Ended(status as u8));
+            }
+        });
+        watching.map_err(|error| Status::new(Code::ResourceExhausted, error.to_string()))
+    }
+
+    /// Numbers for a process's descriptors.
+    fn announce(
+        &self,
+        container_id: &str,
+        exec_id: &str,
+        process: &mut Process,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<Announced, Status> {
+        if !process.extra_fds.is_empty() {
+            return Err(Status::new(
+                Code::Unimplemented,
+                "a VM's processes cannot be given further descriptors (--preserve-fds)",
+            ));
+        }
+        let mut announced = self.streams.announce(container_id, exec_id);
+        let Some(stdio) = process.stdio else { return Ok(announced) };
+        let mut number = |index: Option<u32>, direction, what| match index {
+            Some(index) => Ok(Some(announced.add(take_fd(fds, index, what)?, direction))),
+            None => Ok::<_, Status>(None),
+        };
+        process.stdio = Some(Stdio {
+            stdin: number(stdio.stdin, Direction::In, "stdin")?,
+            stdout: number(stdio.stdout, Direction::Out, "stdout")?,
+            stderr: number(stdio.stderr, Direction::Out, "stderr")?,
+        });
+        Ok(announced)
+    }
+}
+
+fn entropy() -> Result<Vec<u8>, Status> {
+    let mut bytes = vec![0; ENTROPY];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => Ok(bytes),
+        Err(errno) => Err(Status::new(Code::Internal, format!("the host has no random numbers: {errno}"))),
+    }
+}
+
+fn encode<M: Message>(answer: Result<M, Status>) -> Result<Vec<u8>, Status> {
+    answer.map(|message| message.encode_to_vec())
+}

@@ -1,0 +1,110 @@
+//! What the guest's kernel and agent print: logged, and the end of it kept for messages.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::{KeeperError, spawn};
+
+/// Lines that are kept.
+const LINES: usize = 8;
+/// Longest line in bytes; longer ones are cut into several.
+const LINE: u64 = 512;
+/// How long [`Console::last_words`] waits for the end.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+#[derive(Default)]
+struct State {
+    tail: VecDeque<String>,
+    closed: bool,
+}
+
+/// The guest's console. It only speaks.
+pub struct Console(Arc<(Mutex<State>, Condvar)>);
+
+impl Console {
+    /// Begins to read it.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn watch(console: OwnedFd) -> Result<Console, KeeperError> {
+        let state = Arc::new((Mutex::new(State::default()), Condvar::new()));
+        let watched = Console(state.clone());
+        spawn("console", move || {
+            let mut reader = BufReader::with_capacity(1024, File::from(console));
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                match (&mut reader).take(LINE).read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => {}
+                }
+                let text = printable(&line);
+                if text.is_empty() {
+                    continue;
+                }
+                tracing::debug!(target: "guest", "{text}");
+                let mut state = lock(&state.0);
+                if state.tail.len() == LINES {
+                    state.tail.pop_front();
+                }
+                state.tail.push_back(text);
+            }
+            lock(&state.0).closed = true;
+            state.1.notify_all();
+        })?;
+        Ok(watched)
+    }
+
+    /// The last lines, or that there are none.
+    pub fn tail(&self) -> String {
+        let state = lock(&self.0.0);
+        match state.tail.is_empty() {
+            true => "its console is empty".into(),
+            false => state.tail.iter().map(String::as_str).collect::<Vec<_>>().join(" | "),
+        }
+    }
+
+    /// [`Console::tail`] when the guest has said everything, or a moment has passed.
+    pub fn last_words(&self) -> String {
+        let state = lock(&self.0.0);
+        drop(self.0.1.wait_timeout_while(state, LAST_WORDS, |state| !state.closed));
+        self.tail()
+    }
+}
+
+/// A line as text without control characters: it goes to people's terminals.
+fn printable(line: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
+    text.trim().to_string()
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_and_cannot_harm_a_terminal() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let console = Console::watch(reader.into()).unwrap();
+        assert_eq!(console.tail(), "its console is empty");
+        for n in 0..100 {
+            writeln!(writer, "line {n}\r").unwrap();
+        }
+        writer.write_all(&[b'x'; 2000]).unwrap();
+        writer.write_all(b"\n\x1b[2Jpanic\x07\n").unwrap();
+        drop(writer);
+        let tail = console.last_words();
+        assert!(tail.ends_with("[2Jpanic") && !tail.contains('\x1b') && tail.contains("line 99"), "{tail}");
+        assert!(!tail.contains("line 90 "), "{tail}");
+    }
+}

@@ -1,0 +1,92 @@
+//! The agent in the guest: awaited, then a client's other end.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use agent_api::{Client, ClientError, Code, Method, Status};
+
+use crate::News;
+
+enum State {
+    /// Its kernel boots.
+    Awaited,
+    Up(Arc<Client>),
+    /// Why it is of no use any more.
+    Gone(String),
+}
+
+/// The guest's agent, whatever state it is in.
+pub struct Guest {
+    state: Mutex<State>,
+    changed: Condvar,
+    news: Mutex<Sender<News>>,
+}
+
+impl Guest {
+    pub fn new(news: Sender<News>) -> Guest {
+        Guest { state: Mutex::new(State::Awaited), changed: Condvar::new(), news: Mutex::new(news) }
+    }
+
+    /// The agent calls: once. What comes after is somebody else in the guest.
+    pub fn connect(&self) -> Option<OwnedFd> {
+        let mut state = self.lock();
+        if !matches!(*state, State::Awaited) {
+            return None;
+        }
+        let (ours, theirs) = UnixStream::pair().ok()?;
+        *state = State::Up(Arc::new(Client::new(ours.into())));
+        self.changed.notify_all();
+        Some(theirs.into())
+    }
+
+    /// From now on every call fails, for this reason.
+    pub fn ended(&self, reason: String) {
+        *self.lock() = State::Gone(reason);
+        self.changed.notify_all();
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(*self.lock(), State::Up(_))
+    }
+
+    /// The agent, if it is up.
+    pub fn up(&self) -> Option<Arc<Client>> {
+        match &*self.lock() {
+            State::Up(client) => Some(client.clone()),
+            _ => None,
+        }
+    }
+
+    /// Calls the agent, when it is up.
+    ///
+    /// # Errors
+    /// The agent's; or that it has gone.
+    pub fn call<M: Method>(&self, request: &M) -> Result<M::Reply, Status> {
+        let client = self.wait()?;
+        client.call(request).map_err(|error| match error {
+            ClientError::Status(status) => status,
+            ClientError::Closed | ClientError::Socket(_) => {
+                let _ = self.news.lock().unwrap_or_else(PoisonError::into_inner).send(News::AgentGone);
+                Status::new(Code::Internal, "the agent in the guest has gone")
+            }
+            other => Status::new(Code::Internal, format!("the agent in the guest: {other}")),
+        })
+    }
+
+    fn wait(&self) -> Result<Arc<Client>, Status> {
+        let mut state = self.lock();
+        loop {
+            match &*state {
+                State::Up(client) => return Ok(client.clone()),
+                State::Gone(reason) => return Err(Status::new(Code::Internal, reason.clone())),
+                State::Awaited => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

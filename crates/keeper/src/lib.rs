@@ -1,0 +1,186 @@
+//! The keeper of a VM: the process on the host that serves the Agent protocol for the guest, as a sentry does for itself.
+//!
+//! Its clients are the runtime's commands, over a unix socket and with descriptors; the other side is the agent in the guest, over vsock
+//! ([`agent_api::vm`]). Calls are passed on; descriptors in them become streams, which the keeper pumps ([`streams`]). It holds the VMM's control socket,
+//! the vsock device's other end and the guest's console, and ends with the first container, with its exit status.
+//!
+//! Everything that comes from the guest is hostile: answers are decoded and encoded again, streams are only those that were announced, and no
+//! wait for the guest is without an end, but where the protocol says so.
+
+#![forbid(unsafe_code)]
+
+mod calls;
+mod console;
+mod guest;
+mod serve;
+mod streams;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use agent_api::{ShutdownRequest, vm};
+use vmm::{Event, Vmm, vsock};
+
+use console::Console;
+use guest::Guest;
+use serve::Server;
+use streams::Streams;
+
+/// The guest's context id. Each keeper has one guest, so it need not be another's.
+const CONTEXT: u64 = 3;
+/// How long a guest may take from its first instruction to its agent's call. Emulated machines on busy hosts are slow.
+const BOOT: Duration = Duration::from_secs(45);
+/// How long answers that are on their way may take when the first container has ended.
+const ANSWERS: Duration = Duration::from_millis(100);
+/// How long a guest may take to power off when asked to.
+const POWER_OFF: Duration = Duration::from_secs(5);
+/// Threads here only wait and copy, with [`streams::PIECE`] bytes at a time on the heap.
+const STACK: usize = 128 << 10;
+
+/// What a keeper process hands over when it is confined.
+pub struct Boot {
+    /// The Agent protocol's first client: a connected unix stream socket.
+    pub client: OwnedFd,
+    /// Where others connect.
+    pub listener: Option<OwnedFd>,
+    /// The container whose end is the VM's.
+    pub first_container: String,
+    /// Makes friends with the VMM, which waits for its devices first.
+    pub attach: Box<dyn FnOnce() -> Result<Arc<dyn Vmm>, vmm::Error>>,
+    /// The vsock device's side of the vhost-user connection.
+    pub vsock: OwnedFd,
+    /// What the guest prints.
+    pub console: OwnedFd,
+}
+
+/// Why there is no VM (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    #[error("cannot start the thread {name}: {cause}")]
+    Thread { name: &'static str, cause: std::io::Error },
+    #[error("cannot serve the guest's sockets: {0}")]
+    Vsock(std::io::Error),
+    #[error("the VMM does not start: {cause}: {tail}")]
+    NoVmm { cause: vmm::Error, tail: String },
+    #[error("the guest did not come up within {} s: {tail}", BOOT.as_secs())]
+    NoAgent { tail: String },
+    #[error("the guest {how}: {tail}")]
+    GuestEnded { how: &'static str, tail: String },
+    #[error("the agent in the guest has gone: {tail}")]
+    AgentGone { tail: String },
+}
+
+/// What the main thread is told.
+enum News {
+    /// The first container has ended, with this status for a shell.
+    Ended(u8),
+    /// The agent's connection has ended.
+    AgentGone,
+    /// A client wants the end.
+    ShutDown,
+    Vm(Event),
+}
+
+/// Keeps the VM until its first container ends, whose exit status (128 + signal) it returns, or a client ends it.
+///
+/// # Errors
+/// [`KeeperError`]: the VM has ended otherwise.
+pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
+    let (news, told) = channel();
+    let console = Console::watch(boot.console)?;
+    let streams = Arc::new(Streams::default());
+    let guest = Arc::new(Guest::new(news.clone()));
+    let ports = (guest.clone(), streams.clone());
+    let connect = move |port| match port {
+        vm::CONTROL_PORT => ports.0.connect(),
+        vm::STREAM_PORT => ports.1.connect(),
+        _ => None,
+    };
+    let (vsock, _) = vsock::Device::new(boot.vsock.into(), CONTEXT, connect).map_err(KeeperError::Vsock)?;
+    spawn("vsock", move || {
+        if let Err(error) = vsock.run() {
+            tracing::error!(%error, "the guest's sockets have failed");
+        }
+    })?;
+    let vmm = (boot.attach)().map_err(|cause| KeeperError::NoVmm { cause, tail: console.last_words() })?;
+    let vm = vmm.clone();
+    let from_vm = news.clone();
+    spawn("vm", move || {
+        loop {
+            let Some(event) = vm.next_event(Duration::from_secs(3600)) else { continue };
+            let last = event == Event::Ended;
+            if from_vm.send(News::Vm(event)).is_err() || last {
+                return;
+            }
+        }
+    })?;
+    let server = Server { guest: guest.clone(), streams, first_container: boot.first_container, news: news.clone() };
+    let serving = Arc::new(server).serve(boot.client, boot.listener)?;
+    let end = wait_for_the_end(&told, &guest, &console);
+    guest.ended(match &end {
+        Ok(_) => "the sandbox is ending".into(),
+        Err(error) => error.to_string(),
+    });
+    serving.finish(ANSWERS);
+    if end.is_ok() {
+        power_off(&guest, &told);
+    }
+    let _ = vmm.stop();
+    end
+}
+
+fn wait_for_the_end(
+    told: &std::sync::mpsc::Receiver<News>,
+    guest: &Guest,
+    console: &Console,
+) -> Result<Option<u8>, KeeperError> {
+    let up_by = Instant::now() + BOOT;
+    loop {
+        let news = match guest.is_up() {
+            true => told.recv().ok(),
+            false => match told.recv_timeout(up_by.saturating_duration_since(Instant::now())) {
+                Ok(news) => Some(news),
+                Err(RecvTimeoutError::Timeout) if guest.is_up() => continue,
+                Err(_) => return Err(KeeperError::NoAgent { tail: console.tail() }),
+            },
+        };
+        let how = match news {
+            Some(News::Ended(status)) => return Ok(Some(status)),
+            Some(News::ShutDown) => return Ok(None),
+            // Its last words may still be on the way.
+            Some(News::AgentGone) => return Err(KeeperError::AgentGone { tail: console.last_words() }),
+            Some(News::Vm(Event::Shutdown)) => "has powered itself off",
+            Some(News::Vm(Event::Reset)) => "has rebooted",
+            Some(News::Vm(Event::Panicked)) => "kernel has panicked",
+            Some(News::Vm(Event::Ended)) | None => "has ended with its VMM",
+            Some(News::Vm(Event::DeviceFailed(device))) => {
+                tracing::error!(device, "a device of the VM has failed");
+                continue;
+            }
+            Some(News::Vm(Event::DeviceRemoved(_))) => continue,
+        };
+        return Err(KeeperError::GuestEnded { how, tail: console.last_words() });
+    }
+}
+
+/// Lets the guest write back what it holds.
+fn power_off(guest: &Guest, told: &std::sync::mpsc::Receiver<News>) {
+    let Some(client) = guest.up() else { return };
+    if client.call(&ShutdownRequest {}).is_err() {
+        return;
+    }
+    let end = Instant::now() + POWER_OFF;
+    loop {
+        match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(News::Vm(Event::Shutdown | Event::Reset | Event::Panicked | Event::Ended)) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), KeeperError> {
+    let made = std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work);
+    made.map(drop).map_err(|cause| KeeperError::Thread { name, cause })
+}

@@ -1,0 +1,119 @@
+//! The keeper process of a VM: from exec to [`keeper::run`].
+//!
+//! In this order: the configuration, the VMM's process (cloned while this one has one thread, so that it dies with it: this is PID 1 of their
+//! name space), an empty root, no privileges, Landlock; then the keeper makes its threads.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keeper::Boot;
+use serde::{Deserialize, Serialize};
+use vmm::qemu::{self, Qemu};
+use vmm::{Accelerator, Console, Cpus, Device, Machine, Memory, Vmm};
+
+use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
+use super::report::{self, Report};
+use super::{confine, message, vmm as vmm_process};
+use crate::{logging, timing};
+
+/// How long a VMM may take to answer at all.
+const VMM_START: Duration = Duration::from_secs(20);
+
+/// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
+/// device; 3 and 4: the guest's kernel and initial root; 5, if others may come: the listening socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeeperConfig {
+    /// The container whose end is the VM's.
+    pub first_container: String,
+    /// The VMM's.
+    pub program: PathBuf,
+    pub cpus: u32,
+    /// Bytes of guest memory.
+    pub memory: u64,
+    pub log: logging::Config,
+}
+
+/// A keeper's life. Returns its exit status.
+pub fn main(socket: &UnixStream) -> i32 {
+    report::on_panic();
+    match run(socket) {
+        Ok(status) => status.into(),
+        Err(reason) => {
+            report::write(&Report::Broke(reason.clone()));
+            let _ = message::send_all(socket.as_fd(), format!("vm: {reason}").as_bytes());
+            1
+        }
+    }
+}
+
+/// Ends as the first container's own process does, as a sentry does.
+fn run(socket: &UnixStream) -> Result<u8, String> {
+    // No configuration: the runtime has died or given up.
+    let Ok((config, descriptors)) = message::receive::<KeeperConfig>(socket) else { return Ok(0) };
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or("descriptors are missing");
+    let (report, client, fs, kernel, initrd) = (next()?, next()?, next()?, next()?, next()?);
+    let listener = descriptors.next();
+    report::install(report);
+    logging::install(&config.log, None);
+    timing::mark("keeper: configuration read");
+    keep_only_mounting().map_err(|e| e.to_string())?;
+    let (vsock, vsock_device) = pair()?;
+    let (console, console_device) = pair()?;
+    let (qmp, qmp_server) = pair()?;
+    let accelerator = Accelerator::choose();
+    if let Accelerator::Emulation { because } = &accelerator {
+        tracing::warn!("the VM is emulated, many times slower than with KVM: {because}");
+    }
+    let machine = Machine {
+        name: config.first_container.clone(),
+        accelerator,
+        kernel,
+        initrd: Some(initrd),
+        cmdline: String::new(),
+        cpus: Cpus { boot: config.cpus, max: config.cpus },
+        memory: Memory { boot: config.memory, max: config.memory },
+        console: Some(Console::Socket(console_device.into())),
+        devices: vec![
+            ("vsock".into(), Device::Vsock { socket: vsock_device.into() }),
+            ("files".into(), Device::VirtioFs { tag: agent_api::vm::FS_TAG.into(), socket: fs }),
+            ("balloon".into(), Device::Balloon),
+            ("rng".into(), Device::Rng),
+        ],
+        slots: 0,
+    };
+    let line = qemu::command_line(&machine, qmp_server.as_fd()).map_err(|e| e.to_string())?;
+    let Some(Console::Socket(stderr)) = &machine.console else { return Err("no console".into()) };
+    vmm_process::start(&config.program, &line, stderr.as_fd()).map_err(|e| format!("cannot start the VMM: {e}"))?;
+    drop((machine, qmp_server));
+    timing::mark("keeper: VMM started");
+    enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
+    drop_privileges().map_err(|e| e.to_string())?;
+    confine::no_files()?;
+    timing::mark("keeper: isolated");
+    let boot = Boot {
+        client,
+        listener,
+        first_container: config.first_container,
+        attach: Box::new(move || {
+            let vmm = Qemu::attach(qmp, VMM_START)?;
+            vmm.boot(VMM_START)?;
+            timing::mark("keeper: VM runs");
+            Ok(Arc::new(vmm))
+        }),
+        vsock: vsock.into(),
+        console: console.into(),
+    };
+    let ended = keeper::run(boot).map_err(|e| e.to_string())?;
+    if let Some(status) = ended {
+        report::write(&Report::Exited(status));
+    }
+    Ok(ended.unwrap_or(0))
+}
+
+fn pair() -> Result<(UnixStream, UnixStream), String> {
+    UnixStream::pair().map_err(|e| format!("cannot make a socket pair: {e}"))
+}
