@@ -15,7 +15,7 @@ pub enum Error {
     Unsupported { driver: &'static str, feature: Feature },
     #[error("no free slot for device {id}: the machine was started with {slots}")]
     NoSlot { id: String, slots: usize },
-    #[error("device name {0:?}: 1 to 32 of a-z, 0-9 and -, beginning with a letter")]
+    #[error("device name {0:?}: 1 to 32 of a-z, 0-9 and -, beginning with a letter, and no other's")]
     BadName(String),
     #[error("{what} {asked} is not between {low} and {high}")]
     Limit { what: &'static str, asked: u64, low: u64, high: u64 },

@@ -1,10 +1,14 @@
 //! QEMU: the q35 machine, driven by QMP.
 
 mod command;
+#[cfg(test)]
+mod command_tests;
 mod devices;
 mod driver;
 mod hotplug;
 mod qmp;
+#[cfg(test)]
+mod qmp_tests;
 mod resize;
 
 pub use command::{PROGRAM, command_line};

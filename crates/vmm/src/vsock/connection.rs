@@ -61,6 +61,8 @@ pub struct Connection {
     ended_told: Shut,
     /// What the guest said it will not do any more.
     guest_ended: Shut,
+    /// Whether the socket was told that no more data comes. Once: each time is an edge, and would be answered with the next.
+    shut: bool,
 
     /// Whether this is in the multiplexer's queue of those that may have a packet.
     pub queued: bool,
@@ -98,6 +100,7 @@ impl Connection {
             ended: Shut::empty(),
             ended_told: Shut::empty(),
             guest_ended: Shut::empty(),
+            shut: false,
             queued: false,
         }
     }
@@ -191,8 +194,9 @@ impl Connection {
 
     /// The guest will not send or receive any more.
     pub fn guest_ends(&mut self, what: Shut) {
+        let new = what - self.guest_ended;
         self.guest_ended |= what;
-        if self.guest_ended.contains(Shut::RECEIVE) {
+        if new.contains(Shut::RECEIVE) {
             let _ = self.stream.shutdown(Shutdown::Read);
         }
         self.flush();
@@ -208,7 +212,8 @@ impl Connection {
             let (written, outcome) = self.backlog.write_to(&self.stream);
             self.passed_on(written, outcome);
         }
-        if self.backlog.is_empty() && self.guest_ended.contains(Shut::SEND) {
+        if self.backlog.is_empty() && self.guest_ended.contains(Shut::SEND) && !self.shut {
+            self.shut = true;
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
@@ -251,7 +256,8 @@ impl Connection {
         if self.due.contains(Due::RESPONSE) {
             return Some(self.packet(guest, Op::Response, Due::RESPONSE));
         }
-        if self.asking.is_some() {
+        // To a guest that closed it, it does not exist any more.
+        if self.asking.is_some() || self.guest_closed() {
             return None;
         }
         let got = self.read(room);

@@ -13,7 +13,11 @@ mod connection;
 mod device;
 mod mux;
 mod packet;
+#[cfg(test)]
+mod queue_tests;
 mod queues;
+#[cfg(test)]
+mod tests;
 
 pub use connection::BUFFER;
 pub use device::{Device, Vsock};

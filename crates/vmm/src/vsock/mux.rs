@@ -20,9 +20,9 @@ use super::packet::{HOST_CID, Header, Op, Ports, STREAM, Shut};
 /// Connections of a guest at a time.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Bytes kept for host sides that are slow, of all connections together.
-const MAX_KEPT: usize = 32 << 20;
+pub(super) const MAX_KEPT: usize = 32 << 20;
 /// Resets that wait for room in the guest's queue.
-const MAX_RESETS: usize = 256;
+pub(super) const MAX_RESETS: usize = 256;
 /// Host ports of connections that the host asks for start here, away from those that services have.
 const FIRST_PORT: u32 = 1 << 30;
 
@@ -95,6 +95,11 @@ impl Mux {
 
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
+    }
+
+    /// Bytes kept for host sides that are slow.
+    pub fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Forgets everything: the guest's driver starts anew.
@@ -221,18 +226,20 @@ impl Mux {
     /// Sees to what the sockets are ready for.
     pub fn turn(&mut self) -> io::Result<()> {
         let mut events = [const { std::mem::MaybeUninit::uninit() }; 64];
-        loop {
+        // What is left after some rounds keeps the descriptor readable.
+        for _ in 0..MAX_CONNECTIONS / 64 {
             let (events, _) = match epoll::wait(&self.poll, &mut events, Some(&Timespec::default())) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };
             if events.is_empty() {
-                return Ok(());
+                break;
             }
             for event in events {
                 self.notice(event.data.u64() as usize, event.flags);
             }
         }
+        Ok(())
     }
 
     fn notice(&mut self, key: usize, flags: epoll::EventFlags) {
