@@ -14,6 +14,8 @@ pub const TREES: &str = "/run/nacre/fs";
 pub const WORKSHOP: &str = "/run/nacre/new";
 /// A file that is bound over containers' /etc/resolv.conf, if it is there.
 pub const RESOLV_CONF: &str = "/run/nacre/resolv.conf";
+/// A tmpfs that is every container's /dev/shm which the host would bind there, if it is there.
+pub const SHM: &str = "/run/nacre/shm";
 /// Where containers' cgroups are.
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 /// The root that the agent lives in: an initial root cannot be left by `pivot_root`, so this one is mounted over it.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use agent_api::{Code, Empty, OnlineRequest, SetUpSandboxRequest, SetUpSandboxResponse, Status};
 use rustix::fs::Timespec;
-use rustix::mount::{MountFlags, mount, mount_remount};
+use rustix::mount::{MountFlags, mount};
 use rustix::time::{ClockId, clock_settime};
 
 use crate::agent::Agent;
-use crate::boot::{RESOLV_CONF, TREES};
+use crate::boot::{RESOLV_CONF, SHM, TREES};
 use crate::net;
 use crate::sys;
 
@@ -79,10 +79,12 @@ fn clock(now_ns: u64) -> Result<(), Status> {
     clock_settime(ClockId::Realtime, now).map_err(|errno| internal("set the clock", errno))
 }
 
+/// The pod's /dev/shm.
 fn shm(bytes: u64) -> Result<(), Status> {
     let options = CString::new(format!("mode=1777,size={bytes}")).unwrap_or_default();
-    mount_remount("/dev/shm", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
-        .map_err(|errno| internal("set the size of /dev/shm", errno))
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    fs::create_dir(SHM).map_err(|error| internal("make the shared /dev/shm", error))?;
+    mount("shm", SHM, "tmpfs", flags, Some(options.as_c_str())).map_err(|errno| internal("mount the shared /dev/shm", errno))
 }
 
 /// Mounts the host's trees, if the VM has them.

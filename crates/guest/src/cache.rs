@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{GuestError, Kernel, archive, io_error};
 
 /// What changes when this crate makes another archive of the same inputs.
-const FORMAT: &[u8] = b"nacre guest 1";
+const FORMAT: &[u8] = b"nacre guest 2";
 /// Another version's archive may be about to be used by a VM that starts: it is kept for so long after its last use.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 

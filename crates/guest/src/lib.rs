@@ -146,7 +146,7 @@ fn archive(kernel: &Kernel, agent: &[u8]) -> Result<Vec<u8>, GuestError> {
     archive.file("lib/modules/list", 0o644, set.list().as_bytes());
     for (name, path) in set.files() {
         let bytes = fs::read(path).map_err(io_error("read", path))?;
-        archive.file(&format!("lib/modules/{name}"), 0o644, &bytes);
+        archive.file(&format!("lib/modules/{name}"), 0o644, modules::unsigned(&bytes));
     }
     Ok(archive.finish())
 }

@@ -1,6 +1,7 @@
 //! What a container's request mounts on its root.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use agent_api::{Code, Device, DeviceKind, DevptsMount, Mount, MountFlags, Status, TmpfsMount, mount::Kind};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, symlinkat};
@@ -12,6 +13,7 @@ use rustix::mount::{
 
 use super::place::Tree;
 use super::root::tree_path;
+use crate::boot::SHM;
 use crate::sys::{Below, set_mount_flags};
 
 /// OCI's default devices: name, major, minor.
@@ -77,7 +79,9 @@ pub fn mount(tree: &Tree, request: &Mount, images: &[u32]) -> Result<(), Status>
         new_fs(kind, &options, flags)
     };
     let mount = match kind {
-        Kind::Gofer(bind) => bound(bind.attach, flags).map_err(errno)?,
+        // Shared memory that containers share must be the guest's own: mapping a file of the host shares nothing with another mapping of it.
+        Kind::Gofer(_) if request.destination == b"/dev/shm" && Path::new(SHM).is_dir() => bound(SHM, flags).map_err(errno)?,
+        Kind::Gofer(bind) => bound(&tree_path(bind.attach), flags).map_err(errno)?,
         Kind::Tmpfs(options) | Kind::Dev(options) => new("tmpfs", tmpfs(options)).map_err(errno)?,
         Kind::Proc(_) => new("proc", Vec::new()).map_err(errno)?,
         Kind::Sysfs(_) => new("sysfs", Vec::new()).map_err(errno)?,
@@ -98,9 +102,9 @@ pub fn mount(tree: &Tree, request: &Mount, images: &[u32]) -> Result<(), Status>
     Ok(())
 }
 
-/// One of the host's trees or files.
-fn bound(index: u32, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
-    let from = rustix::fs::open(tree_path(index), rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
+/// A tree or file of the guest or the host, bound.
+fn bound(path: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let from = rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
     let mount = clone_of(from.as_fd(), Below::Too)?;
     if !flags.is_empty() {
         let atime = MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
