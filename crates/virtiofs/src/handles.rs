@@ -18,6 +18,7 @@ pub enum Open {
 #[derive(Debug)]
 struct Handle {
     generation: u32,
+    inode: u64,
     tree: Option<Arc<Tree>>,
     open: Open,
 }
@@ -43,10 +44,10 @@ impl Handles {
 
     /// # Errors
     /// `ENFILE` beyond the limit.
-    pub fn insert(&mut self, tree: Option<&Arc<Tree>>, open: Open) -> Result<u64, Errno> {
+    pub fn insert(&mut self, inode: u64, tree: Option<&Arc<Tree>>, open: Open) -> Result<u64, Errno> {
         self.check_room()?;
         self.generation = self.generation.wrapping_add(1);
-        let slot = self.slab.insert(Handle { generation: self.generation, tree: tree.cloned(), open });
+        let slot = self.slab.insert(Handle { generation: self.generation, inode, tree: tree.cloned(), open });
         Ok(u64::from(self.generation) << 32 | slot as u64)
     }
 
@@ -69,6 +70,14 @@ impl Handles {
             (Open::File(fd), Some(tree)) => Ok(OpenFile { fd: Arc::clone(fd), tree: Arc::clone(tree) }),
             _ => Err(Errno::EBADF),
         }
+    }
+
+    /// Some open file of an inode.
+    pub fn any_of(&self, inode: u64) -> Option<Arc<OwnedFd>> {
+        self.slab.iter().filter(|(_, handle)| handle.inode == inode).find_map(|(_, handle)| match &handle.open {
+            Open::File(fd) => Some(Arc::clone(fd)),
+            _ => None,
+        })
     }
 
     /// # Errors

@@ -29,13 +29,15 @@ impl Fs {
         let attr = match (open, &known.node, &known.place) {
             (Some(open), _, _) => attr_of_open(open.fd.as_fd())?,
             (None, Some(node), _) => node.attr()?,
-            (None, None, Some((dir, name))) => {
-                let attr = self.node(*dir)?.attr_of(name).map_err(gone)?;
-                if !self.inodes.lock().is(id, &attr) {
-                    return Err(Errno::ESTALE);
+            (None, None, Some((dir, name))) => match self.node(*dir).and_then(|dir| dir.attr_of(name)).map_err(gone) {
+                Ok(attr) if self.inodes.lock().is(id, &attr) => attr,
+                // Others took the name away. fstat(2) of a guest comes without a handle, but works as long as there is one.
+                Ok(_) | Err(Errno::ESTALE) => {
+                    let fd = self.handles.lock().any_of(id).ok_or(Errno::ESTALE)?;
+                    attr_of_open(fd.as_fd())?
                 }
-                attr
-            }
+                Err(e) => return Err(e),
+            },
             (None, None, None) => return Err(Errno::ESTALE),
         };
         self.attr_out(&known.tree, &attr)

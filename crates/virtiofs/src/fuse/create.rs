@@ -90,7 +90,7 @@ impl Fs {
             match self.with_room(|| dir.create(&name, arg.mode & 0o7777, owner, how)) {
                 Ok((node, attr, fd)) => {
                     let entry = self.entry(&tree, Some((id, &name)), &attr, Some(&node))?;
-                    let fh = self.handles.lock().insert(Some(&tree), Open::File(fd.into()))?;
+                    let fh = self.handles.lock().insert(entry.nodeid, Some(&tree), Open::File(fd.into()))?;
                     return created(&entry, fh, &tree);
                 }
                 Err(Errno::EEXIST) if !exclusive => {}
@@ -102,7 +102,7 @@ impl Fs {
                 Ok((attr, fd)) => {
                     let fd = super::data::truncated(fd, arg.flags)?;
                     let entry = self.entry(&tree, Some((id, &name)), &attr, None)?;
-                    let fh = self.handles.lock().insert(Some(&tree), Open::File(fd.into()))?;
+                    let fh = self.handles.lock().insert(entry.nodeid, Some(&tree), Open::File(fd.into()))?;
                     return created(&entry, fh, &tree);
                 }
             }

@@ -70,7 +70,7 @@ impl Fs {
         if arg.open_flags & OPEN_KILL_SUIDGID != 0 && arg.flags as i32 & libc::O_TRUNC != 0 {
             kill_set_ids(&fd)?;
         }
-        let fh = self.handles.lock().insert(Some(&known.tree), Open::File(fd.into()))?;
+        let fh = self.handles.lock().insert(id, Some(&known.tree), Open::File(fd.into()))?;
         reply(&open_out(fh, &known.tree))
     }
 

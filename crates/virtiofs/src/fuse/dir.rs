@@ -91,13 +91,13 @@ impl Fs {
     pub(super) fn opendir(&self, request: &Request<'_>) -> Outcome {
         let id = request.head.nodeid;
         if id == ROOT_ID {
-            let fh = self.handles.lock().insert(None, Open::Root)?;
+            let fh = self.handles.lock().insert(id, None, Open::Root)?;
             return reply(&OpenOut { fh, ..OpenOut::default() });
         }
         let (node, tree) = self.directory(id)?;
         self.handles.lock().check_room()?;
         let stream = node.open_dir()?;
-        let fh = self.handles.lock().insert(Some(&tree), Open::Directory(Arc::new(stream)))?;
+        let fh = self.handles.lock().insert(id, Some(&tree), Open::Directory(Arc::new(stream)))?;
         let open_flags = if is_exclusive(&tree) { fopen::KEEP_CACHE | fopen::CACHE_DIR } else { 0 };
         reply(&OpenOut { fh, open_flags, padding: 0 })
     }

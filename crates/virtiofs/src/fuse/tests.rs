@@ -343,6 +343,11 @@ fn more_inodes_than_descriptors() {
         }
     }
     // A host that changes what the guest has no descriptor of: stale, not another file.
+    let fh = guest.open(ids[4].1, libc::O_RDONLY).unwrap();
+    fs::remove_file(guest.dir.0.join("4/below/file")).unwrap();
+    assert_eq!(guest.attr(ids[4].1).map(|attr| attr.nlink), Ok(0), "it is open");
+    guest.release(ids[4].1, fh);
+    assert_eq!(guest.attr(ids[4].1), Err(Errno::ESTALE));
     fs::remove_file(guest.dir.0.join("3/below/file")).unwrap();
     fs::write(guest.dir.0.join("3/below/file"), "new").unwrap();
     assert_eq!(guest.open(ids[3].1, libc::O_RDONLY), Err(Errno::ESTALE));
