@@ -25,6 +25,9 @@ use crate::{abi::ROOT_ID, trees::Tree};
 /// How far down an inode can be found again. Deeper ones are as deep as `PATH_MAX` would allow.
 const MAX_DEPTH: usize = 2048;
 
+/// The list of inodes with nodes is tidied when it has grown to twice its true length, and at least to this.
+const TIDY: usize = 1024;
+
 /// A file in a tree. (Trees may overlap on the host: a file in two of them is two inodes.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -88,15 +91,17 @@ pub struct Known {
 pub struct Inodes {
     slab: Slab<Inode>,
     by_key: HashMap<Key, u64>,
-    /// Those with a node that may be dropped; each once.
+    /// Those with a node that may be dropped, each once; and some that were forgotten since.
     resident: VecDeque<u64>,
+    /// When to look for forgotten ones.
+    tidy_at: usize,
     generation: u32,
     limit: usize,
 }
 
 impl Inodes {
     pub fn new(limit: usize) -> Inodes {
-        Inodes { slab: Slab::new(), by_key: HashMap::new(), resident: VecDeque::new(), generation: 0, limit }
+        Inodes { slab: Slab::new(), by_key: HashMap::new(), resident: VecDeque::new(), tidy_at: TIDY, generation: 0, limit }
     }
 
     fn get(&self, id: u64) -> Result<&Inode, Errno> {
@@ -151,6 +156,12 @@ impl Inodes {
         if inode.node.is_none() {
             inode.node = Some(Arc::clone(node));
             self.resident.push_back(id);
+        }
+        if self.resident.len() >= self.tidy_at {
+            let mut resident = std::mem::take(&mut self.resident);
+            resident.retain(|&id| self.get(id).is_ok_and(|inode| inode.node.is_some()));
+            self.tidy_at = (resident.len() * 2).max(TIDY);
+            self.resident = resident;
         }
     }
 
@@ -315,10 +326,17 @@ impl Inodes {
         self.by_key.retain(|key, _| key.tree != index);
     }
 
+    /// Forgets all; numbers are not used again.
     pub fn clear(&mut self) {
-        self.slab.clear();
-        self.by_key.clear();
-        self.resident.clear();
+        *self = Inodes { generation: self.generation, ..Inodes::new(self.limit) };
+    }
+}
+
+#[cfg(test)]
+impl Inodes {
+    /// How many there are, and how long the list of those with nodes is.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.slab.len(), self.resident.len())
     }
 }
 

@@ -43,7 +43,7 @@ const EVICT: usize = 64;
 /// What a guest may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Inodes it may know at a time, about 250 bytes each; `ENFILE` beyond.
+    /// Inodes it may know at a time, about 300 bytes each; `ENFILE` beyond. A guest's kernel itself needs about 1 KiB for each.
     pub inodes: usize,
     /// Files it may have open, a descriptor each; `ENFILE` beyond.
     pub handles: usize,

@@ -355,6 +355,19 @@ fn more_inodes_than_descriptors() {
 }
 
 #[test]
+fn nothing_is_kept_of_what_is_forgotten() {
+    let guest = writable();
+    let root = guest.at("0");
+    for _ in 0..1500 {
+        let made: EntryOut = guest.ask(op::MKDIR, root, &[MkdirIn { mode: 0o755, umask: 0 }.as_bytes(), b"dir\0"]).unwrap();
+        guest.call(op::RMDIR, root, &[b"dir\0"], 0).unwrap();
+        guest.forget(made.nodeid, 1);
+    }
+    let (inodes, resident) = guest.fs.inodes.lock().sizes();
+    assert!(inodes == 1 && resident <= 1024, "{inodes}, {resident}");
+}
+
+#[test]
 fn limits_are_kept() {
     let guest = Guest::new(Access::ReadWrite, Cache::Exclusive, Limits { inodes: 30, handles: 5, nodes: 10 });
     for n in 0..40 {
