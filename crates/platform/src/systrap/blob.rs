@@ -338,9 +338,9 @@ nacre_blob_next_order:
         movdqa  %xmm0, 16(%r13)
         mov     %r12, %rax
         xchg    %rax, (%r13)
-        inc     %r12
-        cmpl    $0, {ORDER_SENTRY_WAITS}(%rbx)
-        je      nacre_blob_next_order
+        cmp     %r12d, {ORDER_SENTRY_WAITS}(%rbx)       /* does the sentry sleep for this one? */
+        lea     1(%r12), %r12
+        jne     nacre_blob_next_order
         mov     %r13, %rdi
         mov     $1, %esi
         mov     $0x7fffffff, %edx

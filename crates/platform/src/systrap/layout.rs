@@ -75,7 +75,7 @@ pub const GLOBAL_THREAD_FILTER: u64 = 0x800;
 
 /// Entries of the ring, 64 bytes each. An order: sequence, number, six arguments. An answer: sequence, result, tag (16 bytes).
 pub const RING: u64 = 32;
-/// In the order page, `u32`: the sentry sleeps on answers.
+/// In the order page, `u32`: the number (its lower half) of the order whose answer the sentry sleeps for; 0: none.
 pub const ORDER_SENTRY_WAITS: u64 = 0x800;
 /// In the order page, `u32`: how often the memory thread looks again before it sleeps.
 pub const ORDER_SPIN: u64 = 0x840;

@@ -130,7 +130,7 @@ impl Stub {
         if ring.posted - ring.done >= RING - 1 {
             let until = ring.posted - RING / 2;
             while ring.done < until {
-                self.collect(ring)?;
+                self.collect(ring, until)?;
             }
         }
         ring.posted += 1;
@@ -195,13 +195,13 @@ impl Stub {
 
     fn drain(&self, ring: &mut Ring) -> Result<(), PlatformError> {
         while ring.done < ring.posted {
-            self.collect(ring)?;
+            self.collect(ring, ring.posted)?;
         }
         Ok(())
     }
 
-    /// Waits for the next answer.
-    fn collect(&self, ring: &mut Ring) -> Result<(), PlatformError> {
+    /// Waits for the next answer; if it must sleep, then until order `last` is answered.
+    fn collect(&self, ring: &mut Ring, mut last: u64) -> Result<(), PlatformError> {
         if let Some(death) = self.death() {
             return Err(PlatformError::Dead(death));
         }
@@ -222,7 +222,8 @@ impl Stub {
                 spins += 1;
                 std::hint::spin_loop();
             } else {
-                self.sleep_for(sequence, at)?;
+                self.sleep_for(sequence, last)?;
+                last = sequence;
             }
         }
         let result = self.control.word64(at + 8).load(Relaxed);
@@ -246,12 +247,18 @@ impl Stub {
         Ok(())
     }
 
-    fn sleep_for(&self, sequence: u64, at: u64) -> Result<(), PlatformError> {
-        let answered = self.control.word64(at);
+    /// Sleeps until order `last` is answered: once for all those before it, too. Or for the next answer, if that of the last is there out of turn
+    /// (a guest wrote it). May return early, so ask for the last one once only: a guest must not keep us awake.
+    fn sleep_for(&self, next: u64, last: u64) -> Result<(), PlatformError> {
+        let slot = |sequence: u64| self.control.word64(self.area + AREA_ANSWERS + (sequence % RING) * LINE);
+        let sequence = if slot(last).load(SeqCst) == before(last) { last } else { next };
+        let at = self.area + AREA_ANSWERS + (sequence % RING) * LINE;
+        let answered = slot(sequence);
         let waits = self.control.word32(self.area + AREA_ORDERS + ORDER_SENTRY_WAITS);
         let start = monotonic_ns();
         let cpu_start = sys::cpu_time_ns(self.pid);
-        waits.store(1, SeqCst);
+        // Its number, as the memory thread compares it; one in four thousand million has to look for itself.
+        waits.store(sequence as u32, SeqCst);
         let mut result = Ok(());
         let first = answered.load(SeqCst);
         loop {
@@ -262,7 +269,9 @@ impl Stub {
             let look = monotonic_ns() + LOOK_NS;
             sys::futex_wait(self.control.word32(at), seen as u32, Some(look));
             if answered.load(SeqCst) != sequence && monotonic_ns() >= look {
-                sys::futex_wake(self.control.word32(self.area + AREA_ORDERS + (sequence % RING) * LINE));
+                for order in next..=sequence {
+                    sys::futex_wake(self.control.word32(self.area + AREA_ORDERS + (order % RING) * LINE));
+                }
                 self.look();
                 if let Some(death) = self.death() {
                     result = Err(PlatformError::Dead(death));
