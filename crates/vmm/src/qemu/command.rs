@@ -109,7 +109,7 @@ impl<'a> Line<'a> {
     fn machine(&mut self, machine: &Machine) {
         // A comma ends a value; two of them are one.
         self.args(["-name", &format!("guest={}", machine.name.replace(',', ",,"))]);
-        self.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        self.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-bios", "qboot.rom"]);
         self.args(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
         self.args(["-machine", "q35,memory-backend=ram,usb=off,vmport=off,sata=off,smbus=off,hpet=off"]);
         match machine.accelerator {

@@ -48,6 +48,7 @@ fn the_least_machine() {
         -no-user-config
         -display none
         -no-reboot
+        -bios qboot.rom
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
         -machine q35,memory-backend=ram,usb=off,vmport=off,sata=off,smbus=off,hpet=off
         -accel tcg,thread=multi
@@ -91,6 +92,7 @@ fn every_device() {
         -no-user-config
         -display none
         -no-reboot
+        -bios qboot.rom
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
         -machine q35,memory-backend=ram,usb=off,vmport=off,sata=off,smbus=off,hpet=off
         -accel kvm

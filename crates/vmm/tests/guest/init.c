@@ -90,6 +90,18 @@ static void send_much(unsigned port, long count)
 	_exit(0);
 }
 
+// Reads from the host until its end, and closes.
+static void take_much(unsigned port)
+{
+	static char buffer[1 << 18];
+	if (fork())
+		return;
+	int fd = dial(port);
+	while (read(fd, buffer, sizeof buffer) > 0)
+		;
+	_exit(0);
+}
+
 static int count_cpus(void)
 {
 	char path[96];
@@ -159,6 +171,8 @@ int main(void)
 			serve_echo(port), fprintf(out, "listening\n");
 		else if (sscanf(line, "send %u %ld", &port, &n) == 2)
 			send_much(port, n), fprintf(out, "sending\n");
+		else if (sscanf(line, "take %u", &port) == 1)
+			take_much(port), fprintf(out, "taking\n");
 		else if (sscanf(line, "dial %u", &port) == 1)
 			fprintf(out, "%s\n", (fd = dial(port)) < 0 ? "refused" : "connected"), close(fd);
 		else if (!strcmp(line, "off\n"))
