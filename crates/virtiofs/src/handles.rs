@@ -43,9 +43,10 @@ impl Handles {
     }
 
     /// # Errors
-    /// `ENFILE` beyond the limit.
+    /// `ENFILE` beyond the limit; `ESTALE` if the tree is no longer shown.
     pub fn insert(&mut self, inode: u64, tree: Option<&Arc<Tree>>, open: Open) -> Result<u64, Errno> {
         self.check_room()?;
+        tree.map_or(Ok(()), |tree| tree.check_shown())?;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.slab.insert(Handle { generation: self.generation, inode, tree: tree.cloned(), open });
         Ok(u64::from(self.generation) << 32 | slot as u64)

@@ -168,7 +168,7 @@ impl Inodes {
     /// The guest is told of a file: its number, the same for as long as it remembers it. `parent` zero: the root of the tree.
     ///
     /// # Errors
-    /// `ENFILE` if it remembers too many.
+    /// `ENFILE` if it remembers too many; `ESTALE` if the tree is no longer shown.
     pub fn tell(
         &mut self,
         tree: &Arc<Tree>,
@@ -176,6 +176,7 @@ impl Inodes {
         attr: &Attr,
         node: Option<&Arc<Node>>,
     ) -> Result<u64, Errno> {
+        tree.check_shown()?;
         let key = Key::new(tree, attr);
         let known = self.by_key.get(&key).copied().filter(|&id| self.is(id, attr));
         let id = match known {

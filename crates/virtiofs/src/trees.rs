@@ -1,6 +1,12 @@
 //! The trees of the host that the device shows: entries "0", "1", … of its root directory, added and removed while it runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use gofer::{
     Errno,
@@ -30,9 +36,18 @@ pub(crate) struct Tree {
     pub index: u32,
     pub root: Arc<Node>,
     pub cache: Cache,
+    gone: AtomicBool,
 }
 
 impl Tree {
+    /// Asked under the lock of what is about to refer to the tree: so nothing refers to it once all that did was let go.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is no longer shown.
+    pub fn check_shown(&self) -> Result<(), Errno> {
+        if self.gone.load(Ordering::SeqCst) { Err(Errno::ESTALE) } else { Ok(()) }
+    }
+
     /// How long a guest may believe what it was told.
     pub fn validity(&self) -> Duration {
         match self.cache {
@@ -87,7 +102,7 @@ impl Trees {
             return Err(TreeError::TooMany(index));
         }
         let root = Export::open(tree.source, tree.access, &self.budget).map_err(|errno| TreeError::Open { index, errno })?;
-        let tree = Arc::new(Tree { index, root, cache: tree.cache });
+        let tree = Arc::new(Tree { index, root, cache: tree.cache, gone: AtomicBool::new(false) });
         let mut list = self.list.write();
         let at = index as usize;
         if list.len() <= at {
@@ -104,7 +119,11 @@ impl Trees {
 
     /// No longer shows a tree. What a guest still holds of it is `ESTALE` from now on; whether there was one.
     pub(crate) fn take(&self, index: u32) -> bool {
-        self.list.write().get_mut(index as usize).is_some_and(|place| place.take().is_some())
+        let tree = self.list.write().get_mut(index as usize).and_then(Option::take);
+        if let Some(tree) = &tree {
+            tree.gone.store(true, Ordering::SeqCst);
+        }
+        tree.is_some()
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<Arc<Tree>> {

@@ -428,7 +428,12 @@ fn trees_come_and_go() {
     for name in ["2", "07", "+7", "x", "4294967296"] {
         assert_eq!(guest.lookup(ROOT_ID, name).unwrap_err(), Errno::ENOENT, "{name}");
     }
+    let late = guest.trees.get(7).unwrap();
     assert!(guest.fs.remove_tree(7) && !guest.fs.remove_tree(7));
+    // A request that was under way when the tree went.
+    assert_eq!(guest.fs.entry(&late, None, &late.root.attr().unwrap(), None).unwrap_err(), Errno::ESTALE);
+    assert_eq!(guest.fs.handles.lock().insert(9, Some(&late), crate::handles::Open::Root), Err(Errno::ESTALE));
+    assert_eq!(Arc::strong_count(&late), 1, "nothing holds it");
     assert_eq!((guest.attr(file), guest.read(file, fh, 0, 1)), (Err(Errno::ESTALE), Err(Errno::EBADF)));
     assert_eq!(guest.lookup(ROOT_ID, "7").unwrap_err(), Errno::ENOENT);
     guest.trees.add_at(7, config()).unwrap();

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, RenameFlags};
 /// What the host does when it reads these on the console.
 pub const WANT_TREE: &str = "WANT A TREE";
 pub const WANT_CHANGE: &str = "WANT A CHANGE";
+pub const TREE_IS_GONE: &str = "TREE IS GONE";
 pub const WANT_NO_TREE: &str = "WANT NO TREE";
 
 const BIG: usize = 3 << 20;
@@ -263,6 +264,7 @@ fn tree() {
     until("the tree does not go", || fs::read_dir("/srv/3").is_err());
     assert_eq!(open.sync_all().unwrap_err().raw_os_error(), Some(libc::EBADF));
     assert_eq!(fs::read_dir("/srv").unwrap().count(), 3);
+    println!("{TREE_IS_GONE}");
 }
 
 fn overlay() {

@@ -74,7 +74,11 @@ fn test(parts: &machine::Parts) {
         match line {
             guest::WANT_TREE => server.order(Some(&late)),
             guest::WANT_NO_TREE => server.order(None),
-            guest::WANT_CHANGE => fs::write(late.join("file"), "changed by the host").unwrap(),
+            guest::TREE_IS_GONE => assert!(!server.holds(&late), "the server still holds the tree"),
+            guest::WANT_CHANGE => {
+                assert!(server.holds(&late));
+                fs::write(late.join("file"), "changed by the host").unwrap();
+            }
             _ => {}
         }
         done |= line == "ALL DONE";

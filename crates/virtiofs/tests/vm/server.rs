@@ -102,6 +102,12 @@ impl ServerProcess {
         sendmsg(&self.orders, &[IoSlice::new(&[1])], &mut control, SendFlags::empty()).unwrap();
     }
 
+    /// Whether it has a descriptor of what is in a directory.
+    pub fn holds(&self, directory: &Path) -> bool {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(directory)))
+    }
+
     /// It ends by itself when the machine is gone.
     pub fn end(mut self) {
         let status = self.child.wait().unwrap();
