@@ -128,6 +128,8 @@ fn missing_tree(wanted: &Root, errno: Errno) -> Status {
 fn overlay(lower: &str, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
     let options = [
         ("source", "overlay".to_string()),
+        // One device number and stable inode numbers, as a file system has them, wherever the two layers' numbers leave room for it.
+        ("xino", "on".to_string()),
         ("lowerdir", lower.to_string()),
         ("upperdir", upper.to_string()),
         ("workdir", work.to_string()),
