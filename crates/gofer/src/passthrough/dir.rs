@@ -16,6 +16,9 @@ use crate::{
     protocol::{Attr, DirEntry, FileKind, Name, ReadDirDetail},
 };
 
+/// How many bytes of entries are read at a time, unless said otherwise.
+const MAX_RAW: usize = 16 * 1024;
+
 /// A directory opened for reading. It stays inside the process: descriptors of directories are never donated.
 #[derive(Debug)]
 pub struct DirStream(OwnedFd);
@@ -56,14 +59,31 @@ impl DirStream {
         &self,
         from: Option<u64>,
         detail: ReadDirDetail,
+        has_room: impl FnMut(&DirEntry) -> bool,
+    ) -> Result<(Vec<DirEntry>, bool), Errno> {
+        self.read_by(MAX_RAW, from, detail, has_room)
+    }
+
+    /// As [`DirStream::read`], with so many bytes of the host's entries asked for at a time (512 B to 16 KiB): those that find no room were read in
+    /// vain.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_by(
+        &self,
+        raw_bytes: usize,
+        from: Option<u64>,
+        detail: ReadDirDetail,
         mut has_room: impl FnMut(&DirEntry) -> bool,
     ) -> Result<(Vec<DirEntry>, bool), Errno> {
         if let Some(from) = from {
             i64::try_from(from).map_err(|_| Errno::EINVAL)?;
             rustix::fs::seek(&self.0, SeekFrom::Start(from))?;
         }
-        let mut buffer = [const { MaybeUninit::uninit() }; 16 * 1024];
-        let mut raw = RawDir::new(self.0.as_fd(), &mut buffer);
+        let mut buffer = [const { MaybeUninit::uninit() }; MAX_RAW];
+        // The longest entry takes 280.
+        let (buffer, _) = buffer.split_at_mut(raw_bytes.clamp(512, MAX_RAW));
+        let mut raw = RawDir::new(self.0.as_fd(), buffer);
         let mut entries = Vec::new();
         while let Some(entry) = raw.next() {
             let entry = match entry {

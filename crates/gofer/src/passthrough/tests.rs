@@ -217,6 +217,35 @@ fn directories_are_read_in_pieces() {
 }
 
 #[test]
+fn directories_are_read_by_any_size_at_a_time() {
+    let dir = TestDir::new("readby");
+    for n in 0..120 {
+        fs::write(dir.path().join(format!("{n}-{}", "x".repeat(n * 2))), "").unwrap();
+    }
+    let stream = export(dir.path(), Access::ReadOnly).open_dir().unwrap();
+    for raw_bytes in [0, 512, 1000, usize::MAX] {
+        let (mut names, mut from) = (BTreeSet::new(), 0);
+        loop {
+            let mut count = 0;
+            let (entries, end) = stream
+                .read_by(raw_bytes, Some(from), ReadDirDetail::Names, |_| {
+                    count += 1;
+                    count <= 7
+                })
+                .unwrap();
+            from = entries.last().map_or(0, |entry| entry.next);
+            names.extend(entries.into_iter().map(|entry| entry.name));
+            if end {
+                break;
+            }
+        }
+        assert_eq!(names.len(), 120, "{raw_bytes}");
+    }
+    let attr = stream.attr().unwrap();
+    assert_eq!((attr.kind, attr.ino), (FileKind::Directory, fs::metadata(dir.path()).unwrap().ino()));
+}
+
+#[test]
 fn renames_stay_in_their_export_and_take_the_node_along() {
     let dir = TestDir::new("rename");
     fs::create_dir(dir.path().join("d")).unwrap();

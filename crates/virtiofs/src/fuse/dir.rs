@@ -128,7 +128,9 @@ impl Fs {
         let detail = if plus { ReadDirDetail::Attributes } else { ReadDirDetail::Names };
         let dir = stream.attr()?;
         let mut used = list.bytes.len();
-        let (entries, _) = stream.read(Some(from), detail, |entry| {
+        // A host's entry is about as long as one of ours without attributes.
+        let raw_bytes = if plus { list.room / 5 } else { list.room };
+        let (entries, _) = stream.read_by(raw_bytes, Some(from), detail, |entry| {
             let fits = list.fits(used, entry.name.as_bytes());
             used += list.size(entry.name.as_bytes());
             fits
