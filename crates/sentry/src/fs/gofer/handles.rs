@@ -291,6 +291,9 @@ impl Tree {
             let place = inode.place_named(name);
             inode.add_name(place.as_ref().map(|dir| (dir, name.clone())), Some(held.clone()));
         }
+        if let (Some((last, _)), Some(text)) = (way.last(), &walked.link) {
+            last.learn_link(text)?;
+        }
         held.into_iter().last().ok_or(Errno::ESTALE)
     }
 

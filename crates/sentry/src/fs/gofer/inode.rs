@@ -495,6 +495,10 @@ impl Inode for GoferInode {
         }
         Step::wait(async move {
             let held = self.held().await?;
+            // It came with the handle.
+            if let Some(text) = self.link_text() {
+                return Ok(Link::Text(text.to_vec()));
+            }
             let text = self.tree.client.read_link(held.handle()).await?;
             Ok(Link::Text(self.learn_link(&text)?.to_vec()))
         })

@@ -53,9 +53,11 @@ pub(super) struct Ready {
 
 impl Ready {
     /// How many directories to ask for.
-    fn plan(&mut self, walks: bool) -> usize {
+    fn plan(&mut self, walks: bool, order: Order) -> usize {
         self.window = match walks {
             false => 1,
+            // Who only knows some names may never come to the next directory.
+            true if order == Order::Named && self.taken == 0 => 2,
             true if self.wasted > self.taken => (self.window / 2).max(1),
             true => (self.window.max(1) * 2).min(MAX_WINDOW),
         };
@@ -161,7 +163,7 @@ impl GoferInode {
         let Some((parent, name)) = place else { return self.ask_entries(0, detail).await };
         self.tree.listing_used();
         let walks = parent.directories_from(&name, order).is_some();
-        let window = self.tree.ready.lock().plan(walks);
+        let window = self.tree.ready.lock().plan(walks, order);
         let (dir, roots) = roots(parent, name, window, order);
         let base = dir.base().await?;
         let told = self.tree.told_now();
@@ -277,20 +279,22 @@ mod tests {
     #[test]
     fn windows_grow_while_they_pay() {
         let mut ready = Ready::default();
-        assert_eq!((ready.plan(false), ready.plan(true), ready.plan(true)), (1, 2, 4));
+        assert_eq!((ready.plan(true, Order::Named), ready.plan(true, Order::Named)), (2, 2));
+        let plan = |ready: &mut Ready, walks| ready.plan(walks, Order::Listed);
+        assert_eq!((plan(&mut ready, false), plan(&mut ready, true), plan(&mut ready, true)), (1, 2, 4));
         for n in 0..5 {
             ready.put((0, 0, n, 1), listing(1));
         }
         assert!(ready.take(&(0, 0, 1, 1)).is_some() && ready.take(&(0, 0, 1, 1)).is_none());
-        assert_eq!(ready.plan(true), 8);
+        assert_eq!(plan(&mut ready, true), 8);
         ready.wasted = 10;
-        assert_eq!(ready.plan(true), 4);
-        assert_eq!(ready.plan(false), 1);
+        assert_eq!(plan(&mut ready, true), 4);
+        assert_eq!(plan(&mut ready, false), 1);
         ready.wasted = 0;
         for _ in 0..20 {
-            ready.plan(true);
+            plan(&mut ready, true);
         }
-        assert_eq!(ready.plan(true), MAX_WINDOW);
+        assert_eq!(plan(&mut ready, true), MAX_WINDOW);
     }
 
     #[test]
