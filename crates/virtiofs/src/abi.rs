@@ -85,6 +85,8 @@ pub mod fopen {
 }
 
 pub const GETATTR_FH: u32 = 1;
+/// A page that the guest's kernel had kept back: it has its place, however the file is open.
+pub const WRITE_CACHE: u32 = 1;
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub const OPEN_KILL_SUIDGID: u32 = 1;
 pub const FSYNC_FDATASYNC: u32 = 1;

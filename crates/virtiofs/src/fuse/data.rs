@@ -13,7 +13,7 @@ use super::{Answer, Fs, HEAD, MAX_WRITE, OUT_HEAD, Outcome, Request, attr::witho
 use crate::{
     abi::{
         CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, LseekIn, LseekOut, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ROOT_ID,
-        ReadIn, ReleaseIn, WRITE_KILL_SUIDGID, WriteIn, WriteOut, fopen,
+        ReadIn, ReleaseIn, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut, fopen,
     },
     handles::Open,
     memory::Placement,
@@ -100,7 +100,8 @@ impl Fs {
         if arg.write_flags & WRITE_KILL_SUIDGID != 0 {
             kill_set_ids(&file.fd)?;
         }
-        let appends = arg.flags as i32 & libc::O_APPEND != 0 && !is_exclusive(&file.tree);
+        // Others may have made the file longer than the guest knows.
+        let appends = arg.flags as i32 & libc::O_APPEND != 0 && arg.write_flags & WRITE_CACHE == 0 && !is_exclusive(&file.tree);
         let mut done = 0;
         while done < len {
             let place = match appends {

@@ -296,6 +296,27 @@ fn files_are_made_written_and_moved() {
 }
 
 #[test]
+fn who_appends_to_a_shared_file_overwrites_nothing() {
+    for (cache, expected) in [(Cache::Shared, "one two cache"), (Cache::Exclusive, "two cache")] {
+        let guest = Guest::new(Access::ReadWrite, cache, LIMITS);
+        fs::write(guest.dir.0.join("log"), "").unwrap();
+        let id = guest.at("0/log");
+        let fh = guest.open(id, libc::O_WRONLY | libc::O_APPEND).unwrap();
+        fs::write(guest.dir.0.join("log"), "one ").unwrap();
+        // The guest believes that the file is empty; and has a page of it.
+        let send = |offset, data: &[u8], write_flags| {
+            let size = data.len() as u32;
+            let arg = WriteIn { fh, offset, size, flags: libc::O_APPEND as u32, write_flags, ..WriteIn::default() };
+            guest.ask::<WriteOut>(op::WRITE, id, &[arg.as_bytes(), data]).unwrap()
+        };
+        send(0, b"two ", 0);
+        let end = if cache == Cache::Shared { 8 } else { 4 };
+        send(end, b"cache", WRITE_CACHE);
+        assert_eq!(fs::read_to_string(guest.dir.0.join("log")).unwrap(), expected);
+    }
+}
+
+#[test]
 fn new_files_belong_to_their_directorys_group_if_it_says_so() {
     let guest = writable();
     fs::create_dir(guest.dir.0.join("dir")).unwrap();
