@@ -167,7 +167,11 @@ int main(void)
 			fprintf(out, "%ld\n", mem_total_kb());
 		else if (sscanf(line, "disk %31s", name) == 1)
 			read_disk(name, word), fprintf(out, "%s\n", word);
-		else if (sscanf(line, "echo %u", &port) == 1)
+		else if (sscanf(line, "nic %31s", name) == 1) {
+			char path[64];
+			snprintf(path, sizeof path, "/sys/class/net/%s", name);
+			fprintf(out, "%s\n", access(path, F_OK) ? "none" : "there");
+		} else if (sscanf(line, "echo %u", &port) == 1)
 			serve_echo(port), fprintf(out, "listening\n");
 		else if (sscanf(line, "send %u %ld", &port, &n) == 2)
 			send_much(port, n), fprintf(out, "sending\n");

@@ -12,8 +12,16 @@ pub struct Guest {
 }
 
 /// In the order in which they have to be loaded.
-const MODULES: &[&str] =
-    &["virtio_pci", "vmw_vsock_virtio_transport", "virtio_blk", "virtio_net", "virtio_mem", "virtio_balloon"];
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "vmw_vsock_virtio_transport",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_pmem",
+    "nd_pmem",
+    "virtio_mem",
+    "virtio_balloon",
+];
 
 impl Guest {
     /// None, with a loud reason, where QEMU or the kernel is not installed.
