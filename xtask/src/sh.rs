@@ -29,11 +29,21 @@ pub fn nacre() -> PathBuf {
     }
 }
 
+/// Whether sandboxes are virtual machines: so says the variable that nacre itself reads.
+pub fn in_vm() -> bool {
+    std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm")
+}
+
 /// Builds the program under test, unless `NACRE` names one.
 pub fn build_nacre() -> Result<()> {
     if std::env::var_os("NACRE").is_some() {
         return Ok(());
     }
+    build_release()?;
+    if in_vm() { crate::agent::build() } else { Ok(()) }
+}
+
+fn build_release() -> Result<()> {
     run(Command::new("cargo").args(["build", "--release", "-p", "nacre", "-q"]).current_dir(top()))
 }
 

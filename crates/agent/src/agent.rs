@@ -242,15 +242,15 @@ impl Agent {
             }
             (_, Stage::Exited(_)) => return Err(not_found("the process has exited".into())),
             // A process that was never started dies of whatever would end it.
-            (_, Stage::Created) if ends(signal) => drop(pidfd_send_signal(&process.pidfd, Signal::KILL)),
+            (_, Stage::Created) if process::ends(signal) => drop(pidfd_send_signal(&process.pidfd, Signal::KILL)),
             (SignalTarget::Foreground, Stage::Running) => {
                 let group = process.terminal.as_ref().and_then(|terminal| tcgetpgrp(terminal).ok());
                 let _ = match group {
                     Some(group) => kill_process_group(group, signal),
-                    None => pidfd_send_signal(&process.pidfd, signal),
+                    None => process.signal(signal),
                 };
             }
-            (SignalTarget::Process | SignalTarget::Foreground, _) => drop(pidfd_send_signal(&process.pidfd, signal)),
+            (SignalTarget::Process | SignalTarget::Foreground, _) => drop(process.signal(signal)),
         }
         Ok(Empty {})
     }
@@ -334,12 +334,6 @@ fn wait_for(device: &str) {
     while !Path::new(device).exists() && Instant::now() < end {
         thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Whether a signal ends a program that does nothing about it (signal(7)).
-fn ends(signal: Signal) -> bool {
-    ![Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU]
-        .contains(&signal)
 }
 
 pub fn not_found(message: String) -> Status {

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_api::WaitProcessResponse;
 use parking_lot::{Condvar, Mutex};
-use rustix::process::{Pid, WaitStatus};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitStatus, pidfd_send_signal};
 
 use crate::helper::{Gate, Launched};
 use crate::pump::Output;
@@ -39,13 +40,15 @@ struct State {
     gate: Option<Gate>,
     /// Requests that wait for the exit.
     waiters: Vec<u32>,
+    /// The signal it was killed for.
+    killed_for: Option<Signal>,
 }
 
 impl Process {
     pub fn new(launched: Launched, outputs: Vec<Output>) -> Arc<Process> {
         let Launched { pid, pidfd, terminal, gate } = launched;
         let inner_pid = crate::report::inner_pid(pid).unwrap_or(0);
-        let state = Mutex::new(State { stage: Stage::Created, gate: Some(gate), waiters: Vec::new() });
+        let state = Mutex::new(State { stage: Stage::Created, gate: Some(gate), waiters: Vec::new(), killed_for: None });
         Arc::new(Process { pid, pidfd, inner_pid, terminal, outputs, state, changed: Condvar::new() })
     }
 
@@ -63,9 +66,22 @@ impl Process {
         state.gate.take()
     }
 
+    /// Sends a signal. A name space's first process would not even notice one that it does not handle; here it dies of it, as it does in a sentry:
+    /// who stops a container does not want to wait for a deadline.
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        if self.inner_pid == 1 && ends(signal) && crate::report::leaves_to_kernel(self.pid, signal) {
+            self.state.lock().killed_for = Some(signal);
+            return pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
+        pidfd_send_signal(&self.pidfd, signal)
+    }
+
     /// Sets the exit; returns the requests that wait for it.
-    pub fn set_exited(&self, exit: WaitProcessResponse) -> Vec<u32> {
+    pub fn set_exited(&self, mut exit: WaitProcessResponse) -> Vec<u32> {
         let mut state = self.state.lock();
+        if let Some(signal) = state.killed_for.filter(|_| exit.signal == Signal::KILL.as_raw() as u32) {
+            exit.signal = signal.as_raw() as u32;
+        }
         state.stage = Stage::Exited(exit);
         state.gate = None;
         self.changed.notify_all();
@@ -91,6 +107,12 @@ impl Process {
             self.changed.wait(&mut state);
         }
     }
+}
+
+/// Whether a signal ends a program that does nothing about it (signal(7)).
+pub fn ends(signal: Signal) -> bool {
+    ![Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU]
+        .contains(&signal)
 }
 
 /// A status as the protocol has it, at this moment.

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_api::{ListProcessesResponse, ProcessInfo, StatsResponse, Status};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use crate::agent::Agent;
 use crate::container::Container;
@@ -54,6 +54,16 @@ fn stacks_of(container: &Container, text: &mut String) {
             }
         }
     }
+}
+
+/// Whether a process neither catches, ignores nor blocks a signal.
+pub fn leaves_to_kernel(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).unwrap_or_default();
+    let has = |name: &str| {
+        let set = u64::from_str_radix(field(&status, name), 16).unwrap_or(u64::MAX);
+        set >> (signal.as_raw() - 1) & 1 == 1
+    };
+    !["SigBlk:", "SigIgn:", "SigCgt:"].into_iter().any(has)
 }
 
 /// The pid that a process has in its own pid name space.

@@ -58,9 +58,10 @@ pub struct Global {
     /// Directory for images [default: /var/lib/nacre/images; for ordinary users $XDG_DATA_HOME/nacre/images]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// What containers run in: sentry (a kernel in user space) or vm [default: as annotation dev.nacre.sandbox says, or sentry]
+    /// What containers run in: sentry (a kernel in user space) or vm [default: $NACRE_SANDBOX, annotation dev.nacre.sandbox, or
+    /// sentry]
     #[arg(long, value_name = "KIND")]
-    pub sandbox: Option<Kind>,
+    sandbox: Option<Kind>,
     /// Log file [default: standard error]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -147,6 +148,17 @@ impl Global {
             privilege: self.privilege(),
             log: self.log_config(),
             log_file: self.log_file(),
+        }
+    }
+
+    /// What containers run in, if it is said.
+    pub fn sandbox(&self) -> anyhow::Result<Option<Kind>> {
+        match (self.sandbox, std::env::var("NACRE_SANDBOX")) {
+            (Some(kind), _) => Ok(Some(kind)),
+            (None, Ok(text)) if !text.is_empty() => {
+                text.parse().map(Some).map_err(|what| anyhow::anyhow!("NACRE_SANDBOX: {what}"))
+            }
+            (None, _) => Ok(None),
         }
     }
 

@@ -71,7 +71,7 @@ impl Create {
             stdio: own.as_host(),
             own_terminal: None,
             network: self.options.net.into(),
-            sandbox: global.sandbox,
+            sandbox: global.sandbox()?,
         })?;
         Ok(0)
     }

@@ -266,7 +266,7 @@ fn launch(
         log_file: Some(log.as_ref().map_or(stderr.as_fd(), AsFd::as_fd)),
         die_with_parent: true,
     };
-    Ok(sandbox::launch(global.sandbox.unwrap_or_default(), launch)?)
+    Ok(sandbox::launch(global.sandbox()?.unwrap_or_default(), launch)?)
 }
 
 fn own_umask() -> u32 {

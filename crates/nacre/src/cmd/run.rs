@@ -119,7 +119,7 @@ impl Run {
                 stdio: own.as_host(),
                 own_terminal: (wire == Wire::Terminal).then(terminal::own_size),
                 network: self.options.net.into(),
-                sandbox: global.sandbox,
+                sandbox: global.sandbox()?,
             })
             .map_err(|error| self.failure(error))?;
         created();
