@@ -377,7 +377,13 @@ const NOTES: &str = "\
 With one CPU a call that the sentry serves costs two context switches, there and back: about 4.5 microseconds on this machine by `sched_yield`\n\
 (7.7 by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than 0.7 microseconds are above ten times\n\
 native there (`sigprocmask`, `fstat`, `pread`), and rows of several such calls (`epoll-eventfd`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
-`sched_yield`) are answered in the application's own process.\n";
+`sched_yield`) are answered in the application's own process.\n\
+\n\
+In whole programs (`--programs`) other things cost more than calls: a write fault on a page that is shared, 20 microseconds (a signal, an order to the memory thread, two\n\
+wake-ups): so data segments are copied at once (docs/memory.md); an order that is waited for, 5 to 10; a question to the gofer, 20 to 60: so directories are listed\n\
+ahead, which costs the gofer 1.5 an entry (docs/gofer.md); a wake-up across CPUs, 45. Where more threads of programs are busy than CPUs are left beside the\n\
+executors that serve them (`git status` with 20 threads, `tar | cat`, pgbench and redis on two CPUs), both sides' spins take time from each other: a call then costs\n\
+6 to 10 microseconds of wall time where one thread alone pays 1. Shorter spins are worse (three times, at 6 microseconds), longer ones and a single executor no better.\n";
 
 fn header() -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
