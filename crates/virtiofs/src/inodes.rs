@@ -3,7 +3,7 @@
 //! A guest keeps as many inodes as it has memory for, far more than this process may have descriptors. So what is kept for each is a name in a
 //! parent and the file's identity; a descriptor (a [`Node`]) is opened when an operation needs one, and closed again when there are
 //! too many. What a name leads to later must still have the identity, or the inode is stale. Of a file whose name is gone the
-//! descriptor is kept (*pinned*), as nothing would lead to it again.
+//! descriptor is kept, as nothing would lead to it again.
 //!
 //! Identity is device, inode number and, as numbers are used again once a file is gone, time of birth. While a descriptor pins an inode the first two
 //! suffice.
@@ -42,6 +42,17 @@ impl Key {
     }
 }
 
+/// What has become of an inode's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NameIs {
+    Good,
+    /// Gone, but the file has others, of which nothing is known until the guest looks one up. The node may be dropped: the inode is stale then, which
+    /// makes a guest's kernel look up again.
+    Gone,
+    /// Gone, and it was the last: the node stays.
+    GoneForever,
+}
+
 #[derive(Debug)]
 struct Inode {
     id: u64,
@@ -57,7 +68,7 @@ struct Inode {
     /// Inodes whose parent it is.
     children: u32,
     node: Option<Arc<Node>>,
-    pinned: bool,
+    name_is: NameIs,
     /// Since the sweep last came by.
     used: bool,
 }
@@ -67,6 +78,14 @@ struct Inode {
 pub struct Step {
     pub id: u64,
     pub name: Name,
+}
+
+/// Where an inode has a name: a directory, by number and node, and the name in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub dir: u64,
+    pub node: &'a Arc<Node>,
+    pub name: &'a Name,
 }
 
 /// How to get to an inode's node: from one that is there, by names.
@@ -118,7 +137,7 @@ impl Inodes {
         self.get(id)?;
         let inode = self.get_mut(id).ok_or(Errno::ESTALE)?;
         inode.used = true;
-        let place = inode.name.clone().map(|name| (inode.parent, name)).filter(|_| !inode.pinned);
+        let place = inode.name.clone().map(|name| (inode.parent, name)).filter(|_| inode.name_is == NameIs::Good);
         Ok(Known { tree: Arc::clone(&inode.tree), kind: inode.kind, node: inode.node.clone(), place })
     }
 
@@ -133,7 +152,7 @@ impl Inodes {
             if let Some(node) = &inode.node {
                 return Ok(Way { from: Arc::clone(node), steps });
             }
-            let name = inode.name.clone().ok_or(Errno::ESTALE)?;
+            let name = inode.name.clone().filter(|_| inode.name_is == NameIs::Good).ok_or(Errno::ESTALE)?;
             steps.push(Step { id: at, name });
             at = inode.parent;
             if steps.len() > MAX_DEPTH {
@@ -172,7 +191,7 @@ impl Inodes {
     pub fn tell(
         &mut self,
         tree: &Arc<Tree>,
-        place: Option<(u64, &Name)>,
+        place: Option<Place<'_>>,
         attr: &Attr,
         node: Option<&Arc<Node>>,
     ) -> Result<u64, Errno> {
@@ -184,9 +203,9 @@ impl Inodes {
             None => self.insert(tree, place, attr, key)?,
         };
         if known.is_some()
-            && let Some((dir, name)) = place
+            && let Some(place) = place
         {
-            self.moved(id, dir, name);
+            self.moved(id, place);
         }
         if let Some(inode) = self.get_mut(id) {
             inode.lookups = inode.lookups.saturating_add(1);
@@ -198,7 +217,7 @@ impl Inodes {
         Ok(id)
     }
 
-    fn insert(&mut self, tree: &Arc<Tree>, place: Option<(u64, &Name)>, attr: &Attr, key: Key) -> Result<u64, Errno> {
+    fn insert(&mut self, tree: &Arc<Tree>, place: Option<Place<'_>>, attr: &Attr, key: Key) -> Result<u64, Errno> {
         if self.slab.len() >= self.limit {
             return Err(Errno::ENFILE);
         }
@@ -211,17 +230,17 @@ impl Inodes {
             key,
             kind: attr.kind,
             btime: attr.btime,
-            parent: place.map_or(0, |(dir, _)| dir),
-            name: place.map(|(_, name)| name.clone()),
+            parent: place.map_or(0, |place| place.dir),
+            name: place.map(|place| place.name.clone()),
             lookups: 0,
             children: 0,
             // A tree's root is held by the tree anyway.
             node: place.is_none().then(|| Arc::clone(&tree.root)),
-            pinned: place.is_none(),
+            name_is: if place.is_none() { NameIs::GoneForever } else { NameIs::Good },
             used: true,
         });
-        if let Some((dir, _)) = place
-            && let Some(dir) = self.get_mut(dir)
+        if let Some(place) = place
+            && let Some(dir) = self.get_mut(place.dir)
         {
             dir.children += 1;
         }
@@ -230,20 +249,22 @@ impl Inodes {
         Ok(id)
     }
 
-    /// An inode's name is now this one.
-    pub fn moved(&mut self, id: u64, dir: u64, name: &Name) {
-        let dir_node = self.get(dir).ok().and_then(|dir| dir.node.clone());
+    /// An inode has this name, and is found by it from now on.
+    pub fn moved(&mut self, id: u64, place: Place<'_>) {
         let Some(inode) = self.get_mut(id) else { return };
-        if inode.name.is_none() || (inode.parent == dir && inode.name.as_ref() == Some(name) && !inode.pinned) {
+        if inode.name.is_none() {
             return;
         }
-        let old = std::mem::replace(&mut inode.parent, dir);
-        inode.name = Some(name.clone());
-        inode.pinned = false;
-        if let (Some(node), Some(dir)) = (&inode.node, dir_node) {
-            node.moved_to(&dir, name);
+        if let Some(node) = &inode.node {
+            node.moved_to(place.node, place.name);
         }
-        if let Some(dir) = self.get_mut(dir) {
+        inode.name_is = NameIs::Good;
+        if inode.parent == place.dir && inode.name.as_ref() == Some(place.name) {
+            return;
+        }
+        let old = std::mem::replace(&mut inode.parent, place.dir);
+        inode.name = Some(place.name.clone());
+        if let Some(dir) = self.get_mut(place.dir) {
             dir.children += 1;
         }
         self.release(old, 0, 1);
@@ -254,13 +275,17 @@ impl Inodes {
         self.by_key.get(&Key::new(tree, attr)).copied().filter(|&id| self.is(id, attr))
     }
 
-    /// A name is gone: if it was the one by which an inode is found, its node must stay.
-    pub fn unlinked(&mut self, id: u64, dir: u64, name: &Name) {
-        if let Some(inode) = self.get_mut(id)
-            && inode.parent == dir
-            && inode.name.as_ref() == Some(name)
-        {
-            inode.pinned = true;
+    /// A name is gone, of an inode that was looked up by it just before, with these attributes.
+    pub fn unlinked(&mut self, id: u64, dir: u64, name: &Name, before: &Attr) {
+        self.identified(id, before);
+        let Some(inode) = self.get_mut(id) else { return };
+        if inode.kind == FileKind::Directory || before.nlink <= 1 {
+            inode.name_is = NameIs::GoneForever;
+        } else if inode.parent == dir && inode.name.as_ref() == Some(name) {
+            inode.name_is = NameIs::Gone;
+        } else if inode.name_is == NameIs::Good {
+            // It may have been opened by the name that is gone; by its own it can be again.
+            inode.node = None;
         }
     }
 
@@ -299,8 +324,8 @@ impl Inodes {
             }
             let Some(id) = self.resident.pop_front() else { break };
             let Some(inode) = self.get_mut(id) else { continue };
-            if inode.pinned || std::mem::take(&mut inode.used) || inode.node.as_ref().is_some_and(|n| Arc::strong_count(n) > 1)
-            {
+            let stays = inode.name_is == NameIs::GoneForever;
+            if stays || std::mem::take(&mut inode.used) || inode.node.as_ref().is_some_and(|n| Arc::strong_count(n) > 1) {
                 self.resident.push_back(id);
             } else if let Some(node) = inode.node.take() {
                 evicted.push((id, node));

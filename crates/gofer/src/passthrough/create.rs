@@ -9,8 +9,8 @@ use std::{
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{
-    Identity, Node, attr,
-    lookup::{beneath, child},
+    Identity, Node, Share, attr,
+    lookup::{beneath, child_within},
     open::flags,
 };
 use crate::{
@@ -29,11 +29,12 @@ impl Node {
     /// The host's; `EEXIST`, `EROFS`, `ENOTDIR`.
     pub fn create(&self, name: &Name, mode: u32, owner: Owner, how: OpenHow) -> Result<(Arc<Node>, Attr, OwnedFd), Errno> {
         let dir = self.writable_directory()?;
+        let room = self.export.budget.take()?;
         let flags = flags(how) | OFlags::CREATE | OFlags::EXCL;
         let fd = beneath(dir, name.as_c_str(), flags, permissions(mode))?;
         let made = attr::of_fd(fd.as_fd())?;
         let finish = || {
-            let (node, _) = child(&self.export, dir, name)?;
+            let (node, _) = child_within(room, &self.export, dir, name)?;
             // The name could have been taken over since; the descriptor is ours for certain.
             if !node.is(Identity::of(&made))? {
                 return Err(Errno::ESTALE);
@@ -54,8 +55,9 @@ impl Node {
     /// The host's; `EEXIST`, `EROFS`, `ENOTDIR`.
     pub fn mkdir(&self, name: &Name, mode: u32, owner: Owner) -> Result<(Arc<Node>, Attr), Errno> {
         let dir = self.writable_directory()?;
+        let room = self.export.budget.take()?;
         rustix::fs::mkdirat(dir, name.as_c_str(), permissions(mode))?;
-        self.adopt(name, FileKind::Directory, mode, owner)
+        self.adopt(room, name, FileKind::Directory, mode, owner)
     }
 
     /// Makes a regular file, FIFO or socket. Devices are refused by type.
@@ -69,16 +71,18 @@ impl Node {
             MakeNode::Fifo => (FileKind::Fifo, FileType::Fifo),
             MakeNode::Socket => (FileKind::Socket, FileType::Socket),
         };
+        let room = self.export.budget.take()?;
         rustix::fs::mknodat(dir, name.as_c_str(), host_kind, permissions(mode), 0)?;
-        self.adopt(name, kind, mode, owner)
+        self.adopt(room, name, kind, mode, owner)
     }
 
     /// # Errors
     /// The host's; `EEXIST`, `EROFS`, `ENOTDIR`.
     pub fn symlink(&self, name: &Name, target: &CStr, owner: Owner) -> Result<(Arc<Node>, Attr), Errno> {
         let dir = self.writable_directory()?;
+        let room = self.export.budget.take()?;
         rustix::fs::symlinkat(target, dir, name.as_c_str())?;
-        self.adopt(name, FileKind::Symlink, 0o777, owner)
+        self.adopt(room, name, FileKind::Symlink, 0o777, owner)
     }
 
     /// Gives `target` a further name in this directory. The new name has a node of its own.
@@ -93,12 +97,13 @@ impl Node {
         }
         // By name, as AT_EMPTY_PATH asks for a capability in the first user namespace. Without AT_SYMLINK_FOLLOW both ends are single
         // components beneath the export; that it was the right inode is checked afterwards.
+        let room = self.export.budget.take()?;
         let place = target.place.lock().clone().ok_or(Errno::ESTALE)?;
         rustix::fs::linkat(&place.dir, place.name.as_c_str(), dir, name.as_c_str(), AtFlags::empty()).map_err(|e| match e {
             rustix::io::Errno::NOENT if attr::of_entry(place.dir.as_fd(), &place.name).is_err() => Errno::ESTALE,
             e => e.into(),
         })?;
-        let (node, attr) = child(&self.export, dir, name)?;
+        let (node, attr) = child_within(room, &self.export, dir, name)?;
         if target.is(Identity::of(&attr))? {
             return Ok((node, attr));
         }
@@ -109,8 +114,8 @@ impl Node {
     /// Looks up what was just made by name and gives it to its owner. The name could mean something else by now, put there
     /// by another writer of a shared tree to have it given away: so only what belongs to this process and has one name
     /// is given.
-    fn adopt(&self, name: &Name, kind: FileKind, mode: u32, owner: Owner) -> Result<(Arc<Node>, Attr), Errno> {
-        let (node, made) = child(&self.export, self.directory()?, name)?;
+    fn adopt(&self, room: Share, name: &Name, kind: FileKind, mode: u32, owner: Owner) -> Result<(Arc<Node>, Attr), Errno> {
+        let (node, made) = child_within(room, &self.export, self.directory()?, name)?;
         let ours = made.uid == rustix::process::geteuid().as_raw();
         if made.kind != kind || !ours || (kind != FileKind::Directory && made.nlink != 1) {
             return Err(Errno::ESTALE);

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::{Export, Identity, Node, PathFd, Place, attr};
+use super::{Export, Identity, Node, PathFd, Place, Share, attr};
 use crate::{
     Errno,
     protocol::{Attr, FileKind, Name},
@@ -34,7 +34,16 @@ pub(super) fn beneath(dir: impl AsFd, name: &CStr, flags: OFlags, mode: Mode) ->
 
 /// The node of a directory's entry, whatever its kind, with its attributes.
 pub(super) fn child(export: &Arc<Export>, dir: &Arc<PathFd>, name: &Name) -> Result<(Arc<Node>, Attr), Errno> {
-    let share = export.budget.take()?;
+    child_within(export.budget.take()?, export, dir, name)
+}
+
+/// The same, with room taken before: for what was just made, which would stay without a node if there were none.
+pub(super) fn child_within(
+    share: Share,
+    export: &Arc<Export>,
+    dir: &Arc<PathFd>,
+    name: &Name,
+) -> Result<(Arc<Node>, Attr), Errno> {
     let fd = beneath(&**dir, name.as_c_str(), OFlags::PATH, Mode::empty())?;
     let fd = PathFd { fd, _share: share };
     let attr = attr::of(&fd)?;

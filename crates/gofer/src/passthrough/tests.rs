@@ -217,6 +217,23 @@ fn directories_are_read_in_pieces() {
 }
 
 #[test]
+fn nothing_is_made_without_room_for_its_node() {
+    let dir = TestDir::new("noroom");
+    fs::write(dir.path().join("file"), "").unwrap();
+    let root = Export::open(Source::at_path(dir.path()).unwrap(), Access::ReadWrite, &Budget::new(2)).unwrap();
+    let file = look(&root, "file");
+    let new = name("new");
+    assert_eq!(root.mkdir(&new, 0o755, me()).unwrap_err(), Errno::ENFILE);
+    assert_eq!(root.mknod(&new, MakeNode::Fifo, 0o644, me()).unwrap_err(), Errno::ENFILE);
+    assert_eq!(root.symlink(&new, c"x", me()).unwrap_err(), Errno::ENFILE);
+    assert_eq!(root.link(&file, &new).unwrap_err(), Errno::ENFILE);
+    assert_eq!(root.create(&new, 0o644, me(), OpenHow::Write).unwrap_err(), Errno::ENFILE);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    drop(file);
+    root.mkdir(&new, 0o755, me()).unwrap();
+}
+
+#[test]
 fn directories_are_read_by_any_size_at_a_time() {
     let dir = TestDir::new("readby");
     for n in 0..120 {

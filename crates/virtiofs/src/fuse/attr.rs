@@ -29,16 +29,18 @@ impl Fs {
         let attr = match (open, &known.node, &known.place) {
             (Some(open), _, _) => attr_of_open(open.fd.as_fd())?,
             (None, Some(node), _) => node.attr()?,
-            (None, None, Some((dir, name))) => match self.node(*dir).and_then(|dir| dir.attr_of(name)).map_err(gone) {
-                Ok(attr) if self.inodes.lock().is(id, &attr) => attr,
-                // Others took the name away. fstat(2) of a guest comes without a handle, but works as long as there is one.
-                Ok(_) | Err(Errno::ESTALE) => {
-                    let fd = self.handles.lock().any_of(id).ok_or(Errno::ESTALE)?;
-                    attr_of_open(fd.as_fd())?
+            (None, None, place) => {
+                let by_name = place.as_ref().map_or(Err(Errno::ESTALE), |(dir, name)| self.node(*dir)?.attr_of(name));
+                match by_name.map_err(gone) {
+                    Ok(attr) if self.inodes.lock().is(id, &attr) => attr,
+                    // Others took the name away. fstat(2) of a guest comes without a handle, but works as long as there is one.
+                    Ok(_) | Err(Errno::ESTALE) => {
+                        let fd = self.handles.lock().any_of(id).ok_or(Errno::ESTALE)?;
+                        attr_of_open(fd.as_fd())?
+                    }
+                    Err(e) => return Err(e),
                 }
-                Err(e) => return Err(e),
-            },
-            (None, None, None) => return Err(Errno::ESTALE),
+            }
         };
         self.attr_out(&known.tree, &attr)
     }

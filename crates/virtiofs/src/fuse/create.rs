@@ -14,6 +14,7 @@ use super::{Answer, Fs, Outcome, Request, c_string, name, reply};
 use crate::{
     abi::{CreateIn, LinkIn, MkdirIn, MknodIn, ROOT_ID},
     handles::Open,
+    inodes::Place,
 };
 
 /// How often a name that comes and goes is tried.
@@ -42,7 +43,7 @@ impl Fs {
         let (dir, tree) = self.directory(request.head.nodeid)?;
         let (owner, _) = request.owner(&dir)?;
         let (node, attr) = self.with_room(|| dir.mknod(&name, kind, arg.mode & 0o7777, owner))?;
-        reply(&self.entry(&tree, Some((request.head.nodeid, &name)), &attr, Some(&node))?)
+        reply(&self.entry(&tree, Some(Place { dir: request.head.nodeid, node: &dir, name: &name }), &attr, Some(&node))?)
     }
 
     pub(super) fn mkdir(&self, request: &Request<'_>) -> Outcome {
@@ -51,7 +52,7 @@ impl Fs {
         let (dir, tree) = self.directory(request.head.nodeid)?;
         let (owner, inherited) = request.owner(&dir)?;
         let (node, attr) = self.with_room(|| dir.mkdir(&name, (arg.mode & 0o7777) | inherited, owner))?;
-        reply(&self.entry(&tree, Some((request.head.nodeid, &name)), &attr, Some(&node))?)
+        reply(&self.entry(&tree, Some(Place { dir: request.head.nodeid, node: &dir, name: &name }), &attr, Some(&node))?)
     }
 
     pub(super) fn symlink(&self, request: &Request<'_>) -> Outcome {
@@ -61,7 +62,7 @@ impl Fs {
         let (dir, tree) = self.directory(request.head.nodeid)?;
         let (owner, _) = request.owner(&dir)?;
         let (node, attr) = self.with_room(|| dir.symlink(&name, &target, owner))?;
-        reply(&self.entry(&tree, Some((request.head.nodeid, &name)), &attr, Some(&node))?)
+        reply(&self.entry(&tree, Some(Place { dir: request.head.nodeid, node: &dir, name: &name }), &attr, Some(&node))?)
     }
 
     pub(super) fn link(&self, request: &Request<'_>) -> Outcome {
@@ -73,7 +74,7 @@ impl Fs {
         let (dir, tree) = self.directory(request.head.nodeid)?;
         let target = self.node(arg.oldnodeid)?;
         let (node, attr) = self.with_room(|| dir.link(&target, &name))?;
-        reply(&self.entry(&tree, Some((request.head.nodeid, &name)), &attr, Some(&node))?)
+        reply(&self.entry(&tree, Some(Place { dir: request.head.nodeid, node: &dir, name: &name }), &attr, Some(&node))?)
     }
 
     pub(super) fn create(&self, request: &Request<'_>) -> Outcome {
@@ -89,7 +90,7 @@ impl Fs {
         for _ in 0..TRIES {
             match self.with_room(|| dir.create(&name, arg.mode & 0o7777, owner, how)) {
                 Ok((node, attr, fd)) => {
-                    let entry = self.entry(&tree, Some((id, &name)), &attr, Some(&node))?;
+                    let entry = self.entry(&tree, Some(Place { dir: id, node: &dir, name: &name }), &attr, Some(&node))?;
                     let fh = self.handles.lock().insert(entry.nodeid, Some(&tree), Open::File(fd.into()))?;
                     return created(&entry, fh, &tree);
                 }
@@ -101,7 +102,7 @@ impl Fs {
                 Err(e) => return Err(e),
                 Ok((attr, fd)) => {
                     let fd = super::data::truncated(fd, arg.flags)?;
-                    let entry = self.entry(&tree, Some((id, &name)), &attr, None)?;
+                    let entry = self.entry(&tree, Some(Place { dir: id, node: &dir, name: &name }), &attr, None)?;
                     let fh = self.handles.lock().insert(entry.nodeid, Some(&tree), Open::File(fd.into()))?;
                     return created(&entry, fh, &tree);
                 }

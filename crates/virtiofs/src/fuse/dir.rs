@@ -12,6 +12,7 @@ use super::{Answer, Fs, Outcome, Request, done, is_exclusive, reply};
 use crate::{
     abi::{Dirent, EntryOut, FSYNC_FDATASYNC, FsyncIn, OpenOut, ROOT_ID, ReadIn, fopen, op},
     handles::Open,
+    inodes::Place,
 };
 
 /// The most bytes of one answer.
@@ -127,6 +128,7 @@ impl Fs {
         let from = if matches!(arg.offset, AFTER_DOT | AFTER_DOTS) { 0 } else { arg.offset };
         let detail = if plus { ReadDirDetail::Attributes } else { ReadDirDetail::Names };
         let dir = stream.attr()?;
+        let (node, _) = self.directory(id)?;
         let mut used = list.bytes.len();
         // A host's entry is about as long as one of ours without attributes.
         let raw_bytes = if plus { list.room / 5 } else { list.room };
@@ -139,7 +141,10 @@ impl Fs {
         for entry in &entries {
             let told = match (&entry.attr, plus) {
                 // Beyond what a guest may know it gets names only.
-                (Some(attr), true) => self.entry(&tree, Some((id, &entry.name)), attr, None).unwrap_or_default(),
+                (Some(attr), true) => {
+                    let place = Place { dir: id, node: &node, name: &entry.name };
+                    self.entry(&tree, Some(place), attr, None).unwrap_or_default()
+                }
                 _ => EntryOut::default(),
             };
             let ino = match told.nodeid {

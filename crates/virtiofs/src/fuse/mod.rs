@@ -28,7 +28,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     abi::{self, EntryOut, ForgetOne, InHeader, OutHeader, ROOT_ID, op},
     handles::Handles,
-    inodes::Inodes,
+    inodes::{Inodes, Place},
     memory::Pieces,
     trees::{Tree, Trees},
 };
@@ -314,7 +314,7 @@ impl Fs {
     fn entry(
         &self,
         tree: &Arc<Tree>,
-        place: Option<(u64, &Name)>,
+        place: Option<Place<'_>>,
         attr: &Attr,
         node: Option<&Arc<Node>>,
     ) -> Result<EntryOut, Errno> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use gofer::{
     Errno,
     passthrough::Node,
-    protocol::{EntryKind, Name, RenameKind},
+    protocol::{Attr, EntryKind, Name, RenameKind},
 };
 
 use super::{Fs, Outcome, Request, c_string, done, is_exclusive, name, reply};
 use crate::{
     abi::{EntryOut, ROOT_ID, Rename2In, RenameIn, op},
+    inodes::Place,
     trees::Tree,
 };
 
@@ -23,7 +24,7 @@ impl Fs {
         let (name, _) = name(request.body)?;
         let (dir, tree) = self.directory(id)?;
         match dir.attr_of(&name) {
-            Ok(attr) => reply(&self.entry(&tree, Some((id, &name)), &attr, None)?),
+            Ok(attr) => reply(&self.entry(&tree, Some(Place { dir: id, node: &dir, name: &name }), &attr, None)?),
             // That there is no such name may be remembered too.
             Err(Errno::ENOENT) if is_exclusive(&tree) => {
                 reply(&EntryOut { entry_valid: tree.validity().as_secs(), ..EntryOut::default() })
@@ -40,8 +41,8 @@ impl Fs {
         let kind = if request.head.opcode == op::RMDIR { EntryKind::Directory } else { EntryKind::NotDirectory };
         let held = self.hold(&dir, &tree, &name);
         dir.unlink(&name, kind)?;
-        if let Some((inode, _)) = held {
-            self.inodes.lock().unlinked(inode, id, &name);
+        if let Some(held) = held {
+            self.inodes.lock().unlinked(held.inode, id, &name, &held.attr);
         }
         done()
     }
@@ -69,20 +70,22 @@ impl Fs {
         let mut inodes = self.inodes.lock();
         match displaced {
             // Two names of one file: rename(2) does nothing.
-            Some((inode, _)) if Some(inode) == moved => return done(),
-            Some((inode, _)) if kind == RenameKind::Exchange => inodes.moved(inode, id, &old_name),
-            Some((inode, _)) => inodes.unlinked(inode, new_id, &new_name),
+            Some(held) if Some(held.inode) == moved => return done(),
+            Some(held) if kind == RenameKind::Exchange => {
+                inodes.moved(held.inode, Place { dir: id, node: &dir, name: &old_name });
+            }
+            Some(held) => inodes.unlinked(held.inode, new_id, &new_name, &held.attr),
             None => {}
         }
         if let Some(moved) = moved {
-            inodes.moved(moved, new_id, &new_name);
+            inodes.moved(moved, Place { dir: new_id, node: &new_dir, name: &new_name });
         }
         done()
     }
 
     /// Makes sure that the inode which is about to lose this name has a node, as nothing may lead to it afterwards. Without success the
     /// name is lost all the same, and the inode stale.
-    fn hold(&self, dir: &Node, tree: &Arc<Tree>, name: &Name) -> Option<(u64, Arc<Node>)> {
+    fn hold(&self, dir: &Node, tree: &Arc<Tree>, name: &Name) -> Option<Held> {
         let attr = dir.attr_of(name).ok()?;
         let inode = self.inodes.lock().find(tree, &attr)?;
         let (node, attr) = self.with_room(|| dir.lookup(name)).ok()?;
@@ -91,6 +94,13 @@ impl Fs {
             return None;
         }
         inodes.keep(inode, &node);
-        Some((inode, node))
+        Some(Held { inode, attr, _node: node })
     }
+}
+
+/// An inode that loses a name, with a node that is not dropped meanwhile.
+struct Held {
+    inode: u64,
+    attr: Attr,
+    _node: Arc<Node>,
 }

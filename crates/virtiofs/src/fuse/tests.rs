@@ -375,6 +375,43 @@ fn more_inodes_than_descriptors() {
     assert_ne!(guest.at("0/3/below/file"), ids[3].1);
 }
 
+/// As git makes its objects: a file under another name, linked to its own; with few descriptors.
+#[test]
+fn files_with_several_names_are_found_by_those_left() {
+    let guest = writable();
+    let root = guest.at("0");
+    let mut ids = Vec::new();
+    for n in 0..100 {
+        fs::create_dir_all(guest.dir.0.join(format!("{n}/deep"))).unwrap();
+        let dir = guest.at(&format!("0/{n}/deep"));
+        let (made, fh) = guest.create(dir, "tmp", libc::O_RDWR | libc::O_EXCL, 0o444).unwrap();
+        guest.write(made.nodeid, fh, 0, n.to_string().as_bytes(), 0).unwrap();
+        guest.release(made.nodeid, fh);
+        let link = LinkIn { oldnodeid: made.nodeid };
+        // A look at all directories lets go of the nodes of these.
+        (0..n).step_by(3).for_each(|m| drop(guest.names(guest.at(&format!("0/{m}/deep")), false)));
+        let (at, name) = if n % 2 == 0 { (dir, &b"final\0"[..]) } else { (root, &b"other\0"[..]) };
+        guest.ask::<EntryOut>(op::LINK, at, &[link.as_bytes(), name]).unwrap();
+        if n % 3 == 0 {
+            guest.at(&format!("0/{n}/deep/tmp"));
+        }
+        guest.unlink(dir, "tmp").unwrap();
+        if n % 2 == 1 {
+            guest.rename(root, "other", dir, "final", 0).unwrap();
+        }
+        ids.push((dir, made.nodeid));
+    }
+    for (n, (dir, id)) in ids.into_iter().enumerate() {
+        // As Linux does when told that an inode is stale.
+        let fh = guest.open(id, libc::O_RDONLY).or_else(|_| {
+            assert_eq!(guest.lookup(dir, "final").unwrap().nodeid, id);
+            guest.open(id, libc::O_RDONLY)
+        });
+        assert_eq!(guest.read(id, fh.unwrap(), 0, 10).unwrap(), n.to_string().as_bytes());
+        guest.release(id, fh.unwrap());
+    }
+}
+
 #[test]
 fn nothing_is_kept_of_what_is_forgotten() {
     let guest = writable();
