@@ -7,6 +7,8 @@
 //! that cannot shrink under us is mapped, numbers are checked by `vhost`, and what lies in the memory is the device's to distrust.
 
 mod rings;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;

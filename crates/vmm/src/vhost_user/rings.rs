@@ -119,6 +119,13 @@ impl Rings {
         }
         // A file that shrinks would kill us by SIGBUS. pmem images are such: rings and vsock's buffers are never in them.
         let sealed = rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+        if sealed {
+            let length = rustix::fs::fstat(&file).map_err(|e| Error::ReqHandlerError(e.into()))?.st_size as u64;
+            // Nothing else looks whether the file is as long as the VMM says.
+            if region.mmap_offset.checked_add(size).is_none_or(|end| end > length) {
+                return Err(Error::InvalidParam);
+            }
+        }
         let mapped = sealed.then(|| {
             let memory = MmapRegion::from_file(FileOffset::new(file, region.mmap_offset), size as usize);
             let region = GuestRegionMmap::new(memory.map_err(io::Error::other)?, GuestAddress(guest));
