@@ -40,7 +40,7 @@ pub fn check_on_host(share: &Path) {
 }
 
 pub fn main() {
-    let cases: [(&str, fn()); 13] = [
+    let cases: [(&str, fn()); 14] = [
         ("a root of Debian is read", root),
         ("nothing changes in a read-only tree", read_only),
         ("a single file is a tree", single_file),
@@ -49,6 +49,7 @@ pub fn main() {
         ("names come and go", names),
         ("an unlinked file stays", unlinked),
         ("many files are walked", many),
+        ("many files get their names as git gives them", linked),
         ("attributes and owners", attributes),
         ("extended attributes", xattrs),
         ("holes and space", holes),
@@ -190,6 +191,23 @@ fn many() {
     let open: Result<Vec<File>, _> = names.iter().map(File::open).collect();
     assert_eq!(open.unwrap_err().raw_os_error(), Some(libc::ENFILE));
     assert_eq!(fs::read_to_string("/mnt/many/file-0007").unwrap(), "7");
+}
+
+/// Written under one name, linked to another, the first removed: more of them than there are descriptors.
+fn linked() {
+    for n in 0..700 {
+        let dir = format!("/mnt/objects/{:02}", n % 50);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(format!("{dir}/tmp"), n.to_string()).unwrap();
+        fs::hard_link(format!("{dir}/tmp"), format!("{dir}/{n}")).unwrap();
+        if n % 3 == 0 {
+            assert_eq!(fs::metadata(format!("{dir}/tmp")).unwrap().nlink(), 2);
+        }
+        fs::remove_file(format!("{dir}/tmp")).unwrap();
+    }
+    for n in 0..700 {
+        assert_eq!(fs::read_to_string(format!("/mnt/objects/{:02}/{n}", n % 50)).unwrap(), n.to_string());
+    }
 }
 
 fn attributes() {
