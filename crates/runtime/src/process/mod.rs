@@ -23,6 +23,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySets;
 
@@ -230,6 +231,13 @@ impl Spawn<'_> {
         keep_capabilities_over_exec().map_err(step("keep capabilities"))?;
         if self.die_with_parent {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("set the death signal"))?;
+            // It may have died just before: then there is nobody at its end, and no signal to come.
+            let mut ends = [PollFd::new(socket, PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut ends, Some(&now)).map_err(step("look after the parent"))?;
+            if ends.iter().any(|end| end.revents().contains(PollFlags::HUP)) {
+                return Err(("start", io::ErrorKind::UnexpectedEof.into()));
+            }
         }
         let open_files = rustix::process::getrlimit(Resource::Nofile).maximum;
         rustix::process::setrlimit(Resource::Nofile, Rlimit { current: open_files, maximum: open_files })
