@@ -128,7 +128,12 @@ fn event(event: &QmpEvent) -> Option<Event> {
         },
         "RESET" => Event::Reset,
         "GUEST_PANICKED" => Event::Panicked,
-        "DEVICE_DELETED" if !event.text("device").is_empty() => Event::DeviceRemoved(event.text("device").into()),
+        // Parts of devices have no name; a CPU has, but is none of those that were added by one.
+        "DEVICE_DELETED" => match event.text("device") {
+            "" => return None,
+            cpu if cpu.starts_with("cpu-") => return None,
+            device => Event::DeviceRemoved(device.into()),
+        },
         "BLOCK_IO_ERROR" => {
             let node = event.text("node-name");
             Event::DeviceFailed(node.strip_prefix("b-").unwrap_or(node).into())

@@ -81,6 +81,7 @@ fn events_are_ours_in_their_order() {
         json!({"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}}),
         json!({"event": "GUEST_PANICKED", "data": {"action": "pause"}}),
         json!({"event": "DEVICE_DELETED", "data": {"path": "/machine/peripheral/x/y"}}),
+        json!({"event": "DEVICE_DELETED", "data": {"device": "cpu-1-0", "path": "/machine/peripheral/cpu-1-0"}}),
         json!({"event": "DEVICE_DELETED", "data": {"device": "disk", "path": "/machine/peripheral/disk"}}),
         json!({"event": "BLOCK_IO_ERROR", "data": {"node-name": "b-disk"}}),
         json!({"event": "NEWS_TO_US", "data": 7}),

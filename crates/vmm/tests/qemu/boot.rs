@@ -230,7 +230,8 @@ fn ends(mut booted: Booted) {
     assert_eq!(last, Some(Event::Shutdown));
     assert_eq!(events(&booted), Some(Event::Ended));
     let (status, said) = booted.running.wait();
-    assert!(status.success() && said.is_empty(), "{status}: {said}");
+    // More vCPUs than the host has CPUs are worth a warning to it.
+    assert!(status.success() && said.lines().all(|line| line.contains(": warning: ")), "{status}: {said}");
     // What was connected is closed.
     assert_eq!(booted.control.read(&mut [0]).unwrap(), 0);
     booted.running.qemu.stop().expect("it has ended already");
