@@ -15,7 +15,8 @@ use crate::guest::Guest;
 use crate::run::{Running, start};
 
 const MIB: u64 = 1 << 20;
-const SOON: Duration = Duration::from_secs(20);
+/// Longer than anything takes on a busy machine with a machine in it.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A booted machine whose init waits for our lines.
 struct Booted {
