@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::tally::Tally;
-use crate::{abi, apps, escape, lint, packages, robust, sh};
+use crate::{abi, agent, apps, escape, lint, packages, robust, sh};
 
 /// How long all unit and integration tests together may run.
 const TESTS_LIMIT: Duration = Duration::from_secs(600);
@@ -21,6 +21,7 @@ pub fn run(args: &[String]) -> Result<()> {
     packages::ensure(packages::TEST)?;
     let mut tally = Tally::default();
     tally.step("lint", lint::run(&[]));
+    tally.step("agent", agent::build());
     tally.step("cargo test", cargo_test());
     tally.add(abi::run(&["--native".into()])?);
     if !fast {

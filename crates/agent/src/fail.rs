@@ -1,6 +1,13 @@
 //! The end of the VM: PID 1 must never just hang or vanish. Why goes to the console.
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use rustix::system::{RebootCommand, reboot};
+
+/// How long the host may take to store what is dirty: it may be gone, and its files with it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says why on the console and turns the VM off.
 pub fn end(reason: &str) -> ! {
@@ -10,7 +17,14 @@ pub fn end(reason: &str) -> ! {
 
 /// Writes back what is dirty and turns the VM off.
 pub fn power_off() -> ! {
-    rustix::fs::sync();
+    let (done, written) = mpsc::channel();
+    let sync = thread::Builder::new().stack_size(64 << 10).spawn(move || {
+        rustix::fs::sync();
+        let _ = done.send(());
+    });
+    if sync.is_ok() && written.recv_timeout(PATIENCE).is_err() {
+        eprintln!("nacre-agent: the host does not take what was last written");
+    }
     let _ = reboot(RebootCommand::PowerOff);
     // No ACPI: the VMM is told to end on a restart, too.
     let _ = reboot(RebootCommand::Restart);

@@ -96,11 +96,9 @@ fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Sta
             let from = rustix::fs::open(&lower, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
             from.and_then(|from| clone_of(from.as_fd(), Below::Too))
         }
-        Some(root::Overlay::Memory(_)) => {
-            copy_attributes(&lower, &part("upper"))
-                .map_err(|error| about(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-            overlay(&lower, &part("upper"), &part("work"))
-        }
+        Some(root::Overlay::Memory(_)) => copy_attributes(&lower, &part("upper"))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .and_then(|()| overlay(&lower, &part("upper"), &part("work"))),
         Some(root::Overlay::Dir(attach)) => {
             let dir = tree_path(*attach);
             overlay(&lower, &format!("{dir}/upper"), &format!("{dir}/work"))
