@@ -169,14 +169,14 @@ impl Agent {
                 container.cgroup.kill();
             }
             for output in &process.outputs {
-                if process.terminal.is_some() {
+                if process.on_terminal {
                     output.wait_end(LAST_WORDS);
                 }
                 output.flush();
             }
             let exit = process::exit(status, container.cgroup.oom_kills() > kills_before);
             agent.tell_oom(&container);
-            let waiters = process.set_exited(exit);
+            let (exit, waiters) = process.set_exited(exit);
             let (kind, container_id) = (EventKind::ProcessExited as i32, container.id.clone());
             agent.tell(Event { sequence: 0, kind, container_id, exec_id, exit: Some(exit) });
             for request in waiters {
@@ -242,9 +242,9 @@ impl Agent {
             }
             (_, Stage::Exited(_)) => return Err(not_found("the process has exited".into())),
             // A process that was never started dies of whatever would end it.
-            (_, Stage::Created) if process::ends(signal) => drop(pidfd_send_signal(&process.pidfd, Signal::KILL)),
+            (_, Stage::Created) if process::ends(signal) => drop(pidfd_send_signal(process.pidfd()?, Signal::KILL)),
             (SignalTarget::Foreground, Stage::Running) => {
-                let group = process.terminal.as_ref().and_then(|terminal| tcgetpgrp(terminal).ok());
+                let group = process.terminal().and_then(|terminal| tcgetpgrp(terminal).ok());
                 let _ = match group {
                     Some(group) => kill_process_group(group, signal),
                     None => process.signal(signal),
@@ -258,9 +258,13 @@ impl Agent {
     /// Sets a terminal's size.
     pub fn resize(&self, request: &ResizeTtyRequest) -> Result<Empty, Status> {
         let process = self.process(&request.container_id, &request.exec_id)?;
-        let terminal = process.terminal.as_ref().ok_or_else(|| precondition("the process has no terminal".into()))?;
+        if !process.on_terminal {
+            return Err(precondition("the process has no terminal".into()));
+        }
         // One that has hung up has no size that matters.
-        let _ = tcsetwinsize(terminal, window(&request.size.unwrap_or_default()));
+        if let Some(terminal) = process.terminal() {
+            let _ = tcsetwinsize(terminal, window(&request.size.unwrap_or_default()));
+        }
         Ok(Empty {})
     }
 

@@ -93,7 +93,8 @@ impl Container {
                 .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make an eventfd: {errno}")))?,
         });
         let plan = Plan { seccomp: request.seccomp.clone(), create: Some(request), joins, ..Plan::default() };
-        let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.pidfd.as_fd()).collect();
+        let owners = owners.iter().map(|owner| owner.pidfd()).collect::<Result<Vec<_>, _>>()?;
+        let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.as_fd()).collect();
         match container.launch(reaper, plan, &joined, streams, None) {
             Ok((process, ending)) => Ok((container, process, ending)),
             Err(status) => {
@@ -116,7 +117,7 @@ impl Container {
     ) -> Result<(Arc<Process>, Arc<Ending>), Status> {
         let streams = Streams::connect(&process)?;
         let plan = Plan { process: Some(process), seccomp: self.seccomp.clone(), joins: vec![ALL.bits()], ..Plan::default() };
-        self.launch(reaper, plan, &[first.pidfd.as_fd()], streams, Some(first.pid))
+        self.launch(reaper, plan, &[first.pidfd()?.as_fd()], streams, Some(first.pid))
     }
 
     fn launch(

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent_api::WaitProcessResponse;
+use agent_api::{Code, Status, WaitProcessResponse};
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitStatus, pidfd_send_signal};
@@ -24,12 +24,10 @@ pub enum Stage {
 pub struct Process {
     /// In the guest.
     pub pid: Pid,
-    /// For as long as it has not been buried, `pid` is this one's.
-    pub pidfd: OwnedFd,
     /// In its container's pid name space.
     pub inner_pid: i32,
-    /// The other end of its terminal.
-    pub terminal: Option<OwnedFd>,
+    /// Whether it was given a terminal.
+    pub on_terminal: bool,
     pub outputs: Vec<Output>,
     state: Mutex<State>,
     changed: Condvar,
@@ -37,6 +35,10 @@ pub struct Process {
 
 struct State {
     stage: Stage,
+    /// Descriptors go with the process: what is kept of it until its container is deleted must not use any up.
+    pidfd: Option<Arc<OwnedFd>>,
+    /// The other end of its terminal.
+    terminal: Option<Arc<OwnedFd>>,
     gate: Option<Gate>,
     /// Requests that wait for the exit.
     waiters: Vec<u32>,
@@ -48,12 +50,33 @@ impl Process {
     pub fn new(launched: Launched, outputs: Vec<Output>) -> Arc<Process> {
         let Launched { pid, pidfd, terminal, gate } = launched;
         let inner_pid = crate::report::inner_pid(pid).unwrap_or(0);
-        let state = Mutex::new(State { stage: Stage::Created, gate: Some(gate), waiters: Vec::new(), killed_for: None });
-        Arc::new(Process { pid, pidfd, inner_pid, terminal, outputs, state, changed: Condvar::new() })
+        let on_terminal = terminal.is_some();
+        let state = Mutex::new(State {
+            stage: Stage::Created,
+            pidfd: Some(Arc::new(pidfd)),
+            terminal: terminal.map(Arc::new),
+            gate: Some(gate),
+            waiters: Vec::new(),
+            killed_for: None,
+        });
+        Arc::new(Process { pid, inner_pid, on_terminal, outputs, state, changed: Condvar::new() })
     }
 
     pub fn stage(&self) -> Stage {
         self.state.lock().stage
+    }
+
+    /// The process and no other, even if its pid is used again.
+    ///
+    /// # Errors
+    /// `NotFound` when it has exited.
+    pub fn pidfd(&self) -> Result<Arc<OwnedFd>, Status> {
+        self.state.lock().pidfd.clone().ok_or_else(|| Status::new(Code::NotFound, "the process has exited"))
+    }
+
+    /// The other end of its terminal, while it lives.
+    pub fn terminal(&self) -> Option<Arc<OwnedFd>> {
+        self.state.lock().terminal.clone()
     }
 
     /// From created to running: what is to be opened for it; `None` if it was not just created.
@@ -69,23 +92,24 @@ impl Process {
     /// Sends a signal. A name space's first process would not even notice one that it does not handle; here it dies of it, as it does in a sentry:
     /// who stops a container does not want to wait for a deadline.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let Ok(pidfd) = self.pidfd() else { return Err(Errno::SRCH) };
         if self.inner_pid == 1 && ends(signal) && crate::report::leaves_to_kernel(self.pid, signal) {
             self.state.lock().killed_for = Some(signal);
-            return pidfd_send_signal(&self.pidfd, Signal::KILL);
+            return pidfd_send_signal(pidfd, Signal::KILL);
         }
-        pidfd_send_signal(&self.pidfd, signal)
+        pidfd_send_signal(pidfd, signal)
     }
 
-    /// Sets the exit; returns the requests that wait for it.
-    pub fn set_exited(&self, mut exit: WaitProcessResponse) -> Vec<u32> {
+    /// Sets the exit; returns it as it is told, and the requests that wait for it.
+    pub fn set_exited(&self, mut exit: WaitProcessResponse) -> (WaitProcessResponse, Vec<u32>) {
         let mut state = self.state.lock();
         if let Some(signal) = state.killed_for.filter(|_| exit.signal == Signal::KILL.as_raw() as u32) {
             exit.signal = signal.as_raw() as u32;
         }
         state.stage = Stage::Exited(exit);
-        state.gate = None;
+        (state.gate, state.pidfd, state.terminal) = (None, None, None);
         self.changed.notify_all();
-        std::mem::take(&mut state.waiters)
+        (exit, std::mem::take(&mut state.waiters))
     }
 
     /// The exit, or `request` will be among those that [`set_exited`](Process::set_exited) returns.

@@ -57,6 +57,16 @@ fn runs(machine: &Machine) {
     // The first process of a name space does not die of its own signal.
     assert_eq!((done.stdout.as_str(), done.exit.exit_code), ("x\n", 4));
     assert_eq!(machine.client.call(&ListContainersRequest {}).unwrap().containers, []);
+    // A signal that the first process leaves to the kernel ends it, and whoever waited already is told of that signal.
+    let keep = machine.stay("c", "exec sleep 1000", |_| {});
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| machine.wait("c", "").signal);
+        thread::sleep(Duration::from_millis(300));
+        machine.signal("c", "", 15, SignalTarget::Process).unwrap();
+        assert_eq!(waiter.join().unwrap(), 15);
+    });
+    drop(keep);
+    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: false }).unwrap();
     // Never started, it dies of what would end it.
     let stdio = machine.stdio();
     machine.client.call(&crate::machine::container("c", process(&["true"], stdio))).unwrap();
@@ -158,6 +168,14 @@ fn execs(machine: &Machine) {
             });
         }
     });
+    // What is kept of ended processes takes no descriptors, of which the agent has 1024.
+    for _ in 0..3 {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| machine.exec("c", &["true"]).unwrap());
+            }
+        });
+    }
     let processes = machine.client.call(&ListProcessesRequest { container_id: "c".into() }).unwrap().processes;
     assert!(processes.iter().any(|process| process.pid == 1 && process.args.first() == Some(&b"sh".to_vec())), "{processes:?}");
     let stacks = machine.client.call(&StacksRequest { container_id: "c".into() }).unwrap().text;
