@@ -199,6 +199,9 @@ impl SystrapContext {
         word.swap(TURN_STUB, SeqCst);
         if self.thread.block.word32(STUB_WAITS).load(SeqCst) != 0 {
             super::sys::futex_wake(word);
+            if let Some(home) = self.thread.home.load(Acquire).checked_sub(1).and_then(|home| self.thread.executors.get(home)) {
+                home.woke(&self.thread);
+            }
         }
         self.thread.press();
     }

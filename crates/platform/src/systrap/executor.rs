@@ -195,6 +195,15 @@ impl Executor {
         self.unparked.store(false, SeqCst);
     }
 
+    /// A thread that slept was given its turn, by this executor.
+    pub fn woke(&self, thread: &Thread) {
+        if thread.told.swap(false, SeqCst) {
+            self.spin.blocked();
+        } else if thread.block.get32(STUB_CPU) == self.spin.cpu() {
+            self.spin.woke_together(thread.tid);
+        }
+    }
+
     /// Looks for a while, if that is likely to pay. True if there is something to do.
     fn spin(&self, deadline_ns: Option<u64>) -> bool {
         let cpu = self.spin.cpu();

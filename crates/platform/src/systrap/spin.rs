@@ -11,8 +11,8 @@
 //! together with its only running threads over and over moves away: then they hand over by spinning. Moves that do not pay
 //! become rarer, and so do spins.
 
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicU32};
 
 /// Longest spin.
 const SPIN_NS: u64 = 30_000;
@@ -52,6 +52,10 @@ pub struct SpinPolicy {
     /// Parks together in a row, and how many it takes to move.
     together: AtomicU32,
     move_after: AtomicU32,
+    /// Calls in a row that were answered at once, to a thread that slept on this CPU meanwhile.
+    prompt: AtomicU32,
+    /// That thread.
+    last_woken: AtomicI32,
     /// Spins that have paid since the last move.
     paid: AtomicU32,
 }
@@ -72,6 +76,8 @@ impl SpinPolicy {
             since_probe: zero(),
             together: zero(),
             move_after: AtomicU32::new(FIRST_MOVE),
+            prompt: zero(),
+            last_woken: AtomicI32::new(0),
             paid: zero(),
         }
     }
@@ -90,18 +96,7 @@ impl SpinPolicy {
             return if self.cpus.one() { Plan::Yield } else { Plan::Sleep };
         }
         if apart == 0 {
-            let move_after = self.move_after.load(Relaxed);
-            if add(&self.together) >= move_after {
-                let paid = self.paid.load(Relaxed) >= MOVE_PAYS;
-                self.move_after.store(if paid { FIRST_MOVE } else { (move_after * 2).min(LAST_MOVE) }, Relaxed);
-                for counter in [&self.together, &self.paid, &self.failures] {
-                    counter.store(0, Relaxed);
-                }
-                if self.cpus.move_away() {
-                    return Plan::Spin { ns: SPIN_NS };
-                }
-            }
-            return Plan::Sleep;
+            return if self.was_together() { Plan::Spin { ns: SPIN_NS } } else { Plan::Sleep };
         }
         if self.failures.load(Relaxed) >= PATIENCE {
             if add(&self.since_probe) < PROBE_EVERY {
@@ -110,6 +105,39 @@ impl SpinPolicy {
             self.since_probe.store(0, Relaxed);
         }
         Plan::Spin { ns: SPIN_NS }
+    }
+
+    /// A thread that slept on this CPU was given its turn. It takes the CPU at once and has trapped again before this executor runs on, which so
+    /// never gets to park, where it would notice that they are together.
+    pub fn woke_together(&self, tid: i32) {
+        // Threads that take turns are better off on one CPU.
+        if self.last_woken.swap(tid, Relaxed) != tid {
+            self.prompt.store(0, Relaxed);
+        }
+        if self.enabled && add(&self.prompt) >= self.move_after.load(Relaxed) {
+            self.prompt.store(0, Relaxed);
+            self.move_now();
+        }
+    }
+
+    /// A call blocked.
+    pub fn blocked(&self) {
+        self.prompt.store(0, Relaxed);
+    }
+
+    /// Counts; moves when it has been so often. True: moved.
+    fn was_together(&self) -> bool {
+        add(&self.together) >= self.move_after.load(Relaxed) && self.move_now()
+    }
+
+    fn move_now(&self) -> bool {
+        let move_after = self.move_after.load(Relaxed);
+        let paid = self.paid.load(Relaxed) >= MOVE_PAYS;
+        self.move_after.store(if paid { FIRST_MOVE } else { (move_after * 2).min(LAST_MOVE) }, Relaxed);
+        for counter in [&self.together, &self.paid, &self.failures] {
+            counter.store(0, Relaxed);
+        }
+        self.cpus.move_away()
     }
 
     pub fn paid(&self) {

@@ -45,6 +45,8 @@ pub struct Thread {
     pub home: AtomicUsize,
     pub waker: Mutex<Option<Waker>>,
     interrupted: AtomicBool,
+    /// It was told to sleep: its call blocks.
+    pub told: AtomicBool,
     /// When it was interrupted in user mode, and its CPU time then.
     pressed: Mutex<Option<Pressed>>,
     death: OnceLock<Death>,
@@ -71,6 +73,7 @@ impl Thread {
             home: AtomicUsize::new(0),
             waker: Mutex::new(None),
             interrupted: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             pressed: Mutex::new(None),
             death: OnceLock::new(),
             reaped: AtomicBool::new(false),
@@ -119,6 +122,7 @@ impl Thread {
 
     /// Tells the stub, while the sentry has the turn, not to spin for the answer.
     pub fn tell_to_sleep(&self) {
+        self.told.store(true, SeqCst);
         self.block.set32(COMMAND, COMMAND_SLEEP);
     }
 
