@@ -3,6 +3,7 @@
 //! Each confined process has a file here with its list. Whatever is not on it ends the process.
 
 pub mod gofer;
+pub mod keeper;
 pub mod sentry;
 pub mod virtiofs;
 

@@ -1,7 +1,7 @@
 //! The host calls that each of Nacre's confined processes may make: printed, counted, and proven.
 //!
 //! - `page` renders all lists into docs/host-calls.md and compares (`NACRE_UPDATE=1` writes it): no list changes unseen.
-//! - `confined` installs the filters of sentry, gofer and virtio-fs device in children and tries every call, listed or not.
+//! - `confined` installs the filters of sentry, gofer, keeper and virtio-fs device in children and tries every call, listed or not.
 //! - `stubs` does the same for the two filters of stubs, whose calls must come from the blob's addresses.
 //! - `live` reads the filters of a running sandbox's threads back from the host kernel and compares.
 //!
@@ -16,15 +16,16 @@ mod stubs;
 
 use hostcall::seccomp::AllowList;
 use hostcall::seccomp::gofer::{self, GoferCalls};
-use hostcall::seccomp::{sentry, virtiofs};
+use hostcall::seccomp::{keeper, sentry, virtiofs};
 use platform::systrap::{MEMORY_CALLS, THREAD_CALLS};
 
 /// Most calls each process may have.
-const MOST: [(&str, usize); 6] = [
+const MOST: [(&str, usize); 7] = [
     ("sentry", 60),
     ("sentry with the host's network", 60),
     ("gofer", 45),
     ("virtio-fs device", 60),
+    ("keeper", 60),
     ("stub's application thread", 3),
     ("stub's memory thread", 11),
 ];
@@ -43,6 +44,7 @@ fn main() {
         ("gofer, read-only", gofer::list(GoferCalls::ReadOnly)),
         ("gofer, writable", gofer::list(GoferCalls::ReadWrite)),
         ("virtio-fs device", virtiofs::list(GoferCalls::ReadWrite)),
+        ("keeper of a VM", keeper::list()),
     ];
     count(&lists, &mut failures);
     page::check(&lists, &mut failures);

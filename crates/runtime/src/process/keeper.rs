@@ -93,6 +93,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
     confine::no_files()?;
+    hostcall::seccomp::keeper::confine().map_err(|e| e.to_string())?;
     timing::mark("keeper: isolated");
     let boot = Boot {
         client,
