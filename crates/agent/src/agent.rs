@@ -12,7 +12,7 @@ use agent_api::{
     StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest,
 };
 use parking_lot::Mutex;
-use rustix::process::{Signal, kill_process, kill_process_group, pidfd_send_signal};
+use rustix::process::{kill_process, kill_process_group};
 use rustix::termios::{tcgetpgrp, tcsetwinsize};
 
 use crate::cgroup::Freeze;
@@ -174,9 +174,9 @@ impl Agent {
                 }
                 output.flush();
             }
-            let exit = process::exit(status, container.cgroup.oom_kills() > kills_before);
+            let exit = process.exit(status, container.cgroup.oom_kills() > kills_before);
             agent.tell_oom(&container);
-            let (exit, waiters) = process.set_exited(exit);
+            let waiters = process.set_exited(exit);
             let (kind, container_id) = (EventKind::ProcessExited as i32, container.id.clone());
             agent.tell(Event { sequence: 0, kind, container_id, exec_id, exit: Some(exit) });
             for request in waiters {
@@ -242,7 +242,7 @@ impl Agent {
             }
             (_, Stage::Exited(_)) => return Err(not_found("the process has exited".into())),
             // A process that was never started dies of whatever would end it.
-            (_, Stage::Created) if process::ends(signal) => drop(pidfd_send_signal(process.pidfd()?, Signal::KILL)),
+            (_, Stage::Created) if process::ends(signal) => drop(process.kill_for(signal)),
             (SignalTarget::Foreground, Stage::Running) => {
                 let group = process.terminal().and_then(|terminal| tcgetpgrp(terminal).ok());
                 let _ = match group {

@@ -92,24 +92,43 @@ impl Process {
     /// Sends a signal. A name space's first process would not even notice one that it does not handle; here it dies of it, as it does in a sentry:
     /// who stops a container does not want to wait for a deadline.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
-        let Ok(pidfd) = self.pidfd() else { return Err(Errno::SRCH) };
         if self.inner_pid == 1 && ends(signal) && crate::report::leaves_to_kernel(self.pid, signal) {
-            self.state.lock().killed_for = Some(signal);
-            return pidfd_send_signal(pidfd, Signal::KILL);
+            return self.kill_for(signal);
         }
+        let Ok(pidfd) = self.pidfd() else { return Err(Errno::SRCH) };
         pidfd_send_signal(pidfd, signal)
     }
 
-    /// Sets the exit; returns it as it is told, and the requests that wait for it.
-    pub fn set_exited(&self, mut exit: WaitProcessResponse) -> (WaitProcessResponse, Vec<u32>) {
-        let mut state = self.state.lock();
-        if let Some(signal) = state.killed_for.filter(|_| exit.signal == Signal::KILL.as_raw() as u32) {
-            exit.signal = signal.as_raw() as u32;
+    /// Kills it; it will have died of `signal`.
+    pub fn kill_for(&self, signal: Signal) -> Result<(), Errno> {
+        let Ok(pidfd) = self.pidfd() else { return Err(Errno::SRCH) };
+        self.state.lock().killed_for = Some(signal);
+        pidfd_send_signal(pidfd, Signal::KILL)
+    }
+
+    /// A status as the protocol has it, at this moment.
+    pub fn exit(&self, status: WaitStatus, oom_killed: bool) -> WaitProcessResponse {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let killed = status.terminating_signal() == Some(Signal::KILL.as_raw());
+        let signal = match self.state.lock().killed_for {
+            Some(signal) if killed => Some(signal.as_raw()),
+            _ => status.terminating_signal(),
+        };
+        WaitProcessResponse {
+            exit_code: status.exit_status().unwrap_or(0) as u32,
+            signal: signal.unwrap_or(0) as u32,
+            oom_killed: oom_killed && killed,
+            exited_at_ns: now.as_nanos() as u64,
         }
+    }
+
+    /// Sets the exit; returns the requests that wait for it.
+    pub fn set_exited(&self, exit: WaitProcessResponse) -> Vec<u32> {
+        let mut state = self.state.lock();
         state.stage = Stage::Exited(exit);
         (state.gate, state.pidfd, state.terminal) = (None, None, None);
         self.changed.notify_all();
-        (exit, std::mem::take(&mut state.waiters))
+        std::mem::take(&mut state.waiters)
     }
 
     /// The exit, or `request` will be among those that [`set_exited`](Process::set_exited) returns.
@@ -137,16 +156,4 @@ impl Process {
 pub fn ends(signal: Signal) -> bool {
     ![Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU]
         .contains(&signal)
-}
-
-/// A status as the protocol has it, at this moment.
-pub fn exit(status: WaitStatus, oom_killed: bool) -> WaitProcessResponse {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let signal = status.terminating_signal().unwrap_or(0) as u32;
-    WaitProcessResponse {
-        exit_code: status.exit_status().unwrap_or(0) as u32,
-        signal,
-        oom_killed: oom_killed && signal == 9,
-        exited_at_ns: now.as_nanos() as u64,
-    }
 }

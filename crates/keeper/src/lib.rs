@@ -34,8 +34,8 @@ const CONTEXT: u64 = 3;
 const BOOT: Duration = Duration::from_secs(45);
 /// How long answers that are on their way may take when the first container has ended.
 const ANSWERS: Duration = Duration::from_millis(100);
-/// How long a guest may take to power off when asked to.
-const POWER_OFF: Duration = Duration::from_secs(5);
+/// How long a guest may take to power off when asked to. Whoever waits for the keeper's end does so for two seconds.
+const POWER_OFF: Duration = Duration::from_millis(1500);
 /// Threads here only wait and copy, with [`streams::PIECE`] bytes at a time on the heap.
 const STACK: usize = 128 << 10;
 
@@ -119,10 +119,9 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
     let server = Server { guest: guest.clone(), streams, first_container: boot.first_container, news: news.clone() };
     let serving = Arc::new(server).serve(boot.client, boot.listener)?;
     let end = wait_for_the_end(&told, &guest, &console);
-    guest.ended(match &end {
-        Ok(_) => "the sandbox is ending".into(),
-        Err(error) => error.to_string(),
-    });
+    if let Err(error) = &end {
+        guest.ended(error.to_string());
+    }
     serving.finish(ANSWERS);
     if end.is_ok() {
         power_off(&guest, &told);

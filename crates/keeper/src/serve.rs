@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct Server {
 #[derive(Default)]
 pub struct Serving {
     clients: AtomicUsize,
+    /// Calls that come now are not answered: the end of the connection is the answer.
+    closing: AtomicBool,
     calls: Mutex<usize>,
     answered: Condvar,
 }
@@ -90,6 +92,9 @@ impl Server {
 
     fn dispatch(self: &Arc<Server>, serving: &Arc<Serving>, answers: &Arc<Mutex<Connection>>, incoming: Incoming) {
         let Incoming { stream, call, fds } = incoming;
+        if serving.closing.load(Ordering::Relaxed) {
+            return;
+        }
         let call = match call {
             Ok(call) => call,
             Err(status) => return send(answers, stream, Err(status)),
@@ -123,8 +128,9 @@ impl Serving {
         self.answered.notify_all();
     }
 
-    /// Waits until all calls are answered, or `patience` has passed.
+    /// Waits until all calls are answered, or `patience` has passed. Later ones are not answered.
     pub fn finish(&self, patience: Duration) {
+        self.closing.store(true, Ordering::Relaxed);
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.answered.wait_timeout_while(calls, patience, |calls| *calls > 0));
     }

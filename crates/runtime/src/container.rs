@@ -85,7 +85,7 @@ impl Runtime {
         }
         let linux = spec.linux().as_ref();
         let limits = match linux.and_then(|linux| linux.resources().as_ref()) {
-            Some(resources) => HostLimits::of(resources)?,
+            Some(resources) => HostLimits::of(kind, resources)?,
             None => HostLimits::default(),
         };
         let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());

@@ -57,7 +57,8 @@ impl Do {
         let plan = self.plan(privilege, wire)?;
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
-        let cgroup = cgroup(&id, &limits, privilege)?;
+        let kind = global.sandbox()?.unwrap_or_default();
+        let cgroup = cgroup(kind, &id, &limits, privilege)?;
         let mut sandbox = Guard { sandbox: launch(global, &id, &limits, &cgroup, privilege, self.net.into())?, cgroup };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
@@ -230,12 +231,12 @@ impl Drop for Guard {
 }
 
 /// A cgroup only if there is something to limit, and one can be made.
-fn cgroup(id: &str, limits: &Limits, privilege: Privilege) -> anyhow::Result<Cgroup> {
+fn cgroup(kind: sandbox::Kind, id: &str, limits: &Limits, privilege: Privilege) -> anyhow::Result<Cgroup> {
     if limits.memory.is_none() && limits.pids.is_none() {
         return Ok(Cgroup::default());
     }
     let location = Location::plan(Some(Path::new(&format!("nacre-{id}"))), id, privilege)?;
-    Ok(Cgroup::create(location, &HostLimits::with_overhead(limits.memory, limits.pids))?)
+    Ok(Cgroup::create(location, &HostLimits::with_overhead(kind, limits.memory, limits.pids))?)
 }
 
 fn launch(

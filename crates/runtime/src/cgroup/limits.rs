@@ -3,11 +3,18 @@
 use oci_spec::runtime::LinuxResources;
 
 use crate::error::{Error, Result};
+use crate::sandbox::Kind;
 
 /// Bytes a sandbox's own processes may need beside its guests' memory.
 const MEMORY_OVERHEAD: u64 = 64 << 20;
+/// And a VM's: its guest's kernel and agent, and the VMM, which keeps translated code where it emulates.
+const VM_MEMORY_OVERHEAD: u64 = GUEST_MEMORY_OVERHEAD + (320 << 20);
+/// Guest memory of a VM beside what containers may use: the guest's kernel, its page tables, the agent.
+pub const GUEST_MEMORY_OVERHEAD: u64 = 128 << 20;
 /// Host threads beside those of guest tasks: executors, zygote, gofers, pooled stubs.
 const PIDS_OVERHEAD: u64 = 128;
+/// Host threads of a VM, however many tasks its guest has: one for each vCPU, call and stream, and some of the VMM's.
+const VM_PIDS: u64 = 2048;
 
 /// Limits of a host cgroup. None: leave as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,26 +32,34 @@ pub struct HostLimits {
 
 impl HostLimits {
     /// For guests that may use so many bytes and tasks.
-    pub fn with_overhead(memory: Option<u64>, pids: Option<u64>) -> HostLimits {
-        HostLimits {
-            memory: memory.map(|bytes| bytes.saturating_add(MEMORY_OVERHEAD)),
+    pub fn with_overhead(kind: Kind, memory: Option<u64>, pids: Option<u64>) -> HostLimits {
+        let overhead = match kind {
+            Kind::Sentry => MEMORY_OVERHEAD,
+            Kind::Vm => VM_MEMORY_OVERHEAD,
+        };
+        let threads = |tasks: u64| match kind {
             // Each guest task is a host thread, each guest process at most one more.
-            pids: pids.map(|n| n.saturating_mul(2).saturating_add(PIDS_OVERHEAD)),
+            Kind::Sentry => tasks.saturating_mul(2).saturating_add(PIDS_OVERHEAD),
+            Kind::Vm => VM_PIDS,
+        };
+        HostLimits {
+            memory: memory.map(|bytes| bytes.saturating_add(overhead)),
+            pids: pids.map(threads),
             ..HostLimits::default()
         }
     }
 
-    /// For `resources` of an OCI config.
+    /// For `resources` of an OCI config and this kind of sandbox.
     ///
     /// # Errors
     /// A value makes no sense; it is named.
-    pub fn of(resources: &LinuxResources) -> Result<HostLimits> {
+    pub fn of(kind: Kind, resources: &LinuxResources) -> Result<HostLimits> {
         let mut limits = HostLimits::default();
         if let Some(memory) = resources.memory() {
-            limits = HostLimits::with_overhead(positive(memory.limit(), "memory.limit")?, None);
+            limits = HostLimits::with_overhead(kind, positive(memory.limit(), "memory.limit")?, None);
         }
         if let Some(pids) = resources.pids() {
-            limits.pids = HostLimits::with_overhead(None, positive(Some(pids.limit()), "pids.limit")?).pids;
+            limits.pids = HostLimits::with_overhead(kind, None, positive(Some(pids.limit()), "pids.limit")?).pids;
         }
         if let Some(cpu) = resources.cpu() {
             limits.cpu_shares = cpu.shares().filter(|&shares| shares != 0);
@@ -89,7 +104,7 @@ mod tests {
             .cpu(LinuxCpuBuilder::default().quota(-1).build().expect("cpu"))
             .build()
             .expect("resources");
-        let limits = HostLimits::of(&resources).expect("limits");
+        let limits = HostLimits::of(Kind::Sentry, &resources).expect("limits");
         assert_eq!(limits.memory, Some((1 << 20) + MEMORY_OVERHEAD));
         assert_eq!(limits.pids, Some(20 + PIDS_OVERHEAD));
         assert_eq!(limits.cpu_quota_us, Some(None));
@@ -101,7 +116,7 @@ mod tests {
             .memory(LinuxMemoryBuilder::default().limit(-5).build().expect("memory"))
             .build()
             .expect("resources");
-        assert!(HostLimits::of(&resources).expect_err("negative").to_string().contains("memory.limit"));
+        assert!(HostLimits::of(Kind::Sentry, &resources).expect_err("negative").to_string().contains("memory.limit"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use agent_api::{Client, CreateContainerRequest, mount, root};
 
 use super::main_process::{Guard, MainProcess, has_ended};
 use super::{ContainerPlan, Ended, FileIds, HostStdio, Launch, Sandbox, open_image};
+use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
 use crate::process::fs::{self, FsConfig};
 use crate::process::gofer::detached;
@@ -17,8 +18,6 @@ use crate::process::keeper::KeeperConfig;
 use crate::process::{Confined, IdMap, Ids, NOBODY, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
 
-/// Guest memory beside what containers may use: the guest's kernel, its page tables, the agent.
-const OVERHEAD: u64 = 128 << 20;
 /// Guest memory in all, without a limit; half of the host's if that is less.
 const DEFAULT_MEMORY: u64 = 1 << 30;
 /// Guest memory is a multiple of this.
@@ -173,10 +172,10 @@ fn number_trees(request: &mut CreateContainerRequest, first: u32) {
 /// Bytes of guest memory for containers that may use `limit`.
 fn memory(limit: Option<u64>) -> u64 {
     let wanted = match limit {
-        Some(limit) => limit.saturating_add(OVERHEAD),
+        Some(limit) => limit.saturating_add(GUEST_MEMORY_OVERHEAD),
         None => DEFAULT_MEMORY,
     };
-    let most = (machine::memory_bytes() / 2).max(OVERHEAD);
+    let most = (machine::memory_bytes() / 2).max(GUEST_MEMORY_OVERHEAD);
     wanted.min(most).next_multiple_of(MEMORY_STEP)
 }
 
