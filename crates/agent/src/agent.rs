@@ -109,6 +109,9 @@ impl Agent {
             if request.root.as_ref().is_some_and(|root| root.overlay.is_some()) {
                 modules.load("overlay")?;
             }
+            if request.devices.iter().any(|device| device.path == b"/dev/loop-control") {
+                modules.load("loop")?;
+            }
             match request.images.is_empty() {
                 true => Ok(()),
                 false => modules.load("erofs"),

@@ -55,6 +55,8 @@ pub fn run() -> Result<Modules, String> {
         make_dir(directory)?;
     }
     crate::cgroup::enable_controllers();
+    // The guest is as small as its containers may get: what they could ask of a host of ordinary size, they can ask here too.
+    fs::write("/proc/sys/vm/overcommit_memory", "1").map_err(|e| format!("cannot set vm.overcommit_memory: {e}"))?;
     modules.load_for_devices()?;
     Ok(modules)
 }

@@ -23,6 +23,7 @@ const GROUPS: &[(&str, Need, &[&str])] = &[
     ("virtio-27", Need::May, &["nfit", "virtio_pmem", "nd_pmem"]),
     ("overlay", Need::Must, &["overlay"]),
     ("erofs", Need::May, &["erofs"]),
+    ("loop", Need::May, &["loop"]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
