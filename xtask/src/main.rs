@@ -19,6 +19,7 @@ mod sh;
 mod startup;
 mod tally;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ cargo xtask COMMAND
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
+  vm [--small]                           abi, robust and the small programs again, in virtual machines
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
   agent                                  PID 1 of VMs as a static program, beside every nacre that is built
@@ -64,6 +66,7 @@ fn run() -> Result<()> {
         "fuzz" => fuzz::run(rest)?.finish(),
         "hostcalls" => hostcalls::run(rest),
         "robust" => robust::run(rest)?.finish(),
+        "vm" => vm::run(rest)?.finish(),
         "bench" => bench::run(rest),
         "agent" => agent::run(rest),
         "bundle" => bundle::run(rest),
