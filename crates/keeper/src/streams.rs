@@ -162,8 +162,8 @@ impl Streams {
         loop {
             // Before it is read, what came counts as there; afterwards as moving.
             match wait(&[(guest.as_fd(), PollFlags::IN), (host.as_fd(), PollFlags::empty())]) {
-                // The reader has gone: so the writer shall see.
-                [_, host] if host.intersects(PollFlags::ERR) => return,
+                // The reader has gone, or the terminal has hung up: so the writer shall see.
+                [_, host] if host.intersects(PollFlags::ERR | PollFlags::HUP) => return,
                 [guest, _] if guest.is_empty() => continue,
                 _ => {}
             }

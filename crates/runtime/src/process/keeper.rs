@@ -38,15 +38,7 @@ pub struct KeeperConfig {
 
 /// A keeper's life. Returns its exit status.
 pub fn main(socket: &UnixStream) -> i32 {
-    report::on_panic();
-    match run(socket) {
-        Ok(status) => status.into(),
-        Err(reason) => {
-            report::write(&Report::Broke(reason.clone()));
-            let _ = message::send_all(socket.as_fd(), format!("vm: {reason}").as_bytes());
-            1
-        }
-    }
+    report::live("vm", socket, run)
 }
 
 /// Ends as the first container's own process does, as a sentry does.

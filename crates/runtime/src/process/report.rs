@@ -6,10 +6,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+
+use super::message;
 
 /// Longest part that is read.
 const MAX: u64 = 16 << 10;
@@ -39,8 +42,21 @@ pub fn write(report: &Report) {
     }
 }
 
+/// The life of a sandbox's main process, called `name` in messages: what breaks it is reported, and said to its parent. Returns its exit status.
+pub fn live(name: &str, socket: &UnixStream, run: impl FnOnce(&UnixStream) -> Result<u8, String>) -> i32 {
+    on_panic();
+    match run(socket) {
+        Ok(status) => status.into(),
+        Err(reason) => {
+            write(&Report::Broke(reason.clone()));
+            let _ = message::send_all(socket.as_fd(), format!("{name}: {reason}").as_bytes());
+            1
+        }
+    }
+}
+
 /// Makes panics end the process with their reason in the report and on standard error.
-pub fn on_panic() {
+fn on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
         let reason = info.payload_as_str().unwrap_or("unknown panic");

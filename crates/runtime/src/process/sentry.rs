@@ -42,15 +42,7 @@ pub struct SentryConfig {
 
 /// A sandbox's life. Returns its exit status.
 pub fn main(socket: &UnixStream) -> i32 {
-    report::on_panic();
-    match run(socket) {
-        Ok(status) => status.into(),
-        Err(reason) => {
-            report::write(&Report::Broke(reason.clone()));
-            let _ = message::send_all(socket.as_fd(), format!("sentry: {reason}").as_bytes());
-            1
-        }
-    }
+    report::live("sentry", socket, run)
 }
 
 /// Ends as the first container's own process does: whoever started the sandbox (an engine that watches the pid it was told) gets the exit
