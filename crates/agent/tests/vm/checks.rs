@@ -71,7 +71,7 @@ fn runs(machine: &Machine) {
     let stdio = machine.stdio();
     machine.client.call(&crate::machine::container("c", process(&["true"], stdio))).unwrap();
     machine.signal("c", "", 15, SignalTarget::Process).unwrap();
-    assert_eq!(machine.wait("c", "").signal, 9);
+    assert_eq!(machine.wait("c", "").signal, 15);
     let again = machine.client.call(&StartContainerRequest { container_id: "c".into() });
     assert_eq!(refused(again).1, "container c is not in state created");
     machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: false }).unwrap();
