@@ -374,9 +374,9 @@ pub fn table(title: &str, samples: &Samples, rows: &[String], options: &Options,
 
 /// What the tables do not say.
 const NOTES: &str = "\
-With one CPU a call that the sentry serves costs two context switches, there and back: about 4.5 microseconds on this machine by `sched_yield`\n\
-(7.7 by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than 0.7 microseconds are above ten times\n\
-native there (`sigprocmask`, `fstat`, `pread`), and rows of several such calls (`epoll-eventfd`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
+With one CPU a call that the sentry serves costs two context switches, there and back: 2 to 4.5 microseconds on these machines by `sched_yield`\n\
+(half as much again by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than a tenth of that are above ten times\n\
+native there (`sigprocmask`, `fstat`, `pread`), and rows of several such calls (`epoll-eventfd`, `pipe-self`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
 `sched_yield`) are answered in the application's own process.\n\
 \n\
 In whole programs (`--programs`) other things cost more than calls: a write fault on a page that is shared, 20 microseconds (a signal, an order to the memory thread, two\n\
