@@ -59,7 +59,7 @@ impl Do {
         let limits = plan.request.limits.unwrap_or_default();
         let kind = global.sandbox()?.unwrap_or_default();
         let cgroup = cgroup(kind, &id, &limits, privilege)?;
-        let mut sandbox = Guard { sandbox: launch(global, &id, &limits, &cgroup, privilege, self.net.into())?, cgroup };
+        let mut sandbox = Guard { sandbox: launch(kind, global, &id, &limits, &cgroup, privilege, self.net.into())?, cgroup };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
         sandbox.sandbox.add_container(plan, own.as_host()).map_err(|error| match error {
@@ -240,6 +240,7 @@ fn cgroup(kind: sandbox::Kind, id: &str, limits: &Limits, privilege: Privilege) 
 }
 
 fn launch(
+    kind: sandbox::Kind,
     global: &Global,
     id: &str,
     limits: &Limits,
@@ -267,7 +268,7 @@ fn launch(
         log_file: Some(log.as_ref().map_or(stderr.as_fd(), AsFd::as_fd)),
         die_with_parent: true,
     };
-    Ok(sandbox::launch(global.sandbox()?.unwrap_or_default(), launch)?)
+    Ok(sandbox::launch(kind, launch)?)
 }
 
 fn own_umask() -> u32 {

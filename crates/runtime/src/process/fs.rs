@@ -6,41 +6,41 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use agent_api::fds;
 use gofer::protocol::Access;
-use gofer::server::{AttachConfig, RunAs, give_up};
+use gofer::server::{AttachConfig, give_up};
 use hostcall::seccomp::gofer::GoferCalls;
-use serde::{Deserialize, Serialize};
 use virtiofs::{Server, TreeConfig};
 
-use super::gofer::{Attach, attach_config, build_tree, detached};
+use super::gofer::Trees;
 use super::{Confined, message};
 use crate::error::{Doing, Error, Result};
 
-/// What it starts with; if `prepared`, with one mount per attach.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct FsConfig {
-    pub attaches: Vec<Attach>,
-    /// The mounts come as descriptors; else they are cloned from its own mount namespace.
-    pub prepared: bool,
-    pub run_as: Option<u32>,
-}
-
-/// What it says when it serves.
+/// What it says when it can be connected to, and when it serves.
 const READY: u8 = 1;
 
-/// Waits for that; what else it says is why it does not.
+/// Waits until it serves.
 ///
 /// # Errors
-/// It has ended.
+/// It has ended; its words.
 pub fn wait_until_ready(fs: &Confined) -> Result<()> {
-    let mut said = [0];
-    match std::io::Read::read(&mut &fs.socket, &mut said) {
-        Ok(1) if said == [READY] => Ok(()),
+    hear(fs).map(drop)
+}
+
+/// Takes the VMM's end of the device's connection from a file process that has just started.
+///
+/// # Errors
+/// It could not start; its words.
+pub fn vmm_end(fs: &Confined) -> Result<OwnedFd> {
+    hear(fs)?.pop().ok_or_else(|| Error::Other("the file process gives no connection".into()))
+}
+
+/// Hears that it is ready, with what it gives; whatever else it says is why it is not.
+fn hear(fs: &Confined) -> Result<Vec<OwnedFd>> {
+    let (mut said, mut given) = ([0], Vec::new());
+    match fds::receive(fs.socket.as_fd(), &mut said, &mut given) {
+        Ok(1) if said == [READY] => Ok(given),
         Ok(0) => Err(Error::Other("the file process has ended without a word".into())),
-        Ok(_) => {
-            let rest = fs.last_words().unwrap_or_default();
-            Err(Error::Other(format!("{}{rest}", char::from(said[0]))))
-        }
-        Err(error) => Err(error).doing(|| "cannot hear the file process"),
+        Ok(_) => Err(Error::Other(format!("{}{}", char::from(said[0]), fs.last_words().unwrap_or_default()))),
+        Err(errno) => Err(errno).doing(|| "cannot hear the file process"),
     }
 }
 
@@ -62,27 +62,18 @@ pub fn main(socket: &UnixStream) -> i32 {
 fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     let listener = introduce(socket).map_err(|e| format!("cannot make its connection to the VMM: {e}"))?;
     // No configuration: the runtime has died or given up.
-    let Ok((config, mounts)) = message::receive::<FsConfig>(socket) else { return Ok(()) };
-    let mounts: Vec<OwnedFd> = match config.prepared {
-        true => mounts,
-        false => config.attaches.iter().map(detached).collect::<Result<_>>().map_err(|e| e.to_string())?,
-    };
-    if mounts.len() != config.attaches.len() {
-        return Err("not one mount per attach".into());
-    }
-    build_tree(&config.attaches, &mounts).map_err(|e| e.to_string())?;
-    drop(mounts);
+    let Ok((trees, mounts)) = message::receive::<Trees>(socket) else { return Ok(()) };
+    let attaches = trees.enter(mounts)?;
     let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let server = Server::new(virtiofs::Config::for_nofile(nofile));
-    for (index, attach) in config.attaches.iter().enumerate() {
-        let AttachConfig { source, access, cache } = attach_config(index, attach)?;
-        server.shown().add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
-    }
-    let (access, calls) = match config.attaches.iter().all(|attach| attach.read_only) {
+    let (access, calls) = match attaches.iter().all(|attach| attach.access == Access::ReadOnly) {
         true => (Access::ReadOnly, GoferCalls::ReadOnly),
         false => (Access::ReadWrite, GoferCalls::ReadWrite),
     };
-    give_up(config.run_as.map(|id| RunAs { uid: id, gid: id }), access).map_err(|e| e.to_string())?;
+    for AttachConfig { source, access, cache } in attaches {
+        server.shown().add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
+    }
+    give_up(trees.run_as(), access).map_err(|e| e.to_string())?;
     let running = server.start(listener).map_err(|e| e.to_string())?;
     running.confine(calls).map_err(|e| e.to_string())?;
     message::send_all(socket.as_fd(), &[READY]).map_err(|e| e.to_string())?;
@@ -97,19 +88,4 @@ fn introduce(socket: &UnixStream) -> std::io::Result<UnixListener> {
     let end = UnixStream::connect_addr(&name)?;
     fds::send(socket.as_fd(), &[READY], &[end.as_fd()])?;
     Ok(listener)
-}
-
-/// Takes the VMM's end of the device's connection from a file process that has just started.
-///
-/// # Errors
-/// It could not start; its words.
-pub fn vmm_end(fs: &Confined) -> Result<OwnedFd> {
-    let mut ends = Vec::new();
-    let mut said = [0];
-    match fds::receive(fs.socket.as_fd(), &mut said, &mut ends) {
-        Ok(1) if said == [READY] => ends.pop().ok_or_else(|| Error::Other("the file process gives no connection".into())),
-        Ok(0) => Err(Error::Other("the file process has ended without a word".into())),
-        Ok(_) => Err(Error::Other(format!("{}{}", char::from(said[0]), fs.last_words().unwrap_or_default()))),
-        Err(errno) => Err(errno).doing(|| "cannot hear the file process"),
-    }
 }

@@ -13,7 +13,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::isolate::{Code, Step, StepError, enter_private_root, tmpfs};
-use super::message;
+use super::{IdMap, Ids, NOBODY, Privilege, message};
 use crate::error::{Doing, Result};
 use crate::sys::{self, MountAttr};
 
@@ -30,13 +30,53 @@ pub struct Attach {
     pub hidden: Vec<PathBuf>,
 }
 
-/// What a gofer starts with. Descriptor 0 is its socket to the sentry; then, if `prepared`, one mount per attach.
+/// The trees of a process that serves files, and as whom it does so.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Trees {
+    attaches: Vec<Attach>,
+    /// The mounts come as descriptors, one per attach; else the process clones them from its own mount namespace.
+    prepared: bool,
+    run_as: Option<u32>,
+}
+
+impl Trees {
+    /// For a process with these ids; also the mounts to send it.
+    ///
+    /// # Errors
+    /// A mount that cannot be had.
+    pub fn new(attaches: &[Attach], privilege: Privilege, ids: &Ids) -> Result<(Trees, Vec<OwnedFd>)> {
+        let prepared = privilege == Privilege::Root;
+        let mounts = match prepared {
+            true => attaches.iter().map(detached).collect::<Result<_>>()?,
+            false => Vec::new(),
+        };
+        // With other maps there may be no such user; it is not the host's root in any case.
+        let run_as = (ids.uids == [IdMap::IDENTITY]).then_some(NOBODY);
+        Ok((Trees { attaches: attaches.to_vec(), prepared, run_as }, mounts))
+    }
+
+    /// Leaves the host's tree for one of these alone; what each attach is there.
+    pub(super) fn enter(&self, mounts: Vec<OwnedFd>) -> std::result::Result<Vec<AttachConfig>, String> {
+        let mounts = match self.prepared {
+            true => mounts,
+            false => self.attaches.iter().map(detached).collect::<Result<_>>().map_err(|e| e.to_string())?,
+        };
+        if mounts.len() != self.attaches.len() {
+            return Err("not one mount per attach".into());
+        }
+        build_tree(&self.attaches, &mounts).map_err(|e| e.to_string())?;
+        self.attaches.iter().enumerate().map(|(index, attach)| attach_config(index, attach)).collect()
+    }
+
+    pub(super) fn run_as(&self) -> Option<RunAs> {
+        self.run_as.map(|id| RunAs { uid: id, gid: id })
+    }
+}
+
+/// What a gofer starts with. Descriptor 0 is its socket to the sentry; then the trees' mounts.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GoferConfig {
-    pub attaches: Vec<Attach>,
-    /// The mounts come as descriptors; else the gofer clones them from its own mount namespace.
-    pub prepared: bool,
-    pub run_as: Option<u32>,
+    pub trees: Trees,
     /// Sentry and gofer can run at the same time: waiting by spinning may pay.
     pub spin: bool,
 }
@@ -78,28 +118,19 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     let Ok((config, descriptors)) = message::receive::<GoferConfig>(socket) else { return Ok(()) };
     let mut descriptors = descriptors.into_iter();
     let connection = descriptors.next().ok_or("no connection to the sentry")?;
-    let mounts: Vec<OwnedFd> = match config.prepared {
-        true => descriptors.collect(),
-        false => config.attaches.iter().map(detached).collect::<Result<_>>().map_err(|e| e.to_string())?,
-    };
-    if mounts.len() != config.attaches.len() {
-        return Err("not one mount per attach".into());
-    }
-    build_tree(&config.attaches, &mounts).map_err(|e| e.to_string())?;
-    drop(mounts);
-    let attaches = config.attaches.iter().enumerate().map(|(index, attach)| attach_config(index, attach));
+    let attaches = config.trees.enter(descriptors.collect())?;
     let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let server = Config {
-        attaches: attaches.collect::<std::result::Result<_, _>>()?,
+        attaches,
         max_handles: Config::handles_for(open_files.min(1 << 20)),
         spin: if config.spin { Config::SPIN } else { Duration::ZERO },
     };
-    let lock_down = LockDown { run_as: config.run_as.map(|id| RunAs { uid: id, gid: id }) };
+    let lock_down = LockDown { run_as: config.trees.run_as() };
     gofer::server::serve(connection, server, &lock_down).map_err(|e| e.to_string())
 }
 
 /// The private tree: /0, /1, …, each a mount.
-pub(super) fn build_tree(attaches: &[Attach], mounts: &[OwnedFd]) -> std::result::Result<(), StepError> {
+fn build_tree(attaches: &[Attach], mounts: &[OwnedFd]) -> std::result::Result<(), StepError> {
     enter_private_root(|root| {
         for (index, (attach, mount)) in attaches.iter().zip(mounts).enumerate() {
             let name = index.to_string();
@@ -135,7 +166,7 @@ fn hide(mount: &OwnedFd, path: &Path) -> io::Result<()> {
     Ok(move_mount(empty.as_fd(), "", at.as_fd(), "", flags)?)
 }
 
-pub(super) fn attach_config(index: usize, attach: &Attach) -> std::result::Result<AttachConfig, String> {
+fn attach_config(index: usize, attach: &Attach) -> std::result::Result<AttachConfig, String> {
     let source = gofer::passthrough::Source::at_path(Path::new(&format!("/{index}")))
         .map_err(|errno| format!("cannot open {}: {errno}", attach.source.display()))?;
     Ok(AttachConfig {

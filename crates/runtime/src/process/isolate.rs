@@ -46,7 +46,15 @@ pub enum Code {
 /// # Errors
 /// The host's.
 pub fn tmpfs(options: &[(&str, &str)], code: Code) -> io::Result<OwnedFd> {
-    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    new_fs("tmpfs", options, code)
+}
+
+/// A new file system without devices and set-user-id programs, mounted nowhere.
+///
+/// # Errors
+/// The host's.
+pub fn new_fs(kind: &str, options: &[(&str, &str)], code: Code) -> io::Result<OwnedFd> {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(fs.as_fd(), *key, *value)?;
     }

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use vmm::qemu::{self, Qemu};
 use vmm::{Accelerator, Console, Cpus, Device, Machine, Memory, Vmm};
 
+use super::confine::landlock;
 use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
 use super::report::{self, Report};
-use super::{confine, message, vmm as vmm_process};
+use super::{Network, message, vmm as vmm_process};
 use crate::{logging, timing};
 
 /// How long a VMM may take to answer at all.
@@ -84,7 +85,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("keeper: VMM started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
-    confine::no_files()?;
+    landlock(Network::None, &[])?;
     hostcall::seccomp::keeper::confine().map_err(|e| e.to_string())?;
     timing::mark("keeper: isolated");
     let boot = Boot {

@@ -244,7 +244,9 @@ impl Spawn<'_> {
             .map_err(step("raise the limit of open files"))?;
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
             .map_err(step("forbid core dumps"))?;
-        place_descriptors(socket, self.stderr).map_err(|e| ("place descriptors", e))?;
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|e| ("open /dev/null", e))?;
+        let (null, stderr) = (null.as_fd(), self.stderr.unwrap_or(null.as_fd()));
+        place_descriptors(&[(null, 0), (null, 1), (stderr, 2), (socket.as_fd(), 3)]).map_err(|e| ("place descriptors", e))?;
         let _ = std::env::set_current_dir("/");
         let mut command = Command::new("/proc/self/exe");
         command.arg0(self.role.name()).env_clear();
@@ -257,20 +259,20 @@ impl Spawn<'_> {
     }
 }
 
-/// 0 and 1: /dev/null; 2: `stderr` or /dev/null; 3: the socket; nothing else.
-fn place_descriptors(socket: &UnixStream, stderr: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// Where descriptors wait until they get their numbers, above all of those.
+const AWAY: i32 = 100;
+
+/// Gives descriptors their numbers, to be kept over exec, which closes all others from 3 on. For the way to exec only.
+fn place_descriptors(places: &[(BorrowedFd<'_>, i32)]) -> io::Result<()> {
     // Out of the way first, so that no copy closes what is still to be copied.
-    let away = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 10);
-    let null = away(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.as_fd())?;
-    let socket = away(socket.as_fd())?;
-    let stderr = away(stderr.unwrap_or(null.as_fd()))?;
-    sys::dup_to(null.as_fd(), 0)?;
-    sys::dup_to(null.as_fd(), 1)?;
-    sys::dup_to(stderr.as_fd(), 2)?;
-    sys::dup_to(socket.as_fd(), 3)?;
-    // Closed here by number, not again by their owners.
-    std::mem::forget((null, socket, stderr));
-    sys::close_from(4);
+    let away = |(fd, _): &(BorrowedFd<'_>, i32)| rustix::io::fcntl_dupfd_cloexec(fd, AWAY);
+    let copies: Vec<OwnedFd> = places.iter().map(away).collect::<std::result::Result<_, _>>()?;
+    sys::close_on_exec_from(3);
+    for ((_, number), copy) in places.iter().zip(&copies) {
+        sys::dup_to(copy.as_fd(), *number)?;
+    }
+    // Exec closes them.
+    std::mem::forget(copies);
     Ok(())
 }
 

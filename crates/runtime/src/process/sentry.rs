@@ -3,17 +3,17 @@
 //! In this order: the configuration (a few numbers, no secrets), the file system for guest memory, the platform, whose zygote is forked from this
 //! process, an empty root, no privileges, Landlock; then the kernel makes its threads and calls back for the seccomp filter.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
+use landlock::AccessFs;
 use platform::{Platform, systrap};
 use sentry::boot::Boot;
 use sentry::kernel::Machine;
 use serde::{Deserialize, Serialize};
 
-use super::confine::NO_LANDLOCK;
+use super::confine::landlock;
 use super::isolate::{Code, drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
 use super::report::{self, Report};
 use super::{Network, message};
@@ -63,7 +63,8 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("sentry: platform started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
-    landlock(memory.as_fd(), config.network)?;
+    let memory_files = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg;
+    landlock(config.network, &[(memory.as_fd(), memory_files)])?;
     timing::mark("sentry: isolated");
     let boot = Boot {
         platform,
@@ -110,27 +111,4 @@ fn guest_memory(limit: Option<u64>) -> std::io::Result<OwnedFd> {
     // 0: no limit of its own.
     let size = limit.unwrap_or(0).to_string();
     tmpfs(&[("size", &size), ("nr_inodes", "0"), ("mode", "0700"), ("huge", "advise")], Code::Mappable)
-}
-
-/// No file of the host may be opened any more, but those for guest memory; no TCP (unless it is the host's network), no abstract sockets outside.
-fn landlock(memory: BorrowedFd<'_>, network: Network) -> Result<(), String> {
-    let rights = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg;
-    let confine = || {
-        let files = Ruleset::default().handle_access(AccessFs::from_all(ABI::V6))?;
-        let handled = match network {
-            Network::None => files.handle_access(landlock::AccessNet::from_all(ABI::V6))?,
-            Network::Host => files,
-        };
-        handled
-            // Not Scope::Signal: stubs were made before, and must be killed.
-            .scope(Scope::AbstractUnixSocket)?
-            .create()?
-            .add_rule(PathBeneath::new(memory, rights))?
-            .restrict_self()
-    };
-    match confine() {
-        Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Err(NO_LANDLOCK.into()),
-        Ok(_) => Ok(()),
-        Err::<_, landlock::RulesetError>(e) => Err(format!("cannot set up Landlock: {e}")),
-    }
 }

@@ -24,7 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::logging;
 use crate::process::gofer::Attach;
-use crate::process::{IdMap, Network, Privilege};
+use crate::process::{IdMap, Ids, NOBODY, Network, Privilege};
 
 /// Which kind of boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +90,23 @@ impl FileIds {
                 let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
                 FileIds { uids: vec![IdMap::one(uid, uid)], gids: vec![IdMap::one(gid, gid)] }
             }
+        }
+    }
+}
+
+impl From<FileIds> for Ids {
+    fn from(ids: FileIds) -> Ids {
+        Ids { uids: ids.uids, gids: ids.gids, switch_to: None }
+    }
+}
+
+impl Ids {
+    /// Of the process that runs a sandbox: nobody, or the user itself where there is no other.
+    fn of_main_process(privilege: Privilege) -> Ids {
+        let nobody = || vec![IdMap::one(NOBODY, NOBODY)];
+        match privilege {
+            Privilege::Root => Ids { uids: nobody(), gids: nobody(), switch_to: Some(NOBODY) },
+            Privilege::User => FileIds::own(Privilege::User).into(),
         }
     }
 }

@@ -9,12 +9,12 @@ use agent_api::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, FileIds, HostStdio, Launch, Sandbox, open_image};
+use super::{ContainerPlan, Ended, HostStdio, Launch, Sandbox, open_image};
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
-use crate::process::gofer::{GoferConfig, detached};
+use crate::process::gofer::{GoferConfig, Trees};
 use crate::process::sentry::SentryConfig;
-use crate::process::{Confined, IdMap, Ids, NOBODY, Network, Privilege, Role, Spawn, message};
+use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
 
 /// A sentry sandbox, held by the process that made it.
@@ -37,14 +37,8 @@ impl SentrySandbox {
     /// # Errors
     /// The host's. Nothing is left running.
     pub fn launch(launch: Launch<'_>) -> Result<SentrySandbox> {
-        let nobody =
-            Ids { uids: vec![IdMap::one(NOBODY, NOBODY)], gids: vec![IdMap::one(NOBODY, NOBODY)], switch_to: Some(NOBODY) };
-        let own = FileIds::own(Privilege::User);
-        let sentry_ids = match launch.privilege {
-            Privilege::Root => nobody,
-            Privilege::User => Ids { uids: own.uids, gids: own.gids, switch_to: None },
-        };
-        let gofer_ids = Ids { uids: launch.file_ids.uids, gids: launch.file_ids.gids, switch_to: None };
+        let sentry_ids = Ids::of_main_process(launch.privilege);
+        let gofer_ids = Ids::from(launch.file_ids);
         let entrance = launch.cgroup.entrance()?;
         let spawn = |role, ids, network| Spawn {
             role,
@@ -111,14 +105,8 @@ impl SentrySandbox {
     fn configure_gofer(&self, gofer: &Confined, plan: &ContainerPlan) -> Result<OwnedFd> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .doing(|| "cannot make a socket pair")?;
-        let prepared = self.privilege == Privilege::Root;
-        let mounts: Vec<OwnedFd> = match prepared {
-            true => plan.attaches.iter().map(detached).collect::<Result<_>>()?,
-            false => Vec::new(),
-        };
-        // With other maps there may be no such user; it is not the host's root in any case.
-        let run_as = (self.gofer_ids.uids == [IdMap::IDENTITY]).then_some(NOBODY);
-        let config = GoferConfig { attaches: plan.attaches.clone(), prepared, run_as, spin: self.spin };
+        let (trees, mounts) = Trees::new(&plan.attaches, self.privilege, &self.gofer_ids)?;
+        let config = GoferConfig { trees, spin: self.spin };
         let fds: Vec<_> = std::iter::once(theirs.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
         message::send(&gofer.socket, &config, &fds).doing(|| "cannot configure the gofer")?;
         Ok(ours)

@@ -1,6 +1,6 @@
 //! The VM sandbox: a keeper, its VMM, and one process that serves all containers' files.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use agent_api::{Client, CreateContainerRequest, mount, root};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, FileIds, HostStdio, Launch, Sandbox, open_image};
+use super::{ContainerPlan, Ended, HostStdio, Launch, Sandbox, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
-use crate::process::fs::{self, FsConfig};
-use crate::process::gofer::detached;
+use crate::process::fs;
+use crate::process::gofer::Trees;
 use crate::process::keeper::KeeperConfig;
-use crate::process::{Confined, IdMap, Ids, NOBODY, Network, Privilege, Role, Spawn, message};
+use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
 
 /// Guest memory in all, without a limit; half of the host's if that is less.
@@ -28,11 +28,11 @@ const MEMORY_STEP: u64 = 2 << 20;
 pub struct VmSandbox {
     main: MainProcess,
     fs: Confined,
+    fs_ids: Ids,
     /// Trees that it serves; none before the first container is added.
     trees: u32,
     agent: Arc<Client>,
     privilege: Privilege,
-    identity: bool,
 }
 
 impl VmSandbox {
@@ -48,14 +48,8 @@ impl VmSandbox {
         let image = guest::build(&guest::Options::default()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
         timing::mark("runtime: guest image found");
-        let own = FileIds::own(Privilege::User);
-        let keeper_ids = match launch.privilege {
-            Privilege::Root => {
-                Ids { uids: vec![IdMap::one(NOBODY, NOBODY)], gids: vec![IdMap::one(NOBODY, NOBODY)], switch_to: Some(NOBODY) }
-            }
-            Privilege::User => Ids { uids: own.uids, gids: own.gids, switch_to: None },
-        };
-        let fs_ids = Ids { uids: launch.file_ids.uids, gids: launch.file_ids.gids, switch_to: None };
+        let keeper_ids = Ids::of_main_process(launch.privilege);
+        let fs_ids = Ids::from(launch.file_ids);
         let entrance = launch.cgroup.entrance()?;
         let spawn = |role, ids| Spawn {
             role,
@@ -85,8 +79,8 @@ impl VmSandbox {
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
         Ok(VmSandbox {
             main: MainProcess { confined: keeper.keep(), report: launch.report, name: "VM's keeper" },
-            identity: fs_ids.uids == [IdMap::IDENTITY],
             fs: fs.keep(),
+            fs_ids,
             trees: 0,
             agent: Arc::new(Client::new(ours.into())),
             privilege: launch.privilege,
@@ -95,19 +89,12 @@ impl VmSandbox {
 
     /// Gives the file process a container's trees.
     fn add_trees(&mut self, plan: &ContainerPlan) -> Result<()> {
-        let prepared = self.privilege == Privilege::Root;
-        let mounts: Vec<OwnedFd> = match prepared {
-            true => plan.attaches.iter().map(detached).collect::<Result<_>>()?,
-            false => Vec::new(),
-        };
         if self.trees > 0 {
             return Err(Error::Other("a VM has one container as yet".into()));
         }
-        // With other maps there may be no such user; it is not the host's root in any case.
-        let run_as = self.identity.then_some(NOBODY);
-        let config = FsConfig { attaches: plan.attaches.clone(), prepared, run_as };
+        let (trees, mounts) = Trees::new(&plan.attaches, self.privilege, &self.fs_ids)?;
         let fds: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
-        message::send(&self.fs.socket, &config, &fds).doing(|| "cannot configure the file process")?;
+        message::send(&self.fs.socket, &trees, &fds).doing(|| "cannot configure the file process")?;
         fs::wait_until_ready(&self.fs)
     }
 }
