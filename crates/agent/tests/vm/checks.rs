@@ -41,7 +41,7 @@ fn set_up(machine: &Machine) {
         resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
         ..Default::default()
     };
-    let kernel = machine.client.call(&request).unwrap().kernel;
+    let kernel = machine.call(&request).kernel;
     assert!(kernel.starts_with(|c: char| c.is_ascii_digit()), "{kernel}");
     assert_eq!(refused(machine.client.call(&request)).0, Code::FailedPrecondition);
     let done = machine.run("first", "date +%Y; hostname; cat /etc/resolv.conf; ip -o link; uname -r", |_| {}).unwrap();
@@ -56,7 +56,7 @@ fn runs(machine: &Machine) {
     let done = machine.run("c", "echo x > /new && cat /new; kill -KILL $$; sleep 9 & exec sh -c 'exit 4'", |_| {}).unwrap();
     // The first process of a name space does not die of its own signal.
     assert_eq!((done.stdout.as_str(), done.exit.exit_code), ("x\n", 4));
-    assert_eq!(machine.client.call(&ListContainersRequest {}).unwrap().containers, []);
+    assert_eq!(machine.call(&ListContainersRequest {}).containers, []);
     // A signal that the first process leaves to the kernel ends it, and whoever waited already is told of that signal.
     let keep = machine.stay("c", "exec sleep 1000", |_| {});
     thread::scope(|scope| {
@@ -66,15 +66,15 @@ fn runs(machine: &Machine) {
         assert_eq!(waiter.join().unwrap(), 15);
     });
     drop(keep);
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: false }).unwrap();
+    machine.delete("c", false);
     // Never started, it dies of what would end it.
     let stdio = machine.stdio();
-    machine.client.call(&crate::machine::container("c", process(&["true"], stdio))).unwrap();
+    machine.call(&crate::machine::container("c", process(&["true"], stdio)));
     machine.signal("c", "", 15, SignalTarget::Process).unwrap();
     assert_eq!(machine.wait("c", "").signal, 15);
     let again = machine.client.call(&StartContainerRequest { container_id: "c".into() });
     assert_eq!(refused(again).1, "container c is not in state created");
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: false }).unwrap();
+    machine.delete("c", false);
 }
 
 fn refusals(machine: &Machine) {
@@ -99,7 +99,7 @@ fn refusals(machine: &Machine) {
         let (_, message) = refused(machine.run("c", "true", change));
         assert!(message.contains(named), "{message}");
     }
-    assert_eq!(machine.client.call(&ListContainersRequest {}).unwrap().containers, []);
+    assert_eq!(machine.call(&ListContainersRequest {}).containers, []);
 }
 
 fn identity(machine: &Machine) {
@@ -176,16 +176,16 @@ fn execs(machine: &Machine) {
             }
         });
     }
-    let processes = machine.client.call(&ListProcessesRequest { container_id: "c".into() }).unwrap().processes;
+    let processes = machine.call(&ListProcessesRequest { container_id: "c".into() }).processes;
     assert!(processes.iter().any(|process| process.pid == 1 && process.args.first() == Some(&b"sh".to_vec())), "{processes:?}");
-    let stacks = machine.client.call(&StacksRequest { container_id: "c".into() }).unwrap().text;
+    let stacks = machine.call(&StacksRequest { container_id: "c".into() }).text;
     assert!(stacks.starts_with("container c\n  1/1 sh: "), "{stacks}");
     machine.signal("c", "", 15, SignalTarget::Process).unwrap();
     let done = machine.finish("c", "", ends);
     assert_eq!((done.stdout.as_str(), done.exit.exit_code), ("up\nterm\n", 7));
-    let events = machine.client.call(&NextEventsRequest { after: 0 }).unwrap().events;
+    let events = machine.call(&NextEventsRequest { after: 0 }).events;
     assert!(events.iter().any(|event| event.container_id == "c" && event.exit == Some(done.exit)), "{events:?}");
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: false }).unwrap();
+    machine.delete("c", false);
 }
 
 fn streams(machine: &Machine) {
@@ -213,7 +213,7 @@ fn streams(machine: &Machine) {
         (&ends.stdout).read(&mut out).ok()
     });
     assert_eq!(got, Some(5));
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: true }).unwrap();
+    machine.delete("c", true);
     drop(keep);
 }
 
@@ -225,34 +225,34 @@ fn limits(machine: &Machine) {
     assert!(done.exit.oom_killed && done.exit.signal == 9, "{done:?}");
     let done = machine.exec("c", &["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done"]).unwrap();
     assert!(done.stderr.contains("can't fork"), "{done:?}");
-    let stats = machine.client.call(&StatsRequest { container_id: "c".into() }).unwrap();
+    let stats = machine.call(&StatsRequest { container_id: "c".into() });
     assert_eq!((stats.memory_limit, stats.pids_limit, stats.oom_kills), (Some(32 << 20), Some(10), 1));
     assert!(stats.memory_peak >= 30 << 20 && stats.cpu_system_ns > 0 && stats.pids >= 1, "{stats:?}");
-    let events = machine.client.call(&NextEventsRequest { after: 0 }).unwrap().events;
+    let events = machine.call(&NextEventsRequest { after: 0 }).events;
     assert_eq!(events.iter().filter(|event| event.kind() == EventKind::OutOfMemory).count(), 1);
     let limits = Some(Limits { pids: Some(20), ..Limits::default() });
-    machine.client.call(&UpdateContainerRequest { container_id: "c".into(), limits }).unwrap();
-    let stats = machine.client.call(&StatsRequest { container_id: "c".into() }).unwrap();
+    machine.call(&UpdateContainerRequest { container_id: "c".into(), limits });
+    let stats = machine.call(&StatsRequest { container_id: "c".into() });
     assert_eq!((stats.memory_limit, stats.pids_limit), (Some(32 << 20), Some(20)));
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: true }).unwrap();
+    machine.delete("c", true);
     drop(keep);
 }
 
 fn paused(machine: &Machine) {
     let keep = machine.stay("c", "while :; do :; done", |_| {});
-    let status = || machine.client.call(&ListContainersRequest {}).unwrap().containers.first().map(ContainerState::status);
-    let used = || machine.client.call(&StatsRequest { container_id: "c".into() }).unwrap().cpu_user_ns;
-    machine.client.call(&PauseContainerRequest { container_id: "c".into() }).unwrap();
+    let status = || machine.call(&ListContainersRequest {}).containers.first().map(ContainerState::status);
+    let used = || machine.call(&StatsRequest { container_id: "c".into() }).cpu_user_ns;
+    machine.call(&PauseContainerRequest { container_id: "c".into() });
     assert_eq!(status(), Some(ContainerStatus::Paused));
     let before = used();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(used(), before);
-    machine.client.call(&ResumeContainerRequest { container_id: "c".into() }).unwrap();
+    machine.call(&ResumeContainerRequest { container_id: "c".into() });
     assert_eq!(status(), Some(ContainerStatus::Running));
-    machine.client.call(&PauseContainerRequest { container_id: "c".into() }).unwrap();
+    machine.call(&PauseContainerRequest { container_id: "c".into() });
     machine.signal("c", "", 9, SignalTarget::Container).unwrap();
     assert_eq!(machine.wait("c", "").signal, 9);
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: false }).unwrap();
+    machine.delete("c", false);
     drop(keep);
 }
 
@@ -266,7 +266,7 @@ fn shared(machine: &Machine) {
     });
     let done = done.unwrap();
     assert_eq!((done.stdout.as_str(), done.exit.exit_code), ("box\nsleep 1000 ", 5), "{done:?}");
-    machine.client.call(&DeleteContainerRequest { container_id: "one".into(), force: true }).unwrap();
+    machine.delete("one", true);
     drop(keep);
 }
 
@@ -277,10 +277,10 @@ fn terminal(machine: &Machine) {
     let mut process = process(&["sh", "-c", script], stdio);
     process.terminal = Some(WindowSize { rows: 30, columns: 100, ..WindowSize::default() });
     let request = ExecProcessRequest { container_id: "c".into(), exec_id: "t".into(), process: Some(process) };
-    machine.client.call(&request).unwrap();
+    machine.call(&request);
     let (mut stdin, mut stdout) = machine.terminal_ends(&stdio);
     let size = Some(WindowSize { rows: 11, columns: 22, ..WindowSize::default() });
-    machine.client.call(&ResizeTtyRequest { container_id: "c".into(), exec_id: "t".into(), size }).unwrap();
+    machine.call(&ResizeTtyRequest { container_id: "c".into(), exec_id: "t".into(), size });
     stdin.write_all(b"hello\n").unwrap();
     let mut text = String::new();
     while !text.contains("11 22") {
@@ -295,6 +295,6 @@ fn terminal(machine: &Machine) {
     assert_eq!(machine.wait("c", "t").exit_code, 6);
     stdout.read_to_string(&mut text).unwrap();
     assert!(text.contains("/dev/pts/0") && text.contains("got hello") && text.trim_end().ends_with("int"), "{text:?}");
-    machine.client.call(&DeleteContainerRequest { container_id: "c".into(), force: true }).unwrap();
+    machine.delete("c", true);
     drop(keep);
 }

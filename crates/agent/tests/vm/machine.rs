@@ -102,6 +102,17 @@ impl Machine {
         Machine { client: Client::new(control.into()), streams, last: AtomicU32::new(1), qemu, folder }
     }
 
+    /// A call that succeeds.
+    #[track_caller]
+    pub fn call<M: Method>(&self, request: &M) -> M::Reply {
+        self.client.call(request).unwrap()
+    }
+
+    #[track_caller]
+    pub fn delete(&self, id: &str, force: bool) {
+        self.call(&DeleteContainerRequest { container_id: id.into(), force });
+    }
+
     /// Numbers for three streams.
     pub fn stdio(&self) -> agent_api::Stdio {
         let first = self.last.fetch_add(3, Ordering::Relaxed);
@@ -141,9 +152,9 @@ impl Machine {
     pub fn stay(&self, id: &str, script: &str, change: impl FnOnce(&mut CreateContainerRequest)) -> Ends {
         let mut request = container(id, process(&["sh", "-c", script], self.stdio()));
         change(&mut request);
-        self.client.call(&request).unwrap();
+        self.call(&request);
         let ends = self.ends(&request.process.unwrap().stdio.unwrap());
-        self.client.call(&StartContainerRequest { container_id: id.into() }).unwrap();
+        self.call(&StartContainerRequest { container_id: id.into() });
         ends
     }
 
@@ -170,7 +181,7 @@ impl Machine {
     }
 
     pub fn wait(&self, id: &str, exec_id: &str) -> WaitProcessResponse {
-        self.client.call(&WaitProcessRequest { container_id: id.into(), exec_id: exec_id.into() }).unwrap()
+        self.call(&WaitProcessRequest { container_id: id.into(), exec_id: exec_id.into() })
     }
 
     pub fn signal(&self, id: &str, exec_id: &str, signal: i32, target: SignalTarget) -> Result<Empty, ClientError> {
