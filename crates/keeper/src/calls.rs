@@ -62,10 +62,7 @@ impl Server {
         fds: &mut [Option<OwnedFd>],
     ) -> Result<CreateContainerResponse, Status> {
         let id = request.id.clone();
-        let announced = match &mut request.process {
-            Some(process) => self.announce(&id, "", process, fds)?,
-            None => Announced::default(),
-        };
+        let announced = self.announce(&id, "", request.process.as_mut(), fds)?;
         // Descriptors of images have become devices before; gofers there are none.
         request.gofer = 0;
         if id == self.first_container {
@@ -88,10 +85,7 @@ impl Server {
 
     fn exec(&self, mut request: ExecProcessRequest, fds: &mut [Option<OwnedFd>]) -> Result<ExecProcessResponse, Status> {
         let (id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
-        let announced = match &mut request.process {
-            Some(process) => self.announce(&id, &exec_id, process, fds)?,
-            None => Announced::default(),
-        };
+        let announced = self.announce(&id, &exec_id, request.process.as_mut(), fds)?;
         let reply = self.guest.call(&request)?;
         announced.keep();
         Ok(reply)
@@ -125,16 +119,17 @@ impl Server {
         &self,
         container_id: &str,
         exec_id: &str,
-        process: &mut Process,
+        process: Option<&mut Process>,
         fds: &mut [Option<OwnedFd>],
     ) -> Result<Announced, Status> {
+        let mut announced = self.streams.announce(container_id, exec_id);
+        let Some(process) = process else { return Ok(announced) };
         if !process.extra_fds.is_empty() {
             return Err(Status::new(
                 Code::Unimplemented,
                 "a VM's processes cannot be given further descriptors (--preserve-fds)",
             ));
         }
-        let mut announced = self.streams.announce(container_id, exec_id);
         let Some(stdio) = process.stdio else { return Ok(announced) };
         let mut number = |index: Option<u32>, direction, what| match index {
             Some(index) => Ok(Some(announced.add(take_fd(fds, index, what)?, direction))),

@@ -21,12 +21,12 @@ enum State {
 pub struct Guest {
     state: Mutex<State>,
     changed: Condvar,
-    news: Mutex<Sender<News>>,
+    news: Sender<News>,
 }
 
 impl Guest {
     pub fn new(news: Sender<News>) -> Guest {
-        Guest { state: Mutex::new(State::Awaited), changed: Condvar::new(), news: Mutex::new(news) }
+        Guest { state: Mutex::new(State::Awaited), changed: Condvar::new(), news }
     }
 
     /// The agent calls: once. What comes after is somebody else in the guest.
@@ -68,7 +68,7 @@ impl Guest {
         client.call(request).map_err(|error| match error {
             ClientError::Status(status) => status,
             ClientError::Closed | ClientError::Socket(_) => {
-                let _ = self.news.lock().unwrap_or_else(PoisonError::into_inner).send(News::AgentGone);
+                let _ = self.news.send(News::AgentGone);
                 Status::new(Code::Internal, "the agent in the guest has gone")
             }
             other => Status::new(Code::Internal, format!("the agent in the guest: {other}")),

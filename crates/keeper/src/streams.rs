@@ -63,9 +63,8 @@ struct State {
 }
 
 /// Numbers given out for one call; taken back unless [kept](Announced::keep).
-#[derive(Default)]
 pub struct Announced {
-    streams: Option<Arc<Streams>>,
+    streams: Arc<Streams>,
     owner: Owner,
     numbers: Vec<u32>,
 }
@@ -73,7 +72,7 @@ pub struct Announced {
 impl Streams {
     /// To announce streams of a process.
     pub fn announce(self: &Arc<Streams>, container_id: &str, exec_id: &str) -> Announced {
-        Announced { streams: Some(self.clone()), owner: (container_id.into(), exec_id.into()), numbers: Vec::new() }
+        Announced { streams: self.clone(), owner: (container_id.into(), exec_id.into()), numbers: Vec::new() }
     }
 
     /// Somebody in the guest connects. There may be as many as streams are announced.
@@ -188,8 +187,7 @@ impl Streams {
 impl Announced {
     /// A number for one more descriptor.
     pub fn add(&mut self, host: OwnedFd, direction: Direction) -> u32 {
-        let Some(streams) = &self.streams else { return 0 };
-        let mut state = streams.lock();
+        let mut state = self.streams.lock();
         let number = loop {
             let mut bytes = [0; 4];
             let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
@@ -212,13 +210,11 @@ impl Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        if let Some(streams) = &self.streams {
-            let mut state = streams.lock();
-            for number in &self.numbers {
-                // The thread of an open one sees the guest's side end.
-                if let Some(Stream { state: Progress::Open { guest, .. }, .. }) = state.streams.remove(number) {
-                    let _ = guest.shutdown(Shutdown::Both);
-                }
+        let mut state = self.streams.lock();
+        for number in &self.numbers {
+            // The thread of an open one sees the guest's side end.
+            if let Some(Stream { state: Progress::Open { guest, .. }, .. }) = state.streams.remove(number) {
+                let _ = guest.shutdown(Shutdown::Both);
             }
         }
     }

@@ -286,13 +286,11 @@ impl Mm {
             return Ok(());
         }
         let segment = segment.clone();
-        let run = match segment.back {
-            Backing::Host(..) => {
-                let run = self.run(state, page, end, len);
-                (page / FILE_RUN * FILE_RUN).max(start)..run.end.max((page / FILE_RUN + 1) * FILE_RUN).min(end)
-            }
-            _ => self.run(state, page, end, len),
-        };
+        let mut run = self.run(state, page, end, len);
+        if let Backing::Host(..) = segment.back {
+            let block = page / FILE_RUN * FILE_RUN;
+            run = block.max(start)..run.end.max(block + FILE_RUN).min(end);
+        }
         let pick = if state.map.len() < 64 && run.end - run.start <= 2 * PAGE_SIZE { Pick::Any } else { Pick::Own };
         for (from, part, claim) in self.claim(state, run, pick).map_err(|_| Unready::OutOfMemory)? {
             if !self.copy_page_run(start, &segment, from, part, claim.at) {
