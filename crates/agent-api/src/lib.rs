@@ -18,9 +18,11 @@
 
 pub mod client;
 pub mod connection;
+pub mod dev;
 pub mod fds;
 pub mod frame;
 mod messages;
+pub mod program;
 pub mod seccomp;
 mod service;
 mod status;

@@ -73,18 +73,17 @@ fn main() {
         let new = NewProcess { creds: Creds::root(), rlimits: Rlimits::default(), shared };
         let mut cx = new_process(&kernel, &container, new, context).expect("process");
         let view = sentry::fs::View::of(&cx);
-        let ptmx = dev::Node { name: "ptmx", major: 5, minor: 2, permissions: 0o666 };
-        for node in dev::NODES.into_iter().chain([ptmx]) {
+        for (name, major, minor) in agent_api::dev::NODES.into_iter().chain([("ptmx", 5, 2)]) {
             let new = NewInode {
                 kind: FileKind::CharDevice,
-                permissions: node.permissions,
+                permissions: 0o666,
                 uid: 0,
                 gid: 0,
-                rdev: dev::device_number(node.major, node.minor),
+                rdev: dev::device_number(major, minor),
                 target: Vec::new(),
             };
             let (dir, last) =
-                sentry::fs::resolve_parent(&cx, AT_FDCWD, format!("/dev/{}", node.name).as_bytes()).await.expect("parent");
+                sentry::fs::resolve_parent(&cx, AT_FDCWD, format!("/dev/{name}").as_bytes()).await.expect("parent");
             namei::create(&view, &dir, &last, new).await.expect("node");
         }
         for file in files {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use agent_api::dev;
 use agent_api::{Code, Device, DeviceKind, DevptsMount, Mount, MountFlags, Status, TmpfsMount, mount::Kind};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
@@ -15,19 +16,6 @@ use super::place::Tree;
 use super::root::tree_path;
 use crate::boot::SHM;
 use crate::sys::{Below, set_mount_flags};
-
-/// OCI's default devices: name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-/// OCI's links in /dev.
-const LINKS: [(&str, &str); 6] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-    ("ptmx", "pts/ptmx"),
-];
 
 /// A file system that is made new, not mounted anywhere yet. An option without a value is a flag.
 ///
@@ -136,10 +124,10 @@ pub fn erofs(images: &[u32], index: u32, flags: MountAttrFlags) -> Result<OwnedF
 
 /// OCI's default devices, links and directories.
 fn populate_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
-    for (name, major, minor) in DEVICES {
+    for (name, major, minor) in dev::NODES {
         mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
     }
-    for (name, target) in LINKS {
+    for (name, target) in dev::LINKS {
         symlinkat(target, dev, name)?;
     }
     for directory in ["pts", "shm", "mqueue"] {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 
+use agent_api::program::{Search, candidates, cannot_run};
 use agent_api::{Code, Process, Status};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, stat};
 use rustix::io::Errno;
@@ -23,8 +24,7 @@ pub struct Program {
 /// `NotFound`, `PermissionDenied` and `InvalidArgument`, in the sentry's words.
 pub fn find(process: &Process) -> Result<Program, Status> {
     let program = process.args.first().ok_or_else(|| Status::new(Code::InvalidArgument, "process.args is missing"))?;
-    let name = String::from_utf8_lossy(program).into_owned();
-    let mut last = Errno::NOENT;
+    let mut search = Search::new(program);
     for path in candidates(program, &process.env) {
         match runnable(&path) {
             Ok(()) => {
@@ -32,25 +32,17 @@ pub fn find(process: &Process) -> Result<Program, Status> {
                 let list = |list: &[Vec<u8>]| list.iter().cloned().map(text).collect::<Result<Vec<_>, _>>();
                 return Ok(Program { path, args: list(&process.args)?, env: list(&process.env)? });
             }
-            // As a shell does: go on, but remember a file that was found and could not be run.
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(Errno::ACCESS) => last = Errno::ACCESS,
-            Err(errno) => return Err(cannot_run(&name, errno)),
+            Err(errno) => search.failed(errno.into())?,
         }
     }
-    Err(match last {
-        Errno::NOENT if !program.contains(&b'/') => {
-            Status::new(Code::NotFound, format!("exec: \"{name}\": executable file not found in $PATH"))
-        }
-        errno => cannot_run(&name, errno),
-    })
+    Err(search.end())
 }
 
 impl Program {
     /// Executes it; returns why it could not.
     pub fn execute(&self, process: &Process) -> Status {
         let errno = sys::execute(&self.path, &self.args, &self.env);
-        cannot_run(&String::from_utf8_lossy(process.args.first().map_or(&[], Vec::as_slice)), errno)
+        cannot_run(process.args.first().map_or(&[], Vec::as_slice), errno.into())
     }
 }
 
@@ -81,26 +73,6 @@ fn runnable(path: &[u8]) -> Result<(), Errno> {
 fn interpreter(start: &[u8]) -> Option<&[u8]> {
     let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     line.split(|&byte| byte == b' ' || byte == b'\t').find(|word| !word.is_empty())
-}
-
-fn cannot_run(name: &str, errno: Errno) -> Status {
-    let code = match errno {
-        Errno::NOENT => Code::NotFound,
-        Errno::ACCESS => Code::PermissionDenied,
-        _ => Code::InvalidArgument,
-    };
-    Status::new(code, format!("exec: \"{name}\": {}", hostcall::Errno::from(errno).text()))
-}
-
-/// Where a program may be: itself if it has a slash, else in the directories of `PATH`.
-fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    if program.contains(&b'/') {
-        return vec![program.to_vec()];
-    }
-    let path = env.iter().find_map(|variable| variable.strip_prefix(b"PATH=".as_slice()));
-    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let join = |directory: &[u8]| if directory.is_empty() { b"./".to_vec() } else { [directory, b"/"].concat() };
-    path.split(|&byte| byte == b':').map(|directory| [join(directory), program.to_vec()].concat()).collect()
 }
 
 #[cfg(test)]

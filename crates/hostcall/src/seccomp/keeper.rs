@@ -11,7 +11,7 @@ use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
 use super::{
     AllowList,
     Arg::{Is, Without},
-    Call, SeccompError,
+    Call, SeccompError, thread_steps,
 };
 
 const PROCESS: &str = "keeper";
@@ -47,7 +47,7 @@ pub fn confine() -> Result<(), SeccompError> {
 
 /// The list.
 pub fn list() -> AllowList {
-    AllowList { process: PROCESS, calls: [streams(), memory(), threads()].concat() }
+    AllowList { process: PROCESS, calls: [streams(), memory(), threads(), thread_steps()].concat() }
 }
 
 fn streams() -> Vec<Call> {
@@ -127,15 +127,10 @@ fn threads() -> Vec<Call> {
             ],
             "threads that wait for each other, or for one to end",
         ),
-        Call::any(libc::SYS_rseq, "rseq", "a thread's first steps"),
-        Call::any(libc::SYS_set_robust_list, "set_robust_list", "a thread's first steps"),
-        Call::any(libc::SYS_sched_getaffinity, "sched_getaffinity", "a thread's first steps"),
         Call::any(libc::SYS_sigaltstack, "sigaltstack", "a thread's first and last steps"),
         Call::any(libc::SYS_rt_sigprocmask, "rt_sigprocmask", "a thread's first and last steps"),
         Call::any(libc::SYS_rt_sigaction, "rt_sigaction", "the first thread's first steps"),
         Call::any(libc::SYS_rt_sigreturn, "rt_sigreturn", "the end of a signal"),
-        Call::any(libc::SYS_gettid, "gettid", "a thread's first steps"),
-        Call::only(libc::SYS_prctl, "prctl", &[&[Is(0, libc::PR_SET_NAME as u32)]], "a thread's name"),
         Call::any(libc::SYS_clock_nanosleep, "clock_nanosleep", "a client that has to wait"),
         Call::any(libc::SYS_restart_syscall, "restart_syscall", "waits that were interrupted"),
         Call::any(libc::SYS_sched_yield, "sched_yield", "locks that are soon free"),

@@ -69,6 +69,17 @@ impl Call {
     }
 }
 
+/// What the C library asks for in a new thread's first steps, and for its name.
+fn thread_steps() -> Vec<Call> {
+    vec![
+        Call::any(libc::SYS_rseq, "rseq", "a thread's first steps"),
+        Call::any(libc::SYS_set_robust_list, "set_robust_list", "a thread's first steps"),
+        Call::any(libc::SYS_gettid, "gettid", "a thread's first steps"),
+        Call::any(libc::SYS_sched_getaffinity, "sched_getaffinity", "a thread's first steps"),
+        Call::only(libc::SYS_prctl, "prctl", &[&[Arg::Is(0, libc::PR_SET_NAME as u32)]], "a thread's name"),
+    ]
+}
+
 /// All system calls a process may make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowList {

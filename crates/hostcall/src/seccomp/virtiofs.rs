@@ -8,6 +8,7 @@ use super::{
     Arg::{Is, Without},
     Call,
     gofer::{self, GoferCalls},
+    thread_steps,
 };
 
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
@@ -18,6 +19,8 @@ pub fn list(calls: GoferCalls) -> AllowList {
     let replaced = [libc::SYS_mmap, libc::SYS_futex, libc::SYS_write];
     let mut list: Vec<Call> = gofer::list(calls).calls.into_iter().filter(|call| !replaced.contains(&call.number)).collect();
     list.extend(device());
+    // The thread of the VMM's connection may be at its first steps when the list comes to hold.
+    list.extend(thread_steps());
     if calls == GoferCalls::ReadWrite {
         list.extend(writing());
     }
@@ -47,12 +50,6 @@ fn device() -> Vec<Call> {
         ),
         Call::any(libc::SYS_sched_yield, "sched_yield", "locks that are soon free"),
         Call::any(libc::SYS_getrandom, "getrandom", "keys of hash tables"),
-        // The thread of the VMM's connection may be at its first steps when the list comes to hold.
-        Call::any(libc::SYS_rseq, "rseq", "a thread's first steps"),
-        Call::any(libc::SYS_set_robust_list, "set_robust_list", "a thread's first steps"),
-        Call::any(libc::SYS_gettid, "gettid", "a thread's first steps"),
-        Call::any(libc::SYS_sched_getaffinity, "sched_getaffinity", "a thread's first steps"),
-        Call::only(libc::SYS_prctl, "prctl", &[&[Is(0, libc::PR_SET_NAME as u32)]], "a thread's name"),
         Call::any(libc::SYS_exit, "exit", "a thread's end"),
         Call::any(libc::SYS_rt_sigprocmask, "rt_sigprocmask", "a thread's end"),
     ]

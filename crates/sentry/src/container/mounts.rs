@@ -199,12 +199,11 @@ impl Builder<'_> {
 /// OCI's default devices and links.
 async fn populate_dev(dev_root: &Path) -> Result<(), Errno> {
     let node = |kind, permissions, rdev, target| NewInode { kind, permissions, uid: 0, gid: 0, rdev, target };
-    for device in dev::NODES {
-        let rdev = dev::device_number(device.major, device.minor);
-        let new = node(FileKind::CharDevice, device.permissions, rdev, Vec::new());
-        make(dev_root, device.name.as_bytes(), new).await?;
+    for (name, major, minor) in agent_api::dev::NODES {
+        let new = node(FileKind::CharDevice, 0o666, dev::device_number(major, minor), Vec::new());
+        make(dev_root, name.as_bytes(), new).await?;
     }
-    for (name, target) in dev::LINKS {
+    for (name, target) in agent_api::dev::LINKS {
         make(dev_root, name.as_bytes(), node(FileKind::Symlink, 0o777, 0, target.as_bytes().to_vec())).await?;
     }
     for directory in ["pts", "shm", "mqueue"] {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use agent_api::program::{Search, candidates};
 use agent_api::{Code, ExecProcessRequest, ExecProcessResponse, Process as Request, Status, take_fd};
 use parking_lot::Mutex;
 
@@ -154,49 +155,20 @@ async fn load_program(cx: &mut Cx, request: Request) -> Result<(), Status> {
         .await
         .map_err(|errno| Status::new(Code::InvalidArgument, format!("cwd {}: {errno}", String::from_utf8_lossy(&cwd))))?;
     cx.fs.set_cwd(place);
-    let program = request.args.first().cloned().ok_or_else(|| missing("process.args"))?;
-    let name = String::from_utf8_lossy(&program).into_owned();
-    let mut last = Errno::ENOENT;
-    for path in candidates(&program, &request.env) {
+    let program = request.args.first().ok_or_else(|| missing("process.args"))?;
+    let mut search = Search::new(program);
+    for path in candidates(program, &request.env) {
         match cx.exec(AT_FDCWD, path, ResolveFlags::empty(), request.args.clone(), request.env.clone()).await {
             Ok(()) => return Ok(()),
-            // As a shell does: go on, but remember a file that was found and could not be run.
-            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-            Err(Errno::EACCES) => last = Errno::EACCES,
-            Err(errno) => return Err(cannot_run(&name, errno)),
+            Err(errno) => search.failed(errno)?,
         }
     }
-    Err(match last {
-        Errno::ENOENT if !program.contains(&b'/') => {
-            Status::new(Code::NotFound, format!("exec: \"{name}\": executable file not found in $PATH"))
-        }
-        errno => cannot_run(&name, errno),
-    })
+    Err(search.end())
 }
 
 async fn working_directory(cx: &Cx, path: &[u8]) -> Result<Path, Errno> {
     let place = resolve(cx, AT_FDCWD, path, ResolveFlags::empty()).await?;
     if place.dentry.is_dir() { Ok(place) } else { Err(Errno::ENOTDIR) }
-}
-
-fn cannot_run(name: &str, errno: Errno) -> Status {
-    let code = match errno {
-        Errno::ENOENT => Code::NotFound,
-        Errno::EACCES => Code::PermissionDenied,
-        _ => Code::InvalidArgument,
-    };
-    Status::new(code, format!("exec: \"{name}\": {}", errno.text()))
-}
-
-/// Where a program may be: itself if it has a slash, else in the directories of `PATH`.
-fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    if program.contains(&b'/') {
-        return vec![program.to_vec()];
-    }
-    let path = env.iter().find_map(|variable| variable.strip_prefix(b"PATH=".as_slice()));
-    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let join = |directory: &[u8]| if directory.is_empty() { b"./".to_vec() } else { [directory, b"/"].concat() };
-    path.split(|&byte| byte == b':').map(|directory| [join(directory), program.to_vec()].concat()).collect()
 }
 
 fn creds(request: &Request) -> Creds {

@@ -24,35 +24,6 @@ pub const fn device_parts(number: u64) -> (u32, u32) {
     (major as u32, minor as u32)
 }
 
-/// A character device node that every container gets.
-#[derive(Debug, Clone, Copy)]
-pub struct Node {
-    pub name: &'static str,
-    pub major: u32,
-    pub minor: u32,
-    pub permissions: u32,
-}
-
-/// The default nodes of /dev (OCI runtime specification, "Default Devices"), without ptmx and console.
-pub const NODES: [Node; 6] = [
-    Node { name: "null", major: 1, minor: 3, permissions: 0o666 },
-    Node { name: "zero", major: 1, minor: 5, permissions: 0o666 },
-    Node { name: "full", major: 1, minor: 7, permissions: 0o666 },
-    Node { name: "random", major: 1, minor: 8, permissions: 0o666 },
-    Node { name: "urandom", major: 1, minor: 9, permissions: 0o666 },
-    Node { name: "tty", major: 5, minor: 0, permissions: 0o666 },
-];
-
-/// The symbolic links of /dev.
-pub const LINKS: [(&str, &str); 6] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-    ("ptmx", "pts/ptmx"),
-];
-
 /// Opens a character device.
 ///
 /// # Errors
