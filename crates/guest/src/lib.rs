@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
-mod cpio;
+pub mod cpio;
 mod kernel;
 mod modules;
 

@@ -8,14 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::guest::{Kernel, cpio::Writer};
+
 /// In load order; those built in are left out.
 const MODULES: [&str; 8] =
     ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "fuse", "virtiofs", "overlay"];
 
 /// What a machine is made of.
 pub struct Parts {
-    kernel: PathBuf,
-    modules: PathBuf,
+    kernel: Kernel,
     busybox: PathBuf,
 }
 
@@ -24,16 +25,8 @@ pub fn parts() -> Result<Parts, String> {
     let found = |path: &str| Path::new(path).exists().then(|| PathBuf::from(path));
     found("/usr/bin/qemu-system-x86_64").ok_or("no qemu-system-x86_64: install qemu-system-x86")?;
     let busybox = found("/bin/busybox").ok_or("no busybox: install busybox-static")?;
-    let kernel = fs::read_dir("/boot")
-        .map_err(|e| e.to_string())?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.to_string_lossy().contains("vmlinuz-") && path.to_string_lossy().contains("cloud"))
-        .max()
-        .ok_or("no kernel: install linux-image-cloud-amd64")?;
-    let release = kernel.to_string_lossy().rsplit_once("vmlinuz-").map(|(_, release)| release.to_owned()).unwrap_or_default();
-    let modules = found(&format!("/lib/modules/{release}/kernel")).ok_or("no modules of the kernel in /lib/modules")?;
-    Ok(Parts { kernel, modules, busybox })
+    let kernel = Kernel::newest(Path::new("/boot")).map_err(|e| e.to_string())?;
+    Ok(Parts { kernel, busybox })
 }
 
 /// A running machine; killed when dropped.
@@ -49,7 +42,7 @@ impl Machine {
             .args(["-smp", "2", "-m", "512M", "-serial", "stdio", "-no-reboot"])
             .args(["-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-numa", "node,memdev=mem"])
             .arg("-kernel")
-            .arg(&parts.kernel)
+            .arg(&parts.kernel.path)
             .arg("-initrd")
             .arg(&initramfs)
             .args(["-append", "console=ttyS0 panic=-1 quiet"])
@@ -93,25 +86,25 @@ impl Drop for Machine {
 }
 
 fn make_initramfs(parts: &Parts, script: &str) -> Vec<u8> {
-    let mut archive = Archive::default();
+    let mut archive = Writer::default();
     for dir in ["bin", "dev", "proc", "sys", "mnt", "m"] {
-        archive.add(dir, 0o040755, b"");
+        archive.directory(dir);
     }
-    archive.add("bin/busybox", 0o100755, &fs::read(&parts.busybox).unwrap());
+    archive.file("bin/busybox", 0o755, &fs::read(&parts.busybox).unwrap());
     let mut init = String::from(
         "#!/bin/busybox sh\nB=/bin/busybox\n$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev\n",
     );
     for module in MODULES {
-        if let Some(path) = find(&parts.modules, &format!("{module}.ko")) {
-            archive.add(&format!("m/{module}.ko"), 0o100644, &fs::read(path).unwrap());
+        if let Some(path) = find(&parts.kernel.modules, &format!("{module}.ko")) {
+            archive.file(&format!("m/{module}.ko"), 0o644, &fs::read(path).unwrap());
             init.push_str(&format!("$B insmod /m/{module}.ko\n"));
         }
     }
     init.push_str("$B mkdir -p /x\n$B --install -s /bin\nexport PATH=/bin\n");
     init.push_str(script);
     init.push_str("\n$B poweroff -f\n");
-    archive.add("init", 0o100755, init.as_bytes());
-    archive.end()
+    archive.file("init", 0o755, init.as_bytes());
+    archive.finish()
 }
 
 fn find(dir: &Path, name: &str) -> Option<PathBuf> {
@@ -119,32 +112,4 @@ fn find(dir: &Path, name: &str) -> Option<PathBuf> {
         true => find(&entry.path(), name),
         false => (entry.file_name().to_str()? == name).then(|| entry.path()),
     })
-}
-
-/// A cpio archive in the "newc" form, as the kernel takes it: Documentation/driver-api/early-userspace/buffer-format.rst.
-#[derive(Default)]
-struct Archive {
-    bytes: Vec<u8>,
-    count: u32,
-}
-
-impl Archive {
-    fn add(&mut self, name: &str, mode: u32, data: &[u8]) {
-        self.count += 1;
-        let fields = [self.count, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-        self.bytes.extend_from_slice(b"070701");
-        for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
-        }
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.push(0);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self.bytes.extend_from_slice(data);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-    }
-
-    fn end(mut self) -> Vec<u8> {
-        self.add("TRAILER!!!", 0, b"");
-        self.bytes
-    }
 }
