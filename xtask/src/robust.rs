@@ -229,7 +229,8 @@ fn fork_bomb(ground: &Ground) -> Result<()> {
 }
 
 fn fork_bomb_in_container(ground: &Ground) -> Result<()> {
-    let script = "f() { f | f & }; f; while true; do sleep 1; done";
+    // A shell that cannot fork ends, so the container's own process forks no more once the bomb has its place.
+    let script = "f() { f | f & }; f; exec sleep 1000";
     let dir = ground.bundle("bomb", &["/bin/sh", "-c", script], |c| c.pids = Some(40))?;
     let mut command = ground.nacre();
     command.args(["run", "--detach", "--bundle"]).arg(&dir).arg("bomb");
