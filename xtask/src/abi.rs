@@ -55,7 +55,8 @@ pub fn run(args: &[String]) -> Result<Tally> {
         let cases: Vec<&str> = cases.lines().collect();
         for &place in &places {
             let results = run_family(&program, &cases, place)?;
-            judge(&family, place, &results, &known, &mut tally);
+            let again = |case: &str| Ok(run_family(&program, &[case], place)?.remove(case).flatten());
+            judge(&family, place, &results, &known, &again, &mut tally)?;
         }
     }
     std::fs::remove_dir_all(&dir)?;
@@ -154,7 +155,15 @@ fn known_failures() -> Result<BTreeMap<String, String>> {
     Ok(known)
 }
 
-fn judge(family: &str, place: Where, results: &Results, known: &BTreeMap<String, String>, tally: &mut Tally) {
+/// Counts the results of a family; a case that failed unexpectedly is run `again`, alone.
+fn judge(
+    family: &str,
+    place: Where,
+    results: &Results,
+    known: &BTreeMap<String, String>,
+    again: &dyn Fn(&str) -> Result<Option<String>>,
+    tally: &mut Tally,
+) -> Result<()> {
     let label = match place {
         Where::Native => "native",
         Where::Sandbox if sh::in_vm() => "vm",
@@ -174,8 +183,12 @@ fn judge(family: &str, place: Where, results: &Results, known: &BTreeMap<String,
                 println!("known {name}: {reason}");
                 tally.known();
             }
-            (Some(what), None) => tally.fail(format!("{label} {name}: {what}")),
+            (Some(what), None) => match again(case)? {
+                Some(still) => tally.fail(format!("{label} {name}: {still}")),
+                None => tally.unsteady(format!("{label} {name}: {what}")),
+            },
         }
     }
     println!("abi {family} ({label}): {good} of {} cases pass", results.len());
+    Ok(())
 }

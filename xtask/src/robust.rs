@@ -48,14 +48,19 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let mut tally = Tally::default();
     for (name, case) in CASES {
         if args.is_empty() || args.iter().any(|a| a == name) {
-            let before = Traces::look()?;
-            let ground = Ground { state: sh::scratch()?, root: bundle::busybox()?.join("rootfs") };
-            let result = case(&ground).and_then(|()| before.nothing_left(&ground));
-            let _ = std::fs::remove_dir_all(&ground.state);
-            tally.step(&format!("robust {name}"), result);
+            tally.attempt(&format!("robust {name}"), || play(case));
         }
     }
     Ok(tally)
+}
+
+/// Plays a case on a ground of its own, and looks what it left behind.
+fn play(case: Case) -> Result<()> {
+    let before = Traces::look()?;
+    let ground = Ground { state: sh::scratch()?, root: bundle::busybox()?.join("rootfs") };
+    let result = case(&ground).and_then(|()| before.nothing_left(&ground));
+    let _ = std::fs::remove_dir_all(&ground.state);
+    result
 }
 
 const LIMIT: Duration = Duration::from_secs(60);
