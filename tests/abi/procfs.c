@@ -895,3 +895,32 @@ CASE(fd_directory_of_a_thread) {
     ERR(access("/proc/self/fd/01", F_OK), ENOENT);
     ERR(access("/proc/self/fd/-1", F_OK), ENOENT);
 }
+static void *until_told(void *pipe) {
+    char c;
+    return (void *)read(*(int *)pipe, &c, 1);
+}
+CASE(links_of_directories_count_threads_and_processes) {
+    struct stat before, st;
+    OK(stat("/proc/self/task/", &st));
+    EQ(st.st_nlink, 3);
+    int p[2];
+    OK(pipe(p));
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) EQ(pthread_create(&threads[i], NULL, until_told, p), 0);
+    OK(stat("/proc/self/task", &st));
+    EQ(st.st_nlink, 7);
+    EQ(write(p[1], "four", 4), 4);
+    for (int i = 0; i < 4; i++) EQ(pthread_join(threads[i], NULL), 0);
+    OK(stat("/proc/self", &before));
+    CHECK(before.st_nlink > 2);
+    OK(stat("/proc", &before));
+    CHECK(before.st_nlink > 3);
+}
+CASE(size_of_the_fd_directory) {
+    struct stat before, st;
+    OK(stat("/proc/self/fd", &before));
+    int a = OK(dup(0)), b = OK(dup(0));
+    OK(stat("/proc/self/fd", &st));
+    EQ(st.st_size, before.st_size + 2);
+    close(a), close(b);
+}

@@ -40,6 +40,13 @@ pub trait Directory: Send + Sync + 'static {
 
     /// All names, in a stable order, with rising places.
     fn list(&self) -> Vec<Listed>;
+
+    /// What stat says. Links are counted as on a disk: programs take a directory's subdirectories (a process's threads) from there.
+    fn metadata(&self) -> Metadata {
+        let subdirectories = self.list().iter().filter(|entry| entry.kind == FileKind::Directory).count();
+        let metadata = self.identity().metadata(FileKind::Directory, Timestamp::default());
+        Metadata { nlink: metadata.nlink.saturating_add(u32::try_from(subdirectories).unwrap_or(u32::MAX)), ..metadata }
+    }
 }
 
 /// The inode of a [`Directory`].
@@ -53,7 +60,7 @@ impl<D: Directory> DirInode<D> {
 
 impl<D: Directory> Inode for DirInode<D> {
     fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
-        Step::ok(self.0.identity().metadata(FileKind::Directory, Timestamp::default()))
+        Step::ok(self.0.metadata())
     }
 
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Subject;
 use crate::Errno;
 use crate::fs::pseudo::{Directory, Identity, LinkInode, Listed, TextFile};
-use crate::fs::{FdEntry, File, FileKind, Inode, Link, OpenFlags, Origin, Path};
+use crate::fs::{FdEntry, File, FileKind, Inode, Link, Metadata, OpenFlags, Origin, Path, Timestamp};
 use crate::ipc::epoll::Epoll;
 use crate::ipc::eventfd::EventFd;
 use crate::ipc::inotify::Inotify;
@@ -65,6 +65,12 @@ impl Directory for FdDir {
 
     fn list(&self) -> Vec<Listed> {
         self.0.list_fds(FileKind::Symlink)
+    }
+
+    /// Its size is the number of open descriptors (Linux 6.2).
+    fn metadata(&self) -> Metadata {
+        let metadata = self.identity().metadata(FileKind::Directory, Timestamp::default());
+        Metadata { size: self.list().len() as u64, ..metadata }
     }
 }
 
