@@ -36,7 +36,7 @@ fn main() {
     std::thread::spawn(move || running.run());
     let memory = MemoryFile::new(memory_file()).expect("memory file");
     let uts = Uts { hostname: "bare".into(), domainname: "(none)".into() };
-    let container = Container::new("bare".into(), memory, uts, None, None);
+    let container = Container::new("bare".into(), memory, uts, kernel.net.clone(), None, None);
     container.life.strace.store(std::env::var_os("STRACE").is_some(), Ordering::Relaxed);
     if std::env::var_os("STRACE").is_some() {
         container.life.set_strace_output(Some(std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().unwrap()));

@@ -44,7 +44,7 @@ pub struct Kernel {
     pub host_files: Services,
     /// What all containers of the sandbox share of pipes, sockets and locks.
     pub ipc: Ipc,
-    /// The sandbox's network; its containers share it.
+    /// The sandbox's network; its containers start in it.
     pub net: Arc<NetNamespace>,
     pub containers: Mutex<BTreeMap<String, Arc<Container>>>,
 }
@@ -127,6 +127,7 @@ impl Container {
         id: String,
         memory: Arc<MemoryFile>,
         uts: Uts,
+        net: Arc<NetNamespace>,
         memory_limit: Option<u64>,
         max_tasks: Option<usize>,
     ) -> Arc<Container> {
@@ -134,7 +135,7 @@ impl Container {
             id,
             pids: PidTable::default(),
             memory,
-            namespaces: Namespaces::first(uts),
+            namespaces: Namespaces::first(uts, net),
             memory_limit,
             max_tasks,
             cgroup: Cgroup::root(memory_limit, max_tasks),

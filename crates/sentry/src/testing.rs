@@ -88,7 +88,7 @@ impl Machine {
         let memory = hostcall::memory::anonymous_file("test").expect("a memory file");
         let memory = MemoryFile::new(memory).expect("a memory file");
         let uts = Uts { hostname: "test".into(), domainname: "(none)".into() };
-        let container = Container::new("test".into(), memory, uts, None, max_tasks);
+        let container = Container::new("test".into(), memory, uts, kernel.net.clone(), None, max_tasks);
         kernel.containers.lock().insert("test".into(), container.clone());
         Machine { kernel, platform, container }
     }

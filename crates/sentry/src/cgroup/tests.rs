@@ -4,10 +4,12 @@ use super::{Cgroup, Controllers, Members};
 use crate::Errno;
 use crate::kernel::Container;
 use crate::ns::Uts;
+use crate::testing::Machine;
 
 fn container() -> std::sync::Arc<Container> {
     let uts = Uts { hostname: "h".into(), domainname: "d".into() };
-    Container::new("c".into(), crate::fs::testing::memory(), uts, None, None)
+    let net = Machine::new().kernel.net.clone();
+    Container::new("c".into(), crate::fs::testing::memory(), uts, net, None, None)
 }
 
 #[test]

@@ -60,7 +60,8 @@ impl Agent {
         let memory = hostcall::io::unnamed_file(self.memory.as_fd())
             .and_then(MemoryFile::new)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
-        let container = Container::new(request.id.clone(), memory, uts, limits.memory, limits.pids.map(|most| most as usize));
+        let (net, max_tasks) = (self.kernel.net.clone(), limits.pids.map(|most| most as usize));
+        let container = Container::new(request.id.clone(), memory, uts, net, limits.memory, max_tasks);
         container.cgroup.set_cpu_limits(CpuLimits {
             quota_us: limits.cpu_quota_us,
             period_us: limits.cpu_period_us,

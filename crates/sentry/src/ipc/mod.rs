@@ -51,7 +51,6 @@ pub struct Ipc {
     pub locks: Arc<LockTable>,
     pub leases: Arc<leases::LeaseTable>,
     pub epoll_topology: epoll::Topology,
-    pub unix: Arc<unix::Shared>,
     pub inotify: Arc<inotify::Limits>,
     pub tunables: Arc<tunables::Tunables>,
 }

@@ -78,7 +78,7 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
     let _ = kernel.reactor.set(reactor.clone());
     let memory = MemoryFile::new(hostcall::memory::anonymous_file("test").expect("memfd")).expect("memory file");
     let uts = Uts { hostname: "test".into(), domainname: "(none)".into() };
-    let container = Container::new("test".into(), memory.clone(), uts, None, None);
+    let container = Container::new("test".into(), memory.clone(), uts, kernel.net.clone(), None, None);
     let fs = TmpFs::new(memory.clone(), Clock::Host, 1, Options::default());
     let root_inode = fs.root();
     let root = Mount::new(fs, "tmpfs", MountFlags::empty(), &Clock::Host).root_path();

@@ -40,7 +40,7 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
         | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN | SIOCGIFMAP => {}
         // Changes of interfaces, routes and neighbours.
         0x890b..=0x890c | 0x8916..=0x8936 | 0x8943..=0x8955 => {
-            return Err(if cx.creds().has(Capability::NetAdmin) { Errno::EOPNOTSUPP } else { Errno::EPERM });
+            return Err(if net.allows(&cx.creds(), Capability::NetAdmin) { Errno::EOPNOTSUPP } else { Errno::EPERM });
         }
         _ => return Err(Errno::ENOTTY),
     }
@@ -59,7 +59,7 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
     match command {
         SIOCGIFFLAGS => put(0, &(if net.is_up() { FLAGS_UP } else { FLAGS_DOWN }).to_le_bytes()),
         SIOCSIFFLAGS => {
-            if !cx.creds().has(Capability::NetAdmin) {
+            if !net.allows(&cx.creds(), Capability::NetAdmin) {
                 return Err(Errno::EPERM);
             }
             net.set_up(request.get(NAME).is_some_and(|flags| flags & 1 != 0));

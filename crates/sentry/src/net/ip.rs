@@ -226,7 +226,10 @@ impl IpOptions {
             _ => {}
         }
         let n = if v6 { value.int() } else { value.int_or_byte() }?;
-        let may_spoof = || cx.creds().has(Capability::NetRaw) || cx.creds().has(Capability::NetAdmin);
+        let may_spoof = || {
+            let net = cx.task.namespaces().net.clone();
+            [Capability::NetRaw, Capability::NetAdmin].iter().any(|&capability| net.allows(&cx.creds(), capability))
+        };
         match (v6, name) {
             (false, IP_HDRINCL | 5) if about.kind != SOCK_RAW => return Err(Errno::ENOPROTOOPT),
             (false, IP_MULTICAST_TTL | IP_MULTICAST_ALL) if about.kind == SOCK_STREAM => return Err(Errno::EINVAL),

@@ -59,7 +59,7 @@ const IPPROTO_MAX: i32 = 263;
 /// # Errors
 /// `EAFNOSUPPORT`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `EINVAL`, `EPERM`, `EACCES`.
 pub fn make(cx: &Cx, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
-    let net = cx.kernel().net.clone();
+    let net = cx.task.namespaces().net.clone();
     if let (Some(reactor), AF_INET | AF_INET6) = (net.host(), kind.family) {
         return host::make(reactor, kind);
     }
@@ -84,7 +84,7 @@ fn inet(cx: &Cx, net: &Arc<NetNamespace>, family: Family, kind: Kind) -> Result<
         (SOCK_DGRAM, IPPROTO_UDPLITE) => datagram(Protocol::UdpLite),
         (SOCK_DGRAM, protocol) if protocol == icmp => datagram(Protocol::Ping),
         (SOCK_RAW, 0) | (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
-        (SOCK_RAW, _) if !cx.creds().has(Capability::NetRaw) => Err(Errno::EPERM),
+        (SOCK_RAW, _) if !net.allows(&cx.creds(), Capability::NetRaw) => Err(Errno::EPERM),
         (SOCK_RAW, protocol) => datagram(Protocol::Raw(protocol)),
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }

@@ -11,12 +11,19 @@ use super::counters::Counters;
 use super::{datagram, netlink, tcp};
 use crate::Errno;
 use crate::executor::Reactor;
+use crate::ipc::unix;
+use crate::ns::{Kind, UserNs};
+use crate::task::{Capability, Creds};
 use crate::time::{Clock, Timers};
 
 /// A network namespace: a loopback interface, and the tables of its sockets.
 ///
 /// Locking: the TCP table before a TCP socket's state; a listener's state before a connecting socket's; otherwise no two sockets' at a time.
 pub struct NetNamespace {
+    pub id: u64,
+    pub owner: UserNs,
+    /// Unix sockets: their abstract names belong to the network.
+    pub unix: Arc<unix::Shared>,
     /// Whether `lo` is up.
     up: AtomicBool,
     pub(super) tcp: Mutex<tcp::Table>,
@@ -46,14 +53,38 @@ pub(super) enum AddressKind {
 }
 
 impl NetNamespace {
-    /// A namespace whose loopback interface is up, on a machine with so much memory.
+    /// The sandbox's own, whose loopback interface is up, on a machine with so much memory.
     pub fn new(clock: Clock, timers: Arc<Timers>, memory_bytes: u64) -> Arc<NetNamespace> {
+        let queued_most = usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).max(4 << 20);
+        Arc::new(NetNamespace {
+            up: AtomicBool::new(true),
+            ..NetNamespace::empty(Kind::Net.first_id(), UserNs::ROOT, Arc::default(), clock, timers, queued_most)
+        })
+    }
+
+    /// A new one: its loopback interface is down, and nothing leads out.
+    pub fn apart(&self, id: u64, owner: UserNs) -> Arc<NetNamespace> {
+        let unix = Arc::new(self.unix.apart());
+        Arc::new(NetNamespace::empty(id, owner, unix, self.clock.clone(), self.timers.clone(), self.queued_most))
+    }
+
+    fn empty(
+        id: u64,
+        owner: UserNs,
+        unix: Arc<unix::Shared>,
+        clock: Clock,
+        timers: Arc<Timers>,
+        queued_most: usize,
+    ) -> NetNamespace {
         let mut seed = [0; 8];
         // Without random bytes ports are only easier to guess.
         let _ = hostcall::random::fill(&mut seed);
         let seed = u64::from_le_bytes(seed) | 1;
-        Arc::new(NetNamespace {
-            up: AtomicBool::new(true),
+        NetNamespace {
+            id,
+            owner,
+            unix,
+            up: AtomicBool::new(false),
             tcp: Mutex::new(tcp::Table::new(seed)),
             tcp_sockets: Mutex::default(),
             datagrams: Mutex::new(datagram::Table::new(seed)),
@@ -63,9 +94,14 @@ impl NetNamespace {
             timers,
             next_id: AtomicU64::new(1),
             queued: AtomicUsize::new(0),
-            queued_most: usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).max(4 << 20),
+            queued_most,
             host: OnceLock::new(),
-        })
+        }
+    }
+
+    /// Whether somebody has a capability over this network.
+    pub fn allows(&self, creds: &Creds, capability: Capability) -> bool {
+        creds.has_in(&self.owner, capability)
     }
 
     /// From now on internet sockets are the host's.

@@ -225,6 +225,8 @@ pub fn set(cx: &Cx, options: &Mutex<SocketOptions>, kind: Kind, name: i32, value
     let creds = cx.creds();
     let inet = matches!(kind.family, 2 | 10);
     let admin = creds.has(Capability::NetAdmin);
+    let net = cx.task.namespaces().net.clone();
+    let may_mark = || [Capability::NetAdmin, Capability::NetRaw].iter().any(|&capability| net.allows(&creds, capability));
     let mut changed = options.lock();
     match name {
         so::TYPE | so::ERROR | so::ACCEPTCONN | so::PROTOCOL | so::DOMAIN | so::PEERCRED => return Err(Errno::ENOPROTOOPT),
@@ -254,8 +256,8 @@ pub fn set(cx: &Cx, options: &Mutex<SocketOptions>, kind: Kind, name: i32, value
             changed.receive_buffer = doubled(n, most).max(SMALLEST_RECEIVE);
             changed.flags |= SockFlags::RCVBUF_LOCK;
         }
-        so::PRIORITY if (0..=6).contains(&n) || admin || creds.has(Capability::NetRaw) => changed.priority = n,
-        so::MARK if admin || creds.has(Capability::NetRaw) => changed.mark = n as u32,
+        so::PRIORITY if (0..=6).contains(&n) || may_mark() => changed.priority = n,
+        so::MARK if may_mark() => changed.mark = n as u32,
         so::PRIORITY | so::MARK => return Err(Errno::EPERM),
         so::LINGER => {
             drop(changed);

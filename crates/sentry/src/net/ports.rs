@@ -103,7 +103,8 @@ pub fn check_bind(cx: &Cx, net: &NetNamespace, family: Family, address: &[u8], r
         return Err(Errno::EINVAL);
     }
     let available = rules.free_bind || kind != AddressKind::Foreign;
-    let privileged = rules.ports && at.port != 0 && at.port < UNPRIVILEGED && !cx.creds().has(Capability::NetBindService);
+    let privileged =
+        rules.ports && at.port != 0 && at.port < UNPRIVILEGED && !net.allows(&cx.creds(), Capability::NetBindService);
     match family {
         Family::Inet if !available => Err(Errno::EADDRNOTAVAIL),
         _ if privileged => Err(Errno::EACCES),

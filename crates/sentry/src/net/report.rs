@@ -10,39 +10,38 @@ use super::address::{Endpoint, Family, as_v6};
 use super::datagram::{Datagram, Protocol};
 use super::ports::EPHEMERAL;
 use super::tcp::Tcp;
-use crate::kernel::Kernel;
 
 /// A file below /proc/net and how its text is made.
-pub type Table = (&'static str, fn(&Kernel) -> String);
+pub type Table = (&'static str, fn(&NetNamespace) -> String);
 
 pub const TABLES: &[Table] = &[
-    ("dev", |kernel| dev(&kernel.net)),
+    ("dev", |net| dev(net)),
     ("dev_mcast", |_| String::new()),
-    ("if_inet6", |kernel| if kernel.net.is_up() { format!("{:032x} 01 80 10 80       lo\n", 1) } else { String::new() }),
+    ("if_inet6", |net| if net.is_up() { format!("{:032x} 01 80 10 80       lo\n", 1) } else { String::new() }),
     ("igmp", |_| {
         "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n".into()
     }),
     ("arp", |_| "IP address       HW type     Flags       HW address            Mask     Device\n".into()),
-    ("ipv6_route", |kernel| ipv6_route(&kernel.net)),
-    ("netlink", |kernel| netlink(&kernel.net)),
+    ("ipv6_route", |net| ipv6_route(net)),
+    ("netlink", |net| netlink(net)),
     ("netstat", |_| "TcpExt: SyncookiesSent\nTcpExt: 0\nIpExt: InNoRoutes\nIpExt: 0\n".into()),
     ("packet", |_| "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n".into()),
-    ("protocols", |kernel| protocols(&kernel.net)),
-    ("raw", |kernel| datagrams(&kernel.net, Family::Inet, Which::Raw)),
-    ("raw6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Raw)),
-    ("icmp", |kernel| datagrams(&kernel.net, Family::Inet, Which::Ping)),
-    ("icmp6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Ping)),
+    ("protocols", |net| protocols(net)),
+    ("raw", |net| datagrams(net, Family::Inet, Which::Raw)),
+    ("raw6", |net| datagrams(net, Family::Inet6, Which::Raw)),
+    ("icmp", |net| datagrams(net, Family::Inet, Which::Ping)),
+    ("icmp6", |net| datagrams(net, Family::Inet6, Which::Ping)),
     ("route", |_| format!("{:<127}\n", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT")),
-    ("snmp", |kernel| snmp(&kernel.net)),
-    ("sockstat", |kernel| sockstat(&kernel.net)),
-    ("sockstat6", |kernel| sockstat6(&kernel.net)),
-    ("tcp", |kernel| tcp(&kernel.net, Family::Inet)),
-    ("tcp6", |kernel| tcp(&kernel.net, Family::Inet6)),
-    ("udp", |kernel| datagrams(&kernel.net, Family::Inet, Which::Udp)),
-    ("udp6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::Udp)),
-    ("udplite", |kernel| datagrams(&kernel.net, Family::Inet, Which::UdpLite)),
-    ("udplite6", |kernel| datagrams(&kernel.net, Family::Inet6, Which::UdpLite)),
-    ("unix", |kernel| kernel.ipc.unix.report()),
+    ("snmp", |net| snmp(net)),
+    ("sockstat", |net| sockstat(net)),
+    ("sockstat6", |net| sockstat6(net)),
+    ("tcp", |net| tcp(net, Family::Inet)),
+    ("tcp6", |net| tcp(net, Family::Inet6)),
+    ("udp", |net| datagrams(net, Family::Inet, Which::Udp)),
+    ("udp6", |net| datagrams(net, Family::Inet6, Which::Udp)),
+    ("udplite", |net| datagrams(net, Family::Inet, Which::UdpLite)),
+    ("udplite6", |net| datagrams(net, Family::Inet6, Which::UdpLite)),
+    ("unix", |net| net.unix.report()),
 ];
 
 /// Sysctls below /proc/sys/net.

@@ -7,6 +7,7 @@ use super::{CgroupNamespace, IpcNamespace, Kind, PidNs, UserNs, UtsNamespace};
 use crate::Errno;
 use crate::fs::anon::{Anon, AnonInode};
 use crate::fs::{File, FileOps, Inode, Metadata, MountNamespace, OpenFlags, Path, SetAttr};
+use crate::net::NetNamespace;
 use crate::step::Step;
 use crate::syscalls::fds::install;
 use crate::task::{Cx, Task};
@@ -26,11 +27,10 @@ pub enum Held {
     Cgroup(Arc<CgroupNamespace>),
     Ipc(Arc<IpcNamespace>),
     Mnt(Arc<MountNamespace>),
+    Net(Arc<NetNamespace>),
     Pid(PidNs),
     User(UserNs),
     Uts(Arc<UtsNamespace>),
-    /// The container's only one of a kind.
-    Only(Kind),
 }
 
 impl Held {
@@ -50,7 +50,7 @@ impl Held {
                 let fs = task.shared.read().as_ref().map(|shared| shared.fs.clone()).ok_or(Errno::ENOENT)?;
                 Held::Mnt(fs.namespace())
             }
-            Kind::Net => Held::Only(kind),
+            Kind::Net => Held::Net(set.net.clone()),
         })
     }
 
@@ -59,10 +59,10 @@ impl Held {
             Held::Cgroup(_) => Kind::Cgroup,
             Held::Ipc(_) => Kind::Ipc,
             Held::Mnt(_) => Kind::Mnt,
+            Held::Net(_) => Kind::Net,
             Held::Pid(_) => Kind::Pid,
             Held::User(_) => Kind::User,
             Held::Uts(_) => Kind::Uts,
-            Held::Only(kind) => *kind,
         }
     }
 
@@ -71,10 +71,10 @@ impl Held {
             Held::Cgroup(ns) => ns.id,
             Held::Ipc(ns) => ns.id,
             Held::Mnt(ns) => ns.id(),
+            Held::Net(ns) => ns.id,
             Held::Pid(ns) => ns.id(),
             Held::User(ns) => ns.id(),
             Held::Uts(ns) => ns.id,
-            Held::Only(kind) => kind.first_id(),
         }
     }
 
@@ -84,10 +84,10 @@ impl Held {
             Held::Cgroup(ns) => Some(ns.owner.clone()),
             Held::Ipc(ns) => Some(ns.owner.clone()),
             Held::Mnt(ns) => Some(ns.owner()),
+            Held::Net(ns) => Some(ns.owner.clone()),
             Held::Pid(ns) => Some(ns.owner()),
             Held::User(ns) => ns.parent(),
             Held::Uts(ns) => Some(ns.owner.clone()),
-            Held::Only(_) => Some(UserNs::ROOT),
         }
     }
 

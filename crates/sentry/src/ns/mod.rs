@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::Errno;
 use crate::kernel::Kernel;
+use crate::net::NetNamespace;
 use crate::task::{Capability, CloneFlags, Creds};
 
 /// The kinds of namespaces.
@@ -95,17 +96,19 @@ pub struct Namespaces {
     pub uts: Arc<UtsNamespace>,
     pub ipc: Arc<IpcNamespace>,
     pub cgroup: Arc<CgroupNamespace>,
+    pub net: Arc<NetNamespace>,
     /// Where its children are born; its own is its process's.
     pub pid_for_children: PidNs,
 }
 
 impl Namespaces {
-    /// The first ones, of a new container.
-    pub fn first(uts: Uts) -> Arc<Namespaces> {
+    /// The first ones, of a new container in the sandbox's network.
+    pub fn first(uts: Uts, net: Arc<NetNamespace>) -> Arc<Namespaces> {
         Arc::new(Namespaces {
             uts: UtsNamespace::new(Kind::Uts.first_id(), UserNs::ROOT, uts),
             ipc: IpcNamespace::new(Kind::Ipc.first_id(), UserNs::ROOT),
             cgroup: CgroupNamespace::new(Kind::Cgroup.first_id(), UserNs::ROOT),
+            net,
             pid_for_children: PidNs::ROOT,
         })
     }
@@ -123,7 +126,7 @@ impl Namespaces {
         if !creds.has_own(Capability::SysAdmin) {
             return Err(Errno::EPERM);
         }
-        if flags.intersects(CloneFlags::NEWNET | CloneFlags::NEWTIME) {
+        if flags.contains(CloneFlags::NEWTIME) {
             return Err(Errno::EINVAL);
         }
         let owner = &creds.user_ns;
@@ -132,6 +135,9 @@ impl Namespaces {
         }
         if flags.contains(CloneFlags::NEWIPC) {
             new.ipc = IpcNamespace::new(new_id(kernel), owner.clone());
+        }
+        if flags.contains(CloneFlags::NEWNET) {
+            new.net = self.net.apart(new_id(kernel), owner.clone());
         }
         if flags.contains(CloneFlags::NEWCGROUP) {
             new.cgroup = CgroupNamespace::new(new_id(kernel), owner.clone());

@@ -143,13 +143,12 @@ fn join_one(cx: &Cx, creds: &mut Creds, set: &mut Namespaces, held: Held) -> Res
         Held::Pid(ns) => set.pid_for_children = ns,
         Held::Cgroup(ns) => set.cgroup = ns,
         Held::Ipc(ns) => set.ipc = ns,
+        Held::Net(ns) => set.net = ns,
         Held::Uts(ns) => set.uts = ns,
         // Whoever shares the directories would be moved too.
         Held::Mnt(_) if Arc::strong_count(&cx.fs) > 2 => return Err(Errno::EINVAL),
         Held::Mnt(_) if !creds.has_own(Capability::SysChroot) => return Err(Errno::EPERM),
         Held::Mnt(_) => {}
-        // There is no other to come from.
-        Held::Only(_) => {}
     }
     Ok(())
 }

@@ -100,7 +100,7 @@ fn open(cx: &Cx, socket: Arc<dyn Socket>, flags: OpenFlags) -> Arc<File> {
 pub fn sys_socket(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(kind_and_flags(&args).and_then(|(kind, flags)| {
         let socket: Arc<dyn Socket> = match kind.family {
-            AF_UNIX => UnixSocket::new(Core::new(unix_kind(kind)?, &cx.kernel().ipc.unix)),
+            AF_UNIX => UnixSocket::new(Core::new(unix_kind(kind)?, &cx.task.namespaces().net.unix)),
             _ => net::make(cx, kind)?,
         };
         let file = open(cx, socket, flags);
@@ -114,7 +114,7 @@ pub fn sys_socketpair(cx: &mut Cx, args: Args) -> Flow<'_> {
             // A family that is there has no pairs.
             return net::make(cx, kind).and(Err(Errno::EOPNOTSUPP));
         }
-        let (a, b) = Core::pair(unix_kind(kind)?, &cx.kernel().ipc.unix, unix::credentials(cx));
+        let (a, b) = Core::pair(unix_kind(kind)?, &cx.task.namespaces().net.unix, unix::credentials(cx));
         let files = (open(cx, UnixSocket::new(a), flags), open(cx, UnixSocket::new(b), flags));
         install_pair(cx, files, flags.contains(OpenFlags::CLOEXEC), args.u64(3))
     }))

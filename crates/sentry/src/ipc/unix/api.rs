@@ -141,7 +141,7 @@ fn take_files(cx: &Cx, fds: &[i32], out: &mut Outgoing) -> Result<(), Errno> {
     let limit = cx.task.rlimit(Resource::Nofile).soft;
     let creds = cx.creds();
     let privileged = creds.has(Capability::SysResource) || creds.has(Capability::SysAdmin);
-    if !privileged && cx.kernel().ipc.unix.gc.in_flight() as u64 > limit {
+    if !privileged && cx.kernel().net.unix.gc.in_flight() as u64 > limit {
         return Err(Errno::from_raw(ETOOMANYREFS));
     }
     Ok(())
@@ -332,7 +332,7 @@ impl Socket for UnixSocket {
         match self.core.ioctl_value(command) {
             Ok(value) => cx.mm.write_val(argument, &value).map(|()| 0),
             // Interfaces may be asked for by any socket.
-            Err(Errno::ENOTTY) => ifreq::ioctl(cx, &cx.kernel().net, command, argument),
+            Err(Errno::ENOTTY) => ifreq::ioctl(cx, &cx.task.namespaces().net, command, argument),
             Err(errno) => Err(errno),
         }
     }

@@ -20,20 +20,26 @@ pub use socket::{Core, Kind, UnixSocket};
 pub use transfer::{Outgoing, Received};
 
 use std::collections::BTreeMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// What the containers of a sandbox share.
+/// What the sockets of a network namespace share.
 #[derive(Default)]
 pub struct Shared {
     pub names: Names,
-    pub gc: std::sync::Arc<gc::Gc>,
+    /// The whole sandbox's: files in flight may be of any namespace.
+    pub gc: Arc<gc::Gc>,
     /// All sockets, for /proc/net/unix. A leaf lock.
     all: Mutex<BTreeMap<u64, Weak<Core>>>,
 }
 
 impl Shared {
+    /// Of another network namespace of the same sandbox.
+    pub fn apart(&self) -> Shared {
+        Shared { gc: self.gc.clone(), ..Shared::default() }
+    }
+
     /// /proc/net/unix.
     pub fn report(&self) -> String {
         let mut text = "Num       RefCount Protocol Flags    Type St Inode Path\n".to_string();

@@ -1,4 +1,4 @@
-//! Addresses, and the abstract names of a sandbox.
+//! Addresses, and the abstract names of a network namespace.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -57,7 +57,7 @@ impl Address {
     }
 }
 
-/// Abstract names in use. Containers of a sandbox share a network namespace, and so these.
+/// Abstract names in use in a network namespace.
 #[derive(Default)]
 pub struct Names {
     taken: Mutex<Taken>,

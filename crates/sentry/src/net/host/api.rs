@@ -194,7 +194,7 @@ impl Socket for HostSocket {
     fn ioctl(&self, cx: &Cx, command: u32, argument: u64) -> Result<u64, Errno> {
         match command {
             linux_raw_sys::ioctl::FIONREAD => cx.mm.write_val(argument, &host::readable(self.fd())?).map(|()| 0),
-            _ => ifreq::ioctl(cx, &cx.kernel().net, command, argument),
+            _ => ifreq::ioctl(cx, &cx.task.namespaces().net, command, argument),
         }
     }
 

@@ -121,7 +121,7 @@ impl Socket for Netlink {
             return Flow::done(Ok(0));
         }
         Flow::done(decode(&bytes).and_then(|to| {
-            if to != (0, 0) && !cx.creds().has(Capability::NetAdmin) {
+            if to != (0, 0) && !self.net.allows(&cx.creds(), Capability::NetAdmin) {
                 return Err(Errno::EPERM);
             }
             if self.state.lock().port == 0 {
@@ -183,7 +183,7 @@ impl Socket for Netlink {
 
     fn target<'a>(&'a self, cx: &'a Cx, bytes: Vec<u8>) -> Step<'a, Result<Option<Target>, Fail>> {
         Step::Ready(decode(&bytes).map_err(Fail::Errno).and_then(|(port, groups)| {
-            if (port, groups) != (0, 0) && !cx.creds().has(Capability::NetAdmin) {
+            if (port, groups) != (0, 0) && !self.net.allows(&cx.creds(), Capability::NetAdmin) {
                 return Err(Errno::EPERM.into());
             }
             Ok(Some(Target::Netlink(port, groups)))
@@ -195,7 +195,7 @@ impl Socket for Netlink {
             // A free port is always found.
             let _ = self.bind_to(cx, 0, 0);
         }
-        let admin = cx.creds().has(Capability::NetAdmin);
+        let admin = self.net.allows(&cx.creds(), Capability::NetAdmin);
         let mut state = self.state.lock();
         state.flags = (state.flags & !ADMIN) | if admin { ADMIN } else { 0 };
         Outgoing::default()

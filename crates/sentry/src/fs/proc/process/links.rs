@@ -92,8 +92,9 @@ impl Directory for NetDir {
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         let (name, make) = TABLES.iter().find(|(file, _)| file.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        let kernel = self.0.shared.kernel.clone();
-        Ok(TextFile::make(self.0.identity(0o444, ("net", name)), move || Ok(make(&kernel).into_bytes())))
+        let subject = self.0.clone();
+        let text = move || Ok(make(&subject.task()?.namespaces().net).into_bytes());
+        Ok(TextFile::make(self.0.identity(0o444, ("net", name)), text))
     }
 
     fn list(&self) -> Vec<Listed> {

@@ -1,0 +1,119 @@
+// Network namespaces: what is apart in a new one, what stays with a socket, and whose capabilities count.
+#include "abi.h"
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static struct sockaddr_in local(int port) {
+    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+static int listening(int port) {
+    struct sockaddr_in at = local(port);
+    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), on = 1;
+    OK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+    OK(bind(fd, (void *)&at, sizeof at));
+    OK(listen(fd, 5));
+    return fd;
+}
+static int connecting(int port) {
+    struct sockaddr_in to = local(port);
+    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    int r = connect(fd, (void *)&to, sizeof to), e = errno;
+    close(fd);
+    errno = e;
+    return r;
+}
+static int lo_flags(void) {
+    struct ifreq r = {.ifr_name = "lo"};
+    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    OK(ioctl(fd, SIOCGIFFLAGS, &r));
+    close(fd);
+    return r.ifr_flags;
+}
+static int lo_up(void) {
+    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0)), got = ioctl(fd, SIOCSIFFLAGS, &r), e = errno;
+    close(fd);
+    errno = e;
+    return got;
+}
+static struct sockaddr_un abstract(const char *name, socklen_t *len) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    strcpy(at.sun_path + 1, name);
+    *len = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name);
+    return at;
+}
+static unsigned long net_of(const char *who) {
+    char path[64];
+    struct stat st;
+    snprintf(path, sizeof path, "/proc/%s/ns/net", who);
+    OK(stat(path, &st));
+    return st.st_ino;
+}
+
+CASE(a_new_one_has_lo_which_is_down) {
+    unsigned long old = net_of("self");
+    IN_CHILD(OK(unshare(CLONE_NEWNET)); CHECK(net_of("self") != old); EQ(lo_flags() & IFF_UP, 0); ERR(connecting(1), ENETUNREACH);
+             OK(lo_up()); CHECK(lo_flags() & IFF_UP); ERR(connecting(1), ECONNREFUSED));
+    EQ(net_of("self"), old);
+}
+CASE(ports_are_apart) {
+    int outer = listening(18471);
+    IN_CHILD(OK(unshare(CLONE_NEWNET)); OK(lo_up()); ERR(connecting(18471), ECONNREFUSED); listening(18471); OK(connecting(18471)));
+    OK(connecting(18471));
+    close(outer);
+}
+CASE(a_socket_stays_where_it_was_made) {
+    int outer = listening(18472);
+    IN_CHILD(int fd = OK(socket(AF_INET, SOCK_STREAM, 0)); OK(unshare(CLONE_NEWNET)); struct sockaddr_in to = local(18472);
+             OK(connect(fd, (void *)&to, sizeof to)); int got = OK(accept(outer, NULL, NULL)); EQ(write(fd, "x", 1), 1); char c;
+             EQ(read(got, &c, 1), 1); ERR(connecting(18472), ENETUNREACH));
+    close(outer);
+}
+CASE(abstract_names_are_apart_and_paths_are_not) {
+    socklen_t len;
+    struct sockaddr_un name = abstract("netns-test", &len), path = {.sun_family = AF_UNIX, .sun_path = "netns.sock"};
+    int a = OK(socket(AF_UNIX, SOCK_STREAM, 0)), b = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    OK(bind(a, (void *)&name, len));
+    OK(listen(a, 5));
+    OK(bind(b, (void *)&path, sizeof path));
+    OK(listen(b, 5));
+    IN_CHILD(OK(unshare(CLONE_NEWNET)); int fd = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+             ERR(connect(fd, (void *)&name, len), ECONNREFUSED); OK(connect(fd, (void *)&path, sizeof path));
+             fd = OK(socket(AF_UNIX, SOCK_STREAM, 0)); OK(bind(fd, (void *)&name, len)));
+    close(a), close(b);
+}
+CASE(setns_goes_back) {
+    int home = OK(open("/proc/self/ns/net", O_RDONLY));
+    unsigned long old = net_of("self");
+    IN_CHILD(OK(unshare(CLONE_NEWNET)); CHECK(net_of("self") != old); OK(setns(home, CLONE_NEWNET)); EQ(net_of("self"), old);
+             OK(unshare(CLONE_NEWNET)); OK(setns(home, 0)); EQ(net_of("self"), old); ERR(setns(home, CLONE_NEWUTS), EINVAL));
+    IN_CHILD(OK(setresuid(1000, 1000, 1000)); ERR(unshare(CLONE_NEWNET), EPERM); ERR(setns(home, CLONE_NEWNET), EPERM));
+    close(home);
+}
+CASE(clone_makes_one) {
+    unsigned long old = net_of("self");
+    pid_t pid = OK(syscall(SYS_clone, CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0));
+    if (!pid) _exit(net_of("self") != old && !(lo_flags() & IFF_UP) ? 0 : 1);
+    EXITS(pid, 0);
+}
+CASE(who_made_it_rules_it) {
+    // An ordinary user is root over a network of its own, and over no other.
+    IN_CHILD(OK(setresgid(1000, 1000, 1000)); OK(setresuid(1000, 1000, 1000)); OK(unshare(CLONE_NEWUSER)); ERR(lo_up(), EPERM);
+             ERR(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), EPERM); struct sockaddr_in at = local(80);
+             int fd = OK(socket(AF_INET, SOCK_STREAM, 0)); ERR(bind(fd, (void *)&at, sizeof at), EACCES); OK(unshare(CLONE_NEWNET));
+             OK(lo_up()); OK(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); listening(80); OK(connecting(80));
+             ERR(bind(fd, (void *)&at, sizeof at), EACCES));
+}
+CASE(proc_net_is_the_readers) {
+    int outer = listening(18473);
+    CHECK(strstr(slurp("/proc/net/tcp"), ":4829 "));
+    IN_CHILD(OK(unshare(CLONE_NEWNET)); CHECK(!strstr(slurp("/proc/net/tcp"), ":4829 ")); char path[64];
+             snprintf(path, sizeof path, "/proc/%d/net/tcp", getppid()); CHECK(strstr(slurp(path), ":4829 ")));
+    close(outer);
+}
+CASE(it_ends_with_its_last_user) {
+    for (int i = 0; i < 40; i++) IN_CHILD(OK(unshare(CLONE_NEWNET)); OK(lo_up()); listening(18474); OK(connecting(18474)));
+}
