@@ -104,7 +104,7 @@ pub struct StatusBody {
 }
 
 /// A whole frame with `body`.
-pub(crate) fn encode(stream: u32, kind: Kind, body: &impl Message) -> Vec<u8> {
+pub fn encode(stream: u32, kind: Kind, body: &impl Message) -> Vec<u8> {
     let header = Header { len: body.encoded_len(), stream, kind };
     let mut bytes = Vec::with_capacity(HEADER + header.len);
     bytes.extend_from_slice(&header.to_bytes());

@@ -10,8 +10,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    Client, ClientError, Code, PauseContainerRequest, ResumeContainerRequest, SignalProcessRequest, SignalTarget,
-    StartContainerRequest,
+    Client, ClientError, Code, DeleteContainerRequest, PauseContainerRequest, ResumeContainerRequest, SignalProcessRequest,
+    SignalTarget, StartContainerRequest,
 };
 use oci_spec::runtime::Spec;
 
@@ -20,8 +20,9 @@ use crate::config::{self, Overlay};
 use crate::console::Console;
 use crate::error::{Doing, Error, Result};
 use crate::hooks::{self, Moment};
+use crate::pod::{self, Place, Pod};
 use crate::process::{IdMap, Network, Privilege};
-use crate::sandbox::{self, ContainerPlan, FileIds, HostStdio, Kind, Launch, Sandbox};
+use crate::sandbox::{self, ContainerPlan, FileIds, HostStdio, Join, Kind, Launch, Sandbox};
 use crate::state::{Access, Entry, ProcessRef, Saved, Status, Store, write_whole};
 use crate::{logging, machine, timing};
 
@@ -53,6 +54,12 @@ pub struct Create<'a> {
     pub sandbox: Option<Kind>,
 }
 
+/// The first container of a sandbox that another joins.
+struct Host {
+    entry: Entry,
+    main: ProcessRef,
+}
+
 /// A container just made, with its sandbox.
 #[derive(Debug)]
 pub struct Container {
@@ -72,8 +79,16 @@ impl Runtime {
             std::fs::canonicalize(create.bundle).doing(|| format!("cannot find the bundle {}", create.bundle.display()))?;
         let spec = config::load(&bundle)?;
         let overlay = overlay(&spec, &bundle, create.overlay)?;
-        let kind = kind(&spec, create.sandbox)?;
-        let plan = config::plan(create.id, &bundle, &spec, &overlay)?;
+        let host = match Place::of(&spec)? {
+            Place::Alone | Place::First => None,
+            Place::Member(sandbox) => Some(self.host(&sandbox)?),
+        };
+        let kind = match &host {
+            None => kind(&spec, create.sandbox)?,
+            Some(host) => host.entry.saved.kind,
+        };
+        let pod = host.as_ref().map(|host| Pod { sandbox_id: &host.entry.saved.id, pid: host.main.pid });
+        let plan = config::plan(create.id, &bundle, &spec, &overlay, pod)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
             // An image's root has no attributes yet.
@@ -101,7 +116,9 @@ impl Runtime {
             owner: rustix::process::geteuid().as_raw(),
             annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
             phase: Status::Creating,
-            sandbox: None,
+            sandbox_id: host.as_ref().map_or(create.id, |host| &host.entry.saved.id).into(),
+            kind,
+            sandbox: host.as_ref().map(|host| host.main),
             gofers: Vec::new(),
             cgroup: Location::plan(cgroups_path, create.id, self.privilege)?,
             hooks: spec.hooks().clone(),
@@ -117,7 +134,11 @@ impl Runtime {
             }
         };
         timing::mark("runtime: cgroup made");
-        let sandbox = match self.launch(kind, &entry, &cgroup, &spec, &plan, create.network) {
+        let launched = match &host {
+            None => self.launch(kind, &entry, &cgroup, &spec, &plan, create.network),
+            Some(host) => self.join(host, &cgroup, &spec),
+        };
+        let sandbox = match launched {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 let _ = cgroup.remove();
@@ -133,6 +154,34 @@ impl Runtime {
                 Err(error)
             }
         }
+    }
+
+    /// The container whose sandbox another is to join.
+    fn host(&self, id: &str) -> Result<Host> {
+        let about = |what: &str| Error::Other(format!("cannot join the sandbox of container {id}: {what}"));
+        let entry = self.store.open(id, Access::Look).map_err(|error| about(&error.to_string()))?;
+        if entry.saved.is_member() {
+            return Err(about("it has none of its own"));
+        }
+        match entry.saved.sandbox.filter(|_| !matches!(entry.saved.status(), Status::Stopped | Status::Creating)) {
+            Some(main) => Ok(Host { main, entry }),
+            None => Err(about(&format!("it is {}{}", entry.saved.status(), reason(&entry)))),
+        }
+    }
+
+    fn join(&self, host: &Host, cgroup: &Cgroup, spec: &Spec) -> Result<Box<dyn Sandbox>> {
+        let report = host.entry.report_path();
+        let join = Join {
+            main: host.main,
+            dir: &host.entry.dir,
+            agent: connect(&host.entry)?,
+            report: File::open(&report).doing(|| format!("cannot open {}", report.display()))?,
+            cgroup,
+            cpus: machine::cpus(),
+            privilege: self.privilege,
+            file_ids: file_ids(spec, self.privilege),
+        };
+        sandbox::join(host.entry.saved.kind, join)
     }
 
     fn launch(
@@ -175,7 +224,7 @@ impl Runtime {
     /// It is not in that state; the agent refuses.
     pub fn start(&self, id: &str) -> Result<()> {
         let mut entry = self.store.open(id, Access::Change)?;
-        match entry.saved.status() {
+        match pod::status(&entry) {
             Status::Created => {}
             Status::Stopped => {
                 return Err(Error::Other(format!("cannot start a container that has stopped{}", reason(&entry))));
@@ -193,7 +242,7 @@ impl Runtime {
     /// It does not run; the agent refuses.
     pub fn kill(&self, id: &str, signal: i32, target: SignalTarget) -> Result<()> {
         let entry = self.store.open(id, Access::Look)?;
-        if entry.saved.status() == Status::Stopped {
+        if pod::status(&entry) == Status::Stopped {
             return match target {
                 SignalTarget::Container => Ok(()),
                 _ => Err(Error::Other("container not running".into())),
@@ -245,7 +294,7 @@ impl Runtime {
         call: impl FnOnce(&Client) -> std::result::Result<(), ClientError>,
     ) -> Result<()> {
         let mut entry = self.store.open(id, Access::Change)?;
-        let status = entry.saved.status();
+        let status = pod::status(&entry);
         if !from.contains(&status) {
             return Err(Error::WrongStatus { verb, id: id.into(), status });
         }
@@ -265,14 +314,21 @@ impl Runtime {
             Err(Error::NotFound(_)) if force => return Ok(()),
             Err(error) => return if force && self.store.remove_remains(id)? { Ok(()) } else { Err(error) },
         };
-        let status = entry.saved.status();
+        let status = pod::status(&entry);
         if !force && !matches!(status, Status::Stopped | Status::Created) {
             return Err(Error::Other(format!("cannot delete container {id} that is not stopped: {status}")));
         }
-        for process in entry.saved.sandbox.iter().chain(&entry.saved.gofers) {
+        let main = match entry.saved.is_member() {
+            true => {
+                leave(&entry)?;
+                None
+            }
+            false => entry.saved.sandbox.as_ref(),
+        };
+        for process in main.into_iter().chain(&entry.saved.gofers) {
             process.kill();
         }
-        for process in entry.saved.sandbox.iter().chain(&entry.saved.gofers) {
+        for process in main.into_iter().chain(&entry.saved.gofers) {
             if !process.wait_gone(5000) {
                 return Err(Error::Other(format!("process {} of container {id} does not end", process.pid)));
             }
@@ -285,7 +341,10 @@ impl Container {
     /// From a running sandbox to a created container.
     fn finish(&mut self, create: &Create<'_>, spec: &Spec, mut plan: ContainerPlan) -> Result<()> {
         let mut pids = self.sandbox.pids().into_iter().filter_map(ProcessRef::of);
-        self.entry.saved.sandbox = pids.next();
+        let main = pids.next();
+        if !self.entry.saved.is_member() {
+            self.entry.saved.sandbox = main;
+        }
         self.entry.saved.gofers = pids.collect();
         self.entry.save()?;
         let state = self.entry.saved.oci(Status::Creating);
@@ -329,7 +388,10 @@ impl Container {
 
     /// Ends and removes it, as far as that goes: what fails is logged.
     pub fn destroy(&mut self) {
-        self.sandbox.stop();
+        match self.entry.saved.is_member() {
+            true => self.sandbox.remove_container(&self.entry.saved.id),
+            false => self.sandbox.stop(),
+        }
         if let Err(error) = clean_up(&self.entry, &self.cgroup) {
             tracing::warn!("{error}");
         }
@@ -350,6 +412,21 @@ fn start(entry: &mut Entry, agent: &Client) -> Result<()> {
     timing::mark("runtime: started");
     hooks::run_all(entry.saved.hooks.as_ref(), Moment::Poststart, &entry.saved.oci(Status::Running));
     Ok(())
+}
+
+/// Takes a container out of a sandbox that runs on.
+fn leave(entry: &Entry) -> Result<()> {
+    if entry.saved.status() == Status::Stopped {
+        return Ok(());
+    }
+    let request = DeleteContainerRequest { container_id: entry.saved.id.clone(), force: true };
+    match connect(entry).and_then(|agent| agent.call(&request).doing(|| "cannot take the container out of its sandbox")) {
+        Ok(_) => Ok(()),
+        Err(Error::Agent { cause: ClientError::Status(status), .. }) if status.code == Code::NotFound => Ok(()),
+        // It has ended meanwhile.
+        Err(_) if entry.saved.status() == Status::Stopped => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// After all processes are gone.

@@ -1,7 +1,7 @@
 //! The runtime: OCI's life cycle over a [`sandbox::Sandbox`].
 //!
-//! Rooms: `config` (config.json to typed data), `state` (what is on disk), `container` (create, start, kill, delete …), `sandbox` (the seam, and the sentry
-//! behind it), `process` (confined processes: how they are made, and what they do before the sentry's or gofer's own code),
+//! Rooms: `config` (config.json to typed data), `state` (what is on disk), `container` (create, start, kill, delete …), `pod` (several containers in one
+//! sandbox), `sandbox` (the seam, and the sentry behind it), `process` (confined processes: how they are made, and what they do before the sentry's or gofer's own code),
 //! `cgroup`, `hooks`, `console`.
 //!
 //! Single-threaded until the confined processes are cloned. Nothing watches a running sandbox: its state is derived from its process
@@ -17,6 +17,7 @@ pub mod error;
 pub mod hooks;
 pub mod logging;
 pub mod machine;
+pub mod pod;
 pub mod process;
 pub mod sandbox;
 pub mod state;

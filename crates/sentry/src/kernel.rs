@@ -16,10 +16,10 @@ use crate::ipc::futex::FutexTable;
 use crate::ipc::tty::Terminals;
 use crate::mm::MemoryFile;
 use crate::net::NetNamespace;
-use crate::ns::{Namespaces, Uts};
+use crate::ns::{IpcNamespace, Namespaces, Uts, UtsNamespace};
 use crate::signal::QueuedSignals;
 use crate::syscalls::Counters;
-use crate::task::{ContainerLife, Counts, LoadAverage, PidTable};
+use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup};
 use crate::time::Clock;
 use crate::wait::WaitQueue;
 
@@ -95,8 +95,8 @@ pub fn random_uuid() -> String {
 /// A container: its processes, its memory and its names.
 pub struct Container {
     pub id: String,
-    /// Process and thread numbers, as its processes see them.
-    pub pids: PidTable,
+    /// Process and thread numbers, as its processes see them. Containers of a pod may share a table: see [`Container::tasks`].
+    pub pids: Arc<PidTable>,
     /// Application memory and tmpfs pages.
     pub memory: Arc<MemoryFile>,
     /// What its first processes start with.
@@ -121,6 +121,14 @@ pub struct Container {
     pub life: ContainerLife,
 }
 
+/// Namespaces of another container of the pod that a new one starts in.
+#[derive(Default)]
+pub struct SharedNamespaces {
+    pub pid: Option<Arc<PidTable>>,
+    pub ipc: Option<Arc<IpcNamespace>>,
+    pub uts: Option<Arc<UtsNamespace>>,
+}
+
 impl Container {
     /// An empty container.
     pub fn new(
@@ -131,11 +139,27 @@ impl Container {
         memory_limit: Option<u64>,
         max_tasks: Option<usize>,
     ) -> Arc<Container> {
+        Container::sharing(id, memory, uts, net, memory_limit, max_tasks, SharedNamespaces::default())
+    }
+
+    /// An empty container in namespaces that are not all new.
+    pub fn sharing(
+        id: String,
+        memory: Arc<MemoryFile>,
+        uts: Uts,
+        net: Arc<NetNamespace>,
+        memory_limit: Option<u64>,
+        max_tasks: Option<usize>,
+        shared: SharedNamespaces,
+    ) -> Arc<Container> {
+        if let Some(pids) = &shared.pid {
+            pids.share();
+        }
         let container = Arc::new(Container {
             id,
-            pids: PidTable::default(),
+            pids: shared.pid.unwrap_or_default(),
             memory,
-            namespaces: Namespaces::first(uts, net),
+            namespaces: Namespaces::first(uts, net, shared.ipc, shared.uts),
             memory_limit,
             max_tasks,
             cgroup: Cgroup::root(memory_limit, max_tasks),
@@ -166,9 +190,23 @@ pub struct Ended {
 }
 
 impl Container {
+    /// Its live threads, by number.
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        let mut tasks = self.pids.tasks();
+        tasks.retain(|task| std::ptr::eq(&*task.container, self));
+        tasks
+    }
+
+    /// Its processes, by number, zombies included.
+    pub fn processes(&self) -> Vec<Arc<ThreadGroup>> {
+        let mut processes = self.pids.processes();
+        processes.retain(|process| std::ptr::eq(&*process.container, self));
+        processes
+    }
+
     /// CPU time and counts of all its tasks since it began.
     pub fn activity(&self) -> Ended {
-        let tasks = self.pids.tasks();
+        let tasks = self.tasks();
         let mut all = *self.ended.lock();
         for task in &tasks {
             all.cpu_ns = all.cpu_ns.saturating_add(task.cpu_time_ns());

@@ -28,7 +28,7 @@ pub struct Events {
 impl Events {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
         let entry = global.runtime().store.open(&self.id, Access::Look)?;
-        if entry.saved.status() == Status::Stopped {
+        if runtime::pod::status(&entry) == Status::Stopped {
             return Err(anyhow!("container with id {} is not running", self.id).into());
         }
         let agent = Arc::new(runtime::container::connect(&entry)?);

@@ -83,7 +83,7 @@ impl Exec {
             bail!("--preserve-fds {} is not supported yet", self.preserve_fds);
         }
         let entry = global.runtime().store.open(&self.id, Access::Look)?;
-        match entry.saved.status() {
+        match runtime::pod::status(&entry) {
             Status::Running => {}
             Status::Paused if self.ignore_paused => {}
             Status::Paused => bail!("cannot exec in a paused container (use --ignore-paused to override)"),

@@ -30,7 +30,7 @@ impl List {
             }
             return Ok(0);
         }
-        let states: Vec<_> = entries.iter().map(|entry| entry.saved.oci(entry.saved.status())).collect();
+        let states: Vec<_> = entries.iter().map(|entry| entry.saved.oci(runtime::pod::status(entry))).collect();
         if self.format == Format::Json {
             super::print(&serde_json::to_string(&states)?)?;
             return Ok(0);

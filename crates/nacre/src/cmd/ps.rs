@@ -36,7 +36,7 @@ impl Ps {
 /// All processes of a running container.
 pub fn processes(global: &Global, id: &str) -> anyhow::Result<Vec<ProcessInfo>> {
     let entry = global.runtime().store.open(id, Access::Look)?;
-    if entry.saved.status() == Status::Stopped {
+    if runtime::pod::status(&entry) == Status::Stopped {
         return Ok(Vec::new());
     }
     let agent = runtime::container::connect(&entry)?;

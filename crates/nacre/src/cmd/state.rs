@@ -16,7 +16,7 @@ pub struct State {
 impl State {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
         let entry = global.runtime().store.open(&self.id, Access::Look)?;
-        let status = entry.saved.status();
+        let status = runtime::pod::status(&entry);
         let mut state = entry.saved.oci(status);
         let reason = runtime::container::reason(&entry);
         if let (Some(object), Status::Stopped, false) = (state.as_object_mut(), status, reason.is_empty()) {

@@ -6,4 +6,5 @@
 mod bad_input;
 mod image;
 mod lifecycle;
+mod pod;
 mod support;

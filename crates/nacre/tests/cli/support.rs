@@ -52,7 +52,9 @@ impl Place {
         let bin = self.bundle().join("rootfs/bin");
         fs::create_dir_all(&bin).expect("bin");
         fs::copy(busybox, bin.join("busybox")).expect("busybox");
-        for name in ["sh", "true", "false", "echo", "cat", "sleep", "ls", "kill", "touch", "id", "pwd", "env"] {
+        for name in [
+            "sh", "true", "false", "echo", "cat", "sleep", "ls", "kill", "touch", "id", "pwd", "env", "hostname", "grep", "cut",
+        ] {
             std::os::unix::fs::symlink("busybox", bin.join(name)).expect("link");
         }
         Some(self)

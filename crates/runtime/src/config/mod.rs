@@ -17,12 +17,13 @@ use agent_api::{
     CacheMode, CreateContainerRequest, Device, DeviceKind, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace,
     Sysctl, root,
 };
-use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 
 pub use oci_spec::runtime::Process as OciProcess;
 pub use overlay::{Overlay, prepare as prepare_overlay};
 
 pub use self::process::{check as check_process, process};
+use crate::pod::{Named, Place, Pod, named};
 use crate::process::gofer::Attach;
 use crate::sandbox::ContainerPlan;
 
@@ -164,11 +165,17 @@ pub fn erofs_root(spec: &Spec, bundle: &Path) -> Result<Option<PathBuf>, ConfigE
     }
 }
 
-/// What to tell the agent and the gofer about a container.
+/// What to tell the agent and the gofer about a container, in a pod's sandbox or in one of its own.
 ///
 /// # Errors
 /// Names the key that is wrong or cannot be done.
-pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<ContainerPlan, ConfigError> {
+pub fn plan(
+    id: &str,
+    bundle: &Path,
+    spec: &Spec,
+    overlay: &Overlay,
+    pod: Option<Pod<'_>>,
+) -> Result<ContainerPlan, ConfigError> {
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let read_only = root.readonly().unwrap_or(false);
     let mut images: Vec<PathBuf> = erofs_root(spec, bundle)?.into_iter().collect();
@@ -218,7 +225,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: &Overlay) -> Result<C
         devices: linux.and_then(|l| l.devices().as_ref()).into_iter().flatten().map(device).collect::<Result<_, _>>()?,
         sysctls: sysctls(linux.and_then(|l| l.sysctl().as_ref())),
         limits: resources.map(limits).transpose()?,
-        shared_namespaces: shared(namespaces)?,
+        shared_namespaces: shared(namespaces, spec, pod)?,
         uid_mappings: id_mappings(linux.and_then(|l| l.uid_mappings().as_ref())),
         gid_mappings: id_mappings(linux.and_then(|l| l.gid_mappings().as_ref())),
         seccomp: linux.and_then(|l| l.seccomp().as_ref()).map(seccomp::profile).transpose()?,
@@ -286,23 +293,42 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
     })
 }
 
-/// A namespace given by a path belongs to another container of the pod, or to the host's tools; the sentry can share only with its own
-/// containers, which this runtime does not combine yet. A network namespace path is accepted: the sandbox has no network of the host yet.
-fn shared(namespaces: &[oci_spec::runtime::LinuxNamespace]) -> Result<Vec<SharedNamespace>, ConfigError> {
+/// A namespace given by a path is shared with the pod's first container if it is the pod's; the host's and other sandboxes' cannot be joined. A
+/// network namespace path is accepted: the sandbox has no network of the host yet.
+fn shared(namespaces: &[LinuxNamespace], spec: &Spec, pod: Option<Pod<'_>>) -> Result<Vec<SharedNamespace>, ConfigError> {
+    let first = matches!(Place::of(spec), Ok(Place::First));
+    let mut shared = Vec::new();
     for (index, namespace) in namespaces.iter().enumerate() {
         let key = || format!("linux.namespaces[{index}]");
-        match (namespace.typ(), namespace.path()) {
+        let kind = namespace.typ();
+        let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+        let (path, kind) = match (kind, path) {
             (LinuxNamespaceType::Time, _) => return Err(unsupported(key(), "a time namespace")),
-            (LinuxNamespaceType::Network, Some(path)) => {
+            (_, None) => continue,
+            (LinuxNamespaceType::Network, Some(path)) if pod.is_none() => {
                 tracing::warn!("{}: network of {} is not joined: the sandbox has loopback only", key(), path.display());
+                continue;
             }
-            (_, Some(path)) if !path.as_os_str().is_empty() => {
-                return Err(unsupported(key(), format!("joining {} ({})", path.display(), name(namespace.typ()))));
+            // Containers of a pod have one network whatever is said.
+            (LinuxNamespaceType::Network, Some(_)) => continue,
+            (kind, Some(path)) => (path, kind),
+        };
+        let wanted = match kind {
+            LinuxNamespaceType::Pid => Some(NamespaceKind::Pid),
+            LinuxNamespaceType::Ipc => Some(NamespaceKind::Ipc),
+            LinuxNamespaceType::Uts => Some(NamespaceKind::Uts),
+            _ => None,
+        };
+        match (named(kind, path, pod.map(|pod| pod.pid)), wanted, pod) {
+            (Named::Pods, Some(kind), Some(pod)) => {
+                shared.push(SharedNamespace { kind: kind.into(), container_id: pod.sandbox_id.into() });
             }
-            _ => {}
+            // Pinned by the engine for the pod to come: the sandbox's own is it.
+            (Named::Pods, Some(_), None) if first => {}
+            _ => return Err(unsupported(key(), format!("joining {} ({})", path.display(), name(kind)))),
         }
     }
-    Ok(Vec::new())
+    Ok(shared)
 }
 
 fn name(kind: LinuxNamespaceType) -> &'static str {

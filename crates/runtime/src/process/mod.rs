@@ -28,7 +28,8 @@ use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySets;
 
 use crate::cgroup::Entrance;
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
+use crate::state::ProcessRef;
 use crate::sys;
 
 /// Host user and group that a privileged runtime gives its confined processes (`nobody`).
@@ -288,6 +289,22 @@ fn keep_capabilities_over_exec() -> rustix::io::Result<()> {
 }
 
 impl Confined {
+    /// One that an earlier process has made. It says nothing here.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn found(process: &ProcessRef) -> Result<Confined> {
+        let ended = || Error::SandboxEnded("its process is gone".into());
+        let pid = Pid::from_raw(process.pid).ok_or_else(ended)?;
+        // The descriptor pins the process; then the look at its start time is no race.
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|_| ended())?;
+        if !process.is_alive() {
+            return Err(ended());
+        }
+        let (socket, _silent) = UnixStream::pair().doing(|| "cannot make a socket pair")?;
+        Ok(Confined { pid, pidfd, socket })
+    }
+
     /// Lets the process go on to exec.
     ///
     /// # Errors

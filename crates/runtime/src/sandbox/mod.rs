@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use agent_api::{Client, ClientError, CreateContainerRequest, Stdio};
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use self::sentry::SentrySandbox;
 use self::vm::VmSandbox;
@@ -25,9 +26,11 @@ use crate::error::{Doing, Error, Result};
 use crate::logging;
 use crate::process::gofer::Attach;
 use crate::process::{IdMap, Ids, NOBODY, Network, Privilege};
+use crate::state::ProcessRef;
 
 /// Which kind of boundary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A kernel of ours in user space.
     #[default]
@@ -122,6 +125,33 @@ pub fn launch(kind: Kind, launch: Launch<'_>) -> Result<Box<dyn Sandbox>> {
     }
 }
 
+/// A running sandbox that was made by an earlier process, and what a further container of it needs.
+#[derive(Debug)]
+pub struct Join<'a> {
+    /// Its main process.
+    pub main: ProcessRef,
+    /// The state directory of its first container: its sockets are there.
+    pub dir: &'a Path,
+    pub agent: Client,
+    pub report: File,
+    /// Of the container to come; its gofer lives there.
+    pub cgroup: &'a Cgroup,
+    pub cpus: usize,
+    pub privilege: Privilege,
+    pub file_ids: FileIds,
+}
+
+/// Finds a running sandbox again, to add a container to it.
+///
+/// # Errors
+/// It has ended; the host's. Nothing is left running of what was made for the container.
+pub fn join(kind: Kind, join: Join<'_>) -> Result<Box<dyn Sandbox>> {
+    match kind {
+        Kind::Sentry => Ok(Box::new(SentrySandbox::join(join)?)),
+        Kind::Vm => Err(Error::Other("a VM has one container as yet".into())),
+    }
+}
+
 /// A container to add, with everything of the host it may see.
 #[derive(Debug)]
 pub struct ContainerPlan {
@@ -165,9 +195,9 @@ pub enum Ended {
     Unknown,
 }
 
-/// A running sandbox, held by the process that made it.
+/// A running sandbox, held by the process that made it, or joined.
 pub trait Sandbox: Debug {
-    /// Its processes' pids on the host, the main one first.
+    /// Its processes' pids on the host, the main one first. Of a sandbox that was joined, beside that only those for the container to add.
     fn pids(&self) -> Vec<i32>;
 
     /// The protocol's client, to share with threads.
@@ -178,6 +208,9 @@ pub trait Sandbox: Debug {
     /// # Errors
     /// The agent's, or those of what the host has to provide (mounts that do not exist).
     fn add_container(&mut self, plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()>;
+
+    /// Takes a container away that was added through this: what runs in it is killed, and so are the host's processes that were made for it.
+    fn remove_container(&mut self, id: &str);
 
     /// Waits until the sandbox has ended; None if `timeout` passed first.
     fn wait(&self, timeout: Option<Duration>) -> Option<Ended>;

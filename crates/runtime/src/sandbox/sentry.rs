@@ -5,11 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::Client;
+use agent_api::{Client, DeleteContainerRequest};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, HostStdio, Launch, Sandbox, open_image};
+use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_image};
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
 use crate::process::gofer::{GoferConfig, Trees};
@@ -17,7 +17,7 @@ use crate::process::sentry::SentryConfig;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
 
-/// A sentry sandbox, held by the process that made it.
+/// A sentry sandbox, held by the process that made it, or joined.
 #[derive(Debug)]
 pub struct SentrySandbox {
     main: MainProcess,
@@ -86,6 +86,26 @@ impl SentrySandbox {
         })
     }
 
+    /// Holds a running one, and starts the gofer of the container that is to be added.
+    ///
+    /// # Errors
+    /// It has ended; the host's.
+    pub fn join(join: Join<'_>) -> Result<SentrySandbox> {
+        let confined = Confined::found(&join.main)?;
+        let mut sandbox = SentrySandbox {
+            main: MainProcess { confined, report: join.report, name: "sentry" },
+            spare_gofer: None,
+            gofers: Vec::new(),
+            agent: Arc::new(join.agent),
+            privilege: join.privilege,
+            entrance: join.cgroup.entrance()?,
+            gofer_ids: Ids::from(join.file_ids),
+            spin: join.cpus > 1,
+        };
+        sandbox.spare_gofer = Some(sandbox.new_gofer()?);
+        Ok(sandbox)
+    }
+
     fn new_gofer(&self) -> Result<Confined> {
         let spawn = Spawn {
             role: Role::Gofer,
@@ -96,9 +116,9 @@ impl SentrySandbox {
             die_with_parent: false,
             network: Network::None,
         };
-        let gofer = spawn.spawn()?;
+        let gofer = Guard::new(spawn.spawn()?);
         gofer.release()?;
-        Ok(gofer)
+        Ok(gofer.keep())
     }
 
     /// Gives a gofer its trees and its connection, whose other end is returned.
@@ -150,6 +170,16 @@ impl Sandbox for SentrySandbox {
                 Some(words) => Err(Error::Other(words)),
                 None => Err(self.explain("cannot make the container", error)),
             },
+        }
+    }
+
+    fn remove_container(&mut self, id: &str) {
+        let request = DeleteContainerRequest { container_id: id.into(), force: true };
+        if let Err(error) = self.agent.call(&request) {
+            tracing::debug!("container {id} cannot be taken out of its sandbox: {error}");
+        }
+        for gofer in self.gofers.drain(..).chain(self.spare_gofer.take()) {
+            gofer.kill();
         }
     }
 

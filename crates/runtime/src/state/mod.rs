@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::process::ProcessRef;
 use crate::cgroup;
 use crate::error::{Doing, Error, Result};
+use crate::sandbox::Kind;
 
 /// OCI's container status (and `paused`, as runc has it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,9 @@ pub struct Saved {
     pub annotations: std::collections::BTreeMap<String, String>,
     /// What was last done; [`Status::Stopped`] is never written.
     pub phase: Status,
+    /// The container whose end is the sandbox's: this one, unless it has joined another's.
+    pub sandbox_id: String,
+    pub kind: Kind,
     pub sandbox: Option<ProcessRef>,
     pub gofers: Vec<ProcessRef>,
     pub cgroup: cgroup::Location,
@@ -66,7 +70,12 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// What it is now.
+    /// Whether it has joined another container's sandbox.
+    pub fn is_member(&self) -> bool {
+        self.sandbox_id != self.id
+    }
+
+    /// What it is now, as far as the disk and the sandbox's process tell; [`pod::status`](crate::pod::status) knows more.
     pub fn status(&self) -> Status {
         match &self.sandbox {
             Some(process) if process.is_alive() => self.phase,
@@ -228,8 +237,16 @@ impl Entry {
         fs::remove_dir_all(&self.dir).doing(|| format!("cannot remove {}", self.dir.display()))
     }
 
+    /// The directory of the container that the sandbox is of.
+    pub fn sandbox_dir(&self) -> PathBuf {
+        match self.saved.is_member() {
+            true => self.dir.with_file_name(&self.saved.sandbox_id),
+            false => self.dir.clone(),
+        }
+    }
+
     pub fn report_path(&self) -> PathBuf {
-        self.dir.join("report")
+        self.sandbox_dir().join("report")
     }
 
     /// A path of the agent's socket that fits a socket address however deep the directory is. Valid while `directory` is open.
@@ -237,7 +254,8 @@ impl Entry {
     /// # Errors
     /// The host's.
     pub fn socket(&self) -> Result<Socket> {
-        let directory = File::open(&self.dir).doing(|| format!("cannot open {}", self.dir.display()))?;
+        let dir = self.sandbox_dir();
+        let directory = File::open(&dir).doing(|| format!("cannot open {}", dir.display()))?;
         use std::os::fd::AsRawFd;
         let path = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", directory.as_raw_fd()));
         Ok(Socket { path, _directory: directory })
@@ -292,6 +310,8 @@ mod tests {
             owner: 0,
             annotations: Default::default(),
             phase: Status::Creating,
+            sandbox_id: id.into(),
+            kind: Kind::Sentry,
             sandbox: None,
             gofers: Vec::new(),
             cgroup: Default::default(),

@@ -24,7 +24,7 @@ impl Members<'_> {
     }
 
     fn matching(&self, wanted: impl Fn(&Arc<Cgroup>) -> bool) -> Vec<Arc<ThreadGroup>> {
-        let mut processes = self.0.pids.processes();
+        let mut processes = self.0.processes();
         processes.retain(|process| wanted(&process.cgroup()) && process.leader().is_some());
         processes
     }
@@ -40,7 +40,7 @@ impl Members<'_> {
     /// Live threads in this group and below.
     pub fn tasks(&self, group: &Arc<Cgroup>) -> u64 {
         let n = match group.is_root() {
-            true => self.0.pids.count() as u64,
+            true => self.0.pids.count_of(self.0) as u64,
             false => self.all(group).iter().map(|process| process.threads().len() as u64).sum(),
         };
         group.pids_peak.fetch_max(n, Ordering::Relaxed);

@@ -3,14 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use agent_api::{Code, CreateContainerRequest, CreateContainerResponse, SeccompProfile, Status, take_fd};
+use agent_api::{
+    Code, CreateContainerRequest, CreateContainerResponse, NamespaceKind, SeccompProfile, SharedNamespace, Status, take_fd,
+};
 use parking_lot::Mutex;
 
 use super::mounts::Builder;
 use super::{Agent, Handle};
 use crate::cgroup::CpuLimits;
 use crate::fs::{FsContext, gofer};
-use crate::kernel::Container;
+use crate::kernel::{Container, SharedNamespaces};
 use crate::mm::MemoryFile;
 use crate::ns::Uts;
 use crate::seccomp::{Filter, Mode, Seccomp, profile};
@@ -50,6 +52,25 @@ impl Agent {
         Ok(CreateContainerResponse {})
     }
 
+    /// The namespaces of other containers that a new one is to share.
+    fn shared(&self, wanted: &[SharedNamespace]) -> Result<SharedNamespaces, Status> {
+        let mut shared = SharedNamespaces::default();
+        for wanted in wanted {
+            let container = &self.handle(&wanted.container_id)?.container;
+            match wanted.kind() {
+                NamespaceKind::Pid => shared.pid = Some(container.pids.clone()),
+                NamespaceKind::Ipc => shared.ipc = Some(container.namespaces.ipc.clone()),
+                NamespaceKind::Uts => shared.uts = Some(container.namespaces.uts.clone()),
+                // The sandbox has one.
+                NamespaceKind::Network => {}
+                kind @ (NamespaceKind::User | NamespaceKind::Mount | NamespaceKind::Cgroup) => {
+                    return Err(Status::new(Code::Unimplemented, format!("sharing a namespace of kind {kind:?}")));
+                }
+            }
+        }
+        Ok(shared)
+    }
+
     fn new_container(&self, request: &CreateContainerRequest) -> Result<Arc<Container>, Status> {
         let limits = request.limits.unwrap_or_default();
         let name = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|name| String::from_utf8_lossy(name).into_owned());
@@ -61,7 +82,8 @@ impl Agent {
             .and_then(MemoryFile::new)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
         let (net, max_tasks) = (self.kernel.net.clone(), limits.pids.map(|most| most as usize));
-        let container = Container::new(request.id.clone(), memory, uts, net, limits.memory, max_tasks);
+        let shared = self.shared(&request.shared_namespaces)?;
+        let container = Container::sharing(request.id.clone(), memory, uts, net, limits.memory, max_tasks, shared);
         container.cgroup.set_cpu_limits(CpuLimits {
             quota_us: limits.cpu_quota_us,
             period_us: limits.cpu_period_us,

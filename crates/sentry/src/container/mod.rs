@@ -84,9 +84,9 @@ impl Agent {
         let signal = Signal::new(request.signal)
             .ok_or_else(|| Status::new(Code::InvalidArgument, format!("there is no signal {}", request.signal)))?;
         if request.target() == SignalTarget::Container {
-            let pids = &process.group.container.pids;
-            pids.broadcast(|| {
-                for group in pids.processes() {
+            let container = &process.group.container;
+            container.pids.broadcast(|| {
+                for group in container.processes() {
                     let _ = group.send_signal_from(SigInfo::user(signal, 0, 0), Origin::Forced);
                 }
             });

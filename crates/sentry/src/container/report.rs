@@ -14,7 +14,7 @@ impl Agent {
     /// The processes of a container, as `ps` shows them.
     pub fn processes(&self, id: &str) -> Result<ListProcessesResponse, Status> {
         let container = self.handle(id)?.container.clone();
-        let processes = container.pids.processes().iter().map(|group| self.process_info(group)).collect();
+        let processes = container.processes().iter().map(|group| self.process_info(group)).collect();
         Ok(ListProcessesResponse { processes })
     }
 
@@ -43,7 +43,7 @@ impl Agent {
 
     pub fn stats(&self, id: &str) -> Result<StatsResponse, Status> {
         let container = self.handle(id)?.container.clone();
-        let tasks = container.pids.tasks();
+        let tasks = container.tasks();
         let used = container.memory.used_bytes();
         Ok(StatsResponse {
             cpu_user_ns: tasks.iter().map(|task| task.cpu_time_ns()).sum(),
@@ -80,7 +80,7 @@ impl Agent {
         };
         container.life.strace.store(output.is_some(), Ordering::Relaxed);
         container.life.set_strace_output(output);
-        for task in container.pids.tasks() {
+        for task in container.tasks() {
             task.raise(TaskFlags::IDENTITY);
         }
         Ok(Empty {})
@@ -89,7 +89,7 @@ impl Agent {
 
 fn stacks_of(container: &Container, text: &mut String) {
     let _ = writeln!(text, "container {}", container.id);
-    for task in container.pids.tasks() {
+    for task in container.tasks() {
         let name = String::from_utf8_lossy(&task.name.lock()).into_owned();
         let doing = if task.in_user() { "in user mode" } else { "in the kernel" };
         let _ = writeln!(text, "  {}/{} {name}: {doing}", task.tgid(), task.tid());

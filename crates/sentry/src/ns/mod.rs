@@ -102,11 +102,16 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// The first ones, of a new container in the sandbox's network.
-    pub fn first(uts: Uts, net: Arc<NetNamespace>) -> Arc<Namespaces> {
+    /// The first ones, of a new container in the sandbox's network, but for those that it shares with another.
+    pub fn first(
+        uts: Uts,
+        net: Arc<NetNamespace>,
+        ipc: Option<Arc<IpcNamespace>>,
+        shared_uts: Option<Arc<UtsNamespace>>,
+    ) -> Arc<Namespaces> {
         Arc::new(Namespaces {
-            uts: UtsNamespace::new(Kind::Uts.first_id(), UserNs::ROOT, uts),
-            ipc: IpcNamespace::new(Kind::Ipc.first_id(), UserNs::ROOT),
+            uts: shared_uts.unwrap_or_else(|| UtsNamespace::new(Kind::Uts.first_id(), UserNs::ROOT, uts)),
+            ipc: ipc.unwrap_or_else(|| IpcNamespace::new(Kind::Ipc.first_id(), UserNs::ROOT)),
             cgroup: CgroupNamespace::new(Kind::Cgroup.first_id(), UserNs::ROOT),
             net,
             pid_for_children: PidNs::ROOT,

@@ -163,11 +163,8 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     }
     // The last to have told everybody reports the end of the container, so that comes after the ends of its processes.
     let others = container.life.leaving.fetch_sub(1, Ordering::SeqCst) - 1;
-    if others == 0 && container.life.ending() && container.pids.count() == 0 {
-        let mut pids = container.pids.inner.lock();
-        let gone = (std::mem::take(&mut pids.processes), std::mem::take(&mut pids.tracees));
-        drop(pids);
-        drop(gone);
+    if others == 0 && container.life.ending() && container.pids.count_of(container) == 0 {
+        container.pids.clear(container);
         container.life.emptied();
     }
 }
@@ -239,7 +236,7 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
         kill_all: Vec::new(),
         leads_session: group.session.read().sid == group.tgid,
     };
-    let is_init = group.tgid == 1;
+    let is_first = group.tgid == group.container.life.first();
     let heir = if group.is_init() { 0 } else { find_heir(pids, group) };
     let children = pids.processes.get_mut(&group.tgid).map(|process| std::mem::take(&mut process.children)).unwrap_or_default();
     for child in children {
@@ -261,10 +258,12 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
     if pids.process(group.ppid()).is_some_and(|parent| connects(&parent, group)) {
         continue_orphans(pids, group.pgid(), &mut news.orphaned);
     }
-    if is_init {
+    if is_first {
         group.container.life.init_ended(status);
-        let others = pids.processes.values().map(|process| &process.group).filter(|other| !Arc::ptr_eq(other, group));
-        news.kill_all = others.cloned().collect();
+        // All in its pid namespace, if it began that; where it has joined another's, its container.
+        let ends = |other: &ThreadGroup| group.is_init() || Arc::ptr_eq(&other.container, &group.container);
+        let others = pids.processes.values().map(|process| &process.group);
+        news.kill_all = others.filter(|other| !Arc::ptr_eq(other, group) && ends(other)).cloned().collect();
     }
     news.parent = pids.process(group.ppid()).filter(|parent| parent.ended().is_none());
     if let Some((leader, tracer)) = pids.traced_leader(group.tgid) {

@@ -1,18 +1,20 @@
 //! [`ContainerLife`]: whether a container's processes run, are paused, are being killed, or are gone.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::trace_output::TraceOutput;
-use super::{ExitStatus, OnExit, TaskFlags};
+use super::{ExitStatus, OnExit, TaskFlags, Tid};
 use crate::kernel::Container;
 use crate::wait::{PollEvents, WaitQueue};
 
 /// The life of a container as a whole.
 #[derive(Default)]
 pub struct ContainerLife {
+    /// The number of its first process; 0 before there is one.
+    first: AtomicI32,
     paused: AtomicBool,
     /// Its first process has ended, and everything in it is being killed: no new tasks.
     ending: AtomicBool,
@@ -49,6 +51,16 @@ impl ContainerLife {
             Some(output) => output.write(line),
             None => tracing::info!(target: "strace", "{line}"),
         }
+    }
+
+    /// A process is made in it from outside; the first one is the container's own.
+    pub(super) fn begin(&self, tgid: Tid) {
+        let _ = self.first.compare_exchange(0, tgid, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// The number of its own process.
+    pub(super) fn first(&self) -> Tid {
+        self.first.load(Ordering::SeqCst)
     }
 
     /// Whether its first process has ended.
@@ -97,7 +109,7 @@ impl Container {
     /// Stops all its tasks, until [`resume`](Container::resume). They stop within a moment.
     pub fn pause(&self) {
         self.life.paused.store(true, Ordering::SeqCst);
-        for task in self.pids.tasks() {
+        for task in self.tasks() {
             task.raise(TaskFlags::STOP);
         }
     }

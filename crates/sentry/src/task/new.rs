@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use platform::Context;
 
 use super::group::KeptFlags;
-use super::pids::{Pids, Process};
+use super::pids::Process;
 use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
 use crate::cgroup::Cgroup;
@@ -139,8 +139,9 @@ pub fn new_process(
     context: Box<dyn Context>,
 ) -> Result<Cx, Errno> {
     let mut pids = container.pids.inner.lock();
-    pids.admit(container)?;
+    container.pids.admit(&pids, container)?;
     let tid = pids.allocate()?;
+    container.life.begin(tid);
     let group = ThreadGroup::new(
         kernel,
         container,
@@ -180,22 +181,6 @@ pub fn new_process(
     pids.tasks.insert(tid, task.clone());
     drop(pids);
     Ok(Cx::new(task, new.shared, context))
-}
-
-impl Pids {
-    /// Whether one more task may be made.
-    ///
-    /// # Errors
-    /// `EAGAIN` at the container's limit of tasks, `ENOMEM` when the container is ending (as in a dying pid namespace).
-    pub fn admit(&self, container: &Container) -> Result<(), Errno> {
-        if container.life.ending() {
-            return Err(Errno::ENOMEM);
-        }
-        if container.max_tasks.is_some_and(|most| self.tasks.len() >= most) {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(())
-    }
 }
 
 impl Cx {

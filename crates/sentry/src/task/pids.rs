@@ -1,16 +1,17 @@
-//! [`PidTable`]: the process and thread numbers of a container, and its tree of processes.
+//! [`PidTable`]: the process and thread numbers of a container (or of several, of a pod), and its tree of processes.
 //!
 //! Its lock is this room's outermost (Linux's `tasklist_lock`): parents, children, process groups and sessions change only under it.
 //! Outside of it is only the lock of [`PidTable::broadcast`], which signals to several processes and births take.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use super::{Task, ThreadGroup, Tid};
 use crate::Errno;
+use crate::kernel::Container;
 use crate::ns::PidNs;
 use crate::wait::PollEvents;
 
@@ -20,6 +21,8 @@ pub struct PidTable {
     pub(super) inner: Mutex<Pids>,
     /// How many signals have been sent to several processes at once. Locked by whoever sends one, and while a process is born.
     pub(super) broadcasts: Mutex<u64>,
+    /// Processes of several containers are in it.
+    shared: AtomicBool,
 }
 
 /// Under the table's lock.
@@ -51,6 +54,57 @@ impl PidTable {
     pub const MAX: Tid = 32_768;
     /// After a wrap, numbers start here (`RESERVED_PIDS`).
     pub const RESERVED: Tid = 300;
+
+    /// One more container is to have its processes here.
+    pub fn share(&self) {
+        self.shared.store(true, Ordering::SeqCst);
+    }
+
+    /// Live threads of one container at this time.
+    pub fn count_of(&self, container: &Container) -> usize {
+        let inner = self.inner.lock();
+        match self.shared.load(Ordering::SeqCst) {
+            true => inner.count_of(container),
+            false => inner.tasks.len(),
+        }
+    }
+
+    /// Whether one more task of a container may be made; the table is locked.
+    ///
+    /// # Errors
+    /// `EAGAIN` at the container's limit of tasks, `ENOMEM` when the container is ending (as in a dying pid namespace).
+    pub(super) fn admit(&self, pids: &Pids, container: &Container) -> Result<(), Errno> {
+        if container.life.ending() {
+            return Err(Errno::ENOMEM);
+        }
+        let Some(most) = container.max_tasks else { return Ok(()) };
+        let count = match self.shared.load(Ordering::SeqCst) {
+            true => pids.count_of(container),
+            false => pids.tasks.len(),
+        };
+        if count >= most { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+
+    /// Forgets the processes of a container whose tasks are all gone.
+    pub(super) fn clear(&self, container: &Container) {
+        let mut pids = self.inner.lock();
+        let own = |group: &ThreadGroup| std::ptr::eq(&*group.container, container);
+        let (gone, tracees) = match self.shared.load(Ordering::SeqCst) {
+            false => (std::mem::take(&mut pids.processes).into_values().collect(), std::mem::take(&mut pids.tracees)),
+            true => {
+                let numbers: Vec<Tid> =
+                    pids.processes.iter().filter(|(_, process)| own(&process.group)).map(|(&number, _)| number).collect();
+                let gone: Vec<Process> = numbers.into_iter().filter_map(|number| pids.forget(number)).collect();
+                let tracees = std::mem::take(&mut pids.tracees);
+                let (ended, kept) = tracees.into_iter().partition(|tracee| own(&tracee.group));
+                pids.tracees = kept;
+                (gone, ended)
+            }
+        };
+        // Outside of the lock: what goes with them may take it.
+        drop(pids);
+        drop((gone, tracees));
+    }
 
     /// The live thread of a number.
     pub fn task(&self, tid: Tid) -> Option<Arc<Task>> {
@@ -168,6 +222,11 @@ impl PidTable {
 }
 
 impl Pids {
+    /// Live threads of one container.
+    fn count_of(&self, container: &Container) -> usize {
+        self.tasks.values().filter(|task| std::ptr::eq(&*task.container, container)).count()
+    }
+
     /// The first thread of a process if it has a tracer, and that.
     pub fn traced_leader(&self, tgid: Tid) -> Option<(Arc<Task>, Arc<Task>)> {
         let leader = self.tracees.iter().find(|tracee| tracee.tid() == tgid)?;
@@ -266,8 +325,8 @@ impl Pids {
     }
 
     /// Removes a process that has been waited for.
-    pub fn forget(&mut self, tgid: Tid) {
-        let Some(process) = self.processes.remove(&tgid) else { return };
+    pub fn forget(&mut self, tgid: Tid) -> Option<Process> {
+        let process = self.processes.remove(&tgid)?;
         process.group.reaped.store(true, Ordering::SeqCst);
         process.group.exit_queue.wake(PollEvents::HUP);
         if let Some(parent) = self.processes.get_mut(&process.group.ppid()) {
@@ -277,5 +336,6 @@ impl Pids {
         for number in [tgid, process.group.pgid(), process.group.session.read().sid] {
             self.release(ns, number);
         }
+        Some(process)
     }
 }

@@ -1,0 +1,144 @@
+//! Several containers in one sandbox, as engines ask for them by annotations.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::Place;
+
+/// A pod's first container and one that joins it, from one root.
+struct Pod {
+    place: Place,
+    first: String,
+    member: String,
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        for id in [&self.member, &self.first] {
+            self.place.nacre(&["delete", "--force", id]);
+        }
+    }
+}
+
+impl Pod {
+    /// The first container runs.
+    fn start(name: &str) -> Option<Pod> {
+        let place = Place::new(name).busybox()?;
+        let first = place.id();
+        let pod = Pod { member: format!("{first}-member"), first, place };
+        let mut config = Place::config(&["sleep", "1000"]);
+        config["hostname"] = "pod".into();
+        config["annotations"] = json!({"io.kubernetes.cri.container-type": "sandbox"});
+        pod.place.write(&config);
+        pod.place.detached(&["run", "-d", &pod.first]).ok();
+        Some(pod)
+    }
+
+    fn state(&self, id: &str) -> Value {
+        serde_json::from_str(&self.place.nacre(&["state", id]).ok().stdout).expect("JSON")
+    }
+
+    fn pid(&self) -> i64 {
+        self.state(&self.first)["pid"].as_i64().expect("a pid")
+    }
+
+    /// The configuration of a container that joins.
+    fn joining(&self, args: &[&str], namespaces: &[&str]) -> Value {
+        let mut config = Place::config(args);
+        config["annotations"] =
+            json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": self.first});
+        let pid = self.pid();
+        let path = |kind: &&str| json!({"type": kind, "path": format!("/proc/{pid}/ns/{kind}")});
+        config["linux"]["namespaces"] = namespaces.iter().map(path).collect();
+        config
+    }
+
+    fn wait_for(&self, id: &str, wanted: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while self.state(id)["status"] != wanted {
+            assert!(std::time::Instant::now() < deadline, "{id} is not {wanted}: {}", self.state(id));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_container_joins_and_leaves() {
+    let Some(pod) = Pod::start("pod-life") else { return };
+    let (place, first, member) = (&pod.place, &*pod.first, &*pod.member);
+    place.write(&pod.joining(&["sleep", "2000"], &["uts", "ipc"]));
+    place.detached(&["create", member]).ok();
+    assert_eq!(pod.state(member)["status"], "created");
+    place.nacre(&["start", member]).ok();
+    assert_eq!(pod.state(member)["pid"], pod.state(first)["pid"], "one sandbox");
+    let inside = place.nacre(&["exec", member, "sh", "-c", "hostname; ls /proc | grep -c '^[0-9]'"]);
+    assert!(inside.stdout.starts_with("pod\n"), "{inside:?}");
+    // Its processes, and only those: pid namespaces are its own.
+    let listed = place.nacre(&["ps", member]).ok().stdout;
+    assert!(listed.contains("sleep 2000") && !listed.contains("sleep 1000"), "{listed}");
+    place.nacre(&["delete", member]).fails(1, "not stopped");
+    place.nacre(&["kill", member, "KILL"]).ok();
+    pod.wait_for(member, "stopped");
+    place.nacre(&["kill", member]).fails(1, "not running");
+    assert_eq!(pod.state(first)["status"], "running", "the sandbox lives on");
+    place.nacre(&["delete", member]).ok();
+    place.nacre(&["state", member]).fails(1, "does not exist");
+    // Its name is free again, and in the foreground the exit status comes out.
+    place.write(&pod.joining(&["sh", "-c", "exit 7"], &[]));
+    assert_eq!(place.nacre(&["run", member]).code, Some(7));
+    place.nacre(&["exec", first, "true"]).ok();
+}
+
+#[test]
+fn members_end_with_the_sandbox() {
+    let Some(pod) = Pod::start("pod-end") else { return };
+    let (place, first, member) = (&pod.place, &*pod.first, &*pod.member);
+    place.write(&pod.joining(&["sleep", "2000"], &["ipc"]));
+    place.detached(&["run", "-d", member]).ok();
+    place.nacre(&["delete", "--force", first]).ok();
+    assert_eq!(pod.state(member)["status"], "stopped");
+    place.nacre(&["delete", member]).ok();
+    place.assert_clean();
+}
+
+#[test]
+fn a_pid_namespace_is_shared() {
+    let Some(pod) = Pod::start("pod-pid") else { return };
+    let (place, first, member) = (&pod.place, &*pod.first, &*pod.member);
+    let mut config = pod.joining(&["sh", "-c", "sleep 3000 & exec sleep 2000"], &["pid"]);
+    // The shell opens /dev/null for what it runs in the background.
+    config["mounts"].as_array_mut().expect("a list").push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}));
+    place.write(&config);
+    place.detached(&["run", "-d", member]).ok();
+    let seen = place.nacre(&["exec", member, "sh", "-c", "cat /proc/1/cmdline; echo; cat /proc/[0-9]*/cmdline"]).ok().stdout;
+    assert!(seen.starts_with("sleep\x001000") && seen.contains("sleep\x003000"), "{seen:?}");
+    let listed = place.nacre(&["ps", first]).ok().stdout;
+    assert!(listed.contains("sleep 1000") && !listed.contains("sleep 2000"), "by container: {listed}");
+    // The end of its own process ends all of the container, and nothing else.
+    place.nacre(&["exec", first, "sh", "-c", "kill -9 $(grep -l ^sleep.2000 /proc/[0-9]*/cmdline | cut -d/ -f3)"]);
+    pod.wait_for(member, "stopped");
+    let left = place.nacre(&["exec", first, "sh", "-c", "cat /proc/[0-9]*/cmdline"]).ok().stdout;
+    assert!(left.contains("sleep\x001000") && !left.contains("3000"), "{left:?}");
+    place.nacre(&["delete", member]).ok();
+    place.nacre(&["exec", first, "true"]).ok();
+}
+
+#[test]
+fn foreign_namespaces_and_sandboxes_are_refused() {
+    let Some(pod) = Pod::start("pod-foreign") else { return };
+    let (place, member) = (&pod.place, &*pod.member);
+    let mut config = pod.joining(&["true"], &[]);
+    config["linux"]["namespaces"] = json!([{"type": "ipc", "path": "/proc/1/ns/ipc"}]);
+    place.write(&config);
+    place.nacre(&["create", member]).fails(1, "joining /proc/1/ns/ipc");
+    config["linux"]["namespaces"] = json!([]);
+    config["annotations"]["io.kubernetes.cri.sandbox-id"] = "no-such-pod".into();
+    place.write(&config);
+    place.nacre(&["create", member]).fails(1, "no-such-pod");
+    config["annotations"]["io.kubernetes.cri.sandbox-id"] = "../escape".into();
+    place.write(&config);
+    place.nacre(&["create", member]).fails(1, "invalid");
+    // Neither directory nor cgroup is left.
+    assert!(fs::metadata(place.dir.join("state").join(member)).is_err());
+}
