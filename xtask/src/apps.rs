@@ -50,7 +50,7 @@ const LONG: Duration = Duration::from_secs(900);
 /// Programs whose Debian sources the scripts build.
 const SOURCES: [&str; 2] = ["busybox", "gzip"];
 
-const SCRIPTS: [App; 23] = [
+const SCRIPTS: [App; 25] = [
     app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
     app("python", "python3", "python.py", Tier::Fast, Places::All),
     app("git", "bash", "git.sh", Tier::Fast, Places::All),
@@ -70,6 +70,8 @@ const SCRIPTS: [App; 23] = [
     App { limit: LONG, ..app("gzip", "bash", "gzip.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("busybox", "bash", "busybox.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("stress-ng", "bash", "stress-ng.sh", Tier::Full, Places::NotBundle) },
+    app("chromium", "bash", "chromium.sh", Tier::Full, Places::NotBundle),
+    app("mariadb", "bash", "mariadb.sh", Tier::Full, Places::NotBundle),
     app("apt", "bash", "apt.sh", Tier::Full, Places::OnlyDo),
     app("strace", "bash", "strace.sh", Tier::Fast, Places::NotBundle),
     app("gdb", "bash", "gdb.sh", Tier::Fast, Places::NotBundle),

@@ -47,6 +47,9 @@ pub const APPS: &[&str] = &[
     "dpkg-dev",
     "tzdata",
     "stress-ng",
+    "chromium",
+    "mariadb-server",
+    "file",
 ];
 
 fn installed(package: &str) -> bool {
