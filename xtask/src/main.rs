@@ -12,6 +12,7 @@ mod escape;
 mod fuzz;
 mod hostcalls;
 mod lint;
+mod nested;
 mod packages;
 mod programs;
 mod robust;
@@ -34,7 +35,7 @@ cargo xtask COMMAND
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
-  vm [--small]                           abi, robust and the small programs again, in virtual machines
+  vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
   agent                                  PID 1 of VMs as a static program, beside every nacre that is built

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::tally::Tally;
-use crate::{agent, packages, sh};
+use crate::{agent, nested, packages, sh};
 
 /// What is run: a command of ours, and its arguments.
 type Runs = &'static [&'static [&'static str]];
@@ -19,10 +19,33 @@ const SMALL: Runs = &[
 const ALL: Runs =
     &[&["abi", "--sandbox"], &["robust"], &["apps", "--do", "everyday", "python", "git", "gcc", "perl", "sqlite", "tmux"]];
 
+/// Sandboxes on KVM, of root and of an ordinary user: their guests have the clock that only KVM gives, and there is no word of emulation.
+const KVM: &str = r#"
+set -e
+[ -c /dev/kvm ] || { echo "this machine has no /dev/kvm"; exit 1; }
+check() {
+    "$@" PROGRAM --root $DIR/nacre --log $DIR/log --sandbox vm do -- /bin/sh -c '
+        uname -r; cat /sys/devices/system/clocksource/clocksource0/available_clocksource' > $DIR/out ||
+        { cat $DIR/log; dmesg | tail -n 3; return 1; }
+    cat $DIR/out $DIR/log
+    grep -q kvm-clock $DIR/out
+    if grep emulated $DIR/log; then return 1; fi
+}
+export HOME=/run DIR=/run/root XDG_CACHE_HOME=/run/cache
+mkdir $DIR
+check env
+export DIR=/run/user
+mkdir $DIR
+chown -R 1000:1000 $DIR /run/cache
+chmod 666 /dev/kvm
+check setpriv --reuid 1000 --regid 1000 --clear-groups
+"#;
+
 pub fn run(args: &[String]) -> Result<Tally> {
     let runs = match args {
         [] => ALL,
         [flag] if flag == "--small" => SMALL,
+        [flag] if flag == "--kvm" => &[],
         _ => bail!("vm: unknown arguments {args:?}"),
     };
     packages::ensure(packages::TEST)?;
@@ -35,5 +58,8 @@ pub fn run(args: &[String]) -> Result<Tally> {
         run.args(command).env("NACRE_SANDBOX", "vm").current_dir(sh::top());
         tally.step(&format!("in VMs: {}", command.join(" ")), sh::run(&mut run));
     }
+    let nacre = std::fs::canonicalize(sh::nacre()).with_context(|| format!("cannot find {}", sh::nacre().display()))?;
+    let on_kvm = nested::run(&KVM.replace("PROGRAM", &nacre.display().to_string()));
+    tally.step("in a VM on KVM, in an emulated machine", on_kvm);
     Ok(tally)
 }

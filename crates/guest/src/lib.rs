@@ -8,7 +8,7 @@
 mod cache;
 pub mod cpio;
 mod kernel;
-mod modules;
+pub mod modules;
 
 use std::fs;
 use std::io;

@@ -96,6 +96,25 @@ impl Set {
     }
 }
 
+/// The files of modules and of all that they need, in load order, each once. For machines that are not a VM's guest: those of tests.
+///
+/// # Errors
+/// Names the module that the kernel does not have.
+pub fn load_order(kernel: &Kernel, names: &[&str]) -> Result<Vec<PathBuf>, GuestError> {
+    let dependencies = Dependencies::read(&kernel.modules)?;
+    let mut files = Vec::new();
+    for name in names {
+        let missing = || GuestError::MissingModule { release: kernel.release.clone(), module: name.to_string() };
+        for path in dependencies.closure(name).ok_or_else(missing)? {
+            let file = kernel.modules.join(path);
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// A module without the signature at its end. Checking one costs an emulated machine 10 to 30 ms, the first some 200, and shows nothing here: who could
 /// change the module could leave the signature out as well.
 pub fn unsigned(module: &[u8]) -> &[u8] {

@@ -30,8 +30,9 @@ use streams::Streams;
 
 /// The guest's context id. Each keeper has one guest, so it need not be another's.
 const CONTEXT: u64 = 3;
-/// How long a guest may take from its first instruction to its agent's call. Emulated machines on busy hosts are slow.
-const BOOT: Duration = Duration::from_secs(45);
+/// How long a guest may take from its first instruction to its agent's call. Emulated machines on busy hosts are slow, and those within
+/// emulated machines slower.
+const BOOT: Duration = Duration::from_secs(120);
 /// How long answers that are on their way may take when the first container has ended.
 const ANSWERS: Duration = Duration::from_millis(100);
 /// How long a guest may take to power off when asked to. Whoever waits for the keeper's end does so for two seconds.

@@ -132,6 +132,7 @@ fn threads() -> Vec<Call> {
         Call::any(libc::SYS_rt_sigaction, "rt_sigaction", "the first thread's first steps"),
         Call::any(libc::SYS_rt_sigreturn, "rt_sigreturn", "the end of a signal"),
         Call::any(libc::SYS_clock_nanosleep, "clock_nanosleep", "a client that has to wait"),
+        Call::any(libc::SYS_clock_gettime, "clock_gettime", "time limits, where the vDSO cannot read the clock"),
         Call::any(libc::SYS_restart_syscall, "restart_syscall", "waits that were interrupted"),
         Call::any(libc::SYS_sched_yield, "sched_yield", "locks that are soon free"),
         Call::any(libc::SYS_getrandom, "getrandom", "numbers of streams; the guest's entropy"),

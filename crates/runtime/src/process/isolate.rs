@@ -54,13 +54,25 @@ pub fn tmpfs(options: &[(&str, &str)], code: Code) -> io::Result<OwnedFd> {
 /// # Errors
 /// The host's.
 pub fn new_fs(kind: &str, options: &[(&str, &str)], code: Code) -> io::Result<OwnedFd> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, code == Code::None);
+    mounted(kind, options, attributes)
+}
+
+/// A new file system for nothing but device nodes, mounted nowhere.
+///
+/// # Errors
+/// The host's.
+pub fn device_fs(options: &[(&str, &str)]) -> io::Result<OwnedFd> {
+    mounted("tmpfs", options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+}
+
+fn mounted(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(fs.as_fd(), *key, *value)?;
     }
     fsconfig_create(fs.as_fd())?;
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, code == Code::None);
     Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 

@@ -16,6 +16,7 @@ use vmm::{Accelerator, Console, Cpus, Device, Machine, Memory, Vmm};
 
 use super::confine::landlock;
 use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
+use super::kvm::Kvm;
 use super::report::{self, Report};
 use super::{Network, message, vmm as vmm_process};
 use crate::{logging, timing};
@@ -24,7 +25,7 @@ use crate::{logging, timing};
 const VMM_START: Duration = Duration::from_secs(20);
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
-/// device; 3 and 4: the guest's kernel and initial root; 5, if others may come: the listening socket.
+/// device; 3 and 4: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount, and, if others may come, the listening socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeeperConfig {
     /// The container whose end is the VM's.
@@ -34,7 +35,17 @@ pub struct KeeperConfig {
     pub cpus: u32,
     /// Bytes of guest memory.
     pub memory: u64,
+    pub kvm: KvmConfig,
     pub log: logging::Config,
+}
+
+/// [`Kvm`], to be sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum KvmConfig {
+    Mount,
+    Own,
+    /// There is none, for this reason.
+    None(String),
 }
 
 /// A keeper's life. Returns its exit status.
@@ -49,6 +60,11 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or("descriptors are missing");
     let (report, client, fs, kernel, initrd) = (next()?, next()?, next()?, next()?, next()?);
+    let (kvm, accelerator) = match config.kvm {
+        KvmConfig::Mount => (Some(Kvm::Mount(next()?)), Accelerator::Kvm),
+        KvmConfig::Own => (Some(Kvm::Own), Accelerator::Kvm),
+        KvmConfig::None(because) => (None, Accelerator::Emulation { because }),
+    };
     let listener = descriptors.next();
     report::install(report);
     logging::install(&config.log, None);
@@ -57,7 +73,6 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     let (vsock, vsock_device) = pair()?;
     let (console, console_device) = pair()?;
     let (qmp, qmp_server) = pair()?;
-    let accelerator = Accelerator::choose();
     if let Accelerator::Emulation { because } = &accelerator {
         tracing::warn!("the VM is emulated, many times slower than with KVM: {because}");
     }
@@ -80,8 +95,9 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     };
     let line = qemu::command_line(&machine, qmp_server.as_fd()).map_err(|e| e.to_string())?;
     let Some(Console::Socket(stderr)) = &machine.console else { return Err("no console".into()) };
-    vmm_process::start(&config.program, &line, stderr.as_fd()).map_err(|e| format!("cannot start the VMM: {e}"))?;
-    drop((machine, qmp_server));
+    vmm_process::start(&config.program, &line, kvm.as_ref(), stderr.as_fd())
+        .map_err(|e| format!("cannot start the VMM: {e}"))?;
+    drop((machine, qmp_server, kvm));
     timing::mark("keeper: VMM started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;

@@ -9,6 +9,7 @@ pub mod fs;
 pub mod gofer;
 mod isolate;
 pub mod keeper;
+pub mod kvm;
 pub mod message;
 pub mod report;
 pub mod sentry;

@@ -1,21 +1,23 @@
 //! The VMM's process: a foreign program (QEMU) in a root of its own, without privileges.
 //!
-//! It sees, read-only, what programs of the distribution are made of (/usr and what leads there), a /proc of its own pid name space, and nothing
-//! else; everything it works with it inherits as a descriptor. It is a child of the keeper, whose name spaces it shares but for the mounts.
+//! It sees, read-only, what programs of the distribution are made of (/usr and what leads there), a /proc of its own pid name space, /dev/kvm where
+//! there is one ([`kvm`](super::kvm)), and nothing else; everything it works with it inherits as a descriptor. It is a child of the keeper, whose
+//! name spaces it shares but for the mounts.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::Mode;
-use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::Signal;
 use vmm::CommandLine;
 
 use super::gofer::{Attach, detached};
 use super::isolate::{Code, Step, StepError, drop_privileges, enter_private_root, new_fs};
+use super::kvm::{self, Kvm};
 use super::place_descriptors;
 use crate::sys::{self, Child};
 
@@ -26,16 +28,21 @@ const PROGRAMS: [&str; 6] = ["usr", "bin", "sbin", "lib", "lib32", "lib64"];
 ///
 /// # Errors
 /// No process can be made. What fails later is said on `stderr`.
-pub fn start(program: &Path, line: &CommandLine<'_>, stderr: BorrowedFd<'_>) -> io::Result<Child> {
+pub fn start(program: &Path, line: &CommandLine<'_>, kvm: Option<&Kvm>, stderr: BorrowedFd<'_>) -> io::Result<Child> {
     sys::clone_process(libc::CLONE_NEWNS, None, || {
-        let Err(error) = become_it(program, line, stderr);
+        let Err(error) = become_it(program, line, kvm, stderr);
         let _ = rustix::io::write(stderr, format!("{}: {error}\n", program.display()).as_bytes());
     })
 }
 
-fn become_it(program: &Path, line: &CommandLine<'_>, stderr: BorrowedFd<'_>) -> Result<std::convert::Infallible, StepError> {
+fn become_it(
+    program: &Path,
+    line: &CommandLine<'_>,
+    kvm: Option<&Kvm>,
+    stderr: BorrowedFd<'_>,
+) -> Result<std::convert::Infallible, StepError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("set the death signal")?;
-    enter_private_root(furnish)?;
+    enter_private_root(|root| furnish(root, kvm))?;
     drop_privileges()?;
     // 0 and 1 stay.
     let inherited = line.inherited.iter().map(|inherited| (inherited.fd, inherited.number));
@@ -46,7 +53,7 @@ fn become_it(program: &Path, line: &CommandLine<'_>, stderr: BorrowedFd<'_>) -> 
 }
 
 /// The program's root.
-fn furnish(root: BorrowedFd<'_>) -> Result<(), StepError> {
+fn furnish(root: BorrowedFd<'_>, kvm: Option<&Kvm>) -> Result<(), StepError> {
     for name in PROGRAMS {
         let path = Path::new("/").join(name);
         let Ok(found) = path.symlink_metadata() else { continue };
@@ -56,16 +63,31 @@ fn furnish(root: BorrowedFd<'_>) -> Result<(), StepError> {
         } else if found.is_dir() {
             let programs = Attach { source: path, recursive: true, read_only: true, exclusive: false, hidden: Vec::new() };
             let tree = detached(&programs).map_err(io::Error::other).step("clone a directory of programs")?;
-            mount_on(tree, root, name)?;
+            mount_on(tree.as_fd(), root, name)?;
         }
     }
     // Processes only, no settings of the host.
     let proc = new_fs("proc", &[("subset", "pid")], Code::None).step("make a proc file system")?;
-    mount_on(proc, root, "proc")
+    mount_on(proc.as_fd(), root, "proc")?;
+    match kvm {
+        None => Ok(()),
+        Some(Kvm::Mount(dev)) => mount_on(dev.as_fd(), root, "dev"),
+        Some(Kvm::Own) => own_kvm(root),
+    }
+}
+
+/// The host's node, for a user who may open it.
+fn own_kvm(root: BorrowedFd<'_>) -> Result<(), StepError> {
+    rustix::fs::mkdirat(root, "dev", Mode::from_raw_mode(0o755)).step("make a directory")?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(root, "dev/kvm", flags, Mode::from_raw_mode(0o600)).step("make a place for /dev/kvm")?;
+    let node = open_tree(CWD, kvm::DEVICE, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
+    let node = node.step("clone the mount of /dev/kvm")?;
+    move_mount(node.as_fd(), "", root, "dev/kvm", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("place /dev/kvm")
 }
 
 /// Mounts on a new directory of the root.
-fn mount_on(mount: OwnedFd, root: BorrowedFd<'_>, name: &str) -> Result<(), StepError> {
+fn mount_on(mount: BorrowedFd<'_>, root: BorrowedFd<'_>, name: &str) -> Result<(), StepError> {
     rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)).step("make a directory")?;
-    move_mount(mount.as_fd(), "", root, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("place a mount")
+    move_mount(mount, "", root, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("place a mount")
 }

@@ -14,7 +14,8 @@ use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
 use crate::process::fs;
 use crate::process::gofer::Trees;
-use crate::process::keeper::KeeperConfig;
+use crate::process::keeper::{KeeperConfig, KvmConfig};
+use crate::process::kvm::Kvm;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
 
@@ -67,14 +68,21 @@ impl VmSandbox {
         let (ours, theirs) = UnixStream::pair().doing(|| "cannot make a socket pair")?;
         let vmm_side = fs::vmm_end(&fs)?;
         timing::mark("runtime: file process connected");
+        let (kvm, given) = match Kvm::find(launch.privilege) {
+            Ok(Kvm::Mount(mount)) => (KvmConfig::Mount, Some(mount)),
+            Ok(Kvm::Own) => (KvmConfig::Own, None),
+            Err(because) => (KvmConfig::None(because), None),
+        };
         let config = KeeperConfig {
             first_container: launch.first_container,
             program,
             cpus: launch.cpus as u32,
             memory: memory(launch.memory_limit),
+            kvm,
             log: launch.log,
         };
         let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), kernel.as_fd(), initrd.as_fd()];
+        fds.extend(given.as_ref().map(AsFd::as_fd));
         fds.extend(launch.listener.as_ref().map(AsFd::as_fd));
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
         Ok(VmSandbox {

@@ -1,0 +1,140 @@
+//! A machine with KVM as hardware has it: QEMU emulates a CPU with SVM, and in that machine, whose files are the host's (read-only, by our own virtio-fs device),
+//! sandboxes are virtual machines that run on KVM.
+//!
+//! Everything in it is slow, and everything is real: its /dev/kvm is only root's, as the kernel makes it, so the sandbox has to bring its own way there.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use guest::Kernel;
+use guest::cpio::Writer;
+
+use crate::sh;
+
+/// What the machine's kernel is given. The last makes /dev/kvm.
+const MODULES: &[&str] = &["virtio_pci", "virtiofs", "kvm_amd"];
+/// Two levels of emulation, and other load.
+const LIMIT: Duration = Duration::from_secs(400);
+/// What a machine prints before the status of the script.
+const STATUS: &str = "the script ended with status ";
+
+/// PID 1 of the machine: the host's files become its root, with file systems of its own where a running system has them.
+const INIT: &str = "#!/bin/busybox sh
+export PATH=/bin
+busybox mount -t devtmpfs dev /dev
+while read module; do busybox insmod /modules/$module || echo \"cannot load $module\"; done < /modules/order
+busybox mount -t virtiofs host /trees -o ro && busybox mount -o bind,ro /trees/0 /host || busybox poweroff -f
+busybox mount -o move /dev /host/dev
+for place in proc sys tmp run root dev/shm sys/fs/cgroup; do
+    case $place in
+        proc) kind=proc ;;
+        sys) kind=sysfs ;;
+        sys/fs/cgroup) kind=cgroup2 ;;
+        dev/shm) kind=tmpfs; busybox mkdir /host/dev/shm ;;
+        *) kind=tmpfs ;;
+    esac
+    busybox mount -t $kind $kind /host/$place
+done
+busybox cp /script /host/run/script
+exec busybox switch_root /host /bin/sh -c '/bin/sh /run/script; echo \"STATUS$?\"; echo o > /proc/sysrq-trigger; while sleep 1; do :; done' < /dev/console > /dev/console 2>&1
+";
+
+/// Runs a script in such a machine; what it printed.
+///
+/// # Errors
+/// With the output, when the script fails or the machine does not come to its end.
+pub fn run(script: &str) -> Result<String> {
+    let dir = sh::scratch()?;
+    let output = machine(&dir, script);
+    fs::remove_dir_all(&dir)?;
+    output
+}
+
+fn machine(dir: &Path, script: &str) -> Result<String> {
+    let kernel = Kernel::newest(Path::new("/boot"))?;
+    let initrd = dir.join("initrd");
+    fs::write(&initrd, archive(&kernel, script)?)?;
+    let socket = dir.join("files");
+    let _server = Server::start(&socket)?;
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+    ])
+    .args(["-M", "q35,memory-backend=ram", "-smp", "2", "-m", "3G", "-object", "memory-backend-memfd,id=ram,size=3G,share=on"])
+    .arg("-chardev")
+    .arg(format!("socket,id=files,path={}", socket.display()))
+    .args(["-device", "vhost-user-fs-pci,chardev=files,tag=host,queue-size=1024", "-serial", "stdio"])
+    .args([OsStr::new("-kernel"), kernel.path.as_os_str(), OsStr::new("-initrd"), initrd.as_os_str()])
+    .args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    let ended = sh::timed(qemu.stdin(Stdio::null()), LIMIT)?;
+    let status = ended.stdout.lines().find_map(|line| line.trim().strip_prefix(STATUS));
+    match status {
+        Some("0") => Ok(ended.stdout),
+        Some(status) => bail!("status {status}:\n{}", sh::tail(&ended.stdout, 40)),
+        None => {
+            bail!("the machine ({}) did not come to its end:\n{}{}", ended.how(), sh::tail(&ended.stdout, 40), ended.stderr)
+        }
+    }
+}
+
+fn archive(kernel: &Kernel, script: &str) -> Result<Vec<u8>> {
+    let mut archive = Writer::default();
+    for dir in ["bin", "dev", "host", "modules", "trees"] {
+        archive.directory(dir);
+    }
+    archive.character_device("dev/console", 5, 1);
+    let mut order = String::new();
+    for path in guest::modules::load_order(kernel, MODULES)? {
+        let name = path.file_name().and_then(OsStr::to_str).context("a module without a name")?;
+        archive.file(&format!("modules/{name}"), 0o644, &fs::read(&path)?);
+        order += &format!("{name}\n");
+    }
+    archive.file("modules/order", 0o644, order.as_bytes());
+    archive.file("bin/busybox", 0o755, &fs::read("/bin/busybox").context("/bin/busybox, of busybox-static")?);
+    archive.file("init", 0o755, INIT.replace("STATUS", STATUS).as_bytes());
+    archive.file("script", 0o644, script.as_bytes());
+    Ok(archive.finish())
+}
+
+/// Our virtio-fs device with the host's root, read-only. Ends with the machine, or here.
+struct Server(Child);
+
+impl Server {
+    fn start(socket: &Path) -> Result<Server> {
+        let child = Command::new(program()?).arg(socket).arg("/:ro").stdout(Stdio::null()).spawn();
+        let server = Server(child.context("cannot start the virtio-fs device")?);
+        let end = Instant::now() + Duration::from_secs(10);
+        while !socket.exists() {
+            if Instant::now() > end {
+                bail!("the virtio-fs device does not listen");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An example of `crates/virtiofs`; with the features of the whole workspace, so that the unit tests' build is it.
+fn program() -> Result<PathBuf> {
+    sh::run(Command::new("cargo").args(["build", "-q", "--workspace", "--example", "serve"]).current_dir(sh::top()))?;
+    Ok(sh::target().join("debug/examples/serve"))
+}
