@@ -333,3 +333,20 @@ CASE(proc_net_tables) {
     EQ(atoi(slurp("/sys/class/net/lo/mtu")), 65536);
     (void)s;
 }
+CASE(los_addresses_in_a_new_namespace) {
+    // As bubblewrap sets its sandbox up: the address first, then the interface.
+    struct { struct ifaddrmsg m; struct rtattr local; uint32_t a; struct rtattr address; uint32_t b; } r = {
+        {AF_INET, 8, IFA_F_PERMANENT, RT_SCOPE_HOST, 0}, {8, IFA_LOCAL}, htonl(INADDR_LOOPBACK), {8, IFA_ADDRESS}, htonl(INADDR_LOOPBACK)};
+    r.m.ifa_index = if_nametoindex("lo");
+    IN_CHILD({
+        OK(unshare(CLONE_NEWNET));
+        int fd = nl();
+        EQ(error_of(fd, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &r, sizeof r), 0);
+        struct ifinfomsg up = {.ifi_index = r.m.ifa_index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+        EQ(error_of(fd, RTM_NEWLINK, NLM_F_ACK, &up, sizeof up), 0);
+        EQ(error_of(fd, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &r, sizeof r), EEXIST);
+        r.m.ifa_index = 99;
+        EQ(error_of(fd, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &r, sizeof r), ENODEV);
+        EQ(dump(fd, RTM_GETADDR, AF_INET, RTM_NEWADDR, NULL), 1);
+    });
+}

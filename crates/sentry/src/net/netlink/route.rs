@@ -12,6 +12,7 @@ use crate::net::{LOOPBACK, NetNamespace};
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_DUMP: u16 = 0x300;
 /// The first type that is not netlink's own.
 const NLMSG_MIN_TYPE: u16 = 16;
@@ -34,6 +35,8 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const AF_BRIDGE: u8 = 7;
 const IFLA_IFNAME: u16 = 3;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 /// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP`
 const LINK_UP: u32 = 0x1_0049;
 const LINK_DOWN: u32 = 0x8;
@@ -130,13 +133,15 @@ fn single(net: &NetNamespace, message: &Message<'_>, out: &mut Answer<'_>) -> Re
     }
 }
 
-/// The one change that there is: `lo` up and down.
+/// The changes that there are: `lo` up and down, and its own addresses.
 fn change(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Result<(), Errno> {
     if !asker.admin {
         return Err(Errno::EPERM);
     }
-    if !matches!(message.kind, RTM_NEWLINK | RTM_SETLINK) {
-        return Err(Errno::EOPNOTSUPP);
+    match message.kind {
+        RTM_NEWLINK | RTM_SETLINK => {}
+        RTM_NEWADDR => return add_address(net, message),
+        _ => return Err(Errno::EOPNOTSUPP),
     }
     let word = |at: usize| array(message.payload, at).map(u32::from_le_bytes).ok_or(Errno::EINVAL);
     let (index, flags, mask) = (word(4)?, word(8)?, word(12)?);
@@ -148,6 +153,25 @@ fn change(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Result<(),
         net.set_up(flags & 1 != 0);
     }
     Ok(())
+}
+
+/// `lo` gets its addresses when it goes up. Those who set a new namespace up (bubblewrap) add them before.
+fn add_address(net: &NetNamespace, message: &Message<'_>) -> Result<(), Errno> {
+    let [family, prefix, _, _] = array(message.payload, 0).ok_or(Errno::EINVAL)?;
+    if array(message.payload, 4).map(i32::from_le_bytes).ok_or(Errno::EINVAL)? != LOOPBACK {
+        return Err(Errno::ENODEV);
+    }
+    let address = attribute(message.payload, 8, IFA_LOCAL).or(attribute(message.payload, 8, IFA_ADDRESS)).ok_or(Errno::EINVAL)?;
+    let own = match family {
+        AF_INET => prefix == 8 && address == Ipv4Addr::LOCALHOST.octets(),
+        AF_INET6 => prefix == 128 && address == Ipv6Addr::LOCALHOST.octets(),
+        _ => false,
+    };
+    match own {
+        false => Err(Errno::EOPNOTSUPP),
+        true if net.is_up() && message.flags & NLM_F_REPLACE == 0 => Err(Errno::EEXIST),
+        true => Ok(()),
+    }
 }
 
 fn link(net: &NetNamespace, flags: u16, out: &mut Answer<'_>) {
@@ -192,9 +216,9 @@ fn addresses(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_
         let mut header = vec![family, prefix, IFA_F_PERMANENT, SCOPE_HOST];
         header.extend_from_slice(&LOOPBACK.to_le_bytes());
         out.begin(RTM_NEWADDR, NLM_F_MULTI, &header);
-        out.attribute(1, octets); // IFA_ADDRESS
+        out.attribute(IFA_ADDRESS, octets);
         if family == AF_INET {
-            out.attribute(2, octets); // IFA_LOCAL
+            out.attribute(IFA_LOCAL, octets);
             out.attribute(3, b"lo\0"); // IFA_LABEL
         }
         out.attribute(8, &u32::from(IFA_F_PERMANENT).to_le_bytes()); // IFA_FLAGS
