@@ -524,3 +524,25 @@ CASE(pid_set_tid_in_each_level) {
     a.set_tid = (uintptr_t)tids;
     IN_CHILD(OK(setresuid(1000, 1000, 1000)); ERR(syscall(SYS_clone3, &a, sizeof a), EPERM));
 }
+CASE(tmpfs_belongs_to_who_mounts_it) {
+    OK(chmod(".", 0777));
+    IN_CHILD({
+        OK(setresgid(1000, 1000, 1000));
+        OK(setresuid(1000, 1000, 1000));
+        OK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+        OK(unshare(CLONE_NEWUSER | CLONE_NEWNS));
+        write_to("/proc/self/uid_map", "7 1000 1");
+        write_to("/proc/self/setgroups", "deny");
+        write_to("/proc/self/gid_map", "8 1000 1");
+        OK(mkdir("mine", 0700));
+        OK(mount("none", "mine", "tmpfs", 0, "mode=0755"));
+        struct stat st;
+        OK(stat("mine", &st));
+        EQ(st.st_uid, 7);
+        EQ(st.st_gid, 8);
+        close(OK(creat("mine/file", 0600)));
+        OK(mount("none", "mine", "tmpfs", 0, "mode=0700,uid=7,gid=8"));
+        close(OK(creat("mine/file", 0600)));
+        ERR(mount("none", "mine", "tmpfs", 0, "uid=1000"), EINVAL);
+    });
+}

@@ -50,7 +50,7 @@ const LONG: Duration = Duration::from_secs(900);
 /// Programs whose Debian sources the scripts build.
 const SOURCES: [&str; 2] = ["busybox", "gzip"];
 
-const SCRIPTS: [App; 25] = [
+const SCRIPTS: [App; 26] = [
     app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
     app("python", "python3", "python.py", Tier::Fast, Places::All),
     app("git", "bash", "git.sh", Tier::Fast, Places::All),
@@ -76,6 +76,7 @@ const SCRIPTS: [App; 25] = [
     app("strace", "bash", "strace.sh", Tier::Fast, Places::NotBundle),
     app("gdb", "bash", "gdb.sh", Tier::Fast, Places::NotBundle),
     app("ps", "bash", "ps.sh", Tier::Fast, Places::NotBundle),
+    app("bwrap", "bash", "bwrap.sh", Tier::Fast, Places::NotBundle),
 ];
 
 /// CPython's tests that the full tier runs.

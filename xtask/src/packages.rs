@@ -26,6 +26,8 @@ pub const TEST: &[&str] = &[
     "psmisc",
     "lsof",
     "tmux",
+    "bubblewrap",
+    "iproute2",
     "redis-server",
     "qemu-system-x86",
     "linux-image-cloud-amd64",

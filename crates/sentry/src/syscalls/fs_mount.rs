@@ -109,7 +109,7 @@ pub fn sys_mount(cx: &mut Cx, args: Args) -> Flow<'_> {
             return unit(cx.fs.namespace().edit().move_mount(&from, &at, Moving::OnTop));
         }
         let kind = kind.ok_or(Errno::EINVAL)?;
-        let mut request = Request::new(Type::from_name(&kind)?);
+        let mut request = Request::new(cx, Type::from_name(&kind)?);
         request.source = None;
         request.set_all(cx, &data)?;
         let read_only = request.read_only || options.contains(MountFlags::RDONLY);
@@ -156,7 +156,7 @@ fn remount(cx: &Cx, at: &Path, options: MountFlags, bind: bool, data: &[u8]) -> 
     }
     mount.may_change_flags((options - MountFlags::RDONLY) | mount.flags() & MountFlags::RDONLY)?;
     if let Ok(kind) = Type::from_name(mount.fs.name().as_bytes()) {
-        let mut request = Request::new(kind);
+        let mut request = Request::new(cx, kind);
         request.set_all(cx, data)?;
         mount.fs.reconfigure(&request.config)?;
     }

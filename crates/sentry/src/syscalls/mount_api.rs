@@ -313,7 +313,7 @@ fn fsopen(cx: &Cx, args: Args) -> Result<u64, Errno> {
         Errno::ENAMETOOLONG => Errno::EINVAL,
         errno => errno,
     })?;
-    let request = Request::new(Type::from_name(&name)?);
+    let request = Request::new(cx, Type::from_name(&name)?);
     context_file(cx, State::Parameters(request), args.u32(1) & 1 != 0)
 }
 
@@ -336,7 +336,7 @@ pub fn sys_fspick(cx: &mut Cx, args: Args) -> Flow<'_> {
         let at = place(cx, &view, args.i32(0), args.u64(1), how).await?;
         let mount = at.mounted_here()?.clone();
         let kind = Type::from_name(mount.fs.name().as_bytes()).map_err(|_| Errno::EOPNOTSUPP)?;
-        let mut request = Request::new(kind);
+        let mut request = Request::new(cx, kind);
         request.read_only = mount.super_block().read_only();
         Ok(context_file(cx, State::Reconfigure { request, mount }, flags & 1 != 0)?)
     })

@@ -22,6 +22,7 @@ use super::{FileKind, FileSystem, Inode, NewInode, StatFs, Timestamp};
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up};
 use crate::mm::MemoryFile;
+use crate::ns::{Ids, UserNs};
 use crate::step::Step;
 use crate::time::Clock;
 pub use node::Node;
@@ -68,11 +69,11 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Takes one option in. Sizes in percent are of `memory` bytes.
+    /// Takes one option in. Sizes in percent are of `memory` bytes, ids those of the mounter's user namespace.
     ///
     /// # Errors
     /// `EINVAL` for a value that is none, or an option tmpfs does not have.
-    pub fn set(&mut self, key: &str, value: Option<&str>, memory: u64) -> Result<(), Errno> {
+    pub fn set(&mut self, key: &str, value: Option<&str>, memory: u64, user_ns: &UserNs) -> Result<(), Errno> {
         let text = || value.ok_or(Errno::EINVAL);
         let number = |radix| u32::from_str_radix(text()?, radix).map_err(|_| Errno::EINVAL);
         match key {
@@ -89,8 +90,8 @@ impl Options {
                 self.unlimited_inodes = self.inodes == 0;
             }
             "mode" => self.permissions = number(8)? & 0o7777,
-            "uid" => self.uid = number(10)?,
-            "gid" => self.gid = number(10)?,
+            "uid" => self.uid = user_ns.kernel_id(Ids::Users, number(10)?).ok_or(Errno::EINVAL)?,
+            "gid" => self.gid = user_ns.kernel_id(Ids::Groups, number(10)?).ok_or(Errno::EINVAL)?,
             // Where the pages lie is decided elsewhere.
             "huge" => match text()? {
                 "never" | "always" | "within_size" | "advise" => {}

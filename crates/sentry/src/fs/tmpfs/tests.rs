@@ -5,6 +5,7 @@ use crate::Errno;
 use crate::fs::testing::{Tree, memory, run, tmpfs};
 use crate::fs::{File, FileSystem, NewInode, OpenFlags, RenameFlags, SetAttr, Whence, WriteAt, XattrCall, next_device};
 use crate::mm::{Access, Sink};
+use crate::ns::UserNs;
 use crate::step::Step;
 use crate::time::Clock;
 
@@ -135,10 +136,10 @@ fn limits_are_kept_and_space_comes_back() {
     tree.unlink("f").expect("unlink");
     assert_eq!(free(), (16, 1), "the cache holds no removed file");
     let mut options = Options::default();
-    assert_eq!(options.set("size", Some("50%"), 1 << 20), Ok(()));
-    assert_eq!(options.set("mode", Some("700"), 1 << 20), Ok(()));
+    assert_eq!(options.set("size", Some("50%"), 1 << 20, &UserNs::ROOT), Ok(()));
+    assert_eq!(options.set("mode", Some("700"), 1 << 20, &UserNs::ROOT), Ok(()));
     assert_eq!((options.size, options.permissions), (524_288, 0o700));
-    assert_eq!(options.set("size", Some("4x"), 0), Err(Errno::EINVAL));
+    assert_eq!(options.set("size", Some("4x"), 0, &UserNs::ROOT), Err(Errno::EINVAL));
 }
 
 #[test]

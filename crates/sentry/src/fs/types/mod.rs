@@ -11,7 +11,7 @@ use super::tmpfs::{self, TmpFs};
 use super::{File, FileSystem, Path, next_device};
 use crate::Errno;
 use crate::abi::PAGE_SIZE;
-use crate::task::{Capability, Cx};
+use crate::task::{Capability, Creds, Cx};
 
 /// A type that can be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +98,9 @@ impl Type {
         TYPES.iter().find(|(_, kind)| *kind == self).map_or("none", |(name, _)| name)
     }
 
-    fn config(self) -> Config {
-        let root = tmpfs::Options::default();
+    /// What belongs to whoever mounts it (tmpfs's and ramfs's root) is that one's.
+    fn config(self, mounter: &Creds) -> Config {
+        let root = tmpfs::Options { uid: mounter.fsuid, gid: mounter.fsgid, ..tmpfs::Options::default() };
         match self {
             Type::Tmpfs => Config::Tmpfs(root),
             Type::Ramfs => Config::Ramfs(tmpfs::Options { permissions: 0o755, ..root }),
@@ -119,8 +120,8 @@ impl Type {
 }
 
 impl Request {
-    pub fn new(kind: Type) -> Request {
-        Request { kind, config: kind.config(), read_only: false, source: None }
+    pub fn new(cx: &Cx, kind: Type) -> Request {
+        Request { kind, config: kind.config(&cx.creds()), read_only: false, source: None }
     }
 
     /// Takes in an option.
@@ -152,9 +153,9 @@ impl Request {
             Value::Place(_) | Value::File(_) => return Err(Errno::EINVAL),
         };
         match &mut self.config {
-            Config::Tmpfs(options) => options.set(key, text, memory_of(cx)),
+            Config::Tmpfs(options) => options.set(key, text, memory_of(cx), &cx.creds().user_ns),
             // As Linux's: only the mode counts, what it does not know is ignored.
-            Config::Ramfs(options) if key == "mode" => options.set(key, text, memory_of(cx)),
+            Config::Ramfs(options) if key == "mode" => options.set(key, text, memory_of(cx), &cx.creds().user_ns),
             Config::Ramfs(_) => Ok(()),
             Config::Proc(options) => options.set(key, text),
             Config::Devpts(options) => options.set(key, text),
