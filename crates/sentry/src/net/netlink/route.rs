@@ -161,7 +161,8 @@ fn add_address(net: &NetNamespace, message: &Message<'_>) -> Result<(), Errno> {
     if array(message.payload, 4).map(i32::from_le_bytes).ok_or(Errno::EINVAL)? != LOOPBACK {
         return Err(Errno::ENODEV);
     }
-    let address = attribute(message.payload, 8, IFA_LOCAL).or(attribute(message.payload, 8, IFA_ADDRESS)).ok_or(Errno::EINVAL)?;
+    let address =
+        attribute(message.payload, 8, IFA_LOCAL).or(attribute(message.payload, 8, IFA_ADDRESS)).ok_or(Errno::EINVAL)?;
     let own = match family {
         AF_INET => prefix == 8 && address == Ipv4Addr::LOCALHOST.octets(),
         AF_INET6 => prefix == 128 && address == Ipv6Addr::LOCALHOST.octets(),
