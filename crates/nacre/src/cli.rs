@@ -41,6 +41,7 @@ pub enum Verb {
     Ps(cmd::ps::Ps),
     Pause(cmd::pause::Pause),
     Resume(cmd::resume::Resume),
+    Update(cmd::update::Update),
     Events(cmd::events::Events),
     Image(cmd::image::Image),
     Guest(cmd::guest::Guest),

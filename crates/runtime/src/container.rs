@@ -120,6 +120,7 @@ impl Runtime {
             kind,
             sandbox: host.as_ref().map(|host| host.main),
             gofers: Vec::new(),
+            memory_dev: None,
             cgroup: Location::plan(cgroups_path, create.id, self.privilege)?,
             hooks: spec.hooks().clone(),
             process: spec.process().clone(),
@@ -369,6 +370,7 @@ impl Container {
         if let Some(path) = create.pid_file {
             write_whole(path, self.entry.saved.sandbox.as_ref().map_or(0, |main| main.pid).to_string().as_bytes())?;
         }
+        self.entry.saved.memory_dev = self.sandbox.memory_dev();
         self.entry.saved.phase = Status::Created;
         self.entry.save()?;
         timing::mark("runtime: created");

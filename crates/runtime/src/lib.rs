@@ -23,5 +23,6 @@ pub mod sandbox;
 pub mod state;
 pub mod sys;
 pub mod timing;
+mod update;
 
 pub use error::{Error, Result};

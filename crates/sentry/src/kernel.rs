@@ -1,8 +1,8 @@
 //! [`Kernel`]: what all tasks of a sandbox share, and [`Container`], what those of one container share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use platform::Platform;
@@ -11,6 +11,7 @@ use crate::cgroup::Cgroup;
 use crate::executor::{IoPool, Reactor, Scheduler};
 use crate::fs::dev::loops::LoopDevices;
 use crate::fs::gofer::{FdCache, Services};
+use crate::fs::tmpfs::TmpFs;
 use crate::ipc::Ipc;
 use crate::ipc::futex::FutexTable;
 use crate::ipc::tty::Terminals;
@@ -101,10 +102,8 @@ pub struct Container {
     pub memory: Arc<MemoryFile>,
     /// What its first processes start with.
     pub namespaces: Arc<Namespaces>,
-    /// Most memory in bytes, if limited.
-    pub memory_limit: Option<u64>,
-    /// Most tasks at a time (`pids` limit), if limited.
-    pub max_tasks: Option<usize>,
+    /// What it may have at most.
+    pub limits: Limits,
     /// The root of its control groups.
     pub cgroup: Arc<Cgroup>,
     /// Signals that are queued for its users.
@@ -114,6 +113,10 @@ pub struct Container {
     pub loops: LoopDevices,
     /// What its ended tasks have used and done.
     pub ended: Mutex<Ended>,
+    /// Where writes to its root go, if that is memory: as large as the limit of memory.
+    pub writable_layer: OnceLock<Weak<TmpFs>>,
+    /// Processes killed for lack of memory.
+    pub oom_kills: AtomicU64,
     /// How many logins there were (/proc/PID/sessionid).
     pub logins: AtomicU32,
     pub load: LoadAverage,
@@ -160,13 +163,14 @@ impl Container {
             pids: shared.pid.unwrap_or_default(),
             memory,
             namespaces: Namespaces::first(uts, net, shared.ipc, shared.uts),
-            memory_limit,
-            max_tasks,
+            limits: Limits::new(memory_limit, max_tasks),
             cgroup: Cgroup::root(memory_limit, max_tasks),
             queued_signals: QueuedSignals::default(),
             terminals: Terminals::new(),
             loops: LoopDevices::default(),
             ended: Mutex::default(),
+            writable_layer: OnceLock::new(),
+            oom_kills: AtomicU64::new(0),
             logins: AtomicU32::new(0),
             load: LoadAverage::default(),
             life: ContainerLife::default(),
@@ -179,6 +183,43 @@ impl Container {
             }
         }));
         container
+    }
+}
+
+/// What a container may have at most. The runtime may change it while the container runs.
+#[derive(Debug)]
+pub struct Limits {
+    /// [`Limits::NONE`]: as much as there is.
+    memory: AtomicU64,
+    tasks: AtomicU64,
+}
+
+impl Limits {
+    /// A limit that is none.
+    pub const NONE: u64 = u64::MAX;
+
+    fn new(memory: Option<u64>, tasks: Option<usize>) -> Limits {
+        let tasks = tasks.map_or(Limits::NONE, |most| most as u64);
+        Limits { memory: AtomicU64::new(memory.unwrap_or(Limits::NONE)), tasks: AtomicU64::new(tasks) }
+    }
+
+    /// Most memory in bytes, if limited. Its memory file's size is what keeps it.
+    pub fn memory(&self) -> Option<u64> {
+        Some(self.memory.load(Ordering::Relaxed)).filter(|&most| most != Limits::NONE)
+    }
+
+    /// Most tasks at a time, if limited.
+    pub fn tasks(&self) -> Option<usize> {
+        let most = Some(self.tasks.load(Ordering::Relaxed)).filter(|&most| most != Limits::NONE);
+        most.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    pub fn set_memory(&self, most: u64) {
+        self.memory.store(most, Ordering::Relaxed);
+    }
+
+    pub fn set_tasks(&self, most: u64) {
+        self.tasks.store(most, Ordering::Relaxed);
     }
 }
 

@@ -47,6 +47,10 @@ pub struct CreateContainerRequest {
     /// Indices of descriptors of read-only file-system images; root and mounts name them by their place here.
     #[prost(uint32, repeated, tag = "17")]
     pub images: Vec<u32>,
+    /// Index of the descriptor of an empty file for application memory, on a file system whose size is the limit of it. Absent: the
+    /// sandbox's own. (Sentry only.)
+    #[prost(uint32, optional, tag = "18")]
+    pub memory: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

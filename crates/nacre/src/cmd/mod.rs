@@ -19,6 +19,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
 use std::io::Write;
 
@@ -56,6 +57,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Ps(verb) => verb.run(global),
         Verb::Pause(verb) => verb.run(global),
         Verb::Resume(verb) => verb.run(global),
+        Verb::Update(verb) => verb.run(global),
         Verb::Events(verb) => verb.run(global),
         Verb::Image(verb) => verb.run(global),
         Verb::Guest(verb) => verb.run(),

@@ -203,3 +203,39 @@ fn volumes_are_written_through_unless_read_only() {
     assert_ne!(run.code, Some(0));
     assert_eq!(fs::read_to_string(shared.join("file")).expect("kept"), "hello\n");
 }
+
+#[test]
+fn limits_change_while_it_runs() {
+    let Some(place) = Place::new("update").busybox() else { return };
+    let id = &place.id();
+    let mut config = Place::config(&["sleep", "1000"]);
+    config["linux"]["resources"] = json!({"memory": {"limit": 32 << 20}, "pids": {"limit": 10}});
+    let cgroups = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+    config["mounts"].as_array_mut().expect("mounts").push(cgroups);
+    place.write(&config);
+    place.detached(&["run", "-d", id]).ok();
+    let inside = |script: &str| place.nacre(&["exec", id, "sh", "-c", script]);
+    let fill = "busybox yes | busybox head -c 50331648 >/f; echo $?; busybox rm -f /f";
+    assert_eq!(inside(fill).stdout, "1\n", "32 MiB are not enough");
+    place
+        .nacre(&["update", "--memory", "128m", "--pids-limit", "4", "--cpu-quota", "50000", "--cpu-period", "100000", id])
+        .ok();
+    let filled = inside(fill);
+    assert_eq!(filled.stdout, "0\n", "now they are: {filled:?}");
+    let shown = inside("cd /sys/fs/cgroup; cat memory.max pids.max cpu.max; grep MemTotal /proc/meminfo").stdout;
+    assert_eq!(shown, "134217728\n4\n50000 100000\nMemTotal:         131072 kB\n");
+    assert!(inside("sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait").stderr.contains("fork"), "four tasks at a time");
+    // Less than is in use is refused, and nothing changes.
+    inside("busybox yes | busybox head -c 50331648 >/f").ok();
+    place.nacre(&["update", "--memory", "16m", id]).fails(1, "the container uses more than 16777216 bytes");
+    assert_eq!(inside("cat /sys/fs/cgroup/memory.max").stdout, "134217728\n");
+    // As engines say it; -1 is no limit.
+    let file = place.dir.join("resources.json");
+    fs::write(&file, r#"{"memory":{"limit":67108864},"pids":{"limit":-1}}"#).expect("a file");
+    place.nacre(&["update", "--resources", file.to_str().expect("a path"), id]).ok();
+    assert_eq!(inside("cd /sys/fs/cgroup; cat memory.max pids.max").stdout, "67108864\nmax\n");
+    place.nacre(&["update", "--memory", "lots", id]).fails(1, "is no size");
+    place.nacre(&["kill", id, "KILL"]).ok();
+    place.nacre(&["delete", "--force", id]).ok();
+    place.nacre(&["update", "--memory", "64m", id]).fails(1, "does not exist");
+}

@@ -91,6 +91,11 @@ pub(super) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// As pids.max takes it: a number that no machine reaches is refused.
+pub(super) fn pids_max(pids: u64) -> String {
+    if pids > 4 << 20 { "max".into() } else { pids.to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -96,7 +96,7 @@ pub(super) fn set_limits(dirs: &[PathBuf], limits: &HostLimits) -> Result<()> {
         write("memory.limit_in_bytes", &bytes.to_string())?;
     }
     if let Some(pids) = limits.pids {
-        write("pids.max", &pids.to_string())?;
+        write("pids.max", &super::limits::pids_max(pids))?;
     }
     if let Some(shares) = limits.cpu_shares {
         write("cpu.shares", &shares.to_string())?;

@@ -64,7 +64,7 @@ pub(super) fn set_limits(dir: &Path, limits: &HostLimits) -> Result<()> {
         set(dir, "memory.max", &bytes.to_string())?;
     }
     if let Some(pids) = limits.pids {
-        set(dir, "pids.max", &pids.to_string())?;
+        set(dir, "pids.max", &super::limits::pids_max(pids))?;
     }
     if let Some(shares) = limits.cpu_shares {
         set(dir, "cpu.weight", &weight(shares).to_string())?;

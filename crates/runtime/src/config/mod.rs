@@ -208,6 +208,7 @@ pub fn plan(
         domainname: spec.domainname().as_ref().map(|name| name.clone().into_bytes()),
         gofer: 0,
         images: Vec::new(),
+        memory: None,
         root: Some(Root {
             attach: 0,
             read_only,

@@ -73,10 +73,13 @@ impl Trees {
     }
 }
 
-/// What a gofer starts with. Descriptor 0 is its socket to the sentry; then the trees' mounts.
+/// What a gofer starts with. Descriptor 0 is its socket to the sentry; then its container's memory, if that has a file system of its own
+/// ([`super::memory`]); then the trees' mounts.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GoferConfig {
     pub trees: Trees,
+    /// Whether memory is there to be held.
+    pub holds_memory: bool,
     /// Sentry and gofer can run at the same time: waiting by spinning may pay.
     pub spin: bool,
 }
@@ -118,6 +121,8 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     let Ok((config, descriptors)) = message::receive::<GoferConfig>(socket) else { return Ok(()) };
     let mut descriptors = descriptors.into_iter();
     let connection = descriptors.next().ok_or("no connection to the sentry")?;
+    // Held open for as long as this process lives, so that others can find it.
+    let _memory = if config.holds_memory { descriptors.next() } else { None };
     let attaches = config.trees.enter(descriptors.collect())?;
     let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let server = Config {

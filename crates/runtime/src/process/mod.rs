@@ -10,6 +10,7 @@ pub mod gofer;
 mod isolate;
 pub mod keeper;
 pub mod kvm;
+pub mod memory;
 pub mod message;
 pub mod report;
 pub mod sentry;

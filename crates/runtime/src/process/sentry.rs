@@ -3,7 +3,7 @@
 //! In this order: the configuration (a few numbers, no secrets), the file system for guest memory, the platform, whose zygote is forked from this
 //! process, an empty root, no privileges, Landlock; then the kernel makes its threads and calls back for the seccomp filter.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use sentry::kernel::Machine;
 use serde::{Deserialize, Serialize};
 
 use super::confine::landlock;
-use super::isolate::{Code, drop_privileges, enter_private_root, keep_only_mounting, tmpfs};
+use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
 use super::report::{self, Report};
-use super::{Network, message};
+use super::{Network, memory, message};
 use crate::{logging, timing};
 
 /// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2, if others may come:
@@ -57,7 +57,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     report::install(report);
     logging::install(&config.log, None);
     timing::mark("sentry: configuration read");
-    let memory = guest_memory(config.memory_limit).map_err(|e| format!("cannot make the memory file system: {e}"))?;
+    let memory = memory::file_system(config.memory_limit).map_err(|e| format!("cannot make the memory file system: {e}"))?;
     keep_only_mounting().map_err(|e| e.to_string())?;
     let platform = start_platform(&config)?;
     timing::mark("sentry: platform started");
@@ -105,10 +105,4 @@ fn start_platform(config: &SentryConfig) -> Result<Arc<dyn Platform>, String> {
         spin: if config.executors > 1 { systrap::Spin::Adaptive } else { systrap::Spin::Never },
     };
     systrap::Systrap::start(config).map(|platform| platform as Arc<dyn Platform>).map_err(|e| e.to_string())
-}
-
-fn guest_memory(limit: Option<u64>) -> std::io::Result<OwnedFd> {
-    // 0: no limit of its own.
-    let size = limit.unwrap_or(0).to_string();
-    tmpfs(&[("size", &size), ("nr_inodes", "0"), ("mode", "0700"), ("huge", "advise")], Code::Mappable)
 }

@@ -203,6 +203,11 @@ pub trait Sandbox: Debug {
     /// The protocol's client, to share with threads.
     fn agent(&self) -> &Arc<Client>;
 
+    /// The file system of the last added container's memory, if it has one of its own ([`process::memory`](crate::process::memory)).
+    fn memory_dev(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes a container in it (not started).
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_image};
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
 use crate::process::gofer::{GoferConfig, Trees};
+use crate::process::memory::Memory;
 use crate::process::sentry::SentryConfig;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
@@ -29,6 +30,7 @@ pub struct SentrySandbox {
     entrance: Entrance,
     gofer_ids: Ids,
     spin: bool,
+    memory_dev: Option<u64>,
 }
 
 impl SentrySandbox {
@@ -83,6 +85,7 @@ impl SentrySandbox {
             entrance,
             gofer_ids,
             spin: launch.cpus > 1,
+            memory_dev: None,
         })
     }
 
@@ -101,6 +104,7 @@ impl SentrySandbox {
             entrance: join.cgroup.entrance()?,
             gofer_ids: Ids::from(join.file_ids),
             spin: join.cpus > 1,
+            memory_dev: None,
         };
         sandbox.spare_gofer = Some(sandbox.new_gofer()?);
         Ok(sandbox)
@@ -121,13 +125,14 @@ impl SentrySandbox {
         Ok(gofer.keep())
     }
 
-    /// Gives a gofer its trees and its connection, whose other end is returned.
-    fn configure_gofer(&self, gofer: &Confined, plan: &ContainerPlan) -> Result<OwnedFd> {
+    /// Gives a gofer its trees, its container's memory to hold, and its connection, whose other end is returned.
+    fn configure_gofer(&self, gofer: &Confined, plan: &ContainerPlan, memory: Option<&Memory>) -> Result<OwnedFd> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .doing(|| "cannot make a socket pair")?;
         let (trees, mounts) = Trees::new(&plan.attaches, self.privilege, &self.gofer_ids)?;
-        let config = GoferConfig { trees, spin: self.spin };
-        let fds: Vec<_> = std::iter::once(theirs.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
+        let config = GoferConfig { trees, holds_memory: memory.is_some(), spin: self.spin };
+        let held = memory.map(|memory| memory.dir.as_fd());
+        let fds: Vec<_> = std::iter::once(theirs.as_fd()).chain(held).chain(mounts.iter().map(AsFd::as_fd)).collect();
         message::send(&gofer.socket, &config, &fds).doing(|| "cannot configure the gofer")?;
         Ok(ours)
     }
@@ -143,6 +148,10 @@ impl Sandbox for SentrySandbox {
         &self.agent
     }
 
+    fn memory_dev(&self) -> Option<u64> {
+        self.memory_dev
+    }
+
     fn add_container(&mut self, mut plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()> {
         let gofer = match self.spare_gofer.take() {
             Some(gofer) => gofer,
@@ -150,9 +159,19 @@ impl Sandbox for SentrySandbox {
         };
         self.gofers.push(gofer);
         let Some(gofer) = self.gofers.last() else { return Err(Error::Other("no gofer".into())) };
-        let connection = self.configure_gofer(gofer, &plan)?;
+        // An ordinary user cannot mount: its containers share the sandbox's.
+        let memory = match self.privilege {
+            Privilege::Root => Some(Memory::new(plan.request.limits.and_then(|limits| limits.memory))?),
+            Privilege::User => None,
+        };
+        self.memory_dev = memory.as_ref().map(|memory| memory.dev);
+        let connection = self.configure_gofer(gofer, &plan, memory.as_ref())?;
         let mut fds = vec![connection.as_fd()];
         plan.request.gofer = 0;
+        if let Some(memory) = &memory {
+            plan.request.memory = Some(fds.len() as u32);
+            fds.push(memory.file.as_fd());
+        }
         let images = plan.images.iter().map(|path| open_image(path)).collect::<Result<Vec<OwnedFd>>>()?;
         plan.request.images = (0..images.len() as u32).map(|index| fds.len() as u32 + index).collect();
         fds.extend(images.iter().map(AsFd::as_fd));

@@ -63,6 +63,8 @@ pub struct Saved {
     pub kind: Kind,
     pub sandbox: Option<ProcessRef>,
     pub gofers: Vec<ProcessRef>,
+    /// The file system of its application memory, if it has one of its own ([`process::memory`](crate::process::memory)).
+    pub memory_dev: Option<u64>,
     pub cgroup: cgroup::Location,
     pub hooks: Option<Hooks>,
     /// For `exec`'s defaults.
@@ -314,6 +316,7 @@ mod tests {
             kind: Kind::Sentry,
             sandbox: None,
             gofers: Vec::new(),
+            memory_dev: None,
             cgroup: Default::default(),
             hooks: None,
             process: None,

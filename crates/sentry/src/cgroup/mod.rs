@@ -14,11 +14,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::Errno;
+use crate::kernel::Limits;
 use crate::wait::{PollEvents, WaitQueue};
 pub use membership::{Freezing, Members, admit_task, move_process};
 
@@ -130,8 +131,6 @@ struct Hierarchy {
     tree: Mutex<()>,
     groups: AtomicU64,
     next_id: AtomicU64,
-    /// The container's CPU limits, for the root.
-    cpu: OnceLock<CpuLimits>,
 }
 
 /// The container's CPU limits.
@@ -173,11 +172,20 @@ impl Cgroup {
         })
     }
 
-    /// Says, once, what CPU limits the container has.
-    pub fn set_cpu_limits(&self, limits: CpuLimits) {
-        let _ = self.hierarchy.cpu.set(limits);
+    /// Says what memory (bytes) and how many tasks the container may have; what is None stays.
+    pub fn set_limits(&self, memory: Option<u64>, tasks: Option<u64>) {
+        let most = |value: u64| Some(value).filter(|&value| value != Limits::NONE);
         let mut settings = self.settings.lock();
-        settings.cpu_quota_us = limits.quota_us;
+        settings.memory_max = memory.map_or(settings.memory_max, most);
+        settings.pids_max = tasks.map_or(settings.pids_max, most);
+    }
+
+    /// Says what CPU limits the container has; what is None stays.
+    pub fn set_cpu_limits(&self, limits: CpuLimits) {
+        let mut settings = self.settings.lock();
+        if let Some(quota) = limits.quota_us {
+            settings.cpu_quota_us = Some(quota).filter(|&quota| quota != Limits::NONE);
+        }
         settings.cpu_period_us = limits.period_us.unwrap_or(settings.cpu_period_us);
         if let Some(shares) = limits.shares {
             // As runc converts them: 2..=262144 to 1..=10000.

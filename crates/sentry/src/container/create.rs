@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use agent_api::{
-    Code, CreateContainerRequest, CreateContainerResponse, NamespaceKind, SeccompProfile, SharedNamespace, Status, take_fd,
+    Code, CreateContainerRequest, CreateContainerResponse, Limits, NamespaceKind, SeccompProfile, SharedNamespace, Status,
+    take_fd,
 };
 use parking_lot::Mutex;
 
@@ -31,7 +32,8 @@ impl Agent {
         let socket = take_fd(fds, request.gofer, "gofer")?;
         let client = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
             .map_err(|errno| Status::new(Code::Internal, format!("cannot talk to the gofer: {errno}")))?;
-        let container = self.new_container(&request)?;
+        let memory = request.memory.map(|index| take_fd(fds, index, "memory")).transpose()?;
+        let container = self.new_container(&request, memory)?;
         let images = request.images.iter().map(|&index| take_fd(fds, index, "image").map(Some)).collect::<Result<_, _>>()?;
         let builder = Builder { kernel: &self.kernel, container: &container, gofer: client, images: Mutex::new(images) };
         let root = builder.build(&request).await?;
@@ -71,25 +73,29 @@ impl Agent {
         Ok(shared)
     }
 
-    fn new_container(&self, request: &CreateContainerRequest) -> Result<Arc<Container>, Status> {
+    /// An empty container whose memory is in `memory`, or in a file that the sandbox's containers have no limits of their own for.
+    fn new_container(&self, request: &CreateContainerRequest, memory: Option<OwnedFd>) -> Result<Arc<Container>, Status> {
         let limits = request.limits.unwrap_or_default();
         let name = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|name| String::from_utf8_lossy(name).into_owned());
         let uts = Uts {
             hostname: name(&request.hostname).unwrap_or_else(|| "nacre".into()),
             domainname: name(&request.domainname).unwrap_or_else(|| "(none)".into()),
         };
-        let memory = hostcall::io::unnamed_file(self.memory.as_fd())
+        let memory = memory
+            .map_or_else(|| hostcall::io::unnamed_file(self.memory.as_fd()), Ok)
             .and_then(MemoryFile::new)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
         let (net, max_tasks) = (self.kernel.net.clone(), limits.pids.map(|most| most as usize));
         let shared = self.shared(&request.shared_namespaces)?;
         let container = Container::sharing(request.id.clone(), memory, uts, net, limits.memory, max_tasks, shared);
-        container.cgroup.set_cpu_limits(CpuLimits {
-            quota_us: limits.cpu_quota_us,
-            period_us: limits.cpu_period_us,
-            shares: limits.cpu_shares,
-        });
+        container.cgroup.set_cpu_limits(limits.into());
         Ok(container)
+    }
+}
+
+impl From<Limits> for CpuLimits {
+    fn from(limits: Limits) -> CpuLimits {
+        CpuLimits { quota_us: limits.cpu_quota_us, period_us: limits.cpu_period_us, shares: limits.cpu_shares }
     }
 }
 

@@ -15,7 +15,7 @@ mod stdio;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use agent_api::{
     Code, ContainerState, ContainerStatus, DeleteContainerRequest, Empty, Event, EventKind, ResizeTtyRequest,
@@ -179,10 +179,22 @@ impl Agent {
         self.events.add(Event { sequence: 0, kind, container_id, exec_id, exit: Some(exit) });
     }
 
-    /// Changes limits.
+    /// Changes limits. The memory file's size, which keeps that of memory, is the runtime's to change.
     pub fn update(&self, request: &UpdateContainerRequest) -> Result<Empty, Status> {
-        self.handle(&request.container_id)?;
-        Err(Status::new(Code::Unimplemented, "the sentry cannot change the limits of a running container yet"))
+        let container = self.handle(&request.container_id)?.container.clone();
+        let limits = request.limits.unwrap_or_default();
+        if let Some(bytes) = limits.memory {
+            container.limits.set_memory(bytes);
+            if let Some(layer) = container.writable_layer.get().and_then(Weak::upgrade) {
+                layer.set_size(container.limits.memory().unwrap_or(self.kernel.machine.memory_bytes));
+            }
+        }
+        if let Some(tasks) = limits.pids {
+            container.limits.set_tasks(tasks);
+        }
+        container.cgroup.set_limits(limits.memory, limits.pids);
+        container.cgroup.set_cpu_limits(limits.into());
+        Ok(Empty {})
     }
 }
 

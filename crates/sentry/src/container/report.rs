@@ -50,10 +50,10 @@ impl Agent {
             cpu_system_ns: 0,
             memory_usage: used,
             memory_peak: used,
-            memory_limit: container.memory_limit,
+            memory_limit: container.limits.memory(),
             pids: tasks.len() as u64,
-            pids_limit: container.max_tasks.map(|max| max as u64),
-            oom_kills: 0,
+            pids_limit: container.limits.tasks().map(|max| max as u64),
+            oom_kills: container.oom_kills.load(Ordering::Relaxed),
         })
     }
 

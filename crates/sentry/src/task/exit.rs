@@ -25,7 +25,9 @@ impl ThreadGroup {
     /// Kills the process for lack of memory.
     pub fn kill_out_of_memory(&self) {
         let mut inner = self.inner.lock();
-        inner.oom_killed = true;
+        if !std::mem::replace(&mut inner.oom_killed, true) {
+            self.container.oom_kills.fetch_add(1, Ordering::Relaxed);
+        }
         inner.begin_exit(ExitStatus::killed(Signal::KILL));
     }
 }

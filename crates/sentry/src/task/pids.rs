@@ -77,7 +77,7 @@ impl PidTable {
         if container.life.ending() {
             return Err(Errno::ENOMEM);
         }
-        let Some(most) = container.max_tasks else { return Ok(()) };
+        let Some(most) = container.limits.tasks() else { return Ok(()) };
         let count = match self.shared.load(Ordering::SeqCst) {
             true => pids.count_of(container),
             false => pids.tasks.len(),

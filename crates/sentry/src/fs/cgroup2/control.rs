@@ -179,8 +179,8 @@ pub(super) const FILES: &[File] = &[
         |ask| Ok(limit(ask.group.settings.lock().memory_max)),
         |ask, text| not_in_root(ask).and_then(|()| Ok(ask.group.settings.lock().memory_max = bytes_or_max(text)?)),
     ),
-    shows("memory.events", Controllers::MEMORY, |_| Ok(MEMORY_EVENTS.into())),
-    shows("memory.events.local", Controllers::MEMORY, |_| Ok(MEMORY_EVENTS.into())),
+    shows("memory.events", Controllers::MEMORY, |ask| Ok(memory_events(ask))),
+    shows("memory.events.local", Controllers::MEMORY, |ask| Ok(memory_events(ask))),
     shows("memory.stat", Controllers::MEMORY, memory_stat),
     shows("memory.swap.current", Controllers::MEMORY, |_| Ok("0\n".into())),
     takes(
@@ -210,7 +210,11 @@ pub(super) const FILES: &[File] = &[
 ];
 
 /// What is not counted is zero.
-const MEMORY_EVENTS: &str = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n";
+/// The container's limit alone kills, so only its own group counts.
+fn memory_events(ask: &Ask) -> String {
+    let kills = if ask.group.is_root() { ask.container.oom_kills.load(Ordering::Relaxed) } else { 0 };
+    format!("low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n")
+}
 
 fn limit(value: Option<u64>) -> String {
     value.map_or_else(|| "max\n".into(), |value| format!("{value}\n"))

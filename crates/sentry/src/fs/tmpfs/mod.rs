@@ -228,6 +228,13 @@ impl TmpFs {
     }
 }
 
+impl TmpFs {
+    /// From now on it takes so many bytes of data. What is in it stays.
+    pub fn set_size(&self, bytes: u64) {
+        self.shared.max_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
 impl FileSystem for TmpFs {
     fn name(&self) -> &'static str {
         self.name

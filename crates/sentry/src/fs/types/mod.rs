@@ -240,7 +240,7 @@ pub fn may_mount(cx: &Cx) -> Result<(), Errno> {
 }
 
 fn memory_of(cx: &Cx) -> u64 {
-    cx.task.container.memory_limit.unwrap_or(cx.kernel().machine.memory_bytes)
+    cx.task.container.limits.memory().unwrap_or(cx.kernel().machine.memory_bytes)
 }
 
 /// Options between commas; a backslash takes the next byte as it is (overlay's directories).
