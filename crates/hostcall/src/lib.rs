@@ -17,6 +17,7 @@ pub mod event;
 pub mod io;
 pub mod memory;
 pub mod net;
+pub mod packet;
 pub mod random;
 pub mod seccomp;
 pub mod thread;

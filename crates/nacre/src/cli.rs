@@ -80,19 +80,16 @@ pub struct Global {
     rootless: String,
 }
 
-/// Which network a sandbox has.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Net {
-    None,
-    Host,
-}
-
-impl From<Net> for Network {
-    fn from(net: Net) -> Network {
-        match net {
-            Net::None => Network::None,
-            Net::Host => Network::Host,
-        }
+/// Which network a sandbox has: `none`, `host`, or the path of a network namespace.
+///
+/// # Errors
+/// It is none of these.
+pub fn network(text: &str) -> Result<Network, String> {
+    match text {
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        path if path.contains('/') => Ok(Network::Namespace(PathBuf::from(path))),
+        other => Err(format!("{other:?} is neither none nor host nor the path of a network namespace (/run/netns/{other}?)")),
     }
 }
 

@@ -136,7 +136,7 @@ impl Runtime {
         };
         timing::mark("runtime: cgroup made");
         let launched = match &host {
-            None => self.launch(kind, &entry, &cgroup, &spec, &plan, create.network),
+            None => self.launch(kind, &entry, &cgroup, &spec, &plan, self.network(kind, &spec, &create.network)),
             Some(host) => self.join(host, &cgroup, &spec),
         };
         let sandbox = match launched {
@@ -183,6 +183,21 @@ impl Runtime {
             file_ids: file_ids(spec, self.privilege),
         };
         sandbox::join(host.entry.saved.kind, join)
+    }
+
+    /// What is asked for; else the network namespace of the configuration, where it can be joined.
+    fn network(&self, kind: Kind, spec: &Spec, asked: &Network) -> Network {
+        let Some(path) = config::network_namespace(spec).filter(|_| *asked == Network::None) else { return asked.clone() };
+        match (kind, self.privilege) {
+            (Kind::Sentry, Privilege::Root) => return Network::Namespace(path),
+            (Kind::Vm, _) => {
+                tracing::warn!("the network of {} is not joined: a VM has loopback only as yet", path.display());
+            }
+            (Kind::Sentry, Privilege::User) => {
+                tracing::warn!("the network of {} is not joined: only root can; the sandbox has loopback only", path.display());
+            }
+        }
+        Network::None
     }
 
     fn launch(

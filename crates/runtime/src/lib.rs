@@ -18,6 +18,7 @@ pub mod hooks;
 pub mod logging;
 pub mod machine;
 pub mod pod;
+mod pod_network;
 pub mod process;
 pub mod sandbox;
 pub mod state;

@@ -25,6 +25,9 @@ const REACTOR_STACK: usize = 128 << 10;
 /// Stack of a thread for host file I/O in bytes.
 const IO_STACK: usize = 64 << 10;
 
+/// Stack of a thread that receives frames in bytes.
+const NET_STACK: usize = 256 << 10;
+
 /// What a sandbox process hands to its kernel.
 pub struct Boot {
     pub platform: Arc<dyn Platform>,
@@ -67,12 +70,17 @@ pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
     let kernel = Kernel::new(boot.platform, Clock::Host, executors, boot.machine);
     let reactor = Reactor::new().map_err(|errno| BootError::Thread { name: "reactor", errno })?;
     let _ = kernel.reactor.set(reactor.clone());
-    if boot.network == Network::Host {
-        kernel.net.use_host(&reactor);
-    }
+    let receivers = match boot.network {
+        Network::Loopback => Vec::new(),
+        Network::Host => {
+            kernel.net.use_host(&reactor);
+            Vec::new()
+        }
+        Network::Packets { description, sockets } => kernel.net.use_packets(description, sockets),
+    };
     let agent = Agent::new(kernel.clone(), reactor.clone(), boot.memory);
     let server = Server::new(agent, boot.client, boot.listener, boot.first_container).map_err(BootError::Control)?;
-    let gate = Gate::new(executors + 1 + IoPool::THREADS);
+    let gate = Gate::new(executors + 1 + IoPool::THREADS + receivers.len());
     for id in 0..executors {
         let kernel = kernel.clone();
         gate.spawn("executor", EXECUTOR_STACK, move || kernel.scheduler.run(ExecutorId(id)))?;
@@ -84,6 +92,12 @@ pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
     for _ in 0..IoPool::THREADS {
         let pool = kernel.host_files.pool.clone();
         gate.spawn("io", IO_STACK, move || pool.work())?;
+    }
+    for receiver in receivers {
+        let scheduler = kernel.scheduler.clone();
+        gate.spawn("net", NET_STACK, move || {
+            panic!("the host gives no more frames: {}", receiver.run(&|| scheduler.nudge()));
+        })?;
     }
     gate.started.wait();
     (boot.lock_down)().map_err(BootError::LockDown)?;

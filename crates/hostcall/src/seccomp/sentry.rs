@@ -30,6 +30,14 @@ pub fn list_with_host_network() -> AllowList {
     list
 }
 
+/// The list of a sentry on a pod's network: the same, and frames from packet sockets (`sendmsg` sends them).
+pub fn list_with_packets() -> AllowList {
+    let mut list = list();
+    list.process = "sentry on a pod's network";
+    list.calls.push(Call::any(libc::SYS_recvmmsg, "recvmmsg", "frames of the pod's network, a batch at a time"));
+    list
+}
+
 /// Stream and datagram sockets of the internet families, with the options in [`crate::net::OPTIONS`].
 fn host_network() -> Vec<Call> {
     let kinds = net::FAMILIES.iter().flat_map(|family| net::TYPES.iter().map(move |kind| (*family, *kind)));
@@ -174,5 +182,8 @@ mod tests {
         let wider = list_with_host_network();
         assert_eq!(wider.calls.len(), list.calls.len() + 10);
         wider.compile().expect("a filter");
+        let packets = list_with_packets();
+        assert!(packets.calls.len() <= 60, "{} calls", packets.calls.len());
+        packets.compile().expect("a filter");
     }
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use runtime::container::{self, bundle_or_here};
+use runtime::process::Network;
 
 use super::Failure;
-use crate::cli::{Global, Net};
+use crate::cli::{self, Global};
 use crate::stdio::Own;
 
 /// Create a container
@@ -35,9 +36,10 @@ pub struct Options {
     /// dev.nacre.overlay says, or memory]
     #[arg(long, value_name = "MODE")]
     pub overlay: Option<String>,
-    /// Network: none (a loopback interface), or host (sockets in the network namespace nacre runs in)
-    #[arg(long, value_name = "MODE", default_value = "none")]
-    pub net: Net,
+    /// Network: none (a loopback interface), host (sockets in the network namespace nacre runs in), or the path of
+    /// a network namespace to join, as a CNI plugin makes it
+    #[arg(long, value_name = "MODE", default_value = "none", value_parser = cli::network)]
+    pub net: Network,
     /// (no effect: a sandbox always pivots)
     #[arg(long)]
     no_pivot: bool,
@@ -70,7 +72,7 @@ impl Create {
             overlay: self.options.overlay.as_deref(),
             stdio: own.as_host(),
             own_terminal: None,
-            network: self.options.net.into(),
+            network: self.options.net.clone(),
             sandbox: global.sandbox()?,
         })?;
         Ok(0)

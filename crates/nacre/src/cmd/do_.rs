@@ -20,7 +20,7 @@ use runtime::sandbox::{self, ContainerPlan, FileIds, Launch, Sandbox};
 use runtime::{Error, machine, timing};
 
 use super::Failure;
-use crate::cli::{Global, Net};
+use crate::cli::{self, Global};
 use crate::flags::{Flags, Volume};
 use crate::session::{self, Session, Wire};
 use crate::stdio::Own;
@@ -41,9 +41,10 @@ pub struct Do {
     /// Where changes of the root go: memory, dir:PATH (kept there), or none (the root itself)
     #[arg(long, value_name = "MODE", default_value = "memory")]
     overlay: String,
-    /// Network: none (a loopback interface), or host (sockets in the host's network namespace)
-    #[arg(long, value_name = "MODE", default_value = "none")]
-    net: Net,
+    /// Network: none (a loopback interface), host (sockets in the host's network namespace), or the path of a network
+    /// namespace to join, as a CNI plugin makes it
+    #[arg(long, value_name = "MODE", default_value = "none", value_parser = cli::network)]
+    net: Network,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -59,7 +60,7 @@ impl Do {
         let limits = plan.request.limits.unwrap_or_default();
         let kind = global.sandbox()?.unwrap_or_default();
         let cgroup = cgroup(kind, &id, &limits, privilege)?;
-        let mut sandbox = Guard { sandbox: launch(kind, global, &id, &limits, &cgroup, privilege, self.net.into())?, cgroup };
+        let mut sandbox = Guard { sandbox: launch(kind, global, &id, &limits, &cgroup, privilege, self.net.clone())?, cgroup };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
         sandbox.sandbox.add_container(plan, own.as_host()).map_err(|error| match error {

@@ -41,6 +41,7 @@ fn main() {
     let lists = [
         ("sentry", sentry::list()),
         ("sentry, with --net host", sentry::list_with_host_network()),
+        ("sentry, with --net NAMESPACE", sentry::list_with_packets()),
         ("gofer, read-only", gofer::list(GoferCalls::ReadOnly)),
         ("gofer, writable", gofer::list(GoferCalls::ReadWrite)),
         ("virtio-fs device", virtiofs::list(GoferCalls::ReadWrite)),

@@ -294,8 +294,15 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
     })
 }
 
+/// The network namespace that the container is to join, if it names one.
+pub fn network_namespace(spec: &Spec) -> Option<PathBuf> {
+    let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
+    let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network)?;
+    network.path().clone().filter(|path| !path.as_os_str().is_empty())
+}
+
 /// A namespace given by a path is shared with the pod's first container if it is the pod's; the host's and other sandboxes' cannot be joined. A
-/// network namespace path is accepted: the sandbox has no network of the host yet.
+/// network namespace is joined by the sandbox ([`network_namespace`]).
 fn shared(namespaces: &[LinuxNamespace], spec: &Spec, pod: Option<Pod<'_>>) -> Result<Vec<SharedNamespace>, ConfigError> {
     let first = matches!(Place::of(spec), Ok(Place::First));
     let mut shared = Vec::new();
@@ -306,11 +313,7 @@ fn shared(namespaces: &[LinuxNamespace], spec: &Spec, pod: Option<Pod<'_>>) -> R
         let (path, kind) = match (kind, path) {
             (LinuxNamespaceType::Time, _) => return Err(unsupported(key(), "a time namespace")),
             (_, None) => continue,
-            (LinuxNamespaceType::Network, Some(path)) if pod.is_none() => {
-                tracing::warn!("{}: network of {} is not joined: the sandbox has loopback only", key(), path.display());
-                continue;
-            }
-            // Containers of a pod have one network whatever is said.
+            // The sandbox joins it, for all of its containers.
             (LinuxNamespaceType::Network, Some(_)) => continue,
             (kind, Some(path)) => (path, kind),
         };

@@ -17,12 +17,12 @@ pub type Allowed<'a> = (BorrowedFd<'a>, BitFlags<AccessFs>);
 ///
 /// # Errors
 /// The host has no Landlock.
-pub fn landlock(network: Network, allowed: &[Allowed<'_>]) -> Result<(), String> {
+pub fn landlock(network: &Network, allowed: &[Allowed<'_>]) -> Result<(), String> {
     let confine = || {
         let files = Ruleset::default().handle_access(AccessFs::from_all(ABI::V6))?;
         let handled = match network {
-            Network::None => files.handle_access(AccessNet::from_all(ABI::V6))?,
             Network::Host => files,
+            Network::None | Network::Namespace(_) => files.handle_access(AccessNet::from_all(ABI::V6))?,
         };
         // Not Scope::Signal: children were made before, and must be killed.
         let mut rules = handled.scope(Scope::AbstractUnixSocket)?.create()?;

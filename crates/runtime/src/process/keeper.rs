@@ -101,7 +101,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("keeper: VMM started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
-    landlock(Network::None, &[])?;
+    landlock(&Network::None, &[])?;
     hostcall::seccomp::keeper::confine().map_err(|e| e.to_string())?;
     timing::mark("keeper: isolated");
     let boot = Boot {

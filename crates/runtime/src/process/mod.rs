@@ -22,6 +22,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -129,13 +130,15 @@ impl Privilege {
 }
 
 /// Which network guests have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Network {
     /// A loopback interface of their own.
     #[default]
     None,
     /// The host's, of the namespace the runtime runs in.
     Host,
+    /// A pod's: that of the network namespace at this path, by packet sockets.
+    Namespace(PathBuf),
 }
 
 /// How to make a confined process.
@@ -170,7 +173,7 @@ impl Spawn<'_> {
         let flags = libc::CLONE_NEWUSER
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
-            | if self.network == Network::None { libc::CLONE_NEWNET } else { 0 }
+            | if self.network == Network::Host { 0 } else { libc::CLONE_NEWNET }
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS;
         let child = sys::clone_process(flags, self.cgroup.birth(), || {

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use landlock::AccessFs;
+use netstack::config::Description;
 use platform::{Platform, systrap};
 use sentry::boot::Boot;
 use sentry::kernel::Machine;
@@ -19,8 +20,8 @@ use super::report::{self, Report};
 use super::{Network, memory, message};
 use crate::{logging, timing};
 
-/// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2, if others may come:
-/// the listening socket.
+/// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; then, if others may come,
+/// the listening socket; then packet sockets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SentryConfig {
     /// The container whose end is the sandbox's.
@@ -37,6 +38,8 @@ pub struct SentryConfig {
     pub memory_bytes: u64,
     pub cpu_model: String,
     pub network: Network,
+    /// With [`Network::Namespace`]: what is there. Its packet sockets are the last descriptors, one for each interface.
+    pub pod: Option<Description>,
     pub log: logging::Config,
 }
 
@@ -51,6 +54,9 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     timing::mark("sentry: exec done");
     // No configuration: the runtime has died or given up.
     let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(0) };
+    let mut descriptors = descriptors;
+    let interfaces = config.pod.as_ref().map_or(0, |pod| pod.interfaces.len());
+    let sockets = descriptors.split_off(descriptors.len().saturating_sub(interfaces));
     let mut descriptors = descriptors.into_iter();
     let (report, client, listener) = (descriptors.next(), descriptors.next(), descriptors.next());
     let (report, client) = report.zip(client).ok_or("descriptors are missing")?;
@@ -64,7 +70,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
     let memory_files = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg;
-    landlock(config.network, &[(memory.as_fd(), memory_files)])?;
+    landlock(&config.network, &[(memory.as_fd(), memory_files)])?;
     timing::mark("sentry: isolated");
     let boot = Boot {
         platform,
@@ -74,14 +80,16 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
         first_container: config.first_container,
         executors: config.executors,
-        network: match config.network {
-            Network::None => sentry::net::Network::Loopback,
-            Network::Host => sentry::net::Network::Host,
+        network: match (&config.network, config.pod) {
+            (Network::Host, _) => sentry::net::Network::Host,
+            (_, Some(description)) => sentry::net::Network::Packets { description, sockets },
+            (_, None) => sentry::net::Network::Loopback,
         },
         lock_down: Box::new(move || {
             let list = match config.network {
                 Network::None => hostcall::seccomp::sentry::list(),
                 Network::Host => hostcall::seccomp::sentry::list_with_host_network(),
+                Network::Namespace(_) => hostcall::seccomp::sentry::list_with_packets(),
             };
             let done = list.install_on_all_threads().map_err(|e| e.to_string());
             timing::mark("sentry: locked down");

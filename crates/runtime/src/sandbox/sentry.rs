@@ -16,7 +16,7 @@ use crate::process::gofer::{GoferConfig, Trees};
 use crate::process::memory::Memory;
 use crate::process::sentry::SentryConfig;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
-use crate::{machine, timing};
+use crate::{machine, pod_network, timing};
 
 /// A sentry sandbox, held by the process that made it, or joined.
 #[derive(Debug)]
@@ -51,7 +51,11 @@ impl SentrySandbox {
             stderr: launch.log_file,
             die_with_parent: launch.die_with_parent,
         };
-        let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids, launch.network).spawn()?);
+        let joined = match &launch.network {
+            Network::Namespace(path) => Some(pod_network::join(path)?),
+            Network::None | Network::Host => None,
+        };
+        let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids, launch.network.clone()).spawn()?);
         let gofer = Guard::new(spawn(Role::Gofer, &gofer_ids, Network::None).spawn()?);
         timing::mark("runtime: cloned");
         sentry.release()?;
@@ -64,6 +68,7 @@ impl SentrySandbox {
             listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
             fds.push(listener.as_fd());
         }
+        fds.extend(joined.iter().flat_map(|joined| &joined.sockets).map(AsFd::as_fd));
         let config = SentryConfig {
             first_container: launch.first_container,
             executors: launch.cpus,
@@ -73,6 +78,7 @@ impl SentrySandbox {
             memory_bytes: launch.memory_bytes,
             cpu_model: machine::cpu_model(),
             network: launch.network,
+            pod: joined.as_ref().map(|joined| joined.description.clone()),
             log: launch.log,
         };
         message::send(&sentry.socket, &config, &fds).doing(|| "cannot configure the sandbox")?;

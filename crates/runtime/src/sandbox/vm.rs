@@ -42,8 +42,13 @@ impl VmSandbox {
     /// # Errors
     /// No VMM, no guest image; the host's. Nothing is left running.
     pub fn launch(launch: Launch<'_>) -> Result<VmSandbox> {
-        if launch.network == Network::Host {
-            return Err(Error::Other("a VM cannot use the host's sockets (--net host)".into()));
+        match launch.network {
+            Network::None => {}
+            Network::Host => return Err(Error::Other("a VM cannot use the host's sockets (--net host)".into())),
+            Network::Namespace(path) => {
+                let what = format!("a VM cannot join the network namespace {} yet", path.display());
+                return Err(Error::Other(what));
+            }
         }
         let program = find_program(vmm::qemu::PROGRAM)?;
         let image = guest::build(&guest::Options::default()).map_err(|e| Error::Other(e.to_string()))?;

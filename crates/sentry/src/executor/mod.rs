@@ -110,6 +110,13 @@ impl Scheduler {
         }
     }
 
+    /// A thread that is no executor has armed a timer: somebody must look at it. Those who are awake do so before they park.
+    pub fn nudge(&self) {
+        if self.queues.iter().all(|queue| queue.parked.load(Ordering::SeqCst)) {
+            self.platform.unpark(ExecutorId(0));
+        }
+    }
+
     /// Polls what is ready once around. Returns how much there was to do.
     pub fn round(&self, id: ExecutorId) -> usize {
         let Some(queue) = self.queues.get(id.0) else { return 0 };

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::address::{Family, array};
 use super::options::{OptionIn, int};
 use super::socket::{OptionBytes, SOCK_RAW, SOCK_STREAM};
-use super::{IPPROTO_IP, IPPROTO_IPV6, LOOPBACK};
+use super::{IPPROTO_IP, IPPROTO_IPV6, NetNamespace};
 use crate::Errno;
 use crate::task::{Capability, Cx};
 
@@ -218,11 +218,17 @@ impl IpOptions {
             return Err(Errno::ENOPROTOOPT);
         }
         match (v6, name) {
-            (false, IP_MULTICAST_IF) => return self.set_multicast_device(about, value),
-            (false, IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP) => return self.change_group_v4(name == IP_ADD_MEMBERSHIP, value),
+            (false, IP_MULTICAST_IF) => return self.set_multicast_device(&cx.task.namespaces().net, about, value),
+            (false, IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP) => {
+                return self.change_group_v4(&cx.task.namespaces().net, name == IP_ADD_MEMBERSHIP, value);
+            }
             (false, IP_OPTIONS) => return if value.len == 0 { Ok(()) } else { Err(Errno::EINVAL) },
-            (true, IPV6_JOIN_GROUP | IPV6_LEAVE_GROUP) => return self.change_group_v6(name == IPV6_JOIN_GROUP, value),
-            (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP) => return self.change_group(name == MCAST_JOIN_GROUP, value),
+            (true, IPV6_JOIN_GROUP | IPV6_LEAVE_GROUP) => {
+                return self.change_group_v6(&cx.task.namespaces().net, name == IPV6_JOIN_GROUP, value);
+            }
+            (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP) => {
+                return self.change_group(&cx.task.namespaces().net, name == MCAST_JOIN_GROUP, value);
+            }
             _ => {}
         }
         let n = if v6 { value.int() } else { value.int_or_byte() }?;
@@ -240,7 +246,7 @@ impl IpOptions {
                 if about.kind == SOCK_STREAM {
                     return Err(Errno::ENOPROTOOPT);
                 }
-                if n != 0 && n != LOOPBACK {
+                if n != 0 && !cx.task.namespaces().net.has_device(n) {
                     return Err(Errno::ENODEV);
                 }
                 self.multicast_device_v6 = n;
@@ -289,7 +295,7 @@ impl IpOptions {
     }
 
     /// An `ip_mreqn`, `ip_mreq` or `in_addr`.
-    fn set_multicast_device(&mut self, about: About, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn set_multicast_device(&mut self, net: &NetNamespace, about: About, value: OptionIn<'_>) -> Result<(), Errno> {
         if about.kind == SOCK_STREAM {
             return Err(Errno::ENOPROTOOPT);
         }
@@ -306,16 +312,15 @@ impl IpOptions {
         let index = index.map_or(0, i32::from_le_bytes);
         self.multicast_device = match (index, address) {
             (0, Ipv4Addr::UNSPECIFIED) => 0,
-            (0, address) if address.is_loopback() => LOOPBACK,
-            (0, _) => return Err(Errno::EADDRNOTAVAIL),
-            (LOOPBACK, _) => LOOPBACK,
+            (0, address) => net.device_with(address.into()).ok_or(Errno::EADDRNOTAVAIL)?,
+            (index, _) if net.has_device(index) => index,
             _ => return Err(Errno::EADDRNOTAVAIL),
         };
         self.multicast_address = address;
         Ok(())
     }
 
-    fn change_group_v4(&mut self, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn change_group_v4(&mut self, net: &NetNamespace, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
         if value.len < 8 {
             return Err(Errno::EINVAL);
         }
@@ -323,22 +328,28 @@ impl IpOptions {
         let group = Ipv4Addr::from(array::<4>(&bytes, 0).ok_or(Errno::EINVAL)?);
         let near = Ipv4Addr::from(array::<4>(&bytes, 4).ok_or(Errno::EINVAL)?);
         let index = array::<4>(&bytes, 8).map_or(0, i32::from_le_bytes);
-        let known = index == LOOPBACK || (index == 0 && near.is_loopback());
+        let known = match (index, near.is_unspecified()) {
+            // Whichever way the group is.
+            (0, true) => net.way(group.into(), 0).is_ok(),
+            (0, false) => net.device_with(near.into()).is_some(),
+            (index, _) => net.has_device(index),
+        };
         self.member(join, group.into(), known)
     }
 
-    fn change_group_v6(&mut self, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn change_group_v6(&mut self, net: &NetNamespace, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
         if value.len < 20 {
             return Err(Errno::EINVAL);
         }
         let bytes = value.bytes(20)?;
         let group = Ipv6Addr::from(array::<16>(&bytes, 0).ok_or(Errno::EINVAL)?);
         let index = array::<4>(&bytes, 16).map_or(0, i32::from_le_bytes);
-        self.member(join, group.into(), index == LOOPBACK)
+        let known = if index == 0 { net.way(group.into(), 0).is_ok() } else { net.has_device(index) };
+        self.member(join, group.into(), known)
     }
 
     /// A `group_req`.
-    fn change_group(&mut self, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn change_group(&mut self, net: &NetNamespace, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
         if value.len < 136 {
             return Err(Errno::EINVAL);
         }
@@ -349,7 +360,8 @@ impl IpOptions {
             super::address::AF_INET6 => Ipv6Addr::from(array::<16>(&bytes, 16).ok_or(Errno::EINVAL)?).into(),
             _ => return Err(Errno::EADDRNOTAVAIL),
         };
-        self.member(join, group, index == LOOPBACK)
+        let known = if index == 0 { net.way(group, 0).is_ok() } else { net.has_device(index) };
+        self.member(join, group, known)
     }
 
     fn member(&mut self, join: bool, group: IpAddr, known: bool) -> Result<(), Errno> {

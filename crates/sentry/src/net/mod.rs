@@ -15,11 +15,14 @@ pub mod options;
 mod ports;
 pub mod report;
 pub mod socket;
+mod stack;
 mod tcp;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use namespace::NetNamespace;
+use netstack::config::Description;
 
 use crate::Errno;
 use crate::task::{Capability, Cx};
@@ -42,13 +45,15 @@ pub const IPPROTO_IPV6: i32 = 41;
 pub const IPPROTO_ICMPV6: i32 = 58;
 pub const IPPROTO_UDPLITE: i32 = 136;
 /// Where internet sockets of a sandbox live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub enum Network {
     /// In the sandbox: a loopback interface, and nobody else.
     #[default]
     Loopback,
     /// In the host's network namespace that the sentry was started in.
     Host,
+    /// In the sandbox, with the way out that packet sockets are: one for each interface of the description.
+    Packets { description: Description, sockets: Vec<OwnedFd> },
 }
 
 /// One past the largest protocol (`IPPROTO_MAX`).

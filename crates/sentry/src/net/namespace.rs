@@ -5,10 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use netstack::config::Description;
+use netstack::ip::{Interface, Owner, Way};
 use parking_lot::Mutex;
 
 use super::counters::Counters;
-use super::{datagram, netlink, tcp};
+use super::stack::{Receiver, Stack};
+use super::{LOOPBACK, datagram, netlink, tcp};
 use crate::Errno;
 use crate::executor::Reactor;
 use crate::ipc::unix;
@@ -40,6 +45,8 @@ pub struct NetNamespace {
     queued_most: usize,
     /// Set when internet sockets are the host's.
     host: OnceLock<Arc<Reactor>>,
+    /// Set when there is a way out.
+    stack: OnceLock<Arc<Stack>>,
 }
 
 /// What an address is to the namespace.
@@ -96,6 +103,7 @@ impl NetNamespace {
             queued: AtomicUsize::new(0),
             queued_most,
             host: OnceLock::new(),
+            stack: OnceLock::new(),
         }
     }
 
@@ -111,6 +119,18 @@ impl NetNamespace {
 
     pub(super) fn host(&self) -> Option<&Arc<Reactor>> {
         self.host.get()
+    }
+
+    /// From now on there is a way out, over these packet sockets (one for each interface of the description). Each receiver is to be run on a
+    /// thread.
+    pub fn use_packets(self: &Arc<Self>, description: Description, sockets: Vec<OwnedFd>) -> Vec<Receiver> {
+        let (stack, receivers) = Stack::new(self, description, sockets);
+        let _ = self.stack.set(stack);
+        receivers
+    }
+
+    pub(super) fn stack(&self) -> Option<&Arc<Stack>> {
+        self.stack.get()
     }
 
     pub fn is_up(&self) -> bool {
@@ -133,7 +153,11 @@ impl NetNamespace {
             IpAddr::V4(ip) if ip.octets() == [127, 255, 255, 255] => AddressKind::Broadcast,
             IpAddr::V4(ip) if ip.is_loopback() => AddressKind::Local,
             IpAddr::V6(Ipv6Addr::LOCALHOST) => AddressKind::Local,
-            _ => AddressKind::Foreign,
+            ip => match self.stack().map(|stack| stack.owner(ip)) {
+                Some(Owner::Own) => AddressKind::Local,
+                Some(Owner::Broadcast) => AddressKind::Broadcast,
+                Some(Owner::Other) | None => AddressKind::Foreign,
+            },
         }
     }
 
@@ -143,12 +167,63 @@ impl NetNamespace {
     /// `ENETUNREACH`.
     pub(super) fn route(&self, to: IpAddr) -> Result<IpAddr, Errno> {
         match (self.address_kind(to), to) {
-            _ if !self.is_up() => Err(Errno::ENETUNREACH),
-            (AddressKind::Local, IpAddr::V4(_)) => Ok(Ipv4Addr::LOCALHOST.into()),
-            (AddressKind::Local, IpAddr::V6(_)) => Ok(Ipv6Addr::LOCALHOST.into()),
-            (AddressKind::Broadcast, IpAddr::V4(ip)) if ip.octets()[0] == 127 => Ok(Ipv4Addr::LOCALHOST.into()),
-            _ => Err(Errno::ENETUNREACH),
+            (AddressKind::Local, _) if !self.is_up() => Err(Errno::ENETUNREACH),
+            (AddressKind::Local, IpAddr::V4(ip)) if ip.is_loopback() => Ok(Ipv4Addr::LOCALHOST.into()),
+            (AddressKind::Broadcast, IpAddr::V4(ip)) if ip.octets()[0] == 127 && self.is_up() => Ok(Ipv4Addr::LOCALHOST.into()),
+            // One's own address is reached from itself.
+            (AddressKind::Local, own) => Ok(own),
+            (AddressKind::Unspecified, _) => Err(Errno::ENETUNREACH),
+            _ => self.way(to, 0).map(|way| way.source),
         }
+    }
+
+    /// The way out to a destination, over the interface `device` if that is not 0.
+    ///
+    /// # Errors
+    /// `ENETUNREACH`.
+    pub(super) fn way(&self, to: IpAddr, device: i32) -> Result<Way, Errno> {
+        self.stack().and_then(|stack| stack.network.route(to, device)).ok_or(Errno::ENETUNREACH)
+    }
+
+    /// The index of the interface with this name.
+    pub(super) fn device_named(&self, name: &[u8]) -> Option<i32> {
+        if name == b"lo" {
+            return Some(LOOPBACK);
+        }
+        let interfaces = self.stack()?.network.interfaces();
+        interfaces.iter().find(|interface| interface.config.name.as_bytes() == name).map(|interface| interface.config.index)
+    }
+
+    /// The interface with this index, but for the loopback interface.
+    pub(super) fn device(&self, index: i32) -> Option<&Interface> {
+        self.stack()?.network.interfaces().iter().find(|interface| interface.config.index == index)
+    }
+
+    /// The name of an interface that is there.
+    pub(super) fn device_name(&self, index: i32) -> &str {
+        self.device(index).map_or("lo", |device| device.config.name.as_str())
+    }
+
+    /// Whether there is an interface with this index.
+    pub(super) fn has_device(&self, index: i32) -> bool {
+        index == LOOPBACK || self.device(index).is_some()
+    }
+
+    /// The index of the interface that has this address of ours.
+    pub(super) fn device_with(&self, ip: IpAddr) -> Option<i32> {
+        if ip.is_loopback() {
+            return Some(LOOPBACK);
+        }
+        let interfaces = self.stack()?.network.interfaces();
+        let owner = interfaces.iter().find(|interface| interface.config.addresses.iter().any(|address| address.ip == ip));
+        owner.map(|interface| interface.config.index)
+    }
+
+    /// An interface's first IPv4 address.
+    pub(super) fn address_of(&self, index: i32) -> Ipv4Addr {
+        let addresses = self.device(index).map(|device| device.config.addresses.as_slice()).unwrap_or_default();
+        let v4 = addresses.iter().find_map(|address| if let IpAddr::V4(ip) = address.ip { Some(ip) } else { None });
+        v4.unwrap_or(Ipv4Addr::LOCALHOST)
     }
 
     /// Bytes have been queued.

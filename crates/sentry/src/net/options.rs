@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::NetNamespace;
 use super::socket::{Kind, OptionBytes, SOCK_STREAM};
 use crate::Errno;
 use crate::mm::Mm;
@@ -219,7 +220,7 @@ pub fn int(value: i32) -> OptionBytes {
 /// `EINVAL`, `EFAULT`, `EPERM`, `EDOM`, `ENODEV`, `EOPNOTSUPP`, `ENOPROTOOPT`.
 pub fn set(cx: &Cx, options: &Mutex<SocketOptions>, kind: Kind, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
     if name == so::BINDTODEVICE {
-        return bind_to_device(options, value);
+        return bind_to_device(&cx.task.namespaces().net, options, value);
     }
     let n = value.int()?;
     let creds = cx.creds();
@@ -287,7 +288,7 @@ pub fn set(cx: &Cx, options: &Mutex<SocketOptions>, kind: Kind, name: i32, value
         so::BUSY_POLL => changed.busy_poll = n,
         so::MAX_PACING_RATE => changed.pacing = if n == -1 { u64::MAX } else { u64::from(n as u32) },
         so::INCOMING_CPU => changed.incoming_cpu = n,
-        so::BINDTOIFINDEX if n == 0 || n == super::LOOPBACK => changed.device = n,
+        so::BINDTOIFINDEX if n == 0 || cx.task.namespaces().net.has_device(n) => changed.device = n,
         so::BINDTOIFINDEX => return Err(if n < 0 { Errno::EINVAL } else { Errno::ENODEV }),
         so::DETACH_FILTER => return Err(Errno::ENOENT),
         _ => return Err(Errno::ENOPROTOOPT),
@@ -310,13 +311,12 @@ fn doubled(value: i32, most: usize) -> usize {
     asked.min(most) * 2
 }
 
-fn bind_to_device(options: &Mutex<SocketOptions>, value: OptionIn<'_>) -> Result<(), Errno> {
+fn bind_to_device(net: &NetNamespace, options: &Mutex<SocketOptions>, value: OptionIn<'_>) -> Result<(), Errno> {
     let bytes = value.bytes(15)?;
     let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     let device = match name {
         b"" => 0,
-        b"lo" => super::LOOPBACK,
-        _ => return Err(Errno::ENODEV),
+        name => net.device_named(name).ok_or(Errno::ENODEV)?,
     };
     options.lock().device = device;
     Ok(())
@@ -344,7 +344,7 @@ pub struct Facts {
 ///
 /// # Errors
 /// `ENOPROTOOPT`, `EOPNOTSUPP`.
-pub fn get(options: &SocketOptions, facts: &Facts, name: i32) -> Result<OptionBytes, Errno> {
+pub fn get(net: &NetNamespace, options: &SocketOptions, facts: &Facts, name: i32) -> Result<OptionBytes, Errno> {
     if let Some((_, flag)) = BOOLEANS.iter().find(|(option, _)| *option == name) {
         return Ok(int(i32::from(options.has(*flag))));
     }
@@ -381,7 +381,7 @@ pub fn get(options: &SocketOptions, facts: &Facts, name: i32) -> Result<OptionBy
         so::INCOMING_CPU => int(options.incoming_cpu),
         so::BINDTOIFINDEX => int(options.device),
         so::BINDTODEVICE if options.device == 0 => SmallVec::new(),
-        so::BINDTODEVICE => SmallVec::from_slice(b"lo\0"),
+        so::BINDTODEVICE => net.device_name(options.device).bytes().chain([0]).collect(),
         // Nobody is at the other end, as far as credentials go.
         so::PEERCRED => {
             let mut bytes = two(0, -1);

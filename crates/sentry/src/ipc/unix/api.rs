@@ -141,7 +141,7 @@ fn take_files(cx: &Cx, fds: &[i32], out: &mut Outgoing) -> Result<(), Errno> {
     let limit = cx.task.rlimit(Resource::Nofile).soft;
     let creds = cx.creds();
     let privileged = creds.has(Capability::SysResource) || creds.has(Capability::SysAdmin);
-    if !privileged && cx.kernel().net.unix.gc.in_flight() as u64 > limit {
+    if !privileged && cx.task.namespaces().net.unix.gc.in_flight() as u64 > limit {
         return Err(Errno::from_raw(ETOOMANYREFS));
     }
     Ok(())
@@ -238,7 +238,7 @@ impl Socket for UnixSocket {
             _ => {
                 let cookie = std::ptr::from_ref(&*self.core).addr() as u64;
                 let facts = Facts { kind: self.kind(), listening: self.core.is_listening(), cookie };
-                options::get(&self.core.options.lock(), &facts, name)
+                options::get(&cx.task.namespaces().net, &self.core.options.lock(), &facts, name)
             }
         }
     }

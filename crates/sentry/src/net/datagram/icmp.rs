@@ -55,11 +55,11 @@ fn checksum(start: u32, bytes: &[u8]) -> u16 {
 
 /// Hands a packet of `protocol` to all raw sockets, and answers for the kernel.
 pub fn deliver(net: &NetNamespace, family: Family, protocol: i32, packet: &Packet) {
-    to_raw(net, family, protocol, packet);
+    to_raw(net, family, protocol, || packet.clone());
     let Some(reply) = answer(family, protocol, packet) else { return };
     net.counters.packets.add(1);
     net.counters.bytes.add(reply.bytes.len() as u64 + 20);
-    to_raw(net, family, protocol, &reply);
+    to_raw(net, family, protocol, || reply.clone());
     let identifier = array::<2>(&reply.bytes, 4).map_or(0, u16::from_be_bytes);
     let to = Endpoint::new(reply.to.ip, identifier);
     let socket = net.datagrams.lock().find(Protocol::Ping, to, Endpoint::new(reply.from.ip, 0));
@@ -88,8 +88,14 @@ fn answer(family: Family, protocol: i32, packet: &Packet) -> Option<Packet> {
     Some(Packet { bytes: bytes.into(), from: packet.to, to: packet.from, hops: 64, ..packet.clone() })
 }
 
-fn to_raw(net: &NetNamespace, family: Family, protocol: i32, packet: &Packet) {
+/// Hands a packet to raw sockets. Says whether anybody wanted it.
+pub fn to_raw(net: &NetNamespace, family: Family, protocol: i32, make: impl FnOnce() -> Packet) -> bool {
     let sockets = net.datagrams.lock().raw();
+    if sockets.is_empty() {
+        return false;
+    }
+    let packet = make();
+    let mut taken = false;
     for socket in sockets.iter().filter(|socket| socket.family == family && socket.protocol == Protocol::Raw(protocol)) {
         let wanted = {
             let state = socket.state.lock();
@@ -101,8 +107,10 @@ fn to_raw(net: &NetNamespace, family: Family, protocol: i32, packet: &Packet) {
         };
         if wanted {
             socket.take_in(packet.clone());
+            taken = true;
         }
     }
+    taken
 }
 
 /// A packet with its IPv4 header.
@@ -143,6 +151,7 @@ pub fn unwrap(packet: Packet) -> Result<(Packet, i32), Errno> {
         to: Endpoint::new(address(16), 0),
         hops: at(8),
         class: at(1),
+        device: packet.device,
         at_ns: packet.at_ns,
     };
     Ok((inner, i32::from(at(9))))
@@ -159,7 +168,15 @@ mod tests {
             0xb861
         );
         let near = Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let packet = Packet { bytes: [8u8, 0, 0, 0, 1, 2, 0, 1, 9].into(), from: near, to: near, hops: 3, class: 4, at_ns: 0 };
+        let packet = Packet {
+            bytes: [8u8, 0, 0, 0, 1, 2, 0, 1, 9].into(),
+            from: near,
+            to: near,
+            hops: 3,
+            class: 4,
+            device: 1,
+            at_ns: 0,
+        };
         let wrapped = wrap(&packet, 1);
         assert_eq!(checksum(0, &wrapped[..20]), 0, "a right checksum sums to nothing");
         let (inner, protocol) = unwrap(Packet { bytes: wrapped.into(), ..packet.clone() }).expect("a header");

@@ -6,6 +6,7 @@ mod icmp;
 mod receive;
 mod send;
 mod table;
+mod wire;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use core::net::IpAddr;
 use parking_lot::Mutex;
 
 pub use table::Table;
+pub use wire::{Arrival, arrives, arrives_raw, came_back};
 
 use super::address::{Endpoint, Family};
 use super::ip::IpOptions;
@@ -92,6 +94,8 @@ struct Packet {
     to: Endpoint,
     hops: u8,
     class: u8,
+    /// Index of the interface it came over.
+    device: i32,
     /// Real time.
     at_ns: u64,
 }
@@ -101,6 +105,11 @@ struct Failure {
     bytes: Arc<[u8]>,
     to: Endpoint,
     errno: Errno,
+    /// ICMP's type and code, what it told, and who sent it.
+    kind: u8,
+    code: u8,
+    info: u32,
+    offender: IpAddr,
 }
 
 impl Datagram {

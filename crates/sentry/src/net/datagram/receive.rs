@@ -9,9 +9,10 @@ use crate::Errno;
 use crate::mm::Sink;
 use crate::net::address::{Endpoint, Family, as_v6};
 use crate::net::ip::{IpOptions, opt};
+use crate::net::namespace::{AddressKind, NetNamespace};
 use crate::net::options::SockFlags;
 use crate::net::socket::{Control, MsgFlags, Received, timestamp};
-use crate::net::{IPPROTO_IP, IPPROTO_IPV6, LOOPBACK};
+use crate::net::{IPPROTO_IP, IPPROTO_IPV6};
 
 impl Datagram {
     pub(super) fn receive_packet(&self, into: &mut dyn Sink, flags: MsgFlags) -> Result<Received, Errno> {
@@ -73,7 +74,7 @@ impl Datagram {
         if options.has(SockFlags::RXQ_OVFL) && drops > 0 {
             received.controls.push(Control::new(1, 40, &drops.to_le_bytes()));
         }
-        path_controls(&mut received.controls, &self.ip.lock(), packet);
+        path_controls(&mut received.controls, &self.net, &self.ip.lock(), packet);
         Ok(received)
     }
 
@@ -98,17 +99,18 @@ impl Datagram {
 }
 
 /// `IP_PKTINFO` and its kin, as far as they are asked for.
-fn path_controls(controls: &mut SmallVec<[Control; 1]>, ip: &IpOptions, packet: &Packet) {
+fn path_controls(controls: &mut SmallVec<[Control; 1]>, net: &NetNamespace, ip: &IpOptions, packet: &Packet) {
     let mut add = |asked: bool, level: i32, kind: i32, data: &[u8]| {
         if asked {
             controls.push(Control::new(level, kind, data));
         }
     };
-    let index = LOOPBACK.to_le_bytes();
+    let index = packet.device.to_le_bytes();
     if let IpAddr::V4(to) = packet.to.ip {
         let mut info = index.to_vec();
         // The address it came for; for a group, the interface's.
-        let local = if to.is_multicast() || to.is_broadcast() { [127, 0, 0, 1] } else { to.octets() };
+        let many = matches!(net.address_kind(to.into()), AddressKind::Multicast | AddressKind::Broadcast);
+        let local = if many { net.address_of(packet.device).octets() } else { to.octets() };
         info.extend_from_slice(&local);
         info.extend_from_slice(&to.octets());
         add(ip.v4(opt::IP_PKTINFO) != 0, IPPROTO_IP, opt::IP_PKTINFO, &info);

@@ -9,7 +9,7 @@ use crate::Errno;
 use crate::mm::Source;
 use crate::net::address::{Endpoint, Family, array};
 use crate::net::ip::opt;
-use crate::net::namespace::{AddressKind, to_loopback};
+use crate::net::namespace::{AddressKind, NetNamespace, to_loopback};
 use crate::net::options::SockFlags;
 use crate::net::socket::{Control, MsgFlags, Outgoing, Target};
 use crate::net::{IPPROTO_IP, IPPROTO_IPV6, LOOPBACK};
@@ -73,26 +73,37 @@ impl Datagram {
         counters.bytes.add((len + header + if to.ip.is_ipv4() { 20 } else { 40 }) as u64);
         let (hops, class) = self.hops_and_class(to.ip, &set);
         let near = Endpoint::new(source, self.state.lock().local.port);
-        let mut packet = Packet { bytes, from: near, to, hops, class, at_ns: self.net.clock.realtime_ns() };
+        let mut packet = Packet { bytes, from: near, to, hops, class, device: LOOPBACK, at_ns: self.net.clock.realtime_ns() };
+        let device = match set.device {
+            0 => self.options.lock().device,
+            chosen => chosen,
+        };
+        let way = self.way_out(&packet, device)?;
         match self.protocol {
             Protocol::Udp | Protocol::UdpLite => {
                 counters.udp_datagrams.add(1);
-                self.deliver(packet);
+                match way {
+                    Some(way) => self.depart(&way, self.number(), &packet)?,
+                    None => self.deliver(packet),
+                }
             }
             Protocol::Ping => {
                 let mut request = packet.bytes.to_vec();
                 icmp::check_ping(self.family, &request)?;
                 icmp::set_identifier(&mut request, near.port);
                 packet.bytes = request.into();
-                icmp::deliver(&self.net, self.family, self.number(), &packet);
+                match way {
+                    Some(way) => self.depart(&way, self.number(), &packet)?,
+                    None => icmp::deliver(&self.net, self.family, self.number(), &packet),
+                }
             }
             Protocol::Raw(number) => {
                 let wrapped = number == super::IPPROTO_RAW || self.ip.lock().v4(opt::IP_HDRINCL) != 0;
-                if self.family == Family::Inet && wrapped {
-                    let (inner, number) = icmp::unwrap(packet)?;
-                    icmp::deliver(&self.net, self.family, number, &inner);
-                } else {
-                    icmp::deliver(&self.net, self.family, number, &packet);
+                let (packet, number) =
+                    if self.family == Family::Inet && wrapped { icmp::unwrap(packet)? } else { (packet, number) };
+                match way {
+                    Some(way) => self.depart(&way, number, &packet)?,
+                    None => icmp::deliver(&self.net, self.family, number, &packet),
                 }
             }
         }
@@ -140,39 +151,13 @@ impl Datagram {
     fn deliver(&self, packet: Packet) {
         let (to, from) = (packet.to, packet.from);
         if matches!(self.net.address_kind(to.ip), AddressKind::Multicast | AddressKind::Broadcast) {
-            self.deliver_to_all(&packet);
+            deliver_to_all(&self.net, self.protocol, &packet);
             return;
         }
         let receiver = self.net.datagrams.lock().find(self.protocol, to, from);
         match receiver {
             Some(receiver) => receiver.take_in(packet),
             None => self.unreachable(packet),
-        }
-    }
-
-    fn deliver_to_all(&self, packet: &Packet) {
-        let (sockets, everybody) = {
-            let table = self.net.datagrams.lock();
-            (table.find_all(self.protocol, packet.to, packet.from), table.all())
-        };
-        let group = packet.to.ip;
-        if group.is_multicast() {
-            // The interface takes what any socket has joined; 224.0.0.1 and ff02::1 always.
-            let always = group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1))
-                || group == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-            if !always && !everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group)) {
-                return;
-            }
-        }
-        for socket in sockets {
-            let wanted = {
-                let ip = socket.ip.lock();
-                let all = if group.is_ipv4() { ip.v4(opt::IP_MULTICAST_ALL) } else { ip.v6(29) };
-                !group.is_multicast() || all != 0 || ip.groups.contains(&group)
-            };
-            if wanted {
-                socket.take_in(packet.clone());
-            }
         }
     }
 
@@ -206,10 +191,47 @@ impl Datagram {
         }
         state.error = Some(Errno::ECONNREFUSED);
         if wants_errors && state.errors.len() < ERRORS {
-            state.errors.push_back(Failure { bytes: packet.bytes, to: packet.to, errno: Errno::ECONNREFUSED });
+            // Port unreachable, from the host itself.
+            let (kind, code) = if packet.to.ip.is_ipv4() && self.family == Family::Inet { (3, 3) } else { (1, 4) };
+            state.errors.push_back(Failure {
+                bytes: packet.bytes,
+                to: packet.to,
+                errno: Errno::ECONNREFUSED,
+                kind,
+                code,
+                info: 0,
+                offender: packet.to.ip,
+            });
         }
         drop(state);
         self.queue.wake(PollEvents::ERR | PollEvents::IN | PollEvents::OUT);
+    }
+}
+
+/// Puts a packet to a group, or to all, into the inboxes of those who want it.
+pub(super) fn deliver_to_all(net: &NetNamespace, protocol: Protocol, packet: &Packet) {
+    let (sockets, everybody) = {
+        let table = net.datagrams.lock();
+        (table.find_all(protocol, packet.to, packet.from), table.all())
+    };
+    let group = packet.to.ip;
+    if group.is_multicast() {
+        // The interface takes what any socket has joined; 224.0.0.1 and ff02::1 always.
+        let always =
+            group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)) || group == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+        if !always && !everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group)) {
+            return;
+        }
+    }
+    for socket in sockets {
+        let wanted = {
+            let ip = socket.ip.lock();
+            let all = if group.is_ipv4() { ip.v4(opt::IP_MULTICAST_ALL) } else { ip.v6(29) };
+            !group.is_multicast() || all != 0 || ip.groups.contains(&group)
+        };
+        if wanted {
+            socket.take_in(packet.clone());
+        }
     }
 }
 
@@ -265,10 +287,11 @@ impl Failure {
     pub(super) fn parts(self, family: Family) -> (Arc<[u8]>, Endpoint, Control) {
         let v4 = self.to.ip.is_ipv4() && family == Family::Inet;
         let mut data = (self.errno.raw() as u32).to_le_bytes().to_vec();
-        // Origin ICMP or ICMP6, type and code "port unreachable".
-        data.extend_from_slice(if v4 { &[2, 3, 3, 0] } else { &[3, 1, 4, 0] });
-        data.extend_from_slice(&[0; 8]);
-        let offender = Endpoint::new(self.to.ip, 0).encode(family);
+        // Origin ICMP or ICMP6.
+        data.extend_from_slice(&[if v4 { 2 } else { 3 }, self.kind, self.code, 0]);
+        data.extend_from_slice(&self.info.to_le_bytes());
+        data.extend_from_slice(&[0; 4]);
+        let offender = Endpoint::new(self.offender, 0).encode(family);
         data.extend_from_slice(&offender);
         let control = if v4 {
             Control::new(IPPROTO_IP, opt::IP_RECVERR, &data)

@@ -135,10 +135,10 @@ impl Socket for HostSocket {
         host::set_option(self.fd(), level, name, &bytes)
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         if level == SOL_SOCKET && !host::OPTIONS.contains(&(level, name)) {
             let facts = Facts { kind: self.kind, listening: false, cookie: 0 };
-            return options::get(&self.options.lock(), &facts, name);
+            return options::get(&cx.task.namespaces().net, &self.options.lock(), &facts, name);
         }
         host::option(self.fd(), level, name, room).map(SmallVec::from_vec)
     }

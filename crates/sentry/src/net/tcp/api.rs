@@ -151,7 +151,7 @@ impl Socket for Tcp {
     }
 
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
-        match level {
+        let result = match level {
             SOL_SOCKET => {
                 options::set(cx, &self.options, self.kind(), name, value)?;
                 if matches!(name, so::REUSEADDR | so::REUSEPORT) {
@@ -165,16 +165,18 @@ impl Socket for Tcp {
             }
             IPPROTO_TCP => self.set_tcp_option(name, value),
             _ => Err(Errno::ENOPROTOOPT),
-        }
+        };
+        self.options_changed();
+        result
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
                 let listening = matches!(self.state.lock().phase, Phase::Listening(_));
                 let facts = Facts { kind: self.kind(), listening, cookie: self.id };
-                options::get(&self.options.lock(), &facts, name)
+                options::get(&cx.task.namespaces().net, &self.options.lock(), &facts, name)
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();

@@ -6,7 +6,7 @@ use super::table::Remains;
 use super::{CONNECTED_SEND_BUFFER, Deferred, Listener, Phase, Progress, State, Tcp};
 use crate::Errno;
 use crate::net::address::Endpoint;
-use crate::net::namespace::to_loopback;
+use crate::net::namespace::{AddressKind, to_loopback};
 use crate::net::options::SockFlags;
 use crate::net::ports::{BindRules, check_bind};
 use crate::net::socket::Shutdown;
@@ -75,11 +75,19 @@ impl Tcp {
     /// Begins a connection: afterwards it is there, refused (an error waits), or waits for room in the listener's queue.
     pub(super) fn begin_connect(&self, to: Endpoint) -> Result<(), Errno> {
         let to = Endpoint::new(to_loopback(to.ip), to.port);
-        let source = self.net.route(to.ip)?;
+        let device = self.options.lock().device;
+        let (source, way) = match self.net.address_kind(to.ip) {
+            AddressKind::Foreign => {
+                let way = self.net.way(to.ip, device)?;
+                (way.source, Some(way))
+            }
+            _ => (self.net.route(to.ip)?, None),
+        };
         let now = self.net.clock.monotonic();
         let key = self.key(source);
         let mut table = self.net.tcp.lock();
-        let listener = table.listener(to);
+        let listener = if way.is_none() { table.listener(to) } else { None };
+        let pair;
         {
             let mut state = self.state.lock();
             let ip = if state.local.ip.is_unspecified() { source } else { state.local.ip };
@@ -96,6 +104,7 @@ impl Tcp {
                 return Err(Errno::EADDRNOTAVAIL);
             }
             table.add_pair((local, to));
+            pair = (local, to);
             *state = State {
                 local,
                 bound_ip: state.bound_ip,
@@ -109,6 +118,11 @@ impl Tcp {
             };
         }
         self.net.counters.tcp_active_opens.add(1);
+        if let Some(way) = way {
+            drop(table);
+            self.connect_by_wire(pair, way);
+            return Ok(());
+        }
         let mut woken = None;
         match listener {
             Some(listener) => {
@@ -191,7 +205,7 @@ impl Tcp {
     }
 
     /// Is shown to those who accept at the latest after `seconds`.
-    fn defer(&self, listener: &Tcp, seconds: i32) {
+    pub(super) fn defer(&self, listener: &Tcp, seconds: i32) {
         let me = self.me.clone();
         let show = move || {
             if let Some(child) = me.upgrade() {
@@ -217,7 +231,7 @@ impl Tcp {
         listener.queue.wake(PollEvents::IN | PollEvents::RDNORM);
     }
 
-    fn grow_buffer(&self) {
+    pub(super) fn grow_buffer(&self) {
         let mut options = self.options.lock();
         if !options.has(SockFlags::SNDBUF_LOCK) {
             options.send_buffer = CONNECTED_SEND_BUFFER;
@@ -275,9 +289,9 @@ impl Tcp {
     /// `tcp_disconnect`: a fresh socket again, but for what bind gave it.
     pub(super) fn disconnect(&self) {
         self.stop_listening();
-        let (peer, hold, pair) = {
+        let (peer, wire, hold, pair) = {
             let mut state = self.state.lock();
-            let peer = state.peer.take();
+            let (peer, wire) = (state.peer.take(), state.wire.take());
             let pair = state.take_pair();
             let keep = state.bound_port;
             let hold = if keep { None } else { state.hold.take() };
@@ -295,11 +309,14 @@ impl Tcp {
                 error: cut.then_some(Errno::ECONNRESET),
                 ..State::new(self.family)
             };
-            (peer, hold, pair)
+            (peer, wire, hold, pair)
         };
         self.release(hold, pair, Remains::Nothing);
         if let Some(peer) = peer {
             peer.reset();
+        }
+        if let Some(wire) = wire {
+            self.cut_wire(&wire);
         }
         self.queue.wake(ALL);
     }
@@ -328,16 +345,19 @@ impl Tcp {
 
     /// Ends a connection at once: the peer is reset.
     pub(super) fn abort(&self) {
-        let (peer, hold, pair) = {
+        let (peer, wire, hold, pair) = {
             let mut state = self.state.lock();
             state.orphan = true;
             state.phase = Phase::Closed;
             let pair = state.take_pair();
-            (state.peer.take(), state.hold.take(), pair)
+            (state.peer.take(), state.wire.take(), state.hold.take(), pair)
         };
         self.release(hold, pair, Remains::Nothing);
         if let Some(peer) = peer {
             peer.reset();
+        }
+        if let Some(wire) = wire {
+            self.cut_wire(&wire);
         }
     }
 
@@ -384,7 +404,7 @@ impl Tcp {
 
     /// Sends the FIN, once.
     fn send_fin(&self) {
-        let (peer, over) = {
+        let (peer, wire, over) = {
             let mut state = self.state.lock();
             state.shut_send = true;
             if state.fin_sent || !matches!(state.phase, Phase::Connected) {
@@ -392,8 +412,12 @@ impl Tcp {
             }
             state.fin_sent = true;
             state.fin_first = !state.fin_received;
-            (state.peer.clone(), state.fin_received)
+            (state.peer.clone(), state.wire.clone(), state.fin_received)
         };
+        if let Some(wire) = wire {
+            self.finish_wire(&wire);
+            return;
+        }
         self.net.counters.packets.add(2);
         self.net.counters.bytes.add(104);
         if let Some(peer) = peer {
@@ -469,6 +493,15 @@ impl Tcp {
             }
             (matches!(state.phase, Phase::Connected), !state.ring.is_empty())
         };
+        if let Some(wire) = self.wire()
+            && connected
+            && !unread
+            && !lingers_not
+        {
+            self.state.lock().fin_sent = true;
+            self.abandon_wire(&wire);
+            return;
+        }
         if connected && (unread || lingers_not) {
             self.abort();
         } else if connected {
@@ -480,9 +513,13 @@ impl Tcp {
             let waits = matches!(state.phase, Phase::Connected) && state.fin_first;
             let remains = if waits { Remains::TimeWait(self.net.clock.monotonic()) } else { Remains::Nothing };
             let pair = state.take_pair();
-            (state.hold.take(), pair, remains, state.peer.take())
+            (state.hold.take(), pair, remains, (state.peer.take(), state.wire.take()))
         };
         self.release(hold, pair, remains);
+        // A connection that was still being made.
+        if let Some(wire) = &link.1 {
+            self.cut_wire(wire);
+        }
         drop(link);
         self.queue.wake(ALL);
     }

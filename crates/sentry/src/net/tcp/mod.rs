@@ -9,6 +9,7 @@ mod connect;
 mod options;
 mod table;
 mod transfer;
+mod wire;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use crate::time::Timer;
 use crate::wait::{PollEvents, WaitQueue};
 use options::TcpOptions;
 use table::{Hold, Key, Remains};
+use wire::Wire;
 
 /// `tcp_wmem[1]` and `tcp_rmem[1]`: the sizes of a new socket's buffers in bytes.
 const SEND_BUFFER: usize = 16_384;
@@ -108,6 +110,8 @@ pub(super) struct State {
     /// The pair of addresses is in the table.
     paired: bool,
     peer: Option<Arc<Tcp>>,
+    /// Or the connection leaves the sandbox.
+    wire: Option<Arc<Wire>>,
     progress: Progress,
     /// Bytes that came and are not read, and the position in the stream of the first.
     pub ring: ByteRing,
@@ -223,9 +227,14 @@ impl Tcp {
         }
         events.set(PollEvents::PRI, state.urgent.is_some_and(|urgent| !urgent.read));
         let peer = state.peer.clone().filter(|_| !state.shut_send);
+        let wire = state.wire.clone().filter(|_| !state.shut_send);
         drop(state);
-        // Nothing waits in a buffer of its own: what is sent waits at the peer.
-        let writable = peer.is_none_or(|peer| peer.has_room_for(send_buffer));
+        let writable = match (peer, wire) {
+            // Nothing waits in a buffer of its own: what is sent waits at the peer.
+            (Some(peer), _) => peer.has_room_for(send_buffer),
+            (None, Some(wire)) => self.wire_is_writable(&wire),
+            (None, None) => true,
+        };
         events.set(PollEvents::OUT | PollEvents::WRNORM, writable);
         events
     }
@@ -243,6 +252,9 @@ impl Tcp {
 
     /// The state as Linux numbers it (include/net/tcp_states.h).
     pub(super) fn state_number(&self) -> u8 {
+        if let Some(wire) = self.wire() {
+            return self.wire_state_number(&wire);
+        }
         let state = self.state.lock();
         match (&state.phase, state.fin_sent, state.fin_received) {
             (Phase::Closed, ..) => 7,
@@ -287,6 +299,7 @@ impl State {
             hold: None,
             paired: false,
             peer: None,
+            wire: None,
             progress: Progress::None,
             ring: ByteRing::new(usize::MAX),
             position: 0,

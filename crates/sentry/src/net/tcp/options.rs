@@ -1,24 +1,36 @@
 //! Options of level `SOL_TCP`. Those that are about segments and their timing are kept and given back; there are no segments here.
 
+use netstack::tcp::{Coalesce, KeepAlive, Settings};
+use netstack::{MILLISECOND, SECOND};
 use smallvec::SmallVec;
 
 use super::{Phase, Tcp};
 use crate::Errno;
 use crate::net::IPPROTO_TCP;
 use crate::net::ip::{Ints, Row, Takes, row};
-use crate::net::options::{OptionIn, int};
+use crate::net::options::{OptionIn, SockFlags, int};
 use crate::net::socket::OptionBytes;
 
+const NODELAY: i32 = 1;
 const MAXSEG: i32 = 2;
+const CORK: i32 = 3;
+const KEEPIDLE: i32 = 4;
+const KEEPINTVL: i32 = 5;
+const KEEPCNT: i32 = 6;
+const SYNCNT: i32 = 7;
 const DEFER_ACCEPT: i32 = 9;
+const WINDOW_CLAMP: i32 = 10;
 const INFO: i32 = 11;
 const CONGESTION: i32 = 13;
 const MD5SIG: i32 = 14;
+const USER_TIMEOUT: i32 = 18;
 const REPAIR: i32 = 19;
 const ULP: i32 = 31;
 const FASTOPEN: i32 = 23;
 pub(super) const INQ: i32 = 36;
 
+/// Bytes that may wait to be read from the wire when the program has not set a buffer's size: what Linux's own would grow to in a while.
+const WINDOW: usize = 1 << 20;
 /// Largest segment on the loopback interface.
 const LOOPBACK_MSS: i32 = 65_483;
 const DEFAULT_MSS: i32 = 536;
@@ -76,6 +88,36 @@ impl Default for TcpOptions {
 }
 
 impl Tcp {
+    /// What the options mean for a connection over the wire.
+    pub(in crate::net) fn wire_settings(&self) -> Settings {
+        let (flags, receive_buffer) = {
+            let options = self.options.lock();
+            (options.flags, options.receive_buffer)
+        };
+        let tcp = self.tcp.lock();
+        let int = |name: i32| tcp.ints.get(ROWS, IPPROTO_TCP, name).unwrap_or(0);
+        let number = |name: i32| u64::from(int(name).unsigned_abs());
+        let fixed = flags.contains(SockFlags::RCVBUF_LOCK);
+        let window = if fixed { receive_buffer } else { receive_buffer.max(WINDOW) };
+        let clamp = int(WINDOW_CLAMP);
+        Settings {
+            coalesce: match (int(CORK), int(NODELAY)) {
+                (0, 0) => Coalesce::Nagle,
+                (0, _) => Coalesce::Never,
+                _ => Coalesce::Cork,
+            },
+            keep_alive: flags.contains(SockFlags::KEEPALIVE).then(|| KeepAlive {
+                idle: number(KEEPIDLE) * SECOND,
+                interval: number(KEEPINTVL) * SECOND,
+                count: number(KEEPCNT) as u32,
+            }),
+            user_timeout: number(USER_TIMEOUT) * MILLISECOND,
+            syn_retries: number(SYNCNT) as u32,
+            window: if clamp > 0 { window.min(clamp as usize) } else { window },
+            max_segment: tcp.max_segment as u16,
+        }
+    }
+
     pub(super) fn set_tcp_option(&self, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
         match name {
             CONGESTION => return self.set_congestion(value),

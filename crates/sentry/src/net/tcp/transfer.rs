@@ -32,6 +32,15 @@ impl Tcp {
                 return Err(error);
             }
             let connected = matches!(state.phase, Phase::Connected) && !state.shut_send;
+            if let Some(wire) = state.wire.clone().filter(|_| connected) {
+                drop(state);
+                if from.remaining() == 0 {
+                    return Ok(0);
+                }
+                let sent = self.send_by_wire(&wire, from, flags)?;
+                self.state.lock().bytes_sent += sent as u64;
+                return Ok(sent);
+            }
             state.peer.clone().filter(|_| connected).ok_or(Errno::EPIPE)?
         };
         let wanted = from.remaining();
@@ -164,8 +173,12 @@ impl Tcp {
                 if sender.is_some() {
                     state.sender_waits = None;
                 }
+                let wire = state.wire.clone();
                 drop(state);
                 self.net.discharge(n);
+                if let Some(wire) = wire {
+                    self.read_from_wire(&wire, n);
+                }
                 if let Some(sender) = sender {
                     sender.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
                 }
@@ -230,7 +243,13 @@ impl Tcp {
 
     /// Bytes sent that the peer's receive buffer has not taken (`SIOCOUTQ`).
     pub(in crate::net) fn unsent_bytes(&self) -> usize {
-        let peer = self.state.lock().peer.clone();
+        let (peer, wire) = {
+            let state = self.state.lock();
+            (state.peer.clone(), state.wire.clone())
+        };
+        if let Some(wire) = wire {
+            return wire.connection.lock().unacknowledged();
+        }
         peer.map_or(0, |peer| {
             let receive_buffer = peer.options.lock().receive_buffer;
             peer.state.lock().ring.len().saturating_sub(receive_buffer)

@@ -1,0 +1,129 @@
+//! Packet sockets: whole Ethernet frames of one interface, each with virtio-net's header before it (GSO and GRO frames both ways).
+//!
+//! The runtime opens one in the pod's network namespace; the sentry receives and sends by it. Sending never waits; receiving does, on a thread
+//! of its own.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::Errno;
+
+/// Bytes of the longest frame: a GRO packet, its Ethernet header and virtio-net's.
+const LONGEST: usize = 65_536 + 64;
+/// Frames taken at a time.
+const BATCH: usize = 32;
+/// What the host may keep of frames on their way in and out, in bytes.
+const BUFFER: libc::c_int = 8 << 20;
+/// linux/if_packet.h
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+fn unit(result: libc::c_int) -> Result<(), Errno> {
+    if result < 0 { Err(Errno::last_host()) } else { Ok(()) }
+}
+
+fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> Result<(), Errno> {
+    // SAFETY: pointer and length are those of `value`, which is only read.
+    unit(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t)
+    })
+}
+
+/// A packet socket on the interface with this index, in the caller's network namespace.
+///
+/// # Errors
+/// The host's: `EPERM` without CAP_NET_RAW there, `ENODEV`, `ENETDOWN`.
+pub fn open(index: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    unit(fd)?;
+    // SAFETY: the call has just made this descriptor; nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32)?;
+    set(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1i32)?;
+    // Groups are chosen by us, not by the host's interface.
+    let groups =
+        libc::packet_mreq { mr_ifindex: index, mr_type: libc::PACKET_MR_ALLMULTI as u16, mr_alen: 0, mr_address: [0; 8] };
+    set(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &groups)?;
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+        set(socket.as_fd(), libc::SOL_SOCKET, forced, &BUFFER)
+            .or_else(|_| set(socket.as_fd(), libc::SOL_SOCKET, plain, &BUFFER))?;
+    }
+    // SAFETY: all-zero is a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index;
+    // SAFETY: pointer and length are those of `address`, which is only read.
+    unit(unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+    })?;
+    Ok(socket)
+}
+
+/// Sends a frame in pieces, without waiting.
+///
+/// # Errors
+/// The host's: `EAGAIN`, `ENOBUFS` when there is no room; `EINVAL` for more pieces than a frame has.
+pub fn send(socket: BorrowedFd<'_>, pieces: &[&[u8]]) -> Result<(), Errno> {
+    let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 8];
+    if pieces.len() > iov.len() {
+        return Err(Errno::EINVAL);
+    }
+    for (place, piece) in iov.iter_mut().zip(pieces) {
+        *place = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+    }
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = iov.as_mut_ptr();
+    message.msg_iovlen = pieces.len();
+    // SAFETY: the message refers to `iov` and `pieces`, which are only read and live over the call.
+    let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if n < 0 { Err(Errno::last_host()) } else { Ok(()) }
+}
+
+/// Room for a batch of frames.
+pub struct Batch {
+    bytes: Vec<u8>,
+    lengths: [usize; BATCH],
+    count: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch { bytes: vec![0; LONGEST * BATCH], lengths: [0; BATCH], count: 0 }
+    }
+}
+
+impl Batch {
+    /// Waits for frames, and takes those that are there.
+    ///
+    /// # Errors
+    /// The host's: `ENETDOWN` when the interface goes down (once), `EINTR`.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.count = 0;
+        let mut iovs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: LONGEST }; BATCH];
+        // SAFETY: all-zero is a valid mmsghdr.
+        let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        for ((iov, room), message) in iovs.iter_mut().zip(self.bytes.chunks_exact_mut(LONGEST)).zip(&mut messages) {
+            iov.iov_base = room.as_mut_ptr().cast();
+            message.msg_hdr.msg_iov = &raw mut *iov;
+            message.msg_hdr.msg_iovlen = 1;
+        }
+        let flags = libc::MSG_WAITFORONE;
+        let none = std::ptr::null_mut();
+        // SAFETY: the messages refer to `iovs`, and those to disjoint parts of `bytes`, exclusively borrowed over the call.
+        let n = unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, flags, none) };
+        unit(n)?;
+        self.count = n as usize;
+        for (length, message) in self.lengths.iter_mut().zip(&messages) {
+            // What was too long for its room has lost its end.
+            *length = (message.msg_len as usize).min(LONGEST);
+        }
+        Ok(())
+    }
+
+    /// The frames of the last batch.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let rooms = self.bytes.chunks_exact(LONGEST).zip(&self.lengths).take(self.count);
+        rooms.map(|(room, length)| room.get(..*length).unwrap_or_default())
+    }
+}

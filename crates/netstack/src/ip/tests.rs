@@ -1,0 +1,190 @@
+//! Two networks on one link.
+
+use core::net::IpAddr;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::config::{Address, Description};
+
+/// Frames that one side has sent.
+#[derive(Clone, Default)]
+struct Wire(Arc<Mutex<VecDeque<Vec<u8>>>>);
+
+impl Link for Wire {
+    fn send(&self, _interface: usize, pieces: &[&[u8]]) -> bool {
+        self.0.lock().push_back(pieces.concat());
+        true
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
+
+fn host(number: u8) -> (Network, Wire) {
+    let wire = Wire::default();
+    let address = |ip: String, prefix| Address { ip: ip.parse().expect("address"), prefix, broadcast: None, scope: 0 };
+    let interface = config::Interface {
+        name: "eth0".into(),
+        index: 2,
+        mac: [2, 0, 0, 0, 0, number],
+        mtu: 1500,
+        addresses: vec![address(format!("10.0.0.{number}"), 24), address(format!("fd00::{number}"), 64)],
+    };
+    let route = |to: &str, prefix, gateway: Option<&str>| config::Route {
+        to: ip(to),
+        prefix,
+        gateway: gateway.map(ip),
+        interface: 2,
+        source: None,
+        metric: 0,
+        scope: 0,
+        protocol: 2,
+    };
+    let routes = vec![route("0.0.0.0", 0, Some("10.0.0.2")), route("10.0.0.0", 24, None), route("fd00::", 64, None)];
+    let description = Description { interfaces: vec![interface], routes, neighbours: Vec::new() };
+    (Network::new(description, Box::new(wire.clone()), 7), wire)
+}
+
+/// What came up: from, to, protocol, payload.
+type Got = Vec<(IpAddr, IpAddr, u8, Vec<u8>)>;
+
+/// Carries frames until there are none. Returns what each side got.
+fn carry(sides: [(&Network, &Wire); 2]) -> [Got; 2] {
+    let mut got = [Vec::new(), Vec::new()];
+    loop {
+        let mut quiet = true;
+        for at in 0..2 {
+            let Some(frame) = sides[at].1.0.lock().pop_front() else { continue };
+            quiet = false;
+            sides[1 - at].0.receive(0, 0, &frame, &mut |packet| {
+                got[1 - at].push((packet.from, packet.to, packet.protocol, packet.payload.to_vec()));
+            });
+        }
+        if quiet {
+            return got;
+        }
+    }
+}
+
+fn send(network: &Network, to: &str, protocol: u8, bytes: &[u8], whole: bool) -> Sent {
+    let to = ip(to);
+    let way = network.route(to, 0).expect("a way");
+    let header = Header { from: way.source, to, protocol, hops: 64, class: 0, whole };
+    network.send(0, &way, &header, Offload::Nothing, &[bytes])
+}
+
+#[test]
+fn a_packet_waits_for_the_neighbour_and_goes() {
+    let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
+    for (to, from) in [("10.0.0.2", "10.0.0.1"), ("fd00::2", "fd00::1")] {
+        send(&a, to, 200, b"hello", true);
+        let [_, got] = carry([(&a, &wire_a), (&b, &wire_b)]);
+        let hello = got.iter().find(|(.., protocol, _)| *protocol == 200).expect("the packet");
+        assert_eq!(*hello, (ip(from), ip(to), 200, b"hello".to_vec()));
+    }
+    // By the gateway's Ethernet address, to somebody beyond it.
+    assert_eq!(a.route(ip("192.0.2.1"), 0).map(|way| way.next), Some(ip("10.0.0.2")));
+    assert_eq!(a.route(ip("2001:db8::1"), 0), None);
+    assert!(b.neighbours(0).iter().any(|((_, who), mac, _)| *who == ip("10.0.0.1") && *mac == Some([2, 0, 0, 0, 0, 1])));
+}
+
+#[test]
+fn nobody_there() {
+    let (a, wire) = host(1);
+    send(&a, "10.0.0.9", 200, b"hello", true);
+    let mut failed = Vec::new();
+    let mut now = 0;
+    while let Some(at) = a.deadline() {
+        now = at;
+        a.due(now, &mut |packet| {
+            let quoted = Quoted::of_packet(Fault::HostUnreachable, packet).expect("our packet");
+            failed.push((quoted.from, quoted.to, quoted.transport.to_vec()));
+        });
+    }
+    assert_eq!(failed, [(ip("10.0.0.1"), ip("10.0.0.9"), b"hello".to_vec())]);
+    assert_eq!((now, wire.0.lock().len()), (3 * SECOND, 3), "three questions in three seconds");
+}
+
+#[test]
+fn echoes_and_refusals() {
+    let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
+    let sides = [(&a, &wire_a), (&b, &wire_b)];
+    for (to, protocol, request, reply) in [("10.0.0.2", ICMP, 8, 0), ("fd00::2", ICMPV6, 128, 129)] {
+        let from = a.route(ip(to), 0).expect("a way").source;
+        let header = Header { from, to: ip(to), protocol, hops: 64, class: 0, whole: false };
+        a.send_icmp(0, &header, vec![request, 0, 0, 0, 1, 2, 3, 4, 5]);
+        let [got, _] = carry(sides);
+        assert!(got.iter().any(|(_, _, _, body)| body[0] == reply && body[4..] == [1, 2, 3, 4, 5]), "{got:?}");
+    }
+    send(&a, "10.0.0.2", 200, b"12345678", true);
+    let frame = wire_a.0.lock().pop_front().expect("a frame");
+    b.receive(0, 0, &frame, &mut |packet| b.refuse(0, packet, Fault::ProtocolUnreachable));
+    let frame = wire_b.0.lock().pop_front().expect("an answer");
+    let mut seen = false;
+    a.receive(0, 0, &frame, &mut |packet| {
+        let quoted = Quoted::parse(packet).expect("an error");
+        assert_eq!((quoted.fault, quoted.to, quoted.protocol), (Fault::ProtocolUnreachable, ip("10.0.0.2"), 200));
+        assert_eq!(quoted.transport, b"12345678");
+        seen = true;
+    });
+    assert!(seen);
+}
+
+#[test]
+fn long_packets_are_cut_unless_they_must_not_be() {
+    let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
+    let long: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
+    for to in ["10.0.0.2", "fd00::2"] {
+        assert_eq!(send(&a, to, 200, &long, true), Sent::TooLong(1500));
+        assert_eq!(send(&a, to, 200, &long, false), Sent::Yes);
+        let [_, got] = carry([(&a, &wire_a), (&b, &wire_b)]);
+        assert_eq!(got.iter().filter(|(.., protocol, body)| *protocol == 200 && *body == long).count(), 1);
+    }
+    a.learn_path_mtu(ip("10.0.0.2"), 1000, 0);
+    assert_eq!(send(&a, "10.0.0.2", 200, &[0; 1400], true), Sent::TooLong(1000));
+    assert_eq!(a.learn_path_mtu(ip("10.0.0.2"), 1, 0), 552, "nobody needs packets that small");
+}
+
+/// Whatever comes: no panic, bounded memory.
+#[test]
+fn garbage() {
+    let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
+    for to in ["10.0.0.2", "fd00::2"] {
+        send(&a, to, UDP, &[0; 4000], false);
+        let header = Header { from: ip(to), to: ip(to), protocol: ICMP, hops: 64, class: 0, whole: false };
+        a.send_icmp(0, &header, vec![8, 0, 0, 0, 1, 2, 3, 4]);
+    }
+    a.announce();
+    let mut frames: Vec<Vec<u8>> = wire_a.0.lock().drain(..).collect();
+    for frame in frames.clone() {
+        b.receive(0, 0, &frame, &mut |_| {});
+        frames.extend(wire_b.0.lock().drain(..));
+    }
+    let mut state = 12345u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for round in 0..100_000u64 {
+        let mut frame = frames[random(frames.len())].clone();
+        for _ in 0..random(6) {
+            let at = random(frame.len());
+            frame[at] = random(256) as u8;
+        }
+        frame.truncate(frame.len() - random(frame.len().min(20)));
+        // Its checksum, for once, does not keep it out.
+        frame[0] = 2;
+        a.receive(round * 1_000_000, 0, &frame, &mut |packet| {
+            let _ = Quoted::parse(packet);
+            a.refuse(round * 1_000_000, packet, Fault::PortUnreachable);
+        });
+        wire_a.0.lock().clear();
+    }
+    for len in 0..120 {
+        a.receive(0, 0, &vec![0; len], &mut |_| {});
+    }
+}

@@ -1,0 +1,376 @@
+//! Two connections over a bad link, in virtual time.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::Ns;
+
+const MSS: u16 = 1448 + 12;
+/// One way, in nanoseconds.
+const DELAY: Ns = 5 * MILLISECOND;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+#[derive(Default)]
+struct End {
+    connection: Option<Connection>,
+    half: Option<HalfOpen>,
+    settings: Settings,
+    got: Vec<u8>,
+    to_send: Vec<u8>,
+    /// Reads what comes.
+    reads: bool,
+    finishes: bool,
+    fin: bool,
+    events: Vec<Events>,
+    connected: bool,
+}
+
+/// What is done to segments on their way, in percent.
+#[derive(Default, Clone, Copy)]
+struct Weather {
+    loss: u64,
+    late: u64,
+    twice: u64,
+}
+
+struct World {
+    now: Ns,
+    random: Random,
+    weather: Weather,
+    /// By time and order: whose end, the segment, its bytes.
+    link: BTreeMap<(Ns, u64), (usize, Segment, Vec<u8>)>,
+    order: u64,
+    ends: [End; 2],
+    largest: usize,
+    sent: u64,
+}
+
+impl World {
+    fn new(weather: Weather, settings: Settings) -> World {
+        let start = Start { ports: Ports { near: 1000, far: 80 }, iss: 0xffff_f000, path_mss: MSS, now: 0 };
+        let client = End {
+            connection: Some(Connection::connect(start, settings.clone())),
+            settings: settings.clone(),
+            reads: true,
+            ..End::default()
+        };
+        let server = End { settings, reads: true, ..End::default() };
+        World {
+            now: 0,
+            random: Random(88_172_645_463_325_252),
+            weather,
+            link: BTreeMap::new(),
+            order: 0,
+            ends: [client, server],
+            largest: 0,
+            sent: 0,
+        }
+    }
+
+    fn put(&mut self, from: usize, segment: Segment, bytes: Vec<u8>) {
+        self.sent += 1;
+        let copies = if self.random.below(100) < self.weather.twice { 2 } else { 1 };
+        for _ in 0..copies {
+            if self.random.below(100) < self.weather.loss {
+                continue;
+            }
+            let late = if self.random.below(100) < self.weather.late { self.random.below(3 * DELAY) } else { 0 };
+            self.order += 1;
+            self.link.insert((self.now + DELAY + late, self.order), (1 - from, segment.clone(), bytes.clone()));
+        }
+    }
+
+    /// Lets one end do all it can.
+    fn turn(&mut self, at: usize) {
+        let now = self.now;
+        let mut out = Vec::new();
+        let end = &mut self.ends[at];
+        if let Some(connection) = &mut end.connection {
+            while connection.may_write() && connection.unacknowledged() < 200_000 && !end.to_send.is_empty() {
+                let most = end.to_send.len().min(8192);
+                let place = connection.spare(most);
+                let n = place.len();
+                place.copy_from_slice(&end.to_send[..n]);
+                connection.written(n);
+                end.to_send.drain(..n);
+            }
+            if end.finishes && end.to_send.is_empty() && end.connected {
+                connection.finish();
+            }
+            connection.transmit(now, &mut |outgoing| {
+                out.push((outgoing.segment.clone(), outgoing.payload.concat(), outgoing.mss as usize));
+                true
+            });
+        }
+        for (segment, bytes, mss) in out {
+            self.largest = self.largest.max(bytes.len());
+            if bytes.is_empty() {
+                self.put(at, segment, bytes);
+                continue;
+            }
+            // What GSO does.
+            for (n, piece) in bytes.chunks(mss).enumerate() {
+                let last = (n + 1) * mss >= bytes.len();
+                let mut part = Segment { seq: segment.seq.wrapping_add((n * mss) as u32), ..segment.clone() };
+                part.flags.set(Flags::FIN, last && segment.has(Flags::FIN));
+                self.put(at, part, piece.to_vec());
+            }
+        }
+    }
+
+    fn arrive(&mut self, at: usize, segment: &Segment, bytes: &[u8]) {
+        let now = self.now;
+        let end = &mut self.ends[at];
+        if end.connection.is_none() {
+            if segment.has(Flags::SYN) && end.half.is_none() {
+                let ports = Ports { near: 80, far: 1000 };
+                let start = Start { ports, iss: 0x7fff_fff0, path_mss: MSS, now };
+                end.half = Some(HalfOpen::new(start, segment, &end.settings));
+            }
+            let Some(half) = end.half.take() else { return };
+            if half.is_completed_by(segment) {
+                end.connection = Some(half.complete(now, end.settings.clone()));
+            } else {
+                let reply = half.reply(now);
+                end.half = Some(half);
+                self.put(at, reply, Vec::new());
+                return;
+            }
+        }
+        let end = &mut self.ends[at];
+        let Some(connection) = &mut end.connection else { return };
+        let got = &mut end.got;
+        let before = got.len();
+        let events = connection.arrives(now, segment, bytes, &mut |new| got.extend_from_slice(new));
+        if end.reads {
+            connection.read(end.got.len() - before);
+        }
+        end.connected |= events.contains(Events::CONNECTED);
+        end.fin |= events.contains(Events::FIN);
+        end.events.push(events);
+        self.turn(at);
+    }
+
+    /// Runs until nothing more is to happen, or `until`.
+    fn run(&mut self, until: Ns) {
+        for at in 0..2 {
+            self.turn(at);
+        }
+        loop {
+            let next = self.link.first_key_value().map(|((at, _), _)| *at);
+            let timers = self.ends.iter().filter_map(|end| end.connection.as_ref()?.deadline());
+            let Some(at) = timers.chain(next).min().filter(|at| *at <= until) else { break };
+            self.now = self.now.max(at);
+            while let Some(first) = self.link.first_entry().filter(|first| first.key().0 <= self.now) {
+                let (to, segment, bytes) = first.remove();
+                self.arrive(to, &segment, &bytes);
+            }
+            for at in 0..2 {
+                let now = self.now;
+                let mut probe = None;
+                if let Some(connection) = &mut self.ends[at].connection
+                    && connection.deadline().is_some_and(|at| at <= now)
+                {
+                    let mut events = connection.due(now);
+                    match connection.probe(now) {
+                        Ok(segment) => probe = segment,
+                        Err(more) => events |= more,
+                    }
+                    self.ends[at].events.push(events);
+                    self.turn(at);
+                }
+                if let Some(segment) = probe {
+                    self.put(at, segment, Vec::new());
+                }
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn phases(&self) -> [Phase; 2] {
+        [0, 1].map(|at| self.ends[at].connection.as_ref().map_or(Phase::Closed, Connection::phase))
+    }
+}
+
+fn text(len: usize, salt: u8) -> Vec<u8> {
+    (0..len).map(|n| (n / 7) as u8 ^ (n % 251) as u8 ^ salt).collect()
+}
+
+fn exchange(weather: Weather, len: usize, settings: Settings) -> World {
+    let mut world = World::new(weather, settings);
+    for at in 0..2 {
+        world.ends[at].to_send = text(len, at as u8);
+        world.ends[at].finishes = true;
+    }
+    world.run(3000 * SECOND);
+    for at in 0..2 {
+        assert!(world.ends[at].got == text(len, 1 - at as u8), "{} of {len} bytes came", world.ends[at].got.len());
+        assert!(world.ends[at].fin);
+    }
+    world
+}
+
+fn wide() -> Settings {
+    Settings { window: 400_000, ..Settings::default() }
+}
+
+#[test]
+fn bytes_and_fins_cross_a_good_link_both_ways() {
+    let world = exchange(Weather::default(), 3_000_000, wide());
+    let phases = world.phases();
+    assert!(phases.iter().all(|phase| matches!(phase, Phase::TimeWait | Phase::Closed)), "{phases:?}");
+    assert!(world.largest >= 10 * 1448, "large segments are sent whole: {}", world.largest);
+    let counts = world.ends[0].connection.as_ref().expect("client").counts;
+    assert_eq!((counts.retransmits, counts.bytes_acked), (0, 3_000_000));
+}
+
+#[test]
+fn bytes_cross_a_bad_link() {
+    for weather in [
+        Weather { loss: 2, late: 0, twice: 0 },
+        Weather { loss: 0, late: 30, twice: 0 },
+        Weather { loss: 5, late: 20, twice: 5 },
+        Weather { loss: 25, late: 5, twice: 20 },
+    ] {
+        exchange(weather, 300_000, wide());
+    }
+}
+
+#[test]
+fn losses_are_repaired_without_waiting_for_timers() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    world.weather.loss = 1;
+    world.ends[0].to_send = text(2_000_000, 0);
+    let start = world.now;
+    world.run(start + 20 * SECOND);
+    assert_eq!(world.ends[1].got.len(), 2_000_000);
+    let counts = world.ends[0].connection.as_ref().expect("client").counts;
+    // About 1 % of 1,400 segments are lost; not many more than those may go again.
+    assert!((5..200).contains(&counts.retransmits), "{counts:?}");
+}
+
+#[test]
+fn a_reader_that_stops_stops_the_sender_and_a_probe_finds_it_reading_again() {
+    let mut world = World::new(Weather::default(), Settings { window: 50_000, ..Settings::default() });
+    world.run(SECOND);
+    world.ends[1].reads = false;
+    world.ends[0].to_send = text(500_000, 0);
+    world.run(100 * SECOND);
+    let got = world.ends[1].got.len();
+    assert!((40_000..=50_000).contains(&got), "{got} bytes in a window of 50,000");
+    assert_eq!(world.phases(), [Phase::Established; 2]);
+    // The update is lost: only a probe can find out.
+    world.ends[1].reads = true;
+    world.ends[1].connection.as_mut().expect("server").read(got);
+    world.run(400 * SECOND);
+    assert_eq!(world.ends[1].got.len(), 500_000);
+}
+
+#[test]
+fn nobody_answers() {
+    let mut world = World::new(Weather { loss: 100, ..Weather::default() }, wide());
+    world.run(300 * SECOND);
+    let client = world.ends[0].connection.as_ref().expect("client");
+    assert_eq!((client.phase(), client.failure()), (Phase::Closed, Some(Failure::TimedOut)));
+    assert_eq!(world.sent, 7, "one SYN and six more");
+}
+
+#[test]
+fn a_silent_peer_is_given_up_by_keep_alive_and_by_user_timeout() {
+    let keep = KeepAlive { idle: 10 * SECOND, interval: SECOND, count: 3 };
+    let mut world = World::new(Weather::default(), Settings { keep_alive: Some(keep), ..wide() });
+    world.run(60 * SECOND);
+    assert_eq!(world.phases(), [Phase::Established; 2], "probes are answered");
+    world.weather.loss = 100;
+    world.run(80 * SECOND);
+    assert_eq!(world.phases(), [Phase::Closed; 2]);
+
+    let mut world = World::new(Weather::default(), Settings { user_timeout: 5 * SECOND, ..wide() });
+    world.run(SECOND);
+    world.weather.loss = 100;
+    world.ends[0].to_send = text(1000, 0);
+    world.run(30 * SECOND);
+    assert_eq!(world.phases()[0], Phase::Closed);
+}
+
+#[test]
+fn small_writes_wait_by_nagle_or_a_cork() {
+    let pieces = |coalesce| {
+        let mut world = World::new(Weather::default(), Settings { coalesce, ..wide() });
+        world.run(SECOND);
+        let before = world.ends[1].connection.as_ref().expect("server").counts.segments_received;
+        for _ in 0..10 {
+            world.ends[0].to_send = b"x".to_vec();
+            world.turn(0);
+        }
+        world.run(2 * SECOND);
+        assert_eq!(world.ends[1].got.len(), 10);
+        world.ends[1].connection.as_ref().expect("server").counts.segments_received - before
+    };
+    assert_eq!(pieces(Coalesce::Never), 10);
+    assert_eq!(pieces(Coalesce::Nagle), 2);
+    assert_eq!(pieces(Coalesce::Cork), 1);
+}
+
+#[test]
+fn resets_and_strange_segments() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    let peer = world.ends[0].connection.as_mut().expect("client");
+    let reset = peer.abort().expect("a reset");
+    let server = world.ends[1].connection.as_mut().expect("server");
+    let blind = Segment { seq: reset.seq.wrapping_add(100), ..reset.clone() };
+    assert_eq!(server.arrives(SECOND, &blind, &[], &mut |_| {}), Events::empty());
+    assert_eq!(server.phase(), Phase::Established, "a reset must be exactly in place");
+    assert_eq!(server.arrives(SECOND, &reset, &[], &mut |_| {}), Events::CLOSED);
+    assert_eq!(server.failure(), Some(Failure::Reset));
+}
+
+/// Whatever comes: no panic, no endless loop, bounded memory.
+#[test]
+fn garbage_in_every_state() {
+    let mut random = Random(4_101_842_887_655_102_017);
+    for round in 0..3000u64 {
+        let mut world = World::new(Weather::default(), Settings { window: 20_000, ..Settings::default() });
+        world.ends[0].to_send = text((round % 5000) as usize, 0);
+        world.ends[0].finishes = round % 3 == 0;
+        world.ends[1].finishes = round % 5 == 0;
+        world.run(round % 40 * MILLISECOND);
+        let at = (round % 2) as usize;
+        for _ in 0..30 {
+            let Some(connection) = world.ends[at].connection.as_ref() else { break };
+            let near = |random: &mut Random, base: u32| base.wrapping_add(random.below(60_000) as u32).wrapping_sub(20_000);
+            let segment = Segment {
+                source: connection.ports.far,
+                destination: connection.ports.near,
+                seq: near(&mut random, connection.expected),
+                ack: near(&mut random, connection.una),
+                flags: Flags::from_bits_retain(random.below(256) as u8 | 0x10),
+                window: random.below(65_536) as u16,
+                timestamps: connection.timestamps.then(|| (random.below(1 << 32) as u32, random.below(1 << 32) as u32)),
+                sack: (0..random.below(4))
+                    .map(|_| (near(&mut random, connection.una), near(&mut random, connection.una)))
+                    .collect(),
+                ..Segment::default()
+            };
+            let bytes = vec![7; random.below(3000) as usize];
+            world.now += random.below(50) * MILLISECOND;
+            world.arrive(at, &segment, &bytes);
+            let Some(connection) = world.ends[at].connection.as_ref() else { break };
+            assert!(connection.reorder.len() <= 20_000 + 65_535 && connection.sacked.len() <= 64);
+        }
+        let until = world.now + 10 * SECOND;
+        world.run(until);
+    }
+}

@@ -1,0 +1,123 @@
+//! What time brings: retransmission, probes, delayed acknowledgements, and the end of patience.
+
+use super::segment::Segment;
+use super::{Coalesce, Connection, Events, Failure, Phase};
+use crate::{Ns, SECOND};
+
+/// Times that data is sent in vain (`tcp_retries2`), and by whom nobody waits for (`tcp_orphan_retries`).
+const RETRIES: u32 = 15;
+const ORPHAN_RETRIES: u32 = 8;
+const LONGEST: Ns = 120 * SECOND;
+
+impl Connection {
+    /// When [`Connection::due`] is to be called, if ever.
+    pub fn deadline(&self) -> Option<Ns> {
+        let keep = self.keep_alive_at();
+        [self.retransmit.at, self.probe.at, self.ack_at, self.cork_at, self.end_at, keep].into_iter().flatten().min()
+    }
+
+    fn keep_alive_at(&self) -> Option<Ns> {
+        let keep = self.settings.keep_alive?;
+        // While something is on its way, retransmission finds out as well.
+        let quiet = self.una == self.max && self.ring.is_empty();
+        let alive = matches!(self.phase, Phase::Established | Phase::CloseWait | Phase::FinWait1 | Phase::FinWait2);
+        (quiet && alive).then(|| self.keep.at.unwrap_or(0).max(self.last_heard + keep.idle))
+    }
+
+    /// Does what is due. The caller transmits afterwards, and first of all what [`Connection::probe`] gives.
+    pub fn due(&mut self, now: Ns) -> Events {
+        let passed = |at: Option<Ns>| at.is_some_and(|at| at <= now);
+        if passed(self.end_at) {
+            return self.end(None);
+        }
+        if passed(self.ack_at) {
+            (self.ack_at, self.ack_now) = (None, true);
+        }
+        // `transmit` looks at the cork itself.
+        if passed(self.retransmit.at) {
+            return self.retransmit_due(now);
+        }
+        Events::empty()
+    }
+
+    fn gives_up(&self, now: Ns, count: u32) -> bool {
+        let waited = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
+        if self.settings.user_timeout > 0 && self.phase != Phase::SynSent {
+            return waited >= self.settings.user_timeout;
+        }
+        match self.phase {
+            Phase::SynSent | Phase::SynReceived => count > self.settings.syn_retries,
+            _ if self.orphan => count > ORPHAN_RETRIES,
+            _ => count > RETRIES,
+        }
+    }
+
+    fn retransmit_due(&mut self, now: Ns) -> Events {
+        self.retransmit.at = None;
+        if self.una == self.max {
+            // The link was full: `transmit` tries again.
+            return Events::empty();
+        }
+        self.retransmit.count += 1;
+        if self.gives_up(now, self.retransmit.count) {
+            return self.end(Some(Failure::TimedOut));
+        }
+        let waited = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
+        if waited < self.rtt.timeout(0) && self.phase != Phase::SynSent {
+            // Too early to be a loss: the link refused what should have gone.
+            self.retransmit.count -= 1;
+            self.retransmit.at = Some(now + self.rtt.timeout(0));
+            return Events::empty();
+        }
+        if self.retransmit.count == 1 && !matches!(self.phase, Phase::SynSent | Phase::SynReceived) {
+            self.congestion.timed_out(super::seq::distance(self.una, self.max));
+        }
+        self.recovery = None;
+        self.sacked.clear();
+        self.duplicates = 0;
+        self.timing = None;
+        self.next = self.una;
+        Events::empty()
+    }
+
+    /// The peer's window is closed and nothing else will tell when it opens.
+    pub(super) fn arm_probe(&mut self, now: Ns) {
+        if self.probe.at.is_none() {
+            self.probe.at = Some(now + self.rtt.timeout(self.probe.count).min(LONGEST));
+        }
+    }
+
+    /// A probe that is due: a segment which the peer must answer. `Err`: it has not for too long.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn probe(&mut self, now: Ns) -> Result<Option<Segment>, Events> {
+        if self.probe.at.is_some_and(|at| at <= now) {
+            self.probe.at = None;
+            self.probe.count += 1;
+            let silent = now.saturating_sub(self.last_heard);
+            let user = self.settings.user_timeout;
+            let dead = if user > 0 { silent >= user } else { self.probe.count > RETRIES && silent > 60 * SECOND };
+            if dead || (self.orphan && self.probe.count > ORPHAN_RETRIES) {
+                return Err(self.end(Some(Failure::TimedOut)));
+            }
+            let segment = self.header(now, self.una.wrapping_sub(1));
+            return Ok(Some(segment));
+        }
+        let (Some(at), Some(keep)) = (self.keep_alive_at(), self.settings.keep_alive) else { return Ok(None) };
+        if at > now {
+            return Ok(None);
+        }
+        if self.keep.count >= keep.count {
+            return Err(self.end(Some(Failure::TimedOut)));
+        }
+        self.keep.count += 1;
+        self.keep.at = Some(now + keep.interval);
+        Ok(Some(self.header(now, self.una.wrapping_sub(1))))
+    }
+
+    /// Whether short segments are held back for now.
+    pub fn is_corked(&self) -> bool {
+        self.settings.coalesce == Coalesce::Cork || self.more
+    }
+}

@@ -1,0 +1,157 @@
+//! What comes from the packet stack for datagram sockets, and what of theirs leaves by it.
+
+use std::sync::Arc;
+
+use core::net::IpAddr;
+use netstack::ip::{Fault, Quoted, Way};
+
+use super::{Datagram, ERRORS, Failure, Packet, Protocol, icmp, send};
+use crate::Errno;
+use crate::net::LOOPBACK;
+use crate::net::address::{Endpoint, Family};
+use crate::net::ip::opt;
+use crate::net::namespace::{AddressKind, NetNamespace};
+use crate::net::stack::Departure;
+use crate::wait::PollEvents;
+
+/// `IP_MTU_DISCOVER`: never to be cut (`IP_PMTUDISC_DO`, `_PROBE`).
+const NEVER_CUT: [i32; 2] = [2, 3];
+const IP_MTU_DISCOVER: i32 = 10;
+const IPV6_MTU_DISCOVER: i32 = 23;
+const IPV6_DONTFRAG: i32 = 62;
+
+/// How a packet came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    pub protocol: Protocol,
+    pub from: Endpoint,
+    pub to: Endpoint,
+    pub hops: u8,
+    pub class: u8,
+    /// Index of the interface.
+    pub device: i32,
+    /// Real time.
+    pub at_ns: u64,
+}
+
+impl Arrival {
+    fn packet(&self, bytes: &[u8]) -> Packet {
+        let Arrival { from, to, hops, class, device, at_ns, .. } = *self;
+        Packet { bytes: bytes.into(), from, to, hops, class, device, at_ns }
+    }
+}
+
+/// A packet of a protocol with ports (or identifiers) has come. Says whether somebody was there, or it was for many.
+pub fn arrives(net: &NetNamespace, arrival: &Arrival, bytes: &[u8]) -> bool {
+    if matches!(net.address_kind(arrival.to.ip), AddressKind::Multicast | AddressKind::Broadcast) {
+        send::deliver_to_all(net, arrival.protocol, &arrival.packet(bytes));
+        return true;
+    }
+    let found = net.datagrams.lock().find(arrival.protocol, arrival.to, arrival.from);
+    let Some(socket) = found.filter(|socket| socket.hears(arrival.device)) else { return false };
+    socket.take_in(arrival.packet(bytes));
+    true
+}
+
+/// A packet for raw sockets.
+pub fn arrives_raw(net: &NetNamespace, family: Family, arrival: &Arrival, bytes: &[u8]) -> bool {
+    let Protocol::Raw(number) = arrival.protocol else { return false };
+    icmp::to_raw(net, family, number, || arrival.packet(bytes))
+}
+
+/// A packet of ours came back as an ICMP error.
+pub fn came_back(net: &NetNamespace, protocol: Protocol, near: Endpoint, far: Endpoint, quoted: &Quoted<'_>, bytes: &[u8]) {
+    let found = net.datagrams.lock().find(protocol, near, far);
+    let Some(socket) = found else { return };
+    // Errors that are told even to those who did not ask (`icmp_err_convert`).
+    let (errno, hard) = match quoted.fault {
+        Fault::NetUnreachable => (Errno::ENETUNREACH, false),
+        Fault::HostUnreachable | Fault::TimeExceeded => (Errno::EHOSTUNREACH, false),
+        Fault::ProtocolUnreachable => (Errno::ENOPROTOOPT, true),
+        Fault::PortUnreachable => (Errno::ECONNREFUSED, true),
+        Fault::Prohibited => (if far.ip.is_ipv4() { Errno::EHOSTUNREACH } else { Errno::EACCES }, true),
+        Fault::TooLong(_) => (Errno::EMSGSIZE, false),
+        Fault::Malformed => (Errno::EPROTO, true),
+    };
+    let info = match quoted.fault {
+        Fault::TooLong(mtu) => mtu,
+        _ => 0,
+    };
+    let failure =
+        Failure { bytes: bytes.into(), to: far, errno, kind: quoted.kind, code: quoted.code, info, offender: quoted.offender };
+    socket.failed(failure, hard);
+}
+
+impl Datagram {
+    /// Whether it hears what comes over an interface.
+    fn hears(&self, device: i32) -> bool {
+        let own = self.options.lock().device;
+        own == 0 || own == device
+    }
+
+    /// A packet came back.
+    fn failed(&self, failure: Failure, hard: bool) {
+        let asks = {
+            let ip = self.ip.lock();
+            (if self.family == Family::Inet { ip.v4(opt::IP_RECVERR) } else { ip.v6(opt::IPV6_RECVERR) }) != 0
+        };
+        let mut state = self.state.lock();
+        if !asks && (!hard || state.remote.is_none()) {
+            return;
+        }
+        state.error = Some(failure.errno);
+        if asks && state.errors.len() < ERRORS {
+            state.errors.push_back(failure);
+        }
+        drop(state);
+        self.queue.wake(PollEvents::ERR | PollEvents::IN | PollEvents::OUT);
+    }
+
+    /// The way out for a packet, if it does not stay on the loopback interface.
+    pub(super) fn way_out(&self, packet: &Packet, device: i32) -> Result<Option<Way>, Errno> {
+        let kind = self.net.address_kind(packet.to.ip);
+        let stays = match kind {
+            AddressKind::Local | AddressKind::Unspecified => true,
+            AddressKind::Multicast | AddressKind::Broadcast => packet.from.ip.is_loopback() || device == LOOPBACK,
+            AddressKind::Foreign => false,
+        };
+        if stays {
+            return Ok(None);
+        }
+        self.net.way(packet.to.ip, device).map(Some)
+    }
+
+    /// Sends a packet away; and to those here who are in its group.
+    pub(super) fn depart(&self, way: &Way, protocol: i32, packet: &Packet) -> Result<(), Errno> {
+        let Some(stack) = self.net.stack() else { return Err(Errno::ENETUNREACH) };
+        let (whole, loops) = {
+            let ip = self.ip.lock();
+            match packet.to.ip {
+                IpAddr::V4(_) => (NEVER_CUT.contains(&ip.v4(IP_MTU_DISCOVER)), ip.v4(opt::IP_MULTICAST_LOOP) != 0),
+                IpAddr::V6(_) => {
+                    let whole = NEVER_CUT.contains(&ip.v6(IPV6_MTU_DISCOVER)) || ip.v6(IPV6_DONTFRAG) != 0;
+                    (whole, ip.v6(opt::IPV6_MULTICAST_LOOP) != 0)
+                }
+            }
+        };
+        let departure = Departure {
+            from: packet.from,
+            to: packet.to,
+            protocol: protocol as u8,
+            hops: packet.hops,
+            class: packet.class,
+            whole,
+            bytes: &packet.bytes,
+        };
+        let stack: Arc<_> = stack.clone();
+        stack.depart(&self.net, way, &departure)?;
+        let here = match self.net.address_kind(packet.to.ip) {
+            AddressKind::Multicast => loops,
+            kind => kind == AddressKind::Broadcast,
+        };
+        if here && self.protocol.has_ports() {
+            send::deliver_to_all(&self.net, self.protocol, packet);
+        }
+        Ok(())
+    }
+}

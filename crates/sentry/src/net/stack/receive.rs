@@ -1,0 +1,69 @@
+//! [`Receiver`]: a host thread that takes frames from an interface and brings what is in them to sockets.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use hostcall::Errno;
+use hostcall::packet::Batch;
+use netstack::ip::{Fault, ICMP, ICMPV6, Packet, Quoted, TCP, UDP};
+
+use super::Stack;
+use crate::net::NetNamespace;
+
+pub struct Receiver {
+    net: Arc<NetNamespace>,
+    stack: Arc<Stack>,
+    /// Position of its interface.
+    interface: usize,
+    socket: Arc<OwnedFd>,
+    batch: Batch,
+}
+
+impl Receiver {
+    pub(super) fn new(net: Arc<NetNamespace>, stack: Arc<Stack>, interface: usize, socket: Arc<OwnedFd>) -> Receiver {
+        Receiver { net, stack, interface, socket, batch: Batch::default() }
+    }
+
+    /// The body of its thread. `nudge` is called when timers may have come forward. Returns only when the host refuses frames for good.
+    pub fn run(mut self, nudge: &dyn Fn()) -> Errno {
+        self.stack.network.announce();
+        loop {
+            match self.batch.receive(self.socket.as_fd()) {
+                Ok(()) => {}
+                // The interface went down, or up.
+                Err(Errno::EINTR | Errno::EAGAIN | Errno::ENETDOWN) => continue,
+                Err(errno) => return errno,
+            }
+            let before = self.net.timers.earliest();
+            let now = self.net.clock.monotonic().0;
+            for frame in self.batch.frames() {
+                self.stack.network.receive(now, self.interface, frame, &mut |packet| self.stack.arrives(&self.net, packet));
+            }
+            self.stack.arm(&self.net);
+            if self.net.timers.earliest() < before || before.is_none() {
+                nudge();
+            }
+        }
+    }
+}
+
+impl Stack {
+    /// A packet for this namespace.
+    fn arrives(self: &Arc<Stack>, net: &Arc<NetNamespace>, packet: &Packet<'_>) {
+        match (packet.protocol, packet.from.is_ipv4()) {
+            (TCP, _) => self.segment_arrives(net, packet),
+            (UDP, _) => self.datagram_arrives(net, packet),
+            (ICMP, true) | (ICMPV6, false) => {
+                self.to_sockets(net, packet);
+                if let Some(quoted) = Quoted::parse(packet) {
+                    self.fault(net, &quoted);
+                }
+            }
+            _ => {
+                if !self.to_sockets(net, packet) {
+                    self.network.refuse(net.clock.monotonic().0, packet, Fault::ProtocolUnreachable);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! TCP between the Internet layer and sockets: who a segment is for, connections that are not sockets yet or no more, and what goes out.
+
+use std::sync::Arc;
+
+use core::net::IpAddr;
+use netstack::ip::frame::{IPV4, IPV6};
+use netstack::ip::{Fault, Header, Offload, Packet, Quoted, Sent, TCP, Way};
+use netstack::tcp::{Connection, Flags, HalfOpen, Late, Outgoing, Ports, Segment, Settings, Start, TimeWait};
+
+use super::{Entry, Half, Pair, Stack};
+use crate::net::NetNamespace;
+use crate::net::address::Endpoint;
+use crate::net::tcp::Tcp;
+use crate::time::MonoTime;
+
+/// Bytes of a TCP header without options.
+const TCP_HEADER: u32 = 20;
+/// Where the checksum stands in it.
+const CHECKSUM: u16 = 16;
+
+/// What is to be done with a segment, found under the table's lock.
+enum Found {
+    Live(Arc<Tcp>),
+    Answer(Segment, Way),
+    /// The third segment of a handshake.
+    Complete(Box<Half>),
+    /// A SYN, from which number on at least.
+    New(Option<u32>),
+    Nothing,
+}
+
+impl Stack {
+    pub(super) fn segment_arrives(self: &Arc<Stack>, net: &Arc<NetNamespace>, packet: &Packet<'_>) {
+        let Some((segment, payload)) = Segment::parse(packet.payload) else { return };
+        if packet.for_all || packet.to.is_multicast() || packet.from.is_unspecified() {
+            return;
+        }
+        net.counters.tcp_segments.add(1);
+        let near = Endpoint::new(packet.to, segment.destination);
+        let pair = (near, Endpoint::new(packet.from, segment.source));
+        let now = net.clock.monotonic();
+        match self.find(&pair, &segment, payload, now) {
+            Found::Live(socket) => socket.segment_arrives(&segment, payload),
+            Found::Answer(answer, way) => self.send_segment(now, &way, &pair, answer),
+            Found::Complete(half) => self.complete(net, pair, *half, &segment, payload),
+            Found::New(after) if segment.has(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST) => {
+                self.begin(net, pair, packet, &segment, after);
+            }
+            Found::New(_) => self.answer_reset(&pair, &segment, payload, now),
+            Found::Nothing => {}
+        }
+    }
+
+    fn find(&self, pair: &Pair, segment: &Segment, payload: &[u8], now: MonoTime) -> Found {
+        let mut connections = self.connections.lock();
+        match connections.entries.get(pair) {
+            None => Found::New(None),
+            Some(Entry::Live(socket)) => Found::Live(socket.clone()),
+            Some(Entry::HalfOpen(half)) => {
+                if half.half.is_reset_by(segment) {
+                    connections.remove(pair);
+                    Found::Nothing
+                } else if half.half.is_completed_by(segment) {
+                    match connections.remove(pair) {
+                        Some(Entry::HalfOpen(half)) => Found::Complete(half),
+                        _ => Found::Nothing,
+                    }
+                } else if segment.has(Flags::SYN) && !half.half.is_same(segment) {
+                    connections.remove(pair);
+                    Found::New(None)
+                } else if segment.has(Flags::RST) {
+                    Found::Nothing
+                } else {
+                    Found::Answer(half.half.reply(now.0), half.way)
+                }
+            }
+            Some(Entry::TimeWait(rest)) => match rest.arrives(segment, payload.len(), now.0) {
+                Late::Nothing => Found::Nothing,
+                Late::Answer(answer) => match self.network.route(pair.1.ip, 0) {
+                    Some(way) => Found::Answer(answer, way),
+                    None => Found::Nothing,
+                },
+                Late::MakeWay(number) => {
+                    connections.remove(pair);
+                    Found::New(Some(number))
+                }
+                Late::Gone => {
+                    connections.remove(pair);
+                    Found::Nothing
+                }
+            },
+        }
+    }
+
+    /// A SYN for nobody known.
+    fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, packet: &Packet<'_>, syn: &Segment, after: Option<u32>) {
+        let now = net.clock.monotonic();
+        let Some(listener) = net.tcp.lock().listener(pair.0) else {
+            self.answer_reset(&pair, syn, &[], now);
+            return;
+        };
+        let Some(way) = self.network.way_back(packet) else { return };
+        // Full: as if the SYN were lost (`tcp_conn_request`).
+        if !listener.has_room_for_connection() {
+            return;
+        }
+        let iss = match after {
+            // Beyond all that the old connection has used.
+            Some(number) => number.wrapping_add(65_535 + 2),
+            None => self.first_number(&pair, now),
+        };
+        let settings = listener.wire_settings();
+        let half = HalfOpen::new(self.start(&pair, &way, iss, now), syn, &settings);
+        let answer = half.reply(now.0);
+        self.connections.lock().add_half_open(pair, Half { half, listener: Arc::downgrade(&listener), way });
+        self.send_segment(now, &way, &pair, answer);
+    }
+
+    /// The handshake is complete: a socket for the listener's queue.
+    fn complete(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, half: Half, segment: &Segment, payload: &[u8]) {
+        let now = net.clock.monotonic();
+        let Half { half, listener, way } = half;
+        let Some(listener) = listener.upgrade().filter(|listener| listener.is_listening()) else {
+            self.answer_reset(&pair, segment, payload, now);
+            return;
+        };
+        if !listener.has_room_for_connection() {
+            // As if the segment were lost: the SYN-ACK goes again, and is answered again.
+            let half = Half { half, listener: Arc::downgrade(&listener), way };
+            self.connections.lock().add_half_open(pair, half);
+            return;
+        }
+        let connection = half.complete(now.0, listener.wire_settings());
+        let socket = listener.new_connection(pair, connection, way);
+        self.connections.lock().entries.insert(pair, Entry::Live(socket.clone()));
+        socket.segment_arrives(segment, payload);
+        listener.queue_connection(socket);
+    }
+
+    /// The start of a connection that a socket makes.
+    pub fn connect(&self, pair: &Pair, way: &Way, settings: Settings, now: MonoTime) -> Connection {
+        Connection::connect(self.start(pair, way, self.first_number(pair, now), now), settings)
+    }
+
+    fn start(&self, pair: &Pair, way: &Way, iss: u32, now: MonoTime) -> Start {
+        let ports = Ports { near: pair.0.port, far: pair.1.port };
+        Start { ports, iss, path_mss: self.path_mss(pair.1.ip, way, now), now: now.0 }
+    }
+
+    /// Bytes of a full segment on the way to `to`.
+    fn path_mss(&self, to: IpAddr, way: &Way, now: MonoTime) -> u16 {
+        mss_of(to, self.network.path_mtu(to, way, now.0))
+    }
+
+    /// From now on segments of this pair are for `socket`.
+    pub fn add(&self, pair: Pair, socket: &Arc<Tcp>) {
+        self.connections.lock().entries.insert(pair, Entry::Live(socket.clone()));
+    }
+
+    /// The connection is over; `rest` answers for it in TIME_WAIT.
+    pub fn remove(&self, pair: Pair, rest: Option<TimeWait>, now: MonoTime) {
+        let mut connections = self.connections.lock();
+        // Dropped after the lock is released: it may be the socket's last reference.
+        let _old = match rest {
+            Some(rest) => {
+                let old = connections.remove(&pair);
+                connections.add_time_wait(pair, rest, now);
+                old
+            }
+            None => connections.remove(&pair),
+        };
+        drop(connections);
+    }
+
+    fn answer_reset(&self, pair: &Pair, segment: &Segment, payload: &[u8], now: MonoTime) {
+        if let (Some(reset), Some(way)) = (segment.reset_for(payload.len()), self.network.route(pair.1.ip, 0)) {
+            self.send_segment(now, &way, pair, reset);
+        }
+    }
+
+    /// Answers a segment that belongs to nothing.
+    pub fn refuse_segment(&self, pair: &Pair, segment: &Segment, payload: usize, now: MonoTime) {
+        if let (Some(reset), Some(way)) = (segment.reset_for(payload), self.network.route(pair.1.ip, 0)) {
+            self.send_segment(now, &way, pair, reset);
+        }
+    }
+
+    /// Sends a segment without bytes.
+    pub fn send_segment(&self, now: MonoTime, way: &Way, pair: &Pair, segment: Segment) {
+        let outgoing = Outgoing { segment, payload: [&[], &[]], mss: TCP_HEADER };
+        self.send_tcp(now, way, pair, Marks::default(), &outgoing);
+    }
+
+    /// Sends a segment; `Sent::TooLong` tells of a path that has become narrower.
+    pub fn send_tcp(&self, now: MonoTime, way: &Way, pair: &Pair, marks: Marks, outgoing: &Outgoing<'_>) -> Sent {
+        let (near, far) = pair;
+        let mut head = outgoing.segment.header();
+        let bytes = outgoing.bytes();
+        let header = Header { from: near.ip, to: far.ip, protocol: TCP, hops: marks.hops, class: marks.class, whole: true };
+        let pseudo = header.pseudo(head.len() + bytes).folded();
+        netstack::ip::checksum::put(&mut head, CHECKSUM.into(), pseudo);
+        let offload = if bytes > outgoing.mss as usize {
+            Offload::Segments { at: CHECKSUM, header: head.len() as u16, mss: outgoing.mss as u16 }
+        } else {
+            Offload::Checksum { at: CHECKSUM }
+        };
+        let [first, second] = outgoing.payload;
+        self.network.send(now.0, way, &header, offload, &[&head, first, second])
+    }
+
+    /// A packet of ours could not be delivered.
+    pub(super) fn fault(self: &Arc<Stack>, net: &Arc<NetNamespace>, quoted: &Quoted<'_>) {
+        let now = net.clock.monotonic();
+        if self.network.owner(quoted.from) != netstack::ip::Owner::Own {
+            return;
+        }
+        let Some((near, far)) = quoted.ports().filter(|_| quoted.protocol == TCP) else {
+            if let Fault::TooLong(mtu) = quoted.fault {
+                self.network.learn_path_mtu(quoted.to, mtu, now.0);
+            }
+            self.datagram_fault(net, quoted);
+            return;
+        };
+        let pair = (Endpoint::new(quoted.from, near), Endpoint::new(quoted.to, far));
+        let socket = match self.connections.lock().entries.get(&pair) {
+            Some(Entry::Live(socket)) => socket.clone(),
+            _ => return,
+        };
+        let number = quoted.transport.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let mss = match quoted.fault {
+            Fault::TooLong(mtu) => Some(mss_of(quoted.to, self.network.learn_path_mtu(quoted.to, mtu, now.0))),
+            _ => None,
+        };
+        socket.fault(quoted.fault, number, mss);
+    }
+}
+
+/// What a segment is marked with.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks {
+    pub hops: u8,
+    pub class: u8,
+}
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks { hops: 64, class: 0 }
+    }
+}
+
+/// Bytes of a full segment in packets of `mtu` bytes.
+pub fn mss_of(to: IpAddr, mtu: u32) -> u16 {
+    let head = if to.is_ipv4() { IPV4 } else { IPV6 };
+    u16::try_from(mtu.saturating_sub(head as u32 + TCP_HEADER)).unwrap_or(u16::MAX)
+}

@@ -1,0 +1,501 @@
+//! A connection that leaves the sandbox: the socket's side of `netstack`'s [`Connection`].
+//!
+//! What came in order waits in the socket's ring, as on loopback; what is to be sent, in the connection. Locking: the connection before the
+//! socket's state; segments are sent with the connection locked, so that they leave in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use netstack::ip::{Fault, Sent, Way};
+use netstack::tcp::{Connection, Events, Failure, Phase as Wired, Segment};
+use parking_lot::Mutex;
+
+use super::table::Remains;
+use super::{Phase, Progress, Tcp};
+use crate::Errno;
+use crate::mm::Source;
+use crate::net::address::Endpoint;
+use crate::net::ip::opt;
+use crate::net::socket::MsgFlags;
+use crate::net::stack::{Marks, Pair, mss_of};
+use crate::time::{MonoTime, Timer};
+use crate::wait::PollEvents;
+
+/// Room for a sender while too much waits in the namespace, and the window then.
+const LITTLE: usize = 4096;
+const ALL: PollEvents = PollEvents::all();
+
+pub(super) struct Wire {
+    pub connection: Mutex<Connection>,
+    pair: Pair,
+    way: Way,
+    marks: Mutex<Marks>,
+    timer: Mutex<Option<(MonoTime, Timer)>>,
+    /// A sender waits for room.
+    wants_room: AtomicBool,
+    /// Bytes to be sent that are counted for the namespace.
+    charged: AtomicUsize,
+}
+
+impl Tcp {
+    pub(super) fn wire(&self) -> Option<Arc<Wire>> {
+        self.state.lock().wire.clone()
+    }
+
+    /// The part of a connection to `pair`, which has begun or is complete.
+    fn new_wire(&self, pair: Pair, connection: Connection, way: Way) -> Arc<Wire> {
+        Arc::new(Wire {
+            connection: Mutex::new(connection),
+            pair,
+            way,
+            marks: Mutex::new(self.marks(pair.1)),
+            timer: Mutex::new(None),
+            wants_room: AtomicBool::new(false),
+            charged: AtomicUsize::new(0),
+        })
+    }
+
+    fn marks(&self, far: Endpoint) -> Marks {
+        let ip = self.ip.lock();
+        let (hops, class) = match far.ip.is_ipv4() {
+            true => (ip.v4(opt::IP_TTL), ip.v4(opt::IP_TOS)),
+            false => (ip.v6(opt::IPV6_UNICAST_HOPS), ip.v6(opt::IPV6_TCLASS)),
+        };
+        Marks { hops: hops as u8, class: class as u8 }
+    }
+
+    /// Begins to connect over the wire. The pair is the socket's already.
+    pub(super) fn connect_by_wire(&self, pair: Pair, way: Way) {
+        let Some(stack) = self.net.stack() else { return };
+        let now = self.net.clock.monotonic();
+        let connection = stack.connect(&pair, &way, self.wire_settings(), now);
+        let wire = self.new_wire(pair, connection, way);
+        self.state.lock().wire = Some(wire.clone());
+        stack.add(pair, &self.arc());
+        self.transmit(&wire, &mut wire.connection.lock());
+    }
+
+    /// Whether a listener takes another connection.
+    pub(in crate::net) fn has_room_for_connection(&self) -> bool {
+        match &self.state.lock().phase {
+            Phase::Listening(listener) => listener.queue.len() + listener.deferred.len() <= listener.most,
+            _ => false,
+        }
+    }
+
+    pub(in crate::net) fn is_listening(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Listening(_))
+    }
+
+    /// A socket for a connection that has come to this listener.
+    pub(in crate::net) fn new_connection(&self, pair: Pair, connection: Connection, way: Way) -> Arc<Tcp> {
+        let (options, ip, tcp) = (self.options.lock().clone(), self.ip.lock().clone(), self.tcp.lock().clone());
+        let (near, far) = pair;
+        let key = self.key(near.ip);
+        let child = Tcp::with_options(&self.net, self.family, self.uid, options, ip, tcp);
+        let wire = child.new_wire(pair, connection, way);
+        let mut table = self.net.tcp.lock();
+        let mut state = child.state.lock();
+        state.local = near;
+        state.remote = Some(far);
+        state.paired = true;
+        state.hold = Some(table.hold(near.port, key));
+        table.add_pair(pair);
+        state.phase = Phase::Connected;
+        state.progress = Progress::Connected;
+        state.wire = Some(wire);
+        drop(state);
+        drop(table);
+        child.grow_buffer();
+        self.net.counters.tcp_passive_opens.add(1);
+        child
+    }
+
+    /// Puts a new connection into this listener's queue; it is ended if there is none any more.
+    pub(in crate::net) fn queue_connection(&self, child: Arc<Tcp>) {
+        let seconds = child.tcp.lock().defers_accept();
+        let has_bytes = !child.state.lock().ring.is_empty();
+        let shown = seconds == 0 || has_bytes;
+        if !shown {
+            child.defer(self, seconds);
+        }
+        let refused = {
+            let mut state = self.state.lock();
+            match &mut state.phase {
+                Phase::Listening(listener) if shown => {
+                    listener.queue.push_back(child);
+                    None
+                }
+                Phase::Listening(listener) => {
+                    listener.deferred.push(child);
+                    None
+                }
+                _ => Some(child),
+            }
+        };
+        match refused {
+            Some(child) => child.abort(),
+            None if shown => self.queue.wake(PollEvents::IN | PollEvents::RDNORM),
+            None => {}
+        }
+    }
+
+    /// A segment for this connection.
+    pub(in crate::net) fn segment_arrives(&self, segment: &Segment, payload: &[u8]) {
+        let Some(wire) = self.wire() else { return };
+        let now = self.net.clock.monotonic();
+        let mut connection = wire.connection.lock();
+        if self.net.under_pressure() {
+            connection.set_window(LITTLE);
+        }
+        let (mut delivered, mut unwanted) = (0, false);
+        let events = connection.arrives(now.0, segment, payload, &mut |bytes| {
+            let mut state = self.state.lock();
+            if state.orphan {
+                unwanted = true;
+            } else if let Ok(n) = state.ring.fill(&mut &*bytes, usize::MAX) {
+                delivered += n;
+                state.bytes_received += n as u64;
+            }
+        });
+        self.net.charge(delivered);
+        if events.contains(Events::ANSWER_RESET)
+            && let Some(stack) = self.net.stack()
+        {
+            stack.refuse_segment(&wire.pair, segment, payload.len(), now);
+        }
+        if unwanted {
+            // Nobody will ever read it (RFC 1122, 4.2.2.13).
+            drop(connection);
+            self.abort();
+            return;
+        }
+        self.transmit(&wire, &mut connection);
+        self.happened(&wire, connection, events);
+    }
+
+    /// A packet of this connection's came back.
+    pub(in crate::net) fn fault(&self, fault: Fault, number: u32, mss: Option<u16>) {
+        let Some(wire) = self.wire() else { return };
+        let mut connection = wire.connection.lock();
+        if !connection.has_sent(number) {
+            return;
+        }
+        if let Some(mss) = mss {
+            connection.set_path_mss(mss);
+            self.transmit(&wire, &mut connection);
+            return;
+        }
+        if connection.phase() != Wired::SynSent {
+            // Routes heal; retransmission finds out whether this one does.
+            return;
+        }
+        let errno = match fault {
+            Fault::NetUnreachable => Errno::ENETUNREACH,
+            Fault::PortUnreachable => Errno::ECONNREFUSED,
+            Fault::ProtocolUnreachable => Errno::ENOPROTOOPT,
+            Fault::Malformed => Errno::EPROTO,
+            Fault::HostUnreachable | Fault::Prohibited | Fault::TimeExceeded | Fault::TooLong(_) => Errno::EHOSTUNREACH,
+        };
+        connection.abort();
+        drop(connection);
+        self.net.counters.tcp_attempt_fails.add(1);
+        self.over(&wire, Some(errno), None);
+    }
+
+    /// Sends what may be sent, and sees to the timer.
+    fn transmit(&self, wire: &Arc<Wire>, connection: &mut Connection) {
+        let Some(stack) = self.net.stack() else { return };
+        let now = self.net.clock.monotonic();
+        let marks = *wire.marks.lock();
+        for _ in 0..2 {
+            let mut narrow = None;
+            connection.transmit(now.0, &mut |outgoing| match stack.send_tcp(now, &wire.way, &wire.pair, marks, outgoing) {
+                Sent::Yes => true,
+                Sent::Full => false,
+                Sent::TooLong(mtu) => {
+                    narrow = Some(mtu);
+                    true
+                }
+            });
+            // Another connection has found out that the path is narrower.
+            let Some(mtu) = narrow else { break };
+            connection.set_path_mss(mss_of(wire.pair.1.ip, mtu));
+        }
+        stack.watch_neighbours(&self.net);
+        self.settle(wire, connection);
+        self.arm(wire, connection.deadline().map(MonoTime));
+    }
+
+    /// Counts what waits to be sent.
+    fn settle(&self, wire: &Wire, connection: &Connection) {
+        let waits = connection.unacknowledged();
+        let before = wire.charged.swap(waits, Ordering::Relaxed);
+        if waits > before {
+            self.net.charge(waits - before);
+        } else {
+            self.net.discharge(before - waits);
+        }
+    }
+
+    /// The timer fires at the deadline or before; when it is too early it is set again.
+    fn arm(&self, wire: &Arc<Wire>, deadline: Option<MonoTime>) {
+        let Some(at) = deadline else { return };
+        let mut timer = wire.timer.lock();
+        if timer.as_ref().is_some_and(|(armed, _)| *armed <= at) {
+            return;
+        }
+        let (me, weak) = (self.me.clone(), Arc::downgrade(wire));
+        let fire = move || {
+            if let (Some(socket), Some(wire)) = (me.upgrade(), weak.upgrade()) {
+                *wire.timer.lock() = None;
+                socket.due(&wire);
+            }
+        };
+        *timer = Some((at, self.net.timers.arm(at, Arc::new(fire))));
+    }
+
+    /// Time has come.
+    fn due(&self, wire: &Arc<Wire>) {
+        let now = self.net.clock.monotonic();
+        let mut connection = wire.connection.lock();
+        let mut events = connection.due(now.0);
+        match connection.probe(now.0) {
+            Ok(Some(probe)) => {
+                if let Some(stack) = self.net.stack() {
+                    stack.send_segment(now, &wire.way, &wire.pair, probe);
+                }
+            }
+            Ok(None) => {}
+            Err(more) => events |= more,
+        }
+        self.transmit(wire, &mut connection);
+        self.happened(wire, connection, events);
+    }
+
+    /// Tells the socket, and those who wait for it, what has happened.
+    fn happened(&self, wire: &Arc<Wire>, connection: parking_lot::MutexGuard<'_, Connection>, events: Events) {
+        if events.is_empty() {
+            return;
+        }
+        let roomy = events.contains(Events::WRITABLE) && wire.wants_room.load(Ordering::Relaxed) && {
+            let send_buffer = self.options.lock().send_buffer;
+            writable(send_buffer, connection.unacknowledged())
+        };
+        if roomy {
+            wire.wants_room.store(false, Ordering::Relaxed);
+        }
+        let failure = connection.failure();
+        let rest = events.contains(Events::TIME_WAIT).then(|| connection.time_wait());
+        drop(connection);
+        if events.contains(Events::CONNECTED) {
+            let begun = {
+                let mut state = self.state.lock();
+                let begun = matches!(state.phase, Phase::Connecting);
+                if begun {
+                    state.phase = Phase::Connected;
+                }
+                begun
+            };
+            if begun {
+                self.grow_buffer();
+                self.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
+            }
+        }
+        if events.contains(Events::READABLE) {
+            let low_water = {
+                let options = self.options.lock();
+                options.receive_low_water.min(options.receive_buffer)
+            };
+            let (enough, deferred) = {
+                let state = self.state.lock();
+                (state.ring.len() >= low_water, state.deferred.is_some())
+            };
+            if deferred {
+                self.show();
+            }
+            if enough {
+                self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+            }
+        }
+        if roomy {
+            self.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
+        }
+        if events.contains(Events::FIN) {
+            {
+                let mut state = self.state.lock();
+                (state.fin_received, state.done, state.shut_receive) = (true, true, true);
+            }
+            self.show();
+            self.queue.wake(PollEvents::IN | PollEvents::RDNORM | PollEvents::RDHUP | PollEvents::HUP);
+        }
+        if events.intersects(Events::CLOSED | Events::TIME_WAIT) {
+            let errno = failure.map(|failure| match failure {
+                Failure::Refused => Errno::ECONNREFUSED,
+                Failure::Reset => Errno::ECONNRESET,
+                Failure::TimedOut => Errno::ETIMEDOUT,
+            });
+            if errno.is_some() {
+                self.net.counters.tcp_resets.add(1);
+            }
+            self.over(wire, errno, rest);
+        }
+    }
+
+    /// The connection is over.
+    fn over(&self, wire: &Arc<Wire>, errno: Option<Errno>, rest: Option<netstack::tcp::TimeWait>) {
+        let now = self.net.clock.monotonic();
+        let (hold, pair) = {
+            let mut state = self.state.lock();
+            if !state.wire.as_ref().is_some_and(|own| Arc::ptr_eq(own, wire)) {
+                return;
+            }
+            state.wire = None;
+            // A reset after the peer's FIN is a broken pipe (`tcp_reset`).
+            state.error = match errno {
+                Some(Errno::ECONNRESET) if state.fin_received && !state.fin_sent => Some(Errno::EPIPE),
+                Some(errno) => Some(errno),
+                None => state.error,
+            };
+            state.phase = Phase::Closed;
+            (state.shut_receive, state.shut_send) = (true, true);
+            let keeps = state.bound_port && !state.orphan && rest.is_none();
+            let hold = if keeps { None } else { state.hold.take() };
+            (hold, state.take_pair())
+        };
+        let remains = if rest.is_some() { Remains::TimeWait(now) } else { Remains::Nothing };
+        self.release(hold, pair, remains);
+        self.discharge_wire(wire);
+        if let Some(stack) = self.net.stack() {
+            stack.remove(wire.pair, rest, now);
+        }
+        self.queue.wake(ALL);
+    }
+
+    fn discharge_wire(&self, wire: &Wire) {
+        self.net.discharge(wire.charged.swap(0, Ordering::Relaxed));
+    }
+
+    /// Ends the connection at once, with a reset. The caller has taken it out of the socket's state.
+    pub(super) fn cut_wire(&self, wire: &Wire) {
+        let now = self.net.clock.monotonic();
+        let reset = wire.connection.lock().abort();
+        self.discharge_wire(wire);
+        if let Some(stack) = self.net.stack() {
+            if let Some(reset) = reset {
+                stack.send_segment(now, &wire.way, &wire.pair, reset);
+            }
+            stack.remove(wire.pair, None, now);
+        }
+    }
+
+    /// Nothing will be written any more.
+    pub(super) fn finish_wire(&self, wire: &Arc<Wire>) {
+        let mut connection = wire.connection.lock();
+        connection.finish();
+        self.transmit(wire, &mut connection);
+    }
+
+    /// The file is gone, all has been read: the connection ends by itself.
+    pub(super) fn abandon_wire(&self, wire: &Arc<Wire>) {
+        let now = self.net.clock.monotonic();
+        let mut connection = wire.connection.lock();
+        connection.finish();
+        connection.abandon(now.0);
+        self.transmit(wire, &mut connection);
+    }
+
+    /// Takes bytes to be sent.
+    pub(super) fn send_by_wire(&self, wire: &Arc<Wire>, from: &mut dyn Source, flags: MsgFlags) -> Result<usize, Errno> {
+        if flags.contains(MsgFlags::OOB) {
+            // Urgent data does not leave the sandbox.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let send_buffer = self.options.lock().send_buffer;
+        let most = if self.net.under_pressure() { send_buffer.min(LITTLE) } else { send_buffer };
+        let mut connection = wire.connection.lock();
+        if !connection.may_write() {
+            return Err(Errno::EPIPE);
+        }
+        let wanted = from.remaining();
+        let room = most.saturating_sub(connection.unacknowledged()).min(wanted);
+        let mut done = 0;
+        while done < room {
+            match from.take(connection.spare(room - done)) {
+                Ok(0) => break,
+                Ok(n) => {
+                    connection.written(n);
+                    done += n;
+                }
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        if done < wanted {
+            wire.wants_room.store(true, Ordering::Relaxed);
+        }
+        if done == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        connection.set_more(flags.contains(MsgFlags::MORE));
+        self.transmit(wire, &mut connection);
+        drop(connection);
+        self.net.counters.tcp_segments.add(1);
+        Ok(done)
+    }
+
+    /// `bytes` have been read: the window may open.
+    pub(super) fn read_from_wire(&self, wire: &Arc<Wire>, bytes: usize) {
+        let mut connection = wire.connection.lock();
+        if !self.net.under_pressure() && connection.settings().window == LITTLE {
+            connection.set(self.wire_settings());
+        }
+        if connection.read(bytes) {
+            self.transmit(wire, &mut connection);
+        }
+    }
+
+    /// Whether there is room to send; who waits for it is woken when there is.
+    pub(super) fn wire_is_writable(&self, wire: &Wire) -> bool {
+        let send_buffer = self.options.lock().send_buffer;
+        let connection = wire.connection.lock();
+        let writable = writable(send_buffer, connection.unacknowledged());
+        if !writable {
+            wire.wants_room.store(true, Ordering::Relaxed);
+        }
+        writable
+    }
+
+    /// Options have changed.
+    pub(super) fn options_changed(&self) {
+        let Some(wire) = self.wire() else { return };
+        let settings = self.wire_settings();
+        *wire.marks.lock() = self.marks(wire.pair.1);
+        let mut connection = wire.connection.lock();
+        if *connection.settings() != settings {
+            connection.set(settings);
+            self.transmit(&wire, &mut connection);
+        }
+    }
+
+    /// The state as Linux numbers it.
+    pub(super) fn wire_state_number(&self, wire: &Wire) -> u8 {
+        match wire.connection.lock().phase() {
+            Wired::Established => 1,
+            Wired::SynSent => 2,
+            Wired::SynReceived => 3,
+            Wired::FinWait1 => 4,
+            Wired::FinWait2 => 5,
+            Wired::TimeWait => 6,
+            Wired::Closed => 7,
+            Wired::CloseWait => 8,
+            Wired::LastAck => 9,
+            Wired::Closing => 11,
+        }
+    }
+}
+
+/// `sk_stream_is_writeable`: at least a third of the buffer is free.
+fn writable(send_buffer: usize, used: usize) -> bool {
+    used < send_buffer && (send_buffer - used) * 2 >= used
+}
