@@ -23,6 +23,7 @@ use platform::systrap::{MEMORY_CALLS, THREAD_CALLS};
 const MOST: [(&str, usize); 7] = [
     ("sentry", 60),
     ("sentry with the host's network", 60),
+    ("sentry on a pod's network", 60),
     ("gofer", 45),
     ("virtio-fs device", 60),
     ("keeper", 60),
