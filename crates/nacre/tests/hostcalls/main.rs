@@ -20,7 +20,7 @@ use hostcall::seccomp::{keeper, sentry, virtiofs};
 use platform::systrap::{MEMORY_CALLS, THREAD_CALLS};
 
 /// Most calls each process may have.
-const MOST: [(&str, usize); 7] = [
+const MOST: [(&str, usize); 8] = [
     ("sentry", 60),
     ("sentry with the host's network", 60),
     ("sentry on a pod's network", 60),
