@@ -1,8 +1,11 @@
-//! Interface ioctls (`struct ifreq`): there is one interface, `lo`.
+//! Interface ioctls (`struct ifreq`).
 
-use super::{LOOPBACK, NetNamespace};
+use core::net::{IpAddr, Ipv4Addr};
+
+use netstack::config::Address;
+
+use super::NetNamespace;
 use crate::Errno;
-use crate::net::ip::LOOPBACK_MTU;
 use crate::task::{Capability, Cx};
 
 const SIOCGIFNAME: u32 = 0x8910;
@@ -20,11 +23,6 @@ const SIOCGIFINDEX: u32 = 0x8933;
 const SIOCGIFTXQLEN: u32 = 0x8942;
 const SIOCGIFMAP: u32 = 0x8970;
 
-/// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING`
-pub const FLAGS_UP: u16 = 0x49;
-const FLAGS_DOWN: u16 = 0x8;
-/// `ARPHRD_LOOPBACK`
-pub const ARPHRD_LOOPBACK: u16 = 772;
 const IFREQ: usize = 40;
 const NAME: usize = 16;
 
@@ -35,7 +33,7 @@ const NAME: usize = 16;
 pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result<u64, Errno> {
     match command {
         SIOCGIFCONF => return list(cx, net, argument),
-        SIOCGIFNAME => return name_of(cx, argument),
+        SIOCGIFNAME => return name_of(cx, net, argument),
         SIOCGIFFLAGS | SIOCSIFFLAGS | SIOCGIFADDR | SIOCGIFDSTADDR | SIOCGIFBRDADDR | SIOCGIFNETMASK | SIOCGIFMETRIC
         | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN | SIOCGIFMAP => {}
         // Changes of interfaces, routes and neighbours.
@@ -47,9 +45,9 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
     let request: [u8; IFREQ] = cx.mm.read_val(argument)?;
     let name = request.get(..NAME).unwrap_or_default();
     let name = name.split(|&byte| byte == 0 || byte == b':').next().unwrap_or_default();
-    if name != b"lo" {
-        return Err(Errno::ENODEV);
-    }
+    let devices = net.devices();
+    let device = devices.iter().find(|device| device.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
+    let v4 = || device.v4().ok_or(Errno::EADDRNOTAVAIL);
     let mut value = [0u8; 24];
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(place) = value.get_mut(at..at + bytes.len()) {
@@ -57,20 +55,29 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
         }
     };
     match command {
-        SIOCGIFFLAGS => put(0, &(if net.is_up() { FLAGS_UP } else { FLAGS_DOWN }).to_le_bytes()),
+        SIOCGIFFLAGS => put(0, &(device.flags as u16).to_le_bytes()),
         SIOCSIFFLAGS => {
             if !net.allows(&cx.creds(), Capability::NetAdmin) {
                 return Err(Errno::EPERM);
             }
+            if !device.is_loopback() {
+                return Err(Errno::EOPNOTSUPP);
+            }
             net.set_up(request.get(NAME).is_some_and(|flags| flags & 1 != 0));
             return Ok(0);
         }
-        SIOCGIFADDR | SIOCGIFDSTADDR => put(0, &[2, 0, 0, 0, 127, 0, 0, 1]),
-        SIOCGIFBRDADDR => put(0, &[2, 0, 0, 0, 0, 0, 0, 0]),
-        SIOCGIFNETMASK => put(0, &[2, 0, 0, 0, 255, 0, 0, 0]),
-        SIOCGIFMTU => put(0, &LOOPBACK_MTU.to_le_bytes()),
-        SIOCGIFHWADDR => put(0, &ARPHRD_LOOPBACK.to_le_bytes()),
-        SIOCGIFINDEX => put(0, &LOOPBACK.to_le_bytes()),
+        SIOCGIFADDR | SIOCGIFDSTADDR => put(0, &sockaddr(v4_of(v4()?))),
+        SIOCGIFBRDADDR => put(0, &sockaddr(v4()?.broadcast.unwrap_or(Ipv4Addr::UNSPECIFIED))),
+        SIOCGIFNETMASK => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(v4()?.prefix)).unwrap_or(0);
+            put(0, &sockaddr(Ipv4Addr::from_bits(mask)));
+        }
+        SIOCGIFMTU => put(0, &device.mtu.to_le_bytes()),
+        SIOCGIFHWADDR => {
+            put(0, &device.kind.to_le_bytes());
+            put(2, &device.mac);
+        }
+        SIOCGIFINDEX => put(0, &device.index.to_le_bytes()),
         SIOCGIFTXQLEN => put(0, &1000i32.to_le_bytes()),
         _ => {}
     }
@@ -81,29 +88,44 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
 fn list(cx: &Cx, net: &NetNamespace, argument: u64) -> Result<u64, Errno> {
     let [len, buffer] = cx.mm.read_val::<[u64; 2]>(argument)?;
     let room = usize::try_from(len as u32 as i32).map_err(|_| Errno::EINVAL)?;
-    let mut entry = [0u8; IFREQ];
-    for (place, byte) in entry.iter_mut().zip(b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x7f\0\0\x01") {
-        *place = *byte;
-    }
-    let count = usize::from(net.is_up());
-    let stored = match buffer {
-        0 => count * IFREQ,
-        _ if room < IFREQ => 0,
-        _ => {
-            if count > 0 {
-                cx.mm.write(buffer, &entry)?;
-            }
-            count * IFREQ
+    let mut entries = Vec::new();
+    for device in net.devices() {
+        for address in device.addresses.iter().filter(|address| address.ip.is_ipv4()) {
+            let mut entry: Vec<u8> = device.name.bytes().take(NAME - 1).collect();
+            entry.resize(NAME, 0);
+            entry.extend_from_slice(&sockaddr(v4_of(address)));
+            entry.resize(IFREQ, 0);
+            entries.push(entry);
         }
-    };
+    }
+    if buffer != 0 {
+        // As many whole ones as fit.
+        entries.truncate(room / IFREQ);
+        cx.mm.write(buffer, &entries.concat())?;
+    }
+    let stored = entries.len() * IFREQ;
     cx.mm.write_val(argument, &(stored as i32)).map(|()| 0)
 }
 
-fn name_of(cx: &Cx, argument: u64) -> Result<u64, Errno> {
+fn name_of(cx: &Cx, net: &NetNamespace, argument: u64) -> Result<u64, Errno> {
     let request: [u8; IFREQ] = cx.mm.read_val(argument)?;
     let index = super::address::array::<4>(&request, NAME).map_or(0, i32::from_le_bytes);
-    if index != LOOPBACK {
-        return Err(Errno::ENODEV);
+    let devices = net.devices();
+    let device = devices.iter().find(|device| device.index == index).ok_or(Errno::ENODEV)?;
+    let mut name: Vec<u8> = device.name.bytes().take(NAME - 1).collect();
+    name.resize(NAME, 0);
+    cx.mm.write(argument, &name).map(|()| 0)
+}
+
+fn v4_of(address: &Address) -> Ipv4Addr {
+    match address.ip {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
     }
-    cx.mm.write(argument, b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0").map(|()| 0)
+}
+
+/// The start of a `sockaddr_in` with this address; the rest is zeros.
+fn sockaddr(ip: Ipv4Addr) -> [u8; 8] {
+    let [a, b, c, d] = ip.octets();
+    [2, 0, 0, 0, a, b, c, d]
 }

@@ -6,6 +6,7 @@
 pub mod address;
 mod counters;
 mod datagram;
+mod devices;
 mod host;
 pub mod ifreq;
 mod ip;

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use super::NetNamespace;
 use super::address::{Endpoint, Family, as_v6};
 use super::datagram::{Datagram, Protocol};
+use super::devices::Device;
 use super::ports::EPHEMERAL;
 use super::tcp::Tcp;
 
@@ -17,11 +18,11 @@ pub type Table = (&'static str, fn(&NetNamespace) -> String);
 pub const TABLES: &[Table] = &[
     ("dev", |net| dev(net)),
     ("dev_mcast", |_| String::new()),
-    ("if_inet6", |net| if net.is_up() { format!("{:032x} 01 80 10 80       lo\n", 1) } else { String::new() }),
+    ("if_inet6", |net| if_inet6(net)),
     ("igmp", |_| {
         "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n".into()
     }),
-    ("arp", |_| "IP address       HW type     Flags       HW address            Mask     Device\n".into()),
+    ("arp", |net| arp(net)),
     ("ipv6_route", |net| ipv6_route(net)),
     ("netlink", |net| netlink(net)),
     ("netstat", |_| "TcpExt: SyncookiesSent\nTcpExt: 0\nIpExt: InNoRoutes\nIpExt: 0\n".into()),
@@ -31,7 +32,7 @@ pub const TABLES: &[Table] = &[
     ("raw6", |net| datagrams(net, Family::Inet6, Which::Raw)),
     ("icmp", |net| datagrams(net, Family::Inet, Which::Ping)),
     ("icmp6", |net| datagrams(net, Family::Inet6, Which::Ping)),
-    ("route", |_| format!("{:<127}\n", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT")),
+    ("route", |net| route(net)),
     ("snmp", |net| snmp(net)),
     ("sockstat", |net| sockstat(net)),
     ("sockstat6", |net| sockstat6(net)),
@@ -102,40 +103,133 @@ pub fn port_range() -> String {
     format!("{}\t{}", EPHEMERAL.start(), EPHEMERAL.end())
 }
 
-/// Files of /sys/class/net/lo (a link, in Linux).
-pub const INTERFACE: &[(&str, &str)] = &[
-    ("addr_len", "6"),
-    ("address", "00:00:00:00:00:00"),
-    ("broadcast", "00:00:00:00:00:00"),
-    ("carrier", "1"),
-    ("dev_id", "0x0"),
-    ("dormant", "0"),
-    ("flags", "0x9"),
-    ("ifindex", "1"),
-    ("iflink", "1"),
-    ("link_mode", "0"),
-    ("mtu", "65536"),
-    ("operstate", "unknown"),
-    ("tx_queue_len", "1000"),
-    ("type", "772"),
-    ("uevent", "INTERFACE=lo\nIFINDEX=1"),
-];
+/// Files of an interface's directory below /sys/class/net (a link, in Linux).
+pub fn interface(device: &Device) -> Vec<(&'static str, String)> {
+    let loopback = device.is_loopback();
+    vec![
+        ("addr_len", "6".into()),
+        ("address", Device::mac_text(device.mac)),
+        ("broadcast", Device::mac_text(device.broadcast)),
+        ("carrier", "1".into()),
+        ("dev_id", "0x0".into()),
+        ("dormant", "0".into()),
+        // Of the flags, those that are set, not those that follow.
+        ("flags", format!("{:#x}", device.flags & 0xff3f & !0x40)),
+        ("ifindex", device.index.to_string()),
+        ("iflink", device.index.to_string()),
+        ("link_mode", "0".into()),
+        ("mtu", device.mtu.to_string()),
+        ("operstate", if loopback { "unknown" } else { "up" }.into()),
+        ("tx_queue_len", "1000".into()),
+        ("type", device.kind.to_string()),
+        ("uevent", format!("INTERFACE={}\nIFINDEX={}", device.name, device.index)),
+        ("statistics/rx_bytes", device.received.bytes.to_string()),
+        ("statistics/rx_packets", device.received.packets.to_string()),
+        ("statistics/rx_dropped", device.received.dropped.to_string()),
+        ("statistics/tx_bytes", device.sent.bytes.to_string()),
+        ("statistics/tx_packets", device.sent.packets.to_string()),
+        ("statistics/tx_dropped", device.sent.dropped.to_string()),
+    ]
+}
 
 fn dev(net: &NetNamespace) -> String {
-    let (packets, bytes) = (net.counters.packets.get(), net.counters.bytes.get());
-    format!(
-        "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo: {bytes:7} {packets:7}    0    0    0     0          0         0 {bytes:8} {packets:7}    0    0    0     0       0          0\n"
-    )
+    let mut text = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n".to_string();
+    for device in net.devices() {
+        let (received, sent) = (device.received, device.sent);
+        let _ = writeln!(
+            text,
+            "{:>6}: {:7} {:7}    0 {:4}    0     0          0         0 {:8} {:7}    0 {:4}    0     0       0          0",
+            device.name, received.bytes, received.packets, received.dropped, sent.bytes, sent.packets, sent.dropped,
+        );
+    }
+    text
+}
+
+fn if_inet6(net: &NetNamespace) -> String {
+    let mut text = String::new();
+    for device in net.devices() {
+        for address in &device.addresses {
+            let IpAddr::V6(ip) = address.ip else { continue };
+            // Scopes as IPV6_ADDR_*: host, link, global.
+            let scope = match address.scope {
+                254 => 0x10,
+                253 => 0x20,
+                _ => 0,
+            };
+            let (bits, index, prefix, name) = (ip.to_bits(), device.index, address.prefix, &device.name);
+            let _ = writeln!(text, "{bits:032x} {index:02x} {prefix:02x} {scope:02x} 80 {name:>8}");
+        }
+    }
+    text
+}
+
+fn arp(net: &NetNamespace) -> String {
+    let mut text = "IP address       HW type     Flags       HW address            Mask     Device\n".to_string();
+    let Some(stack) = net.stack() else { return text };
+    for ((interface, ip), mac, state) in stack.network.neighbours(net.clock.monotonic().0) {
+        let Some(interface) = stack.network.interfaces().get(interface).filter(|_| ip.is_ipv4()) else { continue };
+        // ATF_COM, ATF_PERM.
+        let flags = if mac.is_none() { 0 } else { 2 | if state == 0x80 { 4 } else { 0 } };
+        let mac = Device::mac_text(mac.unwrap_or_default());
+        let ip = ip.to_string();
+        let _ = writeln!(text, "{ip:<16} 0x1         0x{flags:<10x}{mac:<22}*        {}", interface.config.name);
+    }
+    text
+}
+
+/// RTF_UP, RTF_GATEWAY, RTF_HOST.
+fn route_flags(route: &netstack::config::Route) -> u32 {
+    let host = if route.to.is_ipv4() { 32 } else { 128 };
+    1 | if route.gateway.is_some() { 2 } else { 0 } | if route.prefix == host { 4 } else { 0 }
+}
+
+fn route(net: &NetNamespace) -> String {
+    let mut text = format!("{:<127}\n", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT");
+    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default() {
+        let word = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => u32::from_le_bytes(ip.octets()),
+            IpAddr::V6(_) => 0,
+        };
+        if !route.to.is_ipv4() {
+            continue;
+        }
+        let mask = u32::MAX.checked_shl(32 - u32::from(route.prefix)).unwrap_or(0).swap_bytes();
+        let row = format!(
+            "{}\t{:08X}\t{:08X}\t{:04X}\t0\t0\t{}\t{mask:08X}\t0\t0\t0",
+            net.device_name(route.interface),
+            word(route.to),
+            route.gateway.map_or(0, word),
+            route_flags(route),
+            route.metric,
+        );
+        let _ = writeln!(text, "{row:<127}");
+    }
+    text
 }
 
 fn ipv6_route(net: &NetNamespace) -> String {
-    if !net.is_up() {
-        return String::new();
+    let bits = |ip: IpAddr| as_v6(ip).to_bits();
+    let mut text = String::new();
+    let mut line = |to: u128, prefix: u8, gateway: u128, metric: u32, flags: u32, name: &str| {
+        let _ = writeln!(
+            text,
+            "{to:032x} {prefix:02x} {:032x} 00 {gateway:032x} {metric:08x} 00000001 00000000 {flags:08x} {name:>8}",
+            0
+        );
+    };
+    if net.is_up() {
+        line(1, 128, 0, 256, 1, "lo");
     }
-    let (one, none) = (format!("{:032x}", 1), format!("{:032x}", 0));
-    format!(
-        "{one} 80 {none} 00 {none} 00000100 00000001 00000000 00000001       lo\n{one} 80 {none} 00 {none} 00000000 00000001 00000000 80200001       lo\n"
-    )
+    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default() {
+        if route.to.is_ipv6() {
+            let name = net.device_name(route.interface);
+            line(bits(route.to), route.prefix, route.gateway.map_or(0, bits), route.metric, route_flags(route), name);
+        }
+    }
+    if net.is_up() {
+        line(1, 128, 0, 0, 0x8020_0001, "lo");
+    }
+    text
 }
 
 /// An address as /proc shows it: words in the machine's order.

@@ -9,7 +9,7 @@ use super::pseudo::{Look, Tree};
 use super::{FileSystem, Inode, StatFs};
 use crate::Errno;
 use crate::kernel::Kernel;
-use crate::net::report::INTERFACE;
+use crate::net::report;
 use crate::step::Step;
 
 /// `SYSFS_MAGIC`.
@@ -49,8 +49,17 @@ impl SysFs {
         ] {
             tree.add_directory(directory);
         }
-        for (name, value) in INTERFACE {
-            tree.add(format!("class/net/lo/{name}"), || (*value).to_string());
+        for (at, device) in kernel.net.devices().iter().enumerate() {
+            for (number, (name, _)) in report::interface(device).iter().enumerate() {
+                let net = kernel.net.clone();
+                let value = move || {
+                    let device = net.devices().into_iter().nth(at);
+                    device
+                        .and_then(|device| report::interface(&device).into_iter().nth(number))
+                        .map_or(String::new(), |(_, text)| text)
+                };
+                tree.add(format!("class/net/{}/{name}", device.name), value);
+            }
         }
         Arc::new(SysFs { root: tree.into_root(), dev })
     }

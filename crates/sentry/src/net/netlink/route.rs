@@ -1,13 +1,16 @@
-//! NETLINK_ROUTE (rtnetlink(7)): what there is to tell of the one interface.
+//! NETLINK_ROUTE (rtnetlink(7)): what there is to tell of interfaces, addresses, routes and neighbours.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netstack::config::Address;
+use smallvec::SmallVec;
 
 use super::parse::{Message, attribute};
 use super::write::{Answer, NLM_F_MULTI};
 use crate::Errno;
 use crate::net::address::array;
-use crate::net::ifreq::ARPHRD_LOOPBACK;
-use crate::net::ip::LOOPBACK_MTU;
+use crate::net::devices::{Device, SCOPE_HOST};
+use crate::net::namespace::AddressKind;
 use crate::net::{LOOPBACK, NetNamespace};
 
 const NLM_F_REQUEST: u16 = 1;
@@ -23,6 +26,7 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
 const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
@@ -37,11 +41,7 @@ const AF_BRIDGE: u8 = 7;
 const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-/// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP`
-const LINK_UP: u32 = 0x1_0049;
-const LINK_DOWN: u32 = 0x8;
 const IFA_F_PERMANENT: u8 = 0x80;
-const SCOPE_HOST: u8 = 254;
 const TABLE_MAIN: u8 = 254;
 const TABLE_LOCAL: u8 = 255;
 
@@ -101,12 +101,12 @@ fn request(net: &NetNamespace, message: &Message<'_>, asker: Asker, out: &mut An
     }
     let wants = |wanted: u8| family == 0 || family == wanted;
     match message.kind {
-        RTM_GETLINK if family != AF_BRIDGE => link(net, NLM_F_MULTI, out),
+        RTM_GETLINK if family != AF_BRIDGE => net.devices().iter().for_each(|device| link(device, NLM_F_MULTI, out)),
         RTM_GETLINK => {}
         RTM_GETADDR => addresses(net, &wants, out),
         RTM_GETROUTE => routes(net, message, asker, &wants, out),
         RTM_GETRULE => rules(&wants, out),
-        RTM_GETNEIGH => {}
+        RTM_GETNEIGH => neighbours(net, &wants, out),
         kind if EMPTY.contains(&kind) => {}
         _ => return Err(Errno::EOPNOTSUPP),
     }
@@ -120,11 +120,13 @@ fn single(net: &NetNamespace, message: &Message<'_>, out: &mut Answer<'_>) -> Re
             let index = i32::from_le_bytes(array(message.payload, 4).ok_or(Errno::EINVAL)?);
             let name = attribute(message.payload, 16, IFLA_IFNAME);
             let name = name.map(|name| name.split(|&byte| byte == 0).next().unwrap_or_default());
-            match (index, name) {
+            let devices = net.devices();
+            let device = match (index, name) {
                 (0, None) => return Err(Errno::EINVAL),
-                (LOOPBACK, _) | (0, Some(b"lo")) => link(net, 0, out),
-                _ => return Err(Errno::ENODEV),
-            }
+                (0, Some(name)) => devices.iter().find(|device| device.name.as_bytes() == name),
+                (index, _) => devices.iter().find(|device| device.index == index),
+            };
+            link(device.ok_or(Errno::ENODEV)?, 0, out);
             Ok(())
         }
         RTM_GETROUTE => route_to(net, message, out),
@@ -175,28 +177,28 @@ fn add_address(net: &NetNamespace, message: &Message<'_>) -> Result<(), Errno> {
     }
 }
 
-fn link(net: &NetNamespace, flags: u16, out: &mut Answer<'_>) {
+fn link(device: &Device, flags: u16, out: &mut Answer<'_>) {
     let mut header = vec![0, 0];
-    header.extend_from_slice(&ARPHRD_LOOPBACK.to_le_bytes());
-    header.extend_from_slice(&LOOPBACK.to_le_bytes());
-    header.extend_from_slice(&(if net.is_up() { LINK_UP } else { LINK_DOWN }).to_le_bytes());
+    header.extend_from_slice(&device.kind.to_le_bytes());
+    header.extend_from_slice(&device.index.to_le_bytes());
+    header.extend_from_slice(&device.flags.to_le_bytes());
     header.extend_from_slice(&[0; 4]);
     out.begin(RTM_NEWLINK, flags, &header);
-    out.attribute(IFLA_IFNAME, b"lo\0");
+    out.attribute(IFLA_IFNAME, &terminated(&device.name));
     out.attribute(13, &1000u32.to_le_bytes()); // IFLA_TXQLEN
-    out.attribute(16, &[if net.is_up() { 0 } else { 2 }]); // IFLA_OPERSTATE: unknown, down
+    out.attribute(16, &[device.state]); // IFLA_OPERSTATE
     out.attribute(17, &[0]); // IFLA_LINKMODE
-    out.attribute(4, &LOOPBACK_MTU.to_le_bytes()); // IFLA_MTU
+    out.attribute(4, &device.mtu.to_le_bytes()); // IFLA_MTU
     for (kind, value) in [(27, 0u32), (30, 0), (31, 1), (32, 1), (35, 0)] {
         // IFLA_GROUP, _PROMISCUITY, _NUM_TX_QUEUES, _NUM_RX_QUEUES, _CARRIER_CHANGES
         out.attribute(kind, &value.to_le_bytes());
     }
     out.attribute(33, &[1]); // IFLA_CARRIER
     out.attribute(6, b"noqueue\0"); // IFLA_QDISC
-    out.attribute(1, &[0; 6]); // IFLA_ADDRESS
-    out.attribute(2, &[0; 6]); // IFLA_BROADCAST
-    let (packets, bytes) = (net.counters.packets.get(), net.counters.bytes.get());
-    let counts = [packets, packets, bytes, bytes];
+    out.attribute(1, &device.mac); // IFLA_ADDRESS
+    out.attribute(2, &device.broadcast); // IFLA_BROADCAST
+    let (received, sent) = (device.received, device.sent);
+    let counts = [received.packets, sent.packets, received.bytes, sent.bytes, 0, 0, received.dropped, sent.dropped];
     let mut long = Vec::new();
     let mut short = Vec::new();
     for at in 0..24 {
@@ -209,86 +211,160 @@ fn link(net: &NetNamespace, flags: u16, out: &mut Answer<'_>) {
     out.end();
 }
 
-fn addresses(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_>) {
-    if !net.is_up() {
-        return;
-    }
-    let mut address = |family: u8, prefix: u8, octets: &[u8]| {
-        let mut header = vec![family, prefix, IFA_F_PERMANENT, SCOPE_HOST];
-        header.extend_from_slice(&LOOPBACK.to_le_bytes());
-        out.begin(RTM_NEWADDR, NLM_F_MULTI, &header);
-        out.attribute(IFA_ADDRESS, octets);
-        if family == AF_INET {
-            out.attribute(IFA_LOCAL, octets);
-            out.attribute(3, b"lo\0"); // IFA_LABEL
-        }
-        out.attribute(8, &u32::from(IFA_F_PERMANENT).to_le_bytes()); // IFA_FLAGS
-        // IFA_CACHEINFO: valid for ever.
-        out.attribute(6, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
-        out.end();
-    };
-    if wants(AF_INET) {
-        address(AF_INET, 8, &Ipv4Addr::LOCALHOST.octets());
-    }
-    if wants(AF_INET6) {
-        address(AF_INET6, 128, &Ipv6Addr::LOCALHOST.octets());
+/// With the zero that ends names.
+fn terminated(name: &str) -> Vec<u8> {
+    name.bytes().chain([0]).collect()
+}
+
+fn octets(ip: IpAddr) -> SmallVec<[u8; 16]> {
+    match ip {
+        IpAddr::V4(ip) => SmallVec::from_slice(&ip.octets()),
+        IpAddr::V6(ip) => SmallVec::from_slice(&ip.octets()),
     }
 }
 
-/// A route over `lo`.
-struct Route<'a> {
-    family: u8,
+fn family_of(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn addresses(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_>) {
+    let devices = net.devices();
+    // All of one family, then all of the other.
+    for v4 in [true, false] {
+        for device in &devices {
+            let same = device.addresses.iter().filter(|address| address.ip.is_ipv4() == v4);
+            for address in same.filter(|address| wants(family_of(address.ip))) {
+                put_address(device, address, out);
+            }
+        }
+    }
+}
+
+fn put_address(device: &Device, address: &Address, out: &mut Answer<'_>) {
+    let bytes = octets(address.ip);
+    let mut header = vec![family_of(address.ip), address.prefix, IFA_F_PERMANENT, address.scope];
+    header.extend_from_slice(&device.index.to_le_bytes());
+    out.begin(RTM_NEWADDR, NLM_F_MULTI, &header);
+    out.attribute(IFA_ADDRESS, &bytes);
+    if address.ip.is_ipv4() {
+        out.attribute(IFA_LOCAL, &bytes);
+        if let Some(all) = address.broadcast {
+            out.attribute(4, &all.octets()); // IFA_BROADCAST
+        }
+        out.attribute(3, &terminated(&device.name)); // IFA_LABEL
+    }
+    out.attribute(8, &u32::from(IFA_F_PERMANENT).to_le_bytes()); // IFA_FLAGS
+    // IFA_CACHEINFO: valid for ever.
+    out.attribute(6, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out.end();
+}
+
+/// A route as it is told.
+#[derive(Debug, Clone, Copy)]
+struct Route {
+    to: IpAddr,
     prefix: u8,
     table: u8,
     scope: u8,
+    /// `RTPROT_*`
+    protocol: u8,
     /// `RTN_*`
     kind: u8,
-    to: &'a [u8],
-    source: Option<&'a [u8]>,
+    source: Option<IpAddr>,
+    gateway: Option<IpAddr>,
+    metric: u32,
+    device: i32,
+}
+
+/// All routes: the main table's, and the local ones that addresses make.
+fn all_routes(net: &NetNamespace) -> Vec<Route> {
+    let mut main = Vec::new();
+    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default() {
+        main.push(Route {
+            to: route.to,
+            prefix: route.prefix,
+            table: TABLE_MAIN,
+            scope: route.scope,
+            protocol: route.protocol,
+            kind: 1,
+            source: route.source,
+            gateway: route.gateway,
+            metric: route.metric,
+            device: route.interface,
+        });
+    }
+    let mut local = Vec::new();
+    for device in net.devices() {
+        for address in &device.addresses {
+            // Protocol "kernel", type "local".
+            let own = Route {
+                to: address.ip,
+                prefix: if address.ip.is_ipv4() { 32 } else { 128 },
+                table: TABLE_LOCAL,
+                scope: SCOPE_HOST,
+                protocol: 2,
+                kind: 2,
+                source: Some(address.ip),
+                gateway: None,
+                metric: 0,
+                device: device.index,
+            };
+            match address.ip {
+                IpAddr::V4(ip) => {
+                    if ip.is_loopback() {
+                        local.push(Route { to: Ipv4Addr::new(127, 0, 0, 0).into(), prefix: 8, ..own });
+                    }
+                    local.push(own);
+                    if let Some(all) = address.all_hosts() {
+                        local.push(Route { to: all.into(), scope: 253, kind: 3, ..own });
+                    }
+                }
+                IpAddr::V6(ip) => {
+                    if ip.is_loopback() {
+                        main.push(Route { table: TABLE_MAIN, scope: 0, kind: 1, source: None, metric: 256, ..own });
+                    }
+                    local.push(Route { scope: 0, source: None, ..own });
+                }
+            }
+        }
+    }
+    main.extend(local);
+    main
 }
 
 fn routes(net: &NetNamespace, message: &Message<'_>, asker: Asker, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_>) {
     let table = message.payload.get(4).copied().filter(|&table| asker.strict && table != 0);
     let cached = message.payload.get(8..12).is_some_and(|flags| flags.get(1).is_some_and(|byte| byte & 2 != 0));
-    if !net.is_up() || cached {
+    if cached {
         return;
     }
-    let local4 = Route {
-        family: AF_INET,
-        prefix: 8,
-        table: TABLE_LOCAL,
-        scope: SCOPE_HOST,
-        kind: 2,
-        to: &[127, 0, 0, 0],
-        source: Some(&[127, 0, 0, 1]),
-    };
-    let one6 = Ipv6Addr::LOCALHOST.octets();
-    let all = [
-        Route { ..local4 },
-        Route { prefix: 32, to: &[127, 0, 0, 1], ..local4 },
-        Route { prefix: 32, to: &[127, 255, 255, 255], scope: 253, kind: 3, ..local4 },
-        Route { family: AF_INET6, prefix: 128, table: TABLE_MAIN, scope: 0, kind: 1, to: &one6, source: None },
-        Route { family: AF_INET6, prefix: 128, table: TABLE_LOCAL, scope: 0, kind: 2, to: &one6, source: None },
-    ];
-    for route in all.iter().filter(|route| wants(route.family) && table.is_none_or(|table| table == route.table)) {
-        put_route(route, NLM_F_MULTI, 0, out);
+    let all = all_routes(net);
+    for v4 in [true, false] {
+        let same = all.iter().filter(|route| route.to.is_ipv4() == v4 && wants(family_of(route.to)));
+        for route in same.filter(|route| table.is_none_or(|table| table == route.table)) {
+            put_route(route, NLM_F_MULTI, 0, out);
+        }
     }
 }
 
-fn put_route(route: &Route<'_>, flags: u16, route_flags: u32, out: &mut Answer<'_>) {
-    // Protocol "kernel".
-    let mut header = vec![route.family, route.prefix, 0, 0, route.table, 2, route.scope, route.kind];
+fn put_route(route: &Route, flags: u16, route_flags: u32, out: &mut Answer<'_>) {
+    let mut header = vec![family_of(route.to), route.prefix, 0, 0, route.table, route.protocol, route.scope, route.kind];
     header.extend_from_slice(&route_flags.to_le_bytes());
     out.begin(RTM_NEWROUTE, flags, &header);
     out.attribute(15, &u32::from(route.table).to_le_bytes()); // RTA_TABLE
-    out.attribute(1, route.to); // RTA_DST
-    if route.family == AF_INET6 {
-        out.attribute(6, &(if route.table == TABLE_MAIN { 256u32 } else { 0 }).to_le_bytes()); // RTA_PRIORITY
+    if route.prefix > 0 {
+        out.attribute(1, &octets(route.to)); // RTA_DST
+    }
+    if route.to.is_ipv6() || route.metric > 0 {
+        out.attribute(6, &route.metric.to_le_bytes()); // RTA_PRIORITY
+    }
+    if let Some(gateway) = route.gateway {
+        out.attribute(5, &octets(gateway)); // RTA_GATEWAY
     }
     if let Some(source) = route.source {
-        out.attribute(7, source); // RTA_PREFSRC
+        out.attribute(7, &octets(source)); // RTA_PREFSRC
     }
-    out.attribute(4, &LOOPBACK.to_le_bytes()); // RTA_OIF
+    out.attribute(4, &route.device.to_le_bytes()); // RTA_OIF
     out.end();
 }
 
@@ -301,15 +377,48 @@ fn route_to(net: &NetNamespace, message: &Message<'_>, out: &mut Answer<'_>) -> 
         AF_INET6 => Ipv6Addr::from(array::<16>(to, 0).ok_or(Errno::EINVAL)?).into(),
         _ => return Err(Errno::EOPNOTSUPP),
     };
-    let source = match net.route(ip)? {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
+    let route = Route {
+        to: ip,
+        prefix: if ip.is_ipv4() { 32 } else { 128 },
+        table: TABLE_LOCAL,
+        scope: 0,
+        protocol: 0,
+        kind: 2,
+        source: Some(net.route(ip)?),
+        gateway: None,
+        metric: 0,
+        device: LOOPBACK,
     };
-    let prefix = (to.len().min(16) * 8) as u8;
-    let route = Route { family, prefix, table: TABLE_LOCAL, scope: 0, kind: 2, to, source: Some(&source) };
-    // RTM_F_CLONED, RTCF_LOCAL.
-    put_route(&route, 0, 0x8000_0200, out);
+    match (net.address_kind(ip), net.way(ip, 0)) {
+        (AddressKind::Foreign, Ok(way)) => {
+            let device = net.stack().and_then(|stack| stack.network.interfaces().get(way.interface));
+            let device = device.map_or(LOOPBACK, |interface| interface.config.index);
+            let gateway = Some(way.next).filter(|next| *next != ip);
+            // RTM_F_CLONED.
+            put_route(&Route { table: TABLE_MAIN, kind: 1, gateway, device, ..route }, 0, 0x200, out);
+        }
+        // RTM_F_CLONED, RTCF_LOCAL.
+        _ => put_route(&Route { protocol: 2, ..route }, 0, 0x8000_0200, out),
+    }
     Ok(())
+}
+
+fn neighbours(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_>) {
+    let Some(stack) = net.stack() else { return };
+    for ((interface, ip), mac, state) in stack.network.neighbours(net.clock.monotonic().0) {
+        let Some(interface) = stack.network.interfaces().get(interface).filter(|_| wants(family_of(ip))) else { continue };
+        let mut header = vec![family_of(ip), 0, 0, 0];
+        header.extend_from_slice(&interface.config.index.to_le_bytes());
+        header.extend_from_slice(&state.to_le_bytes());
+        // Type "unicast".
+        header.extend_from_slice(&[0, 1]);
+        out.begin(RTM_NEWNEIGH, NLM_F_MULTI, &header);
+        out.attribute(1, &octets(ip)); // NDA_DST
+        if let Some(mac) = mac {
+            out.attribute(2, &mac); // NDA_LLADDR
+        }
+        out.end();
+    }
 }
 
 fn rules(wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_>) {
