@@ -158,13 +158,14 @@ impl SystrapContext {
 
     /// Writes what the stub needs to go on.
     fn write_answer(&mut self) {
-        let block = self.thread.block.clone();
         if self.stop == Stop::Patched && self.changed != Changed::Any && self.xstate.is_none() {
+            let block = &self.thread.block;
             block.set(RAX, self.returned);
             block.set32(COMMAND, COMMAND_RESUME);
             self.sent = Sent::Quick(self.returned);
             return;
         }
+        let block = self.thread.block.clone();
         let mut registers = *self.registers();
         registers.sanitise();
         let format = self.space.platform().xformat();

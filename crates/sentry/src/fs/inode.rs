@@ -258,6 +258,12 @@ pub trait Inode: Send + Sync + Any {
         Step::err(Errno::ENOTDIR)
     }
 
+    /// The attributes of an entry that is no directory, where they can be told without making an inode of it: to somebody who only asks for those.
+    /// None: it must be looked up.
+    fn peek(&self, _name: &[u8]) -> Option<Metadata> {
+        None
+    }
+
     /// Looks several names up at once, each in the one before, if this file system can do that in fewer steps.
     fn lookup_path<'a>(&'a self, _names: &'a [&'a [u8]]) -> Option<BoxFuture<'a, Result<LookedUp, Errno>>> {
         None

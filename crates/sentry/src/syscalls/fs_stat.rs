@@ -9,8 +9,8 @@ use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::dev::device_parts;
 use crate::fs::permission::permission;
-use crate::fs::walk::{self, AT_FDCWD};
-use crate::fs::{FileKind, Mask, Metadata, MountFlags, Ownership, Path, ResolveFlags, Timestamp, View};
+use crate::fs::walk::{self, AT_FDCWD, Found};
+use crate::fs::{Dentry, FileKind, Mask, Metadata, Mount, MountFlags, Ownership, Path, ResolveFlags, Timestamp, View};
 use crate::step::Step;
 use crate::task::{Creds, Cx};
 
@@ -104,10 +104,11 @@ fn stat_at(cx: &mut Cx, dirfd: i32, path_addr: u64, flags: ResolveFlags, out: u6
         Ok(path) => path,
         Err(errno) => return Flow::done(Err(errno)),
     };
-    match walk::try_resolve(cx, dirfd, &path, flags) {
+    match walk::try_find(cx, dirfd, &path, flags) {
         Err(errno) => return Flow::done(Err(errno)),
         Ok(None) => {}
-        Ok(Some(place)) => {
+        Ok(Some(Found::Attributes(metadata, _))) => return Flow::done(put(cx, out, &metadata)),
+        Ok(Some(Found::Place(place))) => {
             if let Step::Ready(metadata) = place.inode().metadata() {
                 return Flow::done(metadata.and_then(|metadata| put(cx, out, &metadata)));
             }
@@ -164,14 +165,14 @@ const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 /// `AT_STATX_FORCE_SYNC` and `AT_STATX_DONT_SYNC`, which exclude each other.
 const AT_STATX_SYNC_TYPE: u32 = 0x6000;
 
-fn statx(place: &Path, m: &Metadata, wanted: u32) -> Statx {
+fn statx(mount: &Mount, dentry: Option<&Arc<Dentry>>, m: &Metadata, wanted: u32) -> Statx {
     let time = |time: Timestamp| StatxTime { sec: time.sec, nsec: time.nsec, pad: 0 };
     let parts = |number| {
         let (major, minor) = device_parts(number);
         [major, minor]
     };
     let born = if m.born == Timestamp::default() { 0 } else { STATX_BTIME };
-    let at_mount = Arc::ptr_eq(&place.dentry, place.mount.root());
+    let at_mount = dentry.is_some_and(|dentry| Arc::ptr_eq(dentry, mount.root()));
     let unique = wanted & STATX_MNT_ID_UNIQUE != 0;
     Statx {
         mask: STATX_BASIC_STATS | born | if unique { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID },
@@ -189,7 +190,7 @@ fn statx(place: &Path, m: &Metadata, wanted: u32) -> Statx {
         times: [time(m.accessed), time(m.born), time(m.changed), time(m.modified)],
         rdev: parts(m.rdev),
         dev: parts(m.dev),
-        mount_id: if unique { place.mount.unique_id() } else { place.mount.id() },
+        mount_id: if unique { mount.unique_id() } else { mount.id() },
         dio_align: [0; 2],
         spare: [0; 12],
     }
@@ -208,20 +209,23 @@ pub fn sys_statx(cx: &mut Cx, args: Args) -> Flow<'_> {
         Ok(checked) => checked,
         Err(errno) => return Flow::done(Err(errno)),
     };
-    let write = move |cx: &Cx, place: &Path, m: &Metadata| cx.mm.write_val(out, &statx(place, &seen(cx, m), mask)).map(|()| 0);
-    match walk::try_resolve(cx, dirfd, &path, resolve) {
+    let write = move |cx: &Cx, mount: &Mount, dentry: Option<&Arc<Dentry>>, m: &Metadata| {
+        cx.mm.write_val(out, &statx(mount, dentry, &seen(cx, m), mask)).map(|()| 0)
+    };
+    match walk::try_find(cx, dirfd, &path, resolve) {
         Err(errno) => return Flow::done(Err(errno)),
         Ok(None) => {}
-        Ok(Some(place)) => {
+        Ok(Some(Found::Attributes(metadata, mount))) => return Flow::done(write(cx, &mount, None, &metadata)),
+        Ok(Some(Found::Place(place))) => {
             if let Step::Ready(metadata) = place.inode().metadata() {
-                return Flow::done(metadata.and_then(|metadata| write(cx, &place, &metadata)));
+                return Flow::done(metadata.and_then(|metadata| write(cx, &place.mount, Some(&place.dentry), &metadata)));
             }
         }
     }
     Flow::wait(async move {
         let place = walk::resolve(cx, dirfd, &path, resolve).await?;
         let metadata = place.inode().metadata().await?;
-        Ok(write(cx, &place, &metadata)?)
+        Ok(write(cx, &place.mount, Some(&place.dentry), &metadata)?)
     })
 }
 

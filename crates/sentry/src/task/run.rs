@@ -65,7 +65,7 @@ async fn live(cx: &mut Cx) -> ExitStatus {
             if let Some(status) = cx.take_exit() {
                 return status;
             }
-            let site = cx.context.registers().rip;
+            let site = cx.site(&call);
             cx.rerun = Some(restart);
             let outcome = match cx.begin_call(&mut call) {
                 Flow::Done(outcome) => outcome,
@@ -104,7 +104,7 @@ async fn live(cx: &mut Cx) -> ExitStatus {
             // This path is the hot one: a call that is done at once takes no allocation and no lock here.
             Trap::Syscall(mut call) if call.entry != Entry::Foreign => {
                 cx.clear_deadline();
-                let site = cx.context.registers().rip;
+                let site = cx.site(&call);
                 let outcome = match cx.begin_call(&mut call) {
                     Flow::Done(outcome) => outcome,
                     Flow::Wait(future) => future.await,
@@ -241,9 +241,14 @@ impl Cx {
         registers.r11 &= !TRAP_FLAG;
     }
 
-    /// Puts the result of a system call into the registers, or keeps it when it was cut short and is to be run again. `site` is the address after the
-    /// instruction.
-    fn end_call(&mut self, call: &Syscall, site: u64, outcome: Outcome) {
+    /// The address after the instruction of a call that may be patched. (To read the registers of one that is costs two lines of memory that are in
+    /// the other processor's cache.)
+    fn site(&self, call: &Syscall) -> Option<u64> {
+        (call.entry == Entry::Trapped).then(|| self.context.registers().rip)
+    }
+
+    /// Puts the result of a system call into the registers, or keeps it when it was cut short and is to be run again.
+    fn end_call(&mut self, call: &Syscall, site: Option<u64>, outcome: Outcome) {
         let value = match outcome {
             Ok(value) => value,
             Err(Fail::Errno(errno)) => {
@@ -264,7 +269,7 @@ impl Cx {
             self.restore_mask();
         }
         // Not where exec or `rt_sigreturn` has gone elsewhere.
-        if call.entry == Entry::Trapped
+        if let Some(site) = site
             && self.context.registers().rip == site
             && let Some(moved) = self.mm.patch(site, call.number)
         {

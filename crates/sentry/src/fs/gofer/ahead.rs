@@ -12,14 +12,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use gofer::protocol::{Attr, MAX_WALK, Name, ReadDirDetail};
+use gofer::protocol::{Attr, FileKind as HostKind, MAX_WALK, Name, ReadDirDetail};
 
 use super::inode::Body;
 use super::listing::{Listed, Listing, Told};
 use super::scan::Order;
-use super::{Cache, GoferInode, Tree};
+use super::{Cache, GoferInode, Tree, key_of};
 use crate::Errno;
-use crate::fs::FileKind;
+use crate::fs::{FileKind, Metadata};
 
 /// Directories of a tree that are remembered, and their entries.
 const DIRECTORIES: usize = 1024;
@@ -231,21 +231,39 @@ impl GoferInode {
         }
     }
 
-    /// The inode of a name whose attributes are known, or that there is no such name.
-    pub(super) fn known_child(&self, name: &[u8]) -> Option<Result<Arc<GoferInode>, Errno>> {
+    /// What listings say of a name.
+    fn seen(&self, name: &[u8]) -> Option<Seen> {
         let Body::Directory(children) = &self.body else { return None };
         if self.tree.cache == Cache::None {
             return None;
         }
-        let unlisted = children.ahead.lock().listing.is_none();
-        if unlisted && self.take_ready().is_some() {
-            children.ahead.lock().unasked = true;
+        let mut ahead = children.ahead.lock();
+        if ahead.listing.is_none() {
+            drop(ahead);
+            let ready = self.take_ready().is_some();
+            ahead = children.ahead.lock();
+            ahead.unasked |= ready;
         }
-        let seen = children.ahead.lock().seen(name, &self.tree)?;
-        let Seen::There(attr, told) = seen else { return Some(Err(Errno::ENOENT)) };
-        if super::attr::kind(attr.kind) != FileKind::Directory {
+        let seen = ahead.seen(name, &self.tree)?;
+        drop(ahead);
+        if matches!(seen, Seen::There(attr, _) if attr.kind != HostKind::Directory) {
             self.tree.attrs_used();
         }
+        Some(seen)
+    }
+
+    /// The attributes of a name that is no directory, if they are known, and no inode knows better: one was changed here, or is mapped.
+    pub(super) fn peek_child(&self, name: &[u8]) -> Option<Metadata> {
+        let Some(Seen::There(attr, _)) = self.seen(name) else { return None };
+        if attr.kind == HostKind::Directory || self.tree.inodes.lock().contains_key(&key_of(&attr)) {
+            return None;
+        }
+        Some(self.tree.metadata(&attr))
+    }
+
+    /// The inode of a name whose attributes are known, or that there is no such name.
+    pub(super) fn known_child(&self, name: &[u8]) -> Option<Result<Arc<GoferInode>, Errno>> {
+        let Seen::There(attr, told) = self.seen(name)? else { return Some(Err(Errno::ENOENT)) };
         Some(Ok(self.tree.intern(Some((&self.me().ok()?, Name::new(name).ok()?)), None, &attr, told)))
     }
 
@@ -255,7 +273,7 @@ impl GoferInode {
         let Body::Directory(children) = &parent.body else { return None };
         let seen = children.ahead.lock().seen(name.as_bytes(), &self.tree)?;
         let Seen::There(attr, told) = seen else { return None };
-        (super::key_of(&attr) == self.key()).then_some((attr, told))
+        (key_of(&attr) == self.key()).then_some((attr, told))
     }
 
     /// Looks a name up together with those that are likely to be asked for next. None if it is not likely of any: an ordinary walk will do.

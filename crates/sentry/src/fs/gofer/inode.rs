@@ -452,6 +452,10 @@ impl Inode for GoferInode {
         })
     }
 
+    fn peek(&self, name: &[u8]) -> Option<Metadata> {
+        self.peek_child(name)
+    }
+
     fn lookup_path<'a>(&'a self, names: &'a [&'a [u8]]) -> Option<BoxFuture<'a, Result<LookedUp, Errno>>> {
         // Where names are asked for each time, those further on would be asked for again.
         if self.kind != FileKind::Directory || self.tree.cache.name_ttl_ns() == 0 {

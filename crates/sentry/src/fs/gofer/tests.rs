@@ -13,8 +13,12 @@ use super::dir::GoferDir;
 use super::*;
 use crate::executor::{Reactor, block_on};
 use crate::fs::anon::{Anon, AnonInode};
+use crate::fs::overlay::Overlay;
+use crate::fs::testing::{Tree as TestTree, tmpfs};
+use crate::fs::walk::{Found, try_find_in};
 use crate::fs::{
-    File, FileKind, FileOps, NewInode, OpenFlags, Origin, RenameFlags, SetAttr, UnlinkKind, Whence, WriteAt, XattrCall,
+    File, FileKind, FileOps, NewInode, OpenFlags, Origin, RenameFlags, ResolveFlags, SetAttr, UnlinkKind, Whence, WriteAt,
+    XattrCall,
 };
 use crate::mm::{Access as MapAccess, Sink, Source};
 
@@ -422,6 +426,47 @@ fn names_looked_up_ahead_are_not_seen_after_a_change() {
     }
     drop(dir);
     assert!(setup.walk(&listed[0]).is_ok());
+}
+
+#[test]
+fn attributes_are_told_without_an_inode_while_nobody_knows_better() {
+    let setup = setup("peek", Access::ReadWrite, Cache::Exclusive, |path| {
+        host_fs::create_dir_all(path.join("d/sub")).expect("mkdir");
+        host_fs::write(path.join("d/file"), "1234").expect("write");
+        host_fs::write(path.join("d/other"), "").expect("write");
+        symlink("file", path.join("d/link")).expect("symlink");
+    });
+    // (What is changed over the tree is no change of the tree.)
+    for fs in [Overlay::new(setup.fs.clone(), tmpfs(), next_device()) as Arc<dyn FileSystem>, setup.fs.clone()] {
+        let tree = TestTree::new(fs.clone());
+        let find = |path: &str, flags| match try_find_in(&tree.view, None, tree.view.cwd.clone(), path.as_bytes(), flags)? {
+            Some(Found::Attributes(metadata, _)) => Ok((true, metadata)),
+            Some(Found::Place(place)) => Ok((false, block_on(async { place.inode().metadata().await })?)),
+            None => Ok((false, block_on(async { tree.resolve(path, flags)?.inode().metadata().await })?)),
+        };
+        let size = |path| find(path, ResolveFlags::empty()).map(|(peeked, metadata)| (peeked, metadata.size));
+        setup.fs.tree.want_attrs();
+        let dir = tree.at("d").expect("d");
+        list(&setup.walk("d").expect("d"));
+        assert_eq!(size("d/file"), Ok((true, 4)));
+        let (_, metadata) = find("d/file", ResolveFlags::empty()).expect("file");
+        assert_eq!((Ok(metadata.dev), metadata.kind), (tree.stat(".").map(|root| root.dev), FileKind::Regular));
+        assert_eq!(size("d/sub").map(|(peeked, _)| peeked), Ok(false));
+        assert_eq!(size("d/none"), Err(Errno::ENOENT));
+        assert_eq!(size("d/file/"), Err(Errno::ENOTDIR));
+        let link = |flags| find("d/link", flags).map(|(peeked, metadata)| (peeked, metadata.kind));
+        assert_eq!(link(ResolveFlags::NOFOLLOW), Ok((true, FileKind::Symlink)));
+        // What has an inode knows better: it may have been changed here.
+        let place = tree.at("d/file").expect("file");
+        let change = SetAttr { permissions: Some(0o600), ..SetAttr::default() };
+        block_on(async { place.inode().set_attr(change).await }).expect("chmod");
+        drop(place);
+        dir.dentry.prune();
+        let (peeked, metadata) = find("d/file", ResolveFlags::empty()).expect("file");
+        assert_eq!((peeked, metadata.permissions), (false, 0o600));
+        tree.unlink("d/other").expect("unlink");
+        assert_eq!(size("d/other"), Err(Errno::ENOENT));
+    }
 }
 
 #[test]

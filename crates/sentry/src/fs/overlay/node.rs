@@ -222,6 +222,16 @@ impl Inode for Node {
         self.find(name)
     }
 
+    fn peek(&self, name: &[u8]) -> Option<Metadata> {
+        if self.kind != FileKind::Directory || self.names.lock().get(name).is_some() {
+            return None;
+        }
+        // What was changed has a node, which has the inode: then there is nothing to peek at.
+        let mut metadata = self.lower.as_ref()?.peek(name)?;
+        metadata.dev = self.fs.device(metadata.dev);
+        Some(metadata)
+    }
+
     fn lookup_path<'a>(&'a self, names: &'a [&'a [u8]]) -> Option<BoxFuture<'a, Result<LookedUp, Errno>>> {
         self.find_path(names)
     }

@@ -16,8 +16,8 @@ use crate::step::BoxFuture;
 use crate::task::Cx;
 pub(super) use lookup::lookup;
 pub(super) use walker::Walker;
+pub use walker::{Found, Last, ResolveFlags};
 use walker::{Goal, Progress};
-pub use walker::{Last, ResolveFlags};
 
 /// `AT_FDCWD`.
 pub const AT_FDCWD: i32 = -100;
@@ -72,6 +72,34 @@ pub fn try_resolve(cx: &Cx, dirfd: i32, path: &[u8], flags: ResolveFlags) -> Res
     let view = View::of(cx);
     let start = start(cx, &view, dirfd, path)?;
     try_resolve_in(&view, Some(cx), start, path, flags)
+}
+
+/// As [`try_resolve`], for somebody who wants attributes only.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn try_find(cx: &Cx, dirfd: i32, path: &[u8], flags: ResolveFlags) -> Result<Option<Found>, Errno> {
+    let view = View::of(cx);
+    let start = start(cx, &view, dirfd, path)?;
+    try_find_in(&view, Some(cx), start, path, flags)
+}
+
+/// [`try_find`] for a given view and start.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn try_find_in(
+    view: &View,
+    cx: Option<&Cx>,
+    start: Path,
+    path: &[u8],
+    flags: ResolveFlags,
+) -> Result<Option<Found>, Errno> {
+    let mut walker = Walker::new(view, start, path, flags, Goal::Attributes)?;
+    match walker.run(cx)? {
+        Progress::Done => Ok(Some(walker.into_found())),
+        _ => Ok(None),
+    }
 }
 
 /// The directory that a path's last component is (to be) in, and that component.

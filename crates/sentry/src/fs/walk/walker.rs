@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::lookup::try_lookup;
 use super::{NAME_MAX, PATH_MAX};
 use crate::Errno;
+use crate::fs::dentry::Cached;
 use crate::fs::permission::may_search;
 use crate::fs::{Dentry, FileKind, Link, Metadata, Mount, MountFlags, Ownership, Path, View};
 use crate::step::Step;
@@ -69,8 +70,17 @@ impl Last {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) enum Goal {
     Target,
+    /// Attributes will do, where they are known without a dentry.
+    Attributes,
     /// Stop before the last component.
     Parent,
+}
+
+/// What a walk for attributes ends at.
+pub enum Found {
+    Place(Path),
+    /// Of something without a dentry, and the mount that it is on.
+    Attributes(Metadata, Arc<Mount>),
 }
 
 /// Where a walk has come to.
@@ -101,6 +111,8 @@ pub(in crate::fs) struct Walker<'v> {
     /// The directory at `at` may be searched.
     searchable: bool,
     supplied: Option<Option<Arc<Dentry>>>,
+    /// Of the last component, in the directory that the walk has come to ([`Goal::Attributes`]).
+    peeked: Option<Metadata>,
 }
 
 /// A component of the text.
@@ -141,6 +153,7 @@ impl<'v> Walker<'v> {
             last: Last::Root,
             searchable: false,
             supplied: None,
+            peeked: None,
         };
         if path.first() == Some(&b'/') {
             walker.jump_to_root()?;
@@ -221,6 +234,12 @@ impl<'v> Walker<'v> {
                 self.up()?;
                 continue;
             }
+            if self.goal == Goal::Attributes && last && !slash {
+                self.peeked = self.peek(name);
+                if self.peeked.is_some() {
+                    return Ok(Progress::Done);
+                }
+            }
             let child = match self.supplied.take() {
                 Some(child) => child,
                 None => match try_lookup(&self.dentry, name) {
@@ -253,6 +272,24 @@ impl<'v> Walker<'v> {
             return Err(Errno::ENOTDIR);
         }
         Ok(Progress::Done)
+    }
+
+    /// The last component's attributes, if they are known without a dentry and it is what the walk ends at.
+    fn peek(&self, name: &[u8]) -> Option<Metadata> {
+        if !matches!(self.dentry.cached(name), Cached::Unknown) || self.flags.contains(ResolveFlags::DIRECTORY) {
+            return None;
+        }
+        let peeked = self.dentry.inode().peek(name)?;
+        (peeked.kind != FileKind::Symlink || self.flags.contains(ResolveFlags::NOFOLLOW)).then_some(peeked)
+    }
+
+    /// What a walk for attributes has found.
+    pub(super) fn into_found(self) -> Found {
+        let Walker { mount, dentry, peeked, .. } = self;
+        match peeked {
+            Some(metadata) => Found::Attributes(metadata, mount),
+            None => Found::Place(Path { mount, dentry }),
+        }
     }
 
     /// The directory whose names are to be asked for, and the names: the next, and those that follow it in the text.
