@@ -1,5 +1,6 @@
 //! Attributes: reading and changing them, and what the file system says of itself.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use hostcall::at;
@@ -28,10 +29,15 @@ pub fn of_fd(fd: BorrowedFd<'_>) -> Result<Attr, Errno> {
 
 /// The attributes of a directory's entry, symbolic links not followed.
 pub(super) fn of_entry(dir: BorrowedFd<'_>, name: &Name) -> Result<Attr, Errno> {
-    statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)
+    of_checked(dir, name.as_c_str())
 }
 
-fn statx(dir: BorrowedFd<'_>, path: &std::ffi::CStr, at: AtFlags) -> Result<Attr, Errno> {
+/// As [`of_entry`], of a name that [`Name::check`] has passed.
+pub(super) fn of_checked(dir: BorrowedFd<'_>, name: &CStr) -> Result<Attr, Errno> {
+    statx(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn statx(dir: BorrowedFd<'_>, path: &CStr, at: AtFlags) -> Result<Attr, Errno> {
     let x = rustix::fs::statx(
         dir,
         path,

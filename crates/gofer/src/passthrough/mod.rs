@@ -32,7 +32,11 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
-pub use self::{attr::of_fd as attr_of_open, dir::DirStream, scan::ScanLimits};
+pub use self::{
+    attr::of_fd as attr_of_open,
+    dir::{DirEntry, DirStream, Found},
+    scan::ScanLimits,
+};
 use crate::{
     Errno,
     protocol::{Access, Attr, FileKind, Name},

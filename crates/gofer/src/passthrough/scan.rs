@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{DirStream, Node, attr, lookup::beneath, open::flags};
 use crate::{
     Errno,
-    protocol::{Attr, DirEntry, FileKind, MAX_SCAN_DEPTH, Name, OpenHow, ReadDirDetail, Scanned},
+    protocol::{Attr, FileKind, MAX_SCAN_DEPTH, Name, OpenHow, ReadDirDetail, Scanned},
 };
 
 /// Room for what is said of a directory itself.
@@ -143,7 +143,7 @@ impl Node {
                     .entries
                     .iter()
                     .filter(|entry| entry.kind == Some(FileKind::Directory))
-                    .map(|e| e.name.clone())
+                    .filter_map(|entry| Name::new(entry.name).ok())
                     .collect(),
                 false => Vec::new(),
             };
@@ -163,11 +163,7 @@ fn scan_one(dir: BorrowedFd<'_>, name: Name, detail: ReadDirDetail, room: usize)
     let fd = beneath(dir, name.as_c_str(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::DIRECTORY, Mode::empty())?;
     let attr = attr::of_fd(fd.as_fd())?;
     let stream = DirStream::of(fd);
-    let mut used = 0;
-    let (entries, end) = stream.read(None, detail, |entry: &DirEntry| {
-        used += entry.encoded_len();
-        used <= room
-    })?;
+    let (entries, end) = stream.pack(None, detail, room)?;
     Ok((stream.into_fd(), Scanned { depth: 0, name, attr, entries, end }))
 }
 
@@ -207,8 +203,8 @@ mod tests {
         assert_eq!(found.iter().map(|s| s.depth).max(), Some(2));
         assert!(at("link").is_none(), "links are not followed");
         let b = &found[at("b").unwrap()];
-        let file = b.entries.iter().find(|e| e.name == name("file")).unwrap();
-        assert_eq!(file.attr.map(|attr| attr.size), Some(4));
+        let file = b.entries.iter().find(|e| e.name == b"file").unwrap();
+        assert_eq!(file.attr().map(|attr| attr.size), Some(4));
         assert!(b.end && b.attr.kind == FileKind::Directory);
         let below = root.scan(&[vec![name("a"), name("d")], vec![name("e")]], ReadDirDetail::Names, WIDE).unwrap();
         assert_eq!(below.iter().map(|s| s.name.clone()).collect::<Vec<_>>(), [name("d"), name("e")]);
@@ -219,8 +215,8 @@ mod tests {
         );
         let kinds = root.scan(&[vec![name("a")]], ReadDirDetail::Directories, WIDE).unwrap();
         let b = kinds.iter().find(|s| s.name == name("b")).unwrap();
-        for entry in &b.entries {
-            assert_eq!(entry.attr.is_some(), entry.kind == Some(FileKind::Directory), "{entry:?}");
+        for entry in b.entries.iter() {
+            assert_eq!(entry.has_attr(), entry.kind == Some(FileKind::Directory), "{entry:?}");
         }
     }
 

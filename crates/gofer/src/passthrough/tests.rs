@@ -197,7 +197,7 @@ fn directories_are_read_in_pieces() {
         loop {
             let mut room = 50;
             let (entries, end) = stream
-                .read(Some(from), detail, |_| {
+                .read_by(16 << 10, Some(from), detail, |_| {
                     room -= 1;
                     room >= 0
                 })
@@ -211,8 +211,8 @@ fn directories_are_read_in_pieces() {
             }
         }
         assert_eq!(found, names);
-        assert!(stream.read(Some(from), detail, |_| true).unwrap().1);
-        assert_eq!(stream.read(Some(u64::MAX), detail, |_| true).unwrap_err(), Errno::EINVAL);
+        assert!(stream.read_by(16 << 10, Some(from), detail, |_| true).unwrap().1);
+        assert_eq!(stream.read_by(16 << 10, Some(u64::MAX), detail, |_| true).unwrap_err(), Errno::EINVAL);
     }
 }
 

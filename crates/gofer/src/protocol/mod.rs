@@ -7,6 +7,7 @@
 //! Bytes are parsed once, here, into types that cannot hold a bad value ([`Name`], [`Handle`], the enums): both sides
 //! treat the other as hostile. Nothing here touches the host.
 
+mod entries;
 mod name;
 mod request;
 mod response;
@@ -15,12 +16,13 @@ pub(crate) mod tests;
 mod types;
 mod wire;
 
+pub use entries::{Packed, PackedEntry};
 pub use name::{Name, XattrName};
 pub use request::Request;
 pub use response::{Attached, Entries, Response, Walked};
 pub use types::{
-    Access, Attr, Cache, DirEntry, Durability, Entry, EntryKind, FileKind, FsStat, Handle, MakeNode, OpenHow, Owner,
-    ReadDirDetail, RenameKind, Scanned, SetAttr, SetTime, Timestamp, Truncate, WalkEnd, XattrMode,
+    Access, Attr, Cache, Durability, Entry, EntryKind, FileKind, FsStat, Handle, MakeNode, OpenHow, Owner, ReadDirDetail,
+    RenameKind, Scanned, SetAttr, SetTime, Timestamp, Truncate, WalkEnd, XattrMode,
 };
 pub use wire::Malformed;
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hostcall::Errno;
 
 use super::{
-    Access, Attr, Cache, DirEntry, Entry, FsStat, Handle, MAX_OPENS, MAX_SCAN, MAX_WALK, Malformed, Scanned, WalkEnd,
+    Access, Attr, Cache, Entry, FsStat, Handle, MAX_OPENS, MAX_SCAN, MAX_WALK, Malformed, Packed, Scanned, WalkEnd,
     wire::{Reader, Wire, get_bytes, get_list, put_bytes, put_list, wire_struct},
 };
 
@@ -39,7 +39,7 @@ impl Walked {
 /// What of a directory fits in one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entries {
-    pub entries: Vec<DirEntry>,
+    pub entries: Packed,
     /// Nothing comes after these.
     pub end: bool,
 }
@@ -124,7 +124,7 @@ impl Response {
             Response::Attr(attr) => attr.put(out),
             Response::Bytes(bytes) => put_bytes(bytes, out),
             Response::Entries(Entries { entries, end }) => {
-                put_list(entries, out);
+                entries.put(out);
                 end.put(out);
             }
             Response::Created(entry, _) | Response::Entry(entry) => entry.put(out),
@@ -158,7 +158,7 @@ impl Response {
             4 => Response::Attr(Wire::get(from)?),
             5 => Response::Bytes(get_bytes(from)?.to_vec()),
             6 => Response::Opened(fds.next().ok_or(Malformed::Descriptor)?),
-            7 => Response::Entries(Entries { entries: get_list(from, usize::from(u16::MAX))?, end: Wire::get(from)? }),
+            7 => Response::Entries(Entries { entries: Wire::get(from)?, end: Wire::get(from)? }),
             8 => Response::Created(Wire::get(from)?, fds.next().ok_or(Malformed::Descriptor)?),
             9 => Response::Entry(Wire::get(from)?),
             10 => Response::FsStat(Wire::get(from)?),

@@ -94,7 +94,10 @@ fn fd() -> OwnedFd {
 
 fn responses() -> Vec<Response> {
     let entry = Entry { handle: handle(5), attr: attr() };
-    let listed = DirEntry { ino: 1, next: 2, kind: None, name: name("x"), attr: Some(attr()) };
+    let mut listed = Packed::default();
+    listed.push(1, 2, None, b"x", Some(&attr()));
+    let mut more = listed.clone();
+    more.push(2, 3, Some(FileKind::Fifo), b"a longer name", None);
     let walked = |end, opened| Response::Walked(Walked { steps: vec![entry; 3], end, link: Some(b"to".to_vec()), opened });
     vec![
         Response::Done,
@@ -105,12 +108,9 @@ fn responses() -> Vec<Response> {
         Response::Attr(attr()),
         Response::Bytes(b"bytes".to_vec()),
         Response::Opened(fd()),
-        Response::Entries(Entries {
-            entries: vec![listed.clone(), DirEntry { attr: None, kind: Some(FileKind::Fifo), ..listed.clone() }],
-            end: true,
-        }),
+        Response::Entries(Entries { entries: more, end: true }),
         Response::Attrs(vec![Ok(attr()), Err(Errno::ENOENT)]),
-        Response::Scanned(vec![Scanned { depth: 1, name: name("d"), attr: attr(), entries: vec![listed], end: false }]),
+        Response::Scanned(vec![Scanned { depth: 1, name: name("d"), attr: attr(), entries: listed, end: false }]),
         Response::OpenedAll(vec![Ok((attr(), fd())), Err(Errno::ENOENT), Ok((attr(), fd()))]),
         Response::Found(vec![Err(Errno::ENOENT), Err(Errno::EACCES)]),
         Response::Created(entry, fd()),
@@ -229,13 +229,32 @@ fn random_bytes_never_panic_and_what_parses_is_canonical() {
 }
 
 #[test]
-fn an_entry_knows_its_length() {
-    for attr in [None, Some(attr()), Some(Attr { btime: None, ..attr() })] {
-        for kind in [None, Some(FileKind::Socket)] {
-            let entry = DirEntry { ino: 1, next: 2, kind, name: name("name"), attr };
-            let empty = encoded(&Ok(Response::Entries(Entries { entries: vec![], end: false })), 1).len();
-            let len = entry.encoded_len();
-            assert_eq!(encoded(&Ok(Response::Entries(Entries { entries: vec![entry], end: false })), 1).len(), empty + len);
-        }
+fn packed_entries_are_read_as_they_were_put() {
+    let without = Attr { btime: None, ..attr() };
+    let cases = [(None, None), (Some(FileKind::Socket), Some(attr())), (Some(FileKind::Regular), Some(without))];
+    let mut packed = Packed::default();
+    for (n, (kind, attr)) in cases.iter().enumerate() {
+        let before = packed.encoded_len();
+        packed.push(n as u64, 7, *kind, b"name", attr.as_ref());
+        assert_eq!(packed.encoded_len(), before + Packed::size_of(b"name", attr.as_ref()));
+    }
+    let empty = encoded(&Ok(Response::Entries(Entries { entries: Packed::default(), end: false })), 1).len();
+    let bytes = encoded(&Ok(Response::Entries(Entries { entries: packed.clone(), end: false })), 1);
+    assert_eq!(bytes.len(), empty + packed.encoded_len() - Packed::default().encoded_len());
+    let Ok((_, Ok(Response::Entries(decoded)))) = Response::decode(&bytes, None) else { panic!("no entries") };
+    assert_eq!(decoded.entries, packed);
+    let read: Vec<_> = decoded.entries.iter().map(|entry| (entry.kind, entry.attr())).collect();
+    assert_eq!(read, cases);
+    let mut twice = packed.clone();
+    twice.extend(&packed);
+    assert_eq!(twice.iter().map(|entry| entry.ino).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+    twice.truncate(3);
+    assert_eq!(twice, packed);
+    // A bad name, a number that is not theirs.
+    for (from, to) in [(&b"name"[..], b"na/e"), (&3u32.to_le_bytes()[..], &2u32.to_le_bytes())] {
+        let mut bad = bytes.clone();
+        let at = bad.windows(4).position(|w| w == from).expect("there");
+        bad[at..at + 4].copy_from_slice(to);
+        assert!(Response::decode(&bad, None).is_err());
     }
 }

@@ -2,9 +2,12 @@
 
 use std::num::NonZeroU64;
 
+use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 use super::{
-    Malformed, Name,
-    wire::{Reader, Wire, get_list, put_list, wire_enum, wire_struct},
+    Malformed, Name, Packed,
+    wire::{Reader, Wire, wire_enum, wire_struct},
 };
 
 /// A file or directory known to the server, by a number it gave. Numbers are not used twice.
@@ -99,29 +102,112 @@ wire_struct! {
     Timestamp { seconds: i64, nanoseconds: u32, }
 }
 
-wire_struct! {
-    /// What `statx` tells, as the host has it. Ids are those of the gofer's user namespace.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    Attr {
-        ino: u64,
-        dev_major: u32,
-        dev_minor: u32,
-        kind: FileKind,
-        /// Permission bits with set-id and sticky bits (07777).
-        mode: u32,
-        nlink: u32,
-        uid: u32,
-        gid: u32,
-        rdev_major: u32,
-        rdev_minor: u32,
-        size: u64,
-        /// In units of 512 bytes.
-        blocks: u64,
-        blksize: u32,
-        atime: Timestamp,
-        mtime: Timestamp,
-        ctime: Timestamp,
-        btime: Option<Timestamp>,
+/// What `statx` tells, as the host has it. Ids are those of the gofer's user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    pub ino: u64,
+    pub dev_major: u32,
+    pub dev_minor: u32,
+    pub kind: FileKind,
+    /// Permission bits with set-id and sticky bits (07777).
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev_major: u32,
+    pub rdev_minor: u32,
+    pub size: u64,
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    pub blksize: u32,
+    pub atime: Timestamp,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
+    pub btime: Option<Timestamp>,
+}
+
+/// An [`Attr`] as it travels: always of the same length.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawAttr {
+    ino: U64,
+    size: U64,
+    blocks: U64,
+    /// Accessed, modified, changed, born.
+    seconds: [I64; 4],
+    nanoseconds: [U32; 4],
+    dev: [U32; 2],
+    rdev: [U32; 2],
+    mode: U32,
+    nlink: U32,
+    uid: U32,
+    gid: U32,
+    blksize: U32,
+    kind: u8,
+    has_btime: u8,
+}
+
+impl From<&Attr> for RawAttr {
+    fn from(attr: &Attr) -> RawAttr {
+        let times = [attr.atime, attr.mtime, attr.ctime, attr.btime.unwrap_or_default()];
+        RawAttr {
+            ino: attr.ino.into(),
+            size: attr.size.into(),
+            blocks: attr.blocks.into(),
+            seconds: times.map(|time| time.seconds.into()),
+            nanoseconds: times.map(|time| time.nanoseconds.into()),
+            dev: [attr.dev_major.into(), attr.dev_minor.into()],
+            rdev: [attr.rdev_major.into(), attr.rdev_minor.into()],
+            mode: attr.mode.into(),
+            nlink: attr.nlink.into(),
+            uid: attr.uid.into(),
+            gid: attr.gid.into(),
+            blksize: attr.blksize.into(),
+            kind: attr.kind as u8,
+            has_btime: attr.btime.is_some().into(),
+        }
+    }
+}
+
+impl RawAttr {
+    /// # Errors
+    /// `BadValue` for what no attributes are written as.
+    pub(super) fn read(&self) -> Result<Attr, Malformed> {
+        let time = |at: usize| Timestamp { seconds: self.seconds[at].get(), nanoseconds: self.nanoseconds[at].get() };
+        let btime = match (self.has_btime, time(3)) {
+            (1, time) => Some(time),
+            (0, time) if time == Timestamp::default() => None,
+            _ => return Err(Malformed::BadValue("birth time")),
+        };
+        Ok(Attr {
+            ino: self.ino.get(),
+            dev_major: self.dev[0].get(),
+            dev_minor: self.dev[1].get(),
+            kind: FileKind::from_raw(self.kind)?,
+            mode: self.mode.get(),
+            nlink: self.nlink.get(),
+            uid: self.uid.get(),
+            gid: self.gid.get(),
+            rdev_major: self.rdev[0].get(),
+            rdev_minor: self.rdev[1].get(),
+            size: self.size.get(),
+            blocks: self.blocks.get(),
+            blksize: self.blksize.get(),
+            atime: time(0),
+            mtime: time(1),
+            ctime: time(2),
+            btime,
+        })
+    }
+}
+
+impl Wire for Attr {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(RawAttr::from(self).as_bytes());
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Attr, Malformed> {
+        let bytes = from.take(size_of::<RawAttr>())?;
+        RawAttr::ref_from_bytes(bytes).map_err(|_| Malformed::Short)?.read()
     }
 }
 
@@ -137,20 +223,6 @@ wire_struct! {
 }
 
 wire_struct! {
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    DirEntry {
-        ino: u64,
-        /// Where reading goes on after this entry; `0` is the start. Opaque otherwise.
-        next: u64,
-        /// `None` where the host's file system does not tell (`DT_UNKNOWN`).
-        kind: Option<FileKind>,
-        name: Name,
-        /// If asked for, and the entry still existed.
-        attr: Option<Attr>,
-    }
-}
-
-wire_struct! {
     /// A directory of a scan.
     #[derive(Debug, Clone, PartialEq, Eq)]
     Scanned {
@@ -158,18 +230,9 @@ wire_struct! {
         depth: u8,
         name: Name,
         attr: Attr,
-        entries: Vec<DirEntry>,
+        entries: Packed,
         /// These are all entries.
         end: bool,
-    }
-}
-
-impl Wire for Vec<DirEntry> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_list(self, out);
-    }
-    fn get(from: &mut Reader<'_>) -> Result<Vec<DirEntry>, Malformed> {
-        get_list(from, usize::from(u16::MAX))
     }
 }
 
@@ -268,25 +331,9 @@ wire_struct! {
     }
 }
 
-impl Attr {
-    /// How many bytes of a message it takes.
-    fn encoded_len(&self) -> usize {
-        98 + 12 * usize::from(self.btime.is_some())
-    }
-}
-
 impl Scanned {
     /// How many bytes of a message the directory takes.
     pub fn encoded_len(&self) -> usize {
-        let entries: usize = self.entries.iter().map(DirEntry::encoded_len).sum();
-        1 + 4 + self.name.as_bytes().len() + self.attr.encoded_len() + 2 + entries + 1
-    }
-}
-
-impl DirEntry {
-    /// How many bytes of a message the entry takes.
-    pub fn encoded_len(&self) -> usize {
-        let attr = self.attr.map_or(0, |attr| attr.encoded_len());
-        8 + 8 + 1 + usize::from(self.kind.is_some()) + 4 + self.name.as_bytes().len() + 1 + attr
+        1 + 4 + self.name.as_bytes().len() + size_of::<RawAttr>() + self.entries.encoded_len() + 1
     }
 }

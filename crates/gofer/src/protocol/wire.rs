@@ -220,13 +220,18 @@ macro_rules! wire_enum {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$vmeta])* $variant = $value,)* }
-        impl $crate::protocol::wire::Wire for $name {
-            fn put(&self, out: &mut Vec<u8>) { (*self as u8).put(out); }
-            fn get(from: &mut $crate::protocol::wire::Reader<'_>) -> Result<Self, $crate::protocol::Malformed> {
-                match u8::get(from)? {
+        impl $name {
+            pub(super) fn from_raw(raw: u8) -> Result<$name, $crate::protocol::Malformed> {
+                match raw {
                     $($value => Ok($name::$variant),)*
                     _ => Err($crate::protocol::Malformed::BadValue(stringify!($name))),
                 }
+            }
+        }
+        impl $crate::protocol::wire::Wire for $name {
+            fn put(&self, out: &mut Vec<u8>) { (*self as u8).put(out); }
+            fn get(from: &mut $crate::protocol::wire::Reader<'_>) -> Result<Self, $crate::protocol::Malformed> {
+                $name::from_raw(u8::get(from)?)
             }
         }
     };

@@ -133,16 +133,10 @@ impl Server {
     fn read_dir(&mut self, dir: Handle, from: u64, max: u32, detail: ReadDirDetail) -> Result<Response, Errno> {
         let node = self.table.get(dir)?;
         let max = usize::try_from(max).unwrap_or(usize::MAX).min(MAX_ENTRIES_BYTES);
-        let (mut used, mut too_small) = (0, false);
         let stream = self.streams.get(dir, &node, from)?;
-        let (entries, end) = stream.read(Some(from), detail, |entry| {
-            let fits = used + entry.encoded_len() <= max;
-            used += entry.encoded_len();
-            too_small |= !fits;
-            fits
-        })?;
+        let (entries, end) = stream.pack(Some(from), detail, max)?;
         // getdents(2): the buffer is too small for an entry.
-        if entries.is_empty() && too_small {
+        if entries.is_empty() && !end {
             return Err(Errno::EINVAL);
         }
         if end {

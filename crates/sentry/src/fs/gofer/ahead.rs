@@ -15,11 +15,11 @@ use std::sync::{Arc, Weak};
 use gofer::protocol::{Attr, FileKind as HostKind, MAX_WALK, Name, ReadDirDetail};
 
 use super::inode::Body;
-use super::listing::{Listed, Listing, Told};
+use super::listing::{Listing, Told, is_directory};
 use super::scan::Order;
 use super::{Cache, GoferInode, Tree, key_of};
 use crate::Errno;
-use crate::fs::{FileKind, Metadata};
+use crate::fs::Metadata;
 
 /// Directories of a tree that are remembered, and their entries.
 const DIRECTORIES: usize = 1024;
@@ -101,8 +101,8 @@ impl Ahead {
             match listing.find(name, self.hint) {
                 Some(at) => {
                     self.hint = at + 1;
-                    if let Some(attr) = listing.entries.get(at).and_then(|entry| entry.attr.as_deref()) {
-                        let seen = Seen::There(*attr, listing.told);
+                    if let Some(attr) = listing.entries.get(at).and_then(|entry| entry.attr()) {
+                        let seen = Seen::There(attr, listing.told);
                         self.was_of_use(tree);
                         return Some(seen);
                     }
@@ -146,20 +146,22 @@ impl Ahead {
         let Some(listing) = self.listing.clone() else { return names };
         let next = self.last.map_or(0, |last| last + 1);
         let Some(at) = listing.find(missed.as_bytes(), next) else { return names };
-        let is_dir = |entry: &Listed| entry.kind == FileKind::Directory;
-        let skipped = listing.entries.get(next..at).unwrap_or_default();
-        let only_directories =
-            !skipped.is_empty() && listing.entries.get(at).is_some_and(is_dir) && !skipped.iter().any(is_dir);
+        let mut skipped = (next..at).filter_map(|at| listing.entries.get(at)).map(|entry| is_directory(&entry));
+        let is_dir = listing.entries.get(at).is_some_and(|entry| is_directory(&entry));
+        let only_directories = next < at && is_dir && !skipped.clone().any(|is_dir| is_dir);
         // In order, but for those that were of no interest, or known.
-        let in_order = at >= next && (only_directories || skipped.iter().all(is_dir));
+        let in_order = at >= next && (only_directories || skipped.all(|is_dir| is_dir));
         self.window = if in_order { (self.window * 2).min(MAX_WALK) } else { 1 };
         self.last = Some(at);
-        for (at, entry) in listing.entries.iter().enumerate().skip(at + 1) {
+        for (at, entry) in listing.entries.from(at + 1) {
             if names.len() >= self.window {
                 break;
             }
-            if (!only_directories || is_dir(entry)) && (entry.attr.is_none() || is_dir(entry)) {
-                names.push(entry.name.clone());
+            let is_dir = is_directory(&entry);
+            if (is_dir || (!only_directories && !entry.has_attr()))
+                && let Ok(name) = Name::new(entry.name)
+            {
+                names.push(name);
                 self.last = Some(at);
             }
         }
@@ -288,7 +290,7 @@ impl GoferInode {
             let mut ahead = children.ahead.lock();
             if let Some(listing) = &ahead.listing {
                 let at = listing.find(missed, ahead.hint);
-                listed_file = at.and_then(|at| listing.entries.get(at)).is_some_and(|entry| entry.kind != FileKind::Directory);
+                listed_file = at.and_then(|at| listing.entries.get(at)).is_some_and(|entry| !is_directory(&entry));
             }
             match ahead.seen(missed, &self.tree) {
                 Some(Seen::There(attr, told)) => Known::Attr(attr, told),
@@ -343,12 +345,14 @@ impl GoferInode {
 
 #[cfg(test)]
 mod tests {
+    use gofer::protocol::Packed;
+
     use super::*;
 
-    fn listing(entries: &[(&str, FileKind)]) -> Arc<Listing> {
-        let name = |name: &str| Name::new(name.as_bytes()).expect("name");
-        let listed = |(text, kind): &(&str, FileKind)| Listed { ino: 1, kind: *kind, name: name(text), attr: None };
-        Listing::new(entries.iter().map(listed).collect(), Told { seen: 0, valid_until: u64::MAX })
+    fn listing(entries: &[(&str, HostKind)]) -> Arc<Listing> {
+        let mut packed = Packed::default();
+        entries.iter().for_each(|(name, kind)| packed.push(1, 1, Some(*kind), name.as_bytes(), None));
+        Listing::new(packed, Told { seen: 0, valid_until: u64::MAX })
     }
 
     fn plan(ahead: &mut Ahead, name: &str) -> String {
@@ -359,7 +363,7 @@ mod tests {
     #[test]
     fn names_in_order_bring_more_each_time() {
         let names: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
-        let listing = listing(&names.iter().map(|name| (name.as_str(), FileKind::Regular)).collect::<Vec<_>>());
+        let listing = listing(&names.iter().map(|name| (name.as_str(), HostKind::Regular)).collect::<Vec<_>>());
         let mut ahead = Ahead::default();
         ahead.listed(listing, 0);
         assert_eq!(plan(&mut ahead, "n0"), "n0 n1");
@@ -375,7 +379,7 @@ mod tests {
 
     #[test]
     fn who_skips_files_gets_directories() {
-        use FileKind::{Directory, Regular};
+        use HostKind::{Directory, Regular};
         let listing = listing(&[
             ("f", Regular),
             ("a", Directory),
@@ -398,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_directory_read_in_parts_is_known_whole() {
-        let (first, second) = (listing(&[("b", FileKind::Regular)]), listing(&[("a", FileKind::Regular)]));
+        let (first, second) = (listing(&[("b", HostKind::Regular)]), listing(&[("a", HostKind::Regular)]));
         let mut ahead = Ahead::default();
         ahead.listed(first, 0);
         ahead.listed(second.clone(), 1);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use gofer::protocol::Durability;
 use parking_lot::Mutex;
 
-use super::GoferInode;
 use super::inode::Body;
 use super::listing::{Listing, Part};
 use super::scan::Order;
+use super::{GoferInode, attr};
 use crate::Errno;
 use crate::fs::{DirEntry, File, FileKind, FileOps};
 use crate::step::Step;
@@ -175,9 +175,10 @@ impl GoferDir {
                 Next::Batch(batch, first) => (batch, first),
             };
             let skip = usize::try_from(number - first).unwrap_or(usize::MAX);
-            for entry in batch.entries.iter().skip(skip) {
+            for (_, entry) in batch.entries.from(skip) {
                 from = from.saturating_add(1);
-                if !emit(DirEntry { ino: entry.ino, kind: entry.kind, name: entry.name.as_bytes(), next: from }) {
+                let kind = entry.kind.map_or(FileKind::Regular, attr::kind);
+                if !emit(DirEntry { ino: entry.ino, kind, name: entry.name, next: from }) {
                     return None;
                 }
             }

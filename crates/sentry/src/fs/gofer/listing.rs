@@ -1,23 +1,14 @@
 //! [`Listing`]: what a directory had in it, and what was said of its entries by the way.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use gofer::protocol::{Attr, DirEntry, Name};
+use gofer::protocol::{FileKind as HostKind, Packed, PackedEntry};
 
-use super::{Tree, attr};
-use crate::fs::FileKind;
+use super::Tree;
 
 /// Most entries of one directory that are known at a time.
 const MAX_ENTRIES: usize = 32 << 10;
-
-/// An entry of a directory.
-#[derive(Clone)]
-pub(super) struct Listed {
-    pub ino: u64,
-    pub kind: FileKind,
-    pub name: Name,
-    pub attr: Option<Box<Attr>>,
-}
 
 /// What the gofer said, and how long it is true.
 #[derive(Debug, Clone, Copy)]
@@ -29,17 +20,19 @@ pub(super) struct Told {
 
 /// Names of a directory, without `.` and `..`, in its order.
 pub(super) struct Listing {
-    pub entries: Vec<Listed>,
+    pub entries: Packed,
     pub told: Told,
     /// Other names are not there.
     pub whole: bool,
     /// The entries by name.
     sorted: OnceLock<Box<[u32]>>,
+    /// The place after the one found last, in that order.
+    hint: AtomicUsize,
 }
 
 /// A part of a directory, as it was asked for.
 pub(super) struct Part {
-    pub entries: Vec<Listed>,
+    pub entries: Packed,
     /// Nothing comes after it.
     pub end: bool,
     /// The host's position after it.
@@ -48,26 +41,20 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn new(entries: Vec<DirEntry>, end: bool, told: Told) -> Part {
+    pub(super) fn new(entries: Packed, end: bool, told: Told) -> Part {
         let after = entries.last().map(|entry| entry.next);
-        let listed = |entry: DirEntry| Listed {
-            ino: entry.ino,
-            kind: entry.kind.map_or(FileKind::Regular, attr::kind),
-            name: entry.name,
-            attr: entry.attr.map(Box::new),
-        };
-        Part { entries: entries.into_iter().map(listed).collect(), end, after, told }
+        Part { entries, end, after, told }
     }
 }
 
 impl Listing {
-    pub(super) fn new(entries: Vec<Listed>, told: Told) -> Arc<Listing> {
-        Arc::new(Listing { entries, told, whole: false, sorted: OnceLock::new() })
+    pub(super) fn new(entries: Packed, told: Told) -> Arc<Listing> {
+        Arc::new(Listing { entries, told, whole: false, sorted: OnceLock::new(), hint: AtomicUsize::new(0) })
     }
 
     /// All names of a directory.
-    pub(super) fn whole(entries: Vec<Listed>, told: Told) -> Arc<Listing> {
-        Arc::new(Listing { entries, told, whole: true, sorted: OnceLock::new() })
+    pub(super) fn whole(entries: Packed, told: Told) -> Arc<Listing> {
+        Arc::new(Listing { entries, told, whole: true, sorted: OnceLock::new(), hint: AtomicUsize::new(0) })
     }
 
     /// This and what comes after it, if that is not too much.
@@ -75,12 +62,14 @@ impl Listing {
         if self.len() + more.len() > MAX_ENTRIES {
             return None;
         }
+        let mut entries = self.entries.clone();
+        entries.extend(&more.entries);
         // As true as the older part.
-        Some(Listing::new(self.entries.iter().chain(&more.entries).cloned().collect(), self.told))
+        Some(Listing::new(entries, self.told))
     }
 
     pub(super) fn empty() -> Arc<Listing> {
-        Listing::new(Vec::new(), Told { seen: 0, valid_until: 0 })
+        Listing::new(Packed::default(), Told { seen: 0, valid_until: 0 })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -89,32 +78,42 @@ impl Listing {
 
     /// Where a name is; looked for at `hint` first.
     pub(super) fn find(&self, name: &[u8], hint: usize) -> Option<usize> {
-        let is = |at: usize| self.entries.get(at).is_some_and(|entry| entry.name.as_bytes() == name);
-        if is(hint) {
+        if self.name(hint) == Some(name) {
             return Some(hint);
         }
-        let name_at = |at: &u32| self.entries.get(*at as usize).map_or(&[][..], |entry| entry.name.as_bytes());
         let sorted = self.sorted();
-        let at = sorted.binary_search_by(|at| name_at(at).cmp(name)).ok()?;
+        let next = self.hint.load(Ordering::Relaxed);
+        let at = match sorted.get(next) {
+            Some(at) if self.name(*at as usize) == Some(name) => next,
+            _ => sorted.binary_search_by(|at| self.name(*at as usize).cmp(&Some(name))).ok()?,
+        };
+        self.hint.store(at + 1, Ordering::Relaxed);
         sorted.get(at).map(|at| *at as usize)
     }
 
+    fn name(&self, at: usize) -> Option<&[u8]> {
+        self.entries.get(at).map(|entry| entry.name)
+    }
+
     fn sorted(&self) -> &[u32] {
-        let name_at = |at: &u32| self.entries.get(*at as usize).map_or(&[][..], |entry| entry.name.as_bytes());
         self.sorted.get_or_init(|| {
-            let mut sorted: Vec<u32> = (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).collect();
-            sorted.sort_unstable_by(|a, b| name_at(a).cmp(name_at(b)));
+            let mut sorted: Vec<u32> = (0..u32::try_from(self.len()).unwrap_or(u32::MAX)).collect();
+            sorted.sort_unstable_by(|a, b| self.name(*a as usize).cmp(&self.name(*b as usize)));
             sorted.into()
         })
     }
 
     /// The entries that come after a name when they are sorted by name.
-    pub(super) fn after_by_name(&self, name: &[u8]) -> impl Iterator<Item = &Listed> {
-        let name_at = |at: &u32| self.entries.get(*at as usize).map_or(&[][..], |entry| entry.name.as_bytes());
+    pub(super) fn after_by_name(&self, name: &[u8]) -> impl Iterator<Item = PackedEntry<'_>> {
         let sorted = self.sorted();
-        let from = sorted.partition_point(|at| name_at(at) <= name);
+        let from = sorted.partition_point(|at| self.name(*at as usize) <= Some(name));
         sorted.iter().skip(from).filter_map(|at| self.entries.get(*at as usize))
     }
+}
+
+/// Whether an entry is a directory.
+pub(super) fn is_directory(entry: &PackedEntry<'_>) -> bool {
+    entry.kind == Some(HostKind::Directory)
 }
 
 impl Tree {

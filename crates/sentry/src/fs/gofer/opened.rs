@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gofer::protocol::{MAX_OPENS, Name, OpenHow};
+use gofer::protocol::{FileKind, MAX_OPENS, Name, OpenHow};
 
 use super::fd_cache::Donated;
 use super::fd_cache::Place;
@@ -14,7 +14,6 @@ use super::inode::Body;
 use super::listing::Listing;
 use super::{Cache, GoferInode, Key, Tree, key_of};
 use crate::Errno;
-use crate::fs::FileKind;
 
 /// Descriptors of a tree that wait for an opener.
 const MOST: usize = 2 * MAX_OPENS;
@@ -44,16 +43,17 @@ impl Opened {
         let mut names = vec![name.clone()];
         let Some(listing) = listing else { return names };
         let Some(at) = listing.find(name.as_bytes(), 0) else { return names };
-        let files = || listing.entries.iter().enumerate().filter(|(_, entry)| entry.kind == FileKind::Regular);
-        let before = files().take_while(|(other, _)| *other < at).last().map(|(_, entry)| &entry.name);
+        let files = || listing.entries.from(0).filter(|(_, entry)| entry.kind == Some(FileKind::Regular));
+        let before = files().take_while(|(other, _)| *other < at).last().map(|(_, entry)| entry.name);
         let expected = match (&self.last, before) {
-            (Some((key, last)), Some(before)) => *key == dir && last == before,
+            (Some((key, last)), Some(before)) => *key == dir && last.as_bytes() == before,
             // The first one of a directory, in a walk.
             (Some((key, _)), None) => *key != dir,
             (None, _) => false,
         };
         self.window = if expected { (self.window * 2).clamp(2, MAX_OPENS) } else { 1 };
-        names.extend(files().filter(|(other, _)| *other > at).take(self.window - 1).map(|(_, entry)| entry.name.clone()));
+        let next = files().filter(|(other, _)| *other > at).take(self.window - 1);
+        names.extend(next.filter_map(|(_, entry)| Name::new(entry.name).ok()));
         self.last = names.last().map(|last| (dir, last.clone()));
         names
     }
@@ -133,21 +133,22 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use super::super::listing::{Listed, Told};
+    use gofer::protocol::Packed;
+
+    use super::super::listing::Told;
     use super::*;
 
     #[test]
     fn who_opens_in_order_gets_the_next_ones() {
-        let entry = |n: usize| Listed {
-            ino: n as u64,
-            kind: if n.is_multiple_of(3) { FileKind::Directory } else { FileKind::Regular },
-            name: name(n),
-            attr: None,
-        };
+        let mut packed = Packed::default();
+        for n in 0..40 {
+            let kind = if n % 3 == 0 { FileKind::Directory } else { FileKind::Regular };
+            packed.push(n, 1, Some(kind), format!("n{n}").as_bytes(), None);
+        }
         fn name(n: usize) -> Name {
             Name::new(format!("n{n}").as_bytes()).expect("name")
         }
-        let listing = Listing::new((0..40).map(entry).collect(), Told { seen: 0, valid_until: u64::MAX });
+        let listing = Listing::new(packed, Told { seen: 0, valid_until: u64::MAX });
         let (one, other) = ((0, 0, 1, 1), (0, 0, 2, 1));
         let mut opened = Opened::default();
         let mut plan = |dir, n| opened.plan(dir, Some(&listing), &name(n)).len();

@@ -10,14 +10,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use gofer::protocol::{DirEntry, MAX_WALK, Name, ReadDirDetail, Scanned};
+use gofer::protocol::{MAX_WALK, Name, Packed, PackedEntry, ReadDirDetail, Scanned};
 
 use super::dir::BATCH_BYTES;
 use super::inode::Body;
-use super::listing::{Listed, Listing, Part, Told};
+use super::listing::{Listing, Part, Told, is_directory};
 use super::{Cache, GoferInode, Key, Tree, key_of};
 use crate::Errno;
-use crate::fs::FileKind;
 
 /// Most directories asked for at a time, and kept.
 const MAX_WINDOW: usize = 256;
@@ -207,13 +206,13 @@ impl GoferInode {
         let Body::Directory(children) = &self.body else { return None };
         let listing = children.ahead.lock().listing()?;
         let at = listing.find(name.as_bytes(), 0)?;
-        let unknown = |entry: &&Listed| !entry.attr.as_deref().is_some_and(|attr| self.is_listed(&key_of(attr)));
-        let next = |entries: &mut dyn Iterator<Item = &Listed>| {
-            let directories = entries.filter(|entry| entry.kind == FileKind::Directory).take(MAX_LOOKS);
-            directories.filter(unknown).take(MAX_WALK - 1).map(|entry| entry.name.clone()).collect()
+        let unknown = |entry: &PackedEntry<'_>| !entry.attr().is_some_and(|attr| self.is_listed(&key_of(&attr)));
+        let next = |entries: &mut dyn Iterator<Item = PackedEntry<'_>>| {
+            let directories = entries.filter(is_directory).take(MAX_LOOKS).filter(unknown).take(MAX_WALK - 1);
+            directories.filter_map(|entry| Name::new(entry.name).ok()).collect()
         };
         Some(match order {
-            Order::Listed => next(&mut listing.entries.iter().skip(at + 1)),
+            Order::Listed => next(&mut listing.entries.from(at + 1).map(|(_, entry)| entry)),
             Order::Named => next(&mut listing.after_by_name(name.as_bytes())),
         })
     }
@@ -250,30 +249,27 @@ impl Tree {
         }
         for directory in scanned.filter(|directory| directory.end && is_typed(&directory.entries)) {
             let key = key_of(&directory.attr);
-            let part = Part::new(directory.entries, directory.end, told);
-            let old = self.ready.lock().put(key, Listing::whole(part.entries, told));
+            let old = self.ready.lock().put(key, Listing::whole(directory.entries, told));
             drop(old);
         }
     }
 }
 
 /// Whether the host's file system says of what kind entries are.
-fn is_typed(entries: &[DirEntry]) -> bool {
+fn is_typed(entries: &Packed) -> bool {
     entries.iter().all(|entry| entry.kind.is_some())
 }
 
 #[cfg(test)]
 mod tests {
+    use gofer::protocol::FileKind;
+
     use super::*;
 
     fn listing(len: usize) -> Arc<Listing> {
-        let entry = |n: usize| super::super::listing::Listed {
-            ino: n as u64,
-            kind: FileKind::Regular,
-            name: Name::new(format!("n{n}").as_bytes()).expect("name"),
-            attr: None,
-        };
-        Listing::new((0..len).map(entry).collect(), Told { seen: 0, valid_until: u64::MAX })
+        let mut packed = Packed::default();
+        (0..len).for_each(|n| packed.push(n as u64, 1, Some(FileKind::Regular), format!("n{n}").as_bytes(), None));
+        Listing::new(packed, Told { seen: 0, valid_until: u64::MAX })
     }
 
     #[test]
