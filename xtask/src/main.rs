@@ -8,6 +8,7 @@ mod agent;
 mod apps;
 mod bench;
 mod bundle;
+mod cri;
 mod escape;
 mod fuzz;
 mod hostcalls;
@@ -35,6 +36,7 @@ cargo xtask COMMAND
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
+  cri [NAME...]                          under a real containerd: tasks of ctr, pods of its CRI, killed processes
   vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
@@ -66,6 +68,7 @@ fn run() -> Result<()> {
         "escape" => escape::run(rest)?.finish(),
         "fuzz" => fuzz::run(rest)?.finish(),
         "hostcalls" => hostcalls::run(rest),
+        "cri" => cri::run(rest)?.finish(),
         "robust" => robust::run(rest)?.finish(),
         "vm" => vm::run(rest)?.finish(),
         "bench" => bench::run(rest),

@@ -31,6 +31,7 @@ pub const TEST: &[&str] = &[
     "redis-server",
     "qemu-system-x86",
     "linux-image-cloud-amd64",
+    "containerd",
 ];
 
 /// What the full tier of `apps` needs.

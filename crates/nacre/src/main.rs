@@ -1,7 +1,7 @@
 //! `nacre`: the command line, and (under other names) the sentry and the gofer.
 //!
 //! One binary of many names: when it is executed as `nacre-sentry`, `nacre-gofer` or `nacre-unpack` it lives that process's life and nothing
-//! here matters. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
+//! here matters; as `containerd-shim-nacre-v2` it is containerd's shim. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
 //! host's own files.
 
 #![forbid(unsafe_code)]
@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     if let Some(role) = runtime::process::Role::of(&name) {
         role.live();
+    }
+    if let Some(kind) = shim::kind_of(&name) {
+        runtime::sys::small_heap();
+        return shim::main(kind);
     }
     if image::unpack::helper::is_helper(&name) {
         return unpack_layer();

@@ -46,6 +46,11 @@ impl Console {
         Ok(Console { master, name, wire: wire.into() })
     }
 
+    /// The engine's end.
+    pub fn into_master(self) -> OwnedFd {
+        self.master
+    }
+
     /// Sends the master, with the terminal's name, to whoever listens on `socket`.
     ///
     /// # Errors

@@ -33,7 +33,14 @@ impl Place {
     /// # Errors
     /// A container of a pod whose sandbox is not named, or by no id.
     pub fn of(spec: &Spec) -> Result<Place> {
-        let given = |name: &str| spec.annotations().as_ref().and_then(|annotations| annotations.get(name));
+        Place::of_annotations(|name| spec.annotations().as_ref().and_then(|annotations| annotations.get(name)))
+    }
+
+    /// As annotations say that are looked up with `given`.
+    ///
+    /// # Errors
+    /// See [`Place::of`].
+    pub fn of_annotations<'a>(given: impl Fn(&str) -> Option<&'a String>) -> Result<Place> {
         for (kind, sandbox) in ANNOTATIONS {
             match given(kind).map(String::as_str) {
                 Some("sandbox") => return Ok(Place::First),

@@ -15,6 +15,9 @@ use crate::stdio::Own;
 pub struct Create {
     #[command(flatten)]
     pub options: Options,
+    /// The process that has started this one: when it dies first, nothing is made
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<i32>,
     /// Name of the container
     #[arg(value_name = "CONTAINER-ID")]
     pub id: String,
@@ -63,6 +66,9 @@ impl Options {
 impl Create {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
         self.options.check()?;
+        if let Some(parent) = self.parent {
+            die_with(parent)?;
+        }
         let own = Own::take()?;
         global.runtime().create(&container::Create {
             id: &self.id,
@@ -76,5 +82,14 @@ impl Create {
             sandbox: global.sandbox()?,
         })?;
         Ok(0)
+    }
+}
+
+/// Ends this process when its parent does.
+fn die_with(parent: i32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    match rustix::process::getppid() {
+        Some(pid) if pid.as_raw_nonzero().get() == parent => Ok(()),
+        _ => anyhow::bail!("the process that has started this one has ended"),
     }
 }

@@ -118,7 +118,7 @@ impl Agent {
     /// Sets a terminal's size.
     pub fn resize(&self, request: &ResizeTtyRequest) -> Result<Empty, Status> {
         let process = self.process(&request.container_id, &request.exec_id)?;
-        let console = process.console.as_ref().ok_or_else(|| precondition("the process has no terminal".into()))?;
+        let console = process.console().ok_or_else(|| precondition("the process has no terminal".into()))?;
         let (rows, columns) = stdio::window(request.size.as_ref());
         console.resize(rows, columns);
         Ok(Empty {})

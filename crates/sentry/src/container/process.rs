@@ -22,15 +22,19 @@ pub(super) enum Stage {
 /// A process that outside callers know by an id.
 pub(super) struct Process {
     pub group: Arc<ThreadGroup>,
-    /// Its terminal, if it was given one.
-    pub console: Option<Arc<Console>>,
+    /// Its terminal, if it was given one, until it has exited: the host's end is closed then.
+    console: Mutex<Option<Arc<Console>>>,
     stage: Mutex<Stage>,
     changed: WaitQueue,
 }
 
 impl Process {
     pub(super) fn new(group: Arc<ThreadGroup>, console: Option<Arc<Console>>) -> Arc<Process> {
-        Arc::new(Process { group, console, stage: Mutex::new(Stage::Created), changed: WaitQueue::new() })
+        Arc::new(Process { group, console: Mutex::new(console), stage: Mutex::new(Stage::Created), changed: WaitQueue::new() })
+    }
+
+    pub(super) fn console(&self) -> Option<Arc<Console>> {
+        self.console.lock().clone()
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -62,6 +66,8 @@ impl Process {
         let oom_killed = self.group.oom_killed();
         let exit = WaitProcessResponse { exit_code, signal, oom_killed, exited_at_ns: now_ns };
         *self.stage.lock() = Stage::Exited(exit);
+        let console = self.console.lock().take();
+        drop(console);
         self.changed.wake(PollEvents::IN);
         exit
     }

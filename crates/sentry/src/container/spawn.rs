@@ -31,7 +31,7 @@ impl Agent {
         if !matches!(self.process(id, "")?.stage(), Stage::Running) {
             return Err(precondition(format!("container {id} is not running")));
         }
-        if exec_id.is_empty() || handle.processes.lock().contains_key(&exec_id) {
+        if exec_id.is_empty() || !handle.make_room(&exec_id) {
             return Err(Status::new(Code::AlreadyExists, format!("container {id} has a process {exec_id} already")));
         }
         let wanted = request.process.ok_or_else(|| missing("process"))?;
@@ -120,7 +120,7 @@ impl Agent {
     /// Keeps the status when the process (for a container's own: the whole container) has ended.
     fn report_exit(self: &Arc<Agent>, handle: &Arc<Handle>, exec_id: &str, process: &Arc<Process>) {
         let (agent, container, exec_id) = (Arc::downgrade(self), handle.container.clone(), exec_id.to_string());
-        let (of, clock, console) = (process.clone(), self.kernel.clock.clone(), process.console.clone());
+        let (of, clock, console) = (process.clone(), self.kernel.clock.clone(), process.console());
         let whole = exec_id.is_empty();
         let kernel = self.kernel.clone();
         let report = Box::new(move |status| {
@@ -145,6 +145,31 @@ impl Agent {
         } else {
             process.group.on_exit(report);
         }
+    }
+}
+
+/// Ended processes of execs whose statuses are kept for late questions.
+const KEPT: usize = 64;
+
+impl Handle {
+    /// Forgets the process that had this exec id, and those that ended longest ago; false if the id's process has not ended.
+    fn make_room(&self, exec_id: &str) -> bool {
+        let mut processes = self.processes.lock();
+        if processes.get(exec_id).is_some_and(|process| !matches!(process.stage(), Stage::Exited(_))) {
+            return false;
+        }
+        processes.remove(exec_id);
+        let ended = |(id, process): (&String, &Arc<Process>)| match process.stage() {
+            Stage::Exited(exit) if !id.is_empty() => Some((exit.exited_at_ns, id.clone())),
+            _ => None,
+        };
+        let mut ended: Vec<(u64, String)> = processes.iter().filter_map(ended).collect();
+        ended.sort_unstable();
+        let surplus = ended.len().saturating_sub(KEPT);
+        for (_, id) in ended.into_iter().take(surplus) {
+            processes.remove(&id);
+        }
+        true
     }
 }
 

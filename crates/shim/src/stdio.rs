@@ -1,0 +1,201 @@
+//! A process's streams: containerd's FIFOs, or files.
+//!
+//! The sandbox gets the FIFO's own descriptors; no byte passes through here. What stays here only keeps the FIFOs alive: a reader of each output, so
+//! that a containerd that is started again does not make the container's writes fail, and, if nobody has come to write to the input by the time the
+//! process is made, a writer until CloseIO, so that the process does not read an end before somebody has attached. Only a terminal's bytes are carried, as its FIFOs are two and a terminal is one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::sandbox::HostStdio;
+use serde::{Deserialize, Serialize};
+
+/// How long a process's start waits for who writes to its input.
+const WRITER: Duration = Duration::from_millis(500);
+
+/// Where containerd says a process's streams are; empty: nowhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// A process's ends.
+#[derive(Debug, Default)]
+pub struct Streams {
+    pub stdin: Option<File>,
+    pub stdout: Option<File>,
+    pub stderr: Option<File>,
+}
+
+/// What keeps FIFOs alive.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Until CloseIO, where nobody else had the input open.
+    pub stdin: Option<File>,
+    outputs: Vec<File>,
+}
+
+impl Streams {
+    pub fn as_host(&self) -> HostStdio<'_> {
+        HostStdio {
+            stdin: self.stdin.as_ref().map(AsFd::as_fd),
+            stdout: self.stdout.as_ref().map(AsFd::as_fd),
+            stderr: self.stderr.as_ref().map(AsFd::as_fd),
+        }
+    }
+}
+
+impl Io {
+    /// Opens what there is. A terminal has no standard error of its own.
+    ///
+    /// # Errors
+    /// Names the stream.
+    pub fn open(&self) -> Result<(Streams, Kept), String> {
+        let (mut streams, mut kept) = (Streams::default(), Kept::default());
+        if !self.stdin.is_empty() {
+            let about = |e: std::io::Error| format!("cannot open stdin {}: {e}", self.stdin);
+            let (input, keeper) = match is_fifo(&self.stdin) {
+                true => open_input(&self.stdin).map_err(about)?,
+                false => (File::open(&self.stdin).map_err(about)?, None),
+            };
+            streams.stdin = Some(input);
+            kept.stdin = keeper;
+        }
+        let mut output = |path: &str, name: &str| -> Result<Option<File>, String> {
+            if path.is_empty() {
+                return Ok(None);
+            }
+            let (file, keeper) = open_output(path).map_err(|what| format!("cannot open {name} {path}: {what}"))?;
+            kept.outputs.extend(keeper);
+            Ok(Some(file))
+        };
+        streams.stdout = output(&self.stdout, "stdout")?;
+        if !self.terminal {
+            streams.stderr = output(&self.stderr, "stderr")?;
+        }
+        Ok((streams, kept))
+    }
+}
+
+fn is_fifo(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
+/// The input's end to read from, and, if its writer is late, another writer.
+///
+/// A reader that is there before any writer reads an end at once; and one that keeps a writer of its own reads none when the other goes. A client opens
+/// its end as the process is made, so that is waited for a while, as `open` does.
+fn open_input(path: &str) -> std::io::Result<(File, Option<File>)> {
+    let (opened, result) = std::sync::mpsc::channel();
+    let wanted = path.to_string();
+    std::thread::Builder::new().name("stdin".into()).stack_size(64 << 10).spawn(move || {
+        let _ = opened.send(File::open(wanted));
+    })?;
+    if let Ok(file) = result.recv_timeout(WRITER) {
+        return Ok((file?, None));
+    }
+    // This lets the waiting `open` go on, too.
+    let keeper = OpenOptions::new().read(true).write(true).open(path)?;
+    match result.recv() {
+        Ok(file) => Ok((file?, Some(keeper))),
+        Err(_) => Err(ErrorKind::Other.into()),
+    }
+}
+
+/// An end to write to, and what keeps it alive.
+fn open_output(path: &str) -> Result<(File, Option<File>), String> {
+    let path = match path.split_once("://") {
+        None => path,
+        Some(("fifo", path)) => path,
+        Some(("file", path)) => {
+            // containerd's own loggers make the directory as well.
+            if let Some(dir) = Path::new(path).parent() {
+                std::fs::create_dir_all(dir).map_err(|e| e.to_string())?;
+            }
+            let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| e.to_string())?;
+            return Ok((file, None));
+        }
+        Some((scheme, _)) => return Err(format!("a log of kind {scheme:?} is not supported: a FIFO or file:// is")),
+    };
+    if !is_fifo(path) {
+        return Ok((OpenOptions::new().append(true).open(path).map_err(|e| e.to_string())?, None));
+    }
+    let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
+    let writer = OpenOptions::new().write(true).open(path).map_err(|e| e.to_string())?;
+    Ok((writer, Some(reader)))
+}
+
+/// Carries a terminal's bytes between its master and the FIFOs, until the process's end is closed.
+pub fn carry(master: OwnedFd, streams: Streams) -> std::io::Result<()> {
+    let thread = || std::thread::Builder::new().name("terminal".into()).stack_size(64 << 10);
+    let master = File::from(master);
+    if let Some(stdin) = streams.stdin {
+        let to = master.try_clone()?;
+        thread().spawn(move || copy(stdin, to))?;
+    }
+    let stdout = streams.stdout;
+    thread().spawn(move || match stdout {
+        Some(stdout) => copy(master, stdout),
+        // Read all the same: a full terminal would stop the process.
+        None => copy(master, std::io::sink()),
+    })?;
+    Ok(())
+}
+
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            // EIO: nobody has the terminal open any more.
+            Ok(0) => return,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+            Ok(n) => {
+                if to.write_all(buffer.get(..n).unwrap_or_default()).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("nacre-shim-io-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("dir");
+        dir
+    }
+
+    #[test]
+    fn a_fifo_without_a_reader_takes_output() {
+        let dir = place("fifo");
+        let path = dir.join("out");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
+        let io = Io { stdout: path.to_string_lossy().into_owned(), ..Io::default() };
+        let (mut streams, kept) = io.open().expect("opened");
+        streams.stdout.as_mut().expect("stdout").write_all(b"early").expect("written");
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("a late reader");
+        drop((streams, kept));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "early");
+        std::fs::remove_dir_all(dir).expect("clean up");
+    }
+
+    #[test]
+    fn logs_to_programs_are_refused() {
+        let io = Io { stdout: "binary:///bin/logger?x=y".into(), ..Io::default() };
+        assert!(io.open().expect_err("refused").contains("binary"));
+    }
+}

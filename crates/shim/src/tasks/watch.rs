@@ -1,0 +1,132 @@
+//! Following a sandbox: ends of processes, lack of memory, and the sandbox's own end.
+
+use std::sync::Arc;
+
+use agent_api::{Client, EventKind, NextEventsRequest};
+use runtime::container::connect;
+use runtime::process::report::{self, Report};
+use runtime::state::Entry;
+
+use super::{Exit, Stage, Tasks};
+use crate::proto::{TaskExit, TaskNotice, Timestamp};
+
+impl Tasks {
+    /// Connects to the sandbox of a container, and follows it from now on, unless that is done already.
+    pub(super) fn watch(self: &Arc<Tasks>, entry: &Entry) {
+        let agent = {
+            let mut state = self.lock();
+            if state.agent.is_some() {
+                return;
+            }
+            match connect(entry) {
+                Ok(agent) => state.agent.insert(Arc::new(agent)).clone(),
+                Err(error) => {
+                    drop(state);
+                    tracing::warn!("the sandbox of {} has ended: {error}", entry.saved.id);
+                    self.sandbox_ended(entry);
+                    return;
+                }
+            }
+        };
+        let (tasks, entry) = (self.clone(), EntryOf { id: entry.saved.sandbox_id.clone(), report: entry.report_path() });
+        let thread = std::thread::Builder::new().name("sandbox".into()).stack_size(128 << 10);
+        let followed = thread.spawn(move || {
+            tasks.follow(&agent);
+            tasks.lock().agent = None;
+            tasks.end_all(&entry);
+            tasks.reap();
+        });
+        if let Err(error) = followed {
+            tracing::error!("the sandbox cannot be followed: {error}");
+        }
+    }
+
+    fn sandbox_ended(&self, entry: &Entry) {
+        self.end_all(&EntryOf { id: entry.saved.sandbox_id.clone(), report: entry.report_path() });
+    }
+
+    /// Until the agent is gone. What has happened before is told as well.
+    fn follow(&self, agent: &Client) {
+        let mut after = 0;
+        loop {
+            let events = match agent.call(&NextEventsRequest { after }) {
+                Ok(next) => next.events,
+                Err(error) => {
+                    tracing::debug!("the sandbox is gone: {error}");
+                    return;
+                }
+            };
+            for event in events {
+                after = after.max(event.sequence);
+                match (event.kind(), event.exit) {
+                    (EventKind::ProcessExited, Some(exit)) => self.exited(&event.container_id, &event.exec_id, exit.into()),
+                    (EventKind::OutOfMemory, _) => {
+                        self.publisher.put("oom", "TaskOOM", &TaskNotice { container_id: event.container_id.clone() });
+                    }
+                    (EventKind::ProcessExited, None) => {}
+                }
+            }
+        }
+    }
+
+    /// All processes have ended with their sandbox: the one that it is of with the status it has left, the others as if killed.
+    fn end_all(&self, sandbox: &EntryOf) {
+        let last = std::fs::File::open(&sandbox.report).ok().and_then(report::read);
+        if let Some(Report::Broke(reason)) = &last {
+            tracing::error!("the sandbox {} broke: {reason}", sandbox.id);
+        }
+        let live: Vec<(String, String)> = {
+            let state = self.lock();
+            let of = |(id, container): (&String, &super::Container)| {
+                container.live().map(|exec_id| (id.clone(), exec_id.to_string())).collect::<Vec<_>>()
+            };
+            state.containers.iter().flat_map(of).collect()
+        };
+        for (id, exec_id) in live {
+            let exit = match &last {
+                Some(Report::Exited(status)) if id == sandbox.id && exec_id.is_empty() => {
+                    Exit { status: (*status).into(), ..Exit::killed() }
+                }
+                _ => Exit::killed(),
+            };
+            self.exited(&id, &exec_id, exit);
+        }
+    }
+
+    /// A process has ended; told once, after its start.
+    pub(super) fn exited(&self, id: &str, exec_id: &str, exit: Exit) {
+        let pid = {
+            let mut state = self.lock();
+            let Ok(pid) = state.container(id).map(|container| container.pid) else { return };
+            let Ok(process) = state.process(id, exec_id) else { return };
+            match process.stage {
+                Stage::Exited(_) => return,
+                Stage::Starting => {
+                    process.early = Some(exit);
+                    return;
+                }
+                // Killed before it was started.
+                Stage::Created | Stage::Running => {
+                    process.stage = Stage::Exited(exit);
+                    process.kept = Default::default();
+                }
+            }
+            pid
+        };
+        self.changed.notify_all();
+        let event = TaskExit {
+            container_id: id.into(),
+            id: if exec_id.is_empty() { id.into() } else { exec_id.into() },
+            pid,
+            exit_status: exit.status,
+            exited_at: Some(Timestamp::from_ns(exit.at_ns)),
+        };
+        self.publisher.put("exit", "TaskExit", &event);
+    }
+}
+
+/// What is needed of the state of a sandbox's first container after its end.
+struct EntryOf {
+    id: String,
+    report: std::path::PathBuf,
+}

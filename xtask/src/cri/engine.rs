@@ -1,0 +1,257 @@
+//! [`Engine`]: a containerd of our own.
+
+use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::image;
+use crate::sh::{self, Ended};
+
+/// How long one command of a case may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long something may take to come about that nobody is told of.
+const SOON: Duration = Duration::from_secs(20);
+const NAMESPACE: &str = "test";
+
+pub struct Engine {
+    pub dir: PathBuf,
+    containerd: Option<Child>,
+}
+
+impl Engine {
+    /// Starts it and gives it the image.
+    pub fn start() -> Result<Engine> {
+        let dir = sh::scratch()?;
+        let bin = dir.join("bin");
+        std::fs::create_dir_all(&bin)?;
+        let nacre = std::fs::canonicalize(sh::nacre()).context("there is no nacre to test")?;
+        for name in ["nacre", "containerd-shim-nacre-v2", "containerd-shim-nacre-vm-v2"] {
+            symlink(&nacre, bin.join(name))?;
+        }
+        std::fs::write(dir.join("config.toml"), config(&dir))?;
+        let mut engine = Engine { dir, containerd: None };
+        engine.run()?;
+        let archive = image::archive(&engine.dir)?;
+        engine.ctr(&["image", "import", &archive.display().to_string()])?;
+        Ok(engine)
+    }
+
+    /// Starts containerd, which must not run.
+    pub fn run(&mut self) -> Result<()> {
+        let path = format!("{}:{}", self.dir.join("bin").display(), std::env::var("PATH").unwrap_or_default());
+        let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
+        let mut command = Command::new("containerd");
+        command.arg("-c").arg(self.dir.join("config.toml")).env("PATH", path).current_dir(&self.dir);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.containerd = Some(command.spawn().context("cannot start containerd")?);
+        self.soon("containerd answers", |engine| Ok(engine.try_ctr(&["version"])?.success()))
+    }
+
+    /// Kills containerd at once; shims and sandboxes live on.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut containerd) = self.containerd.take() {
+            containerd.kill()?;
+            containerd.wait()?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("-a").arg(self.dir.join("c.sock")).args(["-n", NAMESPACE]).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// `ctr`, whatever comes of it.
+    pub fn try_ctr(&self, args: &[&str]) -> Result<Ended> {
+        sh::timed(&mut self.command(args), LIMIT)
+    }
+
+    /// `ctr`, which must succeed; its output.
+    pub fn ctr(&self, args: &[&str]) -> Result<String> {
+        let ended = self.try_ctr(args)?;
+        if !ended.success() {
+            bail!("ctr {}: {}: {}", args.join(" "), ended.how(), ended.stderr.trim());
+        }
+        Ok(ended.stdout)
+    }
+
+    /// `ctr` in a shell, `$CTR` before its arguments: for pipes and terminals.
+    pub fn shell(&self, script: &str) -> Result<Ended> {
+        let ctr = format!("ctr -a {} -n {NAMESPACE}", self.dir.join("c.sock").display());
+        sh::timed(Command::new("sh").args(["-c", script]).env("CTR", ctr).stdin(Stdio::null()), LIMIT)
+    }
+
+    /// Runs a container in the foreground, to be removed at its end.
+    pub fn run_once(&self, id: &str, options: &[&str], command: &[&str]) -> Result<Ended> {
+        let mut args = vec!["run", "--rm", "--runtime", "io.containerd.nacre.v2"];
+        args.extend(options);
+        args.extend([image::NAME, id]);
+        args.extend(command);
+        self.try_ctr(&args)
+    }
+
+    /// Starts a container that stays.
+    pub fn run_detached(&self, id: &str, options: &[&str], command: &[&str]) -> Result<()> {
+        let mut args = vec!["run", "-d", "--runtime", "io.containerd.nacre.v2"];
+        args.extend(options);
+        args.extend([image::NAME, id]);
+        args.extend(command);
+        self.ctr(&args).map(drop)
+    }
+
+    /// What containerd says a task is: `RUNNING`, …; None if there is none.
+    pub fn status(&self, id: &str) -> Result<Option<String>> {
+        let list = self.ctr(&["task", "ls"])?;
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id));
+        Ok(line.and_then(|line| line.split_whitespace().nth(2)).map(String::from))
+    }
+
+    pub fn wait_for(&self, id: &str, wanted: Option<&str>) -> Result<()> {
+        self.soon(&format!("{id} is {wanted:?}"), |engine| Ok(engine.status(id)?.as_deref() == wanted))
+    }
+
+    /// Deletes a stopped task, which has to have ended with this status (`ctr` says it in a warning).
+    pub fn deleted(&self, id: &str, status: u8) -> Result<()> {
+        let ended = self.try_ctr(&["task", "delete", id])?;
+        if !ended.success() || !ended.stderr.contains(&format!("exit code {status}")) {
+            bail!("task delete {id}: {}: {}", ended.how(), ended.stderr.trim());
+        }
+        Ok(())
+    }
+
+    /// Waits until something is so.
+    pub fn soon(&self, what: &str, mut check: impl FnMut(&Engine) -> Result<bool>) -> Result<()> {
+        let end = Instant::now() + SOON;
+        while !check(self)? {
+            if Instant::now() > end {
+                bail!("not so after {} s: {what}", SOON.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The processes of our shims: those with our socket in their arguments.
+    pub fn shims(&self) -> Result<Vec<u32>> {
+        let address = self.dir.join("c.sock").display().to_string();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut args = text.split(|byte| *byte == 0);
+            let shim = args.next().is_some_and(|name| name.starts_with(b"containerd-shim-nacre"));
+            if shim && args.any(|arg| arg == address.as_bytes()) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Live children of a process with this name.
+    pub fn children(&self, parent: u32, name: &str) -> Result<Vec<u32>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let Some((head, rest)) = stat.rsplit_once(')') else { continue };
+            let mut fields = rest.split_whitespace();
+            let live = !matches!(fields.next(), Some("Z" | "X"));
+            if live && fields.next() == Some(&parent.to_string()) && head.ends_with(&format!("({name}")) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes all containers; then nothing may be left of any.
+    pub fn clear(&mut self) -> Result<()> {
+        if self.containerd.is_none() {
+            self.run()?;
+        }
+        for id in self.ctr(&["container", "ls", "-q"])?.lines() {
+            let _ = self.try_ctr(&["task", "kill", "-s", "KILL", id]);
+            let _ = self.try_ctr(&["task", "delete", "--force", id]);
+            self.try_ctr(&["container", "rm", id])?;
+        }
+        self.soon("no shim is left", |engine| Ok(engine.shims()?.is_empty()))?;
+        self.soon("no mount is left", |engine| Ok(engine.mounts()?.is_empty()))?;
+        let left = self.states()?;
+        if !left.is_empty() {
+            bail!("state is left: {left:?}");
+        }
+        Ok(())
+    }
+
+    /// Roots of containers that are mounted.
+    fn mounts(&self) -> Result<Vec<String>> {
+        let state = self.dir.join("run").display().to_string();
+        let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let points = text.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&state));
+        // containerd's own: a shm for each pod, kept until the pod is removed.
+        Ok(points.filter(|point| point.ends_with("/rootfs")).map(String::from).collect())
+    }
+
+    /// The runtime's state directories of our containers; ids of tests say whose they are.
+    fn states(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for containerd in entries(Path::new("/run/nacre-shim/state")) {
+            for state in entries(&containerd.join(NAMESPACE)) {
+                let text = std::fs::read_to_string(state.join("state.json")).unwrap_or_default();
+                if text.contains(&self.dir.display().to_string()) {
+                    found.push(state);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(containerd) = &mut self.containerd {
+            sh::signal(containerd.id(), "TERM");
+            let _ = sh::wait(containerd, Duration::from_secs(10));
+        }
+        // Kept if a case has left mounts in it.
+        if self.mounts().is_ok_and(|mounts| mounts.is_empty()) {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn config(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"version = 2
+root = "{dir}/root"
+state = "{dir}/run"
+[grpc]
+  address = "{dir}/c.sock"
+[ttrpc]
+  address = "{dir}/c.sock.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  stream_server_address = "127.0.0.1"
+  sandbox_image = "{image}"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    default_runtime_name = "nacre"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nacre]
+      runtime_type = "io.containerd.nacre.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nacre-vm]
+      runtime_type = "io.containerd.nacre-vm.v2"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{dir}/opt"
+"#,
+        image = image::NAME,
+    )
+}
