@@ -14,6 +14,7 @@ mod fuzz;
 mod hostcalls;
 mod lint;
 mod nested;
+mod net;
 mod packages;
 mod programs;
 mod robust;
@@ -35,6 +36,7 @@ cargo xtask COMMAND
   escape [NAME...]                       the known ways out of a sandbox
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
+  net [--full]                           sandboxes on a pod network: host, sandbox and sandbox to sandbox, IPv4 and IPv6; bad frames
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   cri [NAME...]                          under a real containerd: tasks of ctr, pods of its CRI, killed processes
   vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine
@@ -69,6 +71,7 @@ fn run() -> Result<()> {
         "fuzz" => fuzz::run(rest)?.finish(),
         "hostcalls" => hostcalls::run(rest),
         "cri" => cri::run(rest)?.finish(),
+        "net" => net::run(rest)?.finish(),
         "robust" => robust::run(rest)?.finish(),
         "vm" => vm::run(rest)?.finish(),
         "bench" => bench::run(rest),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::tally::Tally;
-use crate::{abi, agent, apps, cri, escape, lint, packages, robust, sh, vm};
+use crate::{abi, agent, apps, cri, escape, lint, net, packages, robust, sh, vm};
 
 /// How long all unit and integration tests together may run.
 const TESTS_LIMIT: Duration = Duration::from_secs(600);
@@ -31,6 +31,7 @@ pub fn run(args: &[String]) -> Result<()> {
         tally.add(robust::run(&[])?);
         tally.add(cri::run(&[])?);
         let tier: Vec<String> = full.then(|| "--full".into()).into_iter().collect();
+        tally.add(net::run(&tier)?);
         tally.add(apps::run(&tier)?);
         let tier: Vec<String> = (!full).then(|| "--small".into()).into_iter().collect();
         tally.add(vm::run(&tier)?);

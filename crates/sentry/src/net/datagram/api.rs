@@ -16,7 +16,7 @@ use crate::net::socket::{
     AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_DGRAM, SOCK_RAW, Shutdown, Socket,
     Target, Waiting,
 };
-use crate::net::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPPROTO_UDPLITE, ifreq};
+use crate::net::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPPROTO_UDPLITE, ifreq};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow};
 use crate::task::Cx;
@@ -25,11 +25,19 @@ use crate::wait::{PollEvents, WaitQueue};
 /// `SOL_RAW`, and its one option.
 const SOL_RAW: i32 = 255;
 const ICMP_FILTER: i32 = 1;
+const ICMPV6_FILTER: i32 = 1;
+const IPV6_CHECKSUM: i32 = 7;
+/// Where the checksum of an ICMP message stands.
+const ICMP_CHECKSUM: i32 = 2;
 /// How much of a packet UDP-Lite's checksum covers.
 const UDPLITE_SEND: i32 = 10;
 const UDPLITE_RECEIVE: i32 = 11;
 
 impl Datagram {
+    fn is_raw_icmp_v6(&self) -> bool {
+        self.protocol == Protocol::Raw(IPPROTO_ICMPV6) && self.family == Family::Inet6
+    }
+
     fn about(&self) -> About {
         let state = self.state.lock();
         About {
@@ -137,6 +145,19 @@ impl Socket for Datagram {
                 self.state.lock().filter = value.int()? as u32;
                 Ok(())
             }
+            (IPPROTO_ICMPV6, ICMPV6_FILTER) if self.is_raw_icmp_v6() => {
+                let bytes = value.bytes(32)?;
+                let mut state = self.state.lock();
+                for (word, bytes) in state.filter_v6.iter_mut().zip(bytes.chunks_exact(4)) {
+                    *word = bytes.try_into().map_or(0, u32::from_le_bytes);
+                }
+                Ok(())
+            }
+            // The sum of ICMPv6 is made for every packet, wherever the program says that it stands.
+            (SOL_RAW, IPV6_CHECKSUM) if self.is_raw_icmp_v6() => match value.int()? {
+                ICMP_CHECKSUM => Ok(()),
+                _ => Err(Errno::EINVAL),
+            },
             (IPPROTO_UDPLITE, UDPLITE_SEND | UDPLITE_RECEIVE) if self.protocol == Protocol::UdpLite => {
                 let n = value.int()?;
                 // The header is always covered.
@@ -164,6 +185,10 @@ impl Socket for Datagram {
             (IPPROTO_UDPLITE, UDPLITE_SEND | UDPLITE_RECEIVE) if self.protocol == Protocol::UdpLite => {
                 Ok(int(self.state.lock().coverage[usize::from(name == UDPLITE_RECEIVE)]))
             }
+            (IPPROTO_ICMPV6, ICMPV6_FILTER) if self.is_raw_icmp_v6() => {
+                Ok(self.state.lock().filter_v6.iter().flat_map(|word| word.to_le_bytes()).collect())
+            }
+            (SOL_RAW, IPV6_CHECKSUM) if self.is_raw_icmp_v6() => Ok(int(ICMP_CHECKSUM)),
             (SOL_RAW, ICMP_FILTER) if self.protocol == Protocol::Raw(1) => Ok(int(self.state.lock().filter as i32)),
             _ => Err(Errno::ENOPROTOOPT),
         }

@@ -102,7 +102,12 @@ pub fn to_raw(net: &NetNamespace, family: Family, protocol: i32, make: impl FnOn
             let near = state.local.ip.is_unspecified() || state.local.ip == packet.to.ip;
             let far = state.remote.is_none_or(|remote| remote.ip == packet.from.ip);
             let kind = packet.bytes.first().copied().unwrap_or(0);
-            let filtered = protocol == IPPROTO_ICMP && kind < 32 && state.filter & (1 << kind) != 0;
+            let word = state.filter_v6.get(usize::from(kind >> 5)).copied().unwrap_or(0);
+            let filtered = match protocol {
+                IPPROTO_ICMP => kind < 32 && state.filter & (1 << kind) != 0,
+                IPPROTO_ICMPV6 => word & (1 << (kind & 31)) != 0,
+                _ => false,
+            };
             near && far && !filtered
         };
         if wanted {

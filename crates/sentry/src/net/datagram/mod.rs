@@ -81,6 +81,8 @@ pub(super) struct State {
     shut_send: bool,
     /// `ICMP_FILTER`: types not wanted, by bit.
     filter: u32,
+    /// `ICMPV6_FILTER`: the same, of 256 types.
+    filter_v6: [u32; 8],
     /// Bytes that UDP-Lite's checksum covers, sent and asked for; 0 is all.
     coverage: [i32; 2],
 }
@@ -137,6 +139,7 @@ impl Datagram {
                 shut_receive: false,
                 shut_send: false,
                 filter: 0,
+                filter_v6: [0; 8],
                 coverage: [0; 2],
             }),
             queue: WaitQueue::new(),

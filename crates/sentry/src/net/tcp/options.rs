@@ -1,6 +1,6 @@
 //! Options of level `SOL_TCP`. Those that are about segments and their timing are kept and given back; there are no segments here.
 
-use netstack::tcp::{Coalesce, KeepAlive, Settings};
+use netstack::tcp::{Coalesce, Connection, KeepAlive, Settings};
 use netstack::{MILLISECOND, SECOND};
 use smallvec::SmallVec;
 
@@ -166,6 +166,9 @@ impl Tcp {
         match name {
             MAXSEG => {
                 let connected = matches!(self.state.lock().phase, Phase::Connected);
+                if let Some(wire) = self.wire().filter(|_| connected) {
+                    return Ok(int(wire.connection.lock().mss() as i32));
+                }
                 Ok(int(match (options.max_segment, connected) {
                     (0, true) => LOOPBACK_MSS,
                     (0, false) => DEFAULT_MSS,
@@ -223,6 +226,48 @@ impl Tcp {
         put(120, &state.bytes_sent.to_le_bytes()); // tcpi_bytes_acked
         put(128, &state.bytes_received.to_le_bytes());
         put(200, &state.bytes_sent.to_le_bytes()); // tcpi_bytes_sent
+        let wire = state.wire.clone();
+        drop(state);
+        if let Some(wire) = wire {
+            wire_info(&wire.connection.lock(), &mut info);
+        }
         info
     }
+}
+
+/// What a connection over the wire knows better.
+fn wire_info(connection: &Connection, info: &mut OptionBytes) {
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(place) = info.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    };
+    let (options, peer_scale, own_scale) = connection.agreed();
+    let mss = connection.mss();
+    let (window, threshold) = connection.congestion();
+    let (smoothed, variation, least) = connection.round_trip();
+    let micros = |ns: u64| (ns / 1000).min(u32::MAX.into()) as u32;
+    let counts = connection.counts;
+    put(5, &[options, peer_scale | (own_scale << 4)]);
+    for (at, value) in [
+        (8, micros(connection.timeout())),
+        (16, mss),
+        (20, mss),
+        (24, (connection.unacknowledged() as u32).div_ceil(mss.max(1))), // tcpi_unacked
+        (60, mss + 52),                                                  // tcpi_pmtu
+        (68, micros(smoothed)),
+        (72, micros(variation)),
+        (76, if threshold == u32::MAX { 0x7fff_ffff } else { threshold / mss.max(1) }),
+        (80, window / mss.max(1)),
+        (84, mss),
+        (100, counts.retransmits.min(u32::MAX.into()) as u32), // tcpi_total_retrans
+        (136, counts.segments_sent as u32),
+        (140, counts.segments_received as u32),
+        (148, micros(least)),
+    ] {
+        put(at, &value.to_le_bytes());
+    }
+    put(120, &counts.bytes_acked.to_le_bytes());
+    put(128, &counts.bytes_received.to_le_bytes());
+    put(200, &counts.bytes_sent.to_le_bytes());
 }

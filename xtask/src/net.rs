@@ -1,0 +1,273 @@
+//! `net`: sandboxes on a pod network, as a CNI plugin makes it: two network namespaces on a bridge in a third, which stands for the host.
+//!
+//! tests/net/peer.py is at both ends, in every pairing (a sandbox and itself, the host, another sandbox), over IPv4 and IPv6; tests/net/hostile.py
+//! sends what nobody should. `--full` adds ten thousand connections held by one server, and two hundred thousand short ones.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::tally::Tally;
+use crate::{packages, sh};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(600);
+const HOST: [&str; 2] = ["10.77.0.1", "fd77::1"];
+const A: [&str; 2] = ["10.77.0.2", "fd77::2"];
+const B: [&str; 2] = ["10.77.0.3", "fd77::3"];
+const PORT: &str = "7000";
+
+pub fn run(args: &[String]) -> Result<Tally> {
+    let full = match args {
+        [] => false,
+        [flag] if flag == "--full" => true,
+        _ => bail!("net: unknown arguments {args:?}"),
+    };
+    packages::ensure(&["busybox-static", "python3", "iproute2"])?;
+    sh::build_nacre()?;
+    let lab = Lab::new()?;
+    let mut tally = Tally::default();
+    let _host = Server::start(&mut lab.in_host(&["python3", &lab.peer, "serve", PORT]), "the host's server")?;
+    let server = format!("cd {}; busybox httpd -p 8000 -h . ; exec python3 {} serve {PORT}", lab.files().display(), lab.peer);
+    let mut sandbox = Server::start(&mut lab.sandbox("a", &server), "the sandbox's server")?;
+    lab.host_asks(full, &mut tally)?;
+    lab.sandbox_asks(full, &mut tally)?;
+    tally.step("net: a namespace whose addresses are taken is refused", lab.taken());
+    tally.step("net: no such namespace", lab.missing());
+    tally.step("net: a flood of bad frames", lab.hostile(&mut sandbox));
+    Ok(tally)
+}
+
+/// The namespaces, and where things are.
+struct Lab {
+    name: String,
+    peer: String,
+}
+
+impl Lab {
+    fn new() -> Result<Lab> {
+        let lab = Lab {
+            name: format!("nacre-net-{}", std::process::id()),
+            peer: sh::top().join("tests/net/peer.py").display().to_string(),
+        };
+        let host = lab.namespace("h");
+        ip(&["netns", "add", &host])?;
+        ip(&["-n", &host, "link", "set", "lo", "up"])?;
+        ip(&["-n", &host, "link", "add", "br0", "type", "bridge"])?;
+        ip(&["-n", &host, "addr", "add", &format!("{}/24", HOST[0]), "dev", "br0"])?;
+        ip(&["-n", &host, "addr", "add", &format!("{}/64", HOST[1]), "dev", "br0", "nodad"])?;
+        ip(&["-n", &host, "link", "set", "br0", "up"])?;
+        for (name, addresses) in [("a", A), ("b", B)] {
+            let pod = lab.namespace(name);
+            ip(&["netns", "add", &pod])?;
+            ip(&["-n", &pod, "link", "set", "lo", "up"])?;
+            let port = format!("veth-{name}");
+            ip(&["link", "add", &port, "netns", &host, "type", "veth", "peer", "name", "eth0", "netns", &pod])?;
+            ip(&["-n", &host, "link", "set", &port, "master", "br0", "up"])?;
+            ip(&["-n", &pod, "link", "set", "eth0", "up"])?;
+            lab.addresses(name, addresses)?;
+        }
+        Ok(lab)
+    }
+
+    /// Gives a pod's interface its addresses, as the plugin did.
+    fn addresses(&self, name: &str, [v4, v6]: [&str; 2]) -> Result<()> {
+        let pod = self.namespace(name);
+        ip(&["-n", &pod, "addr", "add", &format!("{v4}/24"), "broadcast", "+", "dev", "eth0"])?;
+        ip(&["-n", &pod, "addr", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"])?;
+        ip(&["-n", &pod, "route", "add", "default", "via", HOST[0]])?;
+        ip(&["-n", &pod, "route", "add", "default", "via", HOST[1]])
+    }
+
+    fn namespace(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    fn in_host(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace("h")]).args(args);
+        command
+    }
+
+    /// A sandbox on a pod's network that runs a script.
+    fn sandbox(&self, name: &str, script: &str) -> Command {
+        let mut command = Command::new(sh::nacre());
+        let path = PathBuf::from("/run/netns").join(self.namespace(name));
+        command.arg("do").arg("--net").arg(path).args(["--", "sh", "-c", script]);
+        command
+    }
+
+    /// Where the sandbox's web server finds something.
+    fn files(&self) -> PathBuf {
+        sh::top().join("tests/net")
+    }
+
+    /// The host asks the sandbox.
+    fn host_asks(&self, full: bool, tally: &mut Tally) -> Result<()> {
+        for address in A {
+            let ended = sh::timed(&mut self.in_host(&["python3", &self.peer, "check", address, PORT]), LIMIT)?;
+            cases(&format!("host to sandbox {address}"), &ended, tally);
+        }
+        let ping = self.in_host(&["busybox", "ping", "-c", "3", A[0]]);
+        tally.step("net: the host pings the sandbox", succeeds(ping));
+        let fetch = self.in_host(&["busybox", "wget", "-q", "-O", "/dev/null", &format!("http://{}:8000/peer.py", A[0])]);
+        tally.step("net: a web server in the sandbox", succeeds(fetch));
+        if full {
+            for (case, many) in [("many", "10000"), ("churn", "200000")] {
+                let mut command = self.in_host(&["python3", &self.peer, "check", A[0], PORT, case]);
+                let ended = sh::timed(command.env("MANY", many), LONG)?;
+                cases(&format!("host to sandbox, {many}"), &ended, tally);
+            }
+        }
+        Ok(())
+    }
+
+    /// A second sandbox asks the host, the first, and itself.
+    fn sandbox_asks(&self, full: bool, tally: &mut Tally) -> Result<()> {
+        let mut script = format!("python3 {} serve {PORT} >/dev/null & ", self.peer);
+        let mut places = Vec::new();
+        for (place, [v4, v6]) in [("host", HOST), ("sandbox", A), ("itself", B)] {
+            for address in [v4, v6] {
+                places.push(format!("sandbox to {place} {address}"));
+                script += &format!("echo == {address}; python3 {} check {address} {PORT}; ", self.peer);
+            }
+        }
+        // What the interface looks like from inside, and ICMP.
+        script += &format!(
+            "echo == programs; busybox ping -c 2 {} >/dev/null && echo ok ping; busybox ping -c 2 {} >/dev/null && echo ok ping_sandbox; \
+             busybox ping -6 -c 2 {} >/dev/null && echo ok ping_v6; \
+             busybox wget -q -O /dev/null http://{}:8000/peer.py && echo ok wget; \
+             ip -o addr show eth0 | grep -q {} && echo ok address; ip route | grep -q 'default via {}' && echo ok route; \
+             ip neigh | grep -q {} && echo ok neighbour; grep -q eth0 /proc/net/dev && echo ok dev; \
+             test $(cat /sys/class/net/eth0/mtu) = 1500 && echo ok mtu; kill %1 2>/dev/null; exit 0",
+            HOST[0], A[0], HOST[1], A[0], B[0], HOST[0], HOST[0],
+        );
+        let limit = if full { LONG } else { LIMIT * 3 };
+        let ended = sh::timed(&mut self.sandbox("b", &script), limit)?;
+        let mut parts = ended.stdout.split("== ").skip(1);
+        for place in places {
+            match parts.next() {
+                Some(text) => lines(&place, text, tally),
+                None => tally.fail(format!("net {place}: not reached: {}", sh::tail(&ended.stderr, 3))),
+            }
+        }
+        let programs = parts.next().unwrap_or_default();
+        for name in ["ping", "ping_sandbox", "ping_v6", "wget", "address", "route", "neighbour", "dev", "mtu"] {
+            let there = programs.lines().any(|line| line == format!("ok {name}"));
+            let result = if there { Ok(()) } else { Err(anyhow::anyhow!("{}", sh::tail(&ended.stderr, 3))) };
+            tally.step(&format!("net: {name} in the sandbox"), result);
+        }
+        Ok(())
+    }
+
+    /// Nobody gets a network that another has.
+    fn taken(&self) -> Result<()> {
+        let ended = sh::timed(&mut self.sandbox("a", "true"), LIMIT)?;
+        if ended.success() || !ended.stderr.contains("has no address") {
+            bail!("{}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+        }
+        Ok(())
+    }
+
+    fn missing(&self) -> Result<()> {
+        let ended = sh::timed(Command::new(sh::nacre()).args(["do", "--net", "/run/netns/nacre-none", "--", "true"]), LIMIT)?;
+        if ended.success() || !ended.stderr.contains("cannot open the network namespace /run/netns/nacre-none") {
+            bail!("{}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+        }
+        Ok(())
+    }
+
+    /// Bad frames; afterwards the server must answer as before.
+    fn hostile(&self, sandbox: &mut Server) -> Result<()> {
+        let program = sh::top().join("tests/net/hostile.py").display().to_string();
+        for seed in ["1", "2"] {
+            let ended = sh::timed(&mut self.in_host(&["python3", &program, "br0", A[0], seed]), LIMIT)?;
+            if !ended.stdout.contains("done") {
+                bail!("hostile.py: {}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+            }
+        }
+        if let Some(status) = sandbox.0.try_wait()? {
+            bail!("the sandbox has ended: {status}");
+        }
+        let cases = ["echo", "download", "half_close", "udp", "udp_fragments", "short_connections"];
+        let args = [&["python3", &self.peer, "check", A[0], PORT], &cases[..]].concat();
+        let ended = sh::timed(&mut self.in_host(&args), LIMIT)?;
+        match ended.stdout.lines().filter(|line| line.starts_with("ok ")).count() == cases.len() {
+            true => Ok(()),
+            false => bail!("afterwards: {}", ended.stdout.trim()),
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in ["a", "b", "h"] {
+            let _ = ip(&["netns", "del", &self.namespace(name)]);
+        }
+    }
+}
+
+/// A server that has said that it is ready; ended when dropped.
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut Command, what: &str) -> Result<Server> {
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {what}"))?;
+        let mut server = Server(child);
+        let stdout = server.0.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        if line.trim() != "ready" {
+            bail!("{what} did not start");
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    sh::run(Command::new("ip").args(args))
+}
+
+fn succeeds(mut command: Command) -> Result<()> {
+    let ended = sh::timed(&mut command, LIMIT)?;
+    if !ended.success() {
+        bail!("{}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+    }
+    Ok(())
+}
+
+fn cases(place: &str, ended: &sh::Ended, tally: &mut Tally) {
+    if ended.stdout.is_empty() {
+        tally.fail(format!("net {place}: {}: {}", ended.how(), sh::tail(&ended.stderr, 3)));
+    }
+    lines(place, &ended.stdout, tally);
+}
+
+/// Counts what peer.py said.
+fn lines(place: &str, text: &str, tally: &mut Tally) {
+    let (mut passed, mut failed) = (0, 0);
+    for line in text.lines() {
+        if line.starts_with("ok ") {
+            passed += 1;
+            tally.pass();
+        } else if let Some(what) = line.strip_prefix("FAIL ") {
+            failed += 1;
+            tally.fail(format!("net {place}: {what}"));
+        }
+    }
+    println!("net {place}: {passed} of {} cases pass", passed + failed);
+    if passed + failed == 0 {
+        tally.fail(format!("net {place}: no case ran"));
+    }
+}
