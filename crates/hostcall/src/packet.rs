@@ -10,7 +10,7 @@ use crate::Errno;
 /// Bytes of the longest frame: a GRO packet, its Ethernet header and virtio-net's.
 const LONGEST: usize = 65_536 + 64;
 /// Frames taken at a time.
-const BATCH: usize = 32;
+const BATCH: usize = 16;
 /// What the host may keep of frames on their way in and out, in bytes.
 const BUFFER: libc::c_int = 8 << 20;
 /// linux/if_packet.h

@@ -1,7 +1,7 @@
 //! The packet stack: from Ethernet frames to TCP segments, for a sentry on a pod's network.
 //!
 //! It knows nothing of a kernel, of sockets or of a host: frames come in by [`ip::Network::receive`] and leave by [`ip::Link`], time is a number
-//! of nanoseconds that the caller passes. So two stacks can be wired back to back and run in virtual time (`tests/`).
+//! of nanoseconds that the caller passes. So two stacks can be wired back to back and run in virtual time (the tests of `ip` and `tcp` do).
 //!
 //! - [`config`]: what a network namespace looked like: interfaces, addresses, routes, neighbours.
 //! - [`ip`]: Ethernet, ARP and neighbour discovery, IPv4 and IPv6, fragments, ICMP, routes. All sockets share it; each part has a lock of its own,

@@ -9,6 +9,7 @@ use netstack::ip::{Fault, ICMP, ICMPV6, Packet, Quoted, TCP, UDP};
 
 use super::Stack;
 use crate::net::NetNamespace;
+use crate::net::tcp::Tcp;
 
 pub struct Receiver {
     net: Arc<NetNamespace>,
@@ -27,6 +28,7 @@ impl Receiver {
     /// The body of its thread. `nudge` is called when timers may have come forward. Returns only when the host refuses frames for good.
     pub fn run(mut self, nudge: &dyn Fn()) -> Errno {
         self.stack.network.announce();
+        let mut late = Vec::new();
         loop {
             match self.batch.receive(self.socket.as_fd()) {
                 Ok(()) => {}
@@ -37,7 +39,12 @@ impl Receiver {
             let before = self.net.timers.earliest();
             let now = self.net.clock.monotonic().0;
             for frame in self.batch.frames() {
-                self.stack.network.receive(now, self.interface, frame, &mut |packet| self.stack.arrives(&self.net, packet));
+                let up = &mut |packet: &Packet<'_>| self.stack.arrives(&self.net, packet, &mut late);
+                self.stack.network.receive(now, self.interface, frame, up);
+            }
+            // One acknowledgement for all that came for a connection in this batch.
+            for socket in late.drain(..) {
+                socket.answer();
             }
             self.stack.arm(&self.net);
             if self.net.timers.earliest() < before || before.is_none() {
@@ -48,10 +55,10 @@ impl Receiver {
 }
 
 impl Stack {
-    /// A packet for this namespace.
-    fn arrives(self: &Arc<Stack>, net: &Arc<NetNamespace>, packet: &Packet<'_>) {
+    /// A packet for this namespace. Sockets that have something to send after it come to `late`.
+    fn arrives(self: &Arc<Stack>, net: &Arc<NetNamespace>, packet: &Packet<'_>, late: &mut Vec<Arc<Tcp>>) {
         match (packet.protocol, packet.from.is_ipv4()) {
-            (TCP, _) => self.segment_arrives(net, packet),
+            (TCP, _) => self.segment_arrives(net, packet, late),
             (UDP, _) => self.datagram_arrives(net, packet),
             (ICMP, true) | (ICMPV6, false) => {
                 self.to_sockets(net, packet);

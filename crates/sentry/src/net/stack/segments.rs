@@ -30,7 +30,7 @@ enum Found {
 }
 
 impl Stack {
-    pub(super) fn segment_arrives(self: &Arc<Stack>, net: &Arc<NetNamespace>, packet: &Packet<'_>) {
+    pub(super) fn segment_arrives(self: &Arc<Stack>, net: &Arc<NetNamespace>, packet: &Packet<'_>, late: &mut Vec<Arc<Tcp>>) {
         let Some((segment, payload)) = Segment::parse(packet.payload) else { return };
         if packet.for_all || packet.to.is_multicast() || packet.from.is_unspecified() {
             return;
@@ -40,7 +40,12 @@ impl Stack {
         let pair = (near, Endpoint::new(packet.from, segment.source));
         let now = net.clock.monotonic();
         match self.find(&pair, &segment, payload, now) {
-            Found::Live(socket) => socket.segment_arrives(&segment, payload),
+            Found::Live(socket) => {
+                socket.segment_arrives(&segment, payload);
+                if !late.iter().any(|other| Arc::ptr_eq(other, &socket)) {
+                    late.push(socket);
+                }
+            }
             Found::Answer(answer, way) => self.send_segment(now, &way, &pair, answer),
             Found::Complete(half) => self.complete(net, pair, *half, &segment, payload),
             Found::New(after) if segment.has(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST) => {
@@ -134,6 +139,7 @@ impl Stack {
         let socket = listener.new_connection(pair, connection, way);
         self.connections.lock().entries.insert(pair, Entry::Live(socket.clone()));
         socket.segment_arrives(segment, payload);
+        socket.answer();
         listener.queue_connection(socket);
     }
 

@@ -140,7 +140,7 @@ impl Tcp {
         }
     }
 
-    /// A segment for this connection.
+    /// A segment for this connection; [`Tcp::answer`] follows, after one or several.
     pub(in crate::net) fn segment_arrives(&self, segment: &Segment, payload: &[u8]) {
         let Some(wire) = self.wire() else { return };
         let now = self.net.clock.monotonic();
@@ -170,8 +170,18 @@ impl Tcp {
             self.abort();
             return;
         }
-        self.transmit(&wire, &mut connection);
+        if events.intersects(Events::CLOSED | Events::TIME_WAIT) {
+            // There will be no connection to answer.
+            self.transmit(&wire, &mut connection);
+        }
         self.happened(&wire, connection, events);
+    }
+
+    /// Sends what the segments that came have brought about.
+    pub(in crate::net) fn answer(&self) {
+        if let Some(wire) = self.wire() {
+            self.transmit(&wire, &mut wire.connection.lock());
+        }
     }
 
     /// A packet of this connection's came back.
