@@ -14,11 +14,15 @@ use std::task::{self, Poll, Waker};
 
 use super::Systrap;
 use super::blob::{self, Zone};
+use super::executor::Executor;
 use super::frame::{FRAME_LEN, Frame};
 use super::layout::*;
 use super::space::{Space, Spare};
 use super::thread::{IDLE, RUNNING, Thread, turn};
 use crate::{Context, Death, Entry, ExecutorId, Fault, Identity, Interrupter, Registers, Syscall, Trap, XState};
+
+/// After so many traps that came at once the executor does what else there is to do.
+pub const INLINE_TRAPS: u32 = 16;
 
 /// How a context is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,8 @@ pub struct SystrapContext {
     changed: Changed,
     xstate: Option<XState>,
     sent: Sent,
+    /// Traps that were waited for without giving the executor a chance to do something else.
+    inline: u32,
     /// What `thread.waker` holds.
     waker: Option<Waker>,
     /// CPU time and spinning of the host thread before this context had it.
@@ -98,6 +104,7 @@ impl SystrapContext {
             changed: Changed::Any,
             xstate: Some(XState::Initial),
             sent: Sent::Quick(0),
+            inline: 0,
             waker: None,
             cpu_base_ns,
             spun_base,
@@ -200,11 +207,16 @@ impl SystrapContext {
         word.swap(TURN_STUB, SeqCst);
         if self.thread.block.word32(STUB_WAITS).load(SeqCst) != 0 {
             super::sys::futex_wake(word);
-            if let Some(home) = self.thread.home.load(Acquire).checked_sub(1).and_then(|home| self.thread.executors.get(home)) {
+            if let Some(home) = self.home() {
                 home.woke(&self.thread);
             }
         }
         self.thread.press();
+    }
+
+    /// The executor in whose list the thread is.
+    fn home(&self) -> Option<&Executor> {
+        self.thread.executors.get(self.thread.home.load(Acquire).checked_sub(1)?)
     }
 
     /// Enrols the thread with the executor, to be woken when it comes back.
@@ -405,7 +417,11 @@ impl Context for SystrapContext {
                 self.write_answer();
                 self.give_turn();
             }
-            return Poll::Pending;
+            if self.inline >= INLINE_TRAPS || !self.home().is_some_and(|home| home.look(&self.thread)) {
+                self.inline = 0;
+                return Poll::Pending;
+            }
+            self.inline += 1;
         }
         loop {
             let turn = match self.returned_turn() {

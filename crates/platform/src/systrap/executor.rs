@@ -25,6 +25,8 @@ const IDLE_SCANS: u32 = 1000;
 const PATIENT_SCANS: u32 = 4;
 /// Looks at the turn words between looks at the clock.
 const SPIN_BATCH: usize = 16;
+/// Looks at a turn word before its task is put aside.
+const INLINE_LOOKS: u32 = 32;
 /// A sleeper with threads in user mode looks after them first after this long, then twice that, up to the second.
 const FIRST_LOOK_NS: u64 = 50_000_000;
 const LAST_LOOK_NS: u64 = 1_000_000_000;
@@ -40,6 +42,8 @@ pub struct Executor {
     control: Arc<Control>,
     list: Mutex<Vec<Entry>>,
     unparked: AtomicBool,
+    /// The list has one thread, which ran on another CPU when this executor last span: looking for its turn pays.
+    alone: AtomicBool,
     /// An interrupt waits for its effect until about then.
     expecting_until_ns: AtomicU64,
     spin: SpinPolicy,
@@ -61,6 +65,7 @@ impl Executor {
             control,
             list: Mutex::new(Vec::new()),
             unparked: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
             expecting_until_ns: AtomicU64::new(0),
             spin,
             scans: AtomicU64::new(0),
@@ -80,6 +85,7 @@ impl Executor {
         match thread.home.compare_exchange(0, self.index + 1, SeqCst, SeqCst) {
             Ok(_) => {
                 thread.block.set32(BELL, self.index as u32);
+                self.alone.store(false, Relaxed);
                 self.list.lock().push(Entry { thread: thread.clone(), idle: 0, told: false });
                 self.index
             }
@@ -195,6 +201,22 @@ impl Executor {
         self.unparked.store(false, SeqCst);
     }
 
+    /// Looks for a moment whether a thread that was just given its turn comes back, if no other is in user mode: most calls are followed by the next, and
+    /// the way through the scheduler and back costs more than a cheap call itself.
+    pub fn look(&self, thread: &Thread) -> bool {
+        if !self.alone.load(Relaxed) {
+            return false;
+        }
+        for _ in 0..INLINE_LOOKS {
+            if turn(thread) != TURN_STUB {
+                self.spin.paid();
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
     /// A thread that slept was given its turn, by this executor.
     pub fn woke(&self, thread: &Thread) {
         if thread.told.swap(false, SeqCst) {
@@ -227,7 +249,9 @@ impl Executor {
                 entry.thread.tell_to_sleep();
             }
         }
-        let limit_ns = match self.spin.plan(apart, together) {
+        let plan = self.spin.plan(apart, together);
+        self.alone.store(apart == 1 && list.len() == 1 && matches!(plan, Plan::Spin { .. }), Relaxed);
+        let limit_ns = match plan {
             Plan::Sleep => return self.unparked.swap(false, SeqCst),
             Plan::Yield => return self.give_cpu_away(&mut list),
             Plan::Spin { ns } => ns,

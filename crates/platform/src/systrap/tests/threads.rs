@@ -155,6 +155,25 @@ fn death_is_noticed_by_a_busy_executor() {
     assert_eq!(victim.run(), Trap::Died(Death::Signal(libc::SIGKILL)));
 }
 
+/// Calls that come at once are collected in the first poll, but not so many that the executor's other tasks starve.
+#[test]
+fn an_executor_gets_its_turn_between_calls() {
+    let platform = platform();
+    let space = space(&platform, &memory());
+    let mut guest = Guest::new(&platform, &space, guests::calls());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let (mut in_a_row, mut most) = (0, 0);
+    for _ in 0..5_000 {
+        in_a_row = if guest.context.poll_switch(&mut cx, guest.executor).is_ready() { in_a_row + 1 } else { 0 };
+        most = most.max(in_a_row);
+        if in_a_row == 0 {
+            guest.call();
+        }
+        guest.context.set_return(0);
+    }
+    assert!(most <= super::super::context::INLINE_TRAPS, "{most}");
+}
+
 #[derive(Default)]
 struct Flag(std::sync::atomic::AtomicBool);
 

@@ -3,6 +3,7 @@
 use gofer::protocol::{Attr, FileKind as HostKind, SetAttr as HostSetAttr, SetTime as HostSetTime, Timestamp as HostTimestamp};
 use hostcall::io::FileStatus;
 
+use super::Tree;
 use crate::fs::dev::device_number;
 use crate::fs::{FileKind, Metadata, Ownership, SetAttr, SetTime, Timestamp};
 
@@ -18,8 +19,8 @@ pub(super) struct Cached {
 }
 
 impl Cached {
-    pub fn ownership(&self, now_ns: u64) -> Option<Ownership> {
-        (now_ns < self.valid_until).then(|| Ownership::from(&self.metadata))
+    pub fn ownership(&self, tree: &Tree) -> Option<Ownership> {
+        tree.is_before(self.valid_until).then(|| Ownership::from(&self.metadata))
     }
 
     /// Takes in what the host said when the tree's count was `seen`.

@@ -169,7 +169,7 @@ impl GoferInode {
         let shared = self.mapped_shared.load(Ordering::Relaxed);
         {
             let attr = self.attr.lock();
-            let over = self.tree.now_ns() >= attr.valid_until;
+            let over = !self.tree.is_before(attr.valid_until);
             if !over && !attr.stale && !shared {
                 return Some(attr.metadata);
             }
@@ -428,8 +428,7 @@ impl Inode for GoferInode {
     }
 
     fn ownership(&self) -> Option<Ownership> {
-        let now = self.tree.now_ns();
-        self.attr.lock().ownership(now)
+        self.attr.lock().ownership(&self.tree)
     }
 
     fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {

@@ -124,6 +124,6 @@ impl Tree {
 
     /// Whether it can still be taken for the truth: nothing was changed here since (of a file that went meanwhile nobody would know), and the time is not over.
     pub(super) fn is_true(&self, told: Told) -> bool {
-        self.seen() == told.seen && (told.valid_until == u64::MAX || self.now_ns() < told.valid_until)
+        self.seen() == told.seen && self.is_before(told.valid_until)
     }
 }

@@ -222,6 +222,11 @@ impl Tree {
         }
     }
 
+    /// Whether a time has not come yet. (To read the clock costs more than most of what asks this, and mostly that time never comes.)
+    fn is_before(&self, until: u64) -> bool {
+        until == u64::MAX || self.now_ns() < until
+    }
+
     /// The count of changes: read before the gofer is asked for something.
     fn seen(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
