@@ -3,11 +3,15 @@
 //! They are the same commands, started again with `NACRE_SANDBOX=vm`, which nacre reads too.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::tally::Tally;
 use crate::{agent, nested, packages, sh};
+
+/// Five pods, a few seconds each.
+const PODS_LIMIT: Duration = Duration::from_secs(180);
 
 /// What is run: a command of ours, and its arguments.
 type Runs = &'static [&'static [&'static str]];
@@ -58,8 +62,23 @@ pub fn run(args: &[String]) -> Result<Tally> {
         run.args(command).env("NACRE_SANDBOX", "vm").current_dir(sh::top());
         tally.step(&format!("in VMs: {}", command.join(" ")), sh::run(&mut run));
     }
+    if !args.contains(&"--kvm".into()) {
+        tally.step("in VMs: pods", pods());
+    }
     let nacre = std::fs::canonicalize(sh::nacre()).with_context(|| format!("cannot find {}", sh::nacre().display()))?;
     let on_kvm = nested::run(&KVM.replace("PROGRAM", &nacre.display().to_string()));
     tally.step("in a VM on KVM, in an emulated machine", on_kvm);
     Ok(tally)
+}
+
+/// The command-line tests of pods. They run the debug build.
+fn pods() -> Result<()> {
+    let test = |more: &[&str]| {
+        let mut test = Command::new("cargo");
+        test.args(["test", "-q", "--workspace", "--test", "cli"]).args(more).current_dir(sh::top());
+        test
+    };
+    sh::run(&mut test(&["--no-run"]))?;
+    agent::build()?;
+    sh::run_within(test(&["pod::", "--", "--test-threads=2"]).env("NACRE_SANDBOX", "vm"), PODS_LIMIT)
 }

@@ -70,6 +70,7 @@ impl Server {
                 clock_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
                 entropy: entropy()?,
                 hostname: request.hostname.clone(),
+                shm_size: self.shm_size,
                 container: Some(request),
                 ..Default::default()
             };

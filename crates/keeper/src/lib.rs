@@ -48,6 +48,8 @@ pub struct Boot {
     pub listener: Option<OwnedFd>,
     /// The container whose end is the VM's.
     pub first_container: String,
+    /// Bytes of the shared memory that its containers have in common, if it is a pod's.
+    pub shm_size: Option<u64>,
     /// Makes friends with the VMM, which waits for its devices first.
     pub attach: Box<dyn FnOnce() -> Result<Arc<dyn Vmm>, vmm::Error>>,
     /// The vsock device's side of the vhost-user connection.
@@ -117,7 +119,13 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
             }
         }
     })?;
-    let server = Server { guest: guest.clone(), streams, first_container: boot.first_container, news: news.clone() };
+    let server = Server {
+        guest: guest.clone(),
+        streams,
+        first_container: boot.first_container,
+        shm_size: boot.shm_size,
+        news: news.clone(),
+    };
     let serving = Arc::new(server).serve(boot.client, boot.listener)?;
     let end = wait_for_the_end(&told, &guest, &console);
     if let Err(error) = &end {

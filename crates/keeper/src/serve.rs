@@ -22,6 +22,7 @@ pub struct Server {
     pub guest: Arc<Guest>,
     pub streams: Arc<Streams>,
     pub first_container: String,
+    pub shm_size: Option<u64>,
     pub news: Sender<News>,
 }
 

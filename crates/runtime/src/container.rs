@@ -217,6 +217,7 @@ impl Runtime {
             OpenOptions::new().create(true).append(true).read(true).open(&report).doing(|| "cannot make the report file")?;
         let launch = Launch {
             first_container: entry.saved.id.clone(),
+            pod: (Place::of(spec)? == Place::First).then_some(&entry.dir),
             cpus: machine::executors(machine::cpus(), limits.cpu_quota_us, limits.cpu_period_us),
             memory_limit: limits.memory,
             memory_bytes: limits.memory.unwrap_or(u64::MAX).min(machine::memory_bytes()),
@@ -438,7 +439,10 @@ fn leave(entry: &Entry) -> Result<()> {
     }
     let request = DeleteContainerRequest { container_id: entry.saved.id.clone(), force: true };
     match connect(entry).and_then(|agent| agent.call(&request).doing(|| "cannot take the container out of its sandbox")) {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            sandbox::let_go(entry.saved.kind, &entry.sandbox_dir(), &entry.saved.id);
+            Ok(())
+        }
         Err(Error::Agent { cause: ClientError::Status(status), .. }) if status.code == Code::NotFound => Ok(()),
         // It has ended meanwhile.
         Err(_) if entry.saved.status() == Status::Stopped => Ok(()),

@@ -87,6 +87,7 @@ impl Pod {
         let stderr = std::io::stderr();
         let launch = Launch {
             first_container: "first".into(),
+            pod: None,
             cpus: 2,
             memory_limit: Some(512 << 20),
             memory_bytes: 512 << 20,

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -72,24 +72,30 @@ pub enum TreeError {
 #[derive(Debug)]
 pub struct Trees {
     list: RwLock<Vec<Option<Arc<Tree>>>>,
+    /// Where the search for a free number begins.
+    next: AtomicU32,
     budget: Arc<Budget>,
 }
 
 impl Trees {
     pub(crate) fn new(max_nodes: usize) -> Trees {
-        Trees { list: RwLock::default(), budget: Budget::new(max_nodes) }
+        Trees { list: RwLock::default(), next: AtomicU32::new(0), budget: Budget::new(max_nodes) }
     }
 
-    /// Shows a tree under the lowest free number, which is returned.
+    /// Shows a tree under the first free number after the last one, which is returned: a guest may still know what was shown under a number that
+    /// has become free.
     ///
     /// # Errors
     /// The tree cannot be opened; there are too many.
     pub fn add(&self, tree: TreeConfig) -> Result<u32, TreeError> {
+        let next = self.next.load(Ordering::Relaxed);
         let index = {
             let list = self.list.read();
-            list.iter().position(Option::is_none).unwrap_or(list.len()) as u32
+            let free = |index: &u32| list.get(*index as usize).is_none_or(Option::is_none);
+            (next..MAX_TREES).chain(0..next).find(free).ok_or(TreeError::TooMany(MAX_TREES))?
         };
         self.add_at(index, tree)?;
+        self.next.store((index + 1) % MAX_TREES, Ordering::Relaxed);
         Ok(index)
     }
 

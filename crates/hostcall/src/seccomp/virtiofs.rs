@@ -34,6 +34,8 @@ fn device() -> Vec<Call> {
         Call::any(libc::SYS_write, "write", "queues' events; last words"),
         Call::any(libc::SYS_epoll_wait, "epoll_wait", "queues' events"),
         Call::any(libc::SYS_epoll_ctl, "epoll_ctl", "queues that start and stop"),
+        Call::any(libc::SYS_accept4, "accept4", "the runtime, with trees of further containers of a pod"),
+        Call::any(libc::SYS_recvfrom, "recvfrom", "what they are"),
         Call::any(libc::SYS_shutdown, "shutdown", "the end of the connection to the VMM"),
         Call::only(libc::SYS_mmap, "mmap", &[&[Without(2, PROT_EXEC)]], "guest memory; large buffers"),
         Call::only(libc::SYS_mprotect, "mprotect", &[&[Without(2, PROT_EXEC)]], "the heap, growing"),

@@ -261,6 +261,7 @@ fn launch(
         max_processes: machine::max_processes(limits.pids),
         network,
         listener: None,
+        pod: None,
         report: File::from(report),
         cgroup,
         privilege,

@@ -125,6 +125,35 @@ fn a_pid_namespace_is_shared() {
 }
 
 #[test]
+fn three_containers_share_what_they_are_told_to() {
+    let Some(pod) = Pod::start("pod-three") else { return };
+    let (place, member) = (&pod.place, &*pod.member);
+    let (volume, file, third) = (place.dir.join("volume"), place.dir.join("file"), format!("{}-third", pod.first));
+    fs::create_dir(&volume).expect("a directory");
+    fs::write(&file, "one").expect("a file");
+    for (id, namespaces) in [(member, &["pid", "ipc", "uts"][..]), (&third, &["ipc"])] {
+        let mut config = pod.joining(&["sleep", "2000"], namespaces);
+        let bind = |from: &std::path::Path, to: &str, how: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["bind", how]});
+        let mounts = config["mounts"].as_array_mut().expect("a list");
+        mounts.extend([bind(&volume, "/volume", "rw"), bind(&file, "/etc/file", "ro")]);
+        place.write(&config);
+        place.detached(&["run", "-d", id]).ok();
+    }
+    let run = |id: &str, script: &str| place.nacre(&["exec", id, "sh", "-c", script]);
+    let seen = run(member, "cat /etc/file; echo written > /volume/from-member; cat /proc/1/cmdline; hostname").ok().stdout;
+    assert_eq!(seen, "onesleep\x001000\x00pod\n");
+    assert_eq!(run(&third, "cat /volume/from-member /proc/1/cmdline").ok().stdout, "written\nsleep\x002000\x00");
+    assert_ne!(run(&third, "echo two > /etc/file").code, Some(0));
+    assert_eq!(fs::read_to_string(volume.join("from-member")).expect("the file"), "written\n");
+    place.nacre(&["delete", "--force", member]).ok();
+    // What has left takes its files with it, and its name and place are free again.
+    assert_eq!(run(&third, "cat /volume/from-member").ok().stdout, "written\n");
+    place.write(&pod.joining(&["sh", "-c", "exit 7"], &["pid"]));
+    assert_eq!(place.nacre(&["run", member]).code, Some(7));
+    place.nacre(&["delete", "--force", &third]).ok();
+}
+
+#[test]
 fn foreign_namespaces_and_sandboxes_are_refused() {
     let Some(pod) = Pod::start("pod-foreign") else { return };
     let (place, member) = (&pod.place, &*pod.member);

@@ -1,4 +1,5 @@
-//! The file process of a VM: builds its private tree, as a gofer does, and hands over to [`virtiofs`].
+//! The file process of a VM: builds its private tree, as a gofer does, and hands over to [`virtiofs`]. A pod's takes further trees while it
+//! runs ([`fs_control`](super::fs_control)).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -10,12 +11,32 @@ use gofer::server::{AttachConfig, give_up};
 use hostcall::seccomp::gofer::GoferCalls;
 use virtiofs::{Server, TreeConfig};
 
+use serde::{Deserialize, Serialize};
+
+use super::fs_control::Control;
 use super::gofer::Trees;
 use super::{Confined, message};
 use crate::error::{Doing, Error, Result};
 
 /// What it says when it can be connected to, and when it serves.
 const READY: u8 = 1;
+
+/// What it serves with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FsConfig {
+    /// Those of the first container; their mounts come as descriptors.
+    pub trees: Trees,
+    /// Whether there may be more later: the last descriptor is then the socket where they are announced.
+    pub more: More,
+}
+
+/// Whether trees are added while it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum More {
+    /// They may be, to write to as well.
+    ToCome,
+    None,
+}
 
 /// Waits until it serves.
 ///
@@ -62,18 +83,26 @@ pub fn main(socket: &UnixStream) -> i32 {
 fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     let listener = introduce(socket).map_err(|e| format!("cannot make its connection to the VMM: {e}"))?;
     // No configuration: the runtime has died or given up.
-    let Ok((trees, mounts)) = message::receive::<Trees>(socket) else { return Ok(()) };
-    let attaches = trees.enter(mounts)?;
+    let Ok((config, mut descriptors)) = message::receive::<FsConfig>(socket) else { return Ok(()) };
+    let control = match config.more {
+        More::ToCome => Some(descriptors.pop().ok_or("no control socket")?),
+        More::None => None,
+    };
+    let attaches = config.trees.enter(descriptors)?;
     let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let server = Server::new(virtiofs::Config::for_nofile(nofile));
-    let (access, calls) = match attaches.iter().all(|attach| attach.access == Access::ReadOnly) {
+    let to_read = control.is_none() && attaches.iter().all(|attach| attach.access == Access::ReadOnly);
+    let (access, calls) = match to_read {
         true => (Access::ReadOnly, GoferCalls::ReadOnly),
         false => (Access::ReadWrite, GoferCalls::ReadWrite),
     };
     for AttachConfig { source, access, cache } in attaches {
         server.shown().add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
     }
-    give_up(trees.run_as(), access).map_err(|e| e.to_string())?;
+    give_up(config.trees.run_as(), access).map_err(|e| e.to_string())?;
+    if let Some(listener) = control {
+        Control::start(listener.into(), server.shown().clone()).map_err(|e| format!("cannot start its control: {e}"))?;
+    }
     let running = server.start(listener).map_err(|e| e.to_string())?;
     running.confine(calls).map_err(|e| e.to_string())?;
     message::send_all(socket.as_fd(), &[READY]).map_err(|e| e.to_string())?;

@@ -35,6 +35,8 @@ pub struct KeeperConfig {
     pub cpus: u32,
     /// Bytes of guest memory.
     pub memory: u64,
+    /// Bytes of shared memory that the pod's containers have together.
+    pub shm_size: Option<u64>,
     pub kvm: KvmConfig,
     pub log: logging::Config,
 }
@@ -108,6 +110,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         client,
         listener,
         first_container: config.first_container,
+        shm_size: config.shm_size,
         attach: Box::new(move || {
             let vmm = Qemu::attach(qmp, VMM_START)?;
             vmm.boot(VMM_START)?;

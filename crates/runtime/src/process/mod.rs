@@ -6,6 +6,7 @@
 
 mod confine;
 pub mod fs;
+pub mod fs_control;
 pub mod gofer;
 mod isolate;
 pub mod keeper;

@@ -56,6 +56,8 @@ impl FromStr for Kind {
 pub struct Launch<'a> {
     /// The container whose end is the sandbox's.
     pub first_container: String,
+    /// Of a pod: the state directory, where later processes find what they need to add containers.
+    pub pod: Option<&'a Path>,
     /// CPUs that can be used at a time.
     pub cpus: usize,
     /// Bytes of guest memory, all containers together.
@@ -148,7 +150,16 @@ pub struct Join<'a> {
 pub fn join(kind: Kind, join: Join<'_>) -> Result<Box<dyn Sandbox>> {
     match kind {
         Kind::Sentry => Ok(Box::new(SentrySandbox::join(join)?)),
-        Kind::Vm => Err(Error::Other("a VM has one container as yet".into())),
+        Kind::Vm => Ok(Box::new(VmSandbox::join(join)?)),
+    }
+}
+
+/// Lets go what a running sandbox, whose first container's state directory is `dir`, holds of the host for a container that has been taken out of it.
+pub fn let_go(kind: Kind, dir: &Path, id: &str) {
+    match kind {
+        // A gofer's trees go with it.
+        Kind::Sentry => {}
+        Kind::Vm => crate::process::fs_control::remove(dir, id),
     }
 }
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 use agent_api::{Client, CreateContainerRequest, DeleteContainerRequest, mount, root};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, HostStdio, Launch, Sandbox, open_image};
+use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
-use crate::process::fs;
+use crate::process::fs::{self, FsConfig, More};
+use crate::process::fs_control;
 use crate::process::gofer::Trees;
 use crate::process::keeper::{KeeperConfig, KvmConfig};
 use crate::process::kvm::Kvm;
@@ -21,19 +22,41 @@ use crate::{machine, timing};
 
 /// Guest memory in all, without a limit; half of the host's if that is less.
 const DEFAULT_MEMORY: u64 = 1 << 30;
+/// What the main process is called in messages.
+const NAME: &str = "VM's keeper";
+/// Bytes of shared memory that a pod's containers have together: what containerd gives a pod.
+const POD_SHM: u64 = 64 << 20;
 /// Guest memory is a multiple of this.
 const MEMORY_STEP: u64 = 2 << 20;
 
-/// A VM sandbox, held by the process that made it.
+/// A VM sandbox, held by the process that made it, or joined.
 #[derive(Debug)]
 pub struct VmSandbox {
     main: MainProcess,
-    fs: Confined,
-    fs_ids: Ids,
-    /// Trees that it serves; none before the first container is added.
-    trees: u32,
+    fs: Files,
+    /// A pod's: where the file process hears of further trees.
+    dir: Option<PathBuf>,
     agent: Arc<Client>,
     privilege: Privilege,
+}
+
+/// The file process.
+#[derive(Debug)]
+enum Files {
+    /// Waits for the first container's trees; as whom it will serve.
+    Waiting(Confined, Ids),
+    Serving(Confined),
+    /// An earlier process's.
+    Others,
+}
+
+impl Files {
+    fn process(&self) -> Option<&Confined> {
+        match self {
+            Files::Waiting(confined, _) | Files::Serving(confined) => Some(confined),
+            Files::Others => None,
+        }
+    }
 }
 
 impl VmSandbox {
@@ -83,6 +106,7 @@ impl VmSandbox {
             program,
             cpus: launch.cpus as u32,
             memory: memory(launch.memory_limit),
+            shm_size: launch.pod.map(|_| POD_SHM),
             kvm,
             log: launch.log,
         };
@@ -91,30 +115,62 @@ impl VmSandbox {
         fds.extend(launch.listener.as_ref().map(AsFd::as_fd));
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
         Ok(VmSandbox {
-            main: MainProcess { confined: keeper.keep(), report: launch.report, name: "VM's keeper" },
-            fs: fs.keep(),
-            fs_ids,
-            trees: 0,
+            main: MainProcess { confined: keeper.keep(), report: launch.report, name: NAME },
+            fs: Files::Waiting(fs.keep(), fs_ids),
+            dir: launch.pod.map(Path::to_path_buf),
             agent: Arc::new(Client::new(ours.into())),
             privilege: launch.privilege,
         })
     }
 
-    /// Gives the file process a container's trees.
-    fn add_trees(&mut self, plan: &ContainerPlan) -> Result<()> {
-        if self.trees > 0 {
-            return Err(Error::Other("a VM has one container as yet".into()));
+    /// Holds a running one, to add a container.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn join(join: Join<'_>) -> Result<VmSandbox> {
+        let confined = Confined::found(&join.main)?;
+        Ok(VmSandbox {
+            main: MainProcess { confined, report: join.report, name: NAME },
+            fs: Files::Others,
+            dir: Some(join.dir.to_path_buf()),
+            agent: Arc::new(join.agent),
+            privilege: join.privilege,
+        })
+    }
+
+    /// Gives the file process a container's trees; their numbers in the device.
+    fn add_trees(&mut self, plan: &ContainerPlan) -> Result<Vec<u32>> {
+        match std::mem::replace(&mut self.fs, Files::Others) {
+            Files::Waiting(process, ids) => {
+                let configured = self.configure_files(&process, &ids, plan);
+                self.fs = Files::Serving(process);
+                configured.map(|()| (0..plan.attaches.len() as u32).collect())
+            }
+            serving => {
+                self.fs = serving;
+                let dir = self
+                    .dir
+                    .as_ref()
+                    .ok_or_else(|| Error::Other("this VM was not made for a pod: it has one container".into()))?;
+                fs_control::add(dir, self.privilege, &plan.request.id, &plan.attaches)
+            }
         }
-        let (trees, mounts) = Trees::new(&plan.attaches, self.privilege, &self.fs_ids)?;
-        let fds: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
-        message::send(&self.fs.socket, &trees, &fds).doing(|| "cannot configure the file process")?;
-        fs::wait_until_ready(&self.fs)
+    }
+
+    fn configure_files(&self, process: &Confined, ids: &Ids, plan: &ContainerPlan) -> Result<()> {
+        let (trees, mounts) = Trees::new(&plan.attaches, self.privilege, ids)?;
+        let control = self.dir.as_deref().map(fs_control::listen).transpose()?;
+        let more = if control.is_some() { More::ToCome } else { More::None };
+        let fds: Vec<_> = mounts.iter().map(AsFd::as_fd).chain(control.as_ref().map(AsFd::as_fd)).collect();
+        message::send(&process.socket, &FsConfig { trees, more }, &fds).doing(|| "cannot configure the file process")?;
+        fs::wait_until_ready(process)
     }
 }
 
 impl Sandbox for VmSandbox {
     fn pids(&self) -> Vec<i32> {
-        [&self.main.confined, &self.fs].map(|confined| confined.pid.as_raw_nonzero().get()).to_vec()
+        let all = std::iter::once(&self.main.confined).chain(self.fs.process());
+        all.map(|confined| confined.pid.as_raw_nonzero().get()).collect()
     }
 
     fn agent(&self) -> &Arc<Client> {
@@ -125,9 +181,8 @@ impl Sandbox for VmSandbox {
         if !plan.images.is_empty() {
             return Err(Error::Other("EROFS images as root or mounts are not there for VMs yet".into()));
         }
-        self.add_trees(&plan)?;
-        number_trees(&mut plan.request, self.trees);
-        self.trees += plan.attaches.len() as u32;
+        let numbers = self.add_trees(&plan)?;
+        number_trees(&mut plan.request, &numbers);
         let mut fds = Vec::new();
         let placed = stdio.place(&mut fds);
         if let Some(process) = &mut plan.request.process {
@@ -144,6 +199,9 @@ impl Sandbox for VmSandbox {
         if let Err(error) = self.agent.call(&request) {
             tracing::debug!("container {id} cannot be taken out of its VM: {error}");
         }
+        if let Some(dir) = &self.dir {
+            fs_control::remove(dir, id);
+        }
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Ended> {
@@ -151,27 +209,31 @@ impl Sandbox for VmSandbox {
     }
 
     fn last_words(&self) -> Option<String> {
-        let dead = [&self.main.confined, &self.fs].into_iter().filter(|confined| has_ended(confined));
+        let all = std::iter::once(&self.main.confined).chain(self.fs.process());
+        let dead = all.filter(|confined| has_ended(confined));
         dead.filter_map(Confined::last_words).next()
     }
 
     fn stop(&mut self) {
         self.main.confined.kill();
-        self.fs.kill();
+        self.fs.process().into_iter().for_each(Confined::kill);
     }
 }
 
-/// A container's attach indices count from 0; the device's from its first container on.
-fn number_trees(request: &mut CreateContainerRequest, first: u32) {
+/// A container's attach indices count its own trees; the device has those of all containers under numbers.
+fn number_trees(request: &mut CreateContainerRequest, numbers: &[u32]) {
+    let number = |attach: &mut u32| *attach = numbers.get(*attach as usize).copied().unwrap_or(u32::MAX);
     if let Some(root) = &mut request.root {
-        root.attach += first;
+        if root.image.is_none() {
+            number(&mut root.attach);
+        }
         if let Some(root::Overlay::Dir(dir)) = &mut root.overlay {
-            *dir += first;
+            number(dir);
         }
     }
     for mount in &mut request.mounts {
         if let Some(mount::Kind::Gofer(gofer)) = &mut mount.kind {
-            gofer.attach += first;
+            number(&mut gofer.attach);
         }
     }
 }
@@ -222,9 +284,9 @@ mod tests {
             mounts: vec![Mount { kind: Some(gofer), ..Default::default() }],
             ..Default::default()
         };
-        number_trees(&mut request, 5);
+        number_trees(&mut request, &[5, 9, 7]);
         let root = request.root.unwrap();
         assert_eq!((root.attach, root.overlay), (5, Some(root::Overlay::Dir(7))));
-        assert_eq!(request.mounts[0].kind, Some(mount::Kind::Gofer(GoferMount { attach: 6, cache: 0 })));
+        assert_eq!(request.mounts[0].kind, Some(mount::Kind::Gofer(GoferMount { attach: 9, cache: 0 })));
     }
 }

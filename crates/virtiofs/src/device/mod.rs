@@ -101,7 +101,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Shows a tree under the lowest free number, which is returned.
+    /// Shows a tree under a free number, which is returned: one that was not used lately.
     ///
     /// # Errors
     /// The tree cannot be opened; there are too many.
