@@ -98,7 +98,7 @@ service! {
     /// Answers when there are events after the given one (a long poll).
     NextEvents(NextEventsRequest) -> NextEventsResponse, WHEN_IT_HAPPENS;
     /// Changes a container's limits.
-    UpdateContainer(UpdateContainerRequest) -> Empty, SOON;
+    UpdateContainer(UpdateContainerRequest) -> Empty, LATER;
     /// What each task is doing, as text.
     Stacks(StacksRequest) -> StacksResponse, SOON;
     /// Turns tracing of system calls on or off.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_api::{
-    Call, Code, CreateContainerRequest, CreateContainerResponse, Empty, ExecProcessRequest, ExecProcessResponse, Method,
-    Process, SetUpSandboxRequest, Status, Stdio, WaitProcessRequest, WaitProcessResponse, take_fd,
+    Call, Code, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty, ExecProcessRequest,
+    ExecProcessResponse, Method, Process, SetUpSandboxRequest, Status, Stdio, UpdateContainerRequest, WaitProcessRequest,
+    WaitProcessResponse, take_fd,
 };
 use prost::Message;
 
@@ -35,12 +36,12 @@ impl Server {
             Call::ResizeTty(request) => self.pass(&request),
             Call::PauseContainer(request) => self.pass(&request),
             Call::ResumeContainer(request) => self.pass(&request),
-            Call::DeleteContainer(request) => self.pass(&request),
+            Call::DeleteContainer(request) => encode(self.delete(&request)),
             Call::ListContainers(request) => self.pass(&request),
             Call::ListProcesses(request) => self.pass(&request),
             Call::Stats(request) => self.pass(&request),
             Call::NextEvents(request) => self.pass(&request),
-            Call::UpdateContainer(request) => self.pass(&request),
+            Call::UpdateContainer(request) => encode(self.update(&request)),
             Call::Stacks(request) => self.pass(&request),
             Call::SetStrace(_) => Err(Status::new(
                 Code::Unimplemented,
@@ -74,14 +75,26 @@ impl Server {
                 container: Some(request),
                 ..Default::default()
             };
-            let kernel = self.guest.call(&set_up)?.kernel;
+            let limits = set_up.container.as_ref().and_then(|container| container.limits);
+            let kernel = self.sizes.with_limits(&self.guest, &id, limits, || self.guest.call(&set_up))?.kernel;
             tracing::debug!(kernel, "the guest is up");
             self.watch_first_container()?;
         } else {
-            self.guest.call(&request)?;
+            self.sizes.with_limits(&self.guest, &id, request.limits, || self.guest.call(&request))?;
         }
         announced.keep();
         Ok(CreateContainerResponse {})
+    }
+
+    fn update(&self, request: &UpdateContainerRequest) -> Result<Empty, Status> {
+        let change = || self.guest.call(request);
+        self.sizes.with_limits(&self.guest, &request.container_id, request.limits, change)
+    }
+
+    fn delete(&self, request: &DeleteContainerRequest) -> Result<Empty, Status> {
+        let deleted = self.guest.call(request)?;
+        self.sizes.forget(&request.container_id);
+        Ok(deleted)
     }
 
     fn exec(&self, mut request: ExecProcessRequest, fds: &mut [Option<OwnedFd>]) -> Result<ExecProcessResponse, Status> {

@@ -13,6 +13,7 @@ mod calls;
 mod console;
 mod guest;
 mod serve;
+mod size;
 mod streams;
 
 use std::os::fd::OwnedFd;
@@ -26,6 +27,8 @@ use vmm::{Event, Vmm, vsock};
 use console::Console;
 use guest::Guest;
 use serve::Server;
+pub use size::Range;
+use size::Sizes;
 use streams::Streams;
 
 /// The guest's context id. Each keeper has one guest, so it need not be another's.
@@ -50,6 +53,8 @@ pub struct Boot {
     pub first_container: String,
     /// Bytes of the shared memory that its containers have in common, if it is a pod's.
     pub shm_size: Option<u64>,
+    /// How large the VM is, and may become.
+    pub range: Range,
     /// Makes friends with the VMM, which waits for its devices first.
     pub attach: Box<dyn FnOnce() -> Result<Arc<dyn Vmm>, vmm::Error>>,
     /// The vsock device's side of the vhost-user connection.
@@ -124,6 +129,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         streams,
         first_container: boot.first_container,
         shm_size: boot.shm_size,
+        sizes: Sizes::new(vmm.clone(), boot.range),
         news: news.clone(),
     };
     let serving = Arc::new(server).serve(boot.client, boot.listener)?;

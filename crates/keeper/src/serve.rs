@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::guest::Guest;
+use crate::size::Sizes;
 use crate::streams::Streams;
 use crate::{KeeperError, News, spawn};
 use agent_api::{Code, Connection, Incoming, Status};
@@ -23,6 +24,7 @@ pub struct Server {
     pub streams: Arc<Streams>,
     pub first_container: String,
     pub shm_size: Option<u64>,
+    pub sizes: Sizes,
     pub news: Sender<News>,
 }
 

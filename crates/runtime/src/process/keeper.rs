@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keeper::Boot;
+use keeper::{Boot, Range};
 use serde::{Deserialize, Serialize};
 use vmm::qemu::{self, Qemu};
 use vmm::{Accelerator, Console, Cpus, Device, Machine, Memory, Vmm};
@@ -19,10 +19,15 @@ use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
 use super::kvm::Kvm;
 use super::report::{self, Report};
 use super::{Network, message, vmm as vmm_process};
+use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::{logging, timing};
 
 /// How long a VMM may take to answer at all.
 const VMM_START: Duration = Duration::from_secs(20);
+
+/// What its guest's kernel is told: memory that comes can go again; and no 64 MiB for devices that cannot reach beyond 4 GiB, where there may be
+/// memory one day: there are none.
+const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce";
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
 /// device; 3 and 4: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount, and, if others may come, the listening socket.
@@ -32,9 +37,10 @@ pub struct KeeperConfig {
     pub first_container: String,
     /// The VMM's.
     pub program: PathBuf,
-    pub cpus: u32,
-    /// Bytes of guest memory.
-    pub memory: u64,
+    /// At the start, and at most.
+    pub cpus: [u32; 2],
+    /// Bytes of guest memory, likewise.
+    pub memory: [u64; 2],
     /// Bytes of shared memory that the pod's containers have together.
     pub shm_size: Option<u64>,
     pub kvm: KvmConfig,
@@ -78,14 +84,21 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     if let Accelerator::Emulation { because } = &accelerator {
         tracing::warn!("the VM is emulated, many times slower than with KVM: {because}");
     }
+    let [cpus, most_cpus] = config.cpus;
+    let [memory, most_memory] = config.memory;
+    let range = Range {
+        cpus: Cpus { boot: cpus, max: most_cpus },
+        memory: Memory { boot: memory, max: most_memory },
+        overhead: GUEST_MEMORY_OVERHEAD,
+    };
     let machine = Machine {
         name: config.first_container.clone(),
         accelerator,
         kernel,
         initrd: Some(initrd),
-        cmdline: String::new(),
-        cpus: Cpus { boot: config.cpus, max: config.cpus },
-        memory: Memory { boot: config.memory, max: config.memory },
+        cmdline: KERNEL.into(),
+        cpus: range.cpus,
+        memory: range.memory,
         console: Some(Console::Socket(console_device.into())),
         devices: vec![
             ("vsock".into(), Device::Vsock { socket: vsock_device.into() }),
@@ -111,6 +124,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         listener,
         first_container: config.first_container,
         shm_size: config.shm_size,
+        range,
         attach: Box::new(move || {
             let vmm = Qemu::attach(qmp, VMM_START)?;
             vmm.boot(VMM_START)?;

@@ -101,11 +101,14 @@ impl VmSandbox {
             Ok(Kvm::Own) => (KvmConfig::Own, None),
             Err(because) => (KvmConfig::None(because), None),
         };
+        // Nobody else can reach it: nobody can change it.
+        let resizable = launch.listener.is_some();
+        let memory = memory(launch.memory_limit);
         let config = KeeperConfig {
             first_container: launch.first_container,
             program,
-            cpus: launch.cpus as u32,
-            memory: memory(launch.memory_limit),
+            cpus: [launch.cpus as u32, if resizable { machine::cpus() as u32 } else { launch.cpus as u32 }],
+            memory: [memory, if resizable { most_memory(memory) } else { memory }],
             shm_size: launch.pod.map(|_| POD_SHM),
             kvm,
             log: launch.log,
@@ -246,6 +249,12 @@ fn memory(limit: Option<u64>) -> u64 {
     };
     let most = (machine::memory_bytes() / 2).max(GUEST_MEMORY_OVERHEAD);
     wanted.min(most).next_multiple_of(MEMORY_STEP)
+}
+
+/// As much as a VM may ever have that starts with `boot` bytes: the host's memory, in the steps by which it grows.
+fn most_memory(boot: u64) -> u64 {
+    const STEP: u64 = vmm::qemu::MEMORY_STEP;
+    boot + machine::memory_bytes().saturating_sub(boot) / STEP * STEP
 }
 
 /// The VMM's program, by PATH.

@@ -1,0 +1,185 @@
+//! The VM's size: room for what its containers may use together, as far as the machine goes. It grows before a limit does, and shrinks after.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use agent_api::{Code, Limits, OnlineRequest, Status};
+use vmm::{Cpus, Features, Memory, Vmm};
+
+use crate::guest::Guest;
+
+/// How long the guest may take to take, or to give back.
+const TIMEOUT: Duration = Duration::from_secs(8);
+/// By what memory grows.
+const STEP: u64 = vmm::qemu::MEMORY_STEP;
+/// A limit that is none, in an update.
+const NONE: u64 = u64::MAX;
+
+/// What a VM may have, and how much of its memory is not the containers'.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    pub cpus: Cpus,
+    pub memory: Memory,
+    /// Bytes of guest memory for its kernel and agent.
+    pub overhead: u64,
+}
+
+/// CPUs, and bytes of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    cpus: u32,
+    memory: u64,
+}
+
+pub struct Sizes {
+    vmm: Arc<dyn Vmm>,
+    range: Range,
+    state: Mutex<State>,
+}
+
+struct State {
+    now: Size,
+    containers: BTreeMap<String, Limits>,
+}
+
+impl Sizes {
+    pub fn new(vmm: Arc<dyn Vmm>, range: Range) -> Sizes {
+        let now = Size { cpus: range.cpus.boot, memory: range.memory.boot };
+        Sizes { vmm, range, state: Mutex::new(State { now, containers: BTreeMap::new() }) }
+    }
+
+    /// Has `call` give a container its limits (what is None stays), with room made before, and given back after where they are lower.
+    ///
+    /// # Errors
+    /// Those of `call`; the machine does not grow.
+    pub fn with_limits<T>(
+        &self,
+        guest: &Guest,
+        id: &str,
+        limits: Option<Limits>,
+        call: impl FnOnce() -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let mut state = self.lock();
+        let before = state.containers.get(id).copied();
+        state.containers.insert(id.into(), merged(before.unwrap_or_default(), limits.unwrap_or_default()));
+        let done = self.grow(&mut state, guest).and_then(|()| call());
+        if done.is_err() {
+            match before {
+                Some(before) => state.containers.insert(id.into(), before),
+                None => state.containers.remove(id),
+            };
+        }
+        self.shrink(&mut state);
+        done
+    }
+
+    /// A container has gone.
+    pub fn forget(&self, id: &str) {
+        let mut state = self.lock();
+        state.containers.remove(id);
+        self.shrink(&mut state);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grow(&self, state: &mut State, guest: &Guest) -> Result<(), Status> {
+        let wanted = wanted(&self.range, state.containers.values());
+        let refused = |what: &str, why: String| {
+            Status::new(Code::ResourceExhausted, format!("the VM cannot be given more {what}: {why}"))
+        };
+        if wanted.memory > state.now.memory {
+            let got = self.vmm.resize_memory(wanted.memory, TIMEOUT).map_err(|error| refused("memory", error.to_string()))?;
+            state.now.memory = got;
+            if got < wanted.memory {
+                return Err(refused("memory", format!("its kernel has taken {} MiB of {}", got >> 20, wanted.memory >> 20)));
+            }
+        }
+        if wanted.cpus > state.now.cpus {
+            state.now.cpus = self.vmm.resize_cpus(wanted.cpus, TIMEOUT).map_err(|error| refused("CPUs", error.to_string()))?;
+            guest.call(&OnlineRequest { cpus: state.now.cpus })?;
+        }
+        Ok(())
+    }
+
+    /// As far as the guest lets go: what it keeps it may not use, its containers' own limits see to that.
+    fn shrink(&self, state: &mut State) {
+        let wanted = wanted(&self.range, state.containers.values());
+        if wanted.memory < state.now.memory {
+            match self.vmm.resize_memory(wanted.memory, TIMEOUT) {
+                Ok(left) => state.now.memory = left,
+                Err(error) => tracing::warn!(%error, "the VM's memory stays as it is"),
+            }
+        }
+        if wanted.cpus < state.now.cpus && self.vmm.features().contains(Features::CPU_UNPLUG) {
+            match self.vmm.resize_cpus(wanted.cpus, TIMEOUT) {
+                Ok(left) => state.now.cpus = left,
+                Err(error) => tracing::warn!(%error, "the VM's CPUs stay as they are"),
+            }
+        }
+    }
+}
+
+/// Room for all of them, within what the machine can have. Without a limit of memory a container is content with what there is; without one of
+/// CPU time it may use all CPUs.
+fn wanted<'a>(range: &Range, containers: impl Iterator<Item = &'a Limits>) -> Size {
+    let (mut cpus, mut memory) = (0_u64, range.overhead);
+    for limits in containers {
+        memory = memory.saturating_add(limits.memory.unwrap_or(0));
+        let own = match limits.cpu_quota_us {
+            Some(quota) => quota.div_ceil(limits.cpu_period_us.filter(|us| *us > 0).unwrap_or(100_000)),
+            None => range.cpus.max.into(),
+        };
+        cpus = cpus.saturating_add(own);
+    }
+    let more = memory.saturating_sub(range.memory.boot).checked_next_multiple_of(STEP).unwrap_or(u64::MAX);
+    Size {
+        cpus: cpus.clamp(range.cpus.boot.into(), range.cpus.max.into()) as u32,
+        memory: range.memory.boot.saturating_add(more).min(range.memory.max),
+    }
+}
+
+/// What is None stays, and what is [`NONE`] is no limit any more.
+fn merged(old: Limits, new: Limits) -> Limits {
+    let pick = |old: Option<u64>, new: Option<u64>| new.or(old).filter(|limit| *limit != NONE && *limit != 0);
+    Limits {
+        memory: pick(old.memory, new.memory),
+        pids: pick(old.pids, new.pids),
+        cpu_quota_us: pick(old.cpu_quota_us, new.cpu_quota_us),
+        cpu_period_us: pick(old.cpu_period_us, new.cpu_period_us),
+        cpu_shares: pick(old.cpu_shares, new.cpu_shares),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+    const RANGE: Range =
+        Range { cpus: Cpus { boot: 1, max: 4 }, memory: Memory { boot: GIB, max: 3 * GIB }, overhead: 128 << 20 };
+
+    fn limits(memory: Option<u64>, quota: Option<u64>) -> Limits {
+        Limits { memory, cpu_quota_us: quota, ..Limits::default() }
+    }
+
+    #[test]
+    fn there_is_room_for_all_within_the_machine() {
+        let size = |containers: &[Limits]| wanted(&RANGE, containers.iter());
+        assert_eq!(size(&[]), Size { cpus: 1, memory: GIB });
+        let (small, half) = (limits(Some(64 << 20), Some(50_000)), limits(Some(GIB), Some(150_000)));
+        assert_eq!(size(&[small]), Size { cpus: 1, memory: GIB });
+        assert_eq!(size(&[small, half]), Size { cpus: 3, memory: GIB + 2 * STEP });
+        assert_eq!(size(&[half, limits(None, None)]), Size { cpus: 4, memory: GIB + STEP });
+        assert_eq!(size(&[limits(Some(u64::MAX), Some(u64::MAX))]), Size { cpus: 4, memory: 3 * GIB });
+    }
+
+    #[test]
+    fn what_is_not_said_stays_and_a_limit_can_be_taken_away() {
+        let old = limits(Some(GIB), Some(50_000));
+        assert_eq!(merged(old, limits(None, Some(NONE))), limits(Some(GIB), None));
+        assert_eq!(merged(old, limits(Some(2 * GIB), None)), limits(Some(2 * GIB), Some(50_000)));
+    }
+}
