@@ -8,7 +8,8 @@
 //!
 //! Instead of a gofer and image descriptors: an attach index `n` (of [`Root`](crate::Root) and [`GoferMount`](crate::GoferMount)) is the entry `n`
 //! of the directory that the virtio-fs device [`FS_TAG`] shows, a directory or a file; an entry `i` of `images` is the pmem device
-//! `/dev/pmem<i>`. `gofer` means nothing.
+//! `/dev/pmem<i>`, or, with the bit [`DISK`] set, a disk; an entry of `disks` is a disk, by the number in its [serial](disk_serial). `gofer` means
+//! nothing.
 
 /// The host's context id.
 pub const HOST: u32 = 2;
@@ -16,5 +17,13 @@ pub const HOST: u32 = 2;
 pub const CONTROL_PORT: u32 = 1024;
 /// Where the host waits for streams.
 pub const STREAM_PORT: u32 = 1025;
+/// In an entry of `images`: the rest is a disk's number.
+pub const DISK: u32 = 1 << 31;
+
+/// What the disk with this number calls itself.
+pub fn disk_serial(number: u32) -> String {
+    format!("disk-{number}")
+}
+
 /// The virtio-fs device with all trees of the host.
 pub const FS_TAG: &str = "nacre";

@@ -1,7 +1,6 @@
 //! [`Agent`]: the containers, and what the host may ask about them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,7 +117,9 @@ impl Agent {
             }
         };
         load().map_err(|why| Status::new(Code::Internal, why))?;
-        request.images.iter().for_each(|image| wait_for(&format!("/dev/pmem{image}")));
+        for image in request.images.iter().copied().chain(request.disks.iter().copied()) {
+            wait_for(|| crate::drives::device(image).is_some());
+        }
         Ok(())
     }
 
@@ -336,9 +337,9 @@ impl Agent {
 }
 
 /// Waits for a device that its driver makes a moment after it was loaded. One that does not come is missed when it is used.
-fn wait_for(device: &str) {
+fn wait_for(there: impl Fn() -> bool) {
     let end = Instant::now() + DEVICE;
-    while !Path::new(device).exists() && Instant::now() < end {
+    while !there() && Instant::now() < end {
         thread::sleep(Duration::from_millis(2));
     }
 }

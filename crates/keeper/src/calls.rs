@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_api::{
     Call, Code, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty, ExecProcessRequest,
     ExecProcessResponse, Method, Process, SetUpSandboxRequest, Status, Stdio, UpdateContainerRequest, WaitProcessRequest,
-    WaitProcessResponse, take_fd,
+    WaitProcessResponse, mount, take_fd,
 };
 use prost::Message;
+use vmm::Access;
 
 use crate::News;
 use crate::serve::Server;
@@ -64,8 +65,35 @@ impl Server {
     ) -> Result<CreateContainerResponse, Status> {
         let id = request.id.clone();
         let announced = self.announce(&id, "", request.process.as_mut(), fds)?;
-        // Descriptors of images have become devices before; gofers there are none.
+        // There are no gofers.
         request.gofer = 0;
+        self.plug(&mut request, fds)?;
+        let made = self.make(request);
+        match &made {
+            Ok(_) => announced.keep(),
+            Err(_) => self.plugs.release(&id),
+        }
+        made
+    }
+
+    /// Has images and disks in the VM, with their numbers in the place of descriptors.
+    fn plug(&self, request: &mut CreateContainerRequest, fds: &mut [Option<OwnedFd>]) -> Result<(), Status> {
+        let mut files = Vec::new();
+        for index in &request.images {
+            files.push((take_fd(fds, *index, "image")?, Access::Read));
+        }
+        for (place, index) in request.disks.iter().enumerate() {
+            let disk = take_fd(fds, *index, "disk")?;
+            files.push((disk, if is_written_to(request, place) { Access::Write } else { Access::Read }));
+        }
+        let mut numbers = self.plugs.plug(&request.id, files)?;
+        request.disks = numbers.split_off(request.images.len());
+        request.images = numbers;
+        Ok(())
+    }
+
+    fn make(self: &Arc<Server>, request: CreateContainerRequest) -> Result<CreateContainerResponse, Status> {
+        let id = request.id.clone();
         if id == self.first_container {
             let set_up = SetUpSandboxRequest {
                 clock_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
@@ -82,7 +110,6 @@ impl Server {
         } else {
             self.sizes.with_limits(&self.guest, &id, request.limits, || self.guest.call(&request))?;
         }
-        announced.keep();
         Ok(CreateContainerResponse {})
     }
 
@@ -93,6 +120,7 @@ impl Server {
 
     fn delete(&self, request: &DeleteContainerRequest) -> Result<Empty, Status> {
         let deleted = self.guest.call(request)?;
+        self.plugs.release(&request.container_id);
         self.sizes.forget(&request.container_id);
         Ok(deleted)
     }
@@ -156,6 +184,14 @@ impl Server {
         });
         Ok(announced)
     }
+}
+
+/// Whether a mount of the request's disk in this place is not read-only.
+fn is_written_to(request: &CreateContainerRequest, place: usize) -> bool {
+    request.mounts.iter().any(|mount| match &mount.kind {
+        Some(mount::Kind::Disk(disk)) => disk.disk as usize == place && !mount.flags.is_some_and(|flags| flags.read_only),
+        _ => false,
+    })
 }
 
 fn entropy() -> Result<Vec<u8>, Status> {

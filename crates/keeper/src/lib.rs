@@ -11,6 +11,7 @@
 
 mod calls;
 mod console;
+mod drives;
 mod guest;
 mod serve;
 mod size;
@@ -25,6 +26,8 @@ use agent_api::{ShutdownRequest, vm};
 use vmm::{Event, Vmm, vsock};
 
 use console::Console;
+use drives::Plugs;
+pub use drives::{Drives, NewDevice};
 use guest::Guest;
 use serve::Server;
 pub use size::Range;
@@ -55,6 +58,8 @@ pub struct Boot {
     pub shm_size: Option<u64>,
     /// How large the VM is, and may become.
     pub range: Range,
+    /// What it has of images and disks.
+    pub drives: Drives,
     /// Makes friends with the VMM, which waits for its devices first.
     pub attach: Box<dyn FnOnce() -> Result<Arc<dyn Vmm>, vmm::Error>>,
     /// The vsock device's side of the vhost-user connection.
@@ -130,6 +135,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         first_container: boot.first_container,
         shm_size: boot.shm_size,
         sizes: Sizes::new(vmm.clone(), boot.range),
+        plugs: Plugs::new(vmm.clone(), boot.drives),
         news: news.clone(),
     };
     let serving = Arc::new(server).serve(boot.client, boot.listener)?;

@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::drives::Plugs;
 use crate::guest::Guest;
 use crate::size::Sizes;
 use crate::streams::Streams;
@@ -25,6 +26,7 @@ pub struct Server {
     pub first_container: String,
     pub shm_size: Option<u64>,
     pub sizes: Sizes,
+    pub plugs: Plugs,
     pub news: Sender<News>,
 }
 

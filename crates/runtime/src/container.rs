@@ -223,6 +223,8 @@ impl Runtime {
             memory_bytes: limits.memory.unwrap_or(u64::MAX).min(machine::memory_bytes()),
             max_processes: machine::max_processes(limits.pids),
             network,
+            images: &plan.images,
+            disks: &plan.disks,
             listener: Some(listener),
             report,
             cgroup,

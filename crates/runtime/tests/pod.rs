@@ -88,6 +88,8 @@ impl Pod {
         let launch = Launch {
             first_container: "first".into(),
             pod: None,
+            images: &[],
+            disks: &[],
             cpus: 2,
             memory_limit: Some(512 << 20),
             memory_bytes: 512 << 20,
@@ -147,7 +149,7 @@ impl Pod {
         let writer = OwnedFd::from(writer);
         let stdio = HostStdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
         self.sandbox
-            .add_container(ContainerPlan { request, attaches: vec![attach], images: vec![] }, stdio)
+            .add_container(ContainerPlan { request, attaches: vec![attach], images: vec![], disks: vec![] }, stdio)
             .expect("a container");
         reader
     }

@@ -51,6 +51,9 @@ pub struct CreateContainerRequest {
     /// sandbox's own. (Sentry only.)
     #[prost(uint32, optional, tag = "18")]
     pub memory: Option<u32>,
+    /// Indices of descriptors of disks, which mounts name by their place here. (VMs only.)
+    #[prost(uint32, repeated, tag = "19")]
+    pub disks: Vec<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

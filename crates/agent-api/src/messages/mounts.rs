@@ -66,7 +66,7 @@ pub struct Mount {
 }
 
 pub mod mount {
-    use super::{DevptsMount, Empty, GoferMount, Oneof, TmpfsMount};
+    use super::{DevptsMount, DiskMount, Empty, GoferMount, Oneof, TmpfsMount};
 
     /// What is mounted.
     #[derive(Clone, PartialEq, Oneof)]
@@ -92,6 +92,8 @@ pub mod mount {
         /// An EROFS image of the request.
         #[prost(uint32, tag = "10")]
         Erofs(u32),
+        #[prost(message, tag = "11")]
+        Disk(DiskMount),
     }
 }
 
@@ -101,6 +103,20 @@ pub struct GoferMount {
     pub attach: u32,
     #[prost(enumeration = "CacheMode", tag = "2")]
     pub cache: i32,
+}
+
+/// A file system on a disk. (VMs only.)
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DiskMount {
+    /// Its place in the request's `disks`.
+    #[prost(uint32, tag = "1")]
+    pub disk: u32,
+    /// Linux's name of the file system.
+    #[prost(string, tag = "2")]
+    pub file_system: String,
+    /// `name` or `name=value`.
+    #[prost(string, repeated, tag = "3")]
+    pub options: Vec<String>,
 }
 
 /// tmpfs options; what is absent has Linux's default.

@@ -4,7 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use agent_api::dev;
-use agent_api::{Code, Device, DeviceKind, DevptsMount, Mount, MountFlags, Status, TmpfsMount, mount::Kind};
+use agent_api::{
+    Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, DiskMount, Mount, MountFlags, Status, TmpfsMount,
+    mount::Kind,
+};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -15,6 +18,7 @@ use rustix::mount::{
 use super::place::Tree;
 use super::root::tree_path;
 use crate::boot::SHM;
+use crate::drives;
 use crate::sys::{Below, set_mount_flags};
 
 /// A file system that is made new, not mounted anywhere yet. An option without a value is a flag.
@@ -56,7 +60,7 @@ pub fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<(), Errno>
 ///
 /// # Errors
 /// `InvalidArgument` with the kernel's reason.
-pub fn mount(tree: &Tree, request: &Mount, images: &[u32]) -> Result<(), Status> {
+pub fn mount(tree: &Tree, request: &Mount, of: &CreateContainerRequest) -> Result<(), Status> {
     let kind = request.kind.as_ref().ok_or_else(|| wrong("it has no kind"))?;
     let flags = attributes(request.flags.as_ref());
     let errno = |errno: Errno| wrong(hostcall::Errno::from(errno).to_string());
@@ -76,7 +80,8 @@ pub fn mount(tree: &Tree, request: &Mount, images: &[u32]) -> Result<(), Status>
         Kind::Devpts(options) => new("devpts", devpts(options)).map_err(errno)?,
         Kind::Mqueue(_) => new("mqueue", Vec::new()).map_err(errno)?,
         Kind::Cgroup(_) => new("cgroup2", Vec::new()).map_err(errno)?,
-        Kind::Erofs(image) => erofs(images, *image, flags)?,
+        Kind::Erofs(image) => erofs(&of.images, *image, flags)?,
+        Kind::Disk(disk) => self::disk(&of.disks, disk, flags)?,
     };
     let is_dir = fstat(&mount).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     let place = match is_dir {
@@ -107,18 +112,43 @@ fn bound(path: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// `InvalidArgument`, with what is wrong.
 pub fn erofs(images: &[u32], index: u32, flags: MountAttrFlags) -> Result<OwnedFd, Status> {
-    let device = images.get(index as usize).ok_or_else(|| wrong(format!("no image {index} came with the request")))?;
-    let source = format!("/dev/pmem{device}");
+    let number = images.get(index as usize).ok_or_else(|| wrong(format!("no image {index} came with the request")))?;
+    let source = drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for image {index}")))?;
     let flags = flags | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let dax = new_fs("erofs", &[("source", source.clone()), ("ro", String::new()), ("dax", String::new())], flags);
     let mount = dax.or_else(|_| new_fs("erofs", &[("source", source.clone()), ("ro", String::new())], flags));
     mount.map_err(|errno| {
         let why = match errno {
             Errno::INVAL => "it is no EROFS image".to_string(),
-            Errno::NOENT | Errno::NXIO => format!("the guest has no device {source}"),
             errno => hostcall::Errno::from(errno).to_string(),
         };
         wrong(format!("image: {why}"))
+    })
+}
+
+/// The file system on a disk.
+///
+/// # Errors
+/// `InvalidArgument`, with what is wrong.
+fn disk(disks: &[u32], wanted: &DiskMount, flags: MountAttrFlags) -> Result<OwnedFd, Status> {
+    let number =
+        disks.get(wanted.disk as usize).ok_or_else(|| wrong(format!("no disk {} came with the request", wanted.disk)))?;
+    let source = drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for disk {}", wanted.disk)))?;
+    let mut options = vec![("source", source)];
+    if flags.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        options.push(("ro", String::new()));
+    }
+    options.extend(wanted.options.iter().map(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        (name, value.to_string())
+    }));
+    let kind = &wanted.file_system;
+    new_fs(kind, &options, flags).map_err(|errno| {
+        wrong(match errno {
+            Errno::NODEV => format!("the guest's kernel has no file system {kind}"),
+            Errno::INVAL => format!("the disk has no file system {kind}, or it does not take an option"),
+            errno => hostcall::Errno::from(errno).to_string(),
+        })
     })
 }
 

@@ -30,7 +30,7 @@ pub fn enter(request: &CreateContainerRequest) -> Result<(), Status> {
     let wanted = request.root.as_ref().ok_or_else(|| Status::new(Code::InvalidArgument, "root is missing"))?;
     let tree = Tree::new(build(wanted, request)?);
     for mount in &request.mounts {
-        mounts::mount(&tree, mount, &request.images).map_err(|status| about("mount", &mount.destination, status))?;
+        mounts::mount(&tree, mount, request).map_err(|status| about("mount", &mount.destination, status))?;
     }
     for device in &request.devices {
         mounts::device(&tree, device).map_err(|errno| cannot("device", &device.path, errno))?;

@@ -60,7 +60,7 @@ impl Do {
         let limits = plan.request.limits.unwrap_or_default();
         let kind = global.sandbox()?.unwrap_or_default();
         let cgroup = cgroup(kind, &id, &limits, privilege)?;
-        let mut sandbox = Guard { sandbox: launch(kind, global, &id, &limits, &cgroup, privilege, self.net.clone())?, cgroup };
+        let mut sandbox = Guard { sandbox: launch(kind, global, &plan, &cgroup, privilege, self.net.clone())?, cgroup };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
         sandbox.sandbox.add_container(plan, own.as_host()).map_err(|error| match error {
@@ -141,7 +141,7 @@ impl Do {
             limits: Some(self.flags.limits()?),
             ..Default::default()
         };
-        Ok(ContainerPlan { request, attaches, images })
+        Ok(ContainerPlan { request, attaches, images, disks: Vec::new() })
     }
 
     fn process(&self, root: &Path, privilege: Privilege, wire: Wire) -> anyhow::Result<Process> {
@@ -243,8 +243,7 @@ fn cgroup(kind: sandbox::Kind, id: &str, limits: &Limits, privilege: Privilege) 
 fn launch(
     kind: sandbox::Kind,
     global: &Global,
-    id: &str,
-    limits: &Limits,
+    plan: &ContainerPlan,
     cgroup: &Cgroup,
     privilege: Privilege,
     network: Network,
@@ -253,8 +252,9 @@ fn launch(
         rustix::fs::memfd_create("nacre-report", rustix::fs::MemfdFlags::CLOEXEC).context("cannot make a report file")?;
     let log = global.log_file();
     let stderr = std::io::stderr();
+    let limits = plan.request.limits.unwrap_or_default();
     let launch = Launch {
-        first_container: id.into(),
+        first_container: plan.request.id.clone(),
         cpus: machine::cpus(),
         memory_limit: limits.memory,
         memory_bytes: limits.memory.unwrap_or_else(machine::memory_bytes),
@@ -262,6 +262,8 @@ fn launch(
         network,
         listener: None,
         pod: None,
+        images: &plan.images,
+        disks: &plan.disks,
         report: File::from(report),
         cgroup,
         privilege,

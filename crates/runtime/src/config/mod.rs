@@ -178,7 +178,7 @@ pub fn plan(
 ) -> Result<ContainerPlan, ConfigError> {
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let read_only = root.readonly().unwrap_or(false);
-    let mut images: Vec<PathBuf> = erofs_root(spec, bundle)?.into_iter().collect();
+    let images: Vec<PathBuf> = erofs_root(spec, bundle)?.into_iter().collect();
     let image = (!images.is_empty()).then_some(0);
     let mut attaches = Vec::new();
     if image.is_none() {
@@ -192,7 +192,9 @@ pub fn plan(
     } else if *overlay == Overlay::None && !read_only {
         return Err(wrong("annotations", "an EROFS root cannot be written to: dev.nacre.overlay=none needs root.readonly"));
     }
-    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut attaches, &mut images)?;
+    let mut of_host = mounts::OfHost { attaches, images, disks: Vec::new() };
+    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut of_host)?;
+    let mounts::OfHost { mut attaches, images, disks } = of_host;
     let kept = attaches.len() as u32;
     if let Overlay::Dir(dir) = overlay {
         attaches.push(Attach { source: dir.clone(), recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
@@ -209,6 +211,7 @@ pub fn plan(
         gofer: 0,
         images: Vec::new(),
         memory: None,
+        disks: Vec::new(),
         root: Some(Root {
             attach: 0,
             read_only,
@@ -232,7 +235,7 @@ pub fn plan(
         seccomp: linux.and_then(|l| l.seccomp().as_ref()).map(seccomp::profile).transpose()?,
     };
     warn_of_ignored(spec);
-    Ok(ContainerPlan { request, attaches, images })
+    Ok(ContainerPlan { request, attaches, images, disks })
 }
 
 fn paths(list: Option<&Vec<String>>) -> Vec<Vec<u8>> {

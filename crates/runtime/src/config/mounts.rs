@@ -3,29 +3,30 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agent_api::{CacheMode, DevptsMount, Empty, GoferMount, Mount, MountFlags, TmpfsMount, mount::Kind};
+use agent_api::{CacheMode, DevptsMount, DiskMount, Empty, GoferMount, Mount, MountFlags, TmpfsMount, mount::Kind};
 use oci_spec::runtime::Mount as OciMount;
 
 use super::{ConfigError, missing, unsupported, wrong};
 use crate::process::gofer::Attach;
+use crate::sandbox::Disk;
 
-/// Translates all mounts in order. Bind mounts add to `attaches`, EROFS images to `images`.
-pub(crate) fn mounts(
-    list: &[OciMount],
-    bundle: &Path,
-    attaches: &mut Vec<Attach>,
-    images: &mut Vec<PathBuf>,
-) -> Result<Vec<Mount>, ConfigError> {
-    list.iter().enumerate().map(|(index, mount)| one(mount, &format!("mounts[{index}]"), bundle, attaches, images)).collect()
+/// What of the host a container's mounts need, as [`ContainerPlan`](crate::sandbox::ContainerPlan) has it.
+#[derive(Debug, Default)]
+pub(crate) struct OfHost {
+    pub attaches: Vec<Attach>,
+    pub images: Vec<PathBuf>,
+    pub disks: Vec<Disk>,
 }
 
-fn one(
-    mount: &OciMount,
-    key: &str,
-    bundle: &Path,
-    attaches: &mut Vec<Attach>,
-    images: &mut Vec<PathBuf>,
-) -> Result<Mount, ConfigError> {
+/// File systems on disks that a VM's kernel may have.
+const DISK_FILE_SYSTEMS: [&str; 6] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"];
+
+/// Translates all mounts in order, and collects what they need.
+pub(crate) fn mounts(list: &[OciMount], bundle: &Path, of_host: &mut OfHost) -> Result<Vec<Mount>, ConfigError> {
+    list.iter().enumerate().map(|(index, mount)| one(mount, &format!("mounts[{index}]"), bundle, of_host)).collect()
+}
+
+fn one(mount: &OciMount, key: &str, bundle: &Path, of_host: &mut OfHost) -> Result<Mount, ConfigError> {
     if mount.destination().as_os_str().is_empty() {
         return Err(missing(&format!("{key}.destination")));
     }
@@ -34,7 +35,7 @@ fn one(
     let kind = match (mount.typ().as_deref().unwrap_or_default(), options.bind) {
         (_, recursive @ Some(_)) | ("bind", recursive) => {
             let recursive = recursive.unwrap_or(Recursive::No);
-            bind(source, recursive, options.flags.read_only, key, bundle, attaches)?
+            bind(source, recursive, options.flags.read_only, key, bundle, &mut of_host.attaches)?
         }
         ("tmpfs", None) if mount.destination() == Path::new("/dev") => Kind::Dev(options.tmpfs(key)?),
         ("tmpfs", None) => Kind::Tmpfs(options.tmpfs(key)?),
@@ -45,8 +46,19 @@ fn one(
         ("cgroup" | "cgroup2", None) => Kind::Cgroup(Empty {}),
         ("erofs", None) => {
             let source = source.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| missing(&format!("{key}.source")))?;
-            images.push(bundle.join(source));
-            Kind::Erofs(images.len() as u32 - 1)
+            of_host.images.push(bundle.join(source));
+            Kind::Erofs(of_host.images.len() as u32 - 1)
+        }
+        (kind, None) if DISK_FILE_SYSTEMS.contains(&kind) => {
+            let source = source.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| missing(&format!("{key}.source")))?;
+            of_host.disks.push(Disk { source: bundle.join(source), read_only: options.flags.read_only });
+            let option =
+                |(name, value): &(String, String)| if value.is_empty() { name.clone() } else { format!("{name}={value}") };
+            Kind::Disk(DiskMount {
+                disk: of_host.disks.len() as u32 - 1,
+                file_system: kind.into(),
+                options: options.data.iter().map(option).collect(),
+            })
         }
         ("", None) => return Err(missing(&format!("{key}.type"))),
         (other, None) => return Err(unsupported(format!("{key}.type"), format!("the file system {other:?}"))),

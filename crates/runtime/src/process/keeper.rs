@@ -3,16 +3,16 @@
 //! In this order: the configuration, the VMM's process (cloned while this one has one thread, so that it dies with it: this is PID 1 of their
 //! name space), an empty root, no privileges, Landlock; then the keeper makes its threads.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keeper::{Boot, Range};
+use keeper::{Boot, Drives, Range};
 use serde::{Deserialize, Serialize};
 use vmm::qemu::{self, Qemu};
-use vmm::{Accelerator, Console, Cpus, Device, Machine, Memory, Vmm};
+use vmm::{Accelerator, Access, Console, Cpus, Device, Machine, Memory, Vmm};
 
 use super::confine::landlock;
 use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
@@ -30,7 +30,8 @@ const VMM_START: Duration = Duration::from_secs(20);
 const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce";
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
-/// device; 3 and 4: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount, and, if others may come, the listening socket.
+/// device; 3 and 4: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount, the images, the disks,
+/// and, if others may come, the listening socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeeperConfig {
     /// The container whose end is the VM's.
@@ -44,7 +45,19 @@ pub struct KeeperConfig {
     /// Bytes of shared memory that the pod's containers have together.
     pub shm_size: Option<u64>,
     pub kvm: KvmConfig,
+    /// How many images and disks of the first container come as descriptors, and which of the disks are only to be read.
+    pub images: usize,
+    pub disks: Vec<DiskConfig>,
+    /// How many devices may come later, at a time.
+    pub slots: u8,
     pub log: logging::Config,
+}
+
+/// What may be done with a disk.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum DiskConfig {
+    Read,
+    Write,
 }
 
 /// [`Kvm`], to be sent.
@@ -68,11 +81,12 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or("descriptors are missing");
     let (report, client, fs, kernel, initrd) = (next()?, next()?, next()?, next()?, next()?);
-    let (kvm, accelerator) = match config.kvm {
+    let (kvm, accelerator) = match config.kvm.clone() {
         KvmConfig::Mount => (Some(Kvm::Mount(next()?)), Accelerator::Kvm),
         KvmConfig::Own => (Some(Kvm::Own), Accelerator::Kvm),
         KvmConfig::None(because) => (None, Accelerator::Emulation { because }),
     };
+    let (drives, devices) = drives(&config, &mut descriptors)?;
     let listener = descriptors.next();
     report::install(report);
     logging::install(&config.log, None);
@@ -100,13 +114,16 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         cpus: range.cpus,
         memory: range.memory,
         console: Some(Console::Socket(console_device.into())),
-        devices: vec![
+        devices: [
             ("vsock".into(), Device::Vsock { socket: vsock_device.into() }),
             ("files".into(), Device::VirtioFs { tag: agent_api::vm::FS_TAG.into(), socket: fs }),
             ("balloon".into(), Device::Balloon),
             ("rng".into(), Device::Rng),
-        ],
-        slots: 0,
+        ]
+        .into_iter()
+        .chain(devices)
+        .collect(),
+        slots: config.slots,
     };
     let line = qemu::command_line(&machine, qmp_server.as_fd()).map_err(|e| e.to_string())?;
     let Some(Console::Socket(stderr)) = &machine.console else { return Err("no console".into()) };
@@ -125,6 +142,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         first_container: config.first_container,
         shm_size: config.shm_size,
         range,
+        drives,
         attach: Box::new(move || {
             let vmm = Qemu::attach(qmp, VMM_START)?;
             vmm.boot(VMM_START)?;
@@ -139,6 +157,25 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         report::write(&Report::Exited(status));
     }
     Ok(ended.unwrap_or(0))
+}
+
+/// The devices of the first container's images and disks.
+fn drives(
+    config: &KeeperConfig,
+    descriptors: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<(Drives, Vec<(String, Device)>), String> {
+    let (mut drives, mut devices) = (Drives::default(), Vec::new());
+    let images = std::iter::repeat_n(Access::Read, config.images);
+    let disks = config.disks.iter().map(|disk| match disk {
+        DiskConfig::Read => Access::Read,
+        DiskConfig::Write => Access::Write,
+    });
+    for access in images.chain(disks) {
+        let file = descriptors.next().ok_or("descriptors are missing")?;
+        let (_, new) = drives.take(&config.first_container, file, access).map_err(|status| status.message)?;
+        devices.extend(new.map(|new| (new.id, new.device)));
+    }
+    Ok((drives, devices))
 }
 
 fn pair() -> Result<(UnixStream, UnixStream), String> {

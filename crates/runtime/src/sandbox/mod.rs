@@ -67,6 +67,9 @@ pub struct Launch<'a> {
     /// Guest processes at a time.
     pub max_processes: usize,
     pub network: Network,
+    /// What the first container will bring, to be there from the start.
+    pub images: &'a [PathBuf],
+    pub disks: &'a [Disk],
     /// Where others than the maker reach the agent.
     pub listener: Option<UnixListener>,
     pub report: File,
@@ -172,6 +175,15 @@ pub struct ContainerPlan {
     pub attaches: Vec<Attach>,
     /// EROFS images, in the order the request names them by: opened here, mapped by the sentry, no gofer between.
     pub images: Vec<PathBuf>,
+    /// Disks with file systems that the guest's own kernel mounts, likewise. For VMs.
+    pub disks: Vec<Disk>,
+}
+
+/// A block device of the host, or a file with the content of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    pub source: PathBuf,
+    pub read_only: bool,
 }
 
 /// Host descriptors of a process's standard streams. With a terminal, `stdin` and `stdout` are its wire.
@@ -266,6 +278,20 @@ pub trait Sandbox: Debug {
             return Ok(status);
         }
         Err(self.explain(what, error))
+    }
+}
+
+/// A disk: a block device or a regular file, opened for just what is done with it.
+fn open_disk(disk: &Disk) -> Result<OwnedFd> {
+    let about = || format!("cannot open the disk {}", disk.source.display());
+    let access = if disk.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let file = rustix::fs::open(&disk.source, access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty());
+    let file = file.doing(about)?;
+    let stat = rustix::fs::fstat(&file).doing(about)?;
+    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+    match kind.is_file() || kind == rustix::fs::FileType::BlockDevice {
+        true => Ok(file),
+        false => Err(Error::Other(format!("the disk {} is neither a block device nor a regular file", disk.source.display()))),
     }
 }
 

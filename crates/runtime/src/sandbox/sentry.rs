@@ -159,6 +159,10 @@ impl Sandbox for SentrySandbox {
     }
 
     fn add_container(&mut self, mut plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()> {
+        if let Some(disk) = plan.disks.first() {
+            let disk = disk.source.display();
+            return Err(Error::Other(format!("{disk}: only a virtual machine mounts disks (--sandbox vm)")));
+        }
         let gofer = match self.spare_gofer.take() {
             Some(gofer) => gofer,
             None => self.new_gofer()?,

@@ -9,13 +9,13 @@ use std::time::Duration;
 use agent_api::{Client, CreateContainerRequest, DeleteContainerRequest, mount, root};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_image};
+use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_disk, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
 use crate::process::fs::{self, FsConfig, More};
 use crate::process::fs_control;
 use crate::process::gofer::Trees;
-use crate::process::keeper::{KeeperConfig, KvmConfig};
+use crate::process::keeper::{DiskConfig, KeeperConfig, KvmConfig};
 use crate::process::kvm::Kvm;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, timing};
@@ -26,6 +26,8 @@ const DEFAULT_MEMORY: u64 = 1 << 30;
 const NAME: &str = "VM's keeper";
 /// Bytes of shared memory that a pod's containers have together: what containerd gives a pod.
 const POD_SHM: u64 = 64 << 20;
+/// How many images and disks of further containers a pod's VM takes at a time: each costs its boot 10 to 20 ms emulated.
+const POD_SLOTS: u8 = 8;
 /// Guest memory is a multiple of this.
 const MEMORY_STEP: u64 = 2 << 20;
 
@@ -76,6 +78,8 @@ impl VmSandbox {
         let program = find_program(vmm::qemu::PROGRAM)?;
         let image = guest::build(&guest::Options::default()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
+        let images = launch.images.iter().map(|path| open_image(path)).collect::<Result<Vec<_>>>()?;
+        let disks = launch.disks.iter().map(open_disk).collect::<Result<Vec<_>>>()?;
         timing::mark("runtime: guest image found");
         let keeper_ids = Ids::of_main_process(launch.privilege);
         let fs_ids = Ids::from(launch.file_ids);
@@ -109,12 +113,16 @@ impl VmSandbox {
             program,
             cpus: [launch.cpus as u32, if resizable { machine::cpus() as u32 } else { launch.cpus as u32 }],
             memory: [memory, if resizable { most_memory(memory) } else { memory }],
+            images: images.len(),
+            disks: launch.disks.iter().map(|disk| if disk.read_only { DiskConfig::Read } else { DiskConfig::Write }).collect(),
+            slots: if launch.pod.is_some() { POD_SLOTS } else { 0 },
             shm_size: launch.pod.map(|_| POD_SHM),
             kvm,
             log: launch.log,
         };
         let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), kernel.as_fd(), initrd.as_fd()];
         fds.extend(given.as_ref().map(AsFd::as_fd));
+        fds.extend(images.iter().chain(&disks).map(AsFd::as_fd));
         fds.extend(launch.listener.as_ref().map(AsFd::as_fd));
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
         Ok(VmSandbox {
@@ -181,12 +189,14 @@ impl Sandbox for VmSandbox {
     }
 
     fn add_container(&mut self, mut plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()> {
-        if !plan.images.is_empty() {
-            return Err(Error::Other("EROFS images as root or mounts are not there for VMs yet".into()));
-        }
         let numbers = self.add_trees(&plan)?;
         number_trees(&mut plan.request, &numbers);
-        let mut fds = Vec::new();
+        // Of the first container's, the keeper knows by the files that they are there.
+        let images = plan.images.iter().map(|path| open_image(path)).collect::<Result<Vec<_>>>()?;
+        let disks = plan.disks.iter().map(open_disk).collect::<Result<Vec<_>>>()?;
+        let mut fds: Vec<_> = images.iter().chain(&disks).map(AsFd::as_fd).collect();
+        plan.request.images = (0..images.len() as u32).collect();
+        plan.request.disks = (images.len() as u32..fds.len() as u32).collect();
         let placed = stdio.place(&mut fds);
         if let Some(process) = &mut plan.request.process {
             process.stdio = Some(placed);

@@ -150,6 +150,7 @@ impl Builder<'_> {
             mount::Kind::Devpts(_) => Devpts::new(&self.container.terminals),
             mount::Kind::Cgroup(_) => Cgroup2Fs::new(self.container.clone(), self.container.cgroup.clone()),
             mount::Kind::Erofs(image) => self.erofs(*image)?,
+            mount::Kind::Disk(_) => return Err(Status::new(Code::Unimplemented, "the sentry mounts no disks")),
             mount::Kind::Mqueue(_) => self.container.namespaces.ipc.objects.mqueues(&self.kernel.clock),
         };
         let source = if request.source.is_empty() { fs.name().as_bytes().to_vec() } else { request.source.clone() };

@@ -1,0 +1,180 @@
+//! Images and disks of containers, as devices of the VM.
+//!
+//! An EROFS image whose size a memory device can have, and which the VMM's user may open again, is one: pods share the host's page cache and the guest
+//! keeps no copy. Everything else is a disk. An image is plugged in once however many containers have it.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use agent_api::{Code, Status, vm};
+use rustix::fs::{FileType, Mode, fstat};
+use vmm::{Access, Device, Vmm};
+
+/// How long the guest may take to let a disk go.
+const UNPLUG: Duration = Duration::from_secs(5);
+
+/// What the VM has.
+#[derive(Debug, Default)]
+pub struct Drives {
+    list: Vec<Drive>,
+    pmems: u32,
+    disks: u32,
+}
+
+#[derive(Debug)]
+struct Drive {
+    /// Device and inode, and for a block device its own number.
+    file: (u64, u64, u64),
+    access: Access,
+    /// As the agent knows it.
+    number: u32,
+    id: String,
+    /// Those that have it.
+    containers: Vec<String>,
+}
+
+/// A device that is not there yet.
+#[derive(Debug)]
+pub struct NewDevice {
+    pub id: String,
+    pub device: Device,
+}
+
+impl Drives {
+    /// A container is to have a file: its number, and the device that has to be plugged in for it.
+    ///
+    /// # Errors
+    /// It is no file that a VM could have; it is to be written to and is another container's already.
+    pub fn take(&mut self, container: &str, file: OwnedFd, access: Access) -> Result<(u32, Option<NewDevice>), Status> {
+        let stat = fstat(&file).map_err(|errno| Status::new(Code::Internal, format!("an image's fstat: {errno}")))?;
+        let key = (stat.st_dev, stat.st_ino, stat.st_rdev);
+        if let Some(drive) = self.list.iter_mut().find(|drive| drive.file == key) {
+            let is_theirs = drive.containers.iter().any(|other| other == container);
+            if access != drive.access || (access == Access::Write && !is_theirs) {
+                return Err(Status::new(Code::FailedPrecondition, "a disk that is written to can be one container's only"));
+            }
+            if !is_theirs {
+                drive.containers.push(container.into());
+            }
+            return Ok((drive.number, None));
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+        let readable = Mode::from_raw_mode(stat.st_mode).contains(Mode::ROTH);
+        let mappable = is_file && readable && size > 0 && size.is_multiple_of(vmm::qemu::PMEM_ALIGN);
+        let (number, id, device) = match access {
+            Access::Read if mappable => {
+                self.pmems += 1;
+                let number = self.pmems - 1;
+                (number, format!("image-{number}"), Device::Pmem { image: file, size, access })
+            }
+            _ => {
+                self.disks += 1;
+                let number = self.disks - 1;
+                (number | vm::DISK, vm::disk_serial(number), Device::Block { image: file, access })
+            }
+        };
+        self.list.push(Drive { file: key, access, number, id: id.clone(), containers: vec![container.into()] });
+        Ok((number, Some(NewDevice { id, device })))
+    }
+
+    /// A container has gone: the disks that nobody else has. (A memory device cannot leave.)
+    fn release(&mut self, container: &str) -> Vec<String> {
+        let mut free = Vec::new();
+        self.list.retain_mut(|drive| {
+            drive.containers.retain(|other| other != container);
+            let leaves = drive.containers.is_empty() && drive.number & vm::DISK != 0;
+            if leaves {
+                free.push(drive.id.clone());
+            }
+            !leaves
+        });
+        free
+    }
+}
+
+/// Plugs in what containers bring.
+pub struct Plugs {
+    vmm: std::sync::Arc<dyn Vmm>,
+    drives: Mutex<Drives>,
+}
+
+impl Plugs {
+    /// `drives` are there already.
+    pub fn new(vmm: std::sync::Arc<dyn Vmm>, drives: Drives) -> Plugs {
+        Plugs { vmm, drives: Mutex::new(drives) }
+    }
+
+    /// The numbers of a container's files, which are in the VM then.
+    ///
+    /// # Errors
+    /// One cannot be plugged in.
+    pub fn plug(&self, container: &str, files: Vec<(OwnedFd, Access)>) -> Result<Vec<u32>, Status> {
+        let mut drives = self.drives.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plug = |(file, access)| {
+            let (number, new) = drives.take(container, file, access)?;
+            if let Some(NewDevice { id, device }) = new {
+                let failed = |error: vmm::Error| {
+                    Status::new(Code::ResourceExhausted, format!("the VM cannot be given an image or disk: {error}"))
+                };
+                if let Err(error) = self.vmm.add_device(&id, device) {
+                    drives.list.retain(|drive| drive.id != id);
+                    return Err(failed(error));
+                }
+            }
+            Ok(number)
+        };
+        files.into_iter().map(&mut plug).collect()
+    }
+
+    /// Takes out what only this container had.
+    pub fn release(&self, container: &str) {
+        let mut drives = self.drives.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in drives.release(container) {
+            if let Err(error) = self.vmm.remove_device(&id, UNPLUG) {
+                tracing::warn!(%error, id, "a disk stays in the VM");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    fn file(size: u64) -> OwnedFd {
+        let file = memfd_create("image", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, size).unwrap();
+        file
+    }
+
+    #[test]
+    fn an_image_is_one_device_for_all() {
+        let mut drives = Drives::default();
+        let image = file(vmm::qemu::PMEM_ALIGN);
+        let copy = || rustix::io::fcntl_dupfd_cloexec(&image, 0).unwrap();
+        let (first, new) = drives.take("a", copy(), Access::Read).unwrap();
+        assert!(matches!(new, Some(NewDevice { device: Device::Pmem { .. }, .. })), "{new:?}");
+        assert!(matches!(drives.take("b", copy(), Access::Read).unwrap(), (number, None) if number == first));
+        let (odd, new) = drives.take("b", file(4096), Access::Read).unwrap();
+        assert!(matches!(new, Some(NewDevice { device: Device::Block { .. }, .. })), "{new:?}");
+        assert_eq!((first, odd), (0, vm::DISK));
+        assert_eq!(drives.release("a"), Vec::<String>::new());
+        assert_eq!(drives.release("b"), ["disk-0"]);
+    }
+
+    #[test]
+    fn what_is_written_to_is_nobody_elses() {
+        let mut drives = Drives::default();
+        let disk = file(1 << 20);
+        let copy = || rustix::io::fcntl_dupfd_cloexec(&disk, 0).unwrap();
+        drives.take("a", copy(), Access::Write).unwrap();
+        assert!(drives.take("b", copy(), Access::Read).is_err());
+        drives.release("a");
+        // A number is not used again: the guest may still know the old one.
+        assert_eq!(drives.take("b", copy(), Access::Read).unwrap().0, vm::DISK | 1);
+    }
+}
