@@ -56,7 +56,7 @@ pub struct Mount {
     /// Absolute, in the container. Missing directories (or the file) are made.
     #[prost(bytes = "vec", tag = "1")]
     pub destination: Vec<u8>,
-    #[prost(oneof = "mount::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "mount::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: Option<mount::Kind>,
     #[prost(message, optional, tag = "15")]
     pub flags: Option<MountFlags>,
