@@ -30,6 +30,8 @@ pub use segments::{Marks, mss_of};
 
 /// Connections under way to a listener, of all listeners (`tcp_max_syn_backlog`); the oldest make way.
 const HALF_OPEN: usize = 4096;
+/// How often they are looked at while there are any.
+const HALF_OPEN_TICK_NS: u64 = 1_000_000_000;
 /// Connections in TIME_WAIT (`tcp_max_tw_buckets`), and how long.
 const TIME_WAITS: usize = 16_384;
 const TIME_WAIT_NS: u64 = 60_000_000_000;
@@ -50,6 +52,7 @@ pub struct Stack {
 struct Connections {
     entries: HashMap<Pair, Entry>,
     /// In the order of their coming.
+    /// Those that are no longer half open are taken out now and then.
     half_open: VecDeque<Pair>,
     half_open_count: usize,
     time_waits: VecDeque<(MonoTime, Pair)>,
@@ -119,8 +122,9 @@ impl Stack {
 
     /// Makes sure that [`Stack::due`] is called by the next deadline.
     fn arm(self: &Arc<Stack>, net: &Arc<NetNamespace>) {
-        let half_open = self.connections.lock().next_half_open();
-        let Some(at) = [half_open, self.network.deadline()].into_iter().flatten().min().map(MonoTime) else { return };
+        let half_open = self.connections.lock().has_half_open().then(|| net.clock.monotonic().after(HALF_OPEN_TICK_NS));
+        let neighbours = self.network.deadline().map(MonoTime);
+        let Some(at) = [half_open, neighbours].into_iter().flatten().min() else { return };
         let mut timer = self.timer.lock();
         if timer.as_ref().is_some_and(|(armed, _)| *armed <= at) {
             return;
@@ -154,13 +158,11 @@ impl Stack {
 }
 
 impl Connections {
-    fn next_half_open(&self) -> Option<u64> {
+    fn has_half_open(&mut self) -> bool {
         if self.half_open_count == 0 {
-            return None;
+            self.half_open.clear();
         }
-        // All wait a second at first: the oldest are about the first due.
-        let entries = self.half_open.iter().filter_map(|pair| self.entries.get(pair));
-        entries.filter_map(|entry| if let Entry::HalfOpen(half) = entry { Some(half.half.again_at) } else { None }).min()
+        self.half_open_count > 0
     }
 
     /// Half-open connections whose answer is to be sent again; those that have waited too long are forgotten.
@@ -189,6 +191,11 @@ impl Connections {
                 self.remove(&oldest);
             }
         }
+        if self.half_open.len() >= 2 * HALF_OPEN {
+            let Connections { half_open, entries, .. } = self;
+            half_open.retain(|pair| matches!(entries.get(pair), Some(Entry::HalfOpen(_))));
+        }
+        self.remove(&pair);
         self.half_open_count += 1;
         self.half_open.push_back(pair);
         self.entries.insert(pair, Entry::HalfOpen(Box::new(half)));

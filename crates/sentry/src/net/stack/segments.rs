@@ -137,7 +137,7 @@ impl Stack {
         }
         let connection = half.complete(now.0, listener.wire_settings());
         let socket = listener.new_connection(pair, connection, way);
-        self.connections.lock().entries.insert(pair, Entry::Live(socket.clone()));
+        self.put(pair, &socket);
         socket.segment_arrives(segment, payload);
         socket.answer();
         listener.queue_connection(socket);
@@ -160,7 +160,16 @@ impl Stack {
 
     /// From now on segments of this pair are for `socket`.
     pub fn add(&self, pair: Pair, socket: &Arc<Tcp>) {
-        self.connections.lock().entries.insert(pair, Entry::Live(socket.clone()));
+        self.put(pair, socket);
+    }
+
+    fn put(&self, pair: Pair, socket: &Arc<Tcp>) {
+        let mut connections = self.connections.lock();
+        // Dropped after the lock is released: it may be a socket's last reference.
+        let old = connections.remove(&pair);
+        connections.entries.insert(pair, Entry::Live(socket.clone()));
+        drop(connections);
+        drop(old);
     }
 
     /// The connection is over; `rest` answers for it in TIME_WAIT.
