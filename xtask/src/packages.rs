@@ -11,6 +11,7 @@ use crate::sh;
 pub const TEST: &[&str] = &[
     "libc6-dev",
     "busybox-static",
+    "erofs-utils",
     "docker-registry",
     "debootstrap",
     "runc",

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::tally::Tally;
 use crate::{agent, nested, packages, sh};
 
-/// Five pods, a few seconds each.
+/// Some seconds each.
 const PODS_LIMIT: Duration = Duration::from_secs(180);
 
 /// What is run: a command of ours, and its arguments.
@@ -63,7 +63,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
         tally.step(&format!("in VMs: {}", command.join(" ")), sh::run(&mut run));
     }
     if !args.contains(&"--kvm".into()) {
-        tally.step("in VMs: pods", pods());
+        tally.step("in VMs: pods, volumes, sizes", pods());
     }
     let nacre = std::fs::canonicalize(sh::nacre()).with_context(|| format!("cannot find {}", sh::nacre().display()))?;
     let on_kvm = nested::run(&KVM.replace("PROGRAM", &nacre.display().to_string()));
@@ -71,7 +71,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The command-line tests of pods. They run the debug build.
+/// The command-line tests of pods, and of VMs alone. They run the debug build.
 fn pods() -> Result<()> {
     let test = |more: &[&str]| {
         let mut test = Command::new("cargo");
@@ -80,5 +80,5 @@ fn pods() -> Result<()> {
     };
     sh::run(&mut test(&["--no-run"]))?;
     agent::build()?;
-    sh::run_within(test(&["pod::", "--", "--test-threads=2"]).env("NACRE_SANDBOX", "vm"), PODS_LIMIT)
+    sh::run_within(test(&["--", "--test-threads=2", "pod::", "vm::"]).env("NACRE_SANDBOX", "vm"), PODS_LIMIT)
 }

@@ -8,3 +8,4 @@ mod image;
 mod lifecycle;
 mod pod;
 mod support;
+mod vm;

@@ -1,0 +1,163 @@
+//! What only virtual machines have: volumes on disks, and a size of their own. Run with `NACRE_SANDBOX=vm` (`cargo xtask vm`).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::Place;
+
+const MIB: u64 = 1 << 20;
+
+/// A place for containers in VMs; none where VMs are not what is tested.
+fn place(name: &str) -> Option<Place> {
+    match std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm") {
+        true => Place::new(name).busybox(),
+        false => None,
+    }
+}
+
+/// Takes its containers away, the last made first, however the test ends.
+struct Containers<'a>(&'a Place, Vec<String>);
+
+impl Drop for Containers<'_> {
+    fn drop(&mut self) {
+        for id in self.1.iter().rev() {
+            self.0.nacre(&["delete", "--force", id]);
+        }
+    }
+}
+
+impl Containers<'_> {
+    fn run(&mut self, id: &str, config: &Value) {
+        self.1.push(id.into());
+        self.0.write(config);
+        self.0.detached(&["run", "-d", id]).ok();
+    }
+
+    fn exec(&self, id: &str, script: &str) -> String {
+        self.0.nacre(&["exec", id, "sh", "-c", script]).ok().stdout
+    }
+}
+
+/// Of a container that stays; a pod's first, or one that joins it.
+fn config(of: Option<&str>) -> Value {
+    let mut config = Place::config(&["sleep", "1000"]);
+    config["annotations"] = match of {
+        None => json!({"io.kubernetes.cri.container-type": "sandbox"}),
+        Some(first) => json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": first}),
+    };
+    config
+}
+
+fn make(program: &str, args: &[&Path]) -> bool {
+    let made = Command::new(program).args(args).stdout(std::process::Stdio::null()).status();
+    made.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn volumes_of_each_kind() {
+    let Some(place) = place("vm-volumes") else { return };
+    let path = |name: &str| place.dir.join(name);
+    // A root that memory devices take: a multiple of 128 MiB, and everybody may read it.
+    fs::create_dir(path("tree")).expect("a directory");
+    fs::write(path("tree/file"), "of the image\n").expect("a file");
+    fs::create_dir(place.bundle().join("rootfs/proc")).expect("a directory");
+    let images = [("root.erofs", place.bundle().join("rootfs"), 128 * MIB), ("odd.erofs", path("tree"), 0)];
+    for (name, from, size) in images {
+        if !make("mkfs.erofs", &[&path(name), &from]) {
+            eprintln!("not tested: no mkfs.erofs on this host (erofs-utils)");
+            return;
+        }
+        if size > 0 {
+            fs::OpenOptions::new().write(true).open(path(name)).and_then(|file| file.set_len(size)).expect("its size");
+        }
+    }
+    for name in ["one.ext4", "two.ext4"] {
+        fs::File::create(path(name)).and_then(|file| file.set_len(32 * MIB)).expect("a disk");
+        assert!(make("mkfs.ext4", &[Path::new("-qF"), &path(name)]), "mkfs.ext4, of e2fsprogs");
+    }
+    fs::create_dir(path("directory")).expect("a directory");
+    let with_volumes = |of: Option<&str>, disk: &str| {
+        let mut config = config(of);
+        config["annotations"]["dev.nacre.rootfs"] = format!("erofs:{}", path("root.erofs").display()).into();
+        let mount = |to: &str, kind: &str, from: &Path, options: Value| json!({"destination": to, "type": kind, "source": from, "options": options});
+        config["mounts"].as_array_mut().expect("a list").extend([
+            mount("/image", "erofs", &path("odd.erofs"), json!(["ro"])),
+            mount("/disk", "ext4", &path(disk), json!(["noatime"])),
+            mount("/bound", "bind", &path("directory"), json!(["bind"])),
+            mount("/new", "tmpfs", Path::new("tmpfs"), json!(["size=64k"])),
+        ]);
+        config
+    };
+    let mut containers = Containers(&place, Vec::new());
+    let first = place.id();
+    let member = format!("{first}-member");
+    containers.run(&first, &with_volumes(None, "one.ext4"));
+    containers.run(&member, &with_volumes(Some(&first), "two.ext4"));
+    for id in [&first, &member] {
+        let script =
+            "cat /image/file; echo $0 > /disk/mine; echo $0 > /bound/$0; echo new > /new/file; cat /disk/mine /new/file";
+        let seen = containers.exec(id, &script.replace("$0", id));
+        assert_eq!(seen, format!("of the image\n{id}\nnew\n"));
+        assert_eq!(fs::read_to_string(path("directory").join(id)).expect("written through"), format!("{id}\n"));
+        assert!(containers.exec(id, "cat /proc/mounts").contains(" /disk ext4 rw,noatime"));
+    }
+    // A disk that is written to is nobody else's, and free again when its container has gone.
+    let other = format!("{first}-other");
+    place.write(&with_volumes(Some(&first), "two.ext4"));
+    place.nacre(&["create", &other]).fails(1, "one container's only");
+    place.nacre(&["delete", "--force", &member]).ok();
+    containers.run(&other, &with_volumes(Some(&first), "two.ext4"));
+    assert_eq!(containers.exec(&other, "cat /disk/mine"), format!("{member}\n"));
+    // Read-only and without an overlay, the image itself is the root: mapped, not copied.
+    let mut bare = config(Some(&first));
+    bare["root"]["readonly"] = true.into();
+    bare["annotations"]["dev.nacre.rootfs"] = format!("erofs:{}", path("root.erofs").display()).into();
+    bare["annotations"]["dev.nacre.overlay"] = "none".into();
+    let mapped = format!("{first}-mapped");
+    containers.run(&mapped, &bare);
+    let mounts = containers.exec(&mapped, "cat /proc/mounts");
+    assert!(mounts.lines().any(|line| line.starts_with("/dev/pmem0 / erofs ro") && line.contains("dax")), "{mounts}");
+}
+
+#[test]
+fn the_machine_is_as_large_as_its_containers() {
+    let Some(place) = place("vm-size") else { return };
+    let mut containers = Containers(&place, Vec::new());
+    let first = place.id();
+    let member = format!("{first}-member");
+    let limited = |of: Option<&str>, mib: u64, cpus: u64| {
+        let mut config = config(of);
+        config["linux"]["resources"] =
+            json!({"memory": {"limit": mib * MIB}, "cpu": {"quota": cpus * 100_000, "period": 100_000}});
+        config
+    };
+    // MemTotal is less by what the kernel keeps for itself.
+    let memory = |containers: &Containers<'_>| {
+        let text = containers.exec(&first, "cat /proc/meminfo");
+        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse::<u64>().ok());
+        kib.expect("a number") >> 10
+    };
+    let cpus = |containers: &Containers<'_>| containers.exec(&first, "cat /proc/cpuinfo").matches("processor\t").count();
+    containers.run(&first, &limited(None, 64, 1));
+    let small = memory(&containers);
+    assert!((100..=192).contains(&small), "{small} MiB");
+    assert_eq!(cpus(&containers), 1);
+    containers.run(&member, &limited(Some(&first), 300, 1));
+    assert_eq!(memory(&containers), small + 384, "by steps of 128 MiB");
+    let host = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(cpus(&containers), host.min(2));
+    // A running program sees a limit that grows, and stays within it.
+    place.nacre(&["update", "--memory", "600m", &member]).ok();
+    assert_eq!(memory(&containers), small + 640);
+    let limit = |id: &str| {
+        let stats = place.nacre(&["events", "--stats", id]).ok().stdout;
+        let stats: Value = serde_json::from_str(&stats).expect("JSON");
+        stats["data"]["memory"]["usage"]["limit"].as_u64()
+    };
+    assert_eq!((limit(&member), limit(&first)), (Some(600 * MIB), Some(64 * MIB)), "as the guest's kernel keeps them");
+    place.nacre(&["delete", "--force", &member]).ok();
+    assert_eq!(memory(&containers), small);
+}
