@@ -179,6 +179,25 @@ pub fn inherited(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Makes an open /dev/net/tun the tap of this name, with virtio-net headers and nothing else before its frames.
+///
+/// # Errors
+/// The host's; `EINVAL` for a name that is too long.
+pub fn make_tap(tun: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    // SAFETY: all fields may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    // SAFETY: the request is a whole `ifreq`, which the kernel reads and writes.
+    let done = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// One arena and no trimming thresholds that grow: small processes stay small.
 pub fn small_heap() {
     // SAFETY: mallopt has no preconditions.

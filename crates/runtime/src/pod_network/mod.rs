@@ -1,10 +1,11 @@
 //! Joining the network namespace that a CNI plugin, or anybody, has made for a pod.
 //!
-//! [`join`] enters it on a thread of its own, reads what is there ([`netlink`]), opens a packet socket on each Ethernet interface and takes the
-//! addresses off, so that the host's kernel does not answer for the sandbox. Nothing is put back: the namespace is the pod's, and who made it
-//! takes it away.
+//! [`join`] enters it on a thread of its own, reads what is there ([`netlink`]), opens a way to each Ethernet interface and takes the
+//! addresses off, so that the host's kernel does not answer for the sandbox. The way is a packet socket for a sentry, and for a VM a tap whose
+//! frames the kernel passes on ([`tcfilter`]). Nothing is put back: the namespace is the pod's, and who made it takes it away.
 
 mod netlink;
+mod tcfilter;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,33 +16,42 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{Doing, Error, Result};
 
-/// A pod's network: what it looked like, and a packet socket for each interface in its order.
+/// A pod's network: what it looked like, and a way to each interface in its order.
 #[derive(Debug)]
 pub struct Joined {
     pub description: Description,
-    pub sockets: Vec<OwnedFd>,
+    pub ways: Vec<OwnedFd>,
+}
+
+/// How a sandbox gets at an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A packet socket, with virtio-net headers.
+    PacketSocket,
+    /// A tap, with virtio-net headers; all frames go from it to the interface and back.
+    Tap,
 }
 
 /// Takes the network of the namespace at `path` over.
 ///
 /// # Errors
 /// No such namespace, no right to enter it, an interface that is not Ethernet or has no address left; the host's.
-pub fn join(path: &Path) -> Result<Joined> {
+pub fn join(path: &Path, way: Way) -> Result<Joined> {
     let namespace = File::open(path).doing(|| format!("cannot open the network namespace {}", path.display()))?;
     let name = path.display().to_string();
     // A thread's network namespace is its own; this one ends with it.
     let worker = std::thread::spawn(move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .doing(|| format!("cannot enter the network namespace {name}"))?;
-        take_over(&name)
+        take_over(&name, way)
     });
     worker.join().unwrap_or_else(|_| Err(Error::Other("reading the network namespace failed".into())))
 }
 
-fn take_over(name: &str) -> Result<Joined> {
+fn take_over(name: &str, way: Way) -> Result<Joined> {
     let mut netlink = netlink::Netlink::new()?;
     let description = netlink.describe(name)?;
-    let mut sockets = Vec::new();
+    let mut ways = Vec::new();
     for interface in &description.interfaces {
         if interface.addresses.is_empty() {
             return Err(Error::Other(format!(
@@ -49,13 +59,19 @@ fn take_over(name: &str) -> Result<Joined> {
                 interface.name
             )));
         }
-        let socket = hostcall::packet::open(interface.index).map_err(|errno| std::io::Error::from_raw_os_error(errno.raw()));
-        sockets.push(socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?);
+        ways.push(match way {
+            Way::PacketSocket => {
+                let socket =
+                    hostcall::packet::open(interface.index).map_err(|errno| std::io::Error::from_raw_os_error(errno.raw()));
+                socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?
+            }
+            Way::Tap => tcfilter::tap(&mut netlink, interface)?,
+        });
     }
     for interface in &description.interfaces {
         for address in &interface.addresses {
             netlink.take_off(interface.index, address)?;
         }
     }
-    Ok(Joined { description, sockets })
+    Ok(Joined { description, ways })
 }

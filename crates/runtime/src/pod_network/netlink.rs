@@ -84,12 +84,41 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::DelAddress(message), NLM_F_REQUEST | NLM_F_ACK).doing(doing).map(drop)
     }
 
+    /// The number of an interface, by its name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn index_of(&mut self, name: &str) -> Result<i32> {
+        let mut query = LinkMessage::default();
+        query.attributes = vec![LinkAttribute::IfName(name.into())];
+        let answers = self.ask(RouteNetlinkMessage::GetLink(query), NLM_F_REQUEST | NLM_F_ACK);
+        let answers = answers.doing(|| format!("cannot find the interface {name}"))?;
+        let found = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link.header.index as i32),
+            _ => None,
+        });
+        found.ok_or_else(|| Error::Other(format!("cannot find the interface {name}")))
+    }
+
+    /// Gives an interface an MTU and sets it up.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn set_up(&mut self, index: i32, mtu: u32) -> std::io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index as u32;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = vec![LinkAttribute::Mtu(mtu)];
+        self.ask(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK).map(drop)
+    }
+
     fn dump(&mut self, query: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         self.ask(query, NLM_F_REQUEST | NLM_F_DUMP).doing(|| "cannot read the network's configuration")
     }
 
     /// Sends a request and collects the answer, up to its end.
-    fn ask(&mut self, query: RouteNetlinkMessage, flags: u16) -> std::io::Result<Vec<RouteNetlinkMessage>> {
+    pub(super) fn ask(&mut self, query: RouteNetlinkMessage, flags: u16) -> std::io::Result<Vec<RouteNetlinkMessage>> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(query));

@@ -16,6 +16,7 @@ use crate::process::gofer::{GoferConfig, Trees};
 use crate::process::memory::Memory;
 use crate::process::sentry::SentryConfig;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
+use crate::pod_network::Way;
 use crate::{machine, pod_network, timing};
 
 /// A sentry sandbox, held by the process that made it, or joined.
@@ -52,7 +53,7 @@ impl SentrySandbox {
             die_with_parent: launch.die_with_parent,
         };
         let joined = match &launch.network {
-            Network::Namespace(path) => Some(pod_network::join(path)?),
+            Network::Namespace(path) => Some(pod_network::join(path, Way::PacketSocket)?),
             Network::None | Network::Host => None,
         };
         let sentry = Guard::new(spawn(Role::Sentry, &sentry_ids, launch.network.clone()).spawn()?);
@@ -68,7 +69,7 @@ impl SentrySandbox {
             listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
             fds.push(listener.as_fd());
         }
-        fds.extend(joined.iter().flat_map(|joined| &joined.sockets).map(AsFd::as_fd));
+        fds.extend(joined.iter().flat_map(|joined| &joined.ways).map(AsFd::as_fd));
         let config = SentryConfig {
             first_container: launch.first_container,
             executors: launch.cpus,

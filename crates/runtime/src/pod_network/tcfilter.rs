@@ -1,0 +1,106 @@
+//! A tap behind a pod's interface: whatever arrives at one goes out at the other, by `ingress` queueing disciplines with a filter that
+//! matches everything and redirects it (tc(8): u32, mirred). It works with whatever the CNI plugin has made, and no address is needed on the way.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{
+    TcAction, TcActionAttribute, TcActionGeneric, TcActionMirrorOption, TcActionOption, TcActionType, TcAttribute,
+    TcFilterU32Option, TcHandle, TcHeader, TcMessage, TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector,
+    TcU32SelectorFlags,
+};
+use netstack::config::Interface;
+
+use super::netlink::Netlink;
+use crate::error::{Doing, Error, Result};
+
+const TUN: &str = "/dev/net/tun";
+/// Handle of an `ingress` discipline, and its parent.
+const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
+/// `ETH_P_ALL` and the filter's priority, as a filter's header has them.
+const ALL_PROTOCOLS: u32 = 1 << 16 | (0x0003u16.to_be() as u32);
+
+/// Makes a tap, with virtio-net headers, that stands for `interface` in the caller's network namespace. It goes with its descriptor.
+///
+/// # Errors
+/// The host lacks a piece, which is named.
+pub fn tap(netlink: &mut Netlink, interface: &Interface) -> Result<OwnedFd> {
+    let name = format!("nacre{}", interface.index);
+    let tap = open(&name).doing(|| format!("cannot make the tap {name} ({TUN}: the kernel's module tun)"))?;
+    let index = netlink.index_of(&name)?;
+    netlink.set_up(index, interface.mtu).doing(|| format!("cannot set the tap {name} up"))?;
+    for (from, to) in [(interface.index, index), (index, interface.index)] {
+        redirect(netlink, from, to).map_err(|error| match error {
+            Error::Host { what, cause } => Error::Host { what: format!("{what} of interface {}", interface.name), cause },
+            other => other,
+        })?;
+    }
+    Ok(tap)
+}
+
+fn open(name: &str) -> io::Result<OwnedFd> {
+    let tun = OpenOptions::new().read(true).write(true).open(TUN)?;
+    crate::sys::make_tap(tun.as_fd(), name)?;
+    Ok(tun.into())
+}
+
+/// Whatever arrives at one interface goes out at another.
+fn redirect(netlink: &mut Netlink, from: i32, to: i32) -> Result<()> {
+    let discipline = |flags| {
+        let mut message = message(from, INGRESS, TcHandle::INGRESS, 0);
+        message.attributes = vec![TcAttribute::Kind("ingress".into())];
+        match flags {
+            0 => RouteNetlinkMessage::DelQueueDiscipline(message),
+            _ => RouteNetlinkMessage::NewQueueDiscipline(message),
+        }
+    };
+    // One that another sandbox in this namespace has left behind leads to a tap that is gone.
+    let _ = netlink.ask(discipline(0), NLM_F_REQUEST | NLM_F_ACK);
+    let create = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let what = "cannot redirect the frames (the kernel's modules sch_ingress, cls_u32, act_mirred)";
+    netlink.ask(discipline(create), create).doing(|| what)?;
+    let mut filter = message(from, TcHandle::default(), INGRESS, ALL_PROTOCOLS);
+    filter.attributes = vec![
+        TcAttribute::Kind("u32".into()),
+        TcAttribute::Options(vec![
+            TcOption::U32(TcFilterU32Option::Selector(match_all())),
+            TcOption::U32(TcFilterU32Option::Action(vec![mirred(to)])),
+        ]),
+    ];
+    netlink.ask(RouteNetlinkMessage::NewTrafficFilter(filter), create).doing(|| what).map(drop)
+}
+
+fn message(index: i32, handle: TcHandle, parent: TcHandle, info: u32) -> TcMessage {
+    TcMessage::from_parts(TcHeader { index, handle, parent, info, ..TcHeader::default() }, Vec::new())
+}
+
+/// `match u32 0 0`
+fn match_all() -> TcU32Selector {
+    let mut key = TcU32Key::default();
+    (key.mask, key.val) = (0, 0);
+    let mut selector = TcU32Selector::default();
+    selector.flags = TcU32SelectorFlags::Terminal;
+    selector.nkeys = 1;
+    selector.keys = vec![key];
+    selector
+}
+
+/// `action mirred egress redirect dev TO`
+fn mirred(to: i32) -> TcAction {
+    let mut generic = TcActionGeneric::default();
+    generic.action = TcActionType::Stolen;
+    let mut mirror = TcMirror::default();
+    mirror.generic = generic;
+    mirror.eaction = TcMirrorActionType::EgressRedir;
+    mirror.ifindex = to as u32;
+    let mut action = TcAction::default();
+    action.tab = 1;
+    action.attributes = vec![
+        TcActionAttribute::Kind("mirred".into()),
+        TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror))]),
+    ];
+    action
+}
