@@ -99,9 +99,8 @@ impl Server {
                 clock_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
                 entropy: entropy()?,
                 hostname: request.hostname.clone(),
-                shm_size: self.shm_size,
                 container: Some(request),
-                ..Default::default()
+                ..self.set_up.clone()
             };
             let limits = set_up.container.as_ref().and_then(|container| container.limits);
             let kernel = self.sizes.with_limits(&self.guest, &id, limits, || self.guest.call(&set_up))?.kernel;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use agent_api::{ShutdownRequest, vm};
+use agent_api::{SetUpSandboxRequest, ShutdownRequest, vm};
 use vmm::{Event, Vmm, vsock};
 
 use console::Console;
@@ -54,8 +54,8 @@ pub struct Boot {
     pub listener: Option<OwnedFd>,
     /// The container whose end is the VM's.
     pub first_container: String,
-    /// Bytes of the shared memory that its containers have in common, if it is a pod's.
-    pub shm_size: Option<u64>,
+    /// What the guest is told of its network and shared memory; the rest is filled in when it has booted.
+    pub set_up: SetUpSandboxRequest,
     /// How large the VM is, and may become.
     pub range: Range,
     /// What it has of images and disks.
@@ -133,7 +133,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         guest: guest.clone(),
         streams,
         first_container: boot.first_container,
-        shm_size: boot.shm_size,
+        set_up: boot.set_up,
         sizes: Sizes::new(vmm.clone(), boot.range),
         plugs: Plugs::new(vmm.clone(), boot.drives),
         news: news.clone(),

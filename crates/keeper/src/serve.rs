@@ -12,7 +12,7 @@ use crate::guest::Guest;
 use crate::size::Sizes;
 use crate::streams::Streams;
 use crate::{KeeperError, News, spawn};
-use agent_api::{Code, Connection, Incoming, Status};
+use agent_api::{Code, Connection, Incoming, SetUpSandboxRequest, Status};
 
 /// Most clients at a time.
 const MAX_CLIENTS: usize = 64;
@@ -24,7 +24,7 @@ pub struct Server {
     pub guest: Arc<Guest>,
     pub streams: Arc<Streams>,
     pub first_container: String,
-    pub shm_size: Option<u64>,
+    pub set_up: SetUpSandboxRequest,
     pub sizes: Sizes,
     pub plugs: Plugs,
     pub news: Sender<News>,

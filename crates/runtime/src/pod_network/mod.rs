@@ -4,6 +4,7 @@
 //! addresses off, so that the host's kernel does not answer for the sandbox. The way is a packet socket for a sentry, and for a VM a tap whose
 //! frames the kernel passes on ([`tcfilter`]). Nothing is put back: the namespace is the pod's, and who made it takes it away.
 
+mod guest;
 mod netlink;
 mod tcfilter;
 
@@ -14,10 +15,11 @@ use std::path::Path;
 use netstack::config::Description;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub use self::guest::for_guest;
 use crate::error::{Doing, Error, Result};
 
 /// A pod's network: what it looked like, and a way to each interface in its order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Joined {
     pub description: Description,
     pub ways: Vec<OwnedFd>,

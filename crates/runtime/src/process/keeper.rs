@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_api::SetUpSandboxRequest;
 use keeper::{Boot, Drives, Range};
+use netstack::config::Description;
 use serde::{Deserialize, Serialize};
 use vmm::qemu::{self, Qemu};
 use vmm::{Accelerator, Access, Console, Cpus, Device, Machine, Memory, Vmm};
@@ -20,7 +22,7 @@ use super::kvm::Kvm;
 use super::report::{self, Report};
 use super::{Network, message, vmm as vmm_process};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
-use crate::{logging, timing};
+use crate::{logging, pod_network, timing};
 
 /// How long a VMM may take to answer at all.
 const VMM_START: Duration = Duration::from_secs(20);
@@ -30,8 +32,8 @@ const VMM_START: Duration = Duration::from_secs(20);
 const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce";
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
-/// device; 3 and 4: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount, the images, the disks,
-/// and, if others may come, the listening socket.
+/// device; 3 and 4: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount; a tap for each interface of the
+/// network; the images, the disks, and, if others may come, the listening socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeeperConfig {
     /// The container whose end is the VM's.
@@ -45,6 +47,8 @@ pub struct KeeperConfig {
     /// Bytes of shared memory that the pod's containers have together.
     pub shm_size: Option<u64>,
     pub kvm: KvmConfig,
+    /// The pod's, if it has one.
+    pub network: Description,
     /// How many images and disks of the first container come as descriptors, and which of the disks are only to be read.
     pub images: usize,
     pub disks: Vec<DiskConfig>,
@@ -86,6 +90,10 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         KvmConfig::Own => (Some(Kvm::Own), Accelerator::Kvm),
         KvmConfig::None(because) => (None, Accelerator::Emulation { because }),
     };
+    let interfaces = config.network.interfaces.iter().enumerate();
+    let nics =
+        interfaces.map(|(index, interface)| Ok((format!("nic{index}"), Device::Net { tap: next()?, mac: interface.mac })));
+    let nics = nics.collect::<Result<Vec<_>, String>>()?;
     let (drives, devices) = drives(&config, &mut descriptors)?;
     let listener = descriptors.next();
     report::install(report);
@@ -121,6 +129,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
             ("rng".into(), Device::Rng),
         ]
         .into_iter()
+        .chain(nics)
         .chain(devices)
         .collect(),
         slots: config.slots,
@@ -140,7 +149,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         client,
         listener,
         first_container: config.first_container,
-        shm_size: config.shm_size,
+        set_up: SetUpSandboxRequest { shm_size: config.shm_size, ..pod_network::for_guest(&config.network) },
         range,
         drives,
         attach: Box::new(move || {

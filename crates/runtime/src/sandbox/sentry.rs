@@ -12,11 +12,11 @@ use super::main_process::{Guard, MainProcess, has_ended};
 use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_image};
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
+use crate::pod_network::Way;
 use crate::process::gofer::{GoferConfig, Trees};
 use crate::process::memory::Memory;
 use crate::process::sentry::SentryConfig;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
-use crate::pod_network::Way;
 use crate::{machine, pod_network, timing};
 
 /// A sentry sandbox, held by the process that made it, or joined.

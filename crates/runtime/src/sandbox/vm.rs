@@ -12,13 +12,14 @@ use super::main_process::{Guard, MainProcess, has_ended};
 use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_disk, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
+use crate::pod_network::{Joined, Way};
 use crate::process::fs::{self, FsConfig, More};
 use crate::process::fs_control;
 use crate::process::gofer::Trees;
 use crate::process::keeper::{DiskConfig, KeeperConfig, KvmConfig};
 use crate::process::kvm::Kvm;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
-use crate::{machine, timing};
+use crate::{machine, pod_network, timing};
 
 /// Guest memory in all, without a limit; half of the host's if that is less.
 const DEFAULT_MEMORY: u64 = 1 << 30;
@@ -67,14 +68,11 @@ impl VmSandbox {
     /// # Errors
     /// No VMM, no guest image; the host's. Nothing is left running.
     pub fn launch(launch: Launch<'_>) -> Result<VmSandbox> {
-        match launch.network {
-            Network::None => {}
+        let network = match launch.network {
+            Network::None => Joined::default(),
             Network::Host => return Err(Error::Other("a VM cannot use the host's sockets (--net host)".into())),
-            Network::Namespace(path) => {
-                let what = format!("a VM cannot join the network namespace {} yet", path.display());
-                return Err(Error::Other(what));
-            }
-        }
+            Network::Namespace(path) => pod_network::join(&path, Way::Tap)?,
+        };
         let program = find_program(vmm::qemu::PROGRAM)?;
         let image = guest::build(&guest::Options::default()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
@@ -118,10 +116,12 @@ impl VmSandbox {
             slots: if launch.pod.is_some() { POD_SLOTS } else { 0 },
             shm_size: launch.pod.map(|_| POD_SHM),
             kvm,
+            network: network.description,
             log: launch.log,
         };
         let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), kernel.as_fd(), initrd.as_fd()];
         fds.extend(given.as_ref().map(AsFd::as_fd));
+        fds.extend(network.ways.iter().map(AsFd::as_fd));
         fds.extend(images.iter().chain(&disks).map(AsFd::as_fd));
         fds.extend(launch.listener.as_ref().map(AsFd::as_fd));
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
