@@ -29,6 +29,8 @@ pub const TEST: &[&str] = &[
     "tmux",
     "bubblewrap",
     "iproute2",
+    "iptables",
+    "containernetworking-plugins",
     "redis-server",
     "qemu-system-x86",
     "linux-image-cloud-amd64",

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use runtime::cni::{NetworkWish, PortMapping, Wish};
 use runtime::container::Runtime;
 use runtime::logging::{self, Format};
 use runtime::process::{Network, Privilege};
@@ -80,16 +81,47 @@ pub struct Global {
     rootless: String,
 }
 
-/// Which network a sandbox has: `none`, `host`, or the path of a network namespace.
-///
+/// Flags about a sandbox's network.
+#[derive(Debug, Args)]
+pub struct Net {
+    /// Network: none (a loopback interface), host (sockets in the network namespace nacre runs in), cni or cni:NAME (one that
+    /// the host's CNI plugins make), or the path of a network namespace to join
+    #[arg(long, value_name = "MODE", default_value = "none", value_parser = network)]
+    net: NetworkWish,
+    /// Publish a port of the sandbox on the host, with --net cni: [ADDRESS:]HOST:SANDBOX[/tcp|udp|sctp]
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<PortMapping>,
+}
+
+impl Net {
+    /// What the flags ask for together.
+    ///
+    /// # Errors
+    /// Ports to publish, and no network that could.
+    pub fn wish(&self) -> anyhow::Result<NetworkWish> {
+        match self.net.clone() {
+            NetworkWish::Cni(wish) => Ok(NetworkWish::Cni(Wish { ports: self.publish.clone(), ..wish })),
+            ready if self.publish.is_empty() => Ok(ready),
+            _ => bail!("--publish needs --net cni"),
+        }
+    }
+}
+
 /// # Errors
-/// It is none of these.
-pub fn network(text: &str) -> Result<Network, String> {
+/// It is no network.
+fn network(text: &str) -> Result<NetworkWish, String> {
+    let ready = |network| Ok(NetworkWish::Ready(network));
     match text {
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        path if path.contains('/') => Ok(Network::Namespace(PathBuf::from(path))),
-        other => Err(format!("{other:?} is neither none nor host nor the path of a network namespace (/run/netns/{other}?)")),
+        "none" => ready(Network::None),
+        "host" => ready(Network::Host),
+        "cni" => Ok(NetworkWish::Cni(Wish::default())),
+        path if path.contains('/') => ready(Network::Namespace(PathBuf::from(path))),
+        other => match other.strip_prefix("cni:").filter(|name| !name.is_empty()) {
+            Some(name) => Ok(NetworkWish::Cni(Wish { network: Some(name.into()), ports: Vec::new() })),
+            None => {
+                Err(format!("{other:?} is neither none, host, cni nor the path of a network namespace (/run/netns/{other}?)"))
+            }
+        },
     }
 }
 

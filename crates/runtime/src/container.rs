@@ -16,6 +16,7 @@ use agent_api::{
 use oci_spec::runtime::Spec;
 
 use crate::cgroup::{Cgroup, HostLimits, Location};
+use crate::cni::{self, Attachment, NetworkWish};
 use crate::config::{self, Overlay};
 use crate::console::Console;
 use crate::error::{Doing, Error, Result};
@@ -49,7 +50,7 @@ pub struct Create<'a> {
     /// Where writes to the root go (`--overlay`); None: the annotation says.
     pub overlay: Option<&'a str>,
     pub own_terminal: Option<agent_api::WindowSize>,
-    pub network: Network,
+    pub network: NetworkWish,
     /// What the container runs in (`--sandbox`); None: annotation `dev.nacre.sandbox` says, or a sentry.
     pub sandbox: Option<Kind>,
 }
@@ -136,20 +137,29 @@ impl Runtime {
         };
         timing::mark("runtime: cgroup made");
         let launched = match &host {
-            None => self.launch(kind, &entry, &cgroup, &spec, &plan, self.network(kind, &spec, &create.network)),
+            None => self.attached(&entry.saved.id, &spec, &create.network).and_then(|(network, attachment)| {
+                let launched = self.launch(kind, &entry, &cgroup, &spec, &plan, network);
+                // The sandbox has joined it, or nobody will.
+                drop(attachment);
+                launched
+            }),
             Some(host) => self.join(host, &cgroup, &spec),
         };
         let sandbox = match launched {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 let _ = cgroup.remove();
+                cni::detach(self.store.root(), &entry.saved.id);
                 entry.remove()?;
                 return Err(error);
             }
         };
         let mut container = Container { entry, sandbox, cgroup };
         match container.finish(create, &spec, plan) {
-            Ok(()) => Ok(container),
+            Ok(()) => {
+                cni::keep(self.store.root(), create.id)?;
+                Ok(container)
+            }
             Err(error) => {
                 container.destroy();
                 Err(error)
@@ -185,19 +195,24 @@ impl Runtime {
         sandbox::join(host.entry.saved.kind, join)
     }
 
-    /// What is asked for; else the network namespace of the configuration, where it can be joined.
-    fn network(&self, kind: Kind, spec: &Spec, asked: &Network) -> Network {
-        let Some(path) = config::network_namespace(spec).filter(|_| *asked == Network::None) else { return asked.clone() };
-        match (kind, self.privilege) {
-            (Kind::Sentry, Privilege::Root) => return Network::Namespace(path),
-            (Kind::Vm, _) => {
-                tracing::warn!("the network of {} is not joined: a VM has loopback only as yet", path.display());
+    /// What is asked for, made if need be; else the network namespace of the configuration, where it can be joined.
+    fn attached(&self, id: &str, spec: &Spec, asked: &NetworkWish) -> Result<(Network, Option<Attachment>)> {
+        let asked = match asked {
+            NetworkWish::Ready(network) => network,
+            NetworkWish::Cni(wish) => {
+                let attachment = cni::attach(self.store.root(), id, wish)?;
+                return Ok((attachment.network(), Some(attachment)));
             }
-            (Kind::Sentry, Privilege::User) => {
+        };
+        let network = match config::network_namespace(spec).filter(|_| *asked == Network::None) {
+            None => asked.clone(),
+            Some(path) if self.privilege == Privilege::Root => Network::Namespace(path),
+            Some(path) => {
                 tracing::warn!("the network of {} is not joined: only root can; the sandbox has loopback only", path.display());
+                Network::None
             }
-        }
-        Network::None
+        };
+        Ok((network, None))
     }
 
     fn launch(
@@ -455,6 +470,9 @@ fn leave(entry: &Entry) -> Result<()> {
 /// After all processes are gone.
 fn clean_up(entry: &Entry, cgroup: &Cgroup) -> Result<()> {
     cgroup.remove()?;
+    if let Some(root) = entry.dir.parent() {
+        cni::detach(root, &entry.saved.id);
+    }
     let state = entry.saved.oci(Status::Stopped);
     entry.remove()?;
     hooks::run_all(entry.saved.hooks.as_ref(), Moment::Poststop, &state);

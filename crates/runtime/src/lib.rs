@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+pub mod cni;
 pub mod config;
 pub mod console;
 pub mod container;

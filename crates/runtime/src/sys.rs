@@ -179,6 +179,15 @@ pub fn inherited(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Puts the calling thread alone into a new network namespace.
+///
+/// # Errors
+/// The host's.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: a network namespace is the thread's own affair; nothing in memory depends on it.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes an open /dev/net/tun the tap of this name, with virtio-net headers and nothing else before its frames.
 ///
 /// # Errors

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use runtime::container::{self, bundle_or_here};
-use runtime::process::Network;
 
 use super::Failure;
-use crate::cli::{self, Global};
+use crate::cli::{Global, Net};
 use crate::stdio::Own;
 
 /// Create a container
@@ -39,10 +38,8 @@ pub struct Options {
     /// dev.nacre.overlay says, or memory]
     #[arg(long, value_name = "MODE")]
     pub overlay: Option<String>,
-    /// Network: none (a loopback interface), host (sockets in the network namespace nacre runs in), or the path of
-    /// a network namespace to join, as a CNI plugin makes it
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = cli::network)]
-    pub net: Network,
+    #[command(flatten)]
+    pub net: Net,
     /// (no effect: a sandbox always pivots)
     #[arg(long)]
     no_pivot: bool,
@@ -78,7 +75,7 @@ impl Create {
             overlay: self.options.overlay.as_deref(),
             stdio: own.as_host(),
             own_terminal: None,
-            network: self.options.net.clone(),
+            network: self.options.net.wish()?,
             sandbox: global.sandbox()?,
         })?;
         Ok(0)

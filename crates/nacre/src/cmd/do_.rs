@@ -13,6 +13,7 @@ use agent_api::{
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use runtime::cgroup::{Cgroup, HostLimits, Location};
+use runtime::cni::{self, Attachment, NetworkWish};
 use runtime::config::{Overlay, capabilities, prepare_overlay};
 use runtime::process::gofer::Attach;
 use runtime::process::{Network, Privilege};
@@ -20,7 +21,7 @@ use runtime::sandbox::{self, ContainerPlan, FileIds, Launch, Sandbox};
 use runtime::{Error, machine, timing};
 
 use super::Failure;
-use crate::cli::{self, Global};
+use crate::cli::{Global, Net};
 use crate::flags::{Flags, Volume};
 use crate::session::{self, Session, Wire};
 use crate::stdio::Own;
@@ -41,10 +42,8 @@ pub struct Do {
     /// Where changes of the root go: memory, dir:PATH (kept there), or none (the root itself)
     #[arg(long, value_name = "MODE", default_value = "memory")]
     overlay: String,
-    /// Network: none (a loopback interface), host (sockets in the host's network namespace), or the path of a network
-    /// namespace to join, as a CNI plugin makes it
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = cli::network)]
-    net: Network,
+    #[command(flatten)]
+    net: Net,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -59,8 +58,10 @@ impl Do {
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
         let kind = global.sandbox()?.unwrap_or_default();
+        let attached = Attached::by(self.net.wish()?, &id, global)?;
         let cgroup = cgroup(kind, &id, &limits, privilege)?;
-        let mut sandbox = Guard { sandbox: launch(kind, global, &plan, &cgroup, privilege, self.net.clone())?, cgroup };
+        let launched = launch(kind, global, &plan, &cgroup, privilege, attached.network.clone())?;
+        let mut sandbox = Guard { sandbox: launched, cgroup, _network: attached };
         timing::mark("do: launched");
         let own = Own::take().context("cannot use the standard streams")?;
         sandbox.sandbox.add_container(plan, own.as_host()).map_err(|error| match error {
@@ -199,6 +200,34 @@ fn loop_devices() -> Vec<Device> {
 struct Guard {
     sandbox: Box<dyn Sandbox>,
     cgroup: Cgroup,
+    /// Goes last.
+    _network: Attached,
+}
+
+/// The sandbox's network. What plugins have made for it is undone when this goes.
+struct Attached {
+    network: Network,
+    made: Option<(PathBuf, String, Attachment)>,
+}
+
+impl Attached {
+    fn by(wish: NetworkWish, id: &str, global: &Global) -> anyhow::Result<Attached> {
+        let wish = match wish {
+            NetworkWish::Ready(network) => return Ok(Attached { network, made: None }),
+            NetworkWish::Cni(wish) => wish,
+        };
+        let root = global.runtime().store.root().to_path_buf();
+        let attachment = cni::attach(&root, id, &wish)?;
+        Ok(Attached { network: attachment.network(), made: Some((root, id.into(), attachment)) })
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Some((root, id, _)) = &self.made {
+            cni::detach(root, id);
+        }
+    }
 }
 
 impl Guard {

@@ -118,7 +118,7 @@ impl Run {
                 overlay: self.options.overlay.as_deref(),
                 stdio: own.as_host(),
                 own_terminal: (wire == Wire::Terminal).then(terminal::own_size),
-                network: self.options.net.clone(),
+                network: self.options.net.wish()?,
                 sandbox: global.sandbox()?,
             })
             .map_err(|error| self.failure(error))?;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod image;
 mod lifecycle;
+mod network;
 mod pod;
 mod support;
 mod vm;

@@ -144,6 +144,11 @@ impl Store {
         Store { root }
     }
 
+    /// The directory they are in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes a new container's directory, locked.
     ///
     /// # Errors
