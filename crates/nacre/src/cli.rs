@@ -46,6 +46,7 @@ pub enum Verb {
     Events(cmd::events::Events),
     Image(cmd::image::Image),
     Guest(cmd::guest::Guest),
+    Install(cmd::install::Install),
     Features(cmd::features::Features),
     Debug(cmd::debug::Debug),
     Help(cmd::help::Help),

@@ -10,6 +10,7 @@ mod cli;
 mod cmd;
 mod flags;
 mod imaged;
+mod install;
 mod progress;
 mod session;
 mod stdio;

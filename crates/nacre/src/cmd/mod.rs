@@ -10,6 +10,7 @@ pub mod features;
 pub mod guest;
 pub mod help;
 pub mod image;
+pub mod install;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -61,6 +62,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Events(verb) => verb.run(global),
         Verb::Image(verb) => verb.run(global),
         Verb::Guest(verb) => verb.run(),
+        Verb::Install(verb) => verb.run(),
         Verb::Features(verb) => verb.run(),
         Verb::Debug(verb) => verb.run(global),
         Verb::Help(verb) => verb.run(),

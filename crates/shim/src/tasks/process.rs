@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_api::{
     Code, ExecProcessRequest as AgentExec, ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
-    StatsRequest, Status, UpdateContainerRequest, WindowSize,
+    StatsRequest, Status, WindowSize,
 };
 use prost::Message;
 use runtime::config::{self, OciProcess};
@@ -224,9 +224,8 @@ impl Tasks {
         let Some(resources) = &request.resources else { return Ok(()) };
         let wrong = |what: String| Status::new(Code::InvalidArgument, format!("the resources: {what}"));
         let resources = serde_json::from_slice(&resources.value).map_err(|error| wrong(error.to_string()))?;
-        let limits = config::limits(&resources).map_err(|error| wrong(error.to_string()))?;
-        let update = UpdateContainerRequest { container_id: request.id.clone(), limits: Some(limits) };
-        self.agent()?.call(&update).map(drop).map_err(agent_status)
+        let updated = self.runtime.update(&request.id, &resources);
+        updated.map_err(|error| Status::new(Code::FailedPrecondition, error.to_string()))
     }
 }
 
