@@ -40,24 +40,28 @@ for place in proc sys tmp run root dev/shm sys/fs/cgroup; do
     busybox mount -t $kind $kind /host/$place
 done
 busybox cp /script /host/run/script
+busybox mkdir /host/run/program && busybox mount -o bind,ro /trees/0DIRECTORY /host/run/program
 exec busybox switch_root /host /bin/sh -c '/bin/sh /run/script; echo \"STATUS$?\"; echo o > /proc/sysrq-trigger; while sleep 1; do :; done' < /dev/console > /dev/console 2>&1
 ";
 
-/// Runs a script in such a machine; what it printed.
+/// Where the machine has the directory of the program under test: its place on the host may be covered there (/tmp, /root).
+pub const PROGRAM: &str = "/run/program";
+
+/// Runs a script in such a machine, with what is in `program`; what it printed.
 ///
 /// # Errors
 /// With the output, when the script fails or the machine does not come to its end.
-pub fn run(script: &str) -> Result<String> {
+pub fn run(program: &Path, script: &str) -> Result<String> {
     let dir = sh::scratch()?;
-    let output = machine(&dir, script);
+    let output = machine(&dir, program, script);
     fs::remove_dir_all(&dir)?;
     output
 }
 
-fn machine(dir: &Path, script: &str) -> Result<String> {
+fn machine(dir: &Path, program: &Path, script: &str) -> Result<String> {
     let kernel = Kernel::newest(Path::new("/boot"))?;
     let initrd = dir.join("initrd");
-    fs::write(&initrd, archive(&kernel, script)?)?;
+    fs::write(&initrd, archive(&kernel, program, script)?)?;
     let socket = dir.join("files");
     let _server = Server::start(&socket)?;
     let mut qemu = Command::new("qemu-system-x86_64");
@@ -89,7 +93,7 @@ fn machine(dir: &Path, script: &str) -> Result<String> {
     }
 }
 
-fn archive(kernel: &Kernel, script: &str) -> Result<Vec<u8>> {
+fn archive(kernel: &Kernel, program: &Path, script: &str) -> Result<Vec<u8>> {
     let mut archive = Writer::default();
     for dir in ["bin", "dev", "host", "modules", "trees"] {
         archive.directory(dir);
@@ -103,7 +107,8 @@ fn archive(kernel: &Kernel, script: &str) -> Result<Vec<u8>> {
     }
     archive.file("modules/order", 0o644, order.as_bytes());
     archive.file("bin/busybox", 0o755, &fs::read("/bin/busybox").context("/bin/busybox, of busybox-static")?);
-    archive.file("init", 0o755, INIT.replace("STATUS", STATUS).as_bytes());
+    let init = INIT.replace("STATUS", STATUS).replace("DIRECTORY", program.to_str().context("a path that is no text")?);
+    archive.file("init", 0o755, init.as_bytes());
     archive.file("script", 0o644, script.as_bytes());
     Ok(archive.finish())
 }

@@ -2,6 +2,7 @@
 //!
 //! They are the same commands, started again with `NACRE_SANDBOX=vm`, which nacre reads too.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -66,7 +67,9 @@ pub fn run(args: &[String]) -> Result<Tally> {
         tally.step("in VMs: pods, volumes, sizes", pods());
     }
     let nacre = std::fs::canonicalize(sh::nacre()).with_context(|| format!("cannot find {}", sh::nacre().display()))?;
-    let on_kvm = nested::run(&KVM.replace("PROGRAM", &nacre.display().to_string()));
+    let directory = nacre.parent().context("a program without a directory")?;
+    let inside = Path::new(nested::PROGRAM).join(nacre.file_name().unwrap_or_default());
+    let on_kvm = nested::run(directory, &KVM.replace("PROGRAM", &inside.display().to_string()));
     tally.step("in a VM on KVM, in an emulated machine", on_kvm);
     Ok(tally)
 }
