@@ -3,16 +3,13 @@
 use agent_api::{Limits, UpdateContainerRequest};
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::{Cgroup, HostLimits};
+use crate::cgroup::{self, Cgroup, HostLimits};
 use crate::container::{Runtime, connect};
 use crate::error::{Doing, Error, Result};
 use crate::pod;
 use crate::process::memory;
 use crate::sandbox::Kind;
 use crate::state::{Access, Entry, Status};
-
-/// A limit that is none.
-const NONE: u64 = u64::MAX;
 
 impl Runtime {
     /// Sets the limits that `resources` names; what it does not name stays, and -1 takes a limit away.
@@ -47,6 +44,9 @@ fn resize_memory(entry: &Entry, bytes: u64) -> Result<()> {
 
 /// As the agent is told.
 fn wanted(resources: &LinuxResources) -> Result<Limits> {
+    let limit = |value: Option<i64>, name: &str| {
+        cgroup::asked(value).map_err(|what| Error::Other(format!("linux.resources.{name}: {what}")))
+    };
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();
     Ok(Limits {
@@ -58,21 +58,10 @@ fn wanted(resources: &LinuxResources) -> Result<Limits> {
     })
 }
 
-/// 0 is what engines send for "as it is".
-fn limit(value: Option<i64>, name: &str) -> Result<Option<u64>> {
-    match value {
-        None | Some(0) => Ok(None),
-        Some(-1) => Ok(Some(NONE)),
-        Some(value) => match u64::try_from(value) {
-            Ok(value) => Ok(Some(value)),
-            Err(_) => Err(Error::Other(format!("linux.resources.{name}: {value} is negative"))),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::NONE;
 
     #[test]
     fn what_is_not_said_stays() {

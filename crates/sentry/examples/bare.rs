@@ -14,7 +14,7 @@ use sentry::fs::{
     FdEntry, FdTable, FileKind, FsContext, Mount, MountFlags, NewInode, OpenFlags, ResolveFlags, dev, namei, next_device,
 };
 use sentry::ipc::host_file::HostFile;
-use sentry::kernel::{Container, Kernel, Machine};
+use sentry::kernel::{Container, Kernel, Limits, Machine, SharedNamespaces};
 use sentry::mm::{MemoryFile, Mm};
 use sentry::ns::Uts;
 use sentry::task::{Creds, NewProcess, Rlimits, Shared, new_process};
@@ -36,7 +36,8 @@ fn main() {
     std::thread::spawn(move || running.run());
     let memory = MemoryFile::new(memory_file()).expect("memory file");
     let uts = Uts { hostname: "bare".into(), domainname: "(none)".into() };
-    let container = Container::new("bare".into(), memory, uts, kernel.net.clone(), None, None);
+    let container =
+        Container::new("bare".into(), memory, uts, kernel.net.clone(), Limits::new(None, None), SharedNamespaces::default());
     container.life.strace.store(std::env::var_os("STRACE").is_some(), Ordering::Relaxed);
     if std::env::var_os("STRACE").is_some() {
         container.life.set_strace_output(Some(std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().unwrap()));

@@ -133,26 +133,13 @@ pub struct SharedNamespaces {
 }
 
 impl Container {
-    /// An empty container.
+    /// An empty container, in namespaces that are new where `shared` has none.
     pub fn new(
         id: String,
         memory: Arc<MemoryFile>,
         uts: Uts,
         net: Arc<NetNamespace>,
-        memory_limit: Option<u64>,
-        max_tasks: Option<usize>,
-    ) -> Arc<Container> {
-        Container::sharing(id, memory, uts, net, memory_limit, max_tasks, SharedNamespaces::default())
-    }
-
-    /// An empty container in namespaces that are not all new.
-    pub fn sharing(
-        id: String,
-        memory: Arc<MemoryFile>,
-        uts: Uts,
-        net: Arc<NetNamespace>,
-        memory_limit: Option<u64>,
-        max_tasks: Option<usize>,
+        limits: Limits,
         shared: SharedNamespaces,
     ) -> Arc<Container> {
         if let Some(pids) = &shared.pid {
@@ -163,8 +150,8 @@ impl Container {
             pids: shared.pid.unwrap_or_default(),
             memory,
             namespaces: Namespaces::first(uts, net, shared.ipc, shared.uts),
-            limits: Limits::new(memory_limit, max_tasks),
-            cgroup: Cgroup::root(memory_limit, max_tasks),
+            cgroup: Cgroup::root(limits.memory(), limits.tasks()),
+            limits,
             queued_signals: QueuedSignals::default(),
             terminals: Terminals::new(),
             loops: LoopDevices::default(),
@@ -198,7 +185,7 @@ impl Limits {
     /// A limit that is none.
     pub const NONE: u64 = u64::MAX;
 
-    fn new(memory: Option<u64>, tasks: Option<usize>) -> Limits {
+    pub fn new(memory: Option<u64>, tasks: Option<usize>) -> Limits {
         let tasks = tasks.map_or(Limits::NONE, |most| most as u64);
         Limits { memory: AtomicU64::new(memory.unwrap_or(Limits::NONE)), tasks: AtomicU64::new(tasks) }
     }

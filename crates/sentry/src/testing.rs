@@ -18,7 +18,7 @@ use platform::{ExecutorId, Platform, Registers};
 
 use crate::fs::pseudo::Tree;
 use crate::fs::{FdTable, FileSystem, FsContext, Inode, Mount, MountFlags, Path, StatFs};
-use crate::kernel::{self, Container, Kernel};
+use crate::kernel::{self, Container, Kernel, Limits, SharedNamespaces};
 use crate::mm::{MemoryFile, Mm};
 use crate::ns::Uts;
 use crate::step::Step;
@@ -88,7 +88,14 @@ impl Machine {
         let memory = hostcall::memory::anonymous_file("test").expect("a memory file");
         let memory = MemoryFile::new(memory).expect("a memory file");
         let uts = Uts { hostname: "test".into(), domainname: "(none)".into() };
-        let container = Container::new("test".into(), memory, uts, kernel.net.clone(), None, max_tasks);
+        let container = Container::new(
+            "test".into(),
+            memory,
+            uts,
+            kernel.net.clone(),
+            Limits::new(None, max_tasks),
+            SharedNamespaces::default(),
+        );
         kernel.containers.lock().insert("test".into(), container.clone());
         Machine { kernel, platform, container }
     }

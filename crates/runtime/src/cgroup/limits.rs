@@ -76,14 +76,25 @@ impl HostLimits {
     }
 }
 
-/// OCI's -1 (or 0) is "no limit".
-fn positive(value: Option<i64>, name: &str) -> Result<Option<u64>> {
+/// A limit that is none, where one is to be taken away.
+pub const NONE: u64 = u64::MAX;
+
+/// What an OCI limit asks for: nothing, if it is absent or 0; [`NONE`] for -1.
+///
+/// # Errors
+/// What is wrong with the value.
+pub fn asked(value: Option<i64>) -> std::result::Result<Option<u64>, String> {
     match value {
-        None | Some(-1 | 0) => Ok(None),
-        Some(value) => {
-            u64::try_from(value).map(Some).map_err(|_| Error::Other(format!("linux.resources.{name}: {value} is negative")))
-        }
+        None | Some(0) => Ok(None),
+        Some(-1) => Ok(Some(NONE)),
+        Some(value) => u64::try_from(value).map(Some).map_err(|_| format!("{value} is negative")),
     }
+}
+
+/// A limit of a cgroup that has none yet.
+fn positive(value: Option<i64>, name: &str) -> Result<Option<u64>> {
+    let limit = asked(value).map_err(|what| Error::Other(format!("linux.resources.{name}: {what}")))?;
+    Ok(limit.filter(|&limit| limit != NONE))
 }
 
 /// v1's cpu.shares (2 to 262144) as v2's cpu.weight (1 to 10000).

@@ -23,6 +23,7 @@ pub use oci_spec::runtime::Process as OciProcess;
 pub use overlay::{Overlay, prepare as prepare_overlay};
 
 pub use self::process::{check as check_process, process};
+use crate::cgroup;
 use crate::pod::{Named, Place, Pod, named};
 use crate::process::gofer::Attach;
 use crate::sandbox::ContainerPlan;
@@ -279,12 +280,10 @@ fn device(device: &oci_spec::runtime::LinuxDevice) -> Result<Device, ConfigError
 ///
 /// # Errors
 /// Names the limit that makes no sense.
-pub fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
-    let positive = |value: Option<i64>, key: &str| match value {
-        None | Some(-1 | 0) => Ok(None),
-        Some(value) => {
-            u64::try_from(value).map(Some).map_err(|_| wrong(format!("linux.resources.{key}"), format!("{value} is negative")))
-        }
+fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
+    let positive = |value: Option<i64>, key: &str| {
+        let limit = cgroup::asked(value).map_err(|what| wrong(format!("linux.resources.{key}"), what));
+        limit.map(|limit| limit.filter(|&limit| limit != cgroup::NONE))
     };
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();

@@ -2,14 +2,14 @@
 
 use super::{Cgroup, Controllers, Members};
 use crate::Errno;
-use crate::kernel::Container;
+use crate::kernel::{Container, Limits, SharedNamespaces};
 use crate::ns::Uts;
 use crate::testing::Machine;
 
 fn container() -> std::sync::Arc<Container> {
     let uts = Uts { hostname: "h".into(), domainname: "d".into() };
     let net = Machine::new().kernel.net.clone();
-    Container::new("c".into(), crate::fs::testing::memory(), uts, net, None, None)
+    Container::new("c".into(), crate::fs::testing::memory(), uts, net, Limits::new(None, None), SharedNamespaces::default())
 }
 
 #[test]

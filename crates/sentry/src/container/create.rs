@@ -13,7 +13,7 @@ use super::mounts::Builder;
 use super::{Agent, Handle};
 use crate::cgroup::CpuLimits;
 use crate::fs::{FsContext, gofer};
-use crate::kernel::{Container, SharedNamespaces};
+use crate::kernel::{self, Container, SharedNamespaces};
 use crate::mm::MemoryFile;
 use crate::ns::Uts;
 use crate::seccomp::{Filter, Mode, Seccomp, profile};
@@ -85,9 +85,9 @@ impl Agent {
             .map_or_else(|| hostcall::io::unnamed_file(self.memory.as_fd()), Ok)
             .and_then(MemoryFile::new)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
-        let (net, max_tasks) = (self.kernel.net.clone(), limits.pids.map(|most| most as usize));
         let shared = self.shared(&request.shared_namespaces)?;
-        let container = Container::sharing(request.id.clone(), memory, uts, net, limits.memory, max_tasks, shared);
+        let most = kernel::Limits::new(limits.memory, limits.pids.map(|most| most as usize));
+        let container = Container::new(request.id.clone(), memory, uts, self.kernel.net.clone(), most, shared);
         container.cgroup.set_cpu_limits(limits.into());
         Ok(container)
     }

@@ -13,7 +13,7 @@ use crate::fs::walk::AT_FDCWD;
 use crate::fs::{
     FdEntry, FdTable, FileKind, FileSystem, FsContext, Inode, Mount, MountFlags, NewInode, OpenFlags, ResolveFlags, WriteAt,
 };
-use crate::kernel::{self, Container, Kernel};
+use crate::kernel::{self, Container, Kernel, Limits, SharedNamespaces};
 use crate::mm::MemoryFile;
 use crate::ns::Uts;
 use crate::task::{ExitStatus, NewProcess, Rlimits, Shared, new_process, run};
@@ -78,7 +78,14 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
     let _ = kernel.reactor.set(reactor.clone());
     let memory = MemoryFile::new(hostcall::memory::anonymous_file("test").expect("memfd")).expect("memory file");
     let uts = Uts { hostname: "test".into(), domainname: "(none)".into() };
-    let container = Container::new("test".into(), memory.clone(), uts, kernel.net.clone(), None, None);
+    let container = Container::new(
+        "test".into(),
+        memory.clone(),
+        uts,
+        kernel.net.clone(),
+        Limits::new(None, None),
+        SharedNamespaces::default(),
+    );
     let fs = TmpFs::new(memory.clone(), Clock::Host, 1, Options::default());
     let root_inode = fs.root();
     let root = Mount::new(fs, "tmpfs", MountFlags::empty(), &Clock::Host).root_path();
