@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use agent_api::execs;
 use agent_api::{
     Code, ContainerState, ContainerStatus, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
     Event, EventKind, ExecProcessRequest, ExecProcessResponse, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
@@ -139,7 +140,11 @@ impl Agent {
         if first.stage() != Stage::Running {
             return Err(precondition(format!("container {id} is not running")));
         }
-        if exec_id.is_empty() || container.processes.lock().contains_key(exec_id) {
+        let exited_at_ns = |process: &Arc<Process>| match process.stage() {
+            Stage::Exited(exit) => Some(exit.exited_at_ns),
+            Stage::Created | Stage::Running => None,
+        };
+        if exec_id.is_empty() || !execs::make_room(&mut container.processes.lock(), exec_id, exited_at_ns) {
             return Err(Status::new(Code::AlreadyExists, format!("container {id} has a process {exec_id} already")));
         }
         let wanted = request.process.ok_or_else(|| Status::new(Code::InvalidArgument, "process is missing"))?;

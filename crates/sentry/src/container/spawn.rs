@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use agent_api::execs;
 use agent_api::program::{Search, candidates};
 use agent_api::{Code, ExecProcessRequest, ExecProcessResponse, Process as Request, Status, take_fd};
 use parking_lot::Mutex;
@@ -148,28 +149,13 @@ impl Agent {
     }
 }
 
-/// Ended processes of execs whose statuses are kept for late questions.
-const KEPT: usize = 64;
-
 impl Handle {
-    /// Forgets the process that had this exec id, and those that ended longest ago; false if the id's process has not ended.
+    /// Whether a new process may have this exec id.
     fn make_room(&self, exec_id: &str) -> bool {
-        let mut processes = self.processes.lock();
-        if processes.get(exec_id).is_some_and(|process| !matches!(process.stage(), Stage::Exited(_))) {
-            return false;
-        }
-        processes.remove(exec_id);
-        let ended = |(id, process): (&String, &Arc<Process>)| match process.stage() {
-            Stage::Exited(exit) if !id.is_empty() => Some((exit.exited_at_ns, id.clone())),
+        execs::make_room(&mut self.processes.lock(), exec_id, |process| match process.stage() {
+            Stage::Exited(exit) => Some(exit.exited_at_ns),
             _ => None,
-        };
-        let mut ended: Vec<(u64, String)> = processes.iter().filter_map(ended).collect();
-        ended.sort_unstable();
-        let surplus = ended.len().saturating_sub(KEPT);
-        for (_, id) in ended.into_iter().take(surplus) {
-            processes.remove(&id);
-        }
-        true
+        })
     }
 }
 
