@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use gofer::protocol::{Attr, FileKind as HostKind, MAX_WALK, Name, ReadDirDetail};
+use parking_lot::MutexGuard;
 
 use super::inode::Body;
 use super::listing::{Listing, Told, is_directory};
@@ -60,6 +61,15 @@ enum Seen {
     Absent,
 }
 
+/// Where something is known from.
+#[derive(Default)]
+struct Source {
+    /// The name's place in the listing.
+    at: Option<usize>,
+    /// The listing has told, and no look-up.
+    listing_told: bool,
+}
+
 /// What is known of a name that is looked for.
 enum Known {
     Attr(Attr, Told),
@@ -93,33 +103,50 @@ impl Ahead {
         std::mem::take(&mut self.found)
     }
 
-    /// What is known of a name.
+    /// What is known of a name; noted as asked for.
     fn seen(&mut self, name: &[u8], tree: &Tree) -> Option<Seen> {
+        let (seen, source) = self.known(name, tree);
+        self.note(source, tree);
+        seen
+    }
+
+    /// What is known of a name, and from where.
+    fn known(&self, name: &[u8], tree: &Tree) -> (Option<Seen>, Source) {
+        let mut source = Source::default();
         if let Some(listing) = &self.listing
             && tree.is_true(listing.told)
         {
-            match listing.find(name, self.hint) {
+            source.at = listing.find(name, self.hint);
+            match source.at {
                 Some(at) => {
-                    self.hint = at + 1;
                     if let Some(attr) = listing.entries.get(at).and_then(|entry| entry.attr()) {
-                        let seen = Seen::There(attr, listing.told);
-                        self.was_of_use(tree);
-                        return Some(seen);
+                        source.listing_told = true;
+                        return (Some(Seen::There(attr, listing.told)), source);
                     }
                 }
                 // Where nobody else makes names; and where all are listed, which other kinds of file systems may not do.
                 None if listing.whole && tree.cache == Cache::Exclusive && tree.local => {
-                    self.was_of_use(tree);
-                    return Some(Seen::Absent);
+                    source.listing_told = true;
+                    return (Some(Seen::Absent), source);
                 }
                 None => {}
             }
         }
         if self.found.is_empty() {
-            return None;
+            return (None, source);
         }
-        let (attr, told) = self.found.get(&Name::new(name).ok()?).filter(|(_, told)| tree.is_true(*told))?;
-        Some(Seen::There(*attr, *told))
+        let found = Name::new(name).ok().and_then(|name| self.found.get(&name)).filter(|(_, told)| tree.is_true(*told));
+        (found.map(|(attr, told)| Seen::There(*attr, *told)), source)
+    }
+
+    /// A name was asked for.
+    fn note(&mut self, source: Source, tree: &Tree) {
+        if let Some(at) = source.at {
+            self.hint = at + 1;
+        }
+        if source.listing_told {
+            self.was_of_use(tree);
+        }
     }
 
     /// Whether a listing would be new: there was none, or its time is over.
@@ -233,8 +260,8 @@ impl GoferInode {
         }
     }
 
-    /// What listings say of a name.
-    fn seen(&self, name: &[u8]) -> Option<Seen> {
+    /// What listings say of the directory's names.
+    fn ahead(&self) -> Option<MutexGuard<'_, Ahead>> {
         let Body::Directory(children) = &self.body else { return None };
         if self.tree.cache == Cache::None {
             return None;
@@ -246,8 +273,12 @@ impl GoferInode {
             ahead = children.ahead.lock();
             ahead.unasked |= ready;
         }
-        let seen = ahead.seen(name, &self.tree)?;
-        drop(ahead);
+        Some(ahead)
+    }
+
+    /// What listings say of a name.
+    fn seen(&self, name: &[u8]) -> Option<Seen> {
+        let seen = self.ahead()?.seen(name, &self.tree)?;
         if matches!(seen, Seen::There(attr, _) if attr.kind != HostKind::Directory) {
             self.tree.attrs_used();
         }
@@ -256,10 +287,18 @@ impl GoferInode {
 
     /// The attributes of a name that is no directory, if they are known, and no inode knows better: one was changed here, or is mapped.
     pub(super) fn peek_child(&self, name: &[u8]) -> Option<Metadata> {
-        let Some(Seen::There(attr, _)) = self.seen(name) else { return None };
-        if attr.kind == HostKind::Directory || self.tree.inodes.lock().contains_key(&key_of(&attr)) {
+        let mut ahead = self.ahead()?;
+        let (Some(Seen::There(attr, _)), source) = ahead.known(name, &self.tree) else { return None };
+        if attr.kind == HostKind::Directory {
+            // Who looks it up notes it.
             return None;
         }
+        ahead.note(source, &self.tree);
+        drop(ahead);
+        if self.tree.inodes.lock().contains_key(&key_of(&attr)) {
+            return None;
+        }
+        self.tree.attrs_used();
         Some(self.tree.metadata(&attr))
     }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gofer::protocol::{FileKind, MAX_OPENS, Name, OpenHow};
+use gofer::protocol::{FileKind, MAX_OPENS, Name, OpenHow, PackedEntry};
 
 use super::fd_cache::Donated;
 use super::fd_cache::Place;
@@ -43,8 +43,8 @@ impl Opened {
         let mut names = vec![name.clone()];
         let Some(listing) = listing else { return names };
         let Some(at) = listing.find(name.as_bytes(), 0) else { return names };
-        let files = || listing.entries.from(0).filter(|(_, entry)| entry.kind == Some(FileKind::Regular));
-        let before = files().take_while(|(other, _)| *other < at).last().map(|(_, entry)| entry.name);
+        let is_file = |entry: &PackedEntry<'_>| entry.kind == Some(FileKind::Regular);
+        let before = (0..at).rev().filter_map(|at| listing.entries.get(at)).find(is_file).map(|entry| entry.name);
         let expected = match (&self.last, before) {
             (Some((key, last)), Some(before)) => *key == dir && last.as_bytes() == before,
             // The first one of a directory, in a walk.
@@ -52,8 +52,8 @@ impl Opened {
             (None, _) => false,
         };
         self.window = if expected { (self.window * 2).clamp(2, MAX_OPENS) } else { 1 };
-        let next = files().filter(|(other, _)| *other > at).take(self.window - 1);
-        names.extend(next.filter_map(|(_, entry)| Name::new(entry.name).ok()));
+        let next = listing.entries.from(at + 1).map(|(_, entry)| entry).filter(is_file).take(self.window - 1);
+        names.extend(next.filter_map(|entry| Name::new(entry.name).ok()));
         self.last = names.last().map(|last| (dir, last.clone()));
         names
     }

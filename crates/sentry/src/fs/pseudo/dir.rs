@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Identity;
 use crate::Errno;
-use crate::fs::{DirEntry, File, FileKind, FileOps, Inode, Metadata, NewInode, OpenFlags, Timestamp};
+use crate::fs::{DirEntry, File, FileKind, FileOps, Inode, Metadata, NewInode, OpenFlags, Ownership, Timestamp};
 use crate::step::Step;
 use crate::task::Cx;
 
@@ -61,6 +61,11 @@ impl<D: Directory> DirInode<D> {
 impl<D: Directory> Inode for DirInode<D> {
     fn metadata(&self) -> Step<'_, Result<Metadata, Errno>> {
         Step::ok(self.0.metadata())
+    }
+
+    /// Asked for at each step of a path: without the listing that `metadata` counts.
+    fn ownership(&self) -> Option<Ownership> {
+        Some(Ownership::from(&self.0.identity().metadata(FileKind::Directory, Timestamp::default())))
     }
 
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Step<'a, Result<Arc<dyn Inode>, Errno>> {

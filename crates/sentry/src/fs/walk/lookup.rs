@@ -10,16 +10,16 @@ use crate::step::Step;
 
 type Found = Result<Option<Arc<Dentry>>, Errno>;
 
-/// Looks a name up if that needs no waiting; a step that waits must not be awaited, but asked for by [`lookup`].
-pub(super) fn try_lookup(dir: &Arc<Dentry>, name: &[u8]) -> Step<'static, Found> {
+/// What the cache knows of a name.
+pub(super) fn known(dir: &Arc<Dentry>, name: &[u8]) -> Result<Cached, Errno> {
     if name.len() > NAME_MAX {
-        return Step::err(Errno::ENAMETOOLONG);
+        return Err(Errno::ENAMETOOLONG);
     }
-    match dir.cached(name) {
-        Cached::Found(child) => return Step::ok(Some(child)),
-        Cached::Absent => return Step::ok(None),
-        Cached::Unknown => {}
-    }
+    Ok(dir.cached(name))
+}
+
+/// Looks up a name that the cache does not know, if that needs no waiting; a step that waits must not be awaited, but asked for by [`lookup`].
+pub(super) fn try_ask(dir: &Arc<Dentry>, name: &[u8]) -> Step<'static, Found> {
     let seen = dir.changes();
     match dir.inode().lookup(name) {
         Step::Ready(result) => Step::Ready(learn(dir, name, result, seen)),
@@ -29,7 +29,12 @@ pub(super) fn try_lookup(dir: &Arc<Dentry>, name: &[u8]) -> Step<'static, Found>
 
 /// Looks a name up.
 pub(in crate::fs) async fn lookup(dir: &Arc<Dentry>, name: &[u8]) -> Found {
-    match try_lookup(dir, name) {
+    match known(dir, name)? {
+        Cached::Found(child) => return Ok(Some(child)),
+        Cached::Absent => return Ok(None),
+        Cached::Unknown => {}
+    }
+    match try_ask(dir, name) {
         Step::Ready(found) => found,
         Step::Wait(_) => ask(dir, name).await,
     }

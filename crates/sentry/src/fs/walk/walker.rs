@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::lookup::try_lookup;
+use super::lookup::{known, try_ask};
 use super::{NAME_MAX, PATH_MAX};
 use crate::Errno;
 use crate::fs::dentry::Cached;
@@ -234,17 +234,23 @@ impl<'v> Walker<'v> {
                 self.up()?;
                 continue;
             }
-            if self.goal == Goal::Attributes && last && !slash {
-                self.peeked = self.peek(name);
-                if self.peeked.is_some() {
-                    return Ok(Progress::Done);
-                }
-            }
             let child = match self.supplied.take() {
                 Some(child) => child,
-                None => match try_lookup(&self.dentry, name) {
-                    Step::Ready(found) => found?,
-                    Step::Wait(_) => return Ok(Progress::Lookup),
+                None => match known(&self.dentry, name)? {
+                    Cached::Found(child) => Some(child),
+                    Cached::Absent => None,
+                    Cached::Unknown => {
+                        if self.goal == Goal::Attributes && last && !slash {
+                            self.peeked = self.peek(name);
+                            if self.peeked.is_some() {
+                                return Ok(Progress::Done);
+                            }
+                        }
+                        match try_ask(&self.dentry, name) {
+                            Step::Ready(found) => found?,
+                            Step::Wait(_) => return Ok(Progress::Lookup),
+                        }
+                    }
                 },
             };
             let child = child.ok_or(Errno::ENOENT)?;
@@ -274,9 +280,9 @@ impl<'v> Walker<'v> {
         Ok(Progress::Done)
     }
 
-    /// The last component's attributes, if they are known without a dentry and it is what the walk ends at.
+    /// The last component's attributes, if they are known though it has no dentry, and it is what the walk ends at.
     fn peek(&self, name: &[u8]) -> Option<Metadata> {
-        if !matches!(self.dentry.cached(name), Cached::Unknown) || self.flags.contains(ResolveFlags::DIRECTORY) {
+        if self.flags.contains(ResolveFlags::DIRECTORY) {
             return None;
         }
         let peeked = self.dentry.inode().peek(name)?;
