@@ -10,7 +10,7 @@ use agent_api::{
 use parking_lot::Mutex;
 
 use super::mounts::Builder;
-use super::{Agent, Handle};
+use super::{Agent, Handle, precondition};
 use crate::cgroup::CpuLimits;
 use crate::fs::{FsContext, gofer};
 use crate::kernel::{self, Container, SharedNamespaces};
@@ -60,6 +60,10 @@ impl Agent {
         for wanted in wanted {
             let container = &self.handle(&wanted.container_id)?.container;
             match wanted.kind() {
+                // As in Linux, where a pid namespace without its first process has no births.
+                NamespaceKind::Pid if container.life.ending() => {
+                    return Err(precondition(format!("container {} has ended", wanted.container_id)));
+                }
                 NamespaceKind::Pid => shared.pid = Some(container.pids.clone()),
                 NamespaceKind::Ipc => shared.ipc = Some(container.namespaces.ipc.clone()),
                 NamespaceKind::Uts => shared.uts = Some(container.namespaces.uts.clone()),

@@ -232,7 +232,7 @@ impl Cx {
             return Err(Fail::Restart(Restart::Always));
         }
         let mut pids = container.pids.inner.lock();
-        container.pids.admit(&pids, container)?;
+        pids.admit(container)?;
         pids.admit_to_cgroup(&parent.group)?;
         // Under the lock: whoever ends the namespace kills what is in the table.
         if birth.pid_ns.is_dead() {

@@ -139,7 +139,7 @@ pub fn new_process(
     context: Box<dyn Context>,
 ) -> Result<Cx, Errno> {
     let mut pids = container.pids.inner.lock();
-    container.pids.admit(&pids, container)?;
+    pids.admit(container)?;
     let tid = pids.allocate()?;
     container.life.begin(tid);
     let group = ThreadGroup::new(

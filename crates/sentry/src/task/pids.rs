@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -21,8 +21,6 @@ pub struct PidTable {
     pub(super) inner: Mutex<Pids>,
     /// How many signals have been sent to several processes at once. Locked by whoever sends one, and while a process is born.
     pub(super) broadcasts: Mutex<u64>,
-    /// Processes of several containers are in it.
-    shared: AtomicBool,
 }
 
 /// Under the table's lock.
@@ -37,6 +35,8 @@ pub(super) struct Pids {
     pub tasks: BTreeMap<Tid, Arc<Task>>,
     /// Processes, zombies included.
     pub processes: BTreeMap<Tid, Process>,
+    /// Processes of several containers are in it.
+    shared: bool,
     /// Traced tasks, also ended ones that their tracers have not waited for.
     pub tracees: Vec<Arc<Task>>,
 }
@@ -57,39 +57,19 @@ impl PidTable {
 
     /// One more container is to have its processes here.
     pub fn share(&self) {
-        self.shared.store(true, Ordering::SeqCst);
+        self.inner.lock().shared = true;
     }
 
     /// Live threads of one container at this time.
     pub fn count_of(&self, container: &Container) -> usize {
-        let inner = self.inner.lock();
-        match self.shared.load(Ordering::SeqCst) {
-            true => inner.count_of(container),
-            false => inner.tasks.len(),
-        }
-    }
-
-    /// Whether one more task of a container may be made; the table is locked.
-    ///
-    /// # Errors
-    /// `EAGAIN` at the container's limit of tasks, `ENOMEM` when the container is ending (as in a dying pid namespace).
-    pub(super) fn admit(&self, pids: &Pids, container: &Container) -> Result<(), Errno> {
-        if container.life.ending() {
-            return Err(Errno::ENOMEM);
-        }
-        let Some(most) = container.limits.tasks() else { return Ok(()) };
-        let count = match self.shared.load(Ordering::SeqCst) {
-            true => pids.count_of(container),
-            false => pids.tasks.len(),
-        };
-        if count >= most { Err(Errno::EAGAIN) } else { Ok(()) }
+        self.inner.lock().count_of(container)
     }
 
     /// Forgets the processes of a container whose tasks are all gone.
     pub(super) fn clear(&self, container: &Container) {
         let mut pids = self.inner.lock();
         let own = |group: &ThreadGroup| std::ptr::eq(&*group.container, container);
-        let (gone, tracees) = match self.shared.load(Ordering::SeqCst) {
+        let (gone, tracees) = match pids.shared {
             false => (std::mem::take(&mut pids.processes).into_values().collect(), std::mem::take(&mut pids.tracees)),
             true => {
                 let numbers: Vec<Tid> =
@@ -222,8 +202,23 @@ impl PidTable {
 }
 
 impl Pids {
+    /// Whether one more task of a container may be made.
+    ///
+    /// # Errors
+    /// `EAGAIN` at the container's limit of tasks, `ENOMEM` when the container is ending (as in a dying pid namespace).
+    pub fn admit(&self, container: &Container) -> Result<(), Errno> {
+        if container.life.ending() {
+            return Err(Errno::ENOMEM);
+        }
+        let Some(most) = container.limits.tasks() else { return Ok(()) };
+        if self.count_of(container) >= most { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+
     /// Live threads of one container.
     fn count_of(&self, container: &Container) -> usize {
+        if !self.shared {
+            return self.tasks.len();
+        }
         self.tasks.values().filter(|task| std::ptr::eq(&*task.container, container)).count()
     }
 
