@@ -64,11 +64,17 @@ impl Server {
         fds: &mut [Option<OwnedFd>],
     ) -> Result<CreateContainerResponse, Status> {
         let id = request.id.clone();
+        // What it has must not be taken for this one's when that fails.
+        if self.sizes.has(&id) {
+            return Err(Status::new(Code::AlreadyExists, format!("container {id} exists already")));
+        }
         let announced = self.announce(&id, "", request.process.as_mut(), fds)?;
         // There are no gofers.
         request.gofer = 0;
-        self.plug(&mut request, fds)?;
-        let made = self.make(request);
+        let made = match self.plug(&mut request, fds) {
+            Ok(()) => self.make(request),
+            Err(status) => Err(status),
+        };
         match &made {
             Ok(_) => announced.keep(),
             Err(_) => self.plugs.release(&id),

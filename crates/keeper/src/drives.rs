@@ -79,18 +79,18 @@ impl Drives {
         Ok((number, Some(NewDevice { id, device })))
     }
 
-    /// A container has gone: the disks that nobody else has. (A memory device cannot leave.)
+    /// A container has gone: the disks that nobody has now, to be taken out. (A memory device cannot leave.)
     fn release(&mut self, container: &str) -> Vec<String> {
-        let mut free = Vec::new();
-        self.list.retain_mut(|drive| {
+        for drive in &mut self.list {
             drive.containers.retain(|other| other != container);
-            let leaves = drive.containers.is_empty() && drive.number & vm::DISK != 0;
-            if leaves {
-                free.push(drive.id.clone());
-            }
-            !leaves
-        });
-        free
+        }
+        let free = self.list.iter().filter(|drive| drive.containers.is_empty() && drive.number & vm::DISK != 0);
+        free.map(|drive| drive.id.clone()).collect()
+    }
+
+    /// It is out of the VM.
+    fn forget(&mut self, id: &str) {
+        self.list.retain(|drive| drive.id != id);
     }
 }
 
@@ -119,7 +119,11 @@ impl Plugs {
                     Status::new(Code::ResourceExhausted, format!("the VM cannot be given an image or disk: {error}"))
                 };
                 if let Err(error) = self.vmm.add_device(&id, device) {
-                    drives.list.retain(|drive| drive.id != id);
+                    drives.forget(&id);
+                    if number & vm::DISK == 0 {
+                        // The guest counts its memory devices too.
+                        drives.pmems -= 1;
+                    }
                     return Err(failed(error));
                 }
             }
@@ -132,8 +136,10 @@ impl Plugs {
     pub fn release(&self, container: &str) {
         let mut drives = self.drives.lock().unwrap_or_else(PoisonError::into_inner);
         for id in drives.release(container) {
-            if let Err(error) = self.vmm.remove_device(&id, UNPLUG) {
-                tracing::warn!(%error, id, "a disk stays in the VM");
+            match self.vmm.remove_device(&id, UNPLUG) {
+                Ok(()) => drives.forget(&id),
+                // Nobody else may write to it; the next time it is tried again.
+                Err(error) => tracing::warn!(%error, id, "a disk stays in the VM"),
             }
         }
     }
@@ -173,7 +179,9 @@ mod tests {
         let copy = || rustix::io::fcntl_dupfd_cloexec(&disk, 0).unwrap();
         drives.take("a", copy(), Access::Write).unwrap();
         assert!(drives.take("b", copy(), Access::Read).is_err());
-        drives.release("a");
+        let free = drives.release("a");
+        assert!(drives.take("b", copy(), Access::Read).is_err(), "it is in the VM still");
+        free.iter().for_each(|id| drives.forget(id));
         // A number is not used again: the guest may still know the old one.
         assert_eq!(drives.take("b", copy(), Access::Read).unwrap().0, vm::DISK | 1);
     }
