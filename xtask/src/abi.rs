@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::sh;
 use crate::tally::Tally;
@@ -56,7 +56,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
         for &place in &places {
             let results = run_family(&program, &cases, place)?;
             let again = |case: &str| Ok(run_family(&program, &[case], place)?.remove(case).flatten());
-            judge(&family, place, &results, &known, &again, &mut tally)?;
+            judge(&family, place, &results, &known, &again, &mut tally);
         }
     }
     std::fs::remove_dir_all(&dir)?;
@@ -163,7 +163,7 @@ fn judge(
     known: &BTreeMap<String, String>,
     again: &dyn Fn(&str) -> Result<Option<String>>,
     tally: &mut Tally,
-) -> Result<()> {
+) {
     let label = match place {
         Where::Native => "native",
         Where::Sandbox if sh::in_vm() => "vm",
@@ -183,12 +183,11 @@ fn judge(
                 println!("known {name}: {reason}");
                 tally.known();
             }
-            (Some(what), None) => match again(case)? {
-                Some(still) => tally.fail(format!("{label} {name}: {still}")),
-                None => tally.unsteady(format!("{label} {name}: {what}")),
-            },
+            (Some(what), None) => {
+                let again = || again(case)?.map_or(Ok(()), |still| Err(anyhow!(still)));
+                tally.attempt(&format!("{label} {name}"), Err::<(), _>(anyhow!(what.clone())), again);
+            }
         }
     }
     println!("abi {family} ({label}): {good} of {} cases pass", results.len());
-    Ok(())
 }

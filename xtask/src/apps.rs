@@ -173,7 +173,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
 fn judge(tally: &mut Tally, place: &str, app: &App, known: &[(String, String)]) {
     let label = format!("{place} {}", app.name);
     if !known.iter().any(|(p, name)| p == place && name == app.name) {
-        return tally.attempt(&label, || one(place, app));
+        return tally.attempt(&label, one(place, app), || one(place, app));
     }
     let result = match one(place, app) {
         Ok(()) => Err(anyhow::anyhow!("passes, but known-failures lists it")),

@@ -48,7 +48,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let mut tally = Tally::default();
     for (name, case) in CASES {
         if args.is_empty() || args.iter().any(|a| a == name) {
-            tally.attempt(&format!("robust {name}"), || play(case));
+            tally.attempt(&format!("robust {name}"), play(case), || play(case));
         }
     }
     Ok(tally)

@@ -42,24 +42,20 @@ impl Tally {
     }
 
     /// As [`Tally::step`], with a second try: for cases with processes and clocks, which the load of a shared machine can bend.
-    /// What needed it is named at the end, for somebody to look at.
-    pub fn attempt<T>(&mut self, name: &str, mut case: impl FnMut() -> Result<T>) {
-        match case() {
-            Ok(done) => self.step(name, Ok(done)),
-            Err(first) => {
-                println!("once more {name}: {first:#}");
-                match case() {
-                    Ok(_) => self.unsteady(format!("{name}: {first:#}")),
-                    Err(error) => self.fail(format!("{name}, twice: {error:#}")),
-                }
+    /// What needed it is named at the end, for somebody to look at. Where so much fails that it is no accident, there is none.
+    pub fn attempt<T>(&mut self, name: &str, first: Result<T>, again: impl FnOnce() -> Result<T>) {
+        let error = match first {
+            Err(error) if self.failures.len() + self.unsteady.len() <= SECOND_TRIES => error,
+            decided => return self.step(name, decided),
+        };
+        println!("once more {name}: {error:#}");
+        match again() {
+            Ok(_) => {
+                self.passed += 1;
+                self.unsteady.push(format!("{name}: {error:#}"));
             }
+            Err(error) => self.fail(format!("{name}, twice: {error:#}")),
         }
-    }
-
-    /// A case that passed at the second try; `what` has its name and what the first one said.
-    pub fn unsteady(&mut self, what: String) {
-        self.passed += 1;
-        self.unsteady.push(what);
     }
 
     pub fn add(&mut self, other: Tally) {

@@ -22,7 +22,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut tally = Tally::default();
     tally.step("lint", lint::run(&[]));
     tally.step("agent", agent::build());
-    tally.attempt("cargo test", cargo_test);
+    tally.attempt("cargo test", cargo_test(), cargo_test);
     tally.add(abi::run(&["--native".into()])?);
     if !fast {
         sh::build_nacre()?;

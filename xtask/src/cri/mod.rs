@@ -27,12 +27,13 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let mut engine = Engine::start()?;
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| name.contains(arg.as_str()));
     for (name, case) in tasks::CASES.iter().chain(faults::CASES).filter(|(name, _)| wanted(name)) {
-        tally.attempt(&format!("cri {name}"), || {
+        let mut play = || {
             let done = case(&mut engine);
             // Also after a failure, so that the next case is not its victim.
             let clean = engine.clear();
             done.and(clean)
-        });
+        };
+        tally.attempt(&format!("cri {name}"), play(), play);
     }
     Ok(tally)
 }
