@@ -207,13 +207,13 @@ fn below(dir: &Path) -> Vec<PathBuf> {
 /// The files that limits are written to.
 fn files(limits: &Limits) -> Vec<(&'static str, String)> {
     let mut files = Vec::new();
-    let most = |value: u64| if value == u64::MAX { "max".into() } else { value.to_string() };
+    let most = |value: u64| if value == Limits::NONE { "max".into() } else { value.to_string() };
     files.extend(limits.memory.map(|bytes| ("memory.max", most(bytes))));
     files.extend(limits.pids.map(|tasks| ("pids.max", most(tasks))));
     let quota = limits.cpu_quota_us.filter(|quota| *quota > 0);
     if quota.is_some() || limits.cpu_period_us.is_some() {
         let quota = quota.map_or("max".into(), most);
-        files.push(("cpu.max", format!("{quota} {}", limits.cpu_period_us.filter(|us| *us > 0).unwrap_or(100_000))));
+        files.push(("cpu.max", format!("{quota} {}", limits.period_us())));
     }
     files.extend(limits.cpu_shares.filter(|shares| *shares > 0).map(|shares| ("cpu.weight", weight(shares).to_string())));
     files

@@ -13,8 +13,6 @@ use crate::guest::Guest;
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// By what memory grows.
 const STEP: u64 = vmm::qemu::MEMORY_STEP;
-/// A limit that is none, in an update.
-const NONE: u64 = u64::MAX;
 
 /// What a VM may have, and how much of its memory is not the containers'.
 #[derive(Debug, Clone, Copy)]
@@ -39,14 +37,15 @@ pub struct Sizes {
 }
 
 struct State {
-    now: Size,
+    /// What was asked of the VMM last. The guest may have taken less, or keep more.
+    asked: Size,
     containers: BTreeMap<String, Limits>,
 }
 
 impl Sizes {
     pub fn new(vmm: Arc<dyn Vmm>, range: Range) -> Sizes {
-        let now = Size { cpus: range.cpus.boot, memory: range.memory.boot };
-        Sizes { vmm, range, state: Mutex::new(State { now, containers: BTreeMap::new() }) }
+        let asked = Size { cpus: range.cpus.boot, memory: range.memory.boot };
+        Sizes { vmm, range, state: Mutex::new(State { asked, containers: BTreeMap::new() }) }
     }
 
     /// Has `call` give a container its limits (what is None stays), with room made before, and given back after where they are lower.
@@ -74,6 +73,11 @@ impl Sizes {
         done
     }
 
+    /// Whether it is known: made, or about to be.
+    pub fn has(&self, id: &str) -> bool {
+        self.lock().containers.contains_key(id)
+    }
+
     /// A container has gone.
     pub fn forget(&self, id: &str) {
         let mut state = self.lock();
@@ -90,16 +94,17 @@ impl Sizes {
         let refused = |what: &str, why: String| {
             Status::new(Code::ResourceExhausted, format!("the VM cannot be given more {what}: {why}"))
         };
-        if wanted.memory > state.now.memory {
+        if wanted.memory > state.asked.memory {
+            state.asked.memory = wanted.memory;
             let got = self.vmm.resize_memory(wanted.memory, TIMEOUT).map_err(|error| refused("memory", error.to_string()))?;
-            state.now.memory = got;
             if got < wanted.memory {
                 return Err(refused("memory", format!("its kernel has taken {} MiB of {}", got >> 20, wanted.memory >> 20)));
             }
         }
-        if wanted.cpus > state.now.cpus {
-            state.now.cpus = self.vmm.resize_cpus(wanted.cpus, TIMEOUT).map_err(|error| refused("CPUs", error.to_string()))?;
-            guest.call(&OnlineRequest { cpus: state.now.cpus })?;
+        if wanted.cpus > state.asked.cpus {
+            state.asked.cpus = wanted.cpus;
+            let cpus = self.vmm.resize_cpus(wanted.cpus, TIMEOUT).map_err(|error| refused("CPUs", error.to_string()))?;
+            guest.call(&OnlineRequest { cpus })?;
         }
         Ok(())
     }
@@ -107,16 +112,16 @@ impl Sizes {
     /// As far as the guest lets go: what it keeps it may not use, its containers' own limits see to that.
     fn shrink(&self, state: &mut State) {
         let wanted = wanted(&self.range, state.containers.values());
-        if wanted.memory < state.now.memory {
-            match self.vmm.resize_memory(wanted.memory, TIMEOUT) {
-                Ok(left) => state.now.memory = left,
-                Err(error) => tracing::warn!(%error, "the VM's memory stays as it is"),
+        if wanted.memory < state.asked.memory {
+            state.asked.memory = wanted.memory;
+            if let Err(error) = self.vmm.resize_memory(wanted.memory, TIMEOUT) {
+                tracing::warn!(%error, "the VM's memory stays as it is");
             }
         }
-        if wanted.cpus < state.now.cpus && self.vmm.features().contains(Features::CPU_UNPLUG) {
-            match self.vmm.resize_cpus(wanted.cpus, TIMEOUT) {
-                Ok(left) => state.now.cpus = left,
-                Err(error) => tracing::warn!(%error, "the VM's CPUs stay as they are"),
+        if wanted.cpus < state.asked.cpus && self.vmm.features().contains(Features::CPU_UNPLUG) {
+            state.asked.cpus = wanted.cpus;
+            if let Err(error) = self.vmm.resize_cpus(wanted.cpus, TIMEOUT) {
+                tracing::warn!(%error, "the VM's CPUs stay as they are");
             }
         }
     }
@@ -129,7 +134,7 @@ fn wanted<'a>(range: &Range, containers: impl Iterator<Item = &'a Limits>) -> Si
     for limits in containers {
         memory = memory.saturating_add(limits.memory.unwrap_or(0));
         let own = match limits.cpu_quota_us {
-            Some(quota) => quota.div_ceil(limits.cpu_period_us.filter(|us| *us > 0).unwrap_or(100_000)),
+            Some(quota) => quota.div_ceil(limits.period_us()),
             None => range.cpus.max.into(),
         };
         cpus = cpus.saturating_add(own);
@@ -141,9 +146,9 @@ fn wanted<'a>(range: &Range, containers: impl Iterator<Item = &'a Limits>) -> Si
     }
 }
 
-/// What is None stays, and what is [`NONE`] is no limit any more.
+/// What is None stays, and what is [`Limits::NONE`] is no limit any more.
 fn merged(old: Limits, new: Limits) -> Limits {
-    let pick = |old: Option<u64>, new: Option<u64>| new.or(old).filter(|limit| *limit != NONE && *limit != 0);
+    let pick = |old: Option<u64>, new: Option<u64>| new.or(old).filter(|limit| *limit != Limits::NONE && *limit != 0);
     Limits {
         memory: pick(old.memory, new.memory),
         pids: pick(old.pids, new.pids),
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn what_is_not_said_stays_and_a_limit_can_be_taken_away() {
         let old = limits(Some(GIB), Some(50_000));
-        assert_eq!(merged(old, limits(None, Some(NONE))), limits(Some(GIB), None));
+        assert_eq!(merged(old, limits(None, Some(Limits::NONE))), limits(Some(GIB), None));
         assert_eq!(merged(old, limits(Some(2 * GIB), None)), limits(Some(2 * GIB), Some(50_000)));
     }
 }

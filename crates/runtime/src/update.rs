@@ -61,14 +61,13 @@ fn wanted(resources: &LinuxResources) -> Result<Limits> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::NONE;
 
     #[test]
     fn what_is_not_said_stays() {
         let resources: LinuxResources =
             serde_json::from_str(r#"{"memory":{"limit":0},"pids":{"limit":-1},"cpu":{"quota":50000}}"#).expect("resources");
         let limits = wanted(&resources).expect("limits");
-        assert_eq!((limits.memory, limits.pids, limits.cpu_quota_us), (None, Some(NONE), Some(50_000)));
+        assert_eq!((limits.memory, limits.pids, limits.cpu_quota_us), (None, Some(Limits::NONE), Some(50_000)));
         let resources: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":-7}}"#).expect("resources");
         assert!(wanted(&resources).expect_err("negative").to_string().contains("memory.limit"));
     }

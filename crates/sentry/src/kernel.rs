@@ -183,7 +183,7 @@ pub struct Limits {
 
 impl Limits {
     /// A limit that is none.
-    pub const NONE: u64 = u64::MAX;
+    pub const NONE: u64 = agent_api::Limits::NONE;
 
     pub fn new(memory: Option<u64>, tasks: Option<usize>) -> Limits {
         let tasks = tasks.map_or(Limits::NONE, |most| most as u64);
@@ -218,6 +218,11 @@ pub struct Ended {
 }
 
 impl Container {
+    /// Bytes of memory it finds in the machine: its limit, or all there is.
+    pub fn memory_bytes(&self, machine: &Machine) -> u64 {
+        self.limits.memory().unwrap_or(machine.memory_bytes)
+    }
+
     /// Its live threads, by number.
     pub fn tasks(&self) -> Vec<Arc<Task>> {
         let mut tasks = self.pids.tasks();

@@ -114,6 +114,16 @@ pub struct Limits {
     pub cpu_shares: Option<u64>,
 }
 
+impl Limits {
+    /// In an update: a limit that is to be taken away.
+    pub const NONE: u64 = u64::MAX;
+
+    /// Microseconds in which the quota may be used once; Linux's default if nothing is said.
+    pub fn period_us(&self) -> u64 {
+        self.cpu_period_us.filter(|us| *us > 0).unwrap_or(100_000)
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct SharedNamespace {
     #[prost(enumeration = "NamespaceKind", tag = "1")]

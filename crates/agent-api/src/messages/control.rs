@@ -251,7 +251,7 @@ pub enum EventKind {
 pub struct UpdateContainerRequest {
     #[prost(string, tag = "1")]
     pub container_id: String,
-    /// What is absent stays; `u64::MAX` takes a limit away.
+    /// What is absent stays; [`Limits::NONE`] takes a limit away.
     #[prost(message, optional, tag = "2")]
     pub limits: Option<Limits>,
 }

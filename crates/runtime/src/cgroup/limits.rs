@@ -1,5 +1,6 @@
 //! From a container's limits to its sandbox's.
 
+use agent_api::Limits;
 use oci_spec::runtime::LinuxResources;
 
 use crate::error::{Error, Result};
@@ -76,17 +77,14 @@ impl HostLimits {
     }
 }
 
-/// A limit that is none, where one is to be taken away.
-pub const NONE: u64 = u64::MAX;
-
-/// What an OCI limit asks for: nothing, if it is absent or 0; [`NONE`] for -1.
+/// What an OCI limit asks for: nothing, if it is absent or 0; [`Limits::NONE`] for -1.
 ///
 /// # Errors
 /// What is wrong with the value.
 pub fn asked(value: Option<i64>) -> std::result::Result<Option<u64>, String> {
     match value {
         None | Some(0) => Ok(None),
-        Some(-1) => Ok(Some(NONE)),
+        Some(-1) => Ok(Some(Limits::NONE)),
         Some(value) => u64::try_from(value).map(Some).map_err(|_| format!("{value} is negative")),
     }
 }
@@ -94,7 +92,7 @@ pub fn asked(value: Option<i64>) -> std::result::Result<Option<u64>, String> {
 /// A limit of a cgroup that has none yet.
 fn positive(value: Option<i64>, name: &str) -> Result<Option<u64>> {
     let limit = asked(value).map_err(|what| Error::Other(format!("linux.resources.{name}: {what}")))?;
-    Ok(limit.filter(|&limit| limit != NONE))
+    Ok(limit.filter(|&limit| limit != Limits::NONE))
 }
 
 /// v1's cpu.shares (2 to 262144) as v2's cpu.weight (1 to 10000).

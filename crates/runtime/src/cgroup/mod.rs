@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-pub use self::limits::{GUEST_MEMORY_OVERHEAD, HostLimits, NONE, asked};
+pub use self::limits::{GUEST_MEMORY_OVERHEAD, HostLimits, asked};
 use crate::error::{Doing, Error, Result};
 use crate::process::Privilege;
 

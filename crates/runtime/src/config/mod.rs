@@ -283,7 +283,7 @@ fn device(device: &oci_spec::runtime::LinuxDevice) -> Result<Device, ConfigError
 fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
     let positive = |value: Option<i64>, key: &str| {
         let limit = cgroup::asked(value).map_err(|what| wrong(format!("linux.resources.{key}"), what));
-        limit.map(|limit| limit.filter(|&limit| limit != cgroup::NONE))
+        limit.map(|limit| limit.filter(|&limit| limit != Limits::NONE))
     };
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();

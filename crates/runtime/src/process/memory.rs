@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use agent_api::Limits;
 use rustix::fs::CWD;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
 use rustix::process::{Gid, Uid};
@@ -33,7 +34,7 @@ pub(super) fn file_system(limit: Option<u64>) -> io::Result<OwnedFd> {
 
 /// 0: no limit of its own.
 fn size(limit: Option<u64>) -> String {
-    limit.filter(|&bytes| bytes != u64::MAX).unwrap_or(0).to_string()
+    limit.filter(|&bytes| bytes != Limits::NONE).unwrap_or(0).to_string()
 }
 
 impl Memory {

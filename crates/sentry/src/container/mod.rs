@@ -186,7 +186,7 @@ impl Agent {
         if let Some(bytes) = limits.memory {
             container.limits.set_memory(bytes);
             if let Some(layer) = container.writable_layer.get().and_then(Weak::upgrade) {
-                layer.set_size(container.limits.memory().unwrap_or(self.kernel.machine.memory_bytes));
+                layer.set_size(container.memory_bytes(&self.kernel.machine));
             }
         }
         if let Some(tasks) = limits.pids {

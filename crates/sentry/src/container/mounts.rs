@@ -73,7 +73,7 @@ impl Builder<'_> {
             None | Some(root::Overlay::None(_)) => (lower, "root"),
             Some(root::Overlay::Memory(_)) => {
                 // What there is to fill, for `df` and for installers that look first.
-                let size = self.container.limits.memory().unwrap_or(self.kernel.machine.memory_bytes);
+                let size = self.container.memory_bytes(&self.kernel.machine);
                 let upper = self.tmpfs(&TmpfsMount { size: Some(size), ..TmpfsMount::default() })?;
                 let _ = self.container.writable_layer.set(Arc::downgrade(&upper));
                 (Overlay::new(lower, upper, next_device()), "overlay")

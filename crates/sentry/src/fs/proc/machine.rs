@@ -37,7 +37,7 @@ pub(super) fn cpuinfo(shared: &Shared) -> String {
 
 /// Memory that the container may use, and has used, in bytes.
 pub(super) fn memory(shared: &Shared) -> (u64, u64) {
-    let total = shared.container.limits.memory().unwrap_or(shared.kernel.machine.memory_bytes);
+    let total = shared.container.memory_bytes(&shared.kernel.machine);
     (total, shared.container.memory.used_bytes().min(total))
 }
 

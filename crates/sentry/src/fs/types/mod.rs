@@ -240,7 +240,7 @@ pub fn may_mount(cx: &Cx) -> Result<(), Errno> {
 }
 
 fn memory_of(cx: &Cx) -> u64 {
-    cx.task.container.limits.memory().unwrap_or(cx.kernel().machine.memory_bytes)
+    cx.task.container.memory_bytes(&cx.kernel().machine)
 }
 
 /// Options between commas; a backslash takes the next byte as it is (overlay's directories).

@@ -159,8 +159,7 @@ fn set_oom_adj(subject: &Subject, opener: &Arc<Task>, bytes: &[u8]) -> Result<()
 pub(super) fn oom_score(subject: &Subject) -> Result<Vec<u8>, Errno> {
     let task = subject.task()?;
     let adj = i64::from(task.group.oom_score_adj.load(Ordering::Relaxed));
-    let machine = &subject.shared.kernel.machine;
-    let total = subject.shared.container.limits.memory().unwrap_or(machine.memory_bytes).max(1);
+    let total = subject.shared.container.memory_bytes(&subject.shared.kernel.machine).max(1);
     let used = super::stat::resident(&super::memory::usage(&task));
     let share = (u128::from(used) * 1000 / u128::from(total)) as i64;
     let score = if adj == -1000 { 0 } else { (1000 + share + adj) * 2 / 3 };
