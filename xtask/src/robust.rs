@@ -331,11 +331,11 @@ fn kill_run_at_any_moment(ground: &Ground) -> Result<()> {
 /// Sentry, gofer, stub, zygote: whichever dies, the container is reported stopped and can be deleted.
 fn kill_each_process(ground: &Ground) -> Result<()> {
     for n in 0..16 {
-        let before = pids();
+        let before = sh::pids();
         let id = format!("victim-{n}");
         ground.start(&id, &["/bin/sh", "-c", "while true; do sleep 1; done"])?;
         std::thread::sleep(Duration::from_millis(300));
-        let made: Vec<u32> = pids().difference(&before).copied().filter(|p| ours(*p, ground)).collect();
+        let made: Vec<u32> = sh::pids().difference(&before).copied().filter(|p| ours(*p, ground)).collect();
         if let Some(victim) = made.get(n) {
             let what = std::fs::read_to_string(format!("/proc/{victim}/comm")).unwrap_or_default();
             sh::signal(*victim, "KILL");
@@ -407,11 +407,6 @@ fn one_after_another(ground: &Ground) -> Result<()> {
     Ok(())
 }
 
-fn pids() -> BTreeSet<u32> {
-    let entries = std::fs::read_dir("/proc").map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    entries.iter().filter_map(|e| e.file_name().to_string_lossy().parse().ok()).collect()
-}
-
 /// Whether a process runs the program under test, or descends from one that does (stubs run a zygote from memory).
 fn ours(mut pid: u32, ground: &Ground) -> bool {
     let program = sh::nacre();
@@ -473,7 +468,7 @@ impl Traces {
 
     fn left(&self, ground: &Ground) -> Result<Vec<String>> {
         let now = Traces::look()?;
-        let processes = pids().into_iter().filter(|p| ours(*p, ground));
+        let processes = sh::pids().into_iter().filter(|p| ours(*p, ground));
         let mut left: Vec<String> = processes.map(|p| format!("process {p}")).collect();
         left.extend(now.mounts.difference(&self.mounts).map(|m| format!("mount {m}")));
         left.extend(now.cgroups.difference(&self.cgroups).map(|c| format!("cgroup {}", c.display())));

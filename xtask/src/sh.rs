@@ -1,5 +1,6 @@
 //! Starting programs: with their output shown, captured, or captured under a time limit.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -130,6 +131,12 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// All processes.
+pub fn pids() -> BTreeSet<u32> {
+    let entries = std::fs::read_dir("/proc").map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    entries.iter().filter_map(|e| e.file_name().to_string_lossy().parse().ok()).collect()
 }
 
 /// Sends a signal to one process we started; whether it was there.

@@ -1,6 +1,5 @@
 //! Start-up and idle memory: the part of `bench` that is about whole sandboxes.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -71,14 +70,14 @@ struct Idle {
 
 /// A sandbox that sleeps: the descendants of its `run`, and what it made elsewhere, found by comparing before and after.
 fn idle(system: System) -> Result<Idle> {
-    let before = pids();
+    let before = sh::pids();
     let id = format!("idle-{}-{}", system.name(), std::process::id());
     let dir = sh::target().join("bundles").join(&id);
     let root = bundle::busybox()?.join("rootfs");
     bundle::Config::new(&root, &["/bin/sleep", "1000"]).write(&dir)?;
     let mut child = system.run(&dir, &id)?.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_secs(3));
-    let made: Vec<u32> = pids().difference(&before).copied().filter(|pid| belongs(*pid, child.id())).collect();
+    let made: Vec<u32> = sh::pids().difference(&before).copied().filter(|pid| belongs(*pid, child.id())).collect();
     let cpu = || made.iter().map(|pid| cpu_ticks(*pid)).sum::<u64>();
     let start = cpu();
     std::thread::sleep(Duration::from_secs(5));
@@ -95,11 +94,6 @@ fn idle(system: System) -> Result<Idle> {
         bail!("it did not start");
     }
     Ok(Idle { processes: sandbox.len(), pss_kib, cpu_ms })
-}
-
-fn pids() -> BTreeSet<u32> {
-    let entries = std::fs::read_dir("/proc").map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    entries.iter().filter_map(|e| e.file_name().to_string_lossy().parse().ok()).collect()
 }
 
 fn stat(pid: u32) -> Option<Vec<String>> {

@@ -137,27 +137,25 @@ impl Engine {
     }
 
     /// The processes of our shims: those with our socket in their arguments.
-    pub fn shims(&self) -> Result<Vec<u32>> {
+    pub fn shims(&self) -> Vec<u32> {
         let address = self.dir.join("c.sock").display().to_string();
         let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        for pid in sh::pids() {
+            let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut args = text.split(|byte| *byte == 0);
             let shim = args.next().is_some_and(|name| name.starts_with(b"containerd-shim-nacre"));
             if shim && args.any(|arg| arg == address.as_bytes()) {
                 found.push(pid);
             }
         }
-        Ok(found)
+        found
     }
 
     /// Live children of a process with this name.
-    pub fn children(&self, parent: u32, name: &str) -> Result<Vec<u32>> {
+    pub fn children(&self, parent: u32, name: &str) -> Vec<u32> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        for pid in sh::pids() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let Some((head, rest)) = stat.rsplit_once(')') else { continue };
             let mut fields = rest.split_whitespace();
             let live = !matches!(fields.next(), Some("Z" | "X"));
@@ -165,7 +163,7 @@ impl Engine {
                 found.push(pid);
             }
         }
-        Ok(found)
+        found
     }
 
     /// Removes all containers; then nothing may be left of any.
@@ -178,7 +176,7 @@ impl Engine {
             let _ = self.try_ctr(&["task", "delete", "--force", id]);
             self.try_ctr(&["container", "rm", id])?;
         }
-        self.soon("no shim is left", |engine| Ok(engine.shims()?.is_empty()))?;
+        self.soon("no shim is left", |engine| Ok(engine.shims().is_empty()))?;
         self.soon("no mount is left", |engine| Ok(engine.mounts()?.is_empty()))?;
         let left = self.states()?;
         if !left.is_empty() {

@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn only_shim(engine: &Engine) -> Result<u32> {
-    let shims = engine.shims()?;
+    let shims = engine.shims();
     ensure!(shims.len() == 1, "one shim expected: {shims:?}");
     shims.first().copied().context("no shim")
 }
@@ -42,7 +42,7 @@ fn containerd_restart(engine: &mut Engine) -> Result<()> {
 fn kill_shim(engine: &mut Engine) -> Result<()> {
     engine.run_detached("orphan", &[], &["sleep", "1000"])?;
     let shim = only_shim(engine)?;
-    let sentries = engine.children(shim, "nacre-sentry")?;
+    let sentries = engine.children(shim, "nacre-sentry");
     let sentry = *sentries.first().context("the sandbox is no child of the shim")?;
     sh::signal(shim, "KILL");
     engine.soon("the sandbox has ended", |_| Ok(!alive(sentry)))?;
@@ -62,7 +62,7 @@ fn kill_gofer(engine: &mut Engine) -> Result<()> {
 fn kill_part(engine: &mut Engine, id: &str, name: &str) -> Result<()> {
     engine.run_detached(id, &[], &["sleep", "1000"])?;
     let shim = only_shim(engine)?;
-    let processes = engine.children(shim, name)?;
+    let processes = engine.children(shim, name);
     sh::signal(*processes.first().with_context(|| format!("the shim has no {name}"))?, "KILL");
     if name == "nacre-gofer" {
         engine.ctr(&["task", "kill", "-s", "KILL", id])?;
@@ -78,9 +78,9 @@ fn kill_while_starting(engine: &mut Engine) -> Result<()> {
         let ctr = format!("$CTR run -d --runtime io.containerd.nacre.v2 {} {id} sleep 1000 & wait", super::image::NAME);
         std::thread::scope(|scope| -> Result<()> {
             let running = scope.spawn(|| engine.shell(&ctr));
-            engine.soon("a shim starts", |engine| Ok(!engine.shims()?.is_empty()))?;
+            engine.soon("a shim starts", |engine| Ok(!engine.shims().is_empty()))?;
             std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-            for shim in engine.shims()? {
+            for shim in engine.shims() {
                 sh::signal(shim, "KILL");
             }
             // Whether it had started by then is all the same; it must end.
