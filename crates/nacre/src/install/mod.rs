@@ -116,7 +116,7 @@ impl Change {
         }
         match &self.after {
             Content::Absent => fs::remove_file(&self.path).with_context(about),
-            Content::Text(text) => Ok(runtime::state::write_whole(&self.path, text.as_bytes())?),
+            Content::Text(text) => Ok(runtime::state::replace(&self.path, text.as_bytes())?),
             Content::Link(to) => {
                 if self.before != Content::Absent {
                     fs::remove_file(&self.path).with_context(about)?;
@@ -173,6 +173,20 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&config).expect("text"), before);
         assert!(fs::read_dir(&places.bin).is_ok_and(|mut dir| dir.next().is_none()), "links are left");
+        fs::remove_dir_all(&places.root).expect("clean up");
+    }
+
+    #[test]
+    fn a_file_with_secrets_stays_closed() {
+        use std::os::unix::fs::PermissionsExt;
+        let places = places("secrets");
+        let config = places.root.join("etc/containerd/config.toml");
+        fs::write(&config, "version = 2\n").expect("written");
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).expect("closed");
+        for wish in [Wish::Install, Wish::Uninstall] {
+            apply(Engine::Containerd, wish, &places);
+            assert_eq!(fs::metadata(&config).expect("a file").permissions().mode() & 0o777, 0o600, "{wish:?}");
+        }
         fs::remove_dir_all(&places.root).expect("clean up");
     }
 

@@ -4,12 +4,11 @@
 //! write there. A tree comes as a detached mount; the file process, which can mount nothing any more, serves from its descriptor.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gofer::passthrough::Source;
 use gofer::protocol::{Access, Cache, Name};
@@ -20,6 +19,7 @@ use virtiofs::{Shown, TreeConfig};
 use super::gofer::{Attach, detached};
 use super::{Privilege, message};
 use crate::error::{Doing, Error, Result};
+use crate::state::Socket;
 
 /// The socket, in the state directory.
 const SOCKET: &str = "fs.sock";
@@ -99,10 +99,9 @@ fn ask(dir: &Path, order: &Order, mounts: &[OwnedFd]) -> Result<Answer> {
     message::receive(&socket).map(|(answer, _)| answer).doing(about)
 }
 
-/// By a path that fits a socket address however deep the directory is.
+/// Works with the socket's path.
 fn at_socket<T>(dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let directory = File::open(dir)?;
-    work(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())))
+    work(&Socket::in_dir(dir, SOCKET)?.path)
 }
 
 /// A tree to send, and its mount.

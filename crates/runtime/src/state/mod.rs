@@ -8,8 +8,8 @@ mod process;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, Process};
@@ -262,18 +262,27 @@ impl Entry {
     /// The host's.
     pub fn socket(&self) -> Result<Socket> {
         let dir = self.sandbox_dir();
-        let directory = File::open(&dir).doing(|| format!("cannot open {}", dir.display()))?;
-        use std::os::fd::AsRawFd;
-        let path = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", directory.as_raw_fd()));
-        Ok(Socket { path, _directory: directory })
+        Socket::in_dir(&dir, "agent.sock").doing(|| format!("cannot open {}", dir.display()))
     }
 }
 
-/// Where an agent listens.
+/// Where a process of a sandbox listens.
 #[derive(Debug)]
 pub struct Socket {
     pub path: PathBuf,
     _directory: File,
+}
+
+impl Socket {
+    /// By a path that fits a socket address however deep the directory is.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn in_dir(dir: &Path, name: &str) -> std::io::Result<Socket> {
+        let directory = File::open(dir)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()));
+        Ok(Socket { path, _directory: directory })
+    }
 }
 
 /// Writes a file beside `path` and renames it there.
@@ -281,10 +290,35 @@ pub struct Socket {
 /// # Errors
 /// The host's.
 pub fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
+    write_beside(path, text, |_| Ok(()))
+}
+
+/// As [`write_whole`], with the owner and the permissions of the file that was there.
+///
+/// # Errors
+/// The host's.
+pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
+    let old = match fs::metadata(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == ErrorKind::NotFound => return write_whole(path, text),
+        Err(error) => return Err(error).doing(|| format!("cannot read {}", path.display())),
+    };
+    write_beside(path, text, |file| {
+        std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()))?;
+        file.set_permissions(old.permissions())
+    })
+}
+
+/// `prepare` gets the file while there is nothing in it.
+fn write_beside(path: &Path, text: &[u8], prepare: impl FnOnce(&File) -> std::io::Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
     let beside = path.with_file_name(name);
-    let written = File::create(&beside).and_then(|mut file| file.write_all(text)).and_then(|()| fs::rename(&beside, path));
+    let written = File::create(&beside).and_then(|mut file| {
+        prepare(&file)?;
+        file.write_all(text)?;
+        fs::rename(&beside, path)
+    });
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
