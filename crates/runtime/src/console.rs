@@ -14,6 +14,7 @@ use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use crate::error::{Doing, Result};
+use crate::sandbox::HostStdio;
 
 /// A pty of the host.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Console {
     master: OwnedFd,
     name: CString,
     /// The end for the sandbox.
-    pub wire: File,
+    wire: File,
 }
 
 impl Console {
@@ -44,6 +45,12 @@ impl Console {
             tcsetwinsize(&wire, size).doing(|| "cannot set the terminal's size")?;
         }
         Ok(Console { master, name, wire: wire.into() })
+    }
+
+    /// Its end for the sandbox, as a process's standard streams.
+    pub fn as_host(&self) -> HostStdio<'_> {
+        let wire = Some(self.wire.as_fd());
+        HostStdio { stdin: wire, stdout: wire, stderr: None }
     }
 
     /// The engine's end.

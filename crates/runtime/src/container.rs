@@ -155,11 +155,8 @@ impl Runtime {
             }
         };
         let mut container = Container { entry, sandbox, cgroup };
-        match container.finish(create, &spec, plan) {
-            Ok(()) => {
-                cni::keep(self.store.root(), create.id)?;
-                Ok(container)
-            }
+        match container.finish(create, &spec, plan).and_then(|()| cni::keep(self.store.root(), create.id)) {
+            Ok(()) => Ok(container),
             Err(error) => {
                 container.destroy();
                 Err(error)
@@ -279,7 +276,7 @@ impl Runtime {
         if pod::status(&entry) == Status::Stopped {
             return match target {
                 SignalTarget::Container => Ok(()),
-                _ => Err(Error::Other("container not running".into())),
+                _ => Err(Error::NotRunning),
             };
         }
         let request = SignalProcessRequest { container_id: id.into(), exec_id: String::new(), signal, target: target.into() };
@@ -287,7 +284,7 @@ impl Runtime {
         match (sent, &entry.saved.sandbox) {
             (Ok(_), _) => Ok(()),
             (Err(Error::Agent { cause: ClientError::Status(status), .. }), _) if status.code == Code::NotFound => {
-                Err(Error::Other("container not running".into()))
+                Err(Error::NotRunning)
             }
             // Whatever state it is in, SIGKILL ends it.
             (Err(error), Some(sandbox)) if signal == libc::SIGKILL => {
@@ -391,8 +388,7 @@ impl Container {
             (Some(size), Some(socket)) => {
                 let console = Console::open(*size)?;
                 console.send_master(socket)?;
-                let wire = Some(console.wire.as_fd());
-                self.sandbox.add_container(plan, HostStdio { stdin: wire, stdout: wire, stderr: None })?;
+                self.sandbox.add_container(plan, console.as_host())?;
             }
             (Some(size), None) => {
                 *size = create.own_terminal.unwrap_or(*size);
@@ -423,9 +419,17 @@ impl Container {
 
     /// Ends and removes it, as far as that goes: what fails is logged.
     pub fn destroy(&mut self) {
-        match self.entry.saved.is_member() {
-            true => self.sandbox.remove_container(&self.entry.saved.id),
-            false => self.sandbox.stop(),
+        let saved = &self.entry.saved;
+        if saved.is_member() {
+            if let Err(error) = leave(&self.entry) {
+                tracing::debug!("{error}");
+                sandbox::let_go(saved.kind, &self.entry.sandbox_dir(), &saved.id);
+            }
+            for gofer in &saved.gofers {
+                gofer.kill();
+            }
+        } else {
+            self.sandbox.stop();
         }
         if let Err(error) = clean_up(&self.entry, &self.cgroup) {
             tracing::warn!("{error}");
@@ -456,15 +460,15 @@ fn leave(entry: &Entry) -> Result<()> {
     }
     let request = DeleteContainerRequest { container_id: entry.saved.id.clone(), force: true };
     match connect(entry).and_then(|agent| agent.call(&request).doing(|| "cannot take the container out of its sandbox")) {
-        Ok(_) => {
-            sandbox::let_go(entry.saved.kind, &entry.sandbox_dir(), &entry.saved.id);
-            Ok(())
-        }
-        Err(Error::Agent { cause: ClientError::Status(status), .. }) if status.code == Code::NotFound => Ok(()),
+        Ok(_) => {}
+        // Its making may have come to an end between its files and the agent.
+        Err(Error::Agent { cause: ClientError::Status(status), .. }) if status.code == Code::NotFound => {}
         // It has ended meanwhile.
-        Err(_) if entry.saved.status() == Status::Stopped => Ok(()),
-        Err(error) => Err(error),
+        Err(_) if entry.saved.status() == Status::Stopped => return Ok(()),
+        Err(error) => return Err(error),
     }
+    sandbox::let_go(entry.saved.kind, &entry.sandbox_dir(), &entry.saved.id);
+    Ok(())
 }
 
 /// After all processes are gone.

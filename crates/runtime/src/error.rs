@@ -15,6 +15,8 @@ pub enum Error {
     NotFound(String),
     #[error("container with given ID already exists: {0}")]
     Exists(String),
+    #[error("container not running")]
+    NotRunning,
     #[error("invalid container ID format: {0:?}")]
     BadId(String),
     #[error("cannot {verb} container {id:?} in the {status} state")]

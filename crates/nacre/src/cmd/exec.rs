@@ -7,7 +7,6 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use runtime::config::{self, capabilities};
 use runtime::console::Console;
-use runtime::sandbox::HostStdio;
 use runtime::state::{Access, Saved, Status, write_whole};
 
 use super::Failure;
@@ -115,10 +114,7 @@ impl Exec {
             _ => None,
         };
         let stdio = match &console {
-            Some(console) => {
-                let wire = Some(std::os::fd::AsFd::as_fd(&console.wire));
-                HostStdio { stdin: wire, stdout: wire, stderr: None }
-            }
+            Some(console) => console.as_host(),
             None => own.as_host(),
         };
         let mut fds = Vec::new();

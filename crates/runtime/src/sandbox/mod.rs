@@ -237,9 +237,6 @@ pub trait Sandbox: Debug {
     /// The agent's, or those of what the host has to provide (mounts that do not exist).
     fn add_container(&mut self, plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()>;
 
-    /// Takes a container away that was added through this: what runs in it is killed, and so are the host's processes that were made for it.
-    fn remove_container(&mut self, id: &str);
-
     /// Waits until the sandbox has ended; None if `timeout` passed first.
     fn wait(&self, timeout: Option<Duration>) -> Option<Ended>;
 

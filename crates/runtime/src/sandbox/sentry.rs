@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Client, DeleteContainerRequest};
+use agent_api::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::main_process::{Guard, MainProcess, has_ended};
@@ -200,16 +200,6 @@ impl Sandbox for SentrySandbox {
                 Some(words) => Err(Error::Other(words)),
                 None => Err(self.explain("cannot make the container", error)),
             },
-        }
-    }
-
-    fn remove_container(&mut self, id: &str) {
-        let request = DeleteContainerRequest { container_id: id.into(), force: true };
-        if let Err(error) = self.agent.call(&request) {
-            tracing::debug!("container {id} cannot be taken out of its sandbox: {error}");
-        }
-        for gofer in self.gofers.drain(..).chain(self.spare_gofer.take()) {
-            gofer.kill();
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Client, CreateContainerRequest, DeleteContainerRequest, mount, root};
+use agent_api::{Client, CreateContainerRequest, mount, root};
 
 use super::main_process::{Guard, MainProcess, has_ended};
 use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_disk, open_image};
@@ -205,16 +205,6 @@ impl Sandbox for VmSandbox {
         let made = self.agent.call_with(&plan.request, &fds);
         timing::mark("runtime: container made");
         made.map(drop).map_err(|error| self.explain("cannot make the container", error))
-    }
-
-    fn remove_container(&mut self, id: &str) {
-        let request = DeleteContainerRequest { container_id: id.into(), force: true };
-        if let Err(error) = self.agent.call(&request) {
-            tracing::debug!("container {id} cannot be taken out of its VM: {error}");
-        }
-        if let Some(dir) = &self.dir {
-            fs_control::remove(dir, id);
-        }
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Ended> {
