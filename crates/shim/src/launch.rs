@@ -153,7 +153,7 @@ fn serve(kind: Kind, args: &Args) -> Result<(), String> {
         std::process::exit(0);
     };
     let service = Arc::new(TaskService::new(tasks, Box::new(end)));
-    Err(format!("cannot serve any more: {}", server::serve(&listener, &service)))
+    server::serve(&listener, &service)
 }
 
 fn new_runtime(args: &Args) -> Runtime {

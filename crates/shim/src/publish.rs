@@ -70,10 +70,13 @@ impl Sender {
                 timeout_nano: PATIENCE.as_nanos() as i64,
             };
             let mut last = None;
+            let mut stale = false;
             for attempt in 0..TRIES {
-                if attempt > 0 {
+                // A connection that was kept may be an earlier containerd's: a new one is tried at once.
+                if attempt > 0 && !stale {
                     std::thread::sleep(PAUSE);
                 }
+                stale = self.connection.is_some();
                 last = self.send(&body).err();
                 if last.is_none() {
                     break;

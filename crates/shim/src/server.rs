@@ -27,7 +27,7 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// Serves for ever.
-pub fn serve<S: Service>(listener: &UnixListener, service: &Arc<S>) -> std::io::Error {
+pub fn serve<S: Service>(listener: &UnixListener, service: &Arc<S>) -> ! {
     loop {
         match listener.accept() {
             Ok((client, _)) => {
@@ -37,8 +37,11 @@ pub fn serve<S: Service>(listener: &UnixListener, service: &Arc<S>) -> std::io::
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => std::thread::sleep(Duration::from_millis(100)),
-            Err(error) => return error,
+            // The host is short of something; the pod must not go for that.
+            Err(error) => {
+                tracing::warn!("cannot take a client: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
         }
     }
 }

@@ -129,7 +129,14 @@ impl Tasks {
         }
         if let Some(console) = console {
             let carried = console.take().and_then(|master| crate::stdio::carry(master, streams));
-            carried.map_err(|error| unknown(format!("cannot take the terminal: {error}")))?;
+            if let Err(error) = carried {
+                // It is there, and nobody would know of it.
+                let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = self.runtime.delete(id, true) {
+                    tracing::warn!("a container without its terminal stays: {error}");
+                }
+                return Err(unknown(format!("cannot take the terminal: {error}")));
+            }
         }
         Ok(process)
     }

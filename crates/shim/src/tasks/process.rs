@@ -1,6 +1,6 @@
 //! Starting, signalling and looking at what runs in containers.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use agent_api::{
     Code, ExecProcessRequest as AgentExec, ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
@@ -9,7 +9,6 @@ use agent_api::{
 use prost::Message;
 use runtime::config::{self, OciProcess};
 use runtime::console::Console;
-use runtime::sandbox::HostStdio;
 
 use super::{Container, Process, Stage, Tasks, agent_status, status, unknown};
 use crate::proto::{
@@ -33,7 +32,11 @@ impl Tasks {
             (pid, process.spec.clone(), process.io.clone())
         };
         let started = match (exec_id.is_empty(), spec) {
-            (true, _) => self.runtime.start(id).map_err(status),
+            (true, _) => {
+                // It runs hooks.
+                let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+                self.runtime.start(id).map_err(status)
+            }
             (false, Some(spec)) => self.start_exec(id, exec_id, &spec, &io),
             (false, None) => Err(unknown("the process has no specification")),
         };
@@ -72,10 +75,7 @@ impl Tasks {
         process.terminal = io.terminal.then(|| process.terminal.unwrap_or_default());
         let console = process.terminal.map(Console::open).transpose().map_err(unknown)?;
         let stdio = match &console {
-            Some(console) => {
-                let wire = Some(std::os::fd::AsFd::as_fd(&console.wire));
-                HostStdio { stdin: wire, stdout: wire, stderr: None }
-            }
+            Some(console) => console.as_host(),
             None => streams.as_host(),
         };
         let mut fds = Vec::new();
@@ -89,10 +89,20 @@ impl Tasks {
         if let Ok(process) = self.lock().process(id, exec_id) {
             process.kept = kept;
         }
-        match console {
-            Some(console) => carry(console.into_master(), streams).map_err(unknown),
-            None => Ok(()),
-        }
+        let Some(console) = console else { return Ok(()) };
+        carry(console.into_master(), streams).map_err(|error| {
+            // Nobody would know of it.
+            let request = SignalProcessRequest {
+                container_id: id.into(),
+                exec_id: exec_id.into(),
+                signal: libc::SIGKILL,
+                target: SignalTarget::Process.into(),
+            };
+            if let Err(error) = self.agent().and_then(|agent| agent.call(&request).map_err(agent_status)) {
+                tracing::warn!("a process without its terminal stays: {}", error.message);
+            }
+            unknown(error)
+        })
     }
 
     /// Adds a process, to be started.
@@ -143,7 +153,7 @@ impl Tasks {
         if exec_id.is_empty() {
             // With a way out if the agent does not answer.
             return self.runtime.kill(id, signal, target).map_err(|error| match error {
-                runtime::Error::Other(text) if text.contains("not running") => gone(),
+                runtime::Error::NotRunning => gone(),
                 error => status(error),
             });
         }

@@ -20,6 +20,10 @@ pub(super) fn remember(bundle: &Path, io: &Io) -> Result<(), String> {
 impl Tasks {
     /// Takes up the containers of pod `group` that are there already. Processes that were added to them are forgotten: nobody can wait for them.
     pub fn recover(self: &Arc<Tasks>, group: &str) {
+        // A new pod, as most are: no need to read all others' states.
+        if !self.runtime.store.root().join(group).is_dir() {
+            return;
+        }
         let entries = match self.runtime.store.list() {
             Ok(entries) => entries,
             Err(error) => {
@@ -37,12 +41,13 @@ impl Tasks {
             let io: Io = io.unwrap_or_default();
             // Kept alive again, if they are still there.
             let kept = io.open().map(|(_, kept)| kept).unwrap_or_default();
-            let stage = match runtime::pod::status(entry) {
+            let status = runtime::pod::status(entry);
+            let stage = match status {
                 Status::Created | Status::Creating => Stage::Created,
                 Status::Running | Status::Paused => Stage::Running,
                 Status::Stopped => Stage::Exited(self.exit_of(entry)),
             };
-            let paused = runtime::pod::status(entry) == Status::Paused;
+            let paused = status == Status::Paused;
             let process = Process { stage, ..Process::new(io, kept) };
             let pid = entry.saved.sandbox.map_or(0, |main| main.pid as u32);
             let container =
