@@ -35,8 +35,8 @@ pub struct Boot {
     pub client: OwnedFd,
     /// Where others connect: listening, non-blocking.
     pub listener: Option<OwnedFd>,
-    /// A directory of a private tmpfs, limited in size, where memory files are made.
-    pub memory: OwnedFd,
+    /// A directory of a private tmpfs, limited in size, where memory files are made; none: each container brings its own.
+    pub memory: Option<OwnedFd>,
     pub machine: Machine,
     /// The container whose end is the sandbox's.
     pub first_container: String,

@@ -28,8 +28,7 @@ pub struct SentryConfig {
     pub first_container: String,
     /// Host threads that run tasks.
     pub executors: usize,
-    /// Bytes of guest memory, all containers together.
-    pub memory_limit: Option<u64>,
+    pub memory: MemoryOf,
     /// Guest processes at a time.
     pub max_processes: usize,
     /// CPUs guests see.
@@ -41,6 +40,15 @@ pub struct SentryConfig {
     /// With [`Network::Namespace`]: what is there. Its packet sockets are the last descriptors, one for each interface.
     pub pod: Option<Description>,
     pub log: logging::Config,
+}
+
+/// Where guests' memory is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum MemoryOf {
+    /// Each container brings a file system of its own ([`super::memory`]).
+    Containers,
+    /// The sandbox makes one, of so many bytes at most, for all its containers.
+    Sandbox { limit: Option<u64> },
 }
 
 /// A sandbox's life. Returns its exit status.
@@ -63,14 +71,20 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     report::install(report);
     logging::install(&config.log, None);
     timing::mark("sentry: configuration read");
-    let memory = memory::file_system(config.memory_limit).map_err(|e| format!("cannot make the memory file system: {e}"))?;
+    let memory = match config.memory {
+        MemoryOf::Containers => None,
+        MemoryOf::Sandbox { limit } => {
+            Some(memory::file_system(limit).map_err(|e| format!("cannot make the memory file system: {e}"))?)
+        }
+    };
     keep_only_mounting().map_err(|e| e.to_string())?;
     let platform = start_platform(&config)?;
     timing::mark("sentry: platform started");
     enter_private_root(|_| Ok(())).map_err(|e| e.to_string())?;
     drop_privileges().map_err(|e| e.to_string())?;
     let memory_files = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg;
-    landlock(&config.network, &[(memory.as_fd(), memory_files)])?;
+    let allowed: Vec<_> = memory.iter().map(|memory| (memory.as_fd(), memory_files)).collect();
+    landlock(&config.network, &allowed)?;
     timing::mark("sentry: isolated");
     let boot = Boot {
         platform,

@@ -15,7 +15,7 @@ use crate::error::{Doing, Error, Result};
 use crate::pod_network::Way;
 use crate::process::gofer::{GoferConfig, Trees};
 use crate::process::memory::Memory;
-use crate::process::sentry::SentryConfig;
+use crate::process::sentry::{MemoryOf, SentryConfig};
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, pod_network, timing};
 
@@ -73,7 +73,10 @@ impl SentrySandbox {
         let config = SentryConfig {
             first_container: launch.first_container,
             executors: launch.cpus,
-            memory_limit: launch.memory_limit,
+            memory: match launch.privilege {
+                Privilege::Root => MemoryOf::Containers,
+                Privilege::User => MemoryOf::Sandbox { limit: launch.memory_limit },
+            },
             max_processes: launch.max_processes,
             cpus: launch.cpus,
             memory_bytes: launch.memory_bytes,

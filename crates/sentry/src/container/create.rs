@@ -85,8 +85,12 @@ impl Agent {
             hostname: name(&request.hostname).unwrap_or_else(|| "nacre".into()),
             domainname: name(&request.domainname).unwrap_or_else(|| "(none)".into()),
         };
+        let memory = match (memory, &self.memory) {
+            (Some(file), _) => Ok(file),
+            (None, Some(directory)) => hostcall::io::unnamed_file(directory.as_fd()),
+            (None, None) => return Err(Status::new(Code::InvalidArgument, "memory is missing")),
+        };
         let memory = memory
-            .map_or_else(|| hostcall::io::unnamed_file(self.memory.as_fd()), Ok)
             .and_then(MemoryFile::new)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make the memory file: {errno}")))?;
         let shared = self.shared(&request.shared_namespaces)?;

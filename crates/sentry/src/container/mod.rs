@@ -40,8 +40,8 @@ pub struct Agent {
     /// Watches stdio and gofer connections.
     pub reactor: Arc<Reactor>,
     containers: Mutex<BTreeMap<String, Arc<Handle>>>,
-    /// A directory of the private tmpfs where memory files are made.
-    memory: OwnedFd,
+    /// A directory of the private tmpfs where memory files are made, unless containers bring theirs.
+    memory: Option<OwnedFd>,
 }
 
 /// A container with its processes by their exec ids; its own has the empty id.
@@ -55,7 +55,7 @@ struct Handle {
 }
 
 impl Agent {
-    pub fn new(kernel: Arc<Kernel>, reactor: Arc<Reactor>, memory: OwnedFd) -> Arc<Agent> {
+    pub fn new(kernel: Arc<Kernel>, reactor: Arc<Reactor>, memory: Option<OwnedFd>) -> Arc<Agent> {
         Arc::new(Agent { kernel, events: Events::default(), reactor, containers: Mutex::new(BTreeMap::new()), memory })
     }
 
