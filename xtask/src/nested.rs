@@ -95,17 +95,11 @@ fn machine(dir: &Path, program: &Path, script: &str) -> Result<String> {
 
 fn archive(kernel: &Kernel, program: &Path, script: &str) -> Result<Vec<u8>> {
     let mut archive = Writer::default();
-    for dir in ["bin", "dev", "host", "modules", "trees"] {
+    for dir in ["bin", "dev", "host", "trees"] {
         archive.directory(dir);
     }
     archive.character_device("dev/console", 5, 1);
-    let mut order = String::new();
-    for path in guest::modules::load_order(kernel, MODULES)? {
-        let name = path.file_name().and_then(OsStr::to_str).context("a module without a name")?;
-        archive.file(&format!("modules/{name}"), 0o644, &fs::read(&path)?);
-        order += &format!("{name}\n");
-    }
-    archive.file("modules/order", 0o644, order.as_bytes());
+    guest::modules::put(&mut archive, kernel, MODULES)?;
     archive.file("bin/busybox", 0o755, &fs::read("/bin/busybox").context("/bin/busybox, of busybox-static")?);
     let init = INIT.replace("STATUS", STATUS).replace("DIRECTORY", program.to_str().context("a path that is no text")?);
     archive.file("init", 0o755, init.as_bytes());

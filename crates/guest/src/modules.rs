@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{GuestError, Kernel, io_error};
+use super::{GuestError, Kernel, cpio, io_error};
 
 /// When a group is loaded (see the agent's `modules`), whether a VM cannot do without it, and its modules. The rare ones wait until their device is
 /// there: each costs about 10 ms of an emulated machine's boot.
@@ -96,11 +96,26 @@ impl Set {
     }
 }
 
-/// The files of modules and of all that they need, in load order, each once. For machines that are not a VM's guest: those of tests.
+/// Puts modules and all that they need into an initial root as `modules/NAME`, and their names in load order into `modules/order`. For machines that
+/// are not a VM's guest: those of tests.
 ///
 /// # Errors
-/// Names the module that the kernel does not have.
-pub fn load_order(kernel: &Kernel, names: &[&str]) -> Result<Vec<PathBuf>, GuestError> {
+/// Names the module that the kernel does not have, or the file that cannot be read.
+pub fn put(archive: &mut cpio::Writer, kernel: &Kernel, names: &[&str]) -> Result<(), GuestError> {
+    archive.directory("modules");
+    let mut order = String::new();
+    for path in load_order(kernel, names)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let content = fs::read(&path).map_err(io_error("read", &path))?;
+        archive.file(&format!("modules/{name}"), 0o644, &content);
+        order += &format!("{name}\n");
+    }
+    archive.file("modules/order", 0o644, order.as_bytes());
+    Ok(())
+}
+
+/// The files of modules and of all that they need, in load order, each once.
+fn load_order(kernel: &Kernel, names: &[&str]) -> Result<Vec<PathBuf>, GuestError> {
     let dependencies = Dependencies::read(&kernel.modules)?;
     let mut files = Vec::new();
     for name in names {

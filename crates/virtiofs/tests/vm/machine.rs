@@ -10,9 +10,8 @@ use std::{
 
 use ::guest::{Kernel, cpio::Writer};
 
-/// In load order; those built in are left out.
-const MODULES: [&str; 8] =
-    ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "fuse", "virtiofs", "overlay"];
+/// With all that they need.
+const MODULES: &[&str] = &["virtio_pci", "virtiofs", "overlay"];
 
 /// What a machine is made of.
 pub struct Parts {
@@ -87,29 +86,18 @@ impl Drop for Machine {
 
 fn make_initramfs(parts: &Parts, script: &str) -> Vec<u8> {
     let mut archive = Writer::default();
-    for dir in ["bin", "dev", "proc", "sys", "mnt", "m"] {
+    for dir in ["bin", "dev", "proc", "sys", "mnt"] {
         archive.directory(dir);
     }
     archive.file("bin/busybox", 0o755, &fs::read(&parts.busybox).unwrap());
     let mut init = String::from(
         "#!/bin/busybox sh\nB=/bin/busybox\n$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev\n",
     );
-    for module in MODULES {
-        if let Some(path) = find(&parts.kernel.modules, &format!("{module}.ko")) {
-            archive.file(&format!("m/{module}.ko"), 0o644, &fs::read(path).unwrap());
-            init.push_str(&format!("$B insmod /m/{module}.ko\n"));
-        }
-    }
+    guest::modules::put(&mut archive, &parts.kernel, MODULES).expect("the kernel's modules");
+    init.push_str("while read module; do $B insmod /modules/$module; done < /modules/order\n");
     init.push_str("$B mkdir -p /x\n$B --install -s /bin\nexport PATH=/bin\n");
     init.push_str(script);
     init.push_str("\n$B poweroff -f\n");
     archive.file("init", 0o755, init.as_bytes());
     archive.finish()
-}
-
-fn find(dir: &Path, name: &str) -> Option<PathBuf> {
-    fs::read_dir(dir).ok()?.flatten().find_map(|entry| match entry.file_type().ok()?.is_dir() {
-        true => find(&entry.path(), name),
-        false => (entry.file_name().to_str()? == name).then(|| entry.path()),
-    })
 }

@@ -13,7 +13,7 @@ pub struct Guest {
     pub initrd: PathBuf,
 }
 
-/// In the order in which they have to be loaded.
+/// With all that they need.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "vmw_vsock_virtio_transport",
@@ -45,33 +45,15 @@ impl Guest {
         let compiled = Command::new("cc").args(["-Os", "-static", "-w", "-o"]).arg(&init).arg(source).status();
         assert!(compiled.expect("a C compiler").success());
         let initrd = dir.join("initrd");
-        fs::write(&initrd, initramfs(&kernel.release, &init)).expect("the initramfs");
+        fs::write(&initrd, initramfs(&kernel, &init)).expect("the initramfs");
         Some(Guest { kernel: kernel.path, initrd })
     }
 }
 
-fn initramfs(version: &str, init: &Path) -> Vec<u8> {
-    let mut modules: Vec<PathBuf> = Vec::new();
-    for name in MODULES {
-        let out = Command::new("modprobe").args(["-S", version, "--show-depends", name]).output().expect("modprobe, of kmod");
-        for line in String::from_utf8_lossy(&out.stdout).lines() {
-            let path = PathBuf::from(line.trim_start_matches("insmod ").trim());
-            if line.starts_with("insmod ") && !modules.contains(&path) {
-                modules.push(path);
-            }
-        }
-    }
-    assert!(modules.len() >= MODULES.len(), "modules missing: {modules:?}");
+fn initramfs(kernel: &Kernel, init: &Path) -> Vec<u8> {
     let mut archive = Writer::default();
     archive.directory("dev");
-    archive.directory("modules");
-    let mut order = String::new();
-    for path in modules {
-        let name = path.file_name().and_then(|n| n.to_str()).expect("a module's name").to_string();
-        archive.file(&format!("modules/{name}"), 0o644, &fs::read(&path).expect("a module"));
-        order += &format!("{name}\n");
-    }
-    archive.file("modules/order", 0o644, order.as_bytes());
+    ::guest::modules::put(&mut archive, kernel, MODULES).expect("the kernel's modules");
     archive.file("init", 0o755, &fs::read(init).expect("init"));
     archive.finish()
 }
