@@ -1,40 +1,36 @@
 //! The way out: a pod's network, by the packet stack of the `netstack` crate over packet sockets of the host.
 //!
 //! The same sockets as on loopback stand above it. [`Stack`] has what they share: the Internet layer, and who has which pair of TCP addresses
-//! ([`Entry`], one look-up for each segment). `receive` is a host thread's loop from frames to sockets; `segments` and `datagrams` hand on what
+//! (`connections`, one look-up for each segment). `receive` is a host thread's loop from frames to sockets; `segments` and `datagrams` hand on what
 //! came, and build what goes. A TCP socket's own part is in `tcp::wire`.
 //!
 //! Locking: the table of connections and the timer are leaves, and nothing is sent under them. A connection's lock comes before its socket's
 //! state.
 
+mod connections;
 mod datagrams;
 mod receive;
 mod segments;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use netstack::config::Description;
-use netstack::ip::{Fault, Link, Network, Owner, Quoted, Way};
-use netstack::tcp::{HalfOpen, Segment, TimeWait};
+use netstack::ip::{Fault, Link, Network, Owner, Quoted};
 use parking_lot::Mutex;
 
 use super::NetNamespace;
 use super::address::Endpoint;
-use super::tcp::Tcp;
 use crate::time::{MonoTime, Timer};
+use connections::{Connections, Entry, Half};
 pub use datagrams::Departure;
 pub use receive::Receiver;
 pub use segments::{Marks, mss_of};
 
-/// Connections under way to a listener, of all listeners (`tcp_max_syn_backlog`); the oldest make way.
-const HALF_OPEN: usize = 4096;
-/// How often they are looked at while there are any.
+/// How often half-open connections are looked at while there are any.
 const HALF_OPEN_TICK_NS: u64 = 1_000_000_000;
-/// Connections in TIME_WAIT (`tcp_max_tw_buckets`), and how long.
-const TIME_WAITS: usize = 16_384;
-const TIME_WAIT_NS: u64 = 60_000_000_000;
 
 /// The near and the far end.
 pub type Pair = (Endpoint, Endpoint);
@@ -46,29 +42,6 @@ pub struct Stack {
     secret: u64,
     /// Looks after neighbours that do not answer and half-open connections.
     timer: Mutex<Option<(MonoTime, Timer)>>,
-}
-
-#[derive(Default)]
-struct Connections {
-    entries: HashMap<Pair, Entry>,
-    /// In the order of their coming.
-    /// Those that are no longer half open are taken out now and then.
-    half_open: VecDeque<Pair>,
-    half_open_count: usize,
-    time_waits: VecDeque<(MonoTime, Pair)>,
-}
-
-/// Who has a pair of addresses.
-enum Entry {
-    Live(Arc<Tcp>),
-    HalfOpen(Box<Half>),
-    TimeWait(TimeWait),
-}
-
-struct Half {
-    half: HalfOpen,
-    listener: Weak<Tcp>,
-    way: Way,
 }
 
 /// Packet sockets, one for each interface.
@@ -154,72 +127,5 @@ impl Stack {
         for (pair, segment, way) in late {
             self.send_segment(now, &way, &pair, segment);
         }
-    }
-}
-
-impl Connections {
-    fn has_half_open(&mut self) -> bool {
-        if self.half_open_count == 0 {
-            self.half_open.clear();
-        }
-        self.half_open_count > 0
-    }
-
-    /// Half-open connections whose answer is to be sent again; those that have waited too long are forgotten.
-    fn late_half_open(&mut self, now: u64) -> Vec<(Pair, Segment, Way)> {
-        let mut again = Vec::new();
-        let mut kept = VecDeque::new();
-        for pair in std::mem::take(&mut self.half_open) {
-            let Some(Entry::HalfOpen(half)) = self.entries.get_mut(&pair) else { continue };
-            if half.half.again_at <= now {
-                if !half.half.is_late(now) {
-                    self.remove(&pair);
-                    continue;
-                }
-                again.push((pair, half.half.reply(now), half.way));
-            }
-            kept.push_back(pair);
-        }
-        self.half_open = kept;
-        again
-    }
-
-    fn add_half_open(&mut self, pair: Pair, half: Half) {
-        while self.half_open_count >= HALF_OPEN {
-            let Some(oldest) = self.half_open.pop_front() else { break };
-            if let Some(Entry::HalfOpen(_)) = self.entries.get(&oldest) {
-                self.remove(&oldest);
-            }
-        }
-        if self.half_open.len() >= 2 * HALF_OPEN {
-            let Connections { half_open, entries, .. } = self;
-            half_open.retain(|pair| matches!(entries.get(pair), Some(Entry::HalfOpen(_))));
-        }
-        self.remove(&pair);
-        self.half_open_count += 1;
-        self.half_open.push_back(pair);
-        self.entries.insert(pair, Entry::HalfOpen(Box::new(half)));
-    }
-
-    fn add_time_wait(&mut self, pair: Pair, rest: TimeWait, now: MonoTime) {
-        while let Some((since, old)) = self.time_waits.front().copied() {
-            if now.since(since) < TIME_WAIT_NS && self.time_waits.len() < TIME_WAITS {
-                break;
-            }
-            self.time_waits.pop_front();
-            if let Some(Entry::TimeWait(_)) = self.entries.get(&old) {
-                self.entries.remove(&old);
-            }
-        }
-        self.time_waits.push_back((now, pair));
-        self.entries.insert(pair, Entry::TimeWait(rest));
-    }
-
-    fn remove(&mut self, pair: &Pair) -> Option<Entry> {
-        let entry = self.entries.remove(pair);
-        if let Some(Entry::HalfOpen(_)) = entry {
-            self.half_open_count -= 1;
-        }
-        entry
     }
 }

@@ -51,23 +51,23 @@ impl Stack {
             Found::New(after) if segment.has(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST) => {
                 self.begin(net, pair, packet, &segment, after);
             }
-            Found::New(_) => self.answer_reset(&pair, &segment, payload, now),
+            Found::New(_) => self.refuse_segment(&pair, &segment, payload.len(), now),
             Found::Nothing => {}
         }
     }
 
     fn find(&self, pair: &Pair, segment: &Segment, payload: &[u8], now: MonoTime) -> Found {
         let mut connections = self.connections.lock();
-        match connections.entries.get(pair) {
+        match connections.get(pair) {
             None => Found::New(None),
             Some(Entry::Live(socket)) => Found::Live(socket.clone()),
-            Some(Entry::HalfOpen(half)) => {
+            Some(Entry::HalfOpen(_, half)) => {
                 if half.half.is_reset_by(segment) {
                     connections.remove(pair);
                     Found::Nothing
                 } else if half.half.is_completed_by(segment) {
                     match connections.remove(pair) {
-                        Some(Entry::HalfOpen(half)) => Found::Complete(half),
+                        Some(Entry::HalfOpen(_, half)) => Found::Complete(half),
                         _ => Found::Nothing,
                     }
                 } else if segment.has(Flags::SYN) && !half.half.is_same(segment) {
@@ -79,7 +79,7 @@ impl Stack {
                     Found::Answer(half.half.reply(now.0), half.way)
                 }
             }
-            Some(Entry::TimeWait(rest)) => match rest.arrives(segment, payload.len(), now.0) {
+            Some(Entry::TimeWait(_, rest)) => match rest.arrives(segment, payload.len(), now.0) {
                 Late::Nothing => Found::Nothing,
                 Late::Answer(answer) => match self.network.route(pair.1.ip, 0) {
                     Some(way) => Found::Answer(answer, way),
@@ -101,7 +101,7 @@ impl Stack {
     fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, packet: &Packet<'_>, syn: &Segment, after: Option<u32>) {
         let now = net.clock.monotonic();
         let Some(listener) = net.tcp.lock().listener(pair.0) else {
-            self.answer_reset(&pair, syn, &[], now);
+            self.refuse_segment(&pair, syn, 0, now);
             return;
         };
         let Some(way) = self.network.way_back(packet) else { return };
@@ -117,7 +117,7 @@ impl Stack {
         let settings = listener.wire_settings();
         let half = HalfOpen::new(self.start(&pair, &way, iss, now), syn, &settings);
         let answer = half.reply(now.0);
-        self.connections.lock().add_half_open(pair, Half { half, listener: Arc::downgrade(&listener), way });
+        self.add_half_open(pair, Half { half, listener: Arc::downgrade(&listener), way });
         self.send_segment(now, &way, &pair, answer);
     }
 
@@ -126,18 +126,17 @@ impl Stack {
         let now = net.clock.monotonic();
         let Half { half, listener, way } = half;
         let Some(listener) = listener.upgrade().filter(|listener| listener.is_listening()) else {
-            self.answer_reset(&pair, segment, payload, now);
+            self.refuse_segment(&pair, segment, payload.len(), now);
             return;
         };
         if !listener.has_room_for_connection() {
             // As if the segment were lost: the SYN-ACK goes again, and is answered again.
-            let half = Half { half, listener: Arc::downgrade(&listener), way };
-            self.connections.lock().add_half_open(pair, half);
+            self.add_half_open(pair, Half { half, listener: Arc::downgrade(&listener), way });
             return;
         }
         let connection = half.complete(now.0, listener.wire_settings());
         let socket = listener.new_connection(pair, connection, way);
-        self.put(pair, &socket);
+        self.add(pair, &socket);
         socket.segment_arrives(segment, payload);
         socket.answer();
         listener.queue_connection(socket);
@@ -160,40 +159,27 @@ impl Stack {
 
     /// From now on segments of this pair are for `socket`.
     pub fn add(&self, pair: Pair, socket: &Arc<Tcp>) {
-        self.put(pair, socket);
+        let old = self.connections.lock().add_live(pair, socket.clone());
+        drop(old);
     }
 
-    fn put(&self, pair: Pair, socket: &Arc<Tcp>) {
-        let mut connections = self.connections.lock();
-        // Dropped after the lock is released: it may be a socket's last reference.
-        let old = connections.remove(&pair);
-        connections.entries.insert(pair, Entry::Live(socket.clone()));
-        drop(connections);
+    fn add_half_open(&self, pair: Pair, half: Half) {
+        let old = self.connections.lock().add_half_open(pair, half);
         drop(old);
     }
 
     /// The connection is over; `rest` answers for it in TIME_WAIT.
     pub fn remove(&self, pair: Pair, rest: Option<TimeWait>, now: MonoTime) {
         let mut connections = self.connections.lock();
-        // Dropped after the lock is released: it may be the socket's last reference.
-        let _old = match rest {
-            Some(rest) => {
-                let old = connections.remove(&pair);
-                connections.add_time_wait(pair, rest, now);
-                old
-            }
+        let old = match rest {
+            Some(rest) => connections.add_time_wait(pair, rest, now),
             None => connections.remove(&pair),
         };
         drop(connections);
+        drop(old);
     }
 
-    fn answer_reset(&self, pair: &Pair, segment: &Segment, payload: &[u8], now: MonoTime) {
-        if let (Some(reset), Some(way)) = (segment.reset_for(payload.len()), self.network.route(pair.1.ip, 0)) {
-            self.send_segment(now, &way, pair, reset);
-        }
-    }
-
-    /// Answers a segment that belongs to nothing.
+    /// Answers a segment, with so many bytes, that belongs to nothing.
     pub fn refuse_segment(&self, pair: &Pair, segment: &Segment, payload: usize, now: MonoTime) {
         if let (Some(reset), Some(way)) = (segment.reset_for(payload), self.network.route(pair.1.ip, 0)) {
             self.send_segment(now, &way, pair, reset);
@@ -237,7 +223,7 @@ impl Stack {
             return;
         };
         let pair = (Endpoint::new(quoted.from, near), Endpoint::new(quoted.to, far));
-        let socket = match self.connections.lock().entries.get(&pair) {
+        let socket = match self.connections.lock().get(&pair) {
             Some(Entry::Live(socket)) => socket.clone(),
             _ => return,
         };

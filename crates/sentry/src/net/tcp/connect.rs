@@ -41,7 +41,7 @@ impl Tcp {
         Ok(())
     }
 
-    pub(super) fn start_listening(&self, backlog: i32) -> Result<(), Errno> {
+    pub(in crate::net) fn start_listening(&self, backlog: i32) -> Result<(), Errno> {
         let most = usize::try_from(backlog).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX);
         let mut table = self.net.tcp.lock();
         let (hold, ip) = {
