@@ -184,7 +184,9 @@ impl Network {
         if !self.is_asking() {
             return None;
         }
-        let deadline = self.neighbours.lock().deadline();
+        // Held over the store: `frame` sets it under the same lock.
+        let neighbours = self.neighbours.lock();
+        let deadline = neighbours.deadline();
         if deadline.is_none() {
             self.asking.store(false, Ordering::Relaxed);
         }

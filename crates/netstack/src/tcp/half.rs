@@ -1,8 +1,10 @@
 //! A connection before it is one, and after it was.
 
-use super::{Connection, DEFAULT_MSS, Events, LEAST_MSS, Phase, Ports, Settings, Start, WINDOW_SCALE, seq};
+use super::{
+    Connection, DEFAULT_MSS, Events, LEAST_MSS, Phase, Ports, Settings, Start, WINDOW_SCALE, seq, timestamp, timestamp_offset,
+};
 use crate::tcp::segment::{Flags, Segment};
-use crate::{MILLISECOND, Ns, SECOND};
+use crate::{Ns, SECOND};
 
 /// Longest time between repeated SYN-ACKs.
 const SLOWEST: Ns = 32 * SECOND;
@@ -36,7 +38,7 @@ impl HalfOpen {
             sack: syn.sack_permitted,
             timestamp: syn.timestamps.map(|(value, _)| value),
             window: settings.window.min(65_535) as u16,
-            asked_mss: if settings.max_segment == 0 { start.path_mss } else { settings.max_segment.min(start.path_mss) },
+            asked_mss: settings.asked_mss(start.path_mss),
             again_at: start.now + SECOND,
             retries: 0,
         }
@@ -44,7 +46,7 @@ impl HalfOpen {
 
     /// The SYN-ACK.
     pub fn reply(&self, now: Ns) -> Segment {
-        let offset = self.start.iss.rotate_left(11);
+        let offset = timestamp_offset(self.start.iss);
         Segment {
             source: self.start.ports.near,
             destination: self.start.ports.far,
@@ -55,7 +57,7 @@ impl HalfOpen {
             mss: Some(self.asked_mss),
             window_scale: self.scale.map(|_| WINDOW_SCALE),
             sack_permitted: self.sack,
-            timestamps: self.timestamp.map(|value| (((now / MILLISECOND) as u32).wrapping_add(offset), value)),
+            timestamps: self.timestamp.map(|value| (timestamp(now, offset), value)),
             ..Segment::default()
         }
     }
@@ -147,7 +149,7 @@ impl TimeWait {
             ack: self.expected,
             flags: Flags::ACK,
             window: 0,
-            timestamps: self.timestamp.map(|(recent, offset)| (((now / MILLISECOND) as u32).wrapping_add(offset), recent)),
+            timestamps: self.timestamp.map(|(recent, offset)| (timestamp(now, offset), recent)),
             ..Segment::default()
         })
     }

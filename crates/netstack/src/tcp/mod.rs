@@ -32,6 +32,8 @@ use congestion::Congestion;
 use reorder::Reorder;
 use ring::Ring;
 use rtt::Rtt;
+use seq::before;
+use transmit::GSO_MOST;
 
 /// The scale of our own windows.
 const WINDOW_SCALE: u8 = 7;
@@ -135,6 +137,13 @@ impl Default for Settings {
             window: 65_535,
             max_segment: 0,
         }
+    }
+}
+
+impl Settings {
+    /// The largest segment to ask for on such a path.
+    fn asked_mss(&self, path_mss: u16) -> u16 {
+        if self.max_segment == 0 { path_mss } else { self.max_segment.min(path_mss) }
     }
 }
 
@@ -260,7 +269,7 @@ impl Connection {
 
     fn new(start: Start, settings: Settings, phase: Phase) -> Connection {
         let none = Retry { at: None, count: 0 };
-        let mss = u32::from(start.path_mss.max(LEAST_MSS));
+        let mss = u32::from(start.path_mss.max(LEAST_MSS)).min(GSO_MOST);
         Connection {
             ports: start.ports,
             phase,
@@ -293,7 +302,7 @@ impl Connection {
             timestamps: false,
             timestamp_recent: 0,
             timestamp_recent_at: 0,
-            timestamp_offset: start.iss.rotate_left(11),
+            timestamp_offset: timestamp_offset(start.iss),
             rtt: Rtt::default(),
             congestion: Congestion::new(mss),
             duplicates: 0,
@@ -348,9 +357,10 @@ impl Connection {
     }
 
     fn update_mss(&mut self) {
-        let own = if self.settings.max_segment == 0 { u16::MAX } else { self.settings.max_segment };
-        let mss = u32::from(self.path_mss.min(self.peer_mss).min(own)).max(u32::from(LEAST_MSS));
+        let mss = u32::from(self.settings.asked_mss(self.path_mss).min(self.peer_mss)).max(u32::from(LEAST_MSS));
         let mss = if self.timestamps { mss.saturating_sub(TIMESTAMPS).max(32) } else { mss };
+        // At least one full segment fits into a packet.
+        let mss = mss.min(GSO_MOST);
         if mss != self.mss {
             self.mss = mss;
             self.congestion.set_mss(mss);
@@ -365,6 +375,16 @@ impl Connection {
     /// Bytes that were written and are not acknowledged.
     pub fn unacknowledged(&self) -> usize {
         self.ring.len()
+    }
+
+    /// Bytes that are kept until those in front of them come.
+    pub fn out_of_order(&self) -> usize {
+        self.reorder.len()
+    }
+
+    /// There is no room for them: the peer must send them again, though it may have been told that they are here (RFC 2018, 8).
+    pub fn forget_out_of_order(&mut self) {
+        self.reorder = Reorder::default();
     }
 
     /// A place for at most `most` bytes to be sent; [`Connection::written`] says how many there are.
@@ -432,7 +452,7 @@ impl Connection {
     /// The reset that ends it at once.
     pub fn abort(&mut self) -> Option<Segment> {
         let known = !matches!(self.phase, Phase::SynSent | Phase::Closed | Phase::TimeWait);
-        self.phase = Phase::Closed;
+        self.end(self.failure);
         known.then(|| Segment {
             source: self.ports.near,
             destination: self.ports.far,
@@ -480,6 +500,7 @@ impl Connection {
         (self.retransmit.at, self.probe.at, self.keep.at) = (None, None, None);
         (self.ack_at, self.cork_at, self.end_at, self.ack_now) = (None, None, None, false);
         self.ring.skip(usize::MAX);
+        self.forget_out_of_order();
         Events::CLOSED
     }
 
@@ -499,8 +520,16 @@ impl Connection {
     }
 
     fn timestamp(&self, now: Ns) -> u32 {
-        ((now / MILLISECOND) as u32).wrapping_add(self.timestamp_offset)
+        timestamp(now, self.timestamp_offset)
     }
 }
 
-use seq::before;
+/// What timestamps count from, on a connection that starts with this number: they shall not tell how long the machine has been up.
+fn timestamp_offset(iss: u32) -> u32 {
+    iss.rotate_left(11)
+}
+
+/// Milliseconds: what goes into a segment that is sent now.
+fn timestamp(now: Ns, offset: u32) -> u32 {
+    ((now / MILLISECOND) as u32).wrapping_add(offset)
+}

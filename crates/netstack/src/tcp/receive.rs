@@ -302,6 +302,10 @@ impl Connection {
         }
         seq = seq.wrapping_add(known);
         let room = distance(seq, self.edge) as usize;
+        if bytes.len() > room {
+            // A probe of a closed window, or a peer that takes it for wider: both must hear what it is.
+            self.ack_now = true;
+        }
         bytes = bytes.get(..bytes.len().min(room)).unwrap_or_default();
         if self.fin_received {
             bytes = &[];
@@ -326,6 +330,8 @@ impl Connection {
         }
         if self.fin_at == Some(self.expected) && !self.fin_received {
             self.fin_received = true;
+            // Nothing comes after it.
+            self.forget_out_of_order();
             self.expected = self.expected.wrapping_add(1);
             self.edge = later(self.edge, self.expected);
             self.ack_now = true;

@@ -22,7 +22,6 @@ impl Reorder {
     }
 
     /// Bytes kept.
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.bytes
     }

@@ -53,11 +53,16 @@ struct World {
     ends: [End; 2],
     largest: usize,
     sent: u64,
+    mss: u16,
 }
 
 impl World {
     fn new(weather: Weather, settings: Settings) -> World {
-        let start = Start { ports: Ports { near: 1000, far: 80 }, iss: 0xffff_f000, path_mss: MSS, now: 0 };
+        World::with_mss(weather, settings, MSS)
+    }
+
+    fn with_mss(weather: Weather, settings: Settings, mss: u16) -> World {
+        let start = Start { ports: Ports { near: 1000, far: 80 }, iss: 0xffff_f000, path_mss: mss, now: 0 };
         let client = End {
             connection: Some(Connection::connect(start, settings.clone())),
             settings: settings.clone(),
@@ -74,6 +79,7 @@ impl World {
             ends: [client, server],
             largest: 0,
             sent: 0,
+            mss,
         }
     }
 
@@ -134,7 +140,7 @@ impl World {
         if end.connection.is_none() {
             if segment.has(Flags::SYN) && end.half.is_none() {
                 let ports = Ports { near: 80, far: 1000 };
-                let start = Start { ports, iss: 0x7fff_fff0, path_mss: MSS, now };
+                let start = Start { ports, iss: 0x7fff_fff0, path_mss: self.mss, now };
                 end.half = Some(HalfOpen::new(start, segment, &end.settings));
             }
             let Some(half) = end.half.take() else { return };
@@ -207,7 +213,10 @@ fn text(len: usize, salt: u8) -> Vec<u8> {
 }
 
 fn exchange(weather: Weather, len: usize, settings: Settings) -> World {
-    let mut world = World::new(weather, settings);
+    exchange_in(World::new(weather, settings), len)
+}
+
+fn exchange_in(mut world: World, len: usize) -> World {
     for at in 0..2 {
         world.ends[at].to_send = text(len, at as u8);
         world.ends[at].finishes = true;
@@ -335,6 +344,128 @@ fn resets_and_strange_segments() {
     assert_eq!(server.phase(), Phase::Established, "a reset must be exactly in place");
     assert_eq!(server.arrives(SECOND, &reset, &[], &mut |_| {}), Events::CLOSED);
     assert_eq!(server.failure(), Some(Failure::Reset));
+}
+
+/// What a connection sends now, after a look at its timers if one is due: segments, and bytes in them.
+fn sends(connection: &mut Connection, now: Ns) -> Vec<(Segment, usize)> {
+    let mut out = Vec::new();
+    if connection.deadline().is_some_and(|at| at <= now) {
+        connection.due(now);
+        out.extend(connection.probe(now).expect("a connection").map(|segment| (segment, 0)));
+    }
+    connection.transmit(now, &mut |outgoing| {
+        out.push((outgoing.segment.clone(), outgoing.bytes()));
+        true
+    });
+    out
+}
+
+fn write(connection: &mut Connection, mut bytes: usize) {
+    while bytes > 0 {
+        let room = connection.spare(bytes).len();
+        connection.written(room);
+        bytes -= room;
+    }
+}
+
+/// A bare acknowledgement by the peer of what it has.
+fn from_peer(connection: &Connection, window: u16) -> Segment {
+    Segment {
+        source: connection.ports.far,
+        destination: connection.ports.near,
+        seq: connection.expected,
+        ack: connection.una,
+        flags: Flags::ACK,
+        window,
+        timestamps: connection.timestamps.then_some((connection.timestamp_recent, 0)),
+        ..Segment::default()
+    }
+}
+
+#[test]
+fn a_cork_is_no_deadline_when_it_holds_nothing_or_its_time_is_over() {
+    let full_segments: fn(&mut Connection, Ns) = |connection, now| {
+        let rest = connection.mss() as usize - 100;
+        write(connection, rest);
+        assert_eq!(sends(connection, now).len(), 1);
+        // What is written next is held as long as the first was.
+        assert_eq!(connection.cork_at, None);
+    };
+    let shut_down: fn(&mut Connection, Ns) = |connection, now| {
+        connection.finish();
+        assert_eq!(sends(connection, now).len(), 1);
+        assert_eq!(connection.cork_at, None);
+    };
+    let window_closed: fn(&mut Connection, Ns) = |connection, now| {
+        connection.arrives(now, &from_peer(connection, 0), &[], &mut |_| {});
+        assert_eq!(sends(connection, now), []);
+    };
+    for then in [full_segments, shut_down, window_closed] {
+        for coalesce in [Coalesce::Cork, Coalesce::Never] {
+            let mut world = World::new(Weather::default(), Settings { coalesce, ..wide() });
+            world.run(SECOND);
+            let connection = world.ends[0].connection.as_mut().expect("client");
+            write(connection, 100);
+            // With `TCP_NODELAY`, `MSG_MORE` holds it.
+            connection.set_more(true);
+            assert_eq!(sends(connection, SECOND), []);
+            assert_eq!(connection.deadline(), Some(SECOND + 200 * MILLISECOND));
+            then(connection, SECOND + MILLISECOND);
+            for now in [SECOND + 200 * MILLISECOND, SECOND + 201 * MILLISECOND, 2 * SECOND] {
+                sends(connection, now);
+                assert!(connection.deadline().is_none_or(|at| at > now), "{:?} at {now}", connection.deadline());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_byte_into_a_closed_window_is_answered() {
+    let mut world = World::new(Weather::default(), Settings { window: 50_000, ..Settings::default() });
+    world.run(SECOND);
+    world.ends[1].reads = false;
+    world.ends[0].to_send = text(500_000, 0);
+    world.run(100 * SECOND);
+    let server = world.ends[1].connection.as_mut().expect("server");
+    assert_eq!(sends(server, 100 * SECOND), []);
+    for _ in 0..100 {
+        server.arrives(100 * SECOND, &from_peer(server, 1000), b"x", &mut |_| panic!("no room"));
+        let answer = sends(server, 100 * SECOND);
+        assert!(matches!(&answer[..], [(segment, 0)] if segment.ack == server.expected), "{answer:?}");
+    }
+}
+
+#[test]
+fn what_is_out_of_order_is_told_and_may_be_forgotten() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    let server = world.ends[1].connection.as_mut().expect("server");
+    let segment = from_peer(server, 1000);
+    let ahead = Segment { seq: segment.seq.wrapping_add(10), ..segment.clone() };
+    server.arrives(SECOND, &ahead, &[2; 500], &mut |_| panic!("out of order"));
+    assert_eq!(server.out_of_order(), 500);
+    server.forget_out_of_order();
+    assert_eq!(server.out_of_order(), 0);
+    assert!(sends(server, SECOND).iter().all(|(segment, _)| segment.sack.is_empty()));
+    server.arrives(SECOND, &ahead, &[2; 500], &mut |_| panic!("out of order"));
+    let mut got = 0;
+    server.arrives(SECOND, &segment, &[1; 10], &mut |bytes| got += bytes.len());
+    assert_eq!((got, server.out_of_order()), (510, 0));
+    let ahead = Segment { seq: segment.seq.wrapping_add(1000), ..segment };
+    server.arrives(SECOND, &ahead, &[3; 500], &mut |_| panic!("out of order"));
+    server.abort();
+    assert_eq!((server.out_of_order(), server.unacknowledged(), server.deadline()), (0, 0, None));
+}
+
+#[test]
+fn segments_as_long_as_a_packet_can_be_get_through() {
+    for mss in [65_435, 65_436, 65_448, 65_495, u16::MAX] {
+        let world = World::with_mss(Weather { loss: 10, late: 10, twice: 0 }, wide(), mss);
+        exchange_in(world, 3_000_000);
+        // Without timestamps, and with the first segment size still in use.
+        let start = Start { ports: Ports { near: 1, far: 2 }, iss: 7, path_mss: mss, now: 0 };
+        assert!(Connection::connect(start, wide()).mss() <= 65_435);
+    }
 }
 
 /// Whatever comes: no panic, no endless loop, bounded memory.

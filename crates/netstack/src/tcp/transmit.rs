@@ -6,7 +6,7 @@ use super::{Coalesce, Connection, Phase, WINDOW_SCALE};
 use crate::{MILLISECOND, Ns};
 
 /// Most bytes of one packet, the longest headers taken off: what a GSO frame may carry.
-const GSO_MOST: u32 = 65_535 - 40 - LONGEST_HEADER as u32;
+pub(super) const GSO_MOST: u32 = 65_535 - 40 - LONGEST_HEADER as u32;
 /// How long `TCP_CORK` holds a short segment back.
 const CORK: Ns = 200 * MILLISECOND;
 /// Waiting for room in the link.
@@ -42,6 +42,16 @@ enum Next {
 impl Connection {
     /// Sends all that may be sent now, by `send`, which says whether the link took it.
     pub fn transmit(&mut self, now: Ns, send: &mut dyn FnMut(&Outgoing<'_>) -> bool) {
+        self.send_what_may(now, send);
+        // A cork that holds nothing, or not any more, must not stay as a deadline: it would be due for ever.
+        if self.cork_at.is_some_and(|at| at <= now) {
+            (self.cork_at, self.more) = (None, false);
+        } else if self.owes_fin() || distance(self.next, self.fin_seq()) == 0 {
+            self.cork_at = None;
+        }
+    }
+
+    fn send_what_may(&mut self, now: Ns, send: &mut dyn FnMut(&Outgoing<'_>) -> bool) {
         match self.phase {
             Phase::Closed => return,
             Phase::SynSent | Phase::SynReceived => {
@@ -115,10 +125,6 @@ impl Connection {
             return;
         }
         let answers = self.phase == Phase::SynReceived;
-        let asked = match self.settings.max_segment {
-            0 => self.path_mss,
-            own => own.min(self.path_mss),
-        };
         let window = self.settings.window.min(65_535) as u32;
         let segment = Segment {
             source: self.ports.near,
@@ -127,7 +133,7 @@ impl Connection {
             ack: if answers { self.expected } else { 0 },
             flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
             window: window as u16,
-            mss: Some(asked),
+            mss: Some(self.settings.asked_mss(self.path_mss)),
             window_scale: (!answers || self.scaled).then_some(WINDOW_SCALE),
             sack_permitted: !answers || self.sack,
             timestamps: (!answers || self.timestamps).then(|| (self.timestamp(now), self.timestamp_recent)),
