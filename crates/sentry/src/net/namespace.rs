@@ -235,6 +235,11 @@ impl NetNamespace {
         self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// Whether so much waits in sockets that senders must be slowed down.
     pub(super) fn under_pressure(&self) -> bool {
         self.queued.load(Ordering::Relaxed) > self.queued_most

@@ -1,5 +1,9 @@
 //! Sleeping and timers in virtual time.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{LazyTimer, MonoTime, Timers};
 use crate::Errno;
 use crate::signal::{SigAction, Signal};
 use crate::testing::{Role, User, map_memory, nr, run_script};
@@ -9,6 +13,27 @@ const TIMER_CREATE: u64 = 222;
 const TIMER_SETTIME: u64 = 223;
 const TIMER_GETOVERRUN: u64 = 225;
 const MS: u64 = 1_000_000;
+
+#[test]
+fn a_lazy_timer_fires_by_its_earliest_deadline() {
+    let (timers, timer, calls) = (Timers::new(), Arc::new(LazyTimer::default()), Arc::new(AtomicU64::new(0)));
+    let arm = |at: u64| {
+        timer.arm(&timers, MonoTime(at), || {
+            let (timer, calls) = (Arc::downgrade(&timer), calls.clone());
+            Arc::new(move || {
+                timer.upgrade().expect("the timer").fired();
+                calls.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        timers.earliest()
+    };
+    assert_eq!([20, 30, 10, 40].map(arm), [20, 20, 10, 10].map(|at| Some(MonoTime(at))));
+    assert_eq!((timers.fire_due(MonoTime(9)), timers.fire_due(MonoTime(50))), (0, 1));
+    assert_eq!((calls.load(Ordering::SeqCst), timers.earliest()), (1, None));
+    assert_eq!(arm(60), Some(MonoTime(60)));
+    drop(timer);
+    assert_eq!(timers.earliest(), None, "it goes with its owner");
+}
 
 async fn stack(u: &User) -> u64 {
     let memory = map_memory(u, 64 << 10).await;

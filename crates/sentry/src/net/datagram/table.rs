@@ -133,9 +133,10 @@ impl Table {
     /// The receiver of a packet: the best fit; of equals the latest, or (sharing a port) one by the sender.
     pub(super) fn find(&self, protocol: Protocol, to: Endpoint, from: Endpoint) -> Option<Arc<Datagram>> {
         let ports = match protocol {
-            Protocol::Ping => &self.ping,
+            Protocol::Udp => &self.udp,
             Protocol::UdpLite => &self.udp_lite,
-            _ => &self.udp,
+            Protocol::Ping => &self.ping,
+            Protocol::Raw(_) => return None,
         };
         let entries = ports.get(&to.port)?;
         let scored = || entries.iter().filter_map(|entry| Some((entry.score(to.ip, from)?, entry)));

@@ -62,6 +62,12 @@ pub fn arrives_raw(net: &NetNamespace, family: Family, arrival: &Arrival, bytes:
 /// A packet of ours came back as an ICMP error.
 pub fn came_back(net: &NetNamespace, protocol: Protocol, near: Endpoint, far: Endpoint, quoted: &Quoted<'_>, bytes: &[u8]) {
     let found = net.datagrams.lock().find(protocol, near, far);
+    // Only if somebody here may have sent it: others must not narrow our paths.
+    if let (Fault::TooLong(mtu), Some(stack)) = (quoted.fault, net.stack())
+        && (found.is_some() || sends_raw(net, quoted.protocol.into(), far.ip))
+    {
+        stack.network.learn_path_mtu(far.ip, mtu, net.clock.monotonic().0);
+    }
     let Some(socket) = found else { return };
     // Errors that are told even to those who did not ask (`icmp_err_convert`).
     let (errno, hard) = match quoted.fault {
@@ -80,6 +86,16 @@ pub fn came_back(net: &NetNamespace, protocol: Protocol, near: Endpoint, far: En
     let failure =
         Failure { bytes: bytes.into(), to: far, errno, kind: quoted.kind, code: quoted.code, info, offender: quoted.offender };
     socket.failed(failure, hard);
+}
+
+/// Whether a raw socket may have sent a packet of this protocol.
+fn sends_raw(net: &NetNamespace, protocol: i32, to: IpAddr) -> bool {
+    let sockets = net.datagrams.lock().raw();
+    sockets.iter().any(|socket| {
+        let number = socket.number();
+        let fits = (socket.family == Family::Inet) == to.is_ipv4() && (number == protocol || number == super::IPPROTO_RAW);
+        fits && socket.state.lock().remote.is_none_or(|remote| remote.ip == to)
+    })
 }
 
 impl Datagram {

@@ -124,7 +124,7 @@ impl Stack {
         let (protocol, near, far, head) = match (quoted.protocol, quoted.ports()) {
             (UDP, Some((near, far))) => (Protocol::Udp, near, far, UDP_HEADER),
             (ICMP | ICMPV6, _) => (Protocol::Ping, identifier, 0, 0),
-            _ => return,
+            (other, _) => (Protocol::Raw(other.into()), 0, 0, 0),
         };
         let (near, far) = (Endpoint::new(quoted.from, near), Endpoint::new(quoted.to, far));
         let bytes = quoted.transport.get(head..).unwrap_or_default();

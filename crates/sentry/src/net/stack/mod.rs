@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use super::NetNamespace;
 use super::address::Endpoint;
-use crate::time::{MonoTime, Timer};
+use crate::time::{LazyTimer, MonoTime};
 use connections::{Connections, Entry, Half};
 pub use datagrams::Departure;
 pub use receive::Receiver;
@@ -41,7 +41,7 @@ pub struct Stack {
     /// From which first sequence numbers are made.
     secret: u64,
     /// Looks after neighbours that do not answer and half-open connections.
-    timer: Mutex<Option<(MonoTime, Timer)>>,
+    timer: LazyTimer,
 }
 
 /// Packet sockets, one for each interface.
@@ -65,7 +65,7 @@ impl Stack {
             network: Network::new(description, Box::new(Sockets(sockets.clone())), seed as u64),
             connections: Mutex::default(),
             secret: (seed >> 64) as u64,
-            timer: Mutex::new(None),
+            timer: LazyTimer::default(),
         });
         let receivers = sockets.into_iter().enumerate();
         let receivers = receivers.map(|(at, socket)| Receiver::new(net.clone(), stack.clone(), at, socket));
@@ -98,19 +98,16 @@ impl Stack {
         let half_open = self.connections.lock().has_half_open().then(|| net.clock.monotonic().after(HALF_OPEN_TICK_NS));
         let neighbours = self.network.deadline().map(MonoTime);
         let Some(at) = [half_open, neighbours].into_iter().flatten().min() else { return };
-        let mut timer = self.timer.lock();
-        if timer.as_ref().is_some_and(|(armed, _)| *armed <= at) {
-            return;
-        }
-        let (stack, weak) = (Arc::downgrade(self), Arc::downgrade(net));
-        let fire = move || {
-            if let (Some(stack), Some(net)) = (stack.upgrade(), weak.upgrade()) {
-                *stack.timer.lock() = None;
-                stack.due(&net);
-                stack.arm(&net);
-            }
-        };
-        *timer = Some((at, net.timers.arm(at, Arc::new(fire))));
+        self.timer.arm(&net.timers, at, || {
+            let (stack, net) = (Arc::downgrade(self), Arc::downgrade(net));
+            Arc::new(move || {
+                if let (Some(stack), Some(net)) = (stack.upgrade(), net.upgrade()) {
+                    stack.timer.fired();
+                    stack.due(&net);
+                    stack.arm(&net);
+                }
+            })
+        });
     }
 
     /// Asks neighbours again, and answers SYNs again.

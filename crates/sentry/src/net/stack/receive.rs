@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hostcall::Errno;
 use hostcall::packet::Batch;
@@ -10,6 +11,9 @@ use netstack::ip::{Fault, ICMP, ICMPV6, Packet, Quoted, TCP, UDP};
 use super::Stack;
 use crate::net::NetNamespace;
 use crate::net::tcp::Tcp;
+
+/// Batches in a row that the host may fail to give.
+const FAILURES: u32 = 1000;
 
 pub struct Receiver {
     net: Arc<NetNamespace>,
@@ -29,12 +33,20 @@ impl Receiver {
     pub fn run(mut self, nudge: &dyn Fn()) -> Errno {
         self.stack.network.announce();
         let mut late = Vec::new();
+        let mut failures = 0;
         loop {
             match self.batch.receive(self.socket.as_fd()) {
-                Ok(()) => {}
-                // The interface went down, or up.
-                Err(Errno::EINTR | Errno::EAGAIN | Errno::ENETDOWN) => continue,
-                Err(errno) => return errno,
+                Ok(()) => failures = 0,
+                Err(errno) => match after(errno, &mut failures) {
+                    After::Again => continue,
+                    After::Lost => {
+                        if let Some(interface) = self.stack.network.interfaces().get(self.interface) {
+                            interface.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                        }
+                        continue;
+                    }
+                    After::Over => return errno,
+                },
             }
             let before = self.net.timers.earliest();
             let now = self.net.clock.monotonic().0;
@@ -51,6 +63,28 @@ impl Receiver {
                 nudge();
             }
         }
+    }
+}
+
+/// What an error of the host's means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Again,
+    /// A frame is lost.
+    Lost,
+    Over,
+}
+
+fn after(errno: Errno, failures: &mut u32) -> After {
+    match errno {
+        // The interface went down, or up.
+        Errno::EINTR | Errno::EAGAIN | Errno::ENETDOWN => After::Again,
+        // A frame that virtio-net's header cannot describe (`packet_rcv_vnet`), or no memory for it: the next one may come through.
+        Errno::EINVAL | Errno::ENOMEM | Errno::ENOBUFS if *failures < FAILURES => {
+            *failures += 1;
+            After::Lost
+        }
+        _ => After::Over,
     }
 }
 
@@ -72,5 +106,21 @@ impl Stack {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_the_host_cannot_give_is_lost_and_no_more() {
+        let mut failures = 0;
+        assert_eq!(after(Errno::ENETDOWN, &mut failures), After::Again);
+        for errno in [Errno::EINVAL, Errno::ENOMEM, Errno::ENOBUFS, Errno::EINVAL].into_iter().cycle().take(1000) {
+            assert_eq!(after(errno, &mut failures), After::Lost);
+        }
+        assert_eq!(after(Errno::EINVAL, &mut failures), After::Over);
+        assert_eq!(after(Errno::EBADF, &mut 0), After::Over);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use core::net::IpAddr;
 use netstack::ip::frame::{IPV4, IPV6};
-use netstack::ip::{Fault, Header, Offload, Packet, Quoted, Sent, TCP, Way};
+use netstack::ip::{Header, Offload, Packet, Quoted, Sent, TCP, Way};
 use netstack::tcp::{Connection, Flags, HalfOpen, Late, Outgoing, Ports, Segment, Settings, Start, TimeWait};
 
 use super::{Entry, Half, Pair, Stack};
@@ -210,15 +210,11 @@ impl Stack {
     }
 
     /// A packet of ours could not be delivered.
-    pub(super) fn fault(self: &Arc<Stack>, net: &Arc<NetNamespace>, quoted: &Quoted<'_>) {
-        let now = net.clock.monotonic();
+    pub(super) fn fault(&self, net: &Arc<NetNamespace>, quoted: &Quoted<'_>) {
         if self.network.owner(quoted.from) != netstack::ip::Owner::Own {
             return;
         }
         let Some((near, far)) = quoted.ports().filter(|_| quoted.protocol == TCP) else {
-            if let Fault::TooLong(mtu) = quoted.fault {
-                self.network.learn_path_mtu(quoted.to, mtu, now.0);
-            }
             self.datagram_fault(net, quoted);
             return;
         };
@@ -228,11 +224,7 @@ impl Stack {
             _ => return,
         };
         let number = quoted.transport.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-        let mss = match quoted.fault {
-            Fault::TooLong(mtu) => Some(mss_of(quoted.to, self.network.learn_path_mtu(quoted.to, mtu, now.0))),
-            _ => None,
-        };
-        socket.fault(quoted.fault, number, mss);
+        socket.fault(self, quoted.fault, number);
     }
 }
 

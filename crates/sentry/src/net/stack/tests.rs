@@ -4,11 +4,13 @@ use core::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 
 use netstack::config::{Address, Interface, Route};
-use netstack::ip::{Packet, TCP};
+use netstack::ip::{Packet, TCP, UDP};
 use netstack::tcp::{Flags, Ports, Segment, TimeWait};
 
 use super::*;
 use crate::net::address::Family;
+use crate::net::datagram::{Datagram, Protocol};
+use crate::net::socket::{End, Outgoing, Socket, Target};
 use crate::net::tcp::Tcp;
 use crate::time::{Clock, Timers};
 
@@ -72,6 +74,30 @@ impl World {
         }
     }
 
+    /// A connection from this port of the neighbour's, whose first number is 0; and our first number.
+    fn connection(&self, port: u16) -> (Arc<dyn Socket>, u32) {
+        self.arrives(port, Segment { flags: Flags::SYN, ..Segment::default() }, &[]);
+        let iss = match self.stack.connections.lock().get(&(self.near, Endpoint::new(ip("10.0.0.2"), port))) {
+            Some(Entry::HalfOpen(_, half)) => half.half.reply(0).seq,
+            _ => panic!("no half-open connection"),
+        };
+        let ack = iss.wrapping_add(1);
+        self.arrives(port, Segment { seq: 1, ack, flags: Flags::ACK, ..Segment::default() }, &[]);
+        (self.listener.accept().expect("a connection").socket, ack)
+    }
+
+    fn path_mtu(&self) -> u32 {
+        let way = self.stack.network.route(ip("10.0.0.2"), 0).expect("a way");
+        self.stack.network.path_mtu(ip("10.0.0.2"), &way, self.net.clock.monotonic().0)
+    }
+
+    /// Somebody says that a packet of ours, which began so, was too long.
+    fn too_long(&self, protocol: u8, transport: &[u8]) {
+        let (from, to) = (self.near.ip, ip("10.0.0.2"));
+        let quoted = Quoted { fault: Fault::TooLong(700), kind: 3, code: 4, offender: to, from, to, protocol, transport };
+        self.stack.fault(&self.net, &quoted);
+    }
+
     fn counts(&self) -> (usize, usize, usize) {
         self.stack.connections.lock().counts()
     }
@@ -116,4 +142,59 @@ fn a_pair_that_is_used_again_waits_its_whole_time() {
         world.stack.remove(pair(n as u16 % 20_000), Some(rest(n)), at(100));
     }
     assert_eq!(world.counts(), (16_384, 0, 16_384));
+}
+
+#[test]
+fn bytes_out_of_order_are_counted_and_make_way_under_pressure() {
+    let world = World::new();
+    let (_socket, ack) = world.connection(1000);
+    let send = |seq: u32, len: usize| {
+        world.arrives(1000, Segment { seq, ack, flags: Flags::ACK, ..Segment::default() }, &vec![7; len]);
+        world.net.queued()
+    };
+    assert_eq!(send(11, 500), 500);
+    assert_eq!(send(1011, 500), 1000);
+    assert_eq!(send(1, 10), 1010, "what is in order now waits in the socket");
+    let other = 100 << 20;
+    world.net.charge(other);
+    assert_eq!(send(1111, 600), other + 510);
+    assert_eq!(send(511, 100), other + 610, "what is in order is taken all the same");
+    world.net.discharge(other);
+    assert_eq!(send(1111, 600), 1210);
+    world.arrives(1000, Segment { seq: 611, flags: Flags::RST, ..Segment::default() }, &[]);
+    assert_eq!(world.net.queued(), 610);
+}
+
+#[test]
+fn only_who_quotes_what_was_sent_narrows_a_path() {
+    let world = World::new();
+    let (socket, seq) = world.connection(1000);
+    socket.send(&mut &b"hello"[..], &mut Outgoing::default()).expect("a send");
+    let header = |seq: u32| Segment { source: world.near.port, destination: 1000, seq, ..Segment::default() }.header();
+    for wrong in [seq.wrapping_sub(1), seq.wrapping_add(5), seq.wrapping_add(1 << 31)] {
+        world.too_long(TCP, &header(wrong));
+    }
+    assert_eq!(world.path_mtu(), 1500);
+    world.too_long(TCP, &header(seq));
+    assert_eq!(world.path_mtu(), 700);
+
+    let world = World::new();
+    let socket = Datagram::new(&world.net, Family::Inet, Protocol::Udp, 0);
+    let to = Target::Inet(Endpoint::new(ip("10.0.0.2"), 53));
+    socket.send(&mut &b"hello"[..], &mut Outgoing { to: Some(to), ..Outgoing::default() }).expect("a send");
+    let name = socket.name(End::Own).expect("a name");
+    let port = u16::from_be_bytes([name[2], name[3]]);
+    let head = |port: u16| [port.to_be_bytes(), 53u16.to_be_bytes(), [0, 13], [0; 2]].concat();
+    world.too_long(UDP, &head(port ^ 1));
+    world.too_long(99, &head(port));
+    assert_eq!(world.path_mtu(), 1500);
+    world.too_long(UDP, &head(port));
+    assert_eq!(world.path_mtu(), 700);
+
+    let world = World::new();
+    let _socket = Datagram::new(&world.net, Family::Inet, Protocol::Raw(99), 0);
+    world.too_long(98, &[]);
+    assert_eq!(world.path_mtu(), 1500);
+    world.too_long(99, &[]);
+    assert_eq!(world.path_mtu(), 700);
 }

@@ -17,8 +17,8 @@ use crate::mm::Source;
 use crate::net::address::Endpoint;
 use crate::net::ip::opt;
 use crate::net::socket::MsgFlags;
-use crate::net::stack::{Marks, Pair, mss_of};
-use crate::time::{MonoTime, Timer};
+use crate::net::stack::{Marks, Pair, Stack, mss_of};
+use crate::time::{LazyTimer, MonoTime};
 use crate::wait::PollEvents;
 
 /// Room for a sender while too much waits in the namespace, and the window then.
@@ -30,10 +30,10 @@ pub(super) struct Wire {
     pair: Pair,
     way: Way,
     marks: Mutex<Marks>,
-    timer: Mutex<Option<(MonoTime, Timer)>>,
+    timer: LazyTimer,
     /// A sender waits for room.
     wants_room: AtomicBool,
-    /// Bytes to be sent that are counted for the namespace.
+    /// Bytes to be sent, and out of order, that are counted for the namespace.
     charged: AtomicUsize,
 }
 
@@ -49,7 +49,7 @@ impl Tcp {
             pair,
             way,
             marks: Mutex::new(self.marks(pair.1)),
-            timer: Mutex::new(None),
+            timer: LazyTimer::default(),
             wants_room: AtomicBool::new(false),
             charged: AtomicUsize::new(0),
         })
@@ -145,7 +145,8 @@ impl Tcp {
         let Some(wire) = self.wire() else { return };
         let now = self.net.clock.monotonic();
         let mut connection = wire.connection.lock();
-        if self.net.under_pressure() {
+        let pressed = self.net.under_pressure();
+        if pressed {
             connection.set_window(LITTLE);
         }
         let (mut delivered, mut unwanted) = (0, false);
@@ -159,6 +160,10 @@ impl Tcp {
             }
         });
         self.net.charge(delivered);
+        if pressed && connection.out_of_order() > 0 {
+            // Nobody can read it yet (`tcp_prune_ofo_queue`).
+            connection.forget_out_of_order();
+        }
         if events.contains(Events::ANSWER_RESET)
             && let Some(stack) = self.net.stack()
         {
@@ -185,14 +190,17 @@ impl Tcp {
     }
 
     /// A packet of this connection's came back.
-    pub(in crate::net) fn fault(&self, fault: Fault, number: u32, mss: Option<u16>) {
+    pub(in crate::net) fn fault(&self, stack: &Stack, fault: Fault, number: u32) {
         let Some(wire) = self.wire() else { return };
         let mut connection = wire.connection.lock();
         if !connection.has_sent(number) {
             return;
         }
-        if let Some(mss) = mss {
-            connection.set_path_mss(mss);
+        if let Fault::TooLong(mtu) = fault {
+            // Only now: who cannot quote the connection must not narrow the path of others.
+            let to = wire.pair.1.ip;
+            let mtu = stack.network.learn_path_mtu(to, mtu, self.net.clock.monotonic().0);
+            connection.set_path_mss(mss_of(to, mtu));
             self.transmit(&wire, &mut connection);
             return;
         }
@@ -237,9 +245,9 @@ impl Tcp {
         self.arm(wire, connection.deadline().map(MonoTime));
     }
 
-    /// Counts what waits to be sent.
+    /// Counts what waits to be sent, and what waits for bytes in front of it.
     fn settle(&self, wire: &Wire, connection: &Connection) {
-        let waits = connection.unacknowledged();
+        let waits = connection.unacknowledged() + connection.out_of_order();
         let before = wire.charged.swap(waits, Ordering::Relaxed);
         if waits > before {
             self.net.charge(waits - before);
@@ -248,21 +256,17 @@ impl Tcp {
         }
     }
 
-    /// The timer fires at the deadline or before; when it is too early it is set again.
     fn arm(&self, wire: &Arc<Wire>, deadline: Option<MonoTime>) {
         let Some(at) = deadline else { return };
-        let mut timer = wire.timer.lock();
-        if timer.as_ref().is_some_and(|(armed, _)| *armed <= at) {
-            return;
-        }
-        let (me, weak) = (self.me.clone(), Arc::downgrade(wire));
-        let fire = move || {
-            if let (Some(socket), Some(wire)) = (me.upgrade(), weak.upgrade()) {
-                *wire.timer.lock() = None;
-                socket.due(&wire);
-            }
-        };
-        *timer = Some((at, self.net.timers.arm(at, Arc::new(fire))));
+        wire.timer.arm(&self.net.timers, at, || {
+            let (me, wire) = (self.me.clone(), Arc::downgrade(wire));
+            Arc::new(move || {
+                if let (Some(socket), Some(wire)) = (me.upgrade(), wire.upgrade()) {
+                    wire.timer.fired();
+                    socket.due(&wire);
+                }
+            })
+        });
     }
 
     /// Time has come.
