@@ -107,6 +107,28 @@ CASE(who_made_it_rules_it) {
              OK(lo_up()); OK(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); listening(80); OK(connecting(80));
              ERR(bind(fd, (void *)&at, sizeof at), EACCES));
 }
+static int set(int fd, int level, int name, int value) { return setsockopt(fd, level, name, &value, sizeof value); }
+// Options that are for who rules the network, as this capability in the socket's namespace allows or does not.
+#define RULED(fd, WANT)                                                                                                \
+    do {                                                                                                               \
+        WANT(set(fd, SOL_SOCKET, SO_MARK, 7));                                                                         \
+        WANT(set(fd, SOL_SOCKET, SO_PRIORITY, 7));                                                                     \
+        WANT(set(fd, IPPROTO_IP, IP_TRANSPARENT, 1));                                                                  \
+        WANT(set(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1));                                                              \
+    } while (0)
+#define DENIED(call) ERR(call, EPERM)
+CASE(options_are_for_who_rules_the_sockets_network) {
+    int kinds[] = {SOCK_STREAM, SOCK_DGRAM};
+    for (int i = 0; i < 2; i++)
+        IN_CHILD(int old = OK(socket(AF_INET6, kinds[i], 0)); RULED(old, OK); OK(set(old, SOL_SOCKET, SO_MARK, 0));
+                 OK(setresgid(1000, 1000, 1000)); OK(setresuid(1000, 1000, 1000)); RULED(old, DENIED);
+                 OK(unshare(CLONE_NEWUSER | CLONE_NEWNET)); RULED(old, DENIED); OK(set(old, SOL_SOCKET, SO_PRIORITY, 6));
+                 OK(set(old, IPPROTO_IP, IP_TRANSPARENT, 0)); int new = OK(socket(AF_INET6, kinds[i], 0)); RULED(new, OK));
+    // A netlink socket is marked like any other.
+    IN_CHILD(int old = OK(socket(AF_NETLINK, SOCK_RAW, 0)); OK(set(old, SOL_SOCKET, SO_MARK, 7));
+             OK(setresgid(1000, 1000, 1000)); OK(setresuid(1000, 1000, 1000)); OK(unshare(CLONE_NEWUSER | CLONE_NEWNET));
+             ERR(set(old, SOL_SOCKET, SO_MARK, 7), EPERM));
+}
 CASE(proc_net_is_the_readers) {
     int outer = listening(18473);
     CHECK(strstr(slurp("/proc/net/tcp"), ":4829 "));

@@ -208,33 +208,41 @@ impl IpOptions {
         self.ints.get(ROWS, IPPROTO_IPV6, name).unwrap_or(0)
     }
 
-    /// Sets an option of either level.
+    /// Sets an option of either level, of a socket in `net`.
     ///
     /// # Errors
     /// `EINVAL`, `EFAULT`, `EPERM`, `ENODEV`, `EADDRINUSE`, `EADDRNOTAVAIL`, `ENOPROTOOPT`.
-    pub fn set(&mut self, cx: &Cx, about: About, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
+    pub fn set(
+        &mut self,
+        cx: &Cx,
+        net: &NetNamespace,
+        about: About,
+        level: i32,
+        name: i32,
+        value: OptionIn<'_>,
+    ) -> Result<(), Errno> {
         let v6 = level == IPPROTO_IPV6;
         if v6 && about.family == Family::Inet {
             return Err(Errno::ENOPROTOOPT);
         }
         match (v6, name) {
-            (false, IP_MULTICAST_IF) => return self.set_multicast_device(&cx.task.namespaces().net, about, value),
+            (false, IP_MULTICAST_IF) => return self.set_multicast_device(net, about, value),
             (false, IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP) => {
-                return self.change_group_v4(&cx.task.namespaces().net, name == IP_ADD_MEMBERSHIP, value);
+                return self.change_group_v4(net, name == IP_ADD_MEMBERSHIP, value);
             }
             (false, IP_OPTIONS) => return if value.len == 0 { Ok(()) } else { Err(Errno::EINVAL) },
             (true, IPV6_JOIN_GROUP | IPV6_LEAVE_GROUP) => {
-                return self.change_group_v6(&cx.task.namespaces().net, name == IPV6_JOIN_GROUP, value);
+                return self.change_group_v6(net, name == IPV6_JOIN_GROUP, value);
             }
             (_, MCAST_JOIN_GROUP | MCAST_LEAVE_GROUP) => {
-                return self.change_group(&cx.task.namespaces().net, name == MCAST_JOIN_GROUP, value);
+                return self.change_group(net, name == MCAST_JOIN_GROUP, value);
             }
             _ => {}
         }
         let n = if v6 { value.int() } else { value.int_or_byte() }?;
         let may_spoof = || {
-            let net = cx.task.namespaces().net.clone();
-            [Capability::NetRaw, Capability::NetAdmin].iter().any(|&capability| net.allows(&cx.creds(), capability))
+            let creds = cx.creds();
+            [Capability::NetRaw, Capability::NetAdmin].iter().any(|&capability| net.allows(&creds, capability))
         };
         match (v6, name) {
             (false, IP_HDRINCL | 5) if about.kind != SOCK_RAW => return Err(Errno::ENOPROTOOPT),
@@ -246,7 +254,7 @@ impl IpOptions {
                 if about.kind == SOCK_STREAM {
                     return Err(Errno::ENOPROTOOPT);
                 }
-                if n != 0 && !cx.task.namespaces().net.has_device(n) {
+                if n != 0 && !net.has_device(n) {
                     return Err(Errno::ENODEV);
                 }
                 self.multicast_device_v6 = n;

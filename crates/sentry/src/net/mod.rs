@@ -67,7 +67,7 @@ const IPPROTO_MAX: i32 = 263;
 pub fn make(cx: &Cx, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
     let net = cx.task.namespaces().net.clone();
     if let (Some(reactor), AF_INET | AF_INET6) = (net.host(), kind.family) {
-        return host::make(reactor, kind);
+        return host::make(&net, reactor, kind);
     }
     match kind.family {
         AF_INET => inet(cx, &net, Family::Inet, kind),

@@ -214,19 +214,26 @@ pub fn int(value: i32) -> OptionBytes {
     SmallVec::from_slice(&value.to_le_bytes())
 }
 
-/// Sets a common option. Those that are about one family are the family's.
+/// Sets a common option of a socket in `net`: what it may be marked with is for who rules that network, wherever the caller is now. Options that
+/// are about one family are the family's.
 ///
 /// # Errors
 /// `EINVAL`, `EFAULT`, `EPERM`, `EDOM`, `ENODEV`, `EOPNOTSUPP`, `ENOPROTOOPT`.
-pub fn set(cx: &Cx, options: &Mutex<SocketOptions>, kind: Kind, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
+pub fn set(
+    cx: &Cx,
+    net: &NetNamespace,
+    options: &Mutex<SocketOptions>,
+    kind: Kind,
+    name: i32,
+    value: OptionIn<'_>,
+) -> Result<(), Errno> {
     if name == so::BINDTODEVICE {
-        return bind_to_device(&cx.task.namespaces().net, options, value);
+        return bind_to_device(net, options, value);
     }
     let n = value.int()?;
     let creds = cx.creds();
     let inet = matches!(kind.family, 2 | 10);
     let admin = creds.has(Capability::NetAdmin);
-    let net = cx.task.namespaces().net.clone();
     let may_mark = || [Capability::NetAdmin, Capability::NetRaw].iter().any(|&capability| net.allows(&creds, capability));
     let mut changed = options.lock();
     match name {
@@ -288,7 +295,7 @@ pub fn set(cx: &Cx, options: &Mutex<SocketOptions>, kind: Kind, name: i32, value
         so::BUSY_POLL => changed.busy_poll = n,
         so::MAX_PACING_RATE => changed.pacing = if n == -1 { u64::MAX } else { u64::from(n as u32) },
         so::INCOMING_CPU => changed.incoming_cpu = n,
-        so::BINDTOIFINDEX if n == 0 || cx.task.namespaces().net.has_device(n) => changed.device = n,
+        so::BINDTOIFINDEX if n == 0 || net.has_device(n) => changed.device = n,
         so::BINDTOIFINDEX => return Err(if n < 0 { Errno::EINVAL } else { Errno::ENODEV }),
         so::DETACH_FILTER => return Err(Errno::ENOENT),
         _ => return Err(Errno::ENOPROTOOPT),
@@ -340,7 +347,7 @@ pub struct Facts {
     pub cookie: u64,
 }
 
-/// Gets a common option; `SO_ERROR` and the peer's credentials are the family's.
+/// Gets a common option of a socket in `net`; `SO_ERROR` and the peer's credentials are the family's.
 ///
 /// # Errors
 /// `ENOPROTOOPT`, `EOPNOTSUPP`.

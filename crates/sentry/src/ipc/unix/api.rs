@@ -223,7 +223,8 @@ impl Socket for UnixSocket {
         if level != SOL_SOCKET {
             return Err(Errno::EOPNOTSUPP);
         }
-        options::set(cx, &self.core.options, self.kind(), name, value)?;
+        // Nothing of it leaves over a network, so a mark or a device is kept and has no effect: the caller's network will do.
+        options::set(cx, &cx.task.namespaces().net, &self.core.options, self.kind(), name, value)?;
         self.core.options_changed();
         Ok(())
     }

@@ -131,7 +131,7 @@ impl Socket for Datagram {
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
         match (level, name) {
             (SOL_SOCKET, _) => {
-                options::set(cx, &self.options, self.kind(), name, value)?;
+                options::set(cx, &self.net, &self.options, self.kind(), name, value)?;
                 if matches!(name, so::REUSEADDR | so::REUSEPORT | so::BINDTODEVICE | so::BINDTOIFINDEX) {
                     self.claim_changed();
                 }
@@ -139,7 +139,7 @@ impl Socket for Datagram {
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
-                self.ip.lock().set(cx, about, level, name, value)
+                self.ip.lock().set(cx, &self.net, about, level, name, value)
             }
             (SOL_RAW, ICMP_FILTER) if self.protocol == Protocol::Raw(1) => {
                 self.state.lock().filter = value.int()? as u32;
@@ -171,12 +171,12 @@ impl Socket for Datagram {
         }
     }
 
-    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
                 let facts = Facts { kind: self.kind(), listening: false, cookie: self.id };
-                options::get(&cx.task.namespaces().net, &self.options.lock(), &facts, name)
+                options::get(&self.net, &self.options.lock(), &facts, name)
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();

@@ -106,7 +106,7 @@ impl Socket for HostSocket {
 
     fn accept(&self) -> Result<Accepted, Errno> {
         let (socket, from) = host::accept(self.fd())?;
-        Ok(Accepted { socket: HostSocket::wrap(&self.reactor, self.kind, socket)?, from: SmallVec::from_vec(from) })
+        Ok(Accepted { socket: HostSocket::wrap(&self.net, &self.reactor, self.kind, socket)?, from: SmallVec::from_vec(from) })
     }
 
     fn name(&self, end: End) -> Result<AddressBytes, Errno> {
@@ -129,16 +129,16 @@ impl Socket for HostSocket {
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
         if level == SOL_SOCKET && !host::OPTIONS.contains(&(level, name)) || matches!((level, name), (SOL_SOCKET, so::RCVLOWAT))
         {
-            return options::set(cx, &self.options, self.kind, name, value);
+            return options::set(cx, &self.net, &self.options, self.kind, name, value);
         }
         let bytes = value.bytes(OPTION_MAX)?;
         host::set_option(self.fd(), level, name, &bytes)
     }
 
-    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         if level == SOL_SOCKET && !host::OPTIONS.contains(&(level, name)) {
             let facts = Facts { kind: self.kind, listening: false, cookie: 0 };
-            return options::get(&cx.task.namespaces().net, &self.options.lock(), &facts, name);
+            return options::get(&self.net, &self.options.lock(), &facts, name);
         }
         host::option(self.fd(), level, name, room).map(SmallVec::from_vec)
     }
@@ -194,7 +194,7 @@ impl Socket for HostSocket {
     fn ioctl(&self, cx: &Cx, command: u32, argument: u64) -> Result<u64, Errno> {
         match command {
             linux_raw_sys::ioctl::FIONREAD => cx.mm.write_val(argument, &host::readable(self.fd())?).map(|()| 0),
-            _ => ifreq::ioctl(cx, &cx.task.namespaces().net, command, argument),
+            _ => ifreq::ioctl(cx, &self.net, command, argument),
         }
     }
 

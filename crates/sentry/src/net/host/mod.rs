@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::options::{BUFFER, SocketOptions};
 use super::socket::{Kind, SOCK_DGRAM, SOCK_STREAM, Socket};
-use super::{IPPROTO_TCP, IPPROTO_UDP};
+use super::{IPPROTO_TCP, IPPROTO_UDP, NetNamespace};
 use crate::Errno;
 use crate::executor::{HostWatch, Reactor};
 
@@ -23,6 +23,8 @@ const BOUNCE: usize = 64 << 10;
 
 pub struct HostSocket {
     kind: Kind,
+    /// The namespace it was made in.
+    net: Arc<NetNamespace>,
     reactor: Arc<Reactor>,
     watch: HostWatch,
     /// Time-outs and low-water marks are kept here; what the host must know goes to it too.
@@ -33,7 +35,7 @@ pub struct HostSocket {
 ///
 /// # Errors
 /// `EINVAL`, `EPROTONOSUPPORT`, `ESOCKTNOSUPPORT`, `EPERM` for raw sockets; the host's.
-pub fn make(reactor: &Arc<Reactor>, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
+pub fn make(net: &Arc<NetNamespace>, reactor: &Arc<Reactor>, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
     match (kind.kind, kind.protocol) {
         (SOCK_STREAM, 0 | IPPROTO_TCP) | (SOCK_DGRAM, 0 | IPPROTO_UDP) => {}
         (SOCK_STREAM | SOCK_DGRAM, _) => return Err(Errno::EPROTONOSUPPORT),
@@ -42,14 +44,14 @@ pub fn make(reactor: &Arc<Reactor>, kind: Kind) -> Result<Arc<dyn Socket>, Errno
     }
     let protocol = if kind.kind == SOCK_STREAM { IPPROTO_TCP } else { IPPROTO_UDP };
     let socket = host::socket(kind.family, kind.kind, protocol)?;
-    Ok(HostSocket::wrap(reactor, Kind { protocol, ..kind }, socket)?)
+    Ok(HostSocket::wrap(net, reactor, Kind { protocol, ..kind }, socket)?)
 }
 
 impl HostSocket {
-    fn wrap(reactor: &Arc<Reactor>, kind: Kind, socket: OwnedFd) -> Result<Arc<HostSocket>, Errno> {
+    fn wrap(net: &Arc<NetNamespace>, reactor: &Arc<Reactor>, kind: Kind, socket: OwnedFd) -> Result<Arc<HostSocket>, Errno> {
         let watch = reactor.watch(Arc::new(socket))?;
         let options = SocketOptions { send_buffer: BUFFER, ..SocketOptions::default() };
-        Ok(Arc::new(HostSocket { kind, reactor: reactor.clone(), watch, options: Mutex::new(options) }))
+        Ok(Arc::new(HostSocket { kind, net: net.clone(), reactor: reactor.clone(), watch, options: Mutex::new(options) }))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -146,7 +146,7 @@ impl Socket for Netlink {
 
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
         match (level, name) {
-            (SOL_SOCKET, _) => options::set(cx, &self.options, self.kind(), name, value),
+            (SOL_SOCKET, _) => options::set(cx, &self.net, &self.options, self.kind(), name, value),
             (SOL_NETLINK, ADD_MEMBERSHIP | DROP_MEMBERSHIP) => {
                 let group = value.int()?;
                 if !(1..=32).contains(&group) {
@@ -167,12 +167,12 @@ impl Socket for Netlink {
         }
     }
 
-    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
                 let facts = Facts { kind: self.kind(), listening: false, cookie: self.id };
-                options::get(&cx.task.namespaces().net, &self.options.lock(), &facts, name)
+                options::get(&self.net, &self.options.lock(), &facts, name)
             }
             (SOL_NETLINK, LIST_MEMBERSHIPS) => Ok(SmallVec::from_slice(&self.state.lock().groups.to_le_bytes())),
             (SOL_NETLINK, name) if BOOLEANS.contains(&name) && room < 4 => Err(Errno::EINVAL),

@@ -153,7 +153,7 @@ impl Socket for Tcp {
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
         let result = match level {
             SOL_SOCKET => {
-                options::set(cx, &self.options, self.kind(), name, value)?;
+                options::set(cx, &self.net, &self.options, self.kind(), name, value)?;
                 if matches!(name, so::REUSEADDR | so::REUSEPORT) {
                     self.claim_changed();
                 }
@@ -161,7 +161,7 @@ impl Socket for Tcp {
             }
             IPPROTO_IP | IPPROTO_IPV6 => {
                 let about = self.about();
-                self.ip.lock().set(cx, about, level, name, value)
+                self.ip.lock().set(cx, &self.net, about, level, name, value)
             }
             IPPROTO_TCP => self.set_tcp_option(name, value),
             _ => Err(Errno::ENOPROTOOPT),
@@ -170,13 +170,13 @@ impl Socket for Tcp {
         result
     }
 
-    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
                 let listening = matches!(self.state.lock().phase, Phase::Listening(_));
                 let facts = Facts { kind: self.kind(), listening, cookie: self.id };
-                options::get(&cx.task.namespaces().net, &self.options.lock(), &facts, name)
+                options::get(&self.net, &self.options.lock(), &facts, name)
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
