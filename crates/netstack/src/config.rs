@@ -56,11 +56,16 @@ pub struct Neighbour {
     pub mac: [u8; 6],
 }
 
+/// The bits of an IPv4 address that say which network it is in.
+pub fn mask_v4(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+}
+
 /// Whether `ip` is in the network `net`/`prefix`.
 pub fn contains(net: IpAddr, prefix: u8, ip: IpAddr) -> bool {
     match (net, ip) {
         (IpAddr::V4(net), IpAddr::V4(ip)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            let mask = mask_v4(prefix);
             net.to_bits() & mask == ip.to_bits() & mask
         }
         (IpAddr::V6(net), IpAddr::V6(ip)) => {
@@ -78,8 +83,7 @@ impl Address {
         if self.prefix >= 31 {
             return None;
         }
-        let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-        Some(self.broadcast.unwrap_or(Ipv4Addr::from_bits(ip.to_bits() | host)))
+        Some(self.broadcast.unwrap_or(Ipv4Addr::from_bits(ip.to_bits() | !mask_v4(self.prefix))))
     }
 }
 
@@ -105,6 +109,7 @@ mod tests {
         assert!(contains(ip("10.1.2.0"), 24, ip("10.1.2.9")) && !contains(ip("10.1.2.0"), 24, ip("10.1.3.9")));
         assert!(contains(ip("0.0.0.0"), 0, ip("255.1.2.3")) && contains(ip("::"), 0, ip("fe80::1")));
         assert!(!contains(ip("0.0.0.0"), 0, ip("::1")) && !contains(ip("fd00::"), 200, ip("fd00::1")));
+        assert_eq!([0, 1, 20, 32, 33, 255].map(mask_v4), [0, 1 << 31, 0xffff_f000, u32::MAX, u32::MAX, u32::MAX]);
         let address = Address { ip: ip("10.1.2.3"), prefix: 20, broadcast: None, scope: 0 };
         assert_eq!(address.all_hosts(), Some(Ipv4Addr::new(10, 1, 15, 255)));
         assert_eq!(Address { prefix: 32, ..address }.all_hosts(), None);

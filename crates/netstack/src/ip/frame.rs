@@ -130,6 +130,14 @@ impl Header {
         bytes
     }
 
+    /// Puts the checksum into an ICMP message that goes with this header. ICMPv6 counts the addresses in.
+    pub fn sum_icmp(&self, message: &mut [u8]) {
+        checksum::put(message, 2, 0);
+        let mut sum = if self.to.is_ipv4() { Sum::default() } else { self.pseudo(message.len()) };
+        sum.add(message);
+        checksum::put(message, 2, sum.checksum());
+    }
+
     /// The sum of the pseudo-header for `length` bytes of transport.
     pub fn pseudo(&self, length: usize) -> Sum {
         Sum::pseudo(self.from, self.to, self.protocol, length)

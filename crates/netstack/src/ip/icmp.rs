@@ -4,14 +4,20 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use smoltcp::wire::{ArpOperation, ArpPacket};
 
-use super::checksum;
 use super::frame::{self, Header, Offload};
 use super::neighbours::{Mac, Unasked};
-use super::{ICMP, ICMPV6, Network, Owner, Packet, TCP, UDP, Way};
+use super::{ICMP, ICMPV6, Network, Owner, Packet, TCP, UDP};
 use crate::Ns;
 
 /// Bytes of an ICMP header.
 const HEADER: usize = 8;
+/// Neighbour discovery: its two messages, an advertisement's flags, and whose Ethernet address an option has.
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
+const SOURCE: u8 = 1;
+const TARGET: u8 = 2;
 /// How much of a packet is sent back with an error: all that fits into the least MTUs.
 const QUOTE_V4: usize = 576 - 20 - HEADER;
 const QUOTE_V6: usize = 1280 - 40 - HEADER;
@@ -124,10 +130,7 @@ impl Network {
                 // The group that all hosts with this ending are in.
                 let [.., a, b, c] = target.octets();
                 let group = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c])));
-                let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
-                body.extend_from_slice(&target.octets());
-                body.extend_from_slice(&[1, 1]);
-                body.extend_from_slice(&own);
+                let body = neighbour(SOLICITATION, 0, target, own);
                 self.discovery(interface, source, group, known.unwrap_or_else(|| frame::group_mac(group)), body);
             }
             _ => {}
@@ -138,9 +141,7 @@ impl Network {
     fn discovery(&self, interface: usize, from: IpAddr, to: IpAddr, mac: Mac, mut body: Vec<u8>) {
         let Some(port) = self.interfaces.get(interface) else { return };
         let header = Header { from, to, protocol: ICMPV6, hops: 255, class: 0, whole: true };
-        let mut sum = header.pseudo(body.len());
-        sum.add(&body);
-        checksum::put(&mut body, 2, sum.checksum());
+        header.sum_icmp(&mut body);
         let ethernet = frame::ethernet(mac, port.config.mac, frame::ETHERTYPE_IPV6);
         self.put(interface, &[&[0; frame::VIRTIO], &ethernet, &header.bytes(body.len(), 0, None), &body]);
     }
@@ -185,7 +186,7 @@ impl Network {
     pub(super) fn icmp_arrives(&self, now: Ns, packet: &Packet<'_>) {
         match (packet.protocol, packet.payload.first()) {
             (ICMP, Some(8)) | (ICMPV6, Some(128)) => self.echo(now, packet),
-            (ICMPV6, Some(135 | 136)) if packet.hops == 255 => self.neighbour_message(now, packet),
+            (ICMPV6, Some(&SOLICITATION | &ADVERTISEMENT)) if packet.hops == 255 => self.neighbour_message(now, packet),
             _ => {}
         }
     }
@@ -205,10 +206,7 @@ impl Network {
 
     /// Sends an ICMP message, whose checksum is made here.
     pub fn send_icmp(&self, now: Ns, header: &Header, mut body: Vec<u8>) {
-        checksum::put(&mut body, 2, 0);
-        let mut sum = if header.to.is_ipv4() { checksum::Sum::default() } else { header.pseudo(body.len()) };
-        sum.add(&body);
-        checksum::put(&mut body, 2, sum.checksum());
+        header.sum_icmp(&mut body);
         if let Some(way) = self.route(header.to, 0) {
             self.send(now, &way, header, Offload::Nothing, &[&body]);
         }
@@ -217,8 +215,9 @@ impl Network {
     fn neighbour_message(&self, now: Ns, packet: &Packet<'_>) {
         let body = packet.payload;
         let Some(target) = body.get(8..24).and_then(|b| <[u8; 16]>::try_from(b).ok()) else { return };
-        let target = IpAddr::from(target);
-        let asks = body.first() == Some(&135);
+        let target_v6 = Ipv6Addr::from(target);
+        let target = IpAddr::from(target_v6);
+        let asks = body.first() == Some(&SOLICITATION);
         // Options: a kind, a length in units of 8 bytes, and (the source's or the target's) address.
         let mut mac = None;
         let mut rest = body.get(24..).unwrap_or_default();
@@ -227,7 +226,7 @@ impl Network {
             if length == 0 || length > rest.len() {
                 return;
             }
-            if kind == if asks { 1 } else { 2 } {
+            if kind == if asks { SOURCE } else { TARGET } {
                 mac = rest.get(2..8).and_then(|b| Mac::try_from(b).ok());
             }
             rest = rest.get(length..).unwrap_or_default();
@@ -249,21 +248,16 @@ impl Network {
         let unspecified = packet.from.is_unspecified();
         let all = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
         let (to, to_mac, flags) = match mac {
-            _ if unspecified => (all, frame::group_mac(all), 0x20),
+            _ if unspecified => (all, frame::group_mac(all), OVERRIDE),
             Some(mac) => {
                 let frames = self.neighbours.lock().learn(now, (packet.interface, packet.from), mac, Unasked::Keep);
                 self.release(packet.interface, mac, frames);
-                (packet.from, mac, 0x60)
+                (packet.from, mac, SOLICITED | OVERRIDE)
             }
-            None => (packet.from, packet.mac, 0x60),
+            None => (packet.from, packet.mac, SOLICITED | OVERRIDE),
         };
         let Some(port) = self.interfaces.get(packet.interface) else { return };
-        let mut reply = vec![136, 0, 0, 0, flags, 0, 0, 0];
-        if let IpAddr::V6(target) = target {
-            reply.extend_from_slice(&target.octets());
-        }
-        reply.extend_from_slice(&[2, 1]);
-        reply.extend_from_slice(&port.config.mac);
+        let reply = neighbour(ADVERTISEMENT, flags, target_v6, port.config.mac);
         self.discovery(packet.interface, target, to, to_mac, reply);
     }
 
@@ -306,21 +300,22 @@ impl Network {
                     }
                     IpAddr::V6(ip) => {
                         let all = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-                        let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
-                        body.extend_from_slice(&ip.octets());
-                        body.extend_from_slice(&[2, 1]);
-                        body.extend_from_slice(&own);
+                        let body = neighbour(ADVERTISEMENT, OVERRIDE, ip, own);
                         self.discovery(at, address.ip, all, frame::group_mac(all), body);
                     }
                 }
             }
         }
     }
+}
 
-    /// The way a packet came, back.
-    pub fn way_back(&self, packet: &Packet<'_>) -> Option<Way> {
-        self.route(packet.from, 0)
-    }
+/// A message of neighbour discovery about `target` (RFC 4861, 4.3 and 4.4), with our Ethernet address.
+fn neighbour(kind: u8, flags: u8, target: Ipv6Addr, mac: Mac) -> Vec<u8> {
+    let mut bytes = vec![kind, 0, 0, 0, flags, 0, 0, 0];
+    bytes.extend_from_slice(&target.octets());
+    bytes.extend_from_slice(&[if kind == SOLICITATION { SOURCE } else { TARGET }, 1]);
+    bytes.extend_from_slice(&mac);
+    bytes
 }
 
 fn arp(operation: u8, from_mac: Mac, from: [u8; 4], to_mac: Mac, to: [u8; 4]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use netstack::config::Address;
+use netstack::config::{Address, mask_v4};
 
 use super::NetNamespace;
 use crate::Errno;
@@ -69,8 +69,7 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
         SIOCGIFADDR | SIOCGIFDSTADDR => put(0, &sockaddr(v4_of(v4()?))),
         SIOCGIFBRDADDR => put(0, &sockaddr(v4()?.broadcast.unwrap_or(Ipv4Addr::UNSPECIFIED))),
         SIOCGIFNETMASK => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(v4()?.prefix)).unwrap_or(0);
-            put(0, &sockaddr(Ipv4Addr::from_bits(mask)));
+            put(0, &sockaddr(Ipv4Addr::from_bits(mask_v4(v4()?.prefix))));
         }
         SIOCGIFMTU => put(0, &device.mtu.to_le_bytes()),
         SIOCGIFHWADDR => {

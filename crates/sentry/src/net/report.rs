@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use core::net::IpAddr;
+use netstack::config::{Route, mask_v4};
 
 use super::NetNamespace;
 use super::address::{Endpoint, Family, as_v6};
@@ -178,7 +179,7 @@ fn arp(net: &NetNamespace) -> String {
 }
 
 /// RTF_UP, RTF_GATEWAY, RTF_HOST.
-fn route_flags(route: &netstack::config::Route) -> u32 {
+fn route_flags(route: &Route) -> u32 {
     let host = if route.to.is_ipv4() { 32 } else { 128 };
     1 | if route.gateway.is_some() { 2 } else { 0 } | if route.prefix == host { 4 } else { 0 }
 }
@@ -193,7 +194,7 @@ fn route(net: &NetNamespace) -> String {
         if !route.to.is_ipv4() {
             continue;
         }
-        let mask = u32::MAX.checked_shl(32 - u32::from(route.prefix)).unwrap_or(0).swap_bytes();
+        let mask = mask_v4(route.prefix).swap_bytes();
         let row = format!(
             "{}\t{:08X}\t{:08X}\t{:04X}\t0\t0\t{}\t{mask:08X}\t0\t0\t0",
             net.device_name(route.interface),

@@ -2,6 +2,8 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
+use netstack::ip::checksum;
+
 use super::{Packet, Protocol};
 use crate::Errno;
 use crate::net::address::{Endpoint, Family, array, as_v6};
@@ -29,28 +31,17 @@ pub fn check_ping(family: Family, bytes: &[u8]) -> Result<(), Errno> {
     }
 }
 
-fn put(bytes: &mut [u8], at: usize, value: [u8; 2]) {
-    if let Some(place) = bytes.get_mut(at..at + 2) {
-        place.copy_from_slice(&value);
-    }
-}
-
 /// The identifier is the socket's, whatever the program says.
 pub fn set_identifier(bytes: &mut [u8], identifier: u16) {
-    put(bytes, 4, identifier.to_be_bytes());
-    put(bytes, 2, [0, 0]);
-    let sum = checksum(0, bytes);
-    put(bytes, 2, sum.to_be_bytes());
+    checksum::put(bytes, 4, identifier);
+    seal(bytes);
 }
 
-/// The Internet checksum (RFC 1071).
-fn checksum(start: u32, bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
-    let mut sum = words.fold(u64::from(start), |sum, word| sum + u64::from(word));
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+/// Puts the checksum into a message. Nobody checks it on the loopback interface; `Header::sum_icmp` makes ICMPv6's own for what leaves.
+fn seal(message: &mut [u8]) {
+    checksum::put(message, 2, 0);
+    let sum = checksum::of(message);
+    checksum::put(message, 2, sum);
 }
 
 /// Hands a packet of `protocol` to all raw sockets, and answers for the kernel.
@@ -82,9 +73,7 @@ fn answer(family: Family, protocol: i32, packet: &Packet) -> Option<Packet> {
     if let Some(kind) = bytes.first_mut() {
         *kind = reply;
     }
-    put(&mut bytes, 2, [0, 0]);
-    let sum = checksum(0, &bytes);
-    put(&mut bytes, 2, sum.to_be_bytes());
+    seal(&mut bytes);
     Some(Packet { bytes: bytes.into(), from: packet.to, to: packet.from, hops: 64, ..packet.clone() })
 }
 
@@ -130,8 +119,8 @@ pub fn wrap(packet: &Packet, protocol: i32) -> Vec<u8> {
     bytes.extend_from_slice(&[0, 0, 0x40, 0, packet.hops, protocol as u8, 0, 0]);
     bytes.extend_from_slice(&octets(packet.from.ip));
     bytes.extend_from_slice(&octets(packet.to.ip));
-    let sum = checksum(0, &bytes);
-    put(&mut bytes, 10, sum.to_be_bytes());
+    let sum = checksum::of(&bytes);
+    checksum::put(&mut bytes, 10, sum);
     bytes.extend_from_slice(&packet.bytes);
     bytes
 }
@@ -169,7 +158,7 @@ mod tests {
     #[test]
     fn checksums_and_headers() {
         assert_eq!(
-            checksum(0, &[0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7]),
+            checksum::of(&[0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7]),
             0xb861
         );
         let near = Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0);
@@ -183,11 +172,11 @@ mod tests {
             at_ns: 0,
         };
         let wrapped = wrap(&packet, 1);
-        assert_eq!(checksum(0, &wrapped[..20]), 0, "a right checksum sums to nothing");
+        assert_eq!(checksum::of(&wrapped[..20]), 0, "a right checksum sums to nothing");
         let (inner, protocol) = unwrap(Packet { bytes: wrapped.into(), ..packet.clone() }).expect("a header");
         assert_eq!((protocol, inner.hops, &*inner.bytes), (1, 3, &*packet.bytes));
         let reply = answer(Family::Inet, 1, &packet).expect("a reply");
-        assert_eq!((reply.bytes[0], checksum(0, &reply.bytes)), (0, 0));
+        assert_eq!((reply.bytes[0], checksum::of(&reply.bytes)), (0, 0));
         for len in 0..20 {
             assert!(unwrap(Packet { bytes: vec![0xff; len].into(), ..packet.clone() }).is_err());
         }

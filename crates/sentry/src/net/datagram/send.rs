@@ -210,18 +210,10 @@ impl Datagram {
 
 /// Puts a packet to a group, or to all, into the inboxes of those who want it.
 pub(super) fn deliver_to_all(net: &NetNamespace, protocol: Protocol, packet: &Packet) {
-    let (sockets, everybody) = {
-        let table = net.datagrams.lock();
-        (table.find_all(protocol, packet.to, packet.from), table.all())
-    };
+    let sockets = net.datagrams.lock().find_all(protocol, packet.to, packet.from);
     let group = packet.to.ip;
-    if group.is_multicast() {
-        // The interface takes what any socket has joined; 224.0.0.1 and ff02::1 always.
-        let always =
-            group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)) || group == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-        if !always && !everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group)) {
-            return;
-        }
+    if sockets.is_empty() || (group.is_multicast() && !is_joined(net, group)) {
+        return;
     }
     for socket in sockets {
         let wanted = {
@@ -233,6 +225,15 @@ pub(super) fn deliver_to_all(net: &NetNamespace, protocol: Protocol, packet: &Pa
             socket.take_in(packet.clone());
         }
     }
+}
+
+/// Whether the interface takes what is for a group: any socket has joined it, or it is 224.0.0.1 or ff02::1.
+fn is_joined(net: &NetNamespace, group: IpAddr) -> bool {
+    if group == Ipv4Addr::new(224, 0, 0, 1) || group == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1) {
+        return true;
+    }
+    let everybody = net.datagrams.lock().all();
+    everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group))
 }
 
 /// Reads the control messages that were checked by [`check_control`].

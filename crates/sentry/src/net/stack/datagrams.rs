@@ -53,10 +53,7 @@ impl Stack {
             (ICMPV6, IpAddr::V6(_)) => {
                 // The program cannot know the sum: it counts the addresses in.
                 let mut body = bytes.to_vec();
-                checksum::put(&mut body, 2, 0);
-                let mut sum = header.pseudo(body.len());
-                sum.add(&body);
-                checksum::put(&mut body, 2, sum.checksum());
+                header.sum_icmp(&mut body);
                 self.network.send(now, way, &header, Offload::Nothing, &[&body])
             }
             _ => self.network.send(now, way, &header, Offload::Nothing, &[bytes]),

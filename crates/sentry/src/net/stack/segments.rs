@@ -49,7 +49,7 @@ impl Stack {
             Found::Answer(answer, way) => self.send_segment(now, &way, &pair, answer),
             Found::Complete(half) => self.complete(net, pair, *half, &segment, payload),
             Found::New(after) if segment.has(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST) => {
-                self.begin(net, pair, packet, &segment, after);
+                self.begin(net, pair, &segment, after);
             }
             Found::New(_) => self.refuse_segment(&pair, &segment, payload.len(), now),
             Found::Nothing => {}
@@ -98,13 +98,13 @@ impl Stack {
     }
 
     /// A SYN for nobody known.
-    fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, packet: &Packet<'_>, syn: &Segment, after: Option<u32>) {
+    fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, syn: &Segment, after: Option<u32>) {
         let now = net.clock.monotonic();
         let Some(listener) = net.tcp.lock().listener(pair.0) else {
             self.refuse_segment(&pair, syn, 0, now);
             return;
         };
-        let Some(way) = self.network.way_back(packet) else { return };
+        let Some(way) = self.network.route(pair.1.ip, 0) else { return };
         // Full: as if the SYN were lost (`tcp_conn_request`).
         if !listener.has_room_for_connection() {
             return;
