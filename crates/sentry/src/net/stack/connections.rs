@@ -89,12 +89,15 @@ impl Connections {
     /// Likewise.
     pub fn add_time_wait(&mut self, pair: Pair, rest: TimeWait, now: MonoTime) -> Option<Entry> {
         let old = self.remove(&pair);
+        let mut room = TIME_WAITS.saturating_sub(self.time_waits.len());
         while let Some(first) = self.time_waits.first_entry() {
             let (since, oldest) = *first.get();
-            if now.since(since) < TIME_WAIT_NS && self.time_waits.len() < TIME_WAITS {
+            if now.since(since) < TIME_WAIT_NS && room > 0 {
                 break;
             }
-            self.remove(&oldest);
+            first.remove();
+            self.entries.remove(&oldest);
+            room += 1;
         }
         let serial = self.serial();
         self.time_waits.insert(serial, (now, pair));
