@@ -134,7 +134,9 @@ impl Datagram {
         if stays {
             return Ok(None);
         }
-        self.net.way(packet.to.ip, device).map(Some)
+        let way = self.net.way(packet.to.ip, device)?;
+        // It has no header towards the wire, and nothing comes from there.
+        if self.protocol == Protocol::UdpLite { Err(Errno::EOPNOTSUPP) } else { Ok(Some(way)) }
     }
 
     /// Sends a packet away; and to those here who are in its group.
