@@ -103,6 +103,8 @@ service! {
     Stacks(StacksRequest) -> StacksResponse, SOON;
     /// Turns tracing of system calls on or off.
     SetStrace(SetStraceRequest) -> Empty, SOON;
+    /// Connects descriptors to a port that something in the sandbox listens on; answers when the connection is there.
+    Connect(ConnectRequest) -> Empty, SOON;
     /// Ends the sandbox, whatever runs in it. Answered before it is done; then the connection closes.
     Shutdown(ShutdownRequest) -> Empty, SOON;
 }

@@ -14,6 +14,7 @@ mod container;
 mod drives;
 mod events;
 mod fail;
+mod forward;
 mod helper;
 mod host;
 mod init;

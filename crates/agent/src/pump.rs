@@ -138,7 +138,11 @@ pub fn start_input(stream: OwnedFd, sink: OwnedFd) -> Result<(), Status> {
                 continue;
             }
             match read(&stream, &mut buffer) {
-                Ok(0) => return,
+                Ok(0) => {
+                    // A connection's other direction goes on; on a pipe this does nothing.
+                    let _ = rustix::net::shutdown(&sink, rustix::net::Shutdown::Write);
+                    return;
+                }
                 Ok(got) if write_all(&sink, buffer.get(..got).unwrap_or_default()).is_ok() => {}
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Ok(_) | Err(_) => return,

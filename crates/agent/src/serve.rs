@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::agent::Agent;
-use crate::fail;
 use crate::modules::Modules;
+use crate::{fail, forward};
 
 const STACK: usize = 256 << 10;
 
@@ -87,6 +87,7 @@ fn serve(agent: &Arc<Agent>, request: u32, call: Call) {
         Call::Stacks(call) => {
             outbox.reply(request, agent.stacks(&call.container_id).map(|text| StacksResponse { text }));
         }
+        Call::Connect(call) => outbox.reply(request, forward::connect(&call)),
         Call::SetStrace(_) => outbox.reply::<Empty>(
             request,
             Err(Status::new(

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_api::{
-    Call, Code, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty, ExecProcessRequest,
-    ExecProcessResponse, Method, Process, SetUpSandboxRequest, Status, Stdio, UpdateContainerRequest, WaitProcessRequest,
-    WaitProcessResponse, mount, take_fd,
+    Call, Code, ConnectRequest, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
+    ExecProcessRequest, ExecProcessResponse, Method, Process, SetUpSandboxRequest, Status, Stdio, UpdateContainerRequest,
+    WaitProcessRequest, WaitProcessResponse, mount, take_fd,
 };
 use prost::Message;
 use vmm::Access;
@@ -44,6 +44,7 @@ impl Server {
             Call::NextEvents(request) => self.pass(&request),
             Call::UpdateContainer(request) => encode(self.update(&request)),
             Call::Stacks(request) => self.pass(&request),
+            Call::Connect(request) => encode(self.connect(request, &mut fds)),
             Call::SetStrace(_) => Err(Status::new(
                 Code::Unimplemented,
                 "a VM's system calls are its own kernel's: they cannot be traced from outside",
@@ -133,6 +134,16 @@ impl Server {
     fn exec(&self, mut request: ExecProcessRequest, fds: &mut [Option<OwnedFd>]) -> Result<ExecProcessResponse, Status> {
         let (id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
         let announced = self.announce(&id, &exec_id, request.process.as_mut(), fds)?;
+        let reply = self.guest.call(&request)?;
+        announced.keep();
+        Ok(reply)
+    }
+
+    /// The guest connects to the port first, and to the streams then.
+    fn connect(&self, mut request: ConnectRequest, fds: &mut [Option<OwnedFd>]) -> Result<Empty, Status> {
+        let mut announced = self.streams.announce("", "");
+        request.input = announced.add(take_fd(fds, request.input, "input")?, Direction::In);
+        request.output = announced.add(take_fd(fds, request.output, "output")?, Direction::Out);
         let reply = self.guest.call(&request)?;
         announced.keep();
         Ok(reply)

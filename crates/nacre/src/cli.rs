@@ -49,6 +49,7 @@ pub enum Verb {
     Install(cmd::install::Install),
     Features(cmd::features::Features),
     Debug(cmd::debug::Debug),
+    PortForward(cmd::port_forward::PortForward),
     Help(cmd::help::Help),
 }
 

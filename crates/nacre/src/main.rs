@@ -13,6 +13,7 @@ mod imaged;
 mod install;
 mod progress;
 mod session;
+mod stand_in;
 mod stdio;
 mod terminal;
 mod user;

@@ -88,7 +88,7 @@ impl Runtime {
             None => kind(&spec, create.sandbox)?,
             Some(host) => host.entry.saved.kind,
         };
-        let pod = host.as_ref().map(|host| Pod { sandbox_id: &host.entry.saved.id, pid: host.main.pid });
+        let pod = host.as_ref().map(|host| Pod { sandbox_id: &host.entry.saved.id, pid: host.main.pid, store: &self.store });
         let plan = config::plan(create.id, &bundle, &spec, &overlay, pod)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
@@ -121,6 +121,7 @@ impl Runtime {
             kind,
             sandbox: host.as_ref().map(|host| host.main),
             gofers: Vec::new(),
+            stand_in: None,
             memory_dev: None,
             cgroup: Location::plan(cgroups_path, create.id, self.privilege)?,
             hooks: spec.hooks().clone(),
@@ -356,10 +357,11 @@ impl Runtime {
             }
             false => entry.saved.sandbox.as_ref(),
         };
-        for process in main.into_iter().chain(&entry.saved.gofers) {
+        let processes = || main.into_iter().chain(&entry.saved.gofers).chain(&entry.saved.stand_in);
+        for process in processes() {
             process.kill();
         }
-        for process in main.into_iter().chain(&entry.saved.gofers) {
+        for process in processes() {
             if !process.wait_gone(5000) {
                 return Err(Error::Other(format!("process {} of container {id} does not end", process.pid)));
             }
@@ -397,7 +399,7 @@ impl Container {
             (None, _) => self.sandbox.add_container(plan, create.stdio)?,
         }
         if let Some(path) = create.pid_file {
-            write_whole(path, self.entry.saved.sandbox.as_ref().map_or(0, |main| main.pid).to_string().as_bytes())?;
+            write_whole(path, self.entry.saved.pid().to_string().as_bytes())?;
         }
         self.entry.saved.memory_dev = self.sandbox.memory_dev();
         self.entry.saved.phase = Status::Created;
@@ -434,6 +436,16 @@ impl Container {
         if let Err(error) = clean_up(&self.entry, &self.cgroup) {
             tracing::warn!("{error}");
         }
+    }
+
+    /// Has an engine wait for this process as for the container's own: it must end as that does.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn stands_in(&mut self, pid: i32, pid_file: &Path) -> Result<()> {
+        self.entry.saved.stand_in = ProcessRef::of(pid);
+        self.entry.save()?;
+        write_whole(pid_file, pid.to_string().as_bytes())
     }
 
     /// Gives up the container's lock, for whoever else wants to change it, while it runs.

@@ -9,12 +9,14 @@
 
 #![deny(unsafe_code)]
 
+mod bpf;
 pub mod cgroup;
 pub mod cni;
 pub mod config;
 pub mod console;
 pub mod container;
 pub mod error;
+pub mod forward;
 pub mod hooks;
 pub mod logging;
 pub mod machine;

@@ -3,12 +3,14 @@
 //! Engines say by annotations which container a pod's sandbox is made for and which join it: the first keeps the sandbox (its end is the
 //! sandbox's), the others have a state directory, a gofer and a cgroup of their own, and the sandbox's pid.
 
+use std::path::Path;
+
 use agent_api::{ContainerStatus, ListContainersRequest};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::container::connect;
 use crate::error::{Error, Result};
-use crate::state::{Entry, Status, check_id};
+use crate::state::{Entry, Status, Store, check_id};
 
 /// A container's place in a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +68,20 @@ pub struct Pod<'a> {
     pub sandbox_id: &'a str,
     /// The sandbox's main process, which engines take for that of its containers.
     pub pid: i32,
+    /// Where its other containers are found.
+    pub store: &'a Store,
+}
+
+impl Pod<'_> {
+    /// The container of the pod whose name space a path names by the pid that engines know it by (`kubectl debug --target`).
+    pub fn member(&self, path: &Path) -> Option<String> {
+        let pid: i32 = path.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()?;
+        let entries = self.store.list().ok()?;
+        let found = entries.into_iter().find(|entry| {
+            entry.saved.is_member() && entry.saved.sandbox_id == self.sandbox_id && entry.saved.pid() == pid && pid != self.pid
+        });
+        found.map(|entry| entry.saved.id)
+    }
 }
 
 /// What a name space given by a path is.
@@ -79,7 +95,7 @@ pub enum Named {
 
 /// Whose name space a path names, for a container of a pod. Its containers' processes are known by the sandbox's pid; what an engine has pinned
 /// in a file, it has pinned for the pod.
-pub fn named(kind: LinuxNamespaceType, path: &std::path::Path, pid: Option<i32>) -> Named {
+pub fn named(kind: LinuxNamespaceType, path: &Path, pid: Option<i32>) -> Named {
     let shareable = matches!(
         kind,
         LinuxNamespaceType::Ipc | LinuxNamespaceType::Uts | LinuxNamespaceType::Network | LinuxNamespaceType::Pid
@@ -112,8 +128,6 @@ pub fn status(entry: &Entry) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn place(annotations: &[(&str, &str)]) -> Result<Place> {

@@ -1,5 +1,5 @@
 //! The few host calls no crate offers safely: clone3 into name spaces and a cgroup, mount_setattr, waiting for signals, the seccomp
-//! status of a dead child's signal. The crate's only unsafe code.
+//! status of a dead child's signal. With `bpf` the crate's only unsafe code.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;

@@ -130,6 +130,23 @@ impl WaitQueue {
         }
     }
 
+    /// Waits, for code that is no guest task, until `ready`, which changes with `events` of this queue.
+    pub async fn until(&self, events: PollEvents, ready: impl Fn() -> bool) {
+        let mut registration = None;
+        std::future::poll_fn(|cx| {
+            loop {
+                if ready() {
+                    return Poll::Ready(());
+                }
+                if registration.is_some() {
+                    return Poll::Pending;
+                }
+                registration = Some(self.register(events, Share::All, notify_waker(cx.waker())));
+            }
+        })
+        .await;
+    }
+
     /// Whether anybody waits.
     pub fn has_waiters(&self) -> bool {
         self.0.count.load(Ordering::SeqCst) != 0

@@ -148,8 +148,11 @@ fn serve(kind: Kind, args: &Args) -> Result<(), String> {
     let tasks = Arc::new(Tasks::new(new_runtime(args), kind, root(args), args.debug, publisher));
     tasks.recover(&args.id);
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);
+    let last = tasks.clone();
     let end = move || {
+        last.publisher.flush();
         let _ = fs::remove_file(&socket);
+        last.runtime.store.tidy();
         std::process::exit(0);
     };
     let service = Arc::new(TaskService::new(tasks, Box::new(end)));
@@ -176,6 +179,7 @@ fn delete(kind: Kind, args: &Args) -> Result<(), String> {
     let pid = runtime.store.open(&args.id, Access::Look).ok().and_then(|entry| entry.saved.sandbox).map_or(0, |main| main.pid);
     runtime.delete(&args.id, true).map_err(|e| format!("{}: cannot delete {}: {e}", name_of(kind), args.id))?;
     rootfs::unmount(&bundle.join("rootfs"));
+    runtime.store.tidy();
     // The socket of a shim that is dead; one that lives serves other containers of the pod.
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);
     if UnixStream::connect(&socket).is_err() {

@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender as Done, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use agent_api::frame::{self, HEADER, Header, Kind, RequestBody, ResponseBody};
@@ -18,11 +18,20 @@ const QUEUE: usize = 4096;
 const TRIES: usize = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end of the shim waits for events that are on their way.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// What waits in the queue.
+enum Item {
+    Event(Envelope),
+    /// All before it have been sent, or given up.
+    Mark(Done<()>),
+}
 
 /// Where events are put.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    queue: SyncSender<Envelope>,
+    queue: SyncSender<Item>,
     namespace: String,
 }
 
@@ -33,6 +42,7 @@ impl Publisher {
         let sender = std::thread::Builder::new().name("events".into()).stack_size(64 << 10);
         sender.spawn(move || match address {
             Some(address) => Sender { address, connection: None, stream: 1 }.run(&events),
+            // Who waits for a mark is let go.
             None => events.iter().for_each(drop),
         })?;
         Ok(Publisher { queue, namespace: namespace.into() })
@@ -47,8 +57,16 @@ impl Publisher {
             topic: format!("/tasks/{topic}"),
             event: Some(event),
         };
-        if self.queue.try_send(envelope).is_err() {
+        if self.queue.try_send(Item::Event(envelope)).is_err() {
             tracing::warn!("containerd takes no events: {topic} is lost");
+        }
+    }
+
+    /// Waits a while until all events that have been put are sent.
+    pub fn flush(&self) {
+        let (done, sent) = channel();
+        if self.queue.try_send(Item::Mark(done)).is_ok() {
+            let _ = sent.recv_timeout(FLUSH);
         }
     }
 }
@@ -60,8 +78,15 @@ struct Sender {
 }
 
 impl Sender {
-    fn run(mut self, events: &Receiver<Envelope>) {
-        for event in events.iter() {
+    fn run(mut self, events: &Receiver<Item>) {
+        for item in events.iter() {
+            let event = match item {
+                Item::Event(event) => event,
+                Item::Mark(done) => {
+                    let _ = done.send(());
+                    continue;
+                }
+            };
             let topic = event.topic.clone();
             let body = RequestBody {
                 service: "containerd.services.events.ttrpc.v1.Events".into(),

@@ -278,5 +278,18 @@ pub struct SetStraceRequest {
     pub output: Option<u32>,
 }
 
+/// A TCP connection from outside to a port of the sandbox's loopback interface, as if from inside: IPv4, or IPv6 where nobody listens there.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ConnectRequest {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// Index of the descriptor that is read for what goes in; its end is passed on.
+    #[prost(uint32, tag = "2")]
+    pub input: u32,
+    /// Index of the descriptor that what comes out is written to; closed at the end.
+    #[prost(uint32, tag = "3")]
+    pub output: u32,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct ShutdownRequest {}

@@ -7,6 +7,7 @@ use runtime::container::{self, bundle_or_here};
 
 use super::Failure;
 use crate::cli::{Global, Net};
+use crate::stand_in;
 use crate::stdio::Own;
 
 /// Create a container
@@ -67,7 +68,7 @@ impl Create {
             die_with(parent)?;
         }
         let own = Own::take()?;
-        global.runtime().create(&container::Create {
+        let mut container = global.runtime().create(&container::Create {
             id: &self.id,
             bundle: &bundle_or_here(self.options.bundle.as_ref()),
             console_socket: self.options.console_socket.as_deref(),
@@ -78,6 +79,14 @@ impl Create {
             network: self.options.net.wish()?,
             sandbox: global.sandbox()?,
         })?;
+        drop(own);
+        if let Some(path) = self.options.pid_file.as_deref().filter(|_| container.entry.saved.is_member()) {
+            let left = stand_in::leave(&container.entry).and_then(|pid| Ok(container.stands_in(pid, path)?));
+            if let Err(error) = left {
+                container.destroy();
+                return Err(error.into());
+            }
+        }
         Ok(0)
     }
 }

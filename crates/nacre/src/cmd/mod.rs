@@ -14,6 +14,7 @@ pub mod install;
 pub mod kill;
 pub mod list;
 pub mod pause;
+pub mod port_forward;
 pub mod ps;
 pub mod resume;
 pub mod run;
@@ -65,6 +66,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Install(verb) => verb.run(),
         Verb::Features(verb) => verb.run(),
         Verb::Debug(verb) => verb.run(global),
+        Verb::PortForward(verb) => verb.run(global),
         Verb::Help(verb) => verb.run(),
     }
 }

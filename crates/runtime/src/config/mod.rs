@@ -325,13 +325,18 @@ fn shared(namespaces: &[LinuxNamespace], spec: &Spec, pod: Option<Pod<'_>>) -> R
             LinuxNamespaceType::Uts => Some(NamespaceKind::Uts),
             _ => None,
         };
+        let joining = || unsupported(key(), format!("joining {} ({})", path.display(), name(kind)));
         match (named(kind, path, pod.map(|pod| pod.pid)), wanted, pod) {
             (Named::Pods, Some(kind), Some(pod)) => {
                 shared.push(SharedNamespace { kind: kind.into(), container_id: pod.sandbox_id.into() });
             }
+            (Named::Foreign, Some(kind), Some(pod)) => match pod.member(path) {
+                Some(id) => shared.push(SharedNamespace { kind: kind.into(), container_id: id }),
+                None => return Err(joining()),
+            },
             // Pinned by the engine for the pod to come: the sandbox's own is it.
             (Named::Pods, Some(_), None) if first => {}
-            _ => return Err(unsupported(key(), format!("joining {} ({})", path.display(), name(kind)))),
+            _ => return Err(joining()),
         }
     }
     Ok(shared)

@@ -5,6 +5,7 @@
 //! frames the kernel passes on ([`tcfilter`]). Nothing is put back: the namespace is the pod's, and who made it takes it away.
 
 mod guest;
+mod loopback;
 mod netlink;
 mod tcfilter;
 
@@ -16,6 +17,7 @@ use netstack::config::Description;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use self::guest::for_guest;
+pub use self::loopback::Loopback;
 use crate::error::{Doing, Error, Result};
 
 /// A pod's network: what it looked like, and a way to each interface in its order.

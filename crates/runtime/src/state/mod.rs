@@ -63,6 +63,9 @@ pub struct Saved {
     pub kind: Kind,
     pub sandbox: Option<ProcessRef>,
     pub gofers: Vec<ProcessRef>,
+    /// Of a container that has joined another's sandbox, where an engine waits for a process of its own.
+    #[serde(default)]
+    pub stand_in: Option<ProcessRef>,
     /// The file system of its application memory, if it has one of its own ([`process::memory`](crate::process::memory)).
     pub memory_dev: Option<u64>,
     pub cgroup: cgroup::Location,
@@ -75,6 +78,13 @@ impl Saved {
     /// Whether it has joined another container's sandbox.
     pub fn is_member(&self) -> bool {
         self.sandbox_id != self.id
+    }
+
+    /// The pid that engines know it by: the sandbox's, whose end is that of its first container. One that has joined it is known by a process that is
+    /// its own, if it has one: its stand-in, or its gofer.
+    pub fn pid(&self) -> i32 {
+        let own = self.stand_in.as_ref().or_else(|| self.gofers.first()).filter(|_| self.is_member());
+        own.or(self.sandbox.as_ref()).map_or(0, |process| process.pid)
     }
 
     /// What it is now, as far as the disk and the sandbox's process tell; [`pod::status`](crate::pod::status) knows more.
@@ -90,7 +100,7 @@ impl Saved {
     pub fn oci(&self, status: Status) -> serde_json::Value {
         let pid = match status {
             Status::Stopped => 0,
-            _ => self.sandbox.as_ref().map_or(0, |process| process.pid),
+            _ => self.pid(),
         };
         serde_json::json!({
             "ociVersion": self.oci_version,
@@ -120,6 +130,9 @@ pub struct Entry {
     /// Held for as long as this is, or until `unlock`.
     lock: Option<File>,
 }
+
+/// How often a new container's root is made again.
+const ROOT_TRIES: u32 = 10;
 
 /// Whether an entry is opened to be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,16 +169,30 @@ impl Store {
     pub fn create(&self, saved: Saved) -> Result<Entry> {
         check_id(&saved.id)?;
         let make = |recursive, path: &Path| DirBuilder::new().recursive(recursive).mode(0o711).create(path);
-        make(true, &self.root).doing(|| format!("cannot make {}", self.root.display()))?;
         let dir = self.root.join(&saved.id);
-        match make(false, &dir) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::Exists(saved.id)),
-            made => made.doing(|| format!("cannot make {}", dir.display()))?,
+        // Again, if who removed the last container has taken the root away in between ([`Store::tidy`]).
+        let mut tries = 0..ROOT_TRIES;
+        loop {
+            make(true, &self.root).doing(|| format!("cannot make {}", self.root.display()))?;
+            match make(false, &dir) {
+                Ok(()) => break,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::Exists(saved.id)),
+                Err(e) if e.kind() == ErrorKind::NotFound && tries.next().is_some() => {}
+                made => made.doing(|| format!("cannot make {}", dir.display()))?,
+            }
         }
         let lock = lock(&dir)?;
         let entry = Entry { dir, saved, lock: Some(lock) };
         entry.save()?;
         Ok(entry)
+    }
+
+    /// Takes the root away if no container is in it, and the directory it is in likewise.
+    pub fn tidy(&self) {
+        // Refused where there is something.
+        if fs::remove_dir(&self.root).is_ok() {
+            let _ = self.root.parent().map(fs::remove_dir);
+        }
     }
 
     /// Opens a container's directory.
@@ -355,6 +382,7 @@ mod tests {
             kind: Kind::Sentry,
             sandbox: None,
             gofers: Vec::new(),
+            stand_in: None,
             memory_dev: None,
             cgroup: Default::default(),
             hooks: None,
@@ -397,6 +425,19 @@ mod tests {
         entry.remove().expect("remove");
         assert!(matches!(store.open("one", Access::Change), Err(Error::NotFound(_))));
         fs::remove_dir_all(&store.root).expect("clean up");
+    }
+
+    #[test]
+    fn an_empty_root_is_taken_away_and_made_again() {
+        let store = Store::new(store("tidy").root().join("namespace"));
+        let entry = store.create(saved("one")).expect("create");
+        store.tidy();
+        assert!(entry.dir.is_dir(), "a container is there");
+        entry.remove().expect("remove");
+        store.tidy();
+        assert!(!store.root.exists() && !store.root.parent().expect("a parent").exists());
+        store.create(saved("two")).expect("create again").remove().expect("remove");
+        store.tidy();
     }
 
     #[test]

@@ -29,6 +29,9 @@ impl Agent {
         if id.is_empty() || self.containers.lock().contains_key(&id) {
             return Err(Status::new(Code::AlreadyExists, format!("container {id} exists already")));
         }
+        for sysctl in &request.sysctls {
+            tracing::warn!("sysctl {}={} has no effect: the sentry's cannot be changed", sysctl.key, sysctl.value);
+        }
         let socket = take_fd(fds, request.gofer, "gofer")?;
         let client = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
             .map_err(|errno| Status::new(Code::Internal, format!("cannot talk to the gofer: {errno}")))?;

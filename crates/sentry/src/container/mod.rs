@@ -7,6 +7,7 @@
 
 mod create;
 mod events;
+mod forward;
 mod mounts;
 mod process;
 mod report;

@@ -28,6 +28,7 @@ pub(super) async fn serve(agent: &Arc<Agent>, call: Call, mut fds: Vec<Option<Ow
         Call::UpdateContainer(request) => encode(agent.update(&request)),
         Call::Stacks(request) => encode(agent.stacks(&request.container_id).map(|text| StacksResponse { text })),
         Call::SetStrace(request) => encode(agent.set_strace(&request, fds)),
+        Call::Connect(request) => encode(agent.connect(&request, fds).await),
         Call::Shutdown(_) => encode(Ok(Empty {})),
         Call::SetUpSandbox(_) | Call::Online(_) => Err(Status::new(Code::Unimplemented, "a sentry is no VM")),
     }

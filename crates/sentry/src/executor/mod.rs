@@ -6,6 +6,7 @@
 //!
 //! Locking: each queue has its own lock, never held while a task runs.
 
+mod host_io;
 mod io_pool;
 mod reactor;
 mod yielding;
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use platform::{ExecutorId, Platform};
 
 use crate::time::{Clock, Timers};
+pub use host_io::{read_now, write_now};
 pub use io_pool::{IoPool, Job};
 #[cfg(test)]
 pub use reactor::block_on;

@@ -42,7 +42,7 @@ pub use places::{MIN_ADDR, Places};
 pub use remap::{Remap, RemapTo};
 pub use report::{Detail, Resident, Usage, VmaInfo};
 pub use segment::{MappedFile, SegmentFlags};
-pub use user::{Ranges, Sink, Source, UserSink, UserSource};
+pub use user::{Buffer, Ranges, Sink, Source, UserSink, UserSource};
 
 use hostcall::{Errno, Window};
 use parking_lot::{Mutex, MutexGuard, RwLock};

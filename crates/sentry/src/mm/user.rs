@@ -194,6 +194,24 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// A sink of at most `room` bytes.
+pub struct Buffer {
+    pub bytes: Vec<u8>,
+    pub room: usize,
+}
+
+impl Sink for Buffer {
+    fn remaining(&self) -> usize {
+        self.room.saturating_sub(self.bytes.len())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let n = bytes.len().min(self.remaining());
+        self.bytes.extend_from_slice(bytes.get(..n).unwrap_or_default());
+        Ok(n)
+    }
+}
+
 impl Source for &[u8] {
     fn remaining(&self) -> usize {
         self.len()

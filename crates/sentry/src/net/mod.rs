@@ -9,6 +9,7 @@ mod datagram;
 mod devices;
 mod host;
 pub mod ifreq;
+mod inward;
 mod ip;
 mod namespace;
 mod netlink;
@@ -22,6 +23,7 @@ mod tcp;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub use inward::Inward;
 pub use namespace::NetNamespace;
 use netstack::config::Description;
 

@@ -8,7 +8,7 @@ use crate::Errno;
 use crate::executor::yield_now;
 use crate::fs::{Direction, File, FileKind, OpenFlags, WriteAt};
 use crate::ipc::pipe::{Mode, PipeEnd};
-use crate::mm::Sink;
+use crate::mm::Buffer;
 use crate::task::Cx;
 use crate::time::MonoTime;
 use crate::wait::{Interrupt, WaitError};
@@ -19,24 +19,6 @@ const SPLICE_F_NONBLOCK: u32 = 2;
 const SPLICE_FLAGS: u32 = 0xf;
 /// Most bytes of one call (`MAX_RW_COUNT`).
 const MAX_COUNT: u64 = 0x7fff_f000;
-
-/// A sink of at most `room` bytes.
-struct Buffer {
-    bytes: Vec<u8>,
-    room: usize,
-}
-
-impl Sink for Buffer {
-    fn remaining(&self) -> usize {
-        self.room - self.bytes.len()
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        let n = bytes.len().min(self.remaining());
-        self.bytes.extend_from_slice(bytes.get(..n).unwrap_or_default());
-        Ok(n)
-    }
-}
 
 /// One side of a copy.
 struct End {

@@ -72,7 +72,7 @@ impl Tasks {
         let (streams, kept) = io.open().map_err(|what| unmount(Status::new(Code::InvalidArgument, what)))?;
         let process = self.run_create(&request.id, &bundle, io, streams, kept).map_err(unmount)?;
         let entry = self.runtime.store.open(&request.id, Access::Look).map_err(status).map_err(unmount)?;
-        let pid = entry.saved.sandbox.map_or(0, |main| main.pid as u32);
+        let pid = entry.saved.pid() as u32;
         if let Err(error) = recover::remember(&bundle, &process.io) {
             tracing::warn!("a shim that follows this one will not know the streams of {}: {error}", request.id);
         }

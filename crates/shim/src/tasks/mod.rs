@@ -1,9 +1,10 @@
 //! [`Tasks`]: a pod's containers and their processes, as containerd knows them.
 //!
-//! `create` makes and deletes containers, `process` starts and signals what runs in them, `watch` follows the sandbox's events, `recover` finds what an
-//! earlier shim has left. What is here beyond the runtime's own state is the streams and the exit statuses.
+//! `create` makes and deletes containers, `process` starts and signals what runs in them, `watch` follows the sandbox's events, `forward` passes
+//! connections on, `recover` finds what an earlier shim has left. What is here beyond the runtime's own state is the streams and the exit statuses.
 
 mod create;
+mod forward;
 mod process;
 mod recover;
 mod watch;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use agent_api::{Client, Code, Status, WaitProcessResponse};
 use runtime::config::OciProcess;
 use runtime::container::Runtime;
+use runtime::forward::Loopback;
 use runtime::sandbox::Kind;
 
 use crate::proto::{DeleteResponse, StateResponse, TaskStatus, Timestamp, WaitResponse};
@@ -43,6 +45,8 @@ struct State {
     creating: BTreeSet<String>,
     /// To the sandbox's agent, while that lives.
     agent: Option<Arc<Client>>,
+    /// Where containerd connects to, to forward ports, while that lives.
+    loopback: Option<Arc<Loopback>>,
 }
 
 struct Container {

@@ -49,7 +49,7 @@ impl Tasks {
             };
             let paused = status == Status::Paused;
             let process = Process { stage, ..Process::new(io, kept) };
-            let pid = entry.saved.sandbox.map_or(0, |main| main.pid as u32);
+            let pid = entry.saved.pid() as u32;
             let container =
                 Container { bundle: entry.saved.bundle.clone(), pid, paused, processes: [(String::new(), process)].into() };
             self.lock().containers.insert(entry.saved.id.clone(), container);

@@ -28,11 +28,13 @@ impl Tasks {
                 }
             }
         };
+        self.forward_ports(entry);
         let (tasks, entry) = (self.clone(), EntryOf { id: entry.saved.sandbox_id.clone(), report: entry.report_path() });
         let thread = std::thread::Builder::new().name("sandbox".into()).stack_size(128 << 10);
         let followed = thread.spawn(move || {
             tasks.follow(&agent);
             tasks.lock().agent = None;
+            tasks.end_forwarding();
             tasks.end_all(&entry);
             tasks.reap();
         });

@@ -1,24 +1,19 @@
 //! The bridge between a container's pty and a host descriptor (the user's terminal, or the engine's side of a console socket).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use hostcall::event;
-use hostcall::io::{Sleep, read_at, write_at};
 
 use super::pty::{Pty, WindowSize};
 use super::terminals::Terminals;
 use crate::Errno;
-use crate::executor::HostWatch;
+use crate::executor::{HostWatch, read_now, write_now};
 use crate::fs::{File, OpenFlags, Origin, Path, ResolveFlags, View, walk};
 use crate::kernel::Kernel;
-use crate::wait::{PollEvents, Share, WaitQueue, notify_waker};
+use crate::wait::{PollEvents, WaitQueue};
 
 /// Bytes moved at a time.
 const PIECE: usize = 4096;
-/// Bytes written at a time to a host terminal that can only be asked for readiness.
-const CAREFUL: usize = 256;
 
 /// A container's console.
 pub struct Console {
@@ -79,26 +74,15 @@ impl Console {
 
     /// Waits until the host has taken all output (before an exit is reported).
     pub async fn drain(&self) {
-        let mut registration = None;
-        std::future::poll_fn(|cx| {
-            loop {
-                if (self.pty.drained() && !self.busy.load(Ordering::SeqCst)) || !self.pty.is_open() {
-                    return std::task::Poll::Ready(());
-                }
-                if registration.is_some() {
-                    return std::task::Poll::Pending;
-                }
-                registration = Some(self.flushed.register(PollEvents::OUT, Share::All, notify_waker(cx.waker())));
-            }
-        })
-        .await;
+        let done = || (self.pty.drained() && !self.busy.load(Ordering::SeqCst)) || !self.pty.is_open();
+        self.flushed.until(PollEvents::OUT, done).await;
     }
 
     /// From the host to the master. At the host's end the terminal hangs up.
     async fn pump_input(&self) {
         let mut bytes = [0; PIECE];
         loop {
-            let read = self.host.retry(|file| if self.pty.is_open() { host_read(file, &mut bytes) } else { Ok(0) }).await;
+            let read = self.host.retry(|file| if self.pty.is_open() { read_now(file, &mut bytes) } else { Ok(0) }).await;
             let Some(mut rest) = read.ok().filter(|&n| n > 0).and_then(|n| bytes.get(..n)) else { break };
             while !rest.is_empty() {
                 if !self.pty.is_open() {
@@ -107,7 +91,7 @@ impl Console {
                 // Only room can be lacking.
                 if self.pty.master_write(&mut rest).is_err() {
                     let ready = || self.pty.master_poll().contains(PollEvents::OUT) || !self.pty.is_open();
-                    until(self.pty.master_queue(), PollEvents::OUT, ready).await;
+                    self.pty.master_queue().until(PollEvents::OUT, ready).await;
                 }
             }
         }
@@ -119,14 +103,14 @@ impl Console {
         let mut bytes = Vec::with_capacity(PIECE);
         loop {
             let ready = || self.pty.master_poll().contains(PollEvents::IN) || !self.pty.is_open();
-            until(self.pty.master_queue(), PollEvents::IN, ready).await;
+            self.pty.master_queue().until(PollEvents::IN, ready).await;
             bytes.clear();
             self.busy.store(true, Ordering::SeqCst);
             let read = self.pty.master_read(&mut bytes);
             let mut rest = bytes.as_slice();
             let mut lost = false;
             while read.is_ok() && !rest.is_empty() && !lost {
-                match self.host.retry(|file| host_write(file, rest)).await {
+                match self.host.retry(|file| write_now(file, rest)).await {
                     Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                     Err(_) => lost = true,
                 }
@@ -139,39 +123,4 @@ impl Console {
             }
         }
     }
-}
-
-/// One read that does not wait.
-fn host_read(file: &OwnedFd, into: &mut [u8]) -> Result<usize, Errno> {
-    match read_at(file.as_fd(), into, -1, Sleep::Never) {
-        Err(Errno::EOPNOTSUPP) if event::poll_now(file, PollEvents::IN.bits() as u16)? == 0 => Err(Errno::EAGAIN),
-        Err(Errno::EOPNOTSUPP) => read_at(file.as_fd(), into, -1, Sleep::Allowed),
-        result => result,
-    }
-}
-
-/// One write that does not wait.
-fn host_write(file: &OwnedFd, from: &[u8]) -> Result<usize, Errno> {
-    match write_at(file.as_fd(), from, -1, Sleep::Never) {
-        Err(Errno::EOPNOTSUPP) if event::poll_now(file, PollEvents::OUT.bits() as u16)? == 0 => Err(Errno::EAGAIN),
-        Err(Errno::EOPNOTSUPP) => write_at(file.as_fd(), from.get(..CAREFUL).unwrap_or(from), -1, Sleep::Allowed),
-        result => result,
-    }
-}
-
-/// Waits until `ready`, which changes with events of `queue`.
-async fn until(queue: &WaitQueue, events: PollEvents, ready: impl Fn() -> bool) {
-    let mut registration = None;
-    std::future::poll_fn(|cx| {
-        loop {
-            if ready() {
-                return std::task::Poll::Ready(());
-            }
-            if registration.is_some() {
-                return std::task::Poll::Pending;
-            }
-            registration = Some(queue.register(events, Share::All, notify_waker(cx.waker())));
-        }
-    })
-    .await;
 }

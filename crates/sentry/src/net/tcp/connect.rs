@@ -73,7 +73,7 @@ impl Tcp {
     }
 
     /// Begins a connection: afterwards it is there, refused (an error waits), or waits for room in the listener's queue.
-    pub(super) fn begin_connect(&self, to: Endpoint) -> Result<(), Errno> {
+    pub(in crate::net) fn begin_connect(&self, to: Endpoint) -> Result<(), Errno> {
         let to = Endpoint::new(to_loopback(to.ip), to.port);
         let device = self.options.lock().device;
         let (source, way) = match self.net.address_kind(to.ip) {
@@ -268,7 +268,7 @@ impl Tcp {
     }
 
     /// The last step of connect, when it is no longer in progress.
-    pub(super) fn finish_connect(&self) -> Option<Result<(), Errno>> {
+    pub(in crate::net) fn finish_connect(&self) -> Option<Result<(), Errno>> {
         let mut state = self.state.lock();
         match state.phase {
             Phase::Connecting => None,
