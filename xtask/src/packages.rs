@@ -35,6 +35,7 @@ pub const TEST: &[&str] = &[
     "qemu-system-x86",
     "linux-image-cloud-amd64",
     "containerd",
+    "podman",
 ];
 
 /// What the full tier of `apps` needs.

@@ -122,7 +122,7 @@ fn cpu_ticks(pid: u32) -> u64 {
     stat(pid).map_or(0, |f| f.iter().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum())
 }
 
-fn pss(pid: u32) -> u64 {
+pub fn pss(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     text.lines().find_map(|l| l.strip_prefix("Pss:")).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

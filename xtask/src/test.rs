@@ -29,8 +29,8 @@ pub fn run(args: &[String]) -> Result<()> {
         tally.add(abi::run(&["--sandbox".into()])?);
         tally.add(escape::run(&[])?);
         tally.add(robust::run(&[])?);
-        tally.add(cri::run(&[])?);
         let tier: Vec<String> = full.then(|| "--full".into()).into_iter().collect();
+        tally.add(cri::run(&tier)?);
         tally.add(net::run(&tier)?);
         tally.add(apps::run(&tier)?);
         let tier: Vec<String> = (!full).then(|| "--small".into()).into_iter().collect();

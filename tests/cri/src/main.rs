@@ -1,9 +1,15 @@
 //! `cri-client`: what the tests need of the kubelet's side of CRI, one verb at a time, over containerd's real socket.
 //!
-//!     cri-client SOCKET run-pod NAME [--handler H] [--share-pid] [--annotation K=V]
-//!     cri-client SOCKET create POD NAME IMAGE [--memory BYTES] [--mount HOST:INSIDE] [--log FILE] [--user UID] -- COMMAND...
+//!     cri-client SOCKET run-pod NAME [--handler H] [--cni] [--share-pid] [--annotation K=V] [--sysctl K=V]
+//!     cri-client SOCKET create POD NAME IMAGE [--memory BYTES] [--cpu-quota US] [--mount HOST:INSIDE[:ro]] [--log FILE]
+//!         [--target CONTAINER] [--interactive] [--tty] [--user UID] [--group GID] [--groups GID] [--read-only] [--privileged] [--no-new-privileges]
+//!         [--seccomp] [--cap-add C] [--cap-drop C] -- COMMAND...
+//!     cri-client SOCKET update CONTAINER [--memory BYTES] [--cpu-quota US]
 //!     cri-client SOCKET start|status|stats|stop|remove CONTAINER
 //!     cri-client SOCKET exec CONTAINER -- COMMAND...
+//!     cri-client SOCKET exec-stream CONTAINER [--tty] [--stdin TEXT] -- COMMAND...
+//!     cri-client SOCKET attach CONTAINER [--tty] [--stdin TEXT] [--until TEXT]
+//!     cri-client SOCKET port-forward POD PORT [--stdin TEXT] [--until TEXT]
 //!     cri-client SOCKET stop-pod|remove-pod|pod-ids|container-ids [POD]
 //!
 //! Ids and states go to standard output; a gRPC error is an exit status of 1 with its text on standard error.
@@ -13,6 +19,7 @@
 mod grpc;
 mod messages;
 mod options;
+mod stream;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -83,6 +90,37 @@ fn run() -> Result<u8> {
             std::io::stderr().write_all(&done.stderr)?;
             return Ok(done.exit_code as u8);
         }
+        "update" => {
+            let request =
+                cri::UpdateContainerResourcesRequest { container_id: argument(0)?.into(), linux: resources(&options) };
+            client.call::<cri::Empty>("UpdateContainerResources", &request)?;
+        }
+        "exec-stream" => {
+            let request = cri::ExecRequest {
+                container_id: argument(0)?.into(),
+                cmd: options.command.clone(),
+                tty: options.tty,
+                stdin: options.stdin.is_some(),
+                stdout: true,
+                stderr: !options.tty,
+            };
+            return streamed(&client.call::<cri::UrlResponse>("Exec", &request)?.url, None, &options);
+        }
+        "attach" => {
+            let request = cri::AttachRequest {
+                container_id: argument(0)?.into(),
+                stdin: options.stdin.is_some(),
+                tty: options.tty,
+                stdout: true,
+                stderr: !options.tty,
+            };
+            return streamed(&client.call::<cri::UrlResponse>("Attach", &request)?.url, None, &options);
+        }
+        "port-forward" => {
+            let port: u16 = argument(1)?.parse()?;
+            let request = cri::PortForwardRequest { pod_sandbox_id: argument(0)?.into(), port: vec![port.into()] };
+            return streamed(&client.call::<cri::UrlResponse>("PortForward", &request)?.url, Some(port), &options);
+        }
         "pod-ids" => {
             for pod in client.call::<cri::ListResponse>("ListPodSandbox", &cri::Empty {})?.items {
                 println!("{}", pod.id);
@@ -98,11 +136,45 @@ fn run() -> Result<u8> {
     Ok(0)
 }
 
+/// Output goes where it belongs; an exit status, or an error of a forwarded port, is the client's.
+fn streamed(url: &str, port: Option<u16>, options: &Options) -> Result<u8> {
+    let mut stream = stream::open(url, &port.map(|port| format!("?port={port}")).unwrap_or_default())?;
+    let input = options.stdin.as_deref().unwrap_or_default().as_bytes();
+    stream::send(&mut stream, 0, input)?;
+    let until = options.until.as_deref().map(str::as_bytes);
+    // Each channel of a port begins with the port.
+    let skip = if port.is_some() { 2 } else { 0 };
+    let output = if port.is_some() { 0 } else { 1 };
+    let enough =
+        |all: &stream::Streamed| until.is_some_and(|until| all.channels[output].windows(until.len()).any(|part| part == until));
+    let all = stream::receive(&mut stream, enough)?;
+    let channel = |n: usize| all.channels[n].get(skip..).unwrap_or_default();
+    std::io::stdout().write_all(channel(output))?;
+    if port.is_some() {
+        std::io::stderr().write_all(channel(1))?;
+        return Ok(u8::from(!channel(1).is_empty()));
+    }
+    std::io::stderr().write_all(channel(2))?;
+    let status = String::from_utf8_lossy(channel(3)).into_owned();
+    // The API's Status: a command's exit code is in its causes.
+    let code = status.split_once("\"reason\":\"ExitCode\",\"message\":\"").and_then(|(_, rest)| rest.split_once('"'));
+    match code {
+        Some((code, _)) => Ok(code.parse()?),
+        None if status.is_empty() || status.contains("\"Success\"") => Ok(0),
+        None => bail!("{status}"),
+    }
+}
+
 fn namespaces(options: &Options) -> cri::NamespaceOption {
     // The node's network needs no plugin.
     let network = if options.cni { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Node };
-    let pid = if options.share_pid { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container };
-    cri::NamespaceOption { network: network.into(), pid: pid.into(), ipc: cri::NamespaceMode::Pod.into() }
+    let pid = match (&options.target, options.share_pid) {
+        (Some(_), _) => cri::NamespaceMode::Target,
+        (None, true) => cri::NamespaceMode::Pod,
+        (None, false) => cri::NamespaceMode::Container,
+    };
+    let target = options.target.clone().unwrap_or_default();
+    cri::NamespaceOption { network: network.into(), pid: pid.into(), ipc: cri::NamespaceMode::Pod.into(), target }
 }
 
 fn pod_config(name: &str, options: &Options) -> cri::PodSandboxConfig {
@@ -119,15 +191,26 @@ fn pod_config(name: &str, options: &Options) -> cri::PodSandboxConfig {
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: String::new(),
             security_context: Some(cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces(options)) }),
+            sysctls: options.sysctls.iter().cloned().collect(),
         }),
     }
 }
 
+fn resources(options: &Options) -> Option<cri::LinuxContainerResources> {
+    (options.memory.is_some() || options.cpu_quota.is_some()).then(|| cri::LinuxContainerResources {
+        cpu_period: options.cpu_quota.map_or(0, |_| 100_000),
+        cpu_quota: options.cpu_quota.unwrap_or(0),
+        memory_limit_in_bytes: options.memory.unwrap_or(0),
+    })
+}
+
 fn container_config(name: &str, image: &str, options: &Options) -> Result<cri::ContainerConfig> {
     let mount = |text: &String| -> Result<cri::Mount> {
-        let (host, inside) = text.split_once(':').context("--mount takes HOST:INSIDE")?;
-        Ok(cri::Mount { container_path: inside.into(), host_path: host.into(), readonly: false })
+        let (text, readonly) = text.strip_suffix(":ro").map_or((text.as_str(), false), |text| (text, true));
+        let (host, inside) = text.split_once(':').context("--mount takes HOST:INSIDE or HOST:INSIDE:ro")?;
+        Ok(cri::Mount { container_path: inside.into(), host_path: host.into(), readonly })
     };
+    let capabilities = cri::Capability { add: options.capabilities_added.clone(), drop: options.capabilities_dropped.clone() };
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
         image: Some(cri::ImageSpec { image: image.into() }),
@@ -135,11 +218,20 @@ fn container_config(name: &str, image: &str, options: &Options) -> Result<cri::C
         mounts: options.mounts.iter().map(mount).collect::<Result<_>>()?,
         annotations: options.annotations.iter().cloned().collect(),
         log_path: options.log_name(),
+        stdin: options.interactive,
+        tty: options.tty,
         linux: Some(cri::LinuxContainerConfig {
-            resources: options.memory.map(|memory| cri::LinuxContainerResources { memory_limit_in_bytes: memory }),
+            resources: resources(options),
             security_context: Some(cri::LinuxContainerSecurityContext {
+                capabilities: Some(capabilities),
+                privileged: options.privileged,
                 namespace_options: Some(namespaces(options)),
                 run_as_user: options.user.map(|user| cri::Value { value: user }),
+                readonly_rootfs: options.read_only,
+                supplemental_groups: options.groups.clone(),
+                no_new_privs: options.no_new_privileges,
+                run_as_group: options.group.map(|group| cri::Value { value: group }),
+                seccomp: options.seccomp.then_some(cri::SecurityProfile { kind: 0 }),
             }),
         }),
     })

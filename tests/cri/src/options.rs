@@ -12,9 +12,27 @@ pub struct Options {
     pub handler: String,
     pub share_pid: bool,
     pub cni: bool,
+    pub tty: bool,
+    /// The container whose processes are to be seen.
+    pub target: Option<String>,
+    /// What is sent; None: no input is asked for.
+    pub stdin: Option<String>,
+    /// Output after which nothing more is waited for.
+    pub until: Option<String>,
     pub annotations: Vec<(String, String)>,
     pub memory: Option<i64>,
     pub user: Option<u64>,
+    pub group: Option<u64>,
+    pub groups: Vec<i64>,
+    pub cpu_quota: Option<i64>,
+    pub sysctls: Vec<(String, String)>,
+    pub capabilities_added: Vec<String>,
+    pub capabilities_dropped: Vec<String>,
+    pub interactive: bool,
+    pub read_only: bool,
+    pub privileged: bool,
+    pub no_new_privileges: bool,
+    pub seccomp: bool,
     pub mounts: Vec<String>,
     log: Option<String>,
 }
@@ -32,12 +50,23 @@ impl Options {
             match arg.as_str() {
                 "--handler" => options.handler = value()?,
                 "--share-pid" => options.share_pid = true,
+                "--tty" => options.tty = true,
+                "--target" => options.target = Some(value()?),
+                "--stdin" => options.stdin = Some(value()?),
+                "--until" => options.until = Some(value()?),
                 "--cni" => options.cni = true,
-                "--annotation" => {
-                    let text = value()?;
-                    let (name, value) = text.split_once('=').context("--annotation takes K=V")?;
-                    options.annotations.push((name.into(), value.into()));
-                }
+                "--interactive" => options.interactive = true,
+                "--read-only" => options.read_only = true,
+                "--privileged" => options.privileged = true,
+                "--no-new-privileges" => options.no_new_privileges = true,
+                "--seccomp" => options.seccomp = true,
+                "--annotation" => options.annotations.push(pair(&value()?)?),
+                "--sysctl" => options.sysctls.push(pair(&value()?)?),
+                "--cap-add" => options.capabilities_added.push(value()?),
+                "--cap-drop" => options.capabilities_dropped.push(value()?),
+                "--cpu-quota" => options.cpu_quota = Some(value()?.parse()?),
+                "--group" => options.group = Some(value()?.parse()?),
+                "--groups" => options.groups.push(value()?.parse()?),
                 "--memory" => options.memory = Some(value()?.parse()?),
                 "--user" => options.user = Some(value()?.parse()?),
                 "--mount" => options.mounts.push(value()?),
@@ -60,4 +89,9 @@ impl Options {
         let parts = self.log.as_deref().and_then(|log| log.rsplit_once('/'));
         parts.map(|(_, name)| name.to_string()).unwrap_or_default()
     }
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').with_context(|| format!("{text:?} is not K=V"))?;
+    Ok((name.into(), value.into()))
 }

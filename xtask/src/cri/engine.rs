@@ -16,10 +16,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long something may take to come about that nobody is told of.
 const SOON: Duration = Duration::from_secs(20);
 const NAMESPACE: &str = "test";
+const CRI_NAMESPACE: &str = "k8s.io";
 
 pub struct Engine {
     pub dir: PathBuf,
     containerd: Option<Child>,
+    /// What was there before, of others: [`Engine::remains`] leaves it out.
+    foreign: Vec<PathBuf>,
 }
 
 impl Engine {
@@ -33,10 +36,16 @@ impl Engine {
             symlink(&nacre, bin.join(name))?;
         }
         std::fs::write(dir.join("config.toml"), config(&dir))?;
-        let mut engine = Engine { dir, containerd: None };
+        std::fs::create_dir_all(dir.join("net.d"))?;
+        std::fs::write(dir.join("net.d/10-nacre-test.conflist"), network(&dir))?;
+        let mut engine = Engine { dir, containerd: None, foreign: Vec::new() };
+        engine.foreign = engine.remains()?;
         engine.run()?;
         let archive = image::archive(&engine.dir)?;
-        engine.ctr(&["image", "import", &archive.display().to_string()])?;
+        let archive = archive.display().to_string();
+        engine.ctr(&["image", "import", &archive])?;
+        // CRI's own namespace.
+        engine.ctr(&["-n", CRI_NAMESPACE, "image", "import", &archive])?;
         Ok(engine)
     }
 
@@ -60,9 +69,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Sends it SIGKILL.
+    pub fn signal_containerd(&self) {
+        if let Some(containerd) = &self.containerd {
+            sh::signal(containerd.id(), "KILL");
+        }
+    }
+
+    /// Starts it again, whether it still runs or not, and waits for its CRI.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.run()?;
+        self.soon("CRI answers", |engine| Ok(engine.cri(&["pod-ids"])?.success()))
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("ctr");
-        command.arg("-a").arg(self.dir.join("c.sock")).args(["-n", NAMESPACE]).args(args).stdin(Stdio::null());
+        let (namespace, args) = match args {
+            ["-n", namespace, rest @ ..] => (*namespace, rest),
+            args => (NAMESPACE, args),
+        };
+        command.arg("-a").arg(self.dir.join("c.sock")).args(["-n", namespace]).args(args).stdin(Stdio::null());
         command
     }
 
@@ -169,20 +196,50 @@ impl Engine {
     /// Removes all containers; then nothing may be left of any.
     pub fn clear(&mut self) -> Result<()> {
         if self.containerd.is_none() {
-            self.run()?;
+            self.restart()?;
         }
         for id in self.ctr(&["container", "ls", "-q"])?.lines() {
             let _ = self.try_ctr(&["task", "kill", "-s", "KILL", id]);
             let _ = self.try_ctr(&["task", "delete", "--force", id]);
             self.try_ctr(&["container", "rm", id])?;
         }
+        self.clear_pods()?;
         self.soon("no shim is left", |engine| Ok(engine.shims().is_empty()))?;
         self.soon("no mount is left", |engine| Ok(engine.mounts()?.is_empty()))?;
-        let left = self.states()?;
-        if !left.is_empty() {
-            bail!("state is left: {left:?}");
+        self.soon("nothing is left", |engine| Ok(engine.remains()?.is_empty()))
+            .with_context(|| format!("{:?}", self.remains().unwrap_or_default()))
+    }
+
+    /// What is still there of containers: the runtime's state (also an empty directory), bundles, FIFOs, sockets of shims, cgroups with the
+    /// processes in them, network namespaces, addresses.
+    fn remains(&self) -> Result<Vec<PathBuf>> {
+        let mut found = self.states()?;
+        // By containerd; emptied ones go.
+        let states = entries(Path::new("/run/nacre-shim/state"));
+        found.extend(states.into_iter().filter(|state| !self.foreign.contains(state)));
+        let run = self.dir.join("run");
+        let tasks = run.join("io.containerd.runtime.v2.task");
+        found.extend([NAMESPACE, CRI_NAMESPACE].iter().flat_map(|namespace| entries(&tasks.join(namespace))));
+        found.extend(
+            ["sandboxes", "containers"].iter().flat_map(|kind| entries(&run.join("io.containerd.grpc.v1.cri").join(kind))),
+        );
+        found.extend(entries(Path::new("/run/nacre-shim/s")).into_iter().filter(|socket| !self.foreign.contains(socket)));
+        for hierarchy in [PathBuf::from("/sys/fs/cgroup")].into_iter().chain(entries(Path::new("/sys/fs/cgroup"))) {
+            for namespace in [NAMESPACE, CRI_NAMESPACE] {
+                found.extend(
+                    entries(&hierarchy.join(namespace))
+                        .into_iter()
+                        .filter(|path| path.is_dir() && !self.foreign.contains(path)),
+                );
+            }
         }
-        Ok(())
+        let namespaces = entries(Path::new("/run/netns")).into_iter().filter(|path| path.to_string_lossy().contains("/cni-"));
+        found.extend(namespaces.filter(|path| !self.foreign.contains(path)));
+        let addresses = entries(&self.dir.join("ipam/nacre-test"));
+        found.extend(
+            addresses.into_iter().filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("10."))),
+        );
+        Ok(found)
     }
 
     /// Roots of containers that are mounted.
@@ -195,10 +252,10 @@ impl Engine {
     }
 
     /// The runtime's state directories of our containers; ids of tests say whose they are.
-    fn states(&self) -> Result<Vec<PathBuf>> {
+    pub fn states(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for containerd in entries(Path::new("/run/nacre-shim/state")) {
-            for state in entries(&containerd.join(NAMESPACE)) {
+            for state in [NAMESPACE, CRI_NAMESPACE].iter().flat_map(|namespace| entries(&containerd.join(namespace))) {
                 let text = std::fs::read_to_string(state.join("state.json")).unwrap_or_default();
                 if text.contains(&self.dir.display().to_string()) {
                     found.push(state);
@@ -241,15 +298,33 @@ state = "{dir}/run"
   restrict_oom_score_adj = true
   stream_server_address = "127.0.0.1"
   sandbox_image = "{image}"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{dir}/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     default_runtime_name = "nacre"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nacre]
       runtime_type = "io.containerd.nacre.v2"
+      pod_annotations = ["dev.nacre.*"]
+      container_annotations = ["dev.nacre.*"]
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nacre-vm]
       runtime_type = "io.containerd.nacre-vm.v2"
+      pod_annotations = ["dev.nacre.*"]
+      container_annotations = ["dev.nacre.*"]
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{dir}/opt"
 "#,
-        image = image::NAME,
+        image = image::PAUSE,
+    )
+}
+
+/// A pair of interfaces for each pod, and nothing that stays when all pods have gone.
+fn network(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"{{"cniVersion": "0.4.0", "name": "nacre-test", "plugins": [{{"type": "ptp", "ipMasq": false, "ipam": {{
+"type": "host-local", "dataDir": "{dir}/ipam", "ranges": [[{{"subnet": "10.198.0.0/16"}}]], "routes": [{{"dst": "0.0.0.0/0"}}]}}}}]}}"#
     )
 }

@@ -9,6 +9,8 @@ use crate::{bundle, sh};
 
 /// What it is called.
 pub const NAME: &str = "docker.io/library/nacre-test:latest";
+/// The same files, with a program that sleeps: for a pod's sandbox.
+pub const PAUSE: &str = "docker.io/library/nacre-pause:latest";
 
 /// Writes the archive into `dir`.
 pub fn archive(dir: &Path) -> Result<PathBuf> {
@@ -21,15 +23,19 @@ pub fn archive(dir: &Path) -> Result<PathBuf> {
     tar(&busybox.join("rootfs"), &work.join("layer.tar"), &["."])?;
     let sum = sh::output(Command::new("sha256sum").arg(work.join("layer.tar")))?;
     let digest = sum.split_whitespace().next().context("sha256sum says nothing")?;
-    let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z",
-"config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]}},
+    let config = |command: &str| {
+        format!(
+            r#"{{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z",
+"config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":[{command}]}},
 "rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}},"history":[{{"created_by":"xtask"}}]}}"#
-    );
-    std::fs::write(work.join("config.json"), config)?;
-    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["{NAME}"],"Layers":["layer.tar"]}}]"#);
+        )
+    };
+    std::fs::write(work.join("config.json"), config("\"sh\""))?;
+    std::fs::write(work.join("pause.json"), config("\"sleep\",\"1000000\""))?;
+    let entry = |config: &str, name: &str| format!(r#"{{"Config":"{config}","RepoTags":["{name}"],"Layers":["layer.tar"]}}"#);
+    let manifest = format!("[{},{}]", entry("config.json", NAME), entry("pause.json", PAUSE));
     std::fs::write(work.join("manifest.json"), manifest)?;
     let archive = dir.join("image.tar");
-    tar(&work, &archive, &["manifest.json", "config.json", "layer.tar"])?;
+    tar(&work, &archive, &["manifest.json", "config.json", "pause.json", "layer.tar"])?;
     Ok(archive)
 }

@@ -1,0 +1,176 @@
+//! What a pod's specification can ask for: users, capabilities, volumes, limits; and what makes no sense.
+
+use anyhow::{Result, bail, ensure};
+
+use super::Case;
+use super::engine::Engine;
+use super::image;
+
+pub const CASES: &[Case] = &[
+    ("pod-security", security),
+    ("pod-files", files),
+    ("pod-config-map", config_map),
+    ("pod-resources", resources),
+    ("pod-network", network),
+    ("pod-bad-requests", bad_requests),
+];
+
+fn security(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "security", "--cni"])?;
+    let shows = |name: &str, options: &[&str], script: &str, wanted: &str| -> Result<()> {
+        let id = engine.container(&pod, name, &[&["--cni"], options].concat(), &["sleep", "1000"])?;
+        let said = engine.exec(&id, &["sh", "-c", script])?;
+        ensure!(said.stdout.trim() == wanted, "{name}: {:?} and {:?}, not {wanted:?}", said.stdout, said.stderr);
+        Ok(())
+    };
+    shows(
+        "user",
+        &["--user", "1000", "--group", "2000", "--groups", "3000"],
+        "echo $(id -u) $(id -g) $(id -G)",
+        "1000 2000 2000 3000",
+    )?;
+    shows("drop", &["--cap-drop", "ALL"], "grep CapEff /proc/self/status", "CapEff:\t0000000000000000")?;
+    shows(
+        "add",
+        &["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"],
+        "grep CapBnd /proc/self/status",
+        "CapBnd:\t0000000000001000",
+    )?;
+    shows("privileges", &["--no-new-privileges"], "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1")?;
+    shows("read-only", &["--read-only"], "touch /x 2>&1; echo $?", "touch: /x: Read-only file system\n1")?;
+    shows("seccomp", &["--seccomp"], "grep -w Seccomp /proc/self/status", "Seccomp:\t2")?;
+    shows("masked", &[], "ls /proc/kcore /proc/keys 2>/dev/null | wc -l; touch /proc/sys/x 2>/dev/null; echo $?", "2\n1")
+}
+
+/// hostPath, one file of one, read-only.
+fn files(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "files"])?;
+    let shared = engine.dir.join("files");
+    std::fs::create_dir_all(shared.join("part"))?;
+    std::fs::write(shared.join("one"), "one\n")?;
+    std::fs::write(shared.join("part/two"), "two\n")?;
+    let (dir, part, one) = (shared.display(), shared.join("part"), shared.join("one"));
+    let (all, part, one) =
+        (format!("{dir}:/all:ro"), format!("{}:/part", part.display()), format!("{}:/etc/one", one.display()));
+    let id = engine.container(&pod, "main", &["--mount", &all, "--mount", &part, "--mount", &one], &["sleep", "1000"])?;
+    let said =
+        engine.exec(&id, &["sh", "-c", "cat /all/part/two /part/two /etc/one; touch /all/x 2>/dev/null || echo refused"])?;
+    ensure!(said.stdout == "two\ntwo\none\nrefused\n", "{:?} {}", said.stdout, said.stderr);
+    // The file that Kubernetes reads the reason of an end from.
+    let message = engine.dir.join("message");
+    std::fs::write(&message, "")?;
+    std::fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    let mount = format!("{}:/dev/termination-log", message.display());
+    let id = engine.container(
+        &pod,
+        "last",
+        &["--mount", &mount, "--user", "1000"],
+        &["sh", "-c", "echo why > /dev/termination-log"],
+    )?;
+    engine.wait_status(&id, "exited 0 Completed")?;
+    ensure!(std::fs::read_to_string(&message)? == "why\n", "the message is lost");
+    Ok(())
+}
+
+/// As the kubelet keeps them: the names lead through a link to a directory, which is exchanged as a whole.
+fn config_map(engine: &mut Engine) -> Result<()> {
+    use std::os::unix::fs::symlink;
+    let pod = engine.call(&["run-pod", "map"])?;
+    let map = engine.dir.join("map");
+    let version = |name: &str, text: &str| -> Result<()> {
+        std::fs::create_dir_all(map.join(name))?;
+        std::fs::write(map.join(name).join("key"), text)?;
+        symlink(name, map.join("..data_tmp"))?;
+        Ok(std::fs::rename(map.join("..data_tmp"), map.join("..data"))?)
+    };
+    version("..1", "old\n")?;
+    symlink("..data/key", map.join("key"))?;
+    let mount = format!("{}:/map:ro", map.display());
+    let id = engine.container(&pod, "main", &["--mount", &mount], &["sleep", "1000"])?;
+    ensure!(engine.exec(&id, &["cat", "/map/key"])?.stdout == "old\n", "the first version");
+    version("..2", "new\n")?;
+    std::fs::remove_dir_all(map.join("..1"))?;
+    engine.soon("the second version", |engine| Ok(engine.exec(&id, &["cat", "/map/key"])?.stdout == "new\n"))
+}
+
+/// Limits, and how they change while the container runs.
+fn resources(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "resources"])?;
+    let id = engine.container(&pod, "main", &["--memory", "67108864", "--cpu-quota", "50000"], &["sleep", "1000"])?;
+    let other = engine.container(&pod, "other", &[], &["sleep", "1000"])?;
+    let limit = |engine: &Engine, id: &str| -> Result<String> {
+        let said = engine.exec(id, &["sh", "-c", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"])?;
+        Ok(said.stdout)
+    };
+    ensure!(limit(engine, &id)? == "67108864\n50000 100000\n", "{:?}", limit(engine, &id)?);
+    engine.call(&["update", &id, "--memory", "134217728", "--cpu-quota", "100000"])?;
+    ensure!(limit(engine, &id)? == "134217728\n100000 100000\n", "updated: {:?}", limit(engine, &id)?);
+    ensure!(limit(engine, &other)?.starts_with("max\nmax"), "the other: {:?}", limit(engine, &other)?);
+    // Each container's own figures.
+    let hold = ["sh", "-c", "x=$(head -c 20000000 /dev/zero | tr '\\0' a); sleep 1000"];
+    let big = engine.container(&pod, "big", &[], &hold)?;
+    let memory = |engine: &Engine, id: &str| -> Result<u64> {
+        let said = engine.call(&["stats", id])?;
+        Ok(said.rsplit(' ').next().unwrap_or_default().parse()?)
+    };
+    engine.soon("memory is counted for who has it", |engine| {
+        Ok(memory(engine, &big)? > 20_000_000 && memory(engine, &other)? < 10_000_000)
+    })
+}
+
+/// A pod's address is the sandbox's, and one pod reaches another.
+fn network(engine: &mut Engine) -> Result<()> {
+    let one = engine.call(&["run-pod", "one", "--cni"])?;
+    let two = engine.call(&["run-pod", "two", "--cni"])?;
+    let server =
+        engine.container(&one, "server", &["--cni"], &["sh", "-c", "while true; do echo hello | nc -l -p 80; done"])?;
+    let client = engine.container(&two, "client", &["--cni"], &["sleep", "1000"])?;
+    let address = engine.exec(&server, &["sh", "-c", "ip -4 addr show eth0 | grep -o '10.198.[0-9.]*' | head -n 1"])?.stdout;
+    ensure!(address.starts_with("10.198."), "no address: {address:?}");
+    let ask = format!("nc {} 80 </dev/null", address.trim());
+    engine.soon("the other pod answers", |engine| Ok(engine.exec(&client, &["sh", "-c", &ask])?.stdout == "hello\n"))?;
+    let host = sh_output(&format!("timeout 5 busybox nc {} 80 </dev/null", address.trim()))?;
+    ensure!(host == "hello\n", "from the host: {host:?}");
+    let name = engine.exec(&server, &["hostname"])?.stdout;
+    ensure!(name == "one\n", "the pod's name: {name:?}");
+    Ok(())
+}
+
+fn sh_output(script: &str) -> Result<String> {
+    crate::sh::output(std::process::Command::new("sh").args(["-c", script]))
+}
+
+/// Each fails with its reason, and nothing stays.
+fn bad_requests(engine: &mut Engine) -> Result<()> {
+    let refused = |args: &[&str], reason: &str| -> Result<()> {
+        let said = engine.cri(args)?;
+        if said.success() || !said.stderr.contains(reason) {
+            bail!("{}: {:?}, {reason:?} is not in {:?}", args.join(" "), said.code(), said.stderr);
+        }
+        Ok(())
+    };
+    refused(&["run-pod", "bad", "--handler", "unknown"], "unknown")?;
+    refused(&["run-pod", "bad", "--annotation", "dev.nacre.sandbox=painting"], "painting")?;
+    let pod = engine.call(&["run-pod", "bad"])?;
+    refused(&["run-pod", "bad"], "name")?;
+    let start = |name: &str, options: &[&str], command: &[&str], reason: &str| -> Result<()> {
+        let id = engine.call(&[&["create", &pod, name, image::NAME], options, &["--"], command].concat())?;
+        refused(&["start", &id], reason)
+    };
+    start("missing", &[], &["no-such-program"], "no-such-program")?;
+    start("directory", &[], &["/etc"], "/etc")?;
+    start("small", &["--memory", "1"], &["true"], "memory")?;
+    start("overlay", &["--annotation", "dev.nacre.overlay=painting"], &["true"], "painting")?;
+    let id = engine.container(&pod, "good", &[], &["sleep", "1000"])?;
+    refused(&["start", &id], "running")?;
+    refused(&["create", &pod, "good", image::NAME, "--", "true"], "name")?;
+    refused(&["update", &id, "--memory", "1"], "memory")?;
+    refused(&["exec", "no-such-container", "--", "true"], "not found")?;
+    let said = engine.exec(&id, &["no-such-program"])?;
+    ensure!(!said.success(), "a program that is missing ran");
+    // Much output at once, and a client that goes away in the middle.
+    let flood = format!("timeout 1 {} exec-stream {id} -- cat /dev/zero >/dev/null", engine.client());
+    crate::sh::timed(std::process::Command::new("sh").args(["-c", &flood]), std::time::Duration::from_secs(20))?;
+    ensure!(engine.exec(&id, &["echo", "here"])?.stdout == "here\n", "after a client that has gone away");
+    Ok(())
+}

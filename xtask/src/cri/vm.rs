@@ -1,0 +1,77 @@
+//! The same shim under its other name: containers and pods in virtual machines.
+
+use anyhow::{Context, Result, ensure};
+
+use super::Case;
+use super::engine::Engine;
+use super::image;
+use crate::sh;
+
+pub const CASES: &[Case] = &[("vm-run", run), ("vm-pod", pod), ("vm-kill", kill)];
+
+const RUNTIME: &str = "io.containerd.nacre-vm.v2";
+
+/// A container of `ctr`: output, input, exit status.
+fn run(engine: &mut Engine) -> Result<()> {
+    let script = "read x; echo got $x; echo err >&2; grep -c hypervisor /proc/cpuinfo; exit 7";
+    let run = format!("echo word | $CTR run --rm --runtime {RUNTIME} {} vm sh -c '{script}'", image::NAME);
+    let ended = engine.shell(&run)?;
+    ensure!(
+        ended.code() == Some(7) && ended.stdout.starts_with("got word\n"),
+        "{:?} {:?} {}",
+        ended.code(),
+        ended.stdout,
+        ended.stderr
+    );
+    ensure!(ended.stderr.contains("err"), "standard error is lost: {:?}", ended.stderr);
+    Ok(())
+}
+
+/// Two containers in one machine, with all that is done to them from outside.
+fn pod(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "vm", "--handler", "nacre-vm", "--cni"])?;
+    let log = engine.dir.join("vm-logs/main.log");
+    std::fs::create_dir_all(engine.dir.join("vm-logs"))?;
+    let server = "echo logged; while true; do nc -l -p 8080 -e sh -c 'read x; echo hello $x'; done";
+    let options = ["--cni", "--log", &log.display().to_string(), "--memory", "134217728"];
+    let one = engine.container(&pod, "one", &options, &["sh", "-c", server])?;
+    let two =
+        engine.container(&pod, "two", &["--cni", "--interactive"], &["sh", "-c", "while read x; do echo got $x; done"])?;
+    let shims = engine.shims();
+    ensure!(shims.len() == 1, "shims: {shims:?}");
+    ensure!(engine.children(shims[0], "nacre-keeper").len() == 1, "one machine for the pod");
+    engine.soon("one hears the other", |engine| {
+        Ok(engine.exec(&two, &["sh", "-c", "echo two | nc 127.0.0.1 8080"])?.stdout == "hello two\n")
+    })?;
+    let said = engine.exec(&one, &["sh", "-c", "echo in; exit 3"])?;
+    ensure!(said.code() == Some(3) && said.stdout == "in\n", "exec: {:?} {}", said.code(), said.stderr);
+    let said = engine.cri(&["exec-stream", &one, "--tty", "--stdin", "tty; exit 5\n", "--", "sh"])?;
+    ensure!(said.code() == Some(5) && said.stdout.contains("/dev/pts/"), "terminal: {:?} {:?}", said.code(), said.stdout);
+    let said = engine.cri(&["attach", &two, "--stdin", "word\n", "--until", "got word\n"])?;
+    ensure!(said.stdout.ends_with("got word\n"), "attach: {:?} {}", said.stdout, said.stderr);
+    let said = engine.cri(&["port-forward", &pod, "8080", "--stdin", "out\n", "--until", "hello"])?;
+    ensure!(said.stdout.starts_with("hello out"), "port-forward: {:?} {}", said.stdout, said.stderr);
+    let stats = engine.call(&["stats", &one])?;
+    ensure!(!stats.contains("memory 0"), "{stats}");
+    engine.soon("the log", |_| Ok(std::fs::read_to_string(&log).unwrap_or_default().contains(" stdout F logged\n")))?;
+    engine.call(&["stop", &one])?;
+    engine.wait_status(&one, "exited 137 Error")?;
+    engine.wait_status(&two, "running 0")?;
+    engine.call(&["remove", &one])?;
+    let again = engine.container(&pod, "again", &["--cni"], &["sh", "-c", "exit 4"])?;
+    engine.wait_status(&again, "exited 4 Error")
+}
+
+/// The machine dies: so its containers have.
+fn kill(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "dead", "--handler", "nacre-vm"])?;
+    let id = engine.container(&pod, "main", &[], &["sleep", "1000"])?;
+    let shim = *engine.shims().first().context("no shim")?;
+    let keeper = *engine.children(shim, "nacre-keeper").first().context("no keeper")?;
+    let machine = sh::pids().into_iter().find(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)) == Some(&keeper.to_string())
+    });
+    sh::signal(machine.context("the keeper has no machine")?, "KILL");
+    engine.wait_status(&id, "exited 137 Error")
+}

@@ -1,0 +1,248 @@
+//! The fault walk: a pod's life, step by step, and at each step a process of its own is killed, or containerd.
+//!
+//! Whatever is killed when: every call comes back in time and with a status of its own, what ends a life succeeds (at the latest when it is tried again,
+//! as a kubelet does), and nothing is left.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Case;
+use super::engine::Engine;
+use super::image;
+use crate::sh::{self, Ended};
+
+pub const CASES: &[Case] = &[
+    ("walk-shim", |engine| walk(engine, Sandbox::Sentry, Victim::Shim, Moments::Some)),
+    ("walk-sentry", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-sentry"), Moments::Some)),
+    ("walk-gofer", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-gofer"), Moments::Some)),
+    ("walk-containerd", |engine| walk(engine, Sandbox::Sentry, Victim::Containerd, Moments::Some)),
+];
+
+/// Takes minutes.
+pub const FULL: &[Case] = &[
+    ("walk-all-shim", |engine| walk(engine, Sandbox::Sentry, Victim::Shim, Moments::All)),
+    ("walk-all-sentry", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-sentry"), Moments::All)),
+    ("walk-all-gofer", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-gofer"), Moments::All)),
+    ("walk-all-containerd", |engine| walk(engine, Sandbox::Sentry, Victim::Containerd, Moments::All)),
+    ("walk-vm-shim", |engine| walk(engine, Sandbox::Vm, Victim::Shim, Moments::Some)),
+    ("walk-vm-keeper", |engine| walk(engine, Sandbox::Vm, Victim::Process("nacre-keeper"), Moments::Some)),
+    ("walk-vm-files", |engine| walk(engine, Sandbox::Vm, Victim::Process("nacre-fs"), Moments::Some)),
+    ("walk-vm-machine", |engine| walk(engine, Sandbox::Vm, Victim::Machine, Moments::Some)),
+];
+
+/// How long any call may take.
+const LIMIT: Duration = Duration::from_secs(40);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sandbox {
+    Sentry,
+    Vm,
+}
+
+/// At which moments of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moments {
+    /// One of each, in turn.
+    Some,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Shim,
+    /// The shim's children of this name.
+    Process(&'static str),
+    /// A keeper's child.
+    Machine,
+    Containerd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    RunPod,
+    Create,
+    Start,
+    Exec,
+    Stop,
+    Remove,
+    StopPod,
+    RemovePod,
+}
+
+const STEPS: [Step; 8] =
+    [Step::RunPod, Step::Create, Step::Start, Step::Exec, Step::Stop, Step::Remove, Step::StopPod, Step::RemovePod];
+
+/// When it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Before(Step),
+    /// So long after the call was made.
+    During(Step, Duration),
+}
+
+fn walk(engine: &mut Engine, sandbox: Sandbox, victim: Victim, which: Moments) -> Result<()> {
+    let during = match sandbox {
+        Sandbox::Sentry => [10, 60].map(Duration::from_millis),
+        Sandbox::Vm => [100, 2000].map(Duration::from_millis),
+    };
+    for (turn, step) in STEPS.into_iter().enumerate() {
+        let all = [Moment::During(step, during[0]), Moment::Before(step), Moment::During(step, during[1])];
+        let moments = match which {
+            Moments::Some => &all[turn % 3..=turn % 3],
+            Moments::All => &all[..],
+        };
+        // Before the first step there is nobody.
+        for moment in moments.iter().copied().filter(|moment| *moment != Moment::Before(Step::RunPod)) {
+            let about = || format!("{victim:?} killed {moment:?}");
+            Life::new(engine, sandbox, victim, moment).live().with_context(about)?;
+            engine.clear().with_context(about)?;
+        }
+    }
+    Ok(())
+}
+
+/// One life.
+struct Life<'a> {
+    engine: &'a mut Engine,
+    sandbox: Sandbox,
+    victim: Victim,
+    moment: Moment,
+    pod: String,
+    container: String,
+    /// The victim has been killed.
+    struck: bool,
+}
+
+impl Life<'_> {
+    fn new(engine: &mut Engine, sandbox: Sandbox, victim: Victim, moment: Moment) -> Life<'_> {
+        Life { engine, sandbox, victim, moment, pod: String::new(), container: String::new(), struck: false }
+    }
+
+    fn live(&mut self) -> Result<()> {
+        for step in STEPS {
+            if self.moment == Moment::Before(step) {
+                self.strike()?;
+            }
+            if !self.reached(step) {
+                continue;
+            }
+            let mut ended = match self.moment {
+                Moment::During(at, after) if at == step => self.struck_call(step, after)?,
+                _ => self.call(step)?,
+            };
+            let ends = matches!(step, Step::Stop | Step::Remove | Step::StopPod | Step::RemovePod);
+            if !ended.success() && ends && matches!(self.moment, Moment::During(at, _) if at == step) {
+                ended = self.call(step)?;
+            }
+            self.check(step, &ended, ends)?;
+            match step {
+                Step::RunPod => self.pod = ended.stdout.trim().into(),
+                Step::Create => self.container = ended.stdout.trim().into(),
+                _ => {}
+            }
+        }
+        ensure!(self.struck, "nobody was killed");
+        Ok(())
+    }
+
+    /// Whether there is what the step is done to.
+    fn reached(&self, step: Step) -> bool {
+        match step {
+            Step::RunPod => true,
+            Step::Create | Step::StopPod | Step::RemovePod => !self.pod.is_empty(),
+            Step::Start | Step::Exec | Step::Stop | Step::Remove => !self.container.is_empty(),
+        }
+    }
+
+    fn check(&self, step: Step, ended: &Ended, must: bool) -> Result<()> {
+        let said = ended.stderr.trim();
+        ensure!(ended.status.is_some(), "{step:?} hangs");
+        if ended.success() {
+            return Ok(());
+        }
+        ensure!(self.struck, "{step:?} fails, and nobody was killed: {said}");
+        // Deadline exceeded; unavailable is only what containerd itself may be.
+        ensure!(!said.contains("code 4"), "{step:?} takes too long: {said}");
+        let named = said.contains("code ") || (step == Step::Exec && !said.contains("no answer"));
+        if must || !(named || self.victim == Victim::Containerd) {
+            bail!("{step:?}: {}: {said}", ended.how());
+        }
+        Ok(())
+    }
+
+    fn args(&self, step: Step) -> Vec<String> {
+        let handler = match self.sandbox {
+            Sandbox::Sentry => "nacre",
+            Sandbox::Vm => "nacre-vm",
+        };
+        let (pod, container) = (self.pod.as_str(), self.container.as_str());
+        let args: &[&str] = match step {
+            Step::RunPod => &["run-pod", "walk", "--cni", "--handler", handler],
+            Step::Create => &["create", pod, "main", image::NAME, "--cni", "--", "sleep", "1000"],
+            Step::Start => &["start", container],
+            Step::Exec => &["exec", container, "--", "true"],
+            Step::Stop => &["stop", container],
+            Step::Remove => &["remove", container],
+            Step::StopPod => &["stop-pod", pod],
+            Step::RemovePod => &["remove-pod", pod],
+        };
+        args.iter().map(|arg| arg.to_string()).collect()
+    }
+
+    fn call(&self, step: Step) -> Result<Ended> {
+        run(self.engine, &self.args(step))
+    }
+
+    fn struck_call(&mut self, step: Step, after: Duration) -> Result<Ended> {
+        let args = self.args(step);
+        let ended = std::thread::scope(|scope| {
+            let engine = &*self.engine;
+            let call = scope.spawn(|| run(engine, &args));
+            std::thread::sleep(after);
+            if self.victim != Victim::Containerd {
+                strike(engine, self.victim);
+            }
+            if self.victim == Victim::Containerd {
+                engine.signal_containerd();
+            }
+            call.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))?
+        })?;
+        self.struck = true;
+        if self.victim == Victim::Containerd {
+            self.engine.restart()?;
+        }
+        Ok(ended)
+    }
+
+    fn strike(&mut self) -> Result<()> {
+        self.struck = true;
+        match self.victim {
+            Victim::Containerd => self.engine.restart(),
+            victim => {
+                strike(self.engine, victim);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn run(engine: &Engine, args: &[String]) -> Result<Ended> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    engine.cri_within(&args, LIMIT)
+}
+
+/// Kills those that are there; at some moments nobody is.
+fn strike(engine: &Engine, victim: Victim) {
+    let shims = engine.shims();
+    let of = |parents: &[u32], name| parents.iter().flat_map(|parent| engine.children(*parent, name)).collect::<Vec<_>>();
+    let victims = match victim {
+        Victim::Shim => shims,
+        Victim::Process(name) => of(&shims, name),
+        Victim::Machine => of(&of(&shims, "nacre-keeper"), "qemu-system-x86"),
+        Victim::Containerd => Vec::new(),
+    };
+    for pid in victims {
+        sh::signal(pid, "KILL");
+    }
+}
