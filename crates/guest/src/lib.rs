@@ -1,30 +1,50 @@
-//! The guest image: a kernel of the distribution's, and an initial root of our agent and the modules it needs.
+//! The guest image: a kernel, and an initial root of our agent and the modules it needs.
 //!
-//! [`build`] finds or makes it: the kernel and its modules ([`kernel`]), the modules' order ([`modules`]), the archive ([`cpio`]), and a cache, so that
-//! only the first VM after a new kernel or a new agent waits for it. The same inputs give the same bytes.
+//! [`build`] finds or makes it: the kernel and its modules ([`kernel`]; out of a package: [`deb`]; of our own: [`source`]), the modules' order
+//! ([`modules`]), the archive ([`cpio`]), and a cache, so that only the first VM after a new kernel or a new agent waits for it. The same inputs give
+//! the same bytes.
 
 #![forbid(unsafe_code)]
 
 mod cache;
+mod choice;
+mod compression;
 pub mod cpio;
+mod deb;
+mod elf;
 mod kernel;
 pub mod modules;
+mod source;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-pub use kernel::Kernel;
+use elf::Elf;
+pub use kernel::{Form, Kernel};
 
 /// What to build from.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// A kernel (`vmlinuz`) whose modules are in `lib/modules` beside its `boot`; the newest of /boot if absent.
-    pub kernel: Option<PathBuf>,
+    pub kernel: Origin,
     /// The agent; `nacre-agent` beside the running program if absent.
     pub agent: Option<PathBuf>,
-    /// Where the image is put; the cache of the user if absent.
+    /// Where the image is put; the cache of the user if absent, and VMs of this user start with this kernel from then on.
     pub output: Option<PathBuf>,
+}
+
+/// Where a kernel is from.
+#[derive(Debug, Clone, Default)]
+pub enum Origin {
+    /// The one that was built last with its kernel named; else as [`Origin::Newest`].
+    #[default]
+    Chosen,
+    /// The newest of /boot that has what a VM needs.
+    Newest,
+    /// A kernel (`vmlinuz`, or an ELF file `vmlinux-RELEASE`) whose modules are in `lib/modules` beside its `boot`; or a Debian package of one.
+    File(PathBuf),
+    /// Linux's source, a tree or an archive of one; Debian's newest below /usr/src if absent.
+    Source(Option<PathBuf>),
 }
 
 /// What a VM is booted with.
@@ -40,17 +60,31 @@ pub struct Image {
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     #[error(
-        "no guest kernel: /boot has none that has the modules a VM needs; install the package linux-image-cloud-amd64, or name a kernel"
+        "no guest kernel: /boot has none that has the modules a VM needs; install the package linux-image-cloud-amd64, or have one made by `nacre guest build`"
     )]
     NoKernel,
+    #[error("the kernel that `nacre guest build` has chosen, {}, is gone: run that again", .0.display())]
+    ChosenGone(PathBuf),
     #[error("{}: not a kernel: {why}", .path.display())]
     NotAKernel { path: PathBuf, why: &'static str },
-    #[error("the modules of kernel {release} are not in {}: install its package (linux-image-{release})", .dir.display())]
+    #[error("{}: not a package of a kernel: {why}", .path.display())]
+    BadPackage { path: PathBuf, why: String },
+    #[error("the modules of kernel {release} are not in {}: install its package (linux-image-{release}), or name that", .dir.display())]
     NoModules { release: String, dir: PathBuf },
     #[error("kernel {release} has no module {module}, which a VM needs; linux-image-cloud-amd64 has it")]
     MissingModule { release: String, module: String },
-    #[error("{}: compressed modules are not supported", .0.display())]
-    Compressed(PathBuf),
+    #[error("cannot unpack {}: {why}", .path.display())]
+    Unpack { path: PathBuf, why: String },
+    #[error(
+        "no kernel source: /usr/src has no linux-source-VERSION.tar.xz; install the package linux-source-6.1, or name a source"
+    )]
+    NoSource,
+    #[error("a kernel cannot be built without {names}; install the packages {packages}")]
+    NoTools { names: String, packages: String },
+    #[error("this source does not give the kernel what it is asked for: {0}")]
+    LostOptions(String),
+    #[error("{step} has failed ({how}); the end of {}:\n{tail}", .log.display())]
+    Build { step: &'static str, how: String, log: PathBuf, tail: String },
     #[error("no agent at {}: build it with `cargo xtask agent`, or name one", .0.display())]
     NoAgent(PathBuf),
     #[error("{}: not a static program for this machine: {why}", .path.display())]
@@ -65,32 +99,55 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Gues
     move |cause| GuestError::Io { action, path, cause }
 }
 
-/// Finds the image in the cache, or makes it.
+/// The newest kernel of our own ([`Origin::Source`]) in the user's cache.
+pub fn own_kernel() -> Option<PathBuf> {
+    source::newest_built(&cache::dir())
+}
+
+/// Finds the image in the cache, or makes it. What takes long is told.
 ///
 /// # Errors
 /// [`GuestError`], for people.
-pub fn build(options: &Options) -> Result<Image, GuestError> {
-    let kernel = match &options.kernel {
-        Some(path) => Kernel::open(path)?,
-        None => Kernel::newest(Path::new("/boot"))?,
-    };
+pub fn build(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Image, GuestError> {
+    let cache = cache::dir();
     let agent = agent(options.agent.as_deref())?;
+    let kernel = find(&options.kernel, &cache, tell)?;
     let release = kernel.release.clone();
-    match &options.output {
-        None => {
-            let dir = cache::dir();
-            let initrd = cache::initrd(&dir, &kernel, &agent)?;
-            Ok(Image { kernel: kernel.path, initrd, release })
+    let Some(dir) = &options.output else {
+        let initrd = cache::initrd(&cache, &kernel, &agent)?;
+        match &options.kernel {
+            Origin::Chosen => {}
+            Origin::Newest => choice::forget(&cache)?,
+            Origin::File(_) | Origin::Source(_) => choice::choose(&cache, &kernel.path)?,
         }
-        Some(dir) => {
-            fs::create_dir_all(dir).map_err(io_error("make", dir))?;
-            let (vmlinuz, initrd) = (dir.join("vmlinuz"), dir.join("initrd.cpio"));
-            cache::write(&initrd, &archive(&kernel, &agent)?)?;
-            let bytes = fs::read(&kernel.path).map_err(io_error("read", &kernel.path))?;
-            cache::write(&vmlinuz, &bytes)?;
-            Ok(Image { kernel: vmlinuz, initrd, release })
-        }
+        return Ok(Image { kernel: cache::image(&cache, &kernel)?, initrd, release });
+    };
+    fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+    let (vmlinuz, initrd) = (dir.join("vmlinuz"), dir.join("initrd.cpio"));
+    cache::write(&initrd, &archive(&kernel, &agent)?)?;
+    cache::write(&vmlinuz, &fs::read(&kernel.path).map_err(io_error("read", &kernel.path))?)?;
+    Ok(Image { kernel: vmlinuz, initrd, release })
+}
+
+fn find(from: &Origin, cache: &Path, tell: &mut dyn FnMut(&str)) -> Result<Kernel, GuestError> {
+    let chosen = match from {
+        Origin::Chosen => choice::chosen(cache)?,
+        Origin::Newest => None,
+        Origin::File(path) if is_package(path)? => return deb::kernel(path, cache),
+        Origin::File(path) => Some(path.clone()),
+        Origin::Source(path) => return source::kernel(path.as_deref(), cache, tell),
+    };
+    match chosen {
+        Some(path) => Kernel::open(&path),
+        None => Kernel::newest(Path::new("/boot")),
     }
+}
+
+fn is_package(path: &Path) -> Result<bool, GuestError> {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(deb::MAGIC.len() as u64).read_to_end(&mut start));
+    read.map_err(io_error("read", path))?;
+    Ok(start == deb::MAGIC)
 }
 
 /// The agent's bytes.
@@ -114,23 +171,10 @@ fn agent(named: Option<&Path>) -> Result<Vec<u8>, GuestError> {
 
 /// A program that needs an interpreter would be a guest that ends with a panic of its kernel.
 fn static_program(bytes: &[u8]) -> Result<(), &'static str> {
-    const PT_INTERP: u32 = 3;
-    let number = |at: usize, len: usize| -> Option<u64> {
-        let bytes = bytes.get(at..at.checked_add(len)?)?;
-        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    };
-    if !bytes.starts_with(b"\x7fELF\x02\x01") {
-        return Err("no 64-bit ELF file");
+    match Elf::new(bytes).ok_or("no 64-bit ELF file")?.is_dynamic()? {
+        true => Err("it needs a dynamic loader"),
+        false => Ok(()),
     }
-    let header = (|| Some((number(32, 8)? as usize, number(54, 2)? as usize, number(56, 2)? as usize)))();
-    let (start, size, count) = header.ok_or("it is cut off")?;
-    for index in 0..count {
-        let at = start.saturating_add(index.saturating_mul(size));
-        if number(at, 4).ok_or("it is cut off")? == u64::from(PT_INTERP) {
-            return Err("it needs a dynamic loader");
-        }
-    }
-    Ok(())
 }
 
 /// The initial root.
@@ -145,8 +189,7 @@ fn archive(kernel: &Kernel, agent: &[u8]) -> Result<Vec<u8>, GuestError> {
     let set = modules::Set::choose(kernel)?;
     archive.file("lib/modules/list", 0o644, set.list().as_bytes());
     for (name, path) in set.files() {
-        let bytes = fs::read(path).map_err(io_error("read", path))?;
-        archive.file(&format!("lib/modules/{name}"), 0o644, modules::unsigned(&bytes));
+        archive.file(&format!("lib/modules/{name}"), 0o644, modules::unsigned(&modules::read(path)?));
     }
     Ok(archive.finish())
 }
@@ -168,8 +211,11 @@ mod tests {
         let options = Options { agent: Some("/nonexistent/agent".into()), ..Options::default() };
         let error = agent(options.agent.as_deref()).expect_err("no agent").to_string();
         assert!(error.contains("/nonexistent/agent") && error.contains("cargo xtask agent"), "{error}");
-        let options = Options { kernel: Some("/proc/self/exe".into()), ..Options::default() };
-        let error = build(&options).expect_err("no kernel").to_string();
+        let find =
+            |path: &str| find(&Origin::File(path.into()), Path::new("/nonexistent"), &mut |_| ()).expect_err("no kernel");
+        let error = find("/proc/self/exe").to_string();
+        assert!(error.contains("not a kernel") && error.contains("vmlinux-RELEASE"), "{error}");
+        let error = find("/proc/self/cmdline").to_string();
         assert!(error.contains("not a kernel"), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::compression::Compression;
 use super::{GuestError, Kernel, cpio, io_error};
 
 /// When a group is loaded (see the agent's `modules`), whether a VM cannot do without it, and its modules. The rare ones wait until their device is
@@ -73,10 +74,10 @@ impl Set {
     }
 
     fn take(&mut self, path: &Path) -> Result<String, GuestError> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !name.ends_with(".ko") {
-            return Err(GuestError::Compressed(path.into()));
-        }
+        let name = plain_name(path).ok_or_else(|| GuestError::Unpack {
+            path: path.into(),
+            why: "it is no module, or compressed in a way that is not known".into(),
+        })?;
         self.files.insert(name.clone(), path.into());
         Ok(name)
     }
@@ -90,7 +91,7 @@ impl Set {
         text
     }
 
-    /// The files by name.
+    /// The files by name (without an ending for compression).
     pub fn files(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.files.iter().map(|(name, path)| (name.as_str(), path.as_path()))
     }
@@ -105,9 +106,8 @@ pub fn put(archive: &mut cpio::Writer, kernel: &Kernel, names: &[&str]) -> Resul
     archive.directory("modules");
     let mut order = String::new();
     for path in load_order(kernel, names)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let content = fs::read(&path).map_err(io_error("read", &path))?;
-        archive.file(&format!("modules/{name}"), 0o644, &content);
+        let name = plain_name(&path).unwrap_or_default();
+        archive.file(&format!("modules/{name}"), 0o644, &read(&path)?);
         order += &format!("{name}\n");
     }
     archive.file("modules/order", 0o644, order.as_bytes());
@@ -128,6 +128,32 @@ fn load_order(kernel: &Kernel, names: &[&str]) -> Result<Vec<PathBuf>, GuestErro
         }
     }
     Ok(files)
+}
+
+/// The modules that a VM may need, without what they need themselves.
+pub fn wanted() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().flat_map(|(_, _, names)| *names).copied()
+}
+
+/// A module's file name without what is added to it for compression; None for what is no module.
+pub fn plain_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let plain = [".xz", ".zst", ".gz"].into_iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+    plain.ends_with(".ko").then(|| plain.into())
+}
+
+/// A module as the kernel takes it from us: not compressed.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub fn read(path: &Path) -> Result<Vec<u8>, GuestError> {
+    let bytes = fs::read(path).map_err(io_error("read", path))?;
+    match Compression::of(&bytes) {
+        None => Ok(bytes),
+        Some(compression) => {
+            compression.unpack(&bytes).map_err(|e| GuestError::Unpack { path: path.into(), why: e.to_string() })
+        }
+    }
 }
 
 /// A module without the signature at its end. Checking one costs an emulated machine 10 to 30 ms, the first some 200, and shows nothing here: who could
@@ -182,7 +208,7 @@ impl Dependencies {
 }
 
 /// A module's name: `-` and `_` are one, the ending is none of it.
-fn name_of(path: &str) -> String {
+pub fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
@@ -200,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn compressed_modules_have_their_plain_names() {
+        let plain = |name: &str| plain_name(Path::new(name));
+        assert_eq!(plain("/k/a.ko"), Some("a.ko".into()));
+        assert_eq!(plain("/k/a.ko.xz"), Some("a.ko".into()));
+        assert_eq!(plain("/k/a.ko.zst"), Some("a.ko".into()));
+        assert_eq!((plain("/k/a.xz"), plain("/k/a.ko.bz2")), (None, None));
+    }
+
+    #[test]
     fn signatures_are_cut_off_and_nothing_else() {
         let signed = [b"code".as_slice(), b"sig", &[0; 8], &3_u32.to_be_bytes(), b"~Module signature appended~\n"].concat();
         assert_eq!(unsigned(&signed), b"code");
@@ -212,10 +247,17 @@ mod tests {
     fn a_kernel_that_lacks_a_module_is_refused_by_its_name() {
         let dir = std::env::temp_dir().join(format!("nacre-guest-modules-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("made");
-        fs::write(dir.join("modules.dep"), "k/virtio_pci.ko.xz:\n").expect("written");
+        fs::write(dir.join("modules.dep"), "k/virtio_pci.ko.lzo:\n").expect("written");
         fs::write(dir.join("modules.builtin"), "").expect("written");
-        let kernel = Kernel { path: "/k".into(), release: "6.1-x".into(), version: String::new(), modules: dir.clone() };
-        assert!(matches!(Set::choose(&kernel), Err(GuestError::Compressed(_))));
+        let kernel = Kernel {
+            path: "/k".into(),
+            form: crate::kernel::Form::BzImage,
+            release: "6.1-x".into(),
+            version: String::new(),
+            modules: dir.clone(),
+        };
+        let error = Set::choose(&kernel).expect_err("not known").to_string();
+        assert!(error.contains("virtio_pci.ko.lzo"), "{error}");
         fs::write(dir.join("modules.dep"), "k/virtio_pci.ko:\n").expect("written");
         let error = Set::choose(&kernel).expect_err("lacks vsock").to_string();
         assert!(error.contains("vmw_vsock_virtio_transport"), "{error}");

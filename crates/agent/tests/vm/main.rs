@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         }
     }
     let options = guest::Options { agent: Some(agent), ..guest::Options::default() };
-    let image = match guest::build(&options) {
+    let image = match guest::build(&options, &mut |_| ()) {
         Ok(image) => image,
         Err(error) => {
             eprintln!("SKIPPED: the agent was not tried in a machine: {error}");

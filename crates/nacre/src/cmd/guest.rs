@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use guest::Origin;
 
 use super::{Failure, print};
 
@@ -18,25 +19,33 @@ enum Verb {
     Build(Build),
 }
 
-/// Make the initial root of the distribution's kernel and our agent (a VM's start does so by itself)
+/// Make the initial root for a kernel and choose that for VMs: the newest of /boot (which VMs take by themselves), one that is named, or one of our own
 #[derive(Debug, Args)]
 pub struct Build {
-    /// The kernel, whose modules are in ../lib/modules beside it or in /lib/modules [default: the newest of /boot]
+    /// A kernel, whose modules are in ../lib/modules beside it or in /lib/modules; or a package of one (linux-image-*.deb), which need not be installed
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
+    /// Build a small kernel for VMs, from a tree or archive of Linux's source [default: the newest /usr/src/linux-source-*.tar.xz]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "kernel")]
+    kernel_source: Option<Option<PathBuf>>,
     /// The agent [default: nacre-agent beside this program]
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
-    /// Write vmlinuz and initrd.cpio here [default: the initial root into the cache]
+    /// Write vmlinuz and initrd.cpio here, and choose nothing
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
 
 impl Guest {
     pub fn run(&self) -> Result<u8, Failure> {
-        let Verb::Build(Build { kernel, agent, output }) = &self.verb;
-        let options = guest::Options { kernel: kernel.clone(), agent: agent.clone(), output: output.clone() };
-        let image = guest::build(&options)?;
+        let Verb::Build(Build { kernel, kernel_source, agent, output }) = &self.verb;
+        let from = match (kernel, kernel_source) {
+            (Some(path), _) => Origin::File(path.clone()),
+            (None, Some(source)) => Origin::Source(source.clone()),
+            (None, None) => Origin::Newest,
+        };
+        let options = guest::Options { kernel: from, agent: agent.clone(), output: output.clone() };
+        let image = guest::build(&options, &mut |step| eprintln!("nacre: {step}"))?;
         print(&format!("kernel  {}\ninitrd  {}\nrelease {}", image.kernel.display(), image.initrd.display(), image.release))?;
         Ok(0)
     }

@@ -74,7 +74,7 @@ impl VmSandbox {
             Network::Namespace(path) => pod_network::join(&path, Way::Tap)?,
         };
         let program = find_program(vmm::qemu::PROGRAM)?;
-        let image = guest::build(&guest::Options::default()).map_err(|e| Error::Other(e.to_string()))?;
+        let image = guest::build(&guest::Options::default(), &mut |_| ()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
         let images = launch.images.iter().map(|path| open_image(path)).collect::<Result<Vec<_>>>()?;
         let disks = launch.disks.iter().map(open_disk).collect::<Result<Vec<_>>>()?;
