@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bundle, packages, sh, startup};
+use crate::{bundle, packages, page, sh, startup};
 
 /// How long one row of bench.c may take.
 const ROW_LIMIT: Duration = Duration::from_secs(60);
@@ -97,6 +97,7 @@ pub fn run(args: &[String]) -> Result<()> {
             "--no-runsc" => (options.systems, whole) = (vec![System::Native, System::Nacre], false),
             "--programs" => (programs, whole, options.rounds) = (true, false, 5),
             "--rounds" => options.rounds = args.next().context("bench: --rounds N")?.parse()?,
+            "--vm" => return crate::bench_vm::run(&args.cloned().collect::<Vec<_>>()),
             "--startup" => (only_startup, whole) = (true, false),
             flag if flag.starts_with('-') => bail!("bench: unknown flag {flag}"),
             row => {
@@ -121,10 +122,9 @@ pub fn run(args: &[String]) -> Result<()> {
         options.one_cpu = true;
         text += &calls(&options)?;
         text += &startup::report(&options)?;
-        let path = sh::top().join("docs/performance.md");
-        let programs = crate::programs::only_programs(&std::fs::read_to_string(&path).unwrap_or_default());
-        std::fs::create_dir_all(sh::top().join("docs"))?;
-        std::fs::write(path, format!("{}{text}{programs}", header()?))?;
+        let old = page::read();
+        let others = [crate::programs::HEADING, crate::bench_vm::HEADING].map(|heading| page::section(&old, heading));
+        page::write(&format!("{}{text}{}", header()?, others.concat()))?;
     }
     print!("{text}");
     Ok(())
@@ -280,7 +280,7 @@ fn nested(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Makes a cgroup; its folder and the file that tells the CPU time of it and all below.
-fn cgroup(name: &str) -> Result<(PathBuf, PathBuf)> {
+pub fn cgroup(name: &str) -> Result<(PathBuf, PathBuf)> {
     for top in ["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct"] {
         if Path::new(top).join("cpuacct.usage").exists() {
             let dir = Path::new(top).join(name);
@@ -293,7 +293,7 @@ fn cgroup(name: &str) -> Result<(PathBuf, PathBuf)> {
     Ok((dir.clone(), dir.join("cpu.stat")))
 }
 
-fn cpu_ns(usage: &Path) -> Result<f64> {
+pub fn cpu_ns(usage: &Path) -> Result<f64> {
     let text = std::fs::read_to_string(usage)?;
     Ok(match text.strip_prefix("usage_usec ") {
         Some(rest) => rest.lines().next().unwrap_or_default().parse::<f64>()? * 1000.0,

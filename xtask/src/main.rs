@@ -7,6 +7,7 @@ mod abi;
 mod agent;
 mod apps;
 mod bench;
+mod bench_vm;
 mod bundle;
 mod cri;
 mod escape;
@@ -16,6 +17,7 @@ mod lint;
 mod nested;
 mod net;
 mod packages;
+mod page;
 mod programs;
 mod robust;
 mod sh;
@@ -42,6 +44,7 @@ cargo xtask COMMAND
   vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
+  bench --vm [--rounds N] [start|idle|streams...]  virtual machines beside bare QEMU, virtiofsd and socat; its section of docs/performance.md
   agent                                  PID 1 of VMs as a static program, beside every nacre that is built
   bundle busybox|debian|programs                  make an OCI bundle under target/bundles
   lint                                   rustfmt and clippy, warnings denied";

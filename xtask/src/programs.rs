@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::bench::{self, Load, Options, Unit};
-use crate::{bundle, packages, sh};
+use crate::{bundle, packages, page, sh};
 
 pub const ROWS: [&str; 12] = [
     "thread-pool",
@@ -28,7 +28,8 @@ pub const ROWS: [&str; 12] = [
 /// How long one of them may take, with what it needs made before.
 const LIMIT: Duration = Duration::from_secs(600);
 
-const HEADING: &str = "## Programs";
+/// Of its section in docs/performance.md.
+pub const HEADING: &str = "## Programs";
 
 /// The table; a whole one goes to docs/performance.md, in the place of the one before.
 pub fn run(options: &Options) -> Result<()> {
@@ -41,9 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
     let text = bench::table(&title, &samples, &load.rows, options, Unit::Milliseconds)?;
     print!("{text}");
     if options.rows.is_empty() {
-        let page = sh::top().join("docs/performance.md");
-        let old = std::fs::read_to_string(&page).unwrap_or_default();
-        std::fs::write(page, format!("{}{text}", without_programs(&old)))?;
+        page::write(&page::replace(&page::read(), HEADING, &text))?;
     }
     Ok(())
 }
@@ -53,17 +52,6 @@ fn rows(options: &Options) -> Vec<String> {
         .filter(|row| options.rows.is_empty() || options.rows.iter().any(|r| r == *row))
         .map(ToString::to_string)
         .collect()
-}
-
-/// The page without the section of programs, which is its last.
-fn without_programs(page: &str) -> String {
-    let before = page.find(HEADING).and_then(|at| page.get(..at)).unwrap_or(page);
-    format!("{}\n", before.trim_end())
-}
-
-/// The section of programs of a page.
-pub fn only_programs(page: &str) -> String {
-    page.find(HEADING).and_then(|at| page.get(at..)).map_or_else(String::new, |section| format!("\n{section}"))
 }
 
 /// What the programs work on, in /bench of the root.

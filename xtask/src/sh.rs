@@ -44,7 +44,7 @@ pub fn build_nacre() -> Result<()> {
     if in_vm() { crate::agent::build() } else { Ok(()) }
 }
 
-fn build_release() -> Result<()> {
+pub fn build_release() -> Result<()> {
     run(Command::new("cargo").args(["build", "--release", "-p", "nacre", "-q"]).current_dir(top()))
 }
 

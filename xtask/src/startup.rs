@@ -113,15 +113,20 @@ fn belongs(mut pid: u32, ancestor: u32) -> bool {
         if pid == ancestor {
             return true;
         }
-        pid = stat(pid).and_then(|f| f.get(1)?.parse().ok()).unwrap_or(0);
+        pid = parent(pid).unwrap_or(0);
     }
     false
+}
+
+pub fn parent(pid: u32) -> Option<u32> {
+    stat(pid)?.get(1)?.parse().ok()
 }
 
 fn cpu_ticks(pid: u32) -> u64 {
     stat(pid).map_or(0, |f| f.iter().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum())
 }
 
+/// KiB.
 pub fn pss(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     text.lines().find_map(|l| l.strip_prefix("Pss:")).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
