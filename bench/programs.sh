@@ -28,7 +28,7 @@ find_newer() { find /usr -newer /bench/programs.sh; }
 tar_small() { tar cf - /bench/small | cat >/dev/null; }
 python_start() { for _ in 1 2 3 4 5; do python3 -c pass || return; done; }
 gcc_large() { gcc -O2 -c /bench/large.c -o /tmp/large.o; }
-make_lua() { make -s -j2 -C /tmp/lua posix; }
+make_lua() { make -s -j2 -C /tmp/lua/src -f /bench/lua.mk; }
 redis() { redis-benchmark -s /tmp/redis.sock -n 20000 -c 20 -q -t ping,set,get,lpush; }
 as_postgres() { setpriv --reuid postgres --regid postgres --clear-groups env HOME=/tmp/pg PGHOST=/tmp/pg PGDATABASE=postgres "$@"; }
 pgbench_row() { as_postgres "$bin/pgbench" -c 4 -j 2 -t 500 postgres; }

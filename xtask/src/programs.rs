@@ -58,7 +58,9 @@ fn rows(options: &Options) -> Vec<String> {
 fn prepare(root: &Path) -> Result<()> {
     let dir = root.join("bench");
     std::fs::create_dir_all(&dir)?;
-    std::fs::copy(sh::top().join("bench/programs.sh"), dir.join("programs.sh"))?;
+    for name in ["programs.sh", "lua.mk"] {
+        std::fs::copy(sh::top().join("bench").join(name), dir.join(name))?;
+    }
     let made = dir.join("made");
     if made.exists() {
         return Ok(());
