@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use hostcall::time::monotonic_ns;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::closeness::{self, Closeness};
 use super::control::Control;
 use super::layout::*;
 use super::spin::{self, Plan, SpinPolicy};
@@ -47,6 +48,7 @@ pub struct Executor {
     /// An interrupt waits for its effect until about then.
     expecting_until_ns: AtomicU64,
     spin: SpinPolicy,
+    closeness: Closeness,
     scans: AtomicU64,
     next_look_ns: AtomicU64,
 }
@@ -59,7 +61,7 @@ struct Entry {
 }
 
 impl Executor {
-    pub fn new(index: usize, control: Arc<Control>, spin: SpinPolicy) -> Executor {
+    pub fn new(index: usize, control: Arc<Control>, spin: SpinPolicy, closeness: Closeness) -> Executor {
         Executor {
             index,
             control,
@@ -68,6 +70,7 @@ impl Executor {
             alone: AtomicBool::new(false),
             expecting_until_ns: AtomicU64::new(0),
             spin,
+            closeness,
             scans: AtomicU64::new(0),
             next_look_ns: AtomicU64::new(0),
         }
@@ -86,6 +89,7 @@ impl Executor {
             Ok(_) => {
                 thread.block.set32(BELL, self.index as u32);
                 self.alone.store(false, Relaxed);
+                self.closeness.place(thread);
                 self.list.lock().push(Entry { thread: thread.clone(), idle: 0, told: false });
                 self.index
             }
@@ -133,6 +137,7 @@ impl Executor {
                 if turn(thread) != TURN_STUB || thread.death().is_some() {
                     // Should its task have been polled meanwhile, the wake-up has it enrolled again.
                     thread.state.store(NOTIFIED, Release);
+                    self.closeness.place(thread);
                     if let Some(waker) = &*thread.waker.lock() {
                         waker.wake_by_ref();
                     }
@@ -169,10 +174,15 @@ impl Executor {
 
     /// See [`Platform::park`](crate::Platform::park).
     pub fn park(&self, deadline_ns: Option<u64>) {
-        if self.spin(deadline_ns) {
-            return;
+        if !self.spin(deadline_ns) {
+            self.sleep(deadline_ns);
         }
-        let mut look_ns = FIRST_LOOK_NS;
+        self.closeness.unpark();
+    }
+
+    fn sleep(&self, deadline_ns: Option<u64>) {
+        let mut computing = self.closeness.is_closed();
+        let mut look_ns = if computing { closeness::COMPUTES_NS } else { FIRST_LOOK_NS };
         loop {
             let rung = self.bell().load(SeqCst);
             self.sleeping().store(1, SeqCst);
@@ -192,7 +202,13 @@ impl Executor {
             let look = running.then(|| now + if expecting { INTERRUPT_LOOK_NS } else { look_ns });
             let until = [look, deadline_ns].into_iter().flatten().min();
             sys::futex_wait(self.bell(), rung, until);
-            if look.is_some_and(|look| monotonic_ns() >= look) {
+            if look.is_none_or(|look| monotonic_ns() < look) {
+                continue;
+            }
+            if std::mem::take(&mut computing) {
+                self.let_compute();
+                look_ns = FIRST_LOOK_NS;
+            } else {
                 self.look_after();
                 look_ns = (look_ns * 2).min(LAST_LOOK_NS);
             }
@@ -207,21 +223,25 @@ impl Executor {
         if !self.alone.load(Relaxed) {
             return false;
         }
+        let from = sys::ticks();
+        let mut back = false;
         for _ in 0..INLINE_LOOKS {
-            if turn(thread) != TURN_STUB {
+            back = turn(thread) != TURN_STUB;
+            if back {
                 self.spin.paid();
-                return true;
+                break;
             }
             std::hint::spin_loop();
         }
-        false
+        self.closeness.spun(sys::ticks().saturating_sub(from));
+        back
     }
 
     /// A thread that slept was given its turn, by this executor.
     pub fn woke(&self, thread: &Thread) {
         if thread.told.swap(false, SeqCst) {
             self.spin.blocked();
-        } else if thread.block.get32(STUB_CPU) == self.spin.cpu() {
+        } else if !self.closeness.is_closed() && thread.block.get32(STUB_CPU) == self.spin.cpu() {
             self.spin.woke_together(thread.tid);
         }
     }
@@ -249,18 +269,22 @@ impl Executor {
                 entry.thread.tell_to_sleep();
             }
         }
-        let plan = self.spin.plan(apart, together);
+        if self.closeness.park(apart + together) {
+            list.iter().for_each(|entry| self.closeness.place(&entry.thread));
+        }
+        let plan = self.spin.plan(apart, together, self.closeness.is_closed());
         self.alone.store(apart == 1 && list.len() == 1 && matches!(plan, Plan::Spin { .. }), Relaxed);
         let limit_ns = match plan {
             Plan::Sleep => return self.unparked.swap(false, SeqCst),
             Plan::Yield => return self.give_cpu_away(&mut list),
             Plan::Spin { ns } => ns,
         };
-        let mut end = None;
+        let (mut end, from) = (None, sys::ticks());
         loop {
             for _ in 0..SPIN_BATCH {
                 if self.scan(&mut list) > 0 {
                     self.spin.paid();
+                    self.closeness.spun(sys::ticks().saturating_sub(from));
                     return true;
                 }
                 std::hint::spin_loop();
@@ -274,6 +298,7 @@ impl Executor {
             let end = *end.get_or_insert_with(|| deadline_ns.map_or(now + limit_ns, |deadline| deadline.min(now + limit_ns)));
             if now >= end {
                 self.spin.failed();
+                self.closeness.spun(sys::ticks().saturating_sub(from));
                 return false;
             }
         }
@@ -295,6 +320,13 @@ impl Executor {
             }
         }
         self.unparked.swap(false, SeqCst)
+    }
+
+    /// No thread has come back for a while: the host may place them.
+    fn let_compute(&self) {
+        let list = self.list.lock();
+        let running = list.iter().filter(|entry| entry.thread.state.load(SeqCst) == RUNNING);
+        running.for_each(|entry| self.closeness.release(&entry.thread));
     }
 
     /// Looks whether threads in user mode are alive, and kills those that ignore interrupts.

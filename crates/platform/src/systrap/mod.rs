@@ -8,6 +8,7 @@
 //! Locking: `pool` and `areas` are leaves; a stub's ring may be held while its memory thread works.
 
 mod blob;
+mod closeness;
 mod context;
 mod control;
 mod executor;
@@ -90,8 +91,6 @@ pub struct Systrap {
     areas: Mutex<Areas>,
     /// How often a stub looks at its turn word before it sleeps, and how long one look takes.
     stub_spin: u32,
-    /// How often stubs give their CPU away.
-    stub_yield: u32,
     pause_ns: u64,
 }
 
@@ -158,7 +157,11 @@ impl Systrap {
         };
         let spins = config.spin == Spin::Adaptive && config.cpus > 1;
         let cpus = spin::Cpus::of_host();
-        let executor = |index| Executor::new(index, control.clone(), spin::SpinPolicy::new(spins, cpus));
+        let crowd = closeness::Crowd::new(cpus, config.executors);
+        let executor = |index| {
+            let closeness = closeness::Closeness::new(index, crowd.clone(), spins);
+            Executor::new(index, control.clone(), spin::SpinPolicy::new(spins, cpus), closeness)
+        };
         let executors = (0..config.executors).map(executor).collect();
         let pause_ns = spin::pause_ns();
         Ok(Arc::new_cyclic(|me| Systrap {
@@ -170,7 +173,6 @@ impl Systrap {
             zygote,
             pool: Mutex::new(Vec::new()),
             areas: Mutex::new(Areas { next: 1, count: areas as u64, free: Vec::new() }),
-            stub_yield: if !spins && cpus.one() { spin::YIELDS } else { 0 },
             stub_spin: if spins { spin::stub_turns(pause_ns) } else { 0 },
             pause_ns,
         }))
@@ -190,9 +192,6 @@ impl Systrap {
     }
     fn stub_spin(&self) -> u32 {
         self.stub_spin
-    }
-    fn stub_yield(&self) -> u32 {
-        self.stub_yield
     }
     /// Turns of a stub's spin loop as CPU time.
     fn spun_ns(&self, turns: u64) -> u64 {

@@ -112,7 +112,6 @@ impl Space {
         let block = Block::new(self.platform.control(), stub.area, index);
         block.write(0, &[0; 0x400]);
         block.set32(SPIN, self.platform.stub_spin());
-        block.set32(YIELD, self.platform.stub_yield());
         let args = [CLONE_THREAD, block.address, 0, 0, 0, 0];
         let order = Order { what: "clone", number: libc::SYS_clone, args, failure: Failure::Ignored };
         match stub.call(order)? {

@@ -4,8 +4,8 @@
 //! theirs; each side spins only if the two differ. (Spinning on the CPU the other needs costs the whole spin each time; a
 //! hand-over by futex on one CPU costs 2.5 microseconds.)
 //!
-//! Where there is one CPU only, each side gives it to the other by `sched_yield` and sleeps when that was in vain a few times: a
-//! hand-over and back takes 4.5 microseconds so, 7.7 by futex. With more CPUs that is worse: an idle one takes whoever yields.
+//! Where they have one CPU only (`closeness`), each side gives it to the other by `sched_yield` and sleeps when that was in vain a few times: a
+//! hand-over and back takes 4.5 microseconds so, 7.7 by futex. Unbound on more CPUs that is worse: an idle one takes whoever yields.
 //!
 //! The host's scheduler likes to put a waker and its wakee on one CPU and leaves them there. An executor that finds itself
 //! together with its only running threads over and over moves away: then they hand over by spinning. Moves that do not pay
@@ -87,13 +87,16 @@ impl SpinPolicy {
         super::sys::cpu()
     }
 
-    /// What to do with so many running threads on other CPUs and on this one.
-    pub fn plan(&self, apart: usize, together: usize) -> Plan {
+    /// What to do with so many running threads on other CPUs and on this one, which is all there is for this executor if it has closed up.
+    pub fn plan(&self, apart: usize, together: usize, closed: bool) -> Plan {
         if apart + together == 0 {
             return Plan::Sleep;
         }
+        if closed {
+            return Plan::Yield;
+        }
         if !self.enabled {
-            return if self.cpus.one() { Plan::Yield } else { Plan::Sleep };
+            return Plan::Sleep;
         }
         if apart == 0 {
             return if self.was_together() { Plan::Spin { ns: SPIN_NS } } else { Plan::Sleep };
@@ -165,10 +168,20 @@ impl Cpus {
         }
     }
 
-    /// Whether there is only one.
-    pub fn one(&self) -> bool {
+    pub fn count(&self) -> usize {
         // SAFETY: a plain structure that outlives the call.
-        unsafe { libc::CPU_COUNT(&self.0) == 1 }
+        unsafe { libc::CPU_COUNT(&self.0) as usize }
+    }
+
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        // SAFETY: a plain structure that outlives the call.
+        (0..libc::CPU_SETSIZE as u32).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu as usize, &self.0) })
+    }
+
+    /// Lets a thread run on all of them.
+    pub fn release(&self, tid: i32) {
+        // SAFETY: a plain structure that outlives the call, which fails for a thread that is gone.
+        unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const self.0) };
     }
 
     /// Moves this thread to another of them, and leaves it free to be moved again.

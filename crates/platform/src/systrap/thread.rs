@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
 use std::task::Waker;
 
 use hostcall::time::monotonic_ns;
@@ -43,6 +43,8 @@ pub struct Thread {
     pub state: AtomicU8,
     /// The executor in whose list it is, plus one; 0: in none.
     pub home: AtomicUsize,
+    /// The CPU it is bound to, plus one; 0: to none. A new one is where its memory thread was made to run.
+    pub bound: AtomicU32,
     pub waker: Mutex<Option<Waker>>,
     interrupted: AtomicBool,
     /// It was told to sleep: its call blocks.
@@ -71,6 +73,7 @@ impl Thread {
             executors,
             state: AtomicU8::new(IDLE),
             home: AtomicUsize::new(0),
+            bound: AtomicU32::new(u32::MAX),
             waker: Mutex::new(None),
             interrupted: AtomicBool::new(false),
             told: AtomicBool::new(false),
