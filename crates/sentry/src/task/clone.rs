@@ -104,11 +104,11 @@ impl Cx {
     /// As clone(2).
     pub async fn clone_task(&mut self, args: CloneArgs) -> Result<Tid, Fail> {
         check_flags(&args, self)?;
+        // A signal to the process group must not miss the child: one that was sent before this has set a flag, one after it is noticed in `add_task`.
+        let broadcasts = *self.task.container.pids.broadcasts.lock();
         if !args.flags.contains(CloneFlags::THREAD) && self.task.flags().intersects(TaskFlags::SIGNAL | TaskFlags::KILLED) {
-            // A signal to the process group must not miss the child.
             return Err(Fail::Restart(Restart::Always));
         }
-        let broadcasts = *self.task.container.pids.broadcasts.lock();
         if !args.flags.contains(CloneFlags::THREAD) && self.too_many_processes() {
             return Err(Errno::EAGAIN.into());
         }
