@@ -23,6 +23,7 @@ pub mod execs;
 pub mod fds;
 pub mod frame;
 mod messages;
+pub mod metrics;
 pub mod program;
 pub mod seccomp;
 mod service;

@@ -95,6 +95,8 @@ service! {
     /// The processes of a container, as `ps` shows them.
     ListProcesses(ListProcessesRequest) -> ListProcessesResponse, SOON;
     Stats(StatsRequest) -> StatsResponse, SOON;
+    /// What is measured inside ([`crate::metrics`]).
+    GetMetrics(GetMetricsRequest) -> GetMetricsResponse, SOON;
     /// Answers when there are events after the given one (a long poll).
     NextEvents(NextEventsRequest) -> NextEventsResponse, WHEN_IT_HAPPENS;
     /// Changes a container's limits.

@@ -25,5 +25,8 @@ pub fn disk_serial(number: u32) -> String {
     format!("disk-{number}")
 }
 
+/// What lines of the agent's log begin with on the guest's console, behind their level: `<4>nacre-agent: …`.
+pub const AGENT_LOG: &str = "nacre-agent: ";
+
 /// The virtio-fs device with all trees of the host.
 pub const FS_TAG: &str = "nacre";

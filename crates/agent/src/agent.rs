@@ -19,6 +19,7 @@ use crate::cgroup::Freeze;
 use crate::container::{Container, Ending};
 use crate::events::Events;
 use crate::init::window;
+use crate::log;
 use crate::modules::Modules;
 use crate::process::{self, Process, Stage};
 use crate::reaper::Reaper;
@@ -82,6 +83,7 @@ impl Agent {
         match self.make(request) {
             Ok((container, process, ending)) => {
                 container.processes.lock().insert(String::new(), process.clone());
+                log::debug(format_args!("container {id} is made, its process is {}", process.pid));
                 self.containers.lock().insert(id, Some(container.clone()));
                 self.watch_memory(container.clone())?;
                 self.follow(container, "", process, ending)?;
@@ -185,6 +187,10 @@ impl Agent {
             }
             let exit = process.exit(status, container.cgroup.oom_kills() > kills_before);
             agent.tell_oom(&container);
+            log::debug(format_args!(
+                "container {}: process {exec_id:?} has ended with {} (signal {})",
+                container.id, exit.exit_code, exit.signal
+            ));
             let waiters = process.set_exited(exit);
             let (kind, container_id) = (EventKind::ProcessExited as i32, container.id.clone());
             agent.tell(Event { sequence: 0, kind, container_id, exec_id, exit: Some(exit) });
@@ -209,6 +215,7 @@ impl Agent {
         let kills = container.cgroup.oom_kills();
         if kills > *told {
             *told = kills;
+            log::warn(format_args!("container {}: a process was killed because its memory was full", container.id));
             let kind = EventKind::OutOfMemory as i32;
             self.tell(Event { kind, container_id: container.id.clone(), ..Event::default() });
         }
@@ -308,6 +315,7 @@ impl Agent {
         container.cgroup.remove();
         let _ = rustix::io::write(&container.deleted, &1_u64.to_ne_bytes());
         self.containers.lock().remove(id);
+        log::debug(format_args!("container {id} is deleted"));
         Ok(Empty {})
     }
 

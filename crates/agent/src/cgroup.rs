@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::boot::CGROUPS;
+use crate::log;
 
 /// How long the kernel may take to stop or bury a container's tasks.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,7 +22,9 @@ const BETWEEN: Duration = Duration::from_millis(1);
 /// Makes limits possible below the root. A kernel without a controller refuses its limits later, by name.
 pub fn enable_controllers() {
     for controller in ["cpu", "cpuset", "memory", "pids", "io"] {
-        let _ = fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), format!("+{controller}"));
+        if let Err(error) = fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), format!("+{controller}")) {
+            log::warn(format_args!("the kernel has no {controller} controller for containers: {error}"));
+        }
     }
 }
 
@@ -158,8 +161,11 @@ impl Cgroup {
     pub fn remove(&self) {
         let end = Instant::now() + PATIENCE;
         while let Err(error) = remove_tree(&self.dir, 0) {
-            if error.kind() == ErrorKind::NotFound || Instant::now() > end {
+            if error.kind() == ErrorKind::NotFound {
                 return;
+            }
+            if Instant::now() > end {
+                return log::warn(format_args!("{} stays: {error}", self.dir.display()));
             }
             sleep(BETWEEN);
         }

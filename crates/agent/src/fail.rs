@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rustix::system::{RebootCommand, reboot};
 
+use crate::log;
+
 /// How long the host may take to store what is dirty: it may be gone, and its files with it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says why on the console and turns the VM off.
 pub fn end(reason: &str) -> ! {
-    eprintln!("nacre-agent: {reason}");
+    log::error(format_args!("{reason}"));
     power_off()
 }
 
@@ -23,7 +25,7 @@ pub fn power_off() -> ! {
         let _ = done.send(());
     });
     if sync.is_ok() && written.recv_timeout(PATIENCE).is_err() {
-        eprintln!("nacre-agent: the host does not take what was last written");
+        log::error(format_args!("the host does not take what was last written"));
     }
     let _ = reboot(RebootCommand::PowerOff);
     // No ACPI: the VMM is told to end on a restart, too.
@@ -35,7 +37,7 @@ pub fn power_off() -> ! {
 /// A panic of any thread ends the VM.
 pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("nacre-agent: {panic}");
+        log::error(format_args!("{panic}"));
         let _ = reboot(RebootCommand::PowerOff);
         crate::sys::leave(1)
     }));

@@ -18,6 +18,8 @@ mod forward;
 mod helper;
 mod host;
 mod init;
+mod log;
+mod metrics;
 mod modules;
 mod net;
 mod process;

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use agent_api::{Call, Code, Connection, Empty, Incoming, ListContainersResponse, StacksResponse, Status};
+use agent_api::{Call, Code, Connection, Empty, GetMetricsResponse, Incoming, ListContainersResponse, StacksResponse, Status};
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -83,6 +83,7 @@ fn serve(agent: &Arc<Agent>, request: u32, call: Call) {
         Call::ListContainers(_) => outbox.reply(request, Ok(ListContainersResponse { containers: agent.list() })),
         Call::ListProcesses(call) => outbox.reply(request, agent.processes(&call.container_id)),
         Call::Stats(call) => outbox.reply(request, agent.stats(&call.container_id)),
+        Call::GetMetrics(_) => outbox.reply(request, Ok(GetMetricsResponse { metrics: agent.metrics() })),
         Call::UpdateContainer(call) => outbox.reply(request, agent.update(&call)),
         Call::Stacks(call) => {
             outbox.reply(request, agent.stacks(&call.container_id).map(|text| StacksResponse { text }));

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use rustix::time::{ClockId, clock_settime};
 
 use crate::agent::Agent;
 use crate::boot::{RESOLV_CONF, SHM, TREES};
+use crate::log;
 use crate::net;
 use crate::sys;
 
@@ -27,6 +29,7 @@ impl Agent {
         if *done {
             return Err(Status::new(Code::FailedPrecondition, "the sandbox has been set up already"));
         }
+        log::set_level(request.log_level);
         clock(request.clock_ns)?;
         sys::add_entropy(&request.entropy).map_err(|errno| internal("add entropy", errno))?;
         if let Some(name) = &request.hostname {
@@ -54,7 +57,7 @@ impl Agent {
     pub fn online(&self, request: OnlineRequest) -> Result<Empty, Status> {
         self.modules.lock().load_for_devices().map_err(|why| Status::new(Code::Internal, why))?;
         // For memory that is plugged from now on; what is there already is brought in below.
-        let _ = fs::write("/sys/devices/system/memory/auto_online_blocks", "online_movable");
+        bring_in(Path::new("/sys/devices/system/memory/auto_online_blocks"), "online_movable");
         memory();
         let end = Instant::now() + PATIENCE;
         loop {
@@ -111,7 +114,7 @@ fn cpus() -> u32 {
         let file = entry.path().join("online");
         let state = fs::read_to_string(&file);
         if matches!(&state, Ok(text) if text.trim() == "0") {
-            let _ = fs::write(&file, "1");
+            bring_in(&file, "1");
         }
         if !matches!(fs::read_to_string(&file), Ok(text) if text.trim() == "0") {
             count += 1;
@@ -124,8 +127,15 @@ fn memory() {
     for entry in fs::read_dir("/sys/devices/system/memory").into_iter().flatten().flatten() {
         let file = entry.path().join("state");
         if matches!(fs::read_to_string(&file), Ok(text) if text.trim() == "offline") {
-            let _ = fs::write(&file, "online_movable");
+            bring_in(&file, "online_movable");
         }
+    }
+}
+
+/// Has the kernel use a CPU or some memory.
+fn bring_in(file: &Path, how: &str) {
+    if let Err(error) = fs::write(file, how) {
+        log::warn(format_args!("cannot write {how} to {}: {error}", file.display()));
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_api::{
     Call, Code, ConnectRequest, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
-    ExecProcessRequest, ExecProcessResponse, Method, Process, SetUpSandboxRequest, Status, Stdio, UpdateContainerRequest,
-    WaitProcessRequest, WaitProcessResponse, mount, take_fd,
+    ExecProcessRequest, ExecProcessResponse, GetMetricsRequest, GetMetricsResponse, Method, Process, SetUpSandboxRequest,
+    Status, Stdio, UpdateContainerRequest, WaitProcessRequest, WaitProcessResponse, mount, take_fd,
 };
 use prost::Message;
 use vmm::Access;
@@ -18,6 +18,8 @@ use crate::streams::{Announced, Direction};
 
 /// Bytes for the guest's random pool.
 const ENTROPY: usize = 64;
+/// What metrics of the guest's begin with.
+const FROM_GUEST: [&str; 3] = ["nacre_guest_", "nacre_agent_", "nacre_container_"];
 /// How long what a process has written before its end may take on its way to a reader that is slow.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,7 @@ impl Server {
             Call::ListProcesses(request) => self.pass(&request),
             Call::Stats(request) => self.pass(&request),
             Call::NextEvents(request) => self.pass(&request),
+            Call::GetMetrics(request) => encode(self.metrics(&request)),
             Call::UpdateContainer(request) => encode(self.update(&request)),
             Call::Stacks(request) => self.pass(&request),
             Call::Connect(request) => encode(self.connect(request, &mut fds)),
@@ -117,6 +120,16 @@ impl Server {
             self.sizes.with_limits(&self.guest, &id, request.limits, || self.guest.call(&request))?;
         }
         Ok(CreateContainerResponse {})
+    }
+
+    /// The guest's, and what is known of it here.
+    fn metrics(&self, request: &GetMetricsRequest) -> Result<GetMetricsResponse, Status> {
+        let mut answer = self.guest.call(request)?;
+        // Nobody in there speaks for the host.
+        answer.metrics.retain(|metric| FROM_GUEST.iter().any(|prefix| metric.name.starts_with(prefix)));
+        answer.metrics.extend(self.sizes.metrics());
+        answer.metrics.extend(crate::vsock_metrics(&self.vsock));
+        Ok(answer)
     }
 
     fn update(&self, request: &UpdateContainerRequest) -> Result<Empty, Status> {

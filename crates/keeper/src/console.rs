@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use agent_api::vm;
+
 use crate::{KeeperError, spawn};
 
 /// Lines that are kept.
@@ -46,7 +48,7 @@ impl Console {
                 if text.is_empty() {
                     continue;
                 }
-                tracing::debug!(target: "guest", "{text}");
+                let text = log(text);
                 let mut state = lock(&state.0);
                 if state.tail.len() == LINES {
                     state.tail.pop_front();
@@ -76,6 +78,26 @@ impl Console {
     }
 }
 
+/// Logs a line: the agent's as urgent as it says, the rest (the kernel's) for those who look for a fault. Returns it as people read it.
+fn log(line: String) -> String {
+    let levelled = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+    match levelled {
+        Some((level, text)) if text.starts_with(vm::AGENT_LOG) => {
+            match level {
+                "0" | "1" | "2" | "3" => tracing::error!("in the guest: {text}"),
+                "4" => tracing::warn!("in the guest: {text}"),
+                "5" | "6" => tracing::info!("in the guest: {text}"),
+                _ => tracing::debug!("in the guest: {text}"),
+            }
+            text.to_string()
+        }
+        _ => {
+            tracing::debug!("the guest's console: {line}");
+            line
+        }
+    }
+}
+
 /// A line as text without control characters: it goes to people's terminals.
 fn printable(line: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
@@ -101,10 +123,13 @@ mod tests {
             writeln!(writer, "line {n}\r").unwrap();
         }
         writer.write_all(&[b'x'; 2000]).unwrap();
-        writer.write_all(b"\n\x1b[2Jpanic\x07\n").unwrap();
+        writer.write_all(b"\n<3>nacre-agent: gone\n\x1b[2Jpanic\x07\n").unwrap();
         drop(writer);
         let tail = console.last_words();
-        assert!(tail.ends_with("[2Jpanic") && !tail.contains('\x1b') && tail.contains("line 99"), "{tail}");
+        assert!(
+            tail.ends_with("| nacre-agent: gone | [2Jpanic") && !tail.contains('\x1b') && tail.contains("line 99"),
+            "{tail}"
+        );
         assert!(!tail.contains("line 90 "), "{tail}");
     }
 }

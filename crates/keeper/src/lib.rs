@@ -22,7 +22,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use agent_api::{SetUpSandboxRequest, ShutdownRequest, vm};
+use agent_api::{Metric, SetUpSandboxRequest, ShutdownRequest, vm};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use vmm::vsock::Vsock;
 use vmm::{Event, Vmm, vsock};
 
 use console::Console;
@@ -43,6 +46,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const ANSWERS: Duration = Duration::from_millis(100);
 /// How long a guest may take to power off when asked to. Whoever waits for the keeper's end does so for two seconds.
 const POWER_OFF: Duration = Duration::from_millis(1500);
+/// How long news of one fault may be apart.
+const MOMENT: Duration = Duration::from_millis(300);
 /// Threads here only wait and copy, with [`streams::PIECE`] bytes at a time on the heap.
 const STACK: usize = 128 << 10;
 
@@ -66,6 +71,8 @@ pub struct Boot {
     pub vsock: OwnedFd,
     /// What the guest prints.
     pub console: OwnedFd,
+    /// The process that serves its files: a pidfd.
+    pub files: OwnedFd,
 }
 
 /// Why there is no VM (any more).
@@ -83,6 +90,8 @@ pub enum KeeperError {
     GuestEnded { how: &'static str, tail: String },
     #[error("the agent in the guest has gone: {tail}")]
     AgentGone { tail: String },
+    #[error("the process that serves the VM's files (nacre-fs) has ended")]
+    FilesGone,
 }
 
 /// What the main thread is told.
@@ -91,6 +100,8 @@ enum News {
     Ended(u8),
     /// The agent's connection has ended.
     AgentGone,
+    /// The process that serves the files has ended.
+    FilesGone,
     /// A client wants the end.
     ShutDown,
     Vm(Event),
@@ -111,7 +122,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         vm::STREAM_PORT => ports.1.connect(),
         _ => None,
     };
-    let (vsock, _) = vsock::Device::new(boot.vsock.into(), CONTEXT, connect).map_err(KeeperError::Vsock)?;
+    let (vsock, sockets) = vsock::Device::new(boot.vsock.into(), CONTEXT, connect).map_err(KeeperError::Vsock)?;
     spawn("vsock", move || {
         if let Err(error) = vsock.run() {
             tracing::error!(%error, "the guest's sockets have failed");
@@ -129,6 +140,11 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
             }
         }
     })?;
+    let of_files = news.clone();
+    spawn("files", move || {
+        while let Err(Errno::INTR) = poll(&mut [PollFd::new(&boot.files, PollFlags::IN)], None) {}
+        let _ = of_files.send(News::FilesGone);
+    })?;
     let server = Server {
         guest: guest.clone(),
         streams,
@@ -136,6 +152,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         set_up: boot.set_up,
         sizes: Sizes::new(vmm.clone(), boot.range),
         plugs: Plugs::new(vmm.clone(), boot.drives),
+        vsock: sockets,
         news: news.clone(),
     };
     let serving = Arc::new(server).serve(boot.client, boot.listener)?;
@@ -171,6 +188,11 @@ fn wait_for_the_end(
             Some(News::ShutDown) => return Ok(None),
             // Its last words may still be on the way.
             Some(News::AgentGone) => return Err(KeeperError::AgentGone { tail: console.last_words() }),
+            // It ends with the VMM too, whose end is then the news.
+            Some(News::FilesGone) => match told.recv_timeout(MOMENT) {
+                Ok(News::Vm(_)) => "has ended with its VMM",
+                _ => return Err(KeeperError::FilesGone),
+            },
             Some(News::Vm(Event::Shutdown)) => "has powered itself off",
             Some(News::Vm(Event::Reset)) => "has rebooted",
             Some(News::Vm(Event::Panicked)) => "kernel has panicked",
@@ -198,6 +220,22 @@ fn power_off(guest: &Guest, told: &std::sync::mpsc::Receiver<News>) {
             Ok(_) => {}
         }
     }
+}
+
+/// What the guest does with its sockets, and what it did wrong.
+fn vsock_metrics(vsock: &Vsock) -> Vec<Metric> {
+    let Ok((connections, counts)) = vsock.counts() else { return Vec::new() };
+    let mut wrong = Metric::counter("nacre_vsock_refused_total", "What the guest's sockets asked for and did not get, by why.");
+    for (why, count) in [
+        ("meaningless", counts.ignored),
+        ("breach", counts.breaches),
+        ("too_many_connections", counts.refused),
+        ("too_many_resets", counts.silent),
+    ] {
+        wrong.add(&[("why", why)], count as f64);
+    }
+    let open = Metric::gauge("nacre_vsock_connections", "Connections between the guest and the host.");
+    vec![open.with(&[], connections as f64), wrong]
 }
 
 fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), KeeperError> {

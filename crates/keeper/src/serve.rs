@@ -13,6 +13,7 @@ use crate::size::Sizes;
 use crate::streams::Streams;
 use crate::{KeeperError, News, spawn};
 use agent_api::{Code, Connection, Incoming, SetUpSandboxRequest, Status};
+use vmm::vsock::Vsock;
 
 /// Most clients at a time.
 const MAX_CLIENTS: usize = 64;
@@ -27,6 +28,7 @@ pub struct Server {
     pub set_up: SetUpSandboxRequest,
     pub sizes: Sizes,
     pub plugs: Plugs,
+    pub vsock: Vsock,
     pub news: Sender<News>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agent_api::{Code, Limits, OnlineRequest, Status};
+use agent_api::{Code, Limits, Metric, OnlineRequest, Status};
 use vmm::{Cpus, Features, Memory, Vmm};
 
 use crate::guest::Guest;
@@ -83,6 +83,17 @@ impl Sizes {
         let mut state = self.lock();
         state.containers.remove(id);
         self.shrink(&mut state);
+    }
+
+    /// What the VM was last told to be.
+    pub fn metrics(&self) -> Vec<Metric> {
+        // While it changes, which can take long, nobody waits for this.
+        let Ok(state) = self.state.try_lock() else { return Vec::new() };
+        let asked = state.asked;
+        vec![
+            Metric::gauge("nacre_vm_cpus", "CPUs the VM is given.").with(&[], asked.cpus.into()),
+            Metric::gauge("nacre_vm_memory_bytes", "Memory the VM is given.").with(&[], asked.memory as f64),
+        ]
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -33,6 +33,11 @@ impl Config {
     fn level(&self) -> Level {
         if self.debug { Level::DEBUG } else { Level::WARN }
     }
+
+    /// The same, as syslog counts.
+    pub fn syslog_level(&self) -> u32 {
+        if self.debug { 7 } else { 4 }
+    }
 }
 
 struct Log {

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let source = Source::at_path(Path::new(path))?;
         println!("{}: {path}", server.shown().add(TreeConfig { source, access, cache: Cache::Exclusive })?);
     }
-    let running = server.start(UnixListener::bind(&socket)?)?;
+    let (vmm, _) = UnixListener::bind(&socket)?.accept()?;
     std::fs::remove_file(&socket)?;
-    Ok(running.wait()?)
+    Ok(server.start(vmm)?.wait()?)
 }

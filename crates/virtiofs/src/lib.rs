@@ -4,7 +4,7 @@
 //! - `abi`: the FUSE wire format; `memory`: a request's pieces of guest memory.
 //! - `trees`, `inodes`, `handles`: what the device shows, and what a guest holds of it.
 //! - `fuse`: the requests, each done by [`gofer::passthrough`].
-//! - `device`: virtqueues and threads, on the `vhost-user-backend` crate.
+//! - `device`: virtqueues and threads, on `vmm::vhost_user`.
 //!
 //! Its process is made and confined by the runtime. See `docs/virtiofs.md`.
 

@@ -1,8 +1,7 @@
 //! A request's pieces of guest memory, and files read and written in place.
 //!
 //! The guest may change its memory at any time, so nothing here makes a reference to it: bytes are copied out or in with volatile accesses,
-//! or the host kernel copies them (`preadv2`, `pwritev2`). It is shared memory of a file, whose end a VMM could move: the kernel's copies then
-//! fail with `EFAULT`; our own end the process by SIGBUS, which is the VMM's loss.
+//! or the host kernel copies them (`preadv2`, `pwritev2`). It is shared memory of a file that cannot shrink: no end is moved under us.
 
 use std::os::fd::{AsFd, AsRawFd};
 

@@ -5,6 +5,7 @@
 
 mod container;
 mod control;
+mod metrics;
 mod mounts;
 mod process;
 mod sandbox;
@@ -12,6 +13,7 @@ mod seccomp;
 
 pub use container::*;
 pub use control::*;
+pub use metrics::*;
 pub use mounts::*;
 pub use process::*;
 pub use sandbox::*;

@@ -30,6 +30,9 @@ pub struct SetUpSandboxRequest {
     /// The first container, made as `CreateContainer` would.
     #[prost(message, optional, tag = "9")]
     pub container: Option<CreateContainerRequest>,
+    /// The least urgent of syslog's levels that the agent logs, on the console; the agent's own choice if 0.
+    #[prost(uint32, tag = "10")]
+    pub log_level: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

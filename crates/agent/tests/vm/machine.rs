@@ -223,7 +223,7 @@ fn serve_files(folder: &Path, socket: &Path) {
     }
     let listener = UnixListener::bind(socket).unwrap();
     // It waits for the VMM first.
-    thread::spawn(move || server.start(listener).unwrap().wait());
+    thread::spawn(move || server.start(listener.accept().unwrap().0).unwrap().wait());
 }
 
 /// A root of busybox.

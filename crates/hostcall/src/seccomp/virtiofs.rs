@@ -16,10 +16,10 @@ const PRIVATE: i32 = libc::FUTEX_PRIVATE_FLAG;
 
 /// The list. With `ReadOnly` no tree may be writable, later ones included.
 pub fn list(calls: GoferCalls) -> AllowList {
-    let replaced = [libc::SYS_mmap, libc::SYS_futex, libc::SYS_write];
+    let replaced = [libc::SYS_mmap, libc::SYS_futex, libc::SYS_write, libc::SYS_fcntl];
     let mut list: Vec<Call> = gofer::list(calls).calls.into_iter().filter(|call| !replaced.contains(&call.number)).collect();
     list.extend(device());
-    // The thread of the VMM's connection may be at its first steps when the list comes to hold.
+    // The device's threads may be at their first steps when the list comes to hold.
     list.extend(thread_steps());
     if calls == GoferCalls::ReadWrite {
         list.extend(writing());
@@ -32,11 +32,10 @@ fn device() -> Vec<Call> {
         Call::any(libc::SYS_preadv2, "preadv2", "file data, into guest memory"),
         Call::any(libc::SYS_read, "read", "queues' events"),
         Call::any(libc::SYS_write, "write", "queues' events; last words"),
-        Call::any(libc::SYS_epoll_wait, "epoll_wait", "queues' events"),
+        Call::any(libc::SYS_epoll_pwait, "epoll_pwait", "queues' events"),
         Call::any(libc::SYS_epoll_ctl, "epoll_ctl", "queues that start and stop"),
         Call::any(libc::SYS_accept4, "accept4", "the runtime, with trees of further containers of a pod"),
         Call::any(libc::SYS_recvfrom, "recvfrom", "what they are"),
-        Call::any(libc::SYS_shutdown, "shutdown", "the end of the connection to the VMM"),
         Call::only(libc::SYS_mmap, "mmap", &[&[Without(2, PROT_EXEC)]], "guest memory; large buffers"),
         Call::only(libc::SYS_mprotect, "mprotect", &[&[Without(2, PROT_EXEC)]], "the heap, growing"),
         Call::only(
@@ -50,6 +49,13 @@ fn device() -> Vec<Call> {
             ],
             "threads that wait for each other, or for one to end",
         ),
+        Call::only(
+            libc::SYS_fcntl,
+            "fcntl",
+            &[&[Is(1, libc::F_GETFD as u32)], &[Is(1, libc::F_GET_SEALS as u32)]],
+            "guest memory that cannot shrink; (debug builds) the standard library's check before it closes",
+        ),
+        Call::any(libc::SYS_fstat, "fstat", "the size of guest memory"),
         Call::any(libc::SYS_sched_yield, "sched_yield", "locks that are soon free"),
         Call::any(libc::SYS_getrandom, "getrandom", "keys of hash tables"),
         Call::any(libc::SYS_exit, "exit", "a thread's end"),

@@ -10,3 +10,4 @@ mod network;
 mod pod;
 mod support;
 mod vm;
+mod vm_faults;

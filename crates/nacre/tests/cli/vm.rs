@@ -141,7 +141,18 @@ fn the_machine_is_as_large_as_its_containers() {
         kib.expect("a number") >> 10
     };
     let cpus = |containers: &Containers<'_>| containers.exec(&first, "cat /proc/cpuinfo").matches("processor\t").count();
-    containers.run(&first, &limited(None, 64, 1));
+    // One program sees it all: it notes each size of the machine that it has not seen before.
+    let mut watched = limited(None, 64, 1);
+    watched["process"]["args"] = json!([
+        "sh",
+        "-c",
+        "while :; do
+        now=\"$(grep -c ^processor /proc/cpuinfo) $(grep MemTotal /proc/meminfo)\"
+        grep -q \"$now\" /seen 2>&- || echo \"$now\" >> /seen
+        sleep 0.2
+    done"
+    ]);
+    containers.run(&first, &watched);
     let small = memory(&containers);
     assert!((100..=192).contains(&small), "{small} MiB");
     assert_eq!(cpus(&containers), 1);
@@ -160,4 +171,63 @@ fn the_machine_is_as_large_as_its_containers() {
     assert_eq!((limit(&member), limit(&first)), (Some(600 * MIB), Some(64 * MIB)), "as the guest's kernel keeps them");
     place.nacre(&["delete", "--force", &member]).ok();
     assert_eq!(memory(&containers), small);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let seen = containers.exec(&first, "cat /seen");
+    let sizes: Vec<u64> = seen
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok())
+        .map(|kib| kib >> 10)
+        .collect();
+    assert!([small, small + 384, small + 640].iter().all(|size| sizes.contains(size)), "{seen}");
+    assert!(host < 2 || (seen.starts_with("1 ") && seen.contains("\n2 ")), "a CPU more: {seen}");
+}
+
+#[test]
+fn statistics_are_what_the_guest_sees() {
+    let Some(place) = place("vm-stats") else { return };
+    let mut containers = Containers(&place, Vec::new());
+    let id = place.id();
+    let mut config = config(None);
+    config["process"]["args"] =
+        json!(["sh", "-c", "x=0; while [ $x -lt 20000 ]; do x=$((x + 1)); done; sleep 1000 & sleep 1000 & wait"]);
+    config["linux"]["resources"] = json!({"memory": {"limit": 96 * MIB}, "pids": {"limit": 50}});
+    config["mounts"].as_array_mut().expect("a list").extend([
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
+    ]);
+    containers.run(&id, &config);
+    // The guest's own figures, and the same from outside in between two of them: the exec that reads them is in them too.
+    let inside = || {
+        let text = containers
+            .exec(&id, "cd /sys/fs/cgroup; grep usage_usec cpu.stat; cat memory.current memory.max pids.max pids.current");
+        let numbers: Vec<u64> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+        <[u64; 5]>::try_from(numbers).unwrap_or_else(|_| panic!("{text}"))
+    };
+    let before = inside();
+    let stats = place.nacre(&["events", "--stats", &id]).ok().stdout;
+    let after = inside();
+    let stats: Value = serde_json::from_str(&stats).expect("JSON");
+    let number = |pointer: &str| stats.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {stats}"));
+    let cpu_us = number("/data/cpu/usage/total") / 1000;
+    assert!((before[0]..=after[0]).contains(&cpu_us), "{before:?} {after:?} {stats}");
+    let memory = number("/data/memory/usage/usage");
+    assert!(memory.abs_diff(before[1]) < 2 * MIB && memory.abs_diff(after[1]) < 2 * MIB, "{before:?} {after:?} {stats}");
+    assert_eq!((number("/data/memory/usage/limit"), number("/data/pids/limit")), (before[2], before[3]));
+    // Three: the shell and its two; with `cat` and its shell, five.
+    assert_eq!((number("/data/pids/current"), before[4]), (3, 5), "{stats}");
+}
+
+#[test]
+fn measurements_reach_the_log_and_the_host() {
+    let Some(place) = place("vm-log") else { return };
+    let id = place.id();
+    let log = place.dir.join("log");
+    let mut config = Place::config(&["sh", "-c", "(x=y; while :; do x=$x$x; done); exit 3"]);
+    config["linux"]["resources"] = json!({"memory": {"limit": 64 * MIB}});
+    place.write(&config);
+    let run = place.nacre(&["--log", log.to_str().expect("a path"), "run", &id]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    let text = fs::read_to_string(&log).expect("the log");
+    let told = text.lines().find(|line| line.contains("a process was killed because its memory was full"));
+    assert!(told.is_some_and(|line| line.contains("level=warning") && line.contains("in the guest: nacre-agent: ")), "{text}");
 }

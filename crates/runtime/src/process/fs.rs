@@ -2,8 +2,7 @@
 //! runs ([`fs_control`](super::fs_control)).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 
 use agent_api::fds;
 use gofer::protocol::Access;
@@ -81,7 +80,7 @@ pub fn main(socket: &UnixStream) -> i32 {
 }
 
 fn run(socket: &UnixStream) -> std::result::Result<(), String> {
-    let listener = introduce(socket).map_err(|e| format!("cannot make its connection to the VMM: {e}"))?;
+    let vmm = introduce(socket).map_err(|e| format!("cannot make its connection to the VMM: {e}"))?;
     // No configuration: the runtime has died or given up.
     let Ok((config, mut descriptors)) = message::receive::<FsConfig>(socket) else { return Ok(()) };
     let control = match config.more {
@@ -103,18 +102,15 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     if let Some(listener) = control {
         Control::start(listener.into(), server.shown().clone()).map_err(|e| format!("cannot start its control: {e}"))?;
     }
-    let running = server.start(listener).map_err(|e| e.to_string())?;
+    let running = server.start(vmm).map_err(|e| e.to_string())?;
     running.confine(calls).map_err(|e| e.to_string())?;
     message::send_all(socket.as_fd(), &[READY]).map_err(|e| e.to_string())?;
     running.wait().map_err(|e| e.to_string())
 }
 
-/// Connects to itself, in the network namespace that nobody else is in, and gives the other end away: the device's library takes
-/// connections only from a listener.
-fn introduce(socket: &UnixStream) -> std::io::Result<UnixListener> {
-    let name = SocketAddr::from_abstract_name(b"nacre-fs")?;
-    let listener = UnixListener::bind_addr(&name)?;
-    let end = UnixStream::connect_addr(&name)?;
-    fds::send(socket.as_fd(), &[READY], &[end.as_fd()])?;
-    Ok(listener)
+/// Makes the connection to the VMM and gives its end of it away.
+fn introduce(socket: &UnixStream) -> std::io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    fds::send(socket.as_fd(), &[READY], &[theirs.as_fd()])?;
+    Ok(ours)
 }

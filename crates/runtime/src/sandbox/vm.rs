@@ -36,30 +36,14 @@ const MEMORY_STEP: u64 = 2 << 20;
 #[derive(Debug)]
 pub struct VmSandbox {
     main: MainProcess,
-    fs: Files,
+    /// The file process, if it is this process's.
+    fs: Option<Confined>,
+    /// As whom it will serve, until it has the first container's trees.
+    fs_ids: Option<Ids>,
     /// A pod's: where the file process hears of further trees.
     dir: Option<PathBuf>,
     agent: Arc<Client>,
     privilege: Privilege,
-}
-
-/// The file process.
-#[derive(Debug)]
-enum Files {
-    /// Waits for the first container's trees; as whom it will serve.
-    Waiting(Confined, Ids),
-    Serving(Confined),
-    /// An earlier process's.
-    Others,
-}
-
-impl Files {
-    fn process(&self) -> Option<&Confined> {
-        match self {
-            Files::Waiting(confined, _) | Files::Serving(confined) => Some(confined),
-            Files::Others => None,
-        }
-    }
 }
 
 impl VmSandbox {
@@ -119,7 +103,8 @@ impl VmSandbox {
             network: network.description,
             log: launch.log,
         };
-        let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), kernel.as_fd(), initrd.as_fd()];
+        let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), fs.pidfd.as_fd()];
+        fds.extend([kernel.as_fd(), initrd.as_fd()]);
         fds.extend(given.as_ref().map(AsFd::as_fd));
         fds.extend(network.ways.iter().map(AsFd::as_fd));
         fds.extend(images.iter().chain(&disks).map(AsFd::as_fd));
@@ -127,7 +112,8 @@ impl VmSandbox {
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
         Ok(VmSandbox {
             main: MainProcess { confined: keeper.keep(), report: launch.report, name: NAME },
-            fs: Files::Waiting(fs.keep(), fs_ids),
+            fs: Some(fs.keep()),
+            fs_ids: Some(fs_ids),
             dir: launch.pod.map(Path::to_path_buf),
             agent: Arc::new(Client::new(ours.into())),
             privilege: launch.privilege,
@@ -142,7 +128,8 @@ impl VmSandbox {
         let confined = Confined::found(&join.main)?;
         Ok(VmSandbox {
             main: MainProcess { confined, report: join.report, name: NAME },
-            fs: Files::Others,
+            fs: None,
+            fs_ids: None,
             dir: Some(join.dir.to_path_buf()),
             agent: Arc::new(join.agent),
             privilege: join.privilege,
@@ -151,21 +138,12 @@ impl VmSandbox {
 
     /// Gives the file process a container's trees; their numbers in the device.
     fn add_trees(&mut self, plan: &ContainerPlan) -> Result<Vec<u32>> {
-        match std::mem::replace(&mut self.fs, Files::Others) {
-            Files::Waiting(process, ids) => {
-                let configured = self.configure_files(&process, &ids, plan);
-                self.fs = Files::Serving(process);
-                configured.map(|()| (0..plan.attaches.len() as u32).collect())
-            }
-            serving => {
-                self.fs = serving;
-                let dir = self
-                    .dir
-                    .as_ref()
-                    .ok_or_else(|| Error::Other("this VM was not made for a pod: it has one container".into()))?;
-                fs_control::add(dir, self.privilege, &plan.request.id, &plan.attaches)
-            }
+        if let (Some(ids), Some(process)) = (self.fs_ids.take(), &self.fs) {
+            self.configure_files(process, &ids, plan)?;
+            return Ok((0..plan.attaches.len() as u32).collect());
         }
+        let no_pod = || Error::Other("this VM was not made for a pod: it has one container".into());
+        fs_control::add(self.dir.as_ref().ok_or_else(no_pod)?, self.privilege, &plan.request.id, &plan.attaches)
     }
 
     fn configure_files(&self, process: &Confined, ids: &Ids, plan: &ContainerPlan) -> Result<()> {
@@ -180,7 +158,7 @@ impl VmSandbox {
 
 impl Sandbox for VmSandbox {
     fn pids(&self) -> Vec<i32> {
-        let all = std::iter::once(&self.main.confined).chain(self.fs.process());
+        let all = std::iter::once(&self.main.confined).chain(&self.fs);
         all.map(|confined| confined.pid.as_raw_nonzero().get()).collect()
     }
 
@@ -212,14 +190,14 @@ impl Sandbox for VmSandbox {
     }
 
     fn last_words(&self) -> Option<String> {
-        let all = std::iter::once(&self.main.confined).chain(self.fs.process());
+        let all = std::iter::once(&self.main.confined).chain(&self.fs);
         let dead = all.filter(|confined| has_ended(confined));
         dead.filter_map(Confined::last_words).next()
     }
 
     fn stop(&mut self) {
         self.main.confined.kill();
-        self.fs.process().into_iter().for_each(Confined::kill);
+        self.fs.iter().for_each(Confined::kill);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use agent_api::{Call, Code, Empty, ListContainersResponse, StacksResponse, Status};
+use agent_api::{Call, Code, Empty, GetMetricsResponse, ListContainersResponse, StacksResponse, Status};
 use prost::Message;
 
 use crate::container::Agent;
@@ -24,6 +24,7 @@ pub(super) async fn serve(agent: &Arc<Agent>, call: Call, mut fds: Vec<Option<Ow
         Call::ListContainers(_) => encode(Ok(ListContainersResponse { containers: agent.list() })),
         Call::ListProcesses(request) => encode(agent.processes(&request.container_id)),
         Call::Stats(request) => encode(agent.stats(&request.container_id)),
+        Call::GetMetrics(_) => encode(Ok(GetMetricsResponse { metrics: agent.metrics() })),
         Call::NextEvents(request) => encode(Ok(agent.events.after(request.after).await)),
         Call::UpdateContainer(request) => encode(agent.update(&request)),
         Call::Stacks(request) => encode(agent.stacks(&request.container_id).map(|text| StacksResponse { text })),

@@ -1,67 +1,51 @@
-//! The vhost-user device: virtqueues, guest memory, threads.
+//! The vhost-user device: virtqueues, guest memory, threads. The protocol and the rings are `vmm::vhost_user`'s.
 //!
-//! Queue 0 has requests of high priority (forgets), queue 1 all others. The thread that the `vhost-user-backend` crate gives the queues, the *leader*,
-//! takes requests and does them itself, as handing each over would cost more than most requests do. When more than one waits it
-//! wakes a *helper*; and a *watcher* wakes one when the leader has been in one request for long (a hung network file system), so that this does not
-//! stop the others. The watcher sleeps while nothing happens.
+//! Queue 0 has requests of high priority (forgets), queue 1 all others. The *leader* has the queues: it takes requests and does them itself, as handing each
+//! over would cost more than most requests do. When more than one waits it wakes a *helper*; and a *watcher* wakes one when the leader has been in one
+//! request for long (a hung network file system), so that this does not stop the others. The watcher sleeps while nothing happens. What the VMM says is heard by
+//! the thread that called [`Running::wait`], so that it is heard whatever the others do.
 //!
-//! Locks: a queue's (for taking a request and giving it back), and the pool's. Neither is held while a request is done.
+//! Locks: the rings' (for taking a request and giving it back), and the pool's. Neither is held while a request is done.
 
+mod pool;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    os::unix::net::UnixListener,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    sync::{Arc, atomic::Ordering},
     thread,
-    time::{Duration, Instant},
 };
 
 use hostcall::seccomp::gofer::GoferCalls;
-use parking_lot::{Condvar, Mutex};
-use vhost::vhost_user::{Listener, message::VhostUserProtocolFeatures};
-use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringMutex, VringT};
-use virtio_queue::QueueT;
-use vm_memory::{GuestAddressSpace, GuestMemory, GuestMemoryAtomic, GuestMemoryMmap, Permissions};
-use vmm_sys_util::{
-    epoll::EventSet,
-    event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier},
+use rustix::{
+    event::{EventfdFlags, epoll, eventfd},
+    io::Errno,
 };
+use virtio_queue::{DescriptorChain, QueueT};
+use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions};
+use vmm::vhost_user::{FREE, Frontend, KICK, Layout, Ring, Shared};
 
 use crate::{
     fuse::{Fs, Limits},
     memory::Pieces,
     trees::{TreeConfig, TreeError, Trees},
 };
+use pool::Pool;
 
 /// High priority, and requests.
 const QUEUES: usize = 2;
-const REQUESTS: u16 = 1;
+const REQUESTS: usize = 1;
 /// The longest queue; a guest's kernel makes no request of more pieces.
-const MAX_QUEUE: usize = 1024;
+const MAX_QUEUE: u16 = 1024;
 /// The most pieces of a request, indirect ones included.
 const MAX_PIECES: usize = 2048;
-
-/// How long the leader may be in one request before others are taken over by a helper.
-const PATIENCE: Duration = Duration::from_millis(2);
-/// How long a queue that is to stop waits for the requests taken from it.
-const STOP: Duration = Duration::from_secs(10);
-/// For how many times that nothing has to happen before the watcher sleeps.
-const IDLE_ROUNDS: u32 = 50;
-
-mod feature {
-    pub const RING_INDIRECT_DESC: u64 = 1 << 28;
-    pub const RING_EVENT_IDX: u64 = 1 << 29;
-    pub const PROTOCOL_FEATURES: u64 = 1 << 30;
-    pub const VERSION_1: u64 = 1 << 32;
-}
-
-type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
-type Ring = VringMutex<Memory>;
+/// Of helpers and the watcher, in bytes.
+const STACK: usize = 256 << 10;
+/// The leader is to look at all queues.
+const WAKE: u64 = FREE;
 
 /// What a device is made of.
 #[derive(Debug, Clone, Copy)]
@@ -82,13 +66,11 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("cannot make the virtio-fs device: {0}")]
-    Device(String),
+    Device(io::Error),
     #[error("cannot start a thread of the virtio-fs device: {0}")]
     Thread(io::Error),
-    #[error("cannot take the VMM's connection: {0}")]
-    Accept(String),
     #[error("connection to the VMM failed: {0}")]
-    Connection(String),
+    Connection(io::Error),
     #[error(transparent)]
     Seccomp(#[from] hostcall::seccomp::SeccompError),
 }
@@ -141,43 +123,35 @@ impl Server {
         &self.shown
     }
 
-    /// Waits for the VMM to connect, and serves it in threads of its own.
+    /// Serves the VMM at the other end of `socket`, in threads of its own and the one that [waits](Running::wait).
     ///
     /// # Errors
-    /// No threads; no connection.
-    pub fn start(self, listener: UnixListener) -> Result<Running, ServeError> {
+    /// No threads; too few descriptors.
+    pub fn start(self, socket: UnixStream) -> Result<Running, ServeError> {
         // One heap for all threads: it stays small, and the requests' buffers are few. SAFETY: sets a parameter of the allocator.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-        let pool = Arc::new(Pool::default());
-        let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
-            .map_err(|e| ServeError::Device(e.to_string()))?;
-        let device =
-            Arc::new(Device { fs: Arc::clone(&self.shown.fs), memory: OnceLock::new(), pool: Arc::clone(&pool), exit });
-        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-        let mut daemon = VhostUserDaemon::new("virtiofs".to_owned(), Arc::clone(&device), memory)
-            .map_err(|e| ServeError::Device(e.to_string()))?;
-        let mut helpers = Vec::new();
-        let mut spawn = |name: String, run: fn(&Device)| {
-            let device = Arc::clone(&device);
-            let thread = thread::Builder::new().name(name).stack_size(256 * 1024).spawn(move || run(&device));
-            thread.map(|thread| helpers.push(thread)).map_err(ServeError::Thread)
+        let device = Arc::new(Device::new(self.shown.fs.clone()).map_err(ServeError::Device)?);
+        let frontend = Frontend::for_threads(socket, device.rings.clone()).map_err(ServeError::Device)?;
+        let spawn = |name: String, run: fn(&Device)| {
+            let device = device.clone();
+            let thread = thread::Builder::new().name(name).stack_size(STACK).spawn(move || run(&device));
+            thread.map(drop).map_err(ServeError::Thread)
         };
+        spawn("leader".to_owned(), Device::lead)?;
         for n in 0..self.helpers {
             spawn(format!("helper {n}"), Device::help)?;
         }
         if self.helpers > 0 {
             spawn("watcher".to_owned(), Device::watch)?;
         }
-        daemon.start(&mut Listener::from(listener)).map_err(|e| ServeError::Accept(e.to_string()))?;
-        Ok(Running { daemon, pool, helpers, shown: self.shown })
+        Ok(Running { frontend, device, shown: self.shown })
     }
 }
 
 /// A device that is connected.
 pub struct Running {
-    daemon: VhostUserDaemon<Arc<Device>>,
-    pool: Arc<Pool>,
-    helpers: Vec<thread::JoinHandle<()>>,
+    frontend: Frontend,
+    device: Arc<Device>,
     shown: Shown,
 }
 
@@ -196,82 +170,33 @@ impl Running {
         Ok(hostcall::seccomp::virtiofs::list(calls).install_on_all_threads()?)
     }
 
-    /// Serves until the VMM closes the connection.
+    /// Serves until the VMM closes the connection. The threads end when they have done what they do, which is not waited for: it may hang.
     ///
     /// # Errors
-    /// The connection failed.
+    /// The connection failed, or requests hang that the VMM wants an end of.
     pub fn wait(mut self) -> Result<(), ServeError> {
-        let served = self.daemon.wait();
-        self.pool.end();
-        for helper in self.helpers.drain(..) {
-            // It has ended; that it panicked was said already.
-            let _ = helper.join();
-        }
-        use vhost::vhost_user::Error::{Disconnected, PartialMessage, SocketBroken};
-        match served {
-            Ok(()) | Err(vhost_user_backend::Error::HandleRequest(Disconnected | PartialMessage | SocketBroken(_))) => Ok(()),
-            Err(e) => Err(ServeError::Connection(e.to_string())),
-        }
-    }
-}
-
-/// Wakes and ends helpers and watcher.
-#[derive(Default)]
-struct Pool {
-    state: Mutex<State>,
-    help: Condvar,
-    watch: Condvar,
-    /// Never notified: for a pause.
-    stop: Condvar,
-    /// Of the leader's requests: odd while it is in one.
-    turns: AtomicU64,
-    /// Requests taken and not yet given back.
-    taken: AtomicUsize,
-    /// How often the leader began.
-    begun: AtomicU64,
-    watching: AtomicBool,
-}
-
-#[derive(Default)]
-struct State {
-    /// The queue to help with.
-    ring: Option<Ring>,
-    calls: usize,
-    idle: usize,
-    end: bool,
-}
-
-impl Pool {
-    /// Wakes a helper, if one is free.
-    fn call(&self, ring: &Ring) {
-        let mut state = self.state.lock();
-        if state.calls < state.idle {
-            state.calls += 1;
-            state.ring = Some(ring.clone());
-            self.help.notify_one();
-        }
-    }
-
-    fn call_again(&self) {
-        let ring = self.state.lock().ring.clone();
-        if let Some(ring) = ring {
-            self.call(&ring);
-        }
-    }
-
-    fn end(&self) {
-        self.state.lock().end = true;
-        self.help.notify_all();
-        self.watch.notify_all();
+        let ended = loop {
+            match self.frontend.handle() {
+                // It may have started a queue that has requests already.
+                Ok(()) => self.device.wake(),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break Ok(()),
+                Err(e) => break Err(ServeError::Connection(e)),
+            }
+        };
+        self.device.pool.end();
+        self.device.wake();
+        ended
     }
 }
 
 /// What the threads share.
-pub struct Device {
+struct Device {
     fs: Arc<Fs>,
-    memory: OnceLock<Memory>,
+    rings: Arc<Shared>,
     pool: Arc<Pool>,
-    exit: (EventConsumer, EventNotifier),
+    /// Kicks, and `wake`.
+    epoll: Arc<OwnedFd>,
+    wake: OwnedFd,
 }
 
 /// Whether a thread is the one the queues belong to.
@@ -282,27 +207,104 @@ enum Role {
 }
 
 impl Device {
-    /// Does requests until there are none; whether there was any.
-    fn drain(&self, ring: &Ring, role: Role) -> bool {
-        let Some(memory) = self.memory.get() else { return false };
-        let mut any = false;
+    fn new(fs: Arc<Fs>) -> io::Result<Device> {
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let pool = Arc::new(Pool::default());
+        let settles = pool.clone();
+        let layout = Layout { features: 0, queues: QUEUES, max_queue: MAX_QUEUE, config: Vec::new() };
+        let rings = Shared::new(layout, epoll.clone(), move || settles.settle())?;
+        Ok(Device { fs, rings: Arc::new(rings), pool, epoll, wake })
+    }
+
+    /// Has the leader look at all queues, or at whether it should end.
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn lead(&self) {
+        let mut events = [const { MaybeUninit::uninit() }; QUEUES + 1];
         loop {
-            let memory = memory.memory();
-            let (chain, more) = {
-                let mut state = ring.get_mut();
-                if !state.is_enabled() {
-                    return any;
-                }
-                let queue = state.get_queue_mut();
-                let Some(chain) = queue.pop_descriptor_chain(memory.clone()) else { return any };
-                let waiting =
-                    queue.avail_idx(&*memory, Ordering::Acquire).map_or(0, |idx| idx.0.wrapping_sub(queue.next_avail()));
-                // Under the queue's lock: whoever stops the queue sees it.
-                self.pool.taken.fetch_add(1, Ordering::SeqCst);
-                (chain, waiting > 0)
+            let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
+                Err(Errno::INTR) => continue,
+                Err(_) => return,
+                Ok(events) => events,
             };
+            for event in events {
+                match event.data.u64() {
+                    WAKE => {
+                        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+                        (0..QUEUES).for_each(|queue| self.attend(queue));
+                    }
+                    kick => {
+                        let queue = kick.wrapping_sub(KICK);
+                        self.rings.lock().kicked(queue);
+                        self.attend(queue as usize);
+                    }
+                }
+            }
+            if self.pool.is_at_its_end() {
+                return;
+            }
+        }
+    }
+
+    /// Does what is in a queue, as its leader.
+    fn attend(&self, queue: usize) {
+        if queue == REQUESTS {
+            self.pool.begin();
+        }
+        loop {
+            // Errors: a broken queue, on which nothing will be found.
+            self.with(queue, |ring, memory| ring.queue.disable_notification(memory));
+            let any = self.drain(queue, Role::Leader);
+            let more = self.with(queue, |ring, memory| ring.queue.enable_notification(memory));
+            // A request may have come just before notifications were on again. If one is said to be there and none is found, the guest
+            // has broken its queue: do not turn in circles for it.
+            if !matches!(more, Some(Ok(true))) || !any {
+                return;
+            }
+        }
+    }
+
+    /// Works on a queue, if it may be touched.
+    fn with<T>(&self, queue: usize, work: impl FnOnce(&mut Ring, &GuestMemoryMmap) -> T) -> Option<T> {
+        let mut rings = self.rings.lock();
+        let memory = rings.memory.clone();
+        rings.rings.get_mut(queue).filter(|ring| ring.is_live()).map(|ring| work(ring, &memory))
+    }
+
+    /// A request, and whether more wait; counted as taken.
+    fn take(&self, queue: usize) -> Option<(DescriptorChain<Arc<GuestMemoryMmap>>, Arc<GuestMemoryMmap>, bool)> {
+        let mut rings = self.rings.lock();
+        let memory = rings.memory.clone();
+        let queue = &mut rings.rings.get_mut(queue).filter(|ring| ring.is_live())?.queue;
+        let chain = queue.pop_descriptor_chain(memory.clone())?;
+        let waiting = queue.avail_idx(&*memory, Ordering::Acquire).map_or(0, |idx| idx.0.wrapping_sub(queue.next_avail()));
+        // Under the rings' lock: whoever stops the queue sees it.
+        self.pool.taken.fetch_add(1, Ordering::SeqCst);
+        Some((chain, memory, waiting > 0))
+    }
+
+    /// Gives a request back. The queue may have stopped meanwhile, and then waits for this.
+    fn give_back(&self, queue: usize, head: u16, used: usize) {
+        let mut rings = self.rings.lock();
+        let memory = rings.memory.clone();
+        if let Some(ring) = rings.rings.get_mut(queue) {
+            // Errors: the rings are not where memory is, so the guest (or the VMM) has broken its own queue.
+            let _ = ring.queue.add_used(&*memory, head, used as u32);
+            let _ = ring.signal(&memory);
+        }
+        self.pool.taken.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Does requests until there are none; whether there was any.
+    fn drain(&self, queue: usize, role: Role) -> bool {
+        let mut any = false;
+        while let Some((chain, memory, more)) = self.take(queue) {
             if more {
-                self.pool.call(ring);
+                self.pool.call(queue);
             }
             any = true;
             if role == Role::Leader {
@@ -317,85 +319,26 @@ impl Device {
             if role == Role::Leader {
                 self.pool.turns.fetch_add(1, Ordering::Relaxed);
             }
-            let mut state = ring.get_mut();
-            // Errors: the rings are not where memory is, so the guest (or the VMM) has broken its own queue.
-            let _ = state.add_used(head, used as u32);
-            if state.needs_notification().unwrap_or(true) {
-                let _ = state.signal_used_queue();
-            }
-            self.pool.taken.fetch_sub(1, Ordering::SeqCst);
+            self.give_back(queue, head, used);
         }
+        any
     }
 
     fn help(&self) {
-        loop {
-            let ring = {
-                let mut state = self.pool.state.lock();
-                state.idle += 1;
-                while state.calls == 0 && !state.end {
-                    self.pool.help.wait(&mut state);
-                }
-                if state.end {
-                    return;
-                }
-                state.idle -= 1;
-                state.calls -= 1;
-                state.ring.clone()
-            };
-            if let Some(ring) = ring {
-                self.drain(&ring, Role::Helper);
-            }
+        while let Some(queue) = self.pool.await_call() {
+            self.drain(queue, Role::Helper);
         }
     }
 
     fn watch(&self) {
-        let (mut idle, mut last, mut begun) = (0, 0, 0);
-        loop {
-            {
-                let mut state = self.pool.state.lock();
-                if idle >= IDLE_ROUNDS {
-                    self.pool.watching.store(false, Ordering::SeqCst);
-                    if self.pool.begun.load(Ordering::SeqCst) != begun {
-                        self.pool.watching.store(true, Ordering::SeqCst);
-                    }
-                    while !self.pool.watching.load(Ordering::SeqCst) && !state.end {
-                        self.pool.watch.wait(&mut state);
-                    }
-                    idle = 0;
-                } else {
-                    self.pool.watch.wait_for(&mut state, PATIENCE);
-                }
-                if state.end {
-                    return;
-                }
-            }
-            begun = self.pool.begun.load(Ordering::SeqCst);
-            let turns = self.pool.turns.load(Ordering::Relaxed);
-            match turns == last {
-                true if turns % 2 == 1 => self.pool.call_again(),
-                true => idle += 1,
-                false => idle = 0,
-            }
-            last = turns;
-        }
-    }
-
-    /// The leader begins: somebody must watch.
-    fn begin(&self, ring: &Ring) {
-        // Then the swap: a watcher about to sleep sees the one, or is seen to sleep by the other.
-        self.pool.begun.fetch_add(1, Ordering::SeqCst);
-        if !self.pool.watching.swap(true, Ordering::SeqCst) {
-            let mut state = self.pool.state.lock();
-            state.ring = Some(ring.clone());
-            self.pool.watch.notify_one();
-        }
+        self.pool.watch();
     }
 }
 
 /// A chain's memory, what the guest wrote and what it wants written; none if some of it is not there or there is too much.
 fn pieces<'a>(
     memory: &'a GuestMemoryMmap,
-    chain: virtio_queue::DescriptorChain<vm_memory::atomic::GuestMemoryLoadGuard<GuestMemoryMmap>>,
+    chain: DescriptorChain<Arc<GuestMemoryMmap>>,
     input: &mut Pieces<'a>,
     output: &mut Pieces<'a>,
 ) -> Option<()> {
@@ -412,66 +355,4 @@ fn pieces<'a>(
         }
     }
     Some(())
-}
-
-impl VhostUserBackend for Device {
-    type Bitmap = ();
-    type Vring = Ring;
-
-    fn num_queues(&self) -> usize {
-        QUEUES
-    }
-
-    fn max_queue_size(&self) -> usize {
-        MAX_QUEUE
-    }
-
-    fn features(&self) -> u64 {
-        feature::VERSION_1 | feature::RING_INDIRECT_DESC | feature::RING_EVENT_IDX | feature::PROTOCOL_FEATURES
-    }
-
-    fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-    }
-
-    /// Afterwards the guest's memory is not touched any more: it may be another guest's by then. So the connection ends if a request hangs.
-    fn stop_vring(&self, _: u32) -> io::Result<()> {
-        let start = Instant::now();
-        while self.pool.taken.load(Ordering::SeqCst) > 0 {
-            if start.elapsed() > STOP {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.pool.stop.wait_for(&mut self.pool.state.lock(), Duration::from_millis(1));
-        }
-        Ok(())
-    }
-
-    fn set_event_idx(&self, _enabled: bool) {}
-
-    fn update_memory(&self, memory: Memory) -> io::Result<()> {
-        // One and the same object each time; what it leads to changes.
-        self.memory.get_or_init(|| memory);
-        Ok(())
-    }
-
-    fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
-        Some((self.exit.0.try_clone().ok()?, self.exit.1.try_clone().ok()?))
-    }
-
-    fn handle_event(&self, event: u16, _: EventSet, rings: &[Ring], _: usize) -> io::Result<()> {
-        let Some(ring) = rings.get(usize::from(event)) else { return Ok(()) };
-        if event == REQUESTS {
-            self.begin(ring);
-        }
-        loop {
-            // Errors as above: a broken queue, on which nothing will be found.
-            let _ = ring.disable_notification();
-            let any = self.drain(ring, Role::Leader);
-            // A request may have come just before notifications were on again. If one is said to be there and none is found, the guest
-            // has broken its queue: do not turn in circles for it.
-            if !ring.enable_notification().unwrap_or(false) || !any {
-                return Ok(());
-            }
-        }
-    }
 }

@@ -1,8 +1,19 @@
 //! Rings made by hand.
 
+use std::{
+    fs::File,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
+
 use gofer::{
     passthrough::Source,
     protocol::{Access, Cache},
+};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use vhost::vhost_user::{
+    VhostUserBackendReqHandler,
+    message::{VhostUserMemoryRegion, VhostUserVringAddrFlags},
 };
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
@@ -16,6 +27,8 @@ const AVAIL: u64 = 0x2000;
 const USED: u64 = 0x3000;
 const BUFFERS: u64 = 0x10000;
 const END: u64 = 0x100000;
+/// Where the VMM has the guest's memory.
+const VMM: u64 = 0x7000_0000_0000;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -23,26 +36,31 @@ const INDIRECT: u16 = 4;
 
 /// A guest's end of a ring, and the device on it.
 struct Guest {
-    memory: GuestMemoryMmap,
-    ring: Ring,
+    memory: Arc<GuestMemoryMmap>,
     device: Arc<Device>,
 }
 
 impl Guest {
     fn new() -> Guest {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), END as usize)]).unwrap();
-        let atomic = GuestMemoryAtomic::new(memory.clone());
-        let ring = Ring::new(atomic.clone(), MAX_QUEUE as u16).unwrap();
-        ring.set_queue_size(SIZE);
-        ring.set_queue_info(TABLE, AVAIL, USED).unwrap();
-        ring.set_queue_ready(true);
-        ring.set_enabled(true);
         let server = Server::new(Config::for_nofile(256));
         let source = Source::at_path(&std::env::temp_dir()).unwrap();
         server.shown().add(TreeConfig { source, access: Access::ReadOnly, cache: Cache::Shared }).unwrap();
-        let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK).unwrap();
-        let device = Device { fs: Arc::clone(&server.shown().fs), memory: OnceLock::from(atomic), pool: Arc::default(), exit };
-        Guest { memory, ring, device: Arc::new(device) }
+        let device = Device::new(server.shown().fs.clone()).unwrap();
+        let file = memfd_create("guest", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, END).unwrap();
+        fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+        let (rings, index) = (&device.rings, REQUESTS as u32);
+        rings.set_mem_table(&[VhostUserMemoryRegion::new(0, END, VMM, 0)], vec![file.into()], None).unwrap();
+        rings.set_vring_num(index, SIZE.into()).unwrap();
+        rings.set_vring_addr(index, VhostUserVringAddrFlags::empty(), VMM + TABLE, VMM + USED, VMM + AVAIL, 0).unwrap();
+        rings.set_vring_kick(index as u8, Some(File::from(eventfd(0, EventfdFlags::NONBLOCK).unwrap()))).unwrap();
+        rings.set_vring_enable(index, true).unwrap();
+        let memory = rings.lock().memory.clone();
+        Guest { memory, device: Arc::new(device) }
+    }
+
+    fn next_avail(&self) -> u16 {
+        self.device.rings.lock().rings[REQUESTS].queue.next_avail()
     }
 
     fn put<T: vm_memory::ByteValued>(&self, at: u64, value: T) {
@@ -75,7 +93,7 @@ impl Guest {
     }
 
     fn kick(&self) {
-        self.device.handle_event(REQUESTS, EventSet::IN, &[self.ring.clone(), self.ring.clone()], 0).unwrap();
+        self.device.attend(REQUESTS);
     }
 
     fn used(&self) -> u16 {
@@ -169,11 +187,11 @@ fn any_rings_are_survived() {
             }
             guest.put(AVAIL + 4 + u64::from(n) * 2, random(u64::from(SIZE) + 1) as u16);
         }
-        let next = guest.ring.queue_next_avail();
+        let next = guest.next_avail();
         let wild = random(20) == 0;
         guest.put(AVAIL + 2, if wild { random(1 << 16) as u16 } else { next.wrapping_add(random(u64::from(SIZE)) as u16) });
         guest.kick();
-        taken += u32::from(guest.ring.queue_next_avail().wrapping_sub(next) > 0);
+        taken += u32::from(guest.next_avail().wrapping_sub(next) > 0);
         assert!(round < 100 || taken > 10);
     }
 }
@@ -195,7 +213,7 @@ fn one_that_hangs_does_not_stop_the_others() {
         until("a helper does the other", || guest.used() == 1);
         assert_eq!((guest.returned(0).0, guest.error(4)), (4, 0));
         scope.spawn(|| {
-            guest.device.stop_vring(REQUESTS.into()).unwrap();
+            guest.device.rings.get_vring_base(REQUESTS as u32).unwrap();
             stopped.store(true, Ordering::SeqCst);
         });
         thread::sleep(Duration::from_millis(50));

@@ -40,7 +40,7 @@ pub fn main() -> ! {
     std::thread::spawn(move || orders(&shown));
     let listener = UnixListener::bind(path("FS_SOCKET")).unwrap();
     give_up(Some(RunAs { uid: 65534, gid: 65534 }), Access::ReadWrite).unwrap();
-    let running = server.start(listener).unwrap();
+    let running = server.start(listener.accept().unwrap().0).unwrap();
     running.confine(GoferCalls::ReadWrite).unwrap();
     running.wait().unwrap();
     std::process::exit(0);

@@ -1,12 +1,14 @@
 //! The back end of a vhost-user device on one connected socket: what QEMU says of the guest's memory and rings.
 //!
 //! The crate `vhost` speaks the protocol; here is the state it changes ([`Rings`]), and a [`Frontend`] that an epoll loop drives message by message,
-//! so that a device needs one thread. (The crate `vhost-user-backend` needs two, and a path to listen on.) Neighbours: `vsock` runs on it, `virtiofs` can.
+//! so that a device needs one thread (`vsock`), or that has a thread of its own beside those that do the requests (`virtiofs`). The crate
+//! `vhost-user-backend` always needs two, and a path to listen on; and it does not look how long the memory's file is.
 //!
 //! The VMM at the other end may have been taken over by its guest. It can make this device useless; it must not get more than that. So only memory
 //! that cannot shrink under us is mapped, numbers are checked by `vhost`, and what lies in the memory is the device's to distrust.
 
 mod rings;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -14,12 +16,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use rustix::event::epoll;
 use vhost::vhost_user::BackendReqHandler;
 
 pub use rings::{Ring, Rings};
+pub use shared::Shared;
 
 /// What a device is, to the VMM.
 #[derive(Debug, Clone)]
@@ -40,8 +43,8 @@ pub const FREE: u64 = 1 << 16;
 
 /// The VMM at the other end of a socket.
 pub struct Frontend {
-    handler: BackendReqHandler<Mutex<Rings>>,
-    rings: Arc<Mutex<Rings>>,
+    handler: BackendReqHandler<Shared>,
+    rings: Arc<Shared>,
 }
 
 impl Frontend {
@@ -49,19 +52,32 @@ impl Frontend {
     pub fn new(socket: UnixStream, layout: Layout, epoll: Arc<OwnedFd>) -> io::Result<Frontend> {
         socket.set_nonblocking(false)?;
         epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), epoll::EventFlags::IN)?;
-        let rings = Arc::new(Mutex::new(Rings::new(layout, epoll)?));
+        Frontend::for_threads(socket, Arc::new(Shared::new(layout, epoll, || true)?))
+    }
+
+    /// The same for a device of several threads, one of which calls [`Frontend::handle`] and waits there for the next message. Kicks are watched by the
+    /// epoll that `rings` were made with, the socket by none.
+    pub fn for_threads(socket: UnixStream, rings: Arc<Shared>) -> io::Result<Frontend> {
+        socket.set_nonblocking(false)?;
         Ok(Frontend { handler: BackendReqHandler::from_stream(socket, rings.clone()), rings })
     }
 
     /// Reads one message from the socket and does what it says; waits for its end if it has begun.
     ///
     /// # Errors
-    /// The VMM closed the socket (`UnexpectedEof`) or broke the protocol: nothing more can come of it.
+    /// The VMM closed the socket (`UnexpectedEof`) or broke the protocol, or requests that hang keep the device from what it has to do: nothing more can
+    /// come of it.
     pub fn handle(&mut self) -> io::Result<()> {
         use vhost::vhost_user::Error;
-        match self.handler.handle_request() {
+        let handled = self.handler.handle_request();
+        if self.rings.is_unsettled() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "requests hang, and the guest's memory is to be let go"));
+        }
+        match handled {
             Ok(()) => Ok(()),
-            Err(Error::Disconnected) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_)) => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             // The VMM's request was refused and it was told so, or had not asked to be.
             Err(e @ (Error::InvalidParam | Error::InvalidOperation(_) | Error::ReqHandlerError(_))) => {
                 tracing::warn!(%e, "a vhost-user request is refused");
@@ -73,7 +89,7 @@ impl Frontend {
 
     /// The memory and rings, as the last message left them.
     pub fn rings(&self) -> MutexGuard<'_, Rings> {
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rings.lock()
     }
 }
 

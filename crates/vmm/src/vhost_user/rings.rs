@@ -64,7 +64,8 @@ struct Mapping {
 }
 
 pub struct Rings {
-    pub memory: GuestMemoryMmap,
+    /// A copy stays good for who has taken buffers from it.
+    pub memory: Arc<GuestMemoryMmap>,
     pub rings: Vec<Ring>,
     /// Set when the guest's driver started the rings from their beginning, which it does after a reset only. For the device to take note of.
     pub fresh: bool,
@@ -83,16 +84,7 @@ impl Rings {
             Ok(Ring { queue, kick: None, call: None, enabled: false })
         };
         let rings = (0..layout.queues).map(ring).collect::<io::Result<_>>()?;
-        Ok(Rings {
-            memory: GuestMemoryMmap::new(),
-            rings,
-            fresh: false,
-            layout,
-            epoll,
-            mappings: Vec::new(),
-            acked: 0,
-            used: false,
-        })
+        Ok(Rings { memory: Arc::default(), rings, fresh: false, layout, epoll, mappings: Vec::new(), acked: 0, used: false })
     }
 
     /// Takes note of a kick of ring `index`.
@@ -133,9 +125,17 @@ impl Rings {
         });
         let region = mapped.transpose().map_err(Error::ReqHandlerError)?;
         if let Some(region) = &region {
-            self.memory = self.memory.insert_region(region.clone()).map_err(|e| Error::ReqHandlerError(io::Error::other(e)))?;
+            let memory = self.memory.insert_region(region.clone()).map_err(|e| Error::ReqHandlerError(io::Error::other(e)))?;
+            self.memory = Arc::new(memory);
         }
         self.mappings.push(Mapping { vmm, guest, size, region });
+        Ok(())
+    }
+
+    /// Takes nothing more from a ring. The guest is still told of what comes back.
+    pub(super) fn stop(&mut self, index: u32) -> Result<()> {
+        self.set_kick(index, None)?;
+        self.ring(index)?.queue.set_ready(false);
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl VhostUserBackendReqHandlerMut for Rings {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        self.memory = GuestMemoryMmap::new();
+        self.memory = Arc::default();
         self.mappings.clear();
         for (region, file) in regions.iter().zip(files) {
             self.map(region, file)?;
@@ -233,7 +233,7 @@ impl VhostUserBackendReqHandlerMut for Rings {
                 .memory
                 .remove_region(GuestAddress(mapping.guest), mapping.size)
                 .map_err(|e| Error::ReqHandlerError(io::Error::other(e)))?;
-            self.memory = memory;
+            self.memory = Arc::new(memory);
         }
         Ok(())
     }
@@ -260,7 +260,7 @@ impl VhostUserBackendReqHandlerMut for Rings {
         queue.try_set_used_ring_address(used).map_err(|_| Error::InvalidParam)?;
         queue.try_set_avail_ring_address(available).map_err(|_| Error::InvalidParam)?;
         // A split ring's used index is not in any message: it is where the ring has it.
-        let used = queue.used_idx(&memory, std::sync::atomic::Ordering::Relaxed).map_err(|_| Error::InvalidParam)?;
+        let used = queue.used_idx(&*memory, std::sync::atomic::Ordering::Relaxed).map_err(|_| Error::InvalidParam)?;
         queue.set_next_used(used.0);
         Ok(())
     }
@@ -272,10 +272,9 @@ impl VhostUserBackendReqHandlerMut for Rings {
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        self.set_kick(index, None)?;
+        self.stop(index)?;
         self.used = true;
         let ring = self.ring(index)?;
-        ring.queue.set_ready(false);
         ring.call = None;
         Ok(VhostUserVringState::new(index, ring.queue.next_avail().into()))
     }
@@ -289,7 +288,7 @@ impl VhostUserBackendReqHandlerMut for Rings {
         let memory = self.memory.clone();
         let queue = &mut self.ring(index.into())?.queue;
         queue.set_ready(true);
-        if !queue.is_valid(&memory) {
+        if !queue.is_valid(&*memory) {
             queue.set_ready(false);
             return Err(Error::InvalidParam);
         }
@@ -311,7 +310,9 @@ impl VhostUserBackendReqHandlerMut for Rings {
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         use VhostUserProtocolFeatures as F;
-        Ok(F::MQ | F::CONFIG | F::REPLY_ACK | F::CONFIGURE_MEM_SLOTS)
+        // QEMU warns of a configuration that it has itself.
+        let config = if self.layout.config.is_empty() { F::empty() } else { F::CONFIG };
+        Ok(F::MQ | F::REPLY_ACK | F::CONFIGURE_MEM_SLOTS | config)
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use virtio_queue::QueueT;
+use vm_memory::GuestMemoryMmap;
 
 use super::mux::{Counts, Host, Mux};
 use super::queues::{self, Moved};
@@ -102,6 +103,7 @@ impl Device {
 /// Moves packets both ways; whether there are more to move at once.
 fn pump(rings: &mut Rings, mux: &mut Mux) -> bool {
     let Rings { memory, rings, fresh, .. } = rings;
+    let memory: &GuestMemoryMmap = memory;
     if std::mem::take(fresh) {
         mux.reset();
     }

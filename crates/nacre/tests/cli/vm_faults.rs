@@ -1,0 +1,192 @@
+//! What befalls virtual machines: each fault ends the sandbox in a bounded time, says why, and leaves nothing behind.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{Place, Run};
+
+/// The longest a fault may take to be over: the emulated guest is given its time to answer first.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A place for containers in VMs; none where VMs are not what is tested.
+fn place(name: &str) -> Option<Place> {
+    match std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm") {
+        true => Place::new(name).busybox(),
+        false => None,
+    }
+}
+
+/// The processes of a sandbox: what they are called, and their pids.
+fn processes(place: &Place, id: &str) -> Vec<(String, i32)> {
+    let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
+    let keeper = state["pid"].as_i64().expect("a pid") as i32;
+    let cgroup = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let own = cgroup(keeper);
+    let all = fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_string();
+    // The sandbox's cgroup holds nobody else.
+    all.filter(|pid| own.contains(id) && cgroup(*pid) == own).map(|pid| (name(pid), pid)).collect()
+}
+
+fn send(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).expect("a pid");
+    kill_process(pid, signal).expect("a process that lives");
+}
+
+fn gone(processes: &[(String, i32)]) {
+    let end = Instant::now() + LIMIT;
+    for (name, pid) in processes {
+        while Path::new(&format!("/proc/{pid}")).exists() {
+            assert!(Instant::now() < end, "{name} lives on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Waits for a command that must come to its end.
+fn end_of(mut child: Child) -> Run {
+    let end = Instant::now() + LIMIT;
+    while child.try_wait().expect("wait").is_none() {
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("it does not end: {:?}", Run::of(child.wait_with_output().expect("output")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Run::of(child.wait_with_output().expect("output"))
+}
+
+fn spawn(place: &Place, args: &[&str]) -> Child {
+    let mut command: Command = place.command(args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nacre runs")
+}
+
+#[test]
+fn a_guest_that_panics_says_so() {
+    let Some(place) = place("vm-panic") else { return };
+    place.write(&Place::config(&["sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100"]));
+    let run = end_of(spawn(&place, &["run", &place.id()]));
+    assert!(run.stderr.contains("the guest") && run.stderr.contains("sysrq"), "with its last words: {run:?}");
+    assert_ne!(run.code, Some(0));
+    place.assert_clean();
+}
+
+#[test]
+fn a_machine_that_hangs_hangs_nobody() {
+    let Some(place) = place("vm-hung") else { return };
+    let id = &*place.id();
+    place.write(&Place::config(&["sleep", "1000"]));
+    place.detached(&["run", "-d", id]).ok();
+    let all = processes(&place, id);
+    let (_, vmm) = all.iter().find(|(name, _)| name.starts_with("qemu")).expect("a VMM");
+    send(*vmm, Signal::STOP);
+    let verbs = [&["ps", id][..], &["exec", id, "true"], &["events", "--stats", id], &["update", "--memory", "64m", id]];
+    std::thread::scope(|scope| {
+        for verb in verbs {
+            let place = &place;
+            scope.spawn(move || assert_ne!(end_of(spawn(place, verb)).code, Some(0), "{verb:?}"));
+        }
+    });
+    end_of(spawn(&place, &["delete", "--force", id])).ok();
+    gone(&all);
+    place.assert_clean();
+}
+
+#[test]
+fn whichever_process_dies_all_is_over() {
+    let Some(place) = place("vm-killed") else { return };
+    let id = &*place.id();
+    place.write(&Place::config(&["sleep", "1000"]));
+    for victim in ["nacre-keeper", "qemu", "nacre-fs"] {
+        for step in ["created", "running", "exec"] {
+            place.detached(&["create", id]).ok();
+            if step != "created" {
+                place.nacre(&["start", id]).ok();
+            }
+            let all = processes(&place, id);
+            let (_, pid) =
+                all.iter().find(|(name, _)| name.starts_with(victim)).unwrap_or_else(|| panic!("no {victim} in {all:?}"));
+            let exec = (step == "exec").then(|| {
+                let exec = spawn(&place, &["exec", id, "sleep", "1000"]);
+                std::thread::sleep(Duration::from_secs(1));
+                exec
+            });
+            send(*pid, Signal::KILL);
+            if let Some(exec) = exec {
+                assert_ne!(end_of(exec).code, Some(0), "exec, after the death of {victim}");
+            }
+            gone(&all);
+            let state: Value = serde_json::from_str(&place.nacre(&["state", id]).ok().stdout).expect("JSON");
+            assert_eq!(state["status"], "stopped", "{victim}, {step}");
+            place.nacre(&["delete", id]).ok();
+            place.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn a_file_process_that_dies_is_named() {
+    let Some(place) = place("vm-files") else { return };
+    let id = &*place.id();
+    place.write(&Place::config(&["sleep", "1000"]));
+    let run = spawn(&place, &["run", id]);
+    let end = Instant::now() + LIMIT;
+    let all = loop {
+        let running = place.nacre(&["state", id]).stdout.contains("running");
+        if running {
+            break processes(&place, id);
+        }
+        assert!(Instant::now() < end, "it does not start");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let (_, files) = all.iter().find(|(name, _)| name == "nacre-fs").expect("a file process");
+    send(*files, Signal::KILL);
+    end_of(run).fails(1, "the process that serves the VM's files (nacre-fs) has ended");
+    gone(&all);
+    place.assert_clean();
+}
+
+#[test]
+fn an_image_that_vanishes_ends_the_machine() {
+    let Some(place) = place("vm-image") else { return };
+    let image = place.dir.join("root.erofs");
+    for name in ["proc", "dev"] {
+        fs::create_dir(place.bundle().join("rootfs").join(name)).expect("a directory");
+    }
+    fs::write(place.bundle().join("rootfs/large"), vec![7; 8 << 20]).expect("a file");
+    let made = Command::new("mkfs.erofs").args([&image, &place.bundle().join("rootfs")]).stdout(Stdio::null()).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("not tested: no mkfs.erofs on this host (erofs-utils)");
+        return;
+    }
+    // What a memory device takes.
+    let open = || fs::OpenOptions::new().write(true).open(&image).expect("the image");
+    open().set_len(128 << 20).expect("its size");
+    let mut config = Place::config(&[
+        "sh",
+        "-c",
+        "cat /large > /dev/null; echo ready > /bound/ready; sleep 3; cat /large /bin/* | busybox wc -c",
+    ]);
+    config["annotations"] = json!({"dev.nacre.rootfs": format!("erofs:{}", image.display())});
+    fs::create_dir(place.dir.join("bound")).expect("a directory");
+    config["mounts"].as_array_mut().expect("a list").extend([
+        json!({"destination": "/bound", "type": "bind", "source": place.dir.join("bound"), "options": ["bind"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
+    ]);
+    place.write(&config);
+    let run = spawn(&place, &["run", &place.id()]);
+    let end = Instant::now() + LIMIT;
+    while !place.dir.join("bound/ready").exists() {
+        assert!(Instant::now() < end, "it does not start: {:?}", end_of(run));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    open().set_len(0).expect("no image any more");
+    let run = end_of(run);
+    assert_ne!(run.code, Some(0), "{run:?}");
+    place.assert_clean();
+}
