@@ -38,7 +38,7 @@ cargo xtask COMMAND
   escape [NAME...]                       the known ways out of a sandbox
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
-  net [--full]                           sandboxes on a pod network: host, sandbox and sandbox to sandbox, IPv4 and IPv6; bad frames
+  net [--small|--full]                   sandboxes on a pod network: host, sandbox and sandbox to sandbox, IPv4 and IPv6; bad frames
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   cri [--full|--bench] [NAME...]         under a real containerd: tasks of ctr, pods of its CRI, killed processes; under podman
   vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine

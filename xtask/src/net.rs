@@ -1,7 +1,8 @@
 //! `net`: sandboxes on a pod network, as a CNI plugin makes it: two network namespaces on a bridge in a third, which stands for the host.
 //!
 //! tests/net/peer.py is at both ends, in every pairing (a sandbox and itself, the host, another sandbox), over IPv4 and IPv6; tests/net/hostile.py
-//! sends what nobody should. `--full` adds ten thousand connections held by one server, and two hundred thousand short ones.
+//! sends what nobody should. `--full` adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated
+//! VM does in a minute. With `NACRE_SANDBOX=vm` the sandboxes are VMs, and what takes an emulated one long is asked by the host only.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -20,10 +21,40 @@ const A: [&str; 2] = ["10.77.0.2", "fd77::2"];
 const B: [&str; 2] = ["10.77.0.3", "fd77::3"];
 const PORT: &str = "7000";
 
+/// Cases of a few packets each.
+const FEW_PACKETS: &[&str] =
+    &["echo", "names", "reset", "refused", "nonblocking", "udp", "udp_fragments", "udp_refused", "udp_too_long"];
+
+/// How much is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Small,
+    All,
+    Full,
+}
+
+impl Tier {
+    /// What the host asks; all if none are named.
+    fn host_cases(self) -> &'static [&'static str] {
+        if self == Tier::Small { FEW_PACKETS } else { &[] }
+    }
+
+    /// What a sandbox asks.
+    fn sandbox_cases(self) -> &'static [&'static str] {
+        if self == Tier::Small || sh::in_vm() { FEW_PACKETS } else { &[] }
+    }
+
+    /// How long that may take.
+    fn limit(self) -> Duration {
+        if self == Tier::Full || sh::in_vm() { LONG } else { LIMIT * 3 }
+    }
+}
+
 pub fn run(args: &[String]) -> Result<Tally> {
-    let full = match args {
-        [] => false,
-        [flag] if flag == "--full" => true,
+    let tier = match args {
+        [] => Tier::All,
+        [flag] if flag == "--full" => Tier::Full,
+        [flag] if flag == "--small" => Tier::Small,
         _ => bail!("net: unknown arguments {args:?}"),
     };
     packages::ensure(&["busybox-static", "python3", "iproute2"])?;
@@ -33,8 +64,8 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let _host = Server::start(&mut lab.in_host(&["python3", &lab.peer, "serve", PORT]), "the host's server")?;
     let server = format!("cd {}; busybox httpd -p 8000 -h . ; exec python3 {} serve {PORT}", lab.files().display(), lab.peer);
     let mut sandbox = Server::start(&mut lab.sandbox("a", &server), "the sandbox's server")?;
-    lab.host_asks(full, &mut tally)?;
-    lab.sandbox_asks(full, &mut tally)?;
+    lab.host_asks(tier, &mut tally)?;
+    lab.sandbox_asks(tier, &mut tally)?;
     tally.step("net: a namespace whose addresses are taken is refused", lab.taken());
     tally.step("net: no such namespace", lab.missing());
     tally.step("net: a flood of bad frames", lab.hostile(&mut sandbox));
@@ -106,16 +137,17 @@ impl Lab {
     }
 
     /// The host asks the sandbox.
-    fn host_asks(&self, full: bool, tally: &mut Tally) -> Result<()> {
+    fn host_asks(&self, tier: Tier, tally: &mut Tally) -> Result<()> {
         for address in A {
-            let ended = sh::timed(&mut self.in_host(&["python3", &self.peer, "check", address, PORT]), LIMIT)?;
+            let check = [&["python3", &self.peer, "check", address, PORT][..], tier.host_cases()].concat();
+            let ended = sh::timed(&mut self.in_host(&check), LIMIT * 2)?;
             cases(&format!("host to sandbox {address}"), &ended, tally);
         }
         let ping = self.in_host(&["busybox", "ping", "-c", "3", A[0]]);
         tally.step("net: the host pings the sandbox", succeeds(ping));
         let fetch = self.in_host(&["busybox", "wget", "-q", "-O", "/dev/null", &format!("http://{}:8000/peer.py", A[0])]);
         tally.step("net: a web server in the sandbox", succeeds(fetch));
-        if full {
+        if tier == Tier::Full {
             for (case, many) in [("many", "10000"), ("churn", "200000")] {
                 let mut command = self.in_host(&["python3", &self.peer, "check", A[0], PORT, case]);
                 let ended = sh::timed(command.env("MANY", many), LONG)?;
@@ -126,13 +158,14 @@ impl Lab {
     }
 
     /// A second sandbox asks the host, the first, and itself.
-    fn sandbox_asks(&self, full: bool, tally: &mut Tally) -> Result<()> {
+    fn sandbox_asks(&self, tier: Tier, tally: &mut Tally) -> Result<()> {
+        let cases = tier.sandbox_cases().join(" ");
         let mut script = format!("python3 {} serve {PORT} >/dev/null & ", self.peer);
         let mut places = Vec::new();
         for (place, [v4, v6]) in [("host", HOST), ("sandbox", A), ("itself", B)] {
             for address in [v4, v6] {
                 places.push(format!("sandbox to {place} {address}"));
-                script += &format!("echo == {address}; python3 {} check {address} {PORT}; ", self.peer);
+                script += &format!("echo == {address}; python3 {} check {address} {PORT} {cases}; ", self.peer);
             }
         }
         // What the interface looks like from inside, and ICMP.
@@ -145,8 +178,7 @@ impl Lab {
              test $(cat /sys/class/net/eth0/mtu) = 1500 && echo ok mtu; kill %1 2>/dev/null; exit 0",
             HOST[0], A[0], HOST[1], A[0], B[0], HOST[0], HOST[0],
         );
-        let limit = if full { LONG } else { LIMIT * 3 };
-        let ended = sh::timed(&mut self.sandbox("b", &script), limit)?;
+        let ended = sh::timed(&mut self.sandbox("b", &script), tier.limit())?;
         let mut parts = ended.stdout.split("== ").skip(1);
         for place in places {
             match parts.next() {

@@ -72,6 +72,34 @@ fn the_whole_life() {
 }
 
 #[test]
+fn exec_with_a_terminal() {
+    let Some(place) = Place::new("exec-tty").busybox() else { return };
+    let id = &*place.id();
+    place.write(&Place::config(&["sleep", "1000"]));
+    place.detached(&["run", "-d", id]).ok();
+    let exec = place.command(&[
+        "exec",
+        "-t",
+        id,
+        "sh",
+        "-c",
+        "test -t 0 && test -t 1 && busybox stty size; read line; echo got $line; exit 4",
+    ]);
+    let words = std::iter::once(exec.get_program()).chain(exec.get_args()).map(|word| format!("'{}'", word.to_string_lossy()));
+    // A terminal of this size, at whose other end `script` types what it reads.
+    let inner = format!("stty cols 91 rows 23; {}", words.collect::<Vec<_>>().join(" "));
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &inner, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut script = script.spawn().expect("script, of bsdutils");
+    script.stdin.take().expect("stdin").write_all(b"typed\n").expect("write");
+    let run = Run::of(script.wait_with_output().expect("output"));
+    assert_eq!(run.code, Some(4), "{run:?}");
+    assert!(run.stdout.contains("23 91") && run.stdout.contains("got typed"), "{run:?}");
+    place.nacre(&["delete", "--force", id]).ok();
+    place.assert_clean();
+}
+
+#[test]
 fn force_deletes_whatever_is_there() {
     let Some(place) = Place::new("force").busybox() else { return };
     let id = &*place.id();
