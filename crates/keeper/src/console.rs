@@ -15,12 +15,16 @@ use crate::{KeeperError, spawn};
 const LINES: usize = 8;
 /// Longest line in bytes; longer ones are cut into several.
 const LINE: u64 = 512;
+/// How a kernel's line on its own end begins, behind the time.
+const PANIC: &str = "Kernel panic";
 /// How long [`Console::last_words`] waits for the end.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
 #[derive(Default)]
 struct State {
     tail: VecDeque<String>,
+    /// Why its kernel has given up, in the kernel's words.
+    panic: Option<String>,
     closed: bool,
 }
 
@@ -50,6 +54,9 @@ impl Console {
                 }
                 let text = log(text);
                 let mut state = lock(&state.0);
+                if let Some(at) = text.find(PANIC).filter(|_| state.panic.is_none()) {
+                    state.panic = text.get(at..).map(str::to_string);
+                }
                 if state.tail.len() == LINES {
                     state.tail.pop_front();
                 }
@@ -61,13 +68,20 @@ impl Console {
         Ok(watched)
     }
 
-    /// The last lines, or that there are none.
+    /// Why its kernel has panicked, if it has; else the last lines, or that there are none.
     pub fn tail(&self) -> String {
         let state = lock(&self.0.0);
-        match state.tail.is_empty() {
-            true => "its console is empty".into(),
-            false => state.tail.iter().map(String::as_str).collect::<Vec<_>>().join(" | "),
+        match &state.panic {
+            // What comes behind it are registers.
+            Some(panic) => panic.clone(),
+            None if state.tail.is_empty() => "its console is empty".into(),
+            None => state.tail.iter().map(String::as_str).collect::<Vec<_>>().join(" | "),
         }
+    }
+
+    /// Whether its kernel has said that it panics.
+    pub fn has_panicked(&self) -> bool {
+        lock(&self.0.0).panic.is_some()
     }
 
     /// [`Console::tail`] when the guest has said everything, or a moment has passed.
@@ -131,5 +145,17 @@ mod tests {
             "{tail}"
         );
         assert!(!tail.contains("line 90 "), "{tail}");
+        assert!(!console.has_panicked());
+    }
+
+    #[test]
+    fn of_a_panic_the_reason_is_kept() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let console = Console::watch(reader.into()).unwrap();
+        writer.write_all(b"[    9.1] Kernel panic - not syncing: sysrq triggered crash\r\n").unwrap();
+        (0..100).for_each(|n| writeln!(writer, "RSP: {n}").unwrap());
+        drop(writer);
+        assert_eq!(console.last_words(), "Kernel panic - not syncing: sysrq triggered crash");
+        assert!(console.has_panicked());
     }
 }

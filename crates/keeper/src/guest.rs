@@ -4,10 +4,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use agent_api::{Client, ClientError, Code, Method, Status};
 
 use crate::News;
+
+/// How long it may take to hear what became of a guest whose agent has gone.
+const FINDING_OUT: Duration = Duration::from_secs(2);
 
 enum State {
     /// Its kernel boots.
@@ -69,10 +73,20 @@ impl Guest {
             ClientError::Status(status) => status,
             ClientError::Closed | ClientError::Socket(_) => {
                 let _ = self.news.send(News::AgentGone);
-                Status::new(Code::Internal, "the agent in the guest has gone")
+                Status::new(Code::Internal, self.why_gone())
             }
             other => Status::new(Code::Internal, format!("the agent in the guest: {other}")),
         })
+    }
+
+    /// Why the agent has gone, as soon as that is known.
+    fn why_gone(&self) -> String {
+        let known = |state: &mut State| !matches!(state, State::Gone(_));
+        let state = self.changed.wait_timeout_while(self.lock(), FINDING_OUT, known);
+        match &*state.unwrap_or_else(PoisonError::into_inner).0 {
+            State::Gone(reason) => reason.clone(),
+            _ => "the agent in the guest has gone".into(),
+        }
     }
 
     fn wait(&self) -> Result<Arc<Client>, Status> {

@@ -187,7 +187,10 @@ fn wait_for_the_end(
             Some(News::Ended(status)) => return Ok(Some(status)),
             Some(News::ShutDown) => return Ok(None),
             // Its last words may still be on the way.
-            Some(News::AgentGone) => return Err(KeeperError::AgentGone { tail: console.last_words() }),
+            Some(News::AgentGone) => match (console.last_words(), console.has_panicked()) {
+                (_, true) => "kernel has panicked",
+                (tail, false) => return Err(KeeperError::AgentGone { tail }),
+            },
             // It ends with the VMM too, whose end is then the news.
             Some(News::FilesGone) => match told.recv_timeout(MOMENT) {
                 Ok(News::Vm(_)) => "has ended with its VMM",
@@ -203,7 +206,9 @@ fn wait_for_the_end(
             }
             Some(News::Vm(Event::DeviceRemoved(_))) => continue,
         };
-        return Err(KeeperError::GuestEnded { how, tail: console.last_words() });
+        let tail = console.last_words();
+        let how = if console.has_panicked() { "kernel has panicked" } else { how };
+        return Err(KeeperError::GuestEnded { how, tail });
     }
 }
 

@@ -75,7 +75,12 @@ fn the_whole_life() {
 fn exec_with_a_terminal() {
     let Some(place) = Place::new("exec-tty").busybox() else { return };
     let id = &*place.id();
-    place.write(&Place::config(&["sleep", "1000"]));
+    let mut config = Place::config(&["sleep", "1000"]);
+    config["mounts"].as_array_mut().expect("mounts").extend([
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]}),
+    ]);
+    place.write(&config);
     place.detached(&["run", "-d", id]).ok();
     let exec = place.command(&[
         "exec",
