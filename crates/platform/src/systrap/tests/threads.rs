@@ -2,6 +2,7 @@
 
 use super::guests;
 use super::harness::*;
+use crate::systrap::Spin;
 use crate::*;
 
 #[test]
@@ -33,6 +34,23 @@ fn threads_share_an_address_space() {
     let after = peek(&file, DATA_OFFSET);
     std::thread::sleep(std::time::Duration::from_millis(10));
     assert_eq!(peek(&file, DATA_OFFSET), after, "a dropped context does not run");
+}
+
+/// The memory thread that makes it runs on one only, and it is born with the same affinity.
+#[test]
+fn a_thread_may_run_on_all_cpus() {
+    let platform = start(Spin::Never);
+    let file = memory();
+    let space = space(&platform, &file);
+    let mut guest = Guest::new(&platform, &space, guests::calls());
+    guest.call();
+    assert_eq!(allowed(guest.tid()), allowed(std::process::id() as i32));
+}
+
+/// The CPUs that a thread may run on, as /proc shows them.
+fn allowed(tid: i32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).map(str::to_owned).unwrap()
 }
 
 #[test]
