@@ -355,3 +355,53 @@ CASE(cookies_differ) {
     OK(getsockopt(tcp(), SOL_SOCKET, SO_COOKIE, &b, &n));
     CHECK(a && b && a != b);
 }
+
+CASE(bound_indexes) {
+    int fd = tcp(), lo = if_nametoindex("lo");
+    EQ(get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX), 0);
+    ERR(SET(fd, SOL_SOCKET, SO_BINDTOIFINDEX, -1), EINVAL);
+    OK(SET(fd, SOL_SOCKET, SO_BINDTOIFINDEX, lo));
+    EQ(get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX), lo);
+    OK(SET(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0));
+    OK(SET(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 999)); // nobody looks whether it is there
+    OK(SET(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0));
+}
+
+CASE(bound_devices_are_kept_from_others) { // only the first time is free
+    IN_CHILD({
+        OK(setresuid(1234, 1234, 1234));
+        int fd = tcp();
+        OK(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2));
+        ERR(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2), EPERM);
+        ERR(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "", 0), EPERM);
+        ERR(SET(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0), EPERM);
+        ERR(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "nope0", 6), ENODEV);
+    });
+}
+
+static int send_with(int fd, int type, int value, int len) {
+    char control[CMSG_SPACE(8)] = {0};
+    struct iovec v = {"x", 1};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(len)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_len = CMSG_LEN(len);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = type;
+    memcpy(CMSG_DATA(c), &value, 4);
+    return sendmsg(fd, &m, 0);
+}
+CASE(marks_by_control_message) {
+    in4 a;
+    int sink = bound(SOCK_DGRAM, &a), fd = udp();
+    OK(connect(fd, SA(a), sizeof a));
+    EQ(send_with(fd, SO_MARK, 7, 4), 1);
+    ERR(send_with(fd, SO_MARK, 7, 8), EINVAL);
+    ERR(send_with(fd, 9999, 7, 4), EINVAL);
+    ERR(send_with(fd, 61, 7, 8), EINVAL); // SCM_TXTIME, which was not asked for
+    EQ(get_int(fd, SOL_SOCKET, SO_MARK), 0);
+    IN_CHILD({
+        OK(setresuid(1234, 1234, 1234));
+        ERR(send_with(fd, SO_MARK, 7, 4), EPERM);
+    });
+    CHECK(sink >= 0);
+}

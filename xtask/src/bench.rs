@@ -86,7 +86,7 @@ pub fn run(args: &[String]) -> Result<()> {
         rows: Vec::new(),
         systems: vec![System::Native, System::Runsc, System::Nacre],
     };
-    let (mut whole, mut only_startup, mut programs) = (true, false, false);
+    let (mut whole, mut only_startup, mut programs, mut network) = (true, false, false, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -95,6 +95,7 @@ pub fn run(args: &[String]) -> Result<()> {
             "--native-only" => (options.systems, whole) = (vec![System::Native], false),
             "--no-nacre" => (options.systems, whole) = (vec![System::Native, System::Runsc], false),
             "--no-runsc" => (options.systems, whole) = (vec![System::Native, System::Nacre], false),
+            "--net" => (network, whole, options.rounds) = (true, false, 5),
             "--programs" => (programs, whole, options.rounds) = (true, false, 5),
             "--rounds" => options.rounds = args.next().context("bench: --rounds N")?.parse()?,
             "--vm" => return crate::bench_vm::run(&args.cloned().collect::<Vec<_>>()),
@@ -114,6 +115,9 @@ pub fn run(args: &[String]) -> Result<()> {
         print!("{}", startup::report(&options)?);
         return Ok(());
     }
+    if network {
+        return crate::network::run(&options);
+    }
     if programs {
         return crate::programs::run(&options);
     }
@@ -123,7 +127,9 @@ pub fn run(args: &[String]) -> Result<()> {
         text += &calls(&options)?;
         text += &startup::report(&options)?;
         let old = page::read();
-        let others = [crate::programs::HEADING, crate::bench_vm::HEADING].map(|heading| page::section(&old, heading));
+        let others =
+            [crate::network::LOOPBACK, crate::network::POD_NETWORK, crate::programs::HEADING, crate::bench_vm::HEADING]
+                .map(|heading| page::section(&old, heading));
         page::write(&format!("{}{text}{}", header()?, others.concat()))?;
     }
     print!("{text}");

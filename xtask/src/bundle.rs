@@ -152,6 +152,11 @@ pub fn programs() -> Result<PathBuf> {
     Ok(bundle.join("rootfs"))
 }
 
+/// For `bench --net`.
+pub fn network() -> Result<PathBuf> {
+    Ok(debootstrap("network", "redis-server,redis-tools,nginx-light,wrk,postgresql")?.join("rootfs"))
+}
+
 fn debootstrap(name: &str, packages: &str) -> Result<PathBuf> {
     packages::ensure(&["debootstrap"])?;
     let bundle = sh::target().join("bundles").join(name);

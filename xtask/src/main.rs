@@ -16,6 +16,7 @@ mod hostcalls;
 mod lint;
 mod nested;
 mod net;
+mod network;
 mod packages;
 mod page;
 mod programs;
@@ -44,6 +45,7 @@ cargo xtask COMMAND
   vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
+  bench --net [--rounds N] [ROW...|pod]  servers and clients on loopback, and a pod's network beside a plain namespace; its sections
   bench --vm [--rounds N] [start|idle|streams...]  virtual machines beside bare QEMU, virtiofsd and socat; its section of docs/performance.md
   agent                                  PID 1 of VMs as a static program, beside every nacre that is built
   bundle busybox|debian|programs                  make an OCI bundle under target/bundles

@@ -1,8 +1,9 @@
 //! `net`: sandboxes on a pod network, as a CNI plugin makes it: two network namespaces on a bridge in a third, which stands for the host.
 //!
 //! tests/net/peer.py is at both ends, in every pairing (a sandbox and itself, the host, another sandbox), over IPv4 and IPv6; tests/net/hostile.py
-//! sends what nobody should. `--full` adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated
-//! VM does in a minute. With `NACRE_SANDBOX=vm` the sandboxes are VMs, and what takes an emulated one long is asked by the host only.
+//! sends what nobody should; tests/net/tools.sh is what people use (curl, ssh, dig, ss, tcpdump, `ip`, apt), with servers.sh on the host. `--full`
+//! adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated VM does in a minute. With
+//! `NACRE_SANDBOX=vm` the sandboxes are VMs, and what takes an emulated one long is asked by the host only.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -19,7 +20,21 @@ const LONG: Duration = Duration::from_secs(600);
 const HOST: [&str; 2] = ["10.77.0.1", "fd77::1"];
 const A: [&str; 2] = ["10.77.0.2", "fd77::2"];
 const B: [&str; 2] = ["10.77.0.3", "fd77::3"];
+const C: [&str; 2] = ["10.77.0.4", "fd77::4"];
 const PORT: &str = "7000";
+/// What tools.sh and servers.sh run.
+const TOOLS: [&str; 10] = [
+    "curl",
+    "openssh-server",
+    "openssh-client",
+    "bind9-dnsutils",
+    "dnsmasq-base",
+    "iputils-arping",
+    "tcpdump",
+    "dpkg-dev",
+    "apt",
+    "util-linux",
+];
 
 /// Cases of a few packets each.
 const FEW_PACKETS: &[&str] =
@@ -66,6 +81,10 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let mut sandbox = Server::start(&mut lab.sandbox("a", &server), "the sandbox's server")?;
     lab.host_asks(tier, &mut tally)?;
     lab.sandbox_asks(tier, &mut tally)?;
+    if tier != Tier::Small && !sh::in_vm() {
+        packages::ensure(&TOOLS)?;
+        lab.tools(&mut tally)?;
+    }
     tally.step("net: a namespace whose addresses are taken is refused", lab.taken());
     tally.step("net: no such namespace", lab.missing());
     tally.step("net: a flood of bad frames", lab.hostile(&mut sandbox));
@@ -91,7 +110,7 @@ impl Lab {
         ip(&["-n", &host, "addr", "add", &format!("{}/24", HOST[0]), "dev", "br0"])?;
         ip(&["-n", &host, "addr", "add", &format!("{}/64", HOST[1]), "dev", "br0", "nodad"])?;
         ip(&["-n", &host, "link", "set", "br0", "up"])?;
-        for (name, addresses) in [("a", A), ("b", B)] {
+        for (name, addresses) in [("a", A), ("b", B), ("c", C)] {
             let pod = lab.namespace(name);
             ip(&["netns", "add", &pod])?;
             ip(&["-n", &pod, "link", "set", "lo", "up"])?;
@@ -195,6 +214,19 @@ impl Lab {
         Ok(())
     }
 
+    /// What people use, in a third sandbox.
+    fn tools(&self, tally: &mut Tally) -> Result<()> {
+        let folder = std::env::temp_dir().join(self.namespace("tools")).display().to_string();
+        let program = |name: &str| sh::top().join("tests/net").join(name).display().to_string();
+        let servers = ["bash", &program("servers.sh"), &folder, HOST[0], HOST[1]];
+        let servers = Server::start(&mut self.in_host(&servers), "servers.sh");
+        let script = format!("bash {} {folder} {} {} {}", program("tools.sh"), HOST[0], HOST[1], C[0]);
+        let ended = servers.and_then(|_servers| sh::timed(&mut self.sandbox("c", &script), LIMIT * 3));
+        let _ = std::fs::remove_dir_all(&folder);
+        cases("tools", &ended?, tally);
+        Ok(())
+    }
+
     /// Nobody gets a network that another has.
     fn taken(&self) -> Result<()> {
         let ended = sh::timed(&mut self.sandbox("a", "true"), LIMIT)?;
@@ -236,7 +268,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for name in ["a", "b", "h"] {
+        for name in ["a", "b", "c", "h"] {
             let _ = ip(&["netns", "del", &self.namespace(name)]);
         }
     }

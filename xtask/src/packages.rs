@@ -18,6 +18,7 @@ pub const TEST: &[&str] = &[
     "git",
     "python3-minimal",
     "python3",
+    "libpython3.11-testsuite",
     "perl",
     "sqlite3",
     "gcc",
@@ -40,7 +41,6 @@ pub const TEST: &[&str] = &[
 
 /// What the full tier of `apps` needs.
 pub const APPS: &[&str] = &[
-    "libpython3.11-testsuite",
     "nodejs",
     "golang-go",
     "default-jdk-headless",

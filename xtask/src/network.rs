@@ -1,0 +1,217 @@
+//! `bench --net`: servers and their clients on a sandbox's own loopback interface (bench/network.sh) in one Debian bundle under runc, runsc and Nacre;
+//! and a pod's network: iperf3 and a ping-pong (bench/pingpong.c) from a namespace that stands for the host to one that stands for the pod,
+//! by turns with the server in it as it is and in a sandbox that has joined it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::bench::{self, Load, Options, Unit};
+use crate::{bundle, packages, page, sh};
+
+const ROWS: [&str; 7] = ["redis-set", "redis-get", "redis-set-16", "redis-get-16", "wrk-small", "wrk-1MiB", "pgbench-tcp"];
+const LIMIT: Duration = Duration::from_secs(300);
+/// The two sections.
+pub const LOOPBACK: &str = "## Network: a sandbox's own loopback";
+pub const POD_NETWORK: &str = "## Network: a pod's";
+
+/// A pod row: its name, and iperf3's arguments; none: the ping-pong.
+const POD: [(&str, &[&str]); 5] = [
+    ("host to pod, 1 stream, Gbit/s", &["-P", "1"]),
+    ("host to pod, 8 streams, Gbit/s", &["-P", "8"]),
+    ("pod to host, 1 stream, Gbit/s", &["-P", "1", "-R"]),
+    ("pod to host, 8 streams, Gbit/s", &["-P", "8", "-R"]),
+    ("ping-pong of a byte, µs", &[]),
+];
+const ADDRESS: &str = "10.77.0.2";
+const PORT: &str = "7777";
+
+/// The tables; whole ones go to docs/performance.md, in the place of those before.
+pub fn run(options: &Options) -> Result<()> {
+    let whole = options.rows.is_empty();
+    let rows: Vec<String> = wanted(options, &ROWS);
+    if !rows.is_empty() {
+        show(LOOPBACK, &loopback(options, rows)?, whole)?;
+    }
+    if whole || options.rows.iter().any(|row| row == "pod") {
+        show(POD_NETWORK, &pod(options)?, true)?;
+    }
+    Ok(())
+}
+
+/// Prints a section; a whole one goes to the page.
+fn show(heading: &str, text: &str, whole: bool) -> Result<()> {
+    print!("{text}");
+    if whole { page::write(&page::replace(&page::read(), heading, text)) } else { Ok(()) }
+}
+
+fn wanted(options: &Options, rows: &[&str]) -> Vec<String> {
+    let chosen = |row: &&&str| options.rows.is_empty() || options.rows.iter().any(|wanted| wanted == **row);
+    rows.iter().filter(chosen).map(ToString::to_string).collect()
+}
+
+fn loopback(options: &Options, rows: Vec<String>) -> Result<String> {
+    let root = bundle::network()?;
+    let dir = root.join("bench");
+    std::fs::create_dir_all(&dir)?;
+    std::fs::copy(sh::top().join("bench/network.sh"), dir.join("network.sh"))?;
+    let load = Load { rootfs: root, args: vec!["/bin/bash".into(), "/bench/network.sh".into()], rows, limit: LIMIT };
+    let samples = bench::measure(&load, options)?;
+    let title = format!("{} (ns for a request, median of {} rounds)", LOOPBACK.trim_start_matches("## "), options.rounds);
+    bench::table(&title, &samples, &load.rows, options, Unit::Nanoseconds)
+}
+
+/// What was measured of a row in a place: the figure, and CPUs that the server's side used.
+type Samples = BTreeMap<(usize, Place), Vec<(f64, f64)>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Plain,
+    Nacre,
+}
+
+fn pod(options: &Options) -> Result<String> {
+    packages::ensure(&["iperf3", "iproute2"])?;
+    let program = sh::target().join("pingpong");
+    sh::compile_c(&sh::top().join("bench/pingpong.c"), &program)?;
+    let places = [Place::Plain, Place::Nacre];
+    let pods = places.iter().map(|place| Pod::start(*place, &program)).collect::<Result<Vec<_>>>()?;
+    let mut samples = Samples::new();
+    for round in 0..options.rounds {
+        for (row, (name, args)) in POD.iter().enumerate() {
+            eprintln!("bench: round {} of {}: {name}", round + 1, options.rounds);
+            for pod in &pods {
+                samples.entry((row, pod.place)).or_default().push(pod.measure(args, &program)?);
+            }
+        }
+    }
+    let mut text = format!(
+        "\n{POD_NETWORK}, over a veth pair with an MTU of 1500 (median of {} rounds; CPUs: the server's side)\n\n\
+         | | plain namespace | nacre | ratio | CPUs plain | CPUs nacre |\n|---|--:|--:|--:|--:|--:|\n",
+        options.rounds
+    );
+    for (row, (name, _)) in POD.iter().enumerate() {
+        let of = |place, which: fn(&(f64, f64)) -> f64| {
+            samples.get(&(row, place)).and_then(|all| bench::median(all.iter().map(which).collect())).unwrap_or(f64::NAN)
+        };
+        let (plain, nacre) = (of(Place::Plain, |s| s.0), of(Place::Nacre, |s| s.0));
+        let cpus = |place| of(place, |s| s.1);
+        writeln!(
+            text,
+            "| {name} | {plain:.1} | {nacre:.1} | {:.2} | {:.2} | {:.2} |",
+            nacre / plain,
+            cpus(Place::Plain),
+            cpus(Place::Nacre)
+        )?;
+    }
+    Ok(text)
+}
+
+/// Two namespaces with a veth pair, and the servers in the second.
+struct Pod {
+    place: Place,
+    name: String,
+    server: Child,
+}
+
+impl Pod {
+    fn start(place: Place, program: &std::path::Path) -> Result<Pod> {
+        let name = format!("nacre-bench-{place:?}-{}", std::process::id()).to_lowercase();
+        let (host, pod) = (format!("{name}-h"), format!("{name}-p"));
+        for args in [
+            format!("netns add {host}"),
+            format!("netns add {pod}"),
+            format!("link add veth0 netns {host} type veth peer name eth0 netns {pod}"),
+            format!("-n {host} addr add 10.77.0.1/24 dev veth0"),
+            format!("-n {host} link set veth0 up"),
+            format!("-n {pod} link set lo up"),
+            format!("-n {pod} addr add {ADDRESS}/24 dev eth0"),
+            format!("-n {pod} link set eth0 up"),
+        ] {
+            sh::run(Command::new("ip").args(args.split(' ')))?;
+        }
+        let script = format!("iperf3 -s >/dev/null 2>&1 & exec {} serve {PORT}", program.display());
+        let mut command = match place {
+            Place::Plain => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &pod]);
+                command
+            }
+            Place::Nacre => {
+                let mut command = Command::new(sh::nacre());
+                command.arg("do").arg("--net").arg(PathBuf::from("/run/netns").join(&pod)).arg("--");
+                command
+            }
+        };
+        command.args(["setpriv", "--pdeathsig", "KILL", "sh", "-c", &script]);
+        let server = command.stdin(Stdio::null()).spawn().context("cannot start the servers")?;
+        let pod = Pod { place, name, server };
+        // Until both answer.
+        let start = Instant::now();
+        while pod.figure(&[], program, "1").is_err() || pod.figure(&["-t", "1"], program, "1").is_err() {
+            if start.elapsed() > Duration::from_secs(30) {
+                bail!("the servers of {place:?} do not answer");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(pod)
+    }
+
+    fn measure(&self, args: &[&str], program: &std::path::Path) -> Result<(f64, f64)> {
+        let (before, start) = (cpu_seconds(self.server.id())?, Instant::now());
+        let figure = self.figure(args, program, "5000")?;
+        Ok((figure, (cpu_seconds(self.server.id())? - before) / start.elapsed().as_secs_f64()))
+    }
+
+    /// Gbit/s, or µs.
+    fn figure(&self, args: &[&str], program: &std::path::Path, count: &str) -> Result<f64> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}-h", self.name)]);
+        if args.is_empty() {
+            command.arg(program).args([ADDRESS, PORT, count]);
+            let ended = sh::timed(&mut command, LIMIT)?;
+            return Ok(ended.stdout.trim().parse::<f64>().with_context(|| ended.stderr.clone())? / 1000.0);
+        }
+        command.args(["iperf3", "-c", ADDRESS, "-f", "k", "-t", "3"]).args(args);
+        let ended = sh::timed(&mut command, LIMIT)?;
+        // The last line about what was received, of all streams: `… 123456 Kbits/sec …`.
+        let line = ended.stdout.lines().rfind(|line| line.contains("receiver")).with_context(|| ended.stderr.clone())?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "Kbits/sec").context("iperf3 says something else")?;
+        Ok(words.get(at.wrapping_sub(1)).context("no figure")?.parse::<f64>()? / 1e6)
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        for end in ["h", "p"] {
+            let _ = sh::run(Command::new("ip").args(["netns", "del", &format!("{}-{end}", self.name)]));
+        }
+    }
+}
+
+/// The CPU time of a process and of all below it.
+fn cpu_seconds(top: u32) -> Result<f64> {
+    let mut all: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(text) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        all.insert(pid, (number(1) as u32, number(11) + number(12)));
+    }
+    let mut ticks = 0;
+    let mut todo = vec![top];
+    while let Some(pid) = todo.pop() {
+        ticks += all.get(&pid).map_or(0, |(_, ticks)| *ticks);
+        todo.extend(all.iter().filter(|(_, (parent, _))| *parent == pid).map(|(pid, _)| *pid));
+    }
+    // `USER_HZ`
+    Ok(ticks as f64 / 100.0)
+}
