@@ -61,6 +61,17 @@ pub fn mask_v4(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
+/// The first address of the network that `ip` is in.
+pub fn network(ip: IpAddr, prefix: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & mask_v4(prefix)).into(),
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+            Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+        }
+    }
+}
+
 /// Whether `ip` is in the network `net`/`prefix`.
 pub fn contains(net: IpAddr, prefix: u8, ip: IpAddr) -> bool {
     match (net, ip) {

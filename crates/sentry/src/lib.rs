@@ -5,7 +5,7 @@
 //! timers, child exits …) is non-blocking and pollable; only the system-call layer waits, through [`wait`].
 //!
 //! Rooms: `task` (processes, exec, exit, credentials), `signal`, `mm` (address spaces), `fs` (VFS and file systems), `ipc`
-//! (pipes, epoll, unix sockets, futex …), `net` (sockets), `time`, `syscalls` (one file per family, decode-call-encode), `executor`, `wait`, `control` (the Agent
+//! (pipes, epoll, unix sockets, futex …), `net` (sockets), `time`, `syscalls` (one file per family, decode-call-encode), `bpf`, `executor`, `wait`, `control` (the Agent
 //! protocol), `boot`.
 //!
 //! This crate has no unsafe code and reaches the host only through `hostcall`, `platform` and `gofer`.
@@ -14,6 +14,7 @@
 
 pub mod abi;
 pub mod boot;
+pub mod bpf;
 pub mod cgroup;
 pub mod container;
 mod control;

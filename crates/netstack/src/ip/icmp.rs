@@ -116,8 +116,9 @@ impl Network {
     /// Asks who has `ip`: everybody, or (`known`) who had it last.
     pub(super) fn ask(&self, interface: usize, ip: IpAddr, known: Option<Mac>) {
         let Some(port) = self.interfaces.get(interface) else { return };
-        let own = port.config.mac;
-        let same = port.config.addresses.iter().filter(|address| address.ip.is_ipv4() == ip.is_ipv4());
+        let own = port.mac;
+        let addresses = port.addresses();
+        let same = addresses.iter().filter(|address| address.ip.is_ipv4() == ip.is_ipv4());
         let near = same.clone().find(|address| crate::config::contains(address.ip, address.prefix, ip));
         let Some(source) = near.or_else(|| same.clone().next()).map(|address| address.ip) else { return };
         match (source, ip) {
@@ -142,7 +143,7 @@ impl Network {
         let Some(port) = self.interfaces.get(interface) else { return };
         let header = Header { from, to, protocol: ICMPV6, hops: 255, class: 0, whole: true };
         header.sum_icmp(&mut body);
-        let ethernet = frame::ethernet(mac, port.config.mac, frame::ETHERTYPE_IPV6);
+        let ethernet = frame::ethernet(mac, port.mac, frame::ETHERTYPE_IPV6);
         self.put(interface, &[&[0; frame::VIRTIO], &ethernet, &header.bytes(body.len(), 0, None), &body]);
     }
 
@@ -169,14 +170,14 @@ impl Network {
         }
         let asks = packet.operation() == ArpOperation::Request && for_us;
         // Only somebody on our own links is remembered.
-        let near = port.config.addresses.iter().any(|own| crate::config::contains(own.ip, own.prefix, sender.into()));
+        let near = port.addresses().iter().any(|own| crate::config::contains(own.ip, own.prefix, sender.into()));
         if near {
             let unasked = if asks { Unasked::Keep } else { Unasked::Forget };
             let frames = self.neighbours.lock().learn(now, (interface, sender.into()), mac, unasked);
             self.release(interface, mac, frames);
         }
         if asks {
-            let own = port.config.mac;
+            let own = port.mac;
             let ethernet = frame::ethernet(mac, own, frame::ETHERTYPE_ARP);
             self.put(interface, &[&[0; frame::VIRTIO], &ethernet, &arp(2, own, target, mac, sender)]);
         }
@@ -257,7 +258,7 @@ impl Network {
             None => (packet.from, packet.mac, SOLICITED | OVERRIDE),
         };
         let Some(port) = self.interfaces.get(packet.interface) else { return };
-        let reply = neighbour(ADVERTISEMENT, flags, target_v6, port.config.mac);
+        let reply = neighbour(ADVERTISEMENT, flags, target_v6, port.mac);
         self.discovery(packet.interface, target, to, to_mac, reply);
     }
 
@@ -290,20 +291,23 @@ impl Network {
     /// Tells neighbours who we are, so that they forget who had our addresses before.
     pub fn announce(&self) {
         for (at, interface) in self.interfaces.iter().enumerate() {
-            let own = interface.config.mac;
-            for address in &interface.config.addresses {
-                match address.ip {
-                    IpAddr::V4(ip) => {
-                        let ethernet = frame::ethernet([0xff; 6], own, frame::ETHERTYPE_ARP);
-                        let arp = arp(1, own, ip.octets(), [0; 6], ip.octets());
-                        self.put(at, &[&[0; frame::VIRTIO], &ethernet, &arp]);
-                    }
-                    IpAddr::V6(ip) => {
-                        let all = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-                        let body = neighbour(ADVERTISEMENT, OVERRIDE, ip, own);
-                        self.discovery(at, address.ip, all, frame::group_mac(all), body);
-                    }
-                }
+            for address in interface.addresses().iter() {
+                self.announce_one(at, interface.mac, address.ip);
+            }
+        }
+    }
+
+    pub(super) fn announce_one(&self, at: usize, own: Mac, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => {
+                let ethernet = frame::ethernet([0xff; 6], own, frame::ETHERTYPE_ARP);
+                let arp = arp(1, own, ip.octets(), [0; 6], ip.octets());
+                self.put(at, &[&[0; frame::VIRTIO], &ethernet, &arp]);
+            }
+            IpAddr::V6(target) => {
+                let all = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+                let body = neighbour(ADVERTISEMENT, OVERRIDE, target, own);
+                self.discovery(at, ip, all, frame::group_mac(all), body);
             }
         }
     }

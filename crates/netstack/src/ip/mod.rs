@@ -3,8 +3,12 @@
 //! [`Network::receive`] takes a frame and gives what is for a socket to its caller; ARP, neighbour discovery and echo requests are answered here.
 //! [`Network::route`] finds a way, [`Network::send`] goes it. [`Network::due`] does what time brings.
 //!
-//! Locking: neighbours, fragments, path MTUs and the limiter each have a lock, taken one at a time and never while a frame is sent.
+//! Addresses, routes and MTUs may change (`changes`).
+//!
+//! Locking: neighbours, fragments, path MTUs, the limiter, routes and each interface's addresses have a lock each, taken one at a time and never
+//! while a frame is sent.
 
+mod changes;
 pub mod checksum;
 mod fragments;
 pub mod frame;
@@ -19,10 +23,12 @@ mod tests;
 
 use core::net::IpAddr;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+pub use changes::{Existing, Refused, RouteKey};
 pub use frame::{Header, Offload};
 pub use icmp::{Fault, Quoted};
 pub use neighbours::{Mac, Shown};
@@ -58,7 +64,8 @@ pub trait Link: Send + Sync {
 
 pub struct Network {
     interfaces: Vec<Interface>,
-    routes: Vec<config::Route>,
+    /// Best first.
+    routes: RwLock<Arc<Vec<config::Route>>>,
     link: Box<dyn Link>,
     neighbours: Mutex<Neighbours>,
     fragments: Mutex<Fragments>,
@@ -71,8 +78,44 @@ pub struct Network {
 
 /// An interface and what has passed over it.
 pub struct Interface {
-    pub config: config::Interface,
+    pub name: String,
+    pub index: i32,
+    pub mac: Mac,
     pub counters: Counters,
+    /// The largest MTU: what the host's interface takes.
+    most: u32,
+    mtu: AtomicU32,
+    up: AtomicBool,
+    addresses: RwLock<Arc<Vec<config::Address>>>,
+}
+
+impl Interface {
+    fn new(config: config::Interface) -> Interface {
+        let config::Interface { name, index, mac, mtu, addresses } = config;
+        Interface {
+            name,
+            index,
+            mac,
+            counters: Counters::default(),
+            most: mtu,
+            mtu: AtomicU32::new(mtu),
+            up: AtomicBool::new(true),
+            addresses: RwLock::new(Arc::new(addresses)),
+        }
+    }
+
+    /// Bytes of the largest IP packet.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub fn addresses(&self) -> Arc<Vec<config::Address>> {
+        self.addresses.read().clone()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -111,12 +154,8 @@ impl Network {
         }
         let routes = routes::sorted(description.routes.iter().filter(|route| position(route.interface).is_some()));
         Network {
-            routes,
-            interfaces: description
-                .interfaces
-                .into_iter()
-                .map(|config| Interface { config, counters: Counters::default() })
-                .collect(),
+            routes: RwLock::new(Arc::new(routes)),
+            interfaces: description.interfaces.into_iter().map(Interface::new).collect(),
             link,
             neighbours: Mutex::new(neighbours),
             fragments: Mutex::default(),
@@ -132,8 +171,8 @@ impl Network {
     }
 
     /// The routes, best first.
-    pub fn routes(&self) -> &[config::Route] {
-        &self.routes
+    pub fn routes(&self) -> Arc<Vec<config::Route>> {
+        self.routes.read().clone()
     }
 
     pub fn neighbours(&self, now: Ns) -> Vec<Shown> {
@@ -141,20 +180,21 @@ impl Network {
     }
 
     pub fn owner(&self, ip: IpAddr) -> Owner {
-        for address in self.interfaces.iter().flat_map(|interface| &interface.config.addresses) {
-            if address.ip == ip {
-                return Owner::Own;
-            }
-            if address.all_hosts().is_some_and(|all| IpAddr::V4(all) == ip) {
-                return Owner::Broadcast;
+        let mut broadcast = false;
+        for interface in &self.interfaces {
+            for address in interface.addresses.read().iter() {
+                if address.ip == ip {
+                    return Owner::Own;
+                }
+                broadcast |= address.all_hosts().is_some_and(|all| IpAddr::V4(all) == ip);
             }
         }
-        Owner::Other
+        if broadcast { Owner::Broadcast } else { Owner::Other }
     }
 
     /// Bytes of the largest packet on the way to `to`.
     pub fn path_mtu(&self, to: IpAddr, way: &Way, now: Ns) -> u32 {
-        let mtu = self.interfaces.get(way.interface).map_or(LEAST_MTU_V6, |interface| interface.config.mtu);
+        let mtu = self.interfaces.get(way.interface).map_or(LEAST_MTU_V6, Interface::mtu);
         match self.paths.lock().get(&to) {
             Some((path, since)) if now.saturating_sub(*since) < PATH_AGE => mtu.min(*path),
             _ => mtu,

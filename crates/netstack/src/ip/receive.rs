@@ -59,7 +59,8 @@ impl Network {
         let virtio = Virtio::parse(bytes)?;
         let ethernet = EthernetFrame::new_checked(bytes.get(frame::VIRTIO..)?).ok()?;
         let to = ethernet.dst_addr();
-        let own = self.interfaces.get(interface)?.config.mac;
+        let port = self.interfaces.get(interface).filter(|port| port.is_up())?;
+        let own = port.mac;
         let for_all = to.is_broadcast() || to.is_multicast();
         if !for_all && to.0 != own {
             return None;

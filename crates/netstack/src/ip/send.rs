@@ -61,7 +61,7 @@ impl Network {
     /// Finds the neighbour and sends the frame.
     fn frame(&self, now: Ns, way: &Way, to: IpAddr, offload: Offload, ip: &[u8], transport: &[&[u8]]) -> Sent {
         let Some(interface) = self.interfaces.get(way.interface) else { return Sent::Full };
-        let own = interface.config.mac;
+        let own = interface.mac;
         let v4 = to.is_ipv4();
         let kind = if v4 { frame::ETHERTYPE_IPV4 } else { frame::ETHERTYPE_IPV6 };
         let start = frame::ETHERNET + ip.len();
@@ -117,8 +117,14 @@ impl Network {
         }
     }
 
+    /// Sends a whole frame, from its Ethernet header on, over the interface with this index. False: there is none, or it has no room now.
+    pub fn send_frame(&self, device: i32, frame: &[u8]) -> bool {
+        let nothing = frame::virtio(Offload::Nothing, frame::ETHERNET, true);
+        self.position(device).is_some_and(|at| self.put(at, &[&nothing, frame]) == Sent::Yes)
+    }
+
     pub(super) fn put(&self, at: usize, pieces: &[&[u8]]) -> Sent {
-        let Some(interface) = self.interfaces.get(at) else { return Sent::Full };
+        let Some(interface) = self.interfaces.get(at).filter(|interface| interface.is_up()) else { return Sent::Full };
         let counters = &interface.counters;
         if self.link.send(at, pieces) {
             count(&counters.sent, 1);

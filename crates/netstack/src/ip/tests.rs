@@ -188,3 +188,71 @@ fn garbage() {
         a.receive(0, 0, &vec![0; len], &mut |_| {});
     }
 }
+
+#[test]
+fn addresses_and_routes_come_and_go() {
+    let (network, wire) = host(1);
+    let address = |text: &str, prefix| Address { ip: ip(text), prefix, broadcast: None, scope: 0 };
+    assert_eq!(network.owner(ip("10.1.0.9")), Owner::Other);
+    assert_eq!(network.add_address(2, address("10.1.0.9", 16)), Ok(()));
+    assert!(!wire.0.lock().is_empty(), "neighbours are told");
+    assert_eq!(network.add_address(2, address("10.1.0.9", 16)), Err(Refused::Exists));
+    assert_eq!(network.add_address(3, address("10.1.0.9", 16)), Err(Refused::NoInterface));
+    assert_eq!((network.owner(ip("10.1.0.9")), network.owner(ip("10.1.255.255"))), (Owner::Own, Owner::Broadcast));
+    let way = network.route(ip("10.1.2.3"), 0).expect("its network is on the link");
+    assert_eq!((way.next, way.source), (ip("10.1.2.3"), ip("10.1.0.9")));
+    // A second one in the same network keeps the route; the last takes it along.
+    assert_eq!(network.add_address(2, address("10.1.0.8", 16)), Ok(()));
+    assert_eq!(network.remove_address(2, ip("10.1.0.9"), 16), Ok(()));
+    assert_eq!(network.route(ip("10.1.2.3"), 0).map(|way| (way.next, way.source)), Some((ip("10.1.2.3"), ip("10.1.0.8"))));
+    assert_eq!(network.remove_address(2, ip("10.1.0.8"), 24), Err(Refused::Missing));
+    assert_eq!(network.remove_address(2, ip("10.1.0.8"), 16), Ok(()));
+    assert_eq!(network.route(ip("10.1.2.3"), 0).map(|way| way.next), Some(ip("10.0.0.2")), "by the default route");
+
+    let to = |gateway: Option<&str>, metric| config::Route {
+        to: ip("10.9.0.0"),
+        prefix: 16,
+        gateway: gateway.map(ip),
+        interface: if gateway.is_some() { 0 } else { 2 },
+        source: None,
+        metric,
+        scope: 0,
+        protocol: 3,
+    };
+    assert_eq!(network.add_route(to(Some("10.7.0.1"), 0), Existing::Refused), Err(Refused::Unreachable));
+    assert_eq!(network.add_route(to(Some("10.0.0.7"), 5), Existing::Refused).map(|route| route.interface), Ok(2));
+    assert_eq!(network.add_route(to(None, 5), Existing::Refused), Err(Refused::Exists));
+    assert!(network.add_route(to(None, 4), Existing::Refused).is_ok());
+    assert_eq!(network.route(ip("10.9.1.1"), 0).map(|way| way.next), Some(ip("10.9.1.1")), "the smaller metric");
+    let key = |metric| RouteKey { to: ip("10.9.0.0"), prefix: 16, gateway: None, interface: None, metric, protocol: None };
+    assert!(network.remove_route(&key(Some(4))).is_ok());
+    assert_eq!(network.route(ip("10.9.1.1"), 0).map(|way| way.next), Some(ip("10.0.0.7")));
+    assert!(network.add_route(to(Some("10.0.0.8"), 5), Existing::Replaced).is_ok());
+    assert_eq!(network.route(ip("10.9.1.1"), 0).map(|way| way.next), Some(ip("10.0.0.8")));
+    assert!(network.remove_route(&key(None)).is_ok());
+    assert_eq!(network.remove_route(&key(None)), Err(Refused::Missing));
+    for n in 0..2000 {
+        let _ = network.add_route(to(None, n + 10), Existing::Refused);
+        let _ = network.add_address(2, address(&format!("10.2.{}.{}", n / 250, n % 250 + 1), 32));
+    }
+    let interfaces = network.interfaces();
+    assert_eq!((network.routes().len(), interfaces[0].addresses().len()), (1024, 256), "they are bounded");
+}
+
+#[test]
+fn an_interface_that_is_down_carries_nothing() {
+    let ((a, from_a), (b, from_b)) = (host(1), host(2));
+    assert_eq!(a.set_mtu(2, 1501), Err(Refused::OutOfRange), "the host's takes no more");
+    assert_eq!(a.set_mtu(2, 67), Err(Refused::OutOfRange));
+    assert_eq!(a.set_mtu(2, 1000), Ok(()));
+    assert_eq!(send(&a, "10.0.0.2", 99, &[1; 1200], true), Sent::TooLong(1000));
+    assert_eq!(b.set_up(2, false), Ok(()));
+    send(&a, "10.0.0.2", 99, b"in vain", false);
+    assert_eq!(carry([(&a, &from_a), (&b, &from_b)]), [Vec::new(), Vec::new()]);
+    assert_eq!(b.route(ip("10.0.0.1"), 0), None);
+    assert_eq!(b.set_up(2, true), Ok(()));
+    assert!(b.route(ip("10.0.0.1"), 0).is_some() && b.route(ip("8.8.8.8"), 0).is_none(), "only its own networks come back");
+    send(&a, "10.0.0.2", 99, b"again", false);
+    let [_, got] = carry([(&a, &from_a), (&b, &from_b)]);
+    assert!(got.iter().any(|(_, _, _, bytes)| bytes == b"again"));
+}

@@ -377,6 +377,16 @@ impl Connection {
         self.ring.len()
     }
 
+    /// Bytes of memory for what was written.
+    pub fn capacity(&self) -> usize {
+        self.ring.capacity()
+    }
+
+    /// Gives that memory back if nothing is in it.
+    pub fn trim(&mut self) {
+        self.ring.trim();
+    }
+
     /// Bytes that are kept until those in front of them come.
     pub fn out_of_order(&self) -> usize {
         self.reorder.len()

@@ -2,8 +2,6 @@
 
 /// First allocation in bytes.
 const SMALL: usize = 4096;
-/// What an empty ring keeps in bytes.
-const KEEP: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub struct Ring {
@@ -50,8 +48,18 @@ impl Ring {
         let bytes = bytes.min(self.len);
         self.len -= bytes;
         self.head = if self.len == 0 { 0 } else { (self.head + bytes) % self.bytes.len().max(1) };
-        if self.len == 0 && self.bytes.len() > KEEP {
+    }
+
+    /// Bytes of its memory.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives the memory of an empty ring back.
+    pub fn trim(&mut self) {
+        if self.len == 0 {
             self.bytes = Vec::new();
+            self.head = 0;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::dentry::DentryCache;
-use super::{Dentry, FileSystem, Inode, Mount, MountFlags, StatFs};
+use super::{Dentry, FileKind, FileSystem, Inode, Mount, MountFlags, StatFs};
 use crate::Errno;
 use crate::step::Step;
 use crate::time::Clock;
@@ -154,7 +154,12 @@ impl FileSystem for Nowhere {
 
     /// As Linux's internal file systems.
     fn stat_fs(&self) -> Step<'_, Result<StatFs, Errno>> {
-        Step::ok(StatFs { magic: 0x0904_1934, block_size: 4096, name_max: 255, ..StatFs::default() })
+        let magic = match self.inode.kind() {
+            FileKind::Socket => 0x534f_434b,
+            FileKind::Fifo => 0x5049_5045,
+            _ => 0x0904_1934,
+        };
+        Step::ok(StatFs { magic, block_size: 4096, name_max: 255, ..StatFs::default() })
     }
 
     fn name_ttl_ns(&self) -> u64 {

@@ -114,6 +114,11 @@ impl ByteRing {
         self.head = if self.len == 0 { 0 } else { (self.head + n) % self.bytes.len() };
     }
 
+    /// Bytes of its memory.
+    pub fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Gives the memory back of an empty queue that has grown beyond `keep` bytes.
     pub fn trim(&mut self, keep: usize) {
         if self.len == 0 && self.bytes.len() > keep {

@@ -9,13 +9,14 @@ use super::ip::LOOPBACK_MTU;
 use super::{LOOPBACK, NetNamespace};
 
 /// `ARPHRD_LOOPBACK`, `ARPHRD_ETHER`
-const ARPHRD_LOOPBACK: u16 = 772;
-const ARPHRD_ETHER: u16 = 1;
+pub const ARPHRD_LOOPBACK: u16 = 772;
+pub const ARPHRD_ETHER: u16 = 1;
 /// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP`
 const LOOPBACK_UP: u32 = 0x1_0049;
 const LOOPBACK_DOWN: u32 = 0x8;
 /// `IFF_UP | IFF_BROADCAST | IFF_RUNNING | IFF_MULTICAST | IFF_LOWER_UP`
 const ETHERNET_UP: u32 = 0x1_1043;
+const ETHERNET_DOWN: u32 = 0x1002;
 pub const SCOPE_HOST: u8 = 254;
 
 pub struct Device {
@@ -48,18 +49,19 @@ impl NetNamespace {
         let mut devices = vec![self.loopback()];
         let interfaces = self.stack().map(|stack| stack.network.interfaces()).unwrap_or_default();
         devices.extend(interfaces.iter().map(|interface| {
-            let (config, counters) = (&interface.config, &interface.counters);
+            let counters = &interface.counters;
             let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
             Device {
-                index: config.index,
-                name: config.name.clone(),
+                index: interface.index,
+                name: interface.name.clone(),
                 kind: ARPHRD_ETHER,
-                mac: config.mac,
+                mac: interface.mac,
                 broadcast: [0xff; 6],
-                mtu: config.mtu,
-                flags: ETHERNET_UP,
-                state: 6,
-                addresses: config.addresses.clone(),
+                mtu: interface.mtu(),
+                flags: if interface.is_up() { ETHERNET_UP } else { ETHERNET_DOWN },
+                // Up, down.
+                state: if interface.is_up() { 6 } else { 2 },
+                addresses: interface.addresses().as_ref().clone(),
                 received: Traffic {
                     packets: get(&counters.received),
                     bytes: get(&counters.received_bytes),
@@ -90,7 +92,7 @@ impl NetNamespace {
             flags: if up { LOOPBACK_UP } else { LOOPBACK_DOWN },
             // Unknown, down.
             state: if up { 0 } else { 2 },
-            addresses: if up { own } else { Vec::new() },
+            addresses: if up { own } else { Vec::new() }.into_iter().chain(self.loopback_addresses()).collect(),
             received: traffic,
             sent: traffic,
         }

@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use netstack::config::{Address, mask_v4};
 
 use super::NetNamespace;
+use super::netlink::change::{set_mtu, set_up};
 use crate::Errno;
 use crate::task::{Capability, Cx};
 
@@ -18,6 +19,7 @@ const SIOCGIFBRDADDR: u32 = 0x8919;
 const SIOCGIFNETMASK: u32 = 0x891b;
 const SIOCGIFMETRIC: u32 = 0x891d;
 const SIOCGIFMTU: u32 = 0x8921;
+const SIOCSIFMTU: u32 = 0x8922;
 const SIOCGIFHWADDR: u32 = 0x8927;
 const SIOCGIFINDEX: u32 = 0x8933;
 const SIOCGIFTXQLEN: u32 = 0x8942;
@@ -35,7 +37,7 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
         SIOCGIFCONF => return list(cx, net, argument),
         SIOCGIFNAME => return name_of(cx, net, argument),
         SIOCGIFFLAGS | SIOCSIFFLAGS | SIOCGIFADDR | SIOCGIFDSTADDR | SIOCGIFBRDADDR | SIOCGIFNETMASK | SIOCGIFMETRIC
-        | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN | SIOCGIFMAP => {}
+        | SIOCGIFMTU | SIOCSIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN | SIOCGIFMAP => {}
         // Changes of interfaces, routes and neighbours.
         0x890b..=0x890c | 0x8916..=0x8936 | 0x8943..=0x8955 => {
             return Err(if net.allows(&cx.creds(), Capability::NetAdmin) { Errno::EOPNOTSUPP } else { Errno::EPERM });
@@ -60,11 +62,14 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
             if !net.allows(&cx.creds(), Capability::NetAdmin) {
                 return Err(Errno::EPERM);
             }
-            if !device.is_loopback() {
-                return Err(Errno::EOPNOTSUPP);
+            return set_up(net, device.index, request.get(NAME).is_some_and(|flags| flags & 1 != 0)).map(|()| 0);
+        }
+        SIOCSIFMTU => {
+            if !net.allows(&cx.creds(), Capability::NetAdmin) {
+                return Err(Errno::EPERM);
             }
-            net.set_up(request.get(NAME).is_some_and(|flags| flags & 1 != 0));
-            return Ok(0);
+            let mtu = super::address::array(&request, NAME).map_or(0, i32::from_le_bytes);
+            return set_mtu(net, device, u32::try_from(mtu).map_err(|_| Errno::EINVAL)?).map(|()| 0);
         }
         SIOCGIFADDR | SIOCGIFDSTADDR => put(0, &sockaddr(v4_of(v4()?))),
         SIOCGIFBRDADDR => put(0, &sockaddr(v4()?.broadcast.unwrap_or(Ipv4Addr::UNSPECIFIED))),

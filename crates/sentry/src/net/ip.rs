@@ -208,6 +208,15 @@ impl IpOptions {
         self.ints.get(ROWS, IPPROTO_IPV6, name).unwrap_or(0)
     }
 
+    /// The socket was bound: one with an IPv6 address of its own takes no IPv4 (`__inet6_bind`).
+    pub fn bound_to(&mut self, ip: IpAddr) {
+        if ip.is_ipv6() && !ip.is_unspecified() {
+            // There is such a row, and it takes 1.
+            let _ = self.ints.set(ROWS, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+            self.only_v6 = true;
+        }
+    }
+
     /// Sets an option of either level, of a socket in `net`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod address;
 mod counters;
 mod datagram;
 mod devices;
+pub mod filter;
 mod host;
 pub mod ifreq;
 mod inward;
@@ -14,6 +15,7 @@ mod ip;
 mod namespace;
 mod netlink;
 pub mod options;
+mod packet;
 mod ports;
 pub mod report;
 pub mod socket;
@@ -39,6 +41,7 @@ pub const LOOPBACK: i32 = 1;
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
 const AF_NETLINK: i32 = 16;
+const AF_PACKET: i32 = 17;
 
 pub const IPPROTO_IP: i32 = 0;
 pub const IPPROTO_ICMP: i32 = 1;
@@ -75,6 +78,7 @@ pub fn make(cx: &Cx, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
         AF_INET => inet(cx, &net, Family::Inet, kind),
         AF_INET6 => inet(cx, &net, Family::Inet6, kind),
         AF_NETLINK => netlink::make(cx, &net, kind),
+        AF_PACKET => packet::make(cx, &net, kind),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }

@@ -1,19 +1,19 @@
 //! [`NetNamespace`]: the interfaces and the sockets that see each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
-use netstack::config::Description;
-use netstack::ip::{Interface, Owner, Way};
-use parking_lot::Mutex;
+use netstack::config::{Address, Description};
+use netstack::ip::{Interface, Owner, Refused, Way};
+use parking_lot::{Mutex, RwLock};
 
 use super::counters::Counters;
 use super::stack::{Receiver, Stack};
-use super::{LOOPBACK, datagram, netlink, tcp};
+use super::{LOOPBACK, datagram, netlink, packet, tcp};
 use crate::Errno;
 use crate::executor::Reactor;
 use crate::ipc::unix;
@@ -34,8 +34,11 @@ pub struct NetNamespace {
     pub(super) tcp: Mutex<tcp::Table>,
     /// All TCP sockets. A leaf lock.
     pub(super) tcp_sockets: Mutex<BTreeMap<u64, Weak<tcp::Tcp>>>,
+    /// TCP sockets that keep much memory, the oldest first. A leaf lock.
+    pub(super) large: Mutex<VecDeque<Weak<tcp::Tcp>>>,
     pub(super) datagrams: Mutex<datagram::Table>,
     pub(super) netlink: Mutex<netlink::Table>,
+    pub(super) packets: Arc<packet::Taps>,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
     pub(super) timers: Arc<Timers>,
@@ -43,11 +46,16 @@ pub struct NetNamespace {
     /// Bytes that wait in all sockets, and how many may before senders get only little room.
     queued: AtomicUsize,
     queued_most: usize,
+    /// Addresses of the loopback interface beside its first two.
+    loopback: RwLock<Vec<Address>>,
     /// Set when internet sockets are the host's.
     host: OnceLock<Arc<Reactor>>,
     /// Set when there is a way out.
     stack: OnceLock<Arc<Stack>>,
 }
+
+/// Most addresses of the loopback interface.
+const LOOPBACK_ADDRESSES: usize = 256;
 
 /// What an address is to the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,14 +102,17 @@ impl NetNamespace {
             up: AtomicBool::new(false),
             tcp: Mutex::new(tcp::Table::new(seed)),
             tcp_sockets: Mutex::default(),
+            large: Mutex::default(),
             datagrams: Mutex::new(datagram::Table::new(seed)),
             netlink: Mutex::default(),
+            packets: Arc::new(packet::Taps::new(clock.clone())),
             counters: Counters::default(),
             clock,
             timers,
             next_id: AtomicU64::new(1),
             queued: AtomicUsize::new(0),
             queued_most,
+            loopback: RwLock::default(),
             host: OnceLock::new(),
             stack: OnceLock::new(),
         }
@@ -141,6 +152,38 @@ impl NetNamespace {
         self.up.store(up, Ordering::Relaxed);
     }
 
+    /// Addresses of the loopback interface beside its first two.
+    pub(super) fn loopback_addresses(&self) -> Vec<Address> {
+        self.loopback.read().clone()
+    }
+
+    pub(super) fn add_loopback_address(&self, address: Address) -> Result<(), Refused> {
+        let first = match address.ip {
+            IpAddr::V4(ip) => ip == Ipv4Addr::LOCALHOST && address.prefix == 8,
+            IpAddr::V6(ip) => ip == Ipv6Addr::LOCALHOST,
+        };
+        let mut addresses = self.loopback.write();
+        if first {
+            // It has them while it is up. Those who set a new namespace up (bubblewrap) add them before.
+            return if self.is_up() { Err(Refused::Exists) } else { Ok(()) };
+        }
+        if addresses.iter().any(|own| (own.ip, own.prefix) == (address.ip, address.prefix)) {
+            return Err(Refused::Exists);
+        }
+        if addresses.len() >= LOOPBACK_ADDRESSES {
+            return Err(Refused::Full);
+        }
+        addresses.push(address);
+        Ok(())
+    }
+
+    pub(super) fn remove_loopback_address(&self, ip: IpAddr, prefix: u8) -> Result<(), Refused> {
+        let mut addresses = self.loopback.write();
+        let at = addresses.iter().position(|own| (own.ip, own.prefix) == (ip, prefix)).ok_or(Refused::Missing)?;
+        addresses.remove(at);
+        Ok(())
+    }
+
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
@@ -154,6 +197,7 @@ impl NetNamespace {
             IpAddr::V4(ip) if ip.is_loopback() => AddressKind::Local,
             IpAddr::V6(Ipv6Addr::LOCALHOST) => AddressKind::Local,
             ip => match self.stack().map(|stack| stack.owner(ip)) {
+                _ if self.loopback.read().iter().any(|address| address.ip == ip) => AddressKind::Local,
                 Some(Owner::Own) => AddressKind::Local,
                 Some(Owner::Broadcast) => AddressKind::Broadcast,
                 Some(Owner::Other) | None => AddressKind::Foreign,
@@ -191,17 +235,17 @@ impl NetNamespace {
             return Some(LOOPBACK);
         }
         let interfaces = self.stack()?.network.interfaces();
-        interfaces.iter().find(|interface| interface.config.name.as_bytes() == name).map(|interface| interface.config.index)
+        interfaces.iter().find(|interface| interface.name.as_bytes() == name).map(|interface| interface.index)
     }
 
     /// The interface with this index, but for the loopback interface.
     pub(super) fn device(&self, index: i32) -> Option<&Interface> {
-        self.stack()?.network.interfaces().iter().find(|interface| interface.config.index == index)
+        self.stack()?.network.interfaces().iter().find(|interface| interface.index == index)
     }
 
     /// The name of an interface that is there.
     pub(super) fn device_name(&self, index: i32) -> &str {
-        self.device(index).map_or("lo", |device| device.config.name.as_str())
+        self.device(index).map_or("lo", |device| device.name.as_str())
     }
 
     /// Whether there is an interface with this index.
@@ -211,17 +255,17 @@ impl NetNamespace {
 
     /// The index of the interface that has this address of ours.
     pub(super) fn device_with(&self, ip: IpAddr) -> Option<i32> {
-        if ip.is_loopback() {
+        if ip.is_loopback() || self.loopback.read().iter().any(|address| address.ip == ip) {
             return Some(LOOPBACK);
         }
         let interfaces = self.stack()?.network.interfaces();
-        let owner = interfaces.iter().find(|interface| interface.config.addresses.iter().any(|address| address.ip == ip));
-        owner.map(|interface| interface.config.index)
+        let owner = interfaces.iter().find(|interface| interface.addresses().iter().any(|address| address.ip == ip));
+        owner.map(|interface| interface.index)
     }
 
     /// An interface's first IPv4 address.
     pub(super) fn address_of(&self, index: i32) -> Ipv4Addr {
-        let addresses = self.device(index).map(|device| device.config.addresses.as_slice()).unwrap_or_default();
+        let addresses = self.device(index).map(Interface::addresses).unwrap_or_default();
         let v4 = addresses.iter().find_map(|address| if let IpAddr::V4(ip) = address.ip { Some(ip) } else { None });
         v4.unwrap_or(Ipv4Addr::LOCALHOST)
     }

@@ -1,14 +1,18 @@
 //! Options of level `SOL_SOCKET`, which all families share, and how an option's value is read.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::NetNamespace;
-use super::socket::{Kind, OptionBytes, SOCK_STREAM};
+use super::address::array;
+use super::socket::{Control, Kind, OptionBytes, SOCK_STREAM};
 use crate::Errno;
+use crate::bpf::Program;
 use crate::mm::Mm;
 use crate::syscalls::mask;
-use crate::task::{Capability, Cx};
+use crate::task::{Capability, Creds, Cx};
 
 pub const SOL_SOCKET: i32 = 1;
 
@@ -34,6 +38,7 @@ pub mod so {
     pub const RCVTIMEO: i32 = 20;
     pub const SNDTIMEO: i32 = 21;
     pub const BINDTODEVICE: i32 = 25;
+    pub const ATTACH_FILTER: i32 = 26;
     pub const DETACH_FILTER: i32 = 27;
     pub const TIMESTAMP: i32 = 29;
     pub const ACCEPTCONN: i32 = 30;
@@ -134,6 +139,8 @@ pub struct SocketOptions {
     pub busy_poll: i32,
     pub pacing: u64,
     pub incoming_cpu: i32,
+    /// Asked for each packet that comes.
+    pub filter: Option<Arc<Program>>,
 }
 
 impl Default for SocketOptions {
@@ -153,6 +160,7 @@ impl Default for SocketOptions {
             busy_poll: 0,
             pacing: u64::MAX,
             incoming_cpu: -1,
+            filter: None,
         }
     }
 }
@@ -228,13 +236,13 @@ pub fn set(
     value: OptionIn<'_>,
 ) -> Result<(), Errno> {
     if name == so::BINDTODEVICE {
-        return bind_to_device(net, options, value);
+        return bind_to_device(cx, net, options, value);
     }
     let n = value.int()?;
     let creds = cx.creds();
     let inet = matches!(kind.family, 2 | 10);
     let admin = creds.has(Capability::NetAdmin);
-    let may_mark = || [Capability::NetAdmin, Capability::NetRaw].iter().any(|&capability| net.allows(&creds, capability));
+    let may_mark = || may_mark(&creds, net);
     let mut changed = options.lock();
     match name {
         so::TYPE | so::ERROR | so::ACCEPTCONN | so::PROTOCOL | so::DOMAIN | so::PEERCRED => return Err(Errno::ENOPROTOOPT),
@@ -295,9 +303,7 @@ pub fn set(
         so::BUSY_POLL => changed.busy_poll = n,
         so::MAX_PACING_RATE => changed.pacing = if n == -1 { u64::MAX } else { u64::from(n as u32) },
         so::INCOMING_CPU => changed.incoming_cpu = n,
-        so::BINDTOIFINDEX if n == 0 || net.has_device(n) => changed.device = n,
-        so::BINDTOIFINDEX => return Err(if n < 0 { Errno::EINVAL } else { Errno::ENODEV }),
-        so::DETACH_FILTER => return Err(Errno::ENOENT),
+        so::BINDTOIFINDEX => bind_to_index(&creds, net, &mut changed, n)?,
         _ => return Err(Errno::ENOPROTOOPT),
     }
     Ok(())
@@ -318,15 +324,53 @@ fn doubled(value: i32, most: usize) -> usize {
     asked.min(most) * 2
 }
 
-fn bind_to_device(net: &NetNamespace, options: &Mutex<SocketOptions>, value: OptionIn<'_>) -> Result<(), Errno> {
+/// Whether packets may be marked, and get any priority.
+fn may_mark(creds: &Creds, net: &NetNamespace) -> bool {
+    [Capability::NetAdmin, Capability::NetRaw].iter().any(|&capability| net.allows(creds, capability))
+}
+
+/// Checks a control message of level `SOL_SOCKET` that is sent to an internet socket (`__sock_cmsg_send`).
+///
+/// # Errors
+/// `EPERM`, `EINVAL`.
+pub fn check_control(cx: &Cx, net: &NetNamespace, control: &Control) -> Result<(), Errno> {
+    /// `SCM_RIGHTS`, `SCM_CREDENTIALS`, `SO_TIMESTAMPING`.
+    const IGNORED: [i32; 2] = [1, 2];
+    const TIMESTAMPING: i32 = 37;
+    let int = array::<4>(&control.data, 0).map(i32::from_le_bytes).filter(|_| control.data.len() == 4);
+    match control.kind {
+        kind if IGNORED.contains(&kind) => Ok(()),
+        so::MARK if !may_mark(&cx.creds(), net) => Err(Errno::EPERM),
+        so::MARK | TIMESTAMPING => int.map(|_| ()).ok_or(Errno::EINVAL),
+        so::PRIORITY => match int.ok_or(Errno::EINVAL)? {
+            0..=6 => Ok(()),
+            _ if may_mark(&cx.creds(), net) => Ok(()),
+            _ => Err(Errno::EPERM),
+        },
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Binds to an interface, which whoever is bound already may only with a capability (`sock_bindtoindex_locked`).
+fn bind_to_index(creds: &Creds, net: &NetNamespace, options: &mut SocketOptions, index: i32) -> Result<(), Errno> {
+    if options.device != 0 && !net.allows(creds, Capability::NetRaw) {
+        return Err(Errno::EPERM);
+    }
+    if index < 0 {
+        return Err(Errno::EINVAL);
+    }
+    options.device = index;
+    Ok(())
+}
+
+fn bind_to_device(cx: &Cx, net: &NetNamespace, options: &Mutex<SocketOptions>, value: OptionIn<'_>) -> Result<(), Errno> {
     let bytes = value.bytes(15)?;
     let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     let device = match name {
         b"" => 0,
         name => net.device_named(name).ok_or(Errno::ENODEV)?,
     };
-    options.lock().device = device;
-    Ok(())
+    bind_to_index(&cx.creds(), net, &mut options.lock(), device)
 }
 
 /// A `timeval`; 0 is for ever.

@@ -27,7 +27,7 @@ pub const TABLES: &[Table] = &[
     ("ipv6_route", |net| ipv6_route(net)),
     ("netlink", |net| netlink(net)),
     ("netstat", |_| "TcpExt: SyncookiesSent\nTcpExt: 0\nIpExt: InNoRoutes\nIpExt: 0\n".into()),
-    ("packet", |_| "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n".into()),
+    ("packet", |net| net.packets.report()),
     ("protocols", |net| protocols(net)),
     ("raw", |net| datagrams(net, Family::Inet, Which::Raw)),
     ("raw6", |net| datagrams(net, Family::Inet6, Which::Raw)),
@@ -173,7 +173,7 @@ fn arp(net: &NetNamespace) -> String {
         let flags = if mac.is_none() { 0 } else { 2 | if state == 0x80 { 4 } else { 0 } };
         let mac = Device::mac_text(mac.unwrap_or_default());
         let ip = ip.to_string();
-        let _ = writeln!(text, "{ip:<16} 0x1         0x{flags:<10x}{mac:<22}*        {}", interface.config.name);
+        let _ = writeln!(text, "{ip:<16} 0x1         0x{flags:<10x}{mac:<22}*        {}", interface.name);
     }
     text
 }
@@ -186,7 +186,7 @@ fn route_flags(route: &Route) -> u32 {
 
 fn route(net: &NetNamespace) -> String {
     let mut text = format!("{:<127}\n", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT");
-    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default() {
+    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default().iter() {
         let word = |ip: IpAddr| match ip {
             IpAddr::V4(ip) => u32::from_le_bytes(ip.octets()),
             IpAddr::V6(_) => 0,
@@ -221,7 +221,7 @@ fn ipv6_route(net: &NetNamespace) -> String {
     if net.is_up() {
         line(1, 128, 0, 256, 1, "lo");
     }
-    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default() {
+    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default().iter() {
         if route.to.is_ipv6() {
             let name = net.device_name(route.interface);
             line(bits(route.to), route.prefix, route.gateway.map_or(0, bits), route.metric, route_flags(route), name);

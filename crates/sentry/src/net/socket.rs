@@ -8,10 +8,11 @@ use smallvec::SmallVec;
 
 use super::address::Endpoint;
 use super::options::{OptionIn, SockFlags, SocketOptions};
+use super::packet;
 use crate::Errno;
 use crate::fs::{Direction, File, FileOps, OpenFlags, Patience, WriteAt, Written};
 use crate::ipc::unix::{Core, Credentials};
-use crate::mm::{Sink, Source};
+use crate::mm::{Mappable, Sink, Source};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow};
 use crate::task::Cx;
@@ -88,6 +89,7 @@ pub enum Target {
     Inet(Endpoint),
     /// A netlink port and groups.
     Netlink(u32, u32),
+    Packet(packet::To),
     /// The host's kernel shall look at it.
     Host(AddressBytes),
 }
@@ -173,11 +175,11 @@ pub trait Socket: Send + Sync + Any {
     /// `ENOPROTOOPT` and the like.
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno>;
 
-    /// The value, of which the caller keeps at most `room` bytes.
+    /// The value, of which the caller keeps as much as `given` has room for.
     ///
     /// # Errors
     /// As [`Socket::set_option`].
-    fn option(&self, cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno>;
+    fn option(&self, cx: &Cx, level: i32, name: i32, given: OptionIn<'_>) -> Result<OptionBytes, Errno>;
 
     /// Looks a receiver up. None: the address is ignored.
     fn target<'a>(&'a self, cx: &'a Cx, address: Vec<u8>) -> Step<'a, Result<Option<Target>, Fail>>;
@@ -212,6 +214,14 @@ pub trait Socket: Send + Sync + Any {
 
     fn ioctl(&self, _cx: &Cx, _command: u32, _argument: u64) -> Result<u64, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    /// What `mmap` maps.
+    ///
+    /// # Errors
+    /// `ENODEV`.
+    fn mappable(&self) -> Result<Arc<dyn Mappable>, Errno> {
+        Err(Errno::ENODEV)
     }
 
     /// Asked before a plain write.
@@ -288,6 +298,10 @@ impl FileOps for SocketFile {
 
     fn ioctl<'a>(&'a self, _file: &'a File, cx: &'a mut Cx, command: u32, argument: u64) -> Step<'a, Result<u64, Errno>> {
         Step::Ready(self.0.ioctl(cx, command, argument))
+    }
+
+    fn mappable(&self) -> Result<Arc<dyn Mappable>, Errno> {
+        self.0.mappable()
     }
 
     fn release(&self, _file: &File) {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ARCH, Program, ret};
+use super::{ARCH, ret};
 use crate::Errno;
+use crate::bpf::{self, Dialect, Instruction, Program, Size};
 
 /// `struct seccomp_data`: what a filter sees of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +17,18 @@ pub struct Data {
 impl Data {
     /// Its size in bytes.
     pub const SIZE: u32 = 64;
+    pub const DIALECT: Dialect = Dialect::Seccomp { bytes: Data::SIZE };
+
+    /// Checks a program that is to run on it.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub fn program(code: &[Instruction]) -> Result<Program, Errno> {
+        Program::new(Self::DIALECT, code)
+    }
 
     /// The 32-bit word at an offset.
-    pub(super) fn word(&self, offset: u32) -> Option<u32> {
+    fn word(&self, offset: u32) -> Option<u32> {
         let half = |value: u64| if offset & 4 == 0 { value as u32 } else { (value >> 32) as u32 };
         match offset {
             0 => Some(self.number as u32),
@@ -26,6 +36,33 @@ impl Data {
             8 | 12 => Some(half(self.instruction_pointer)),
             _ => self.args.get(usize::try_from(offset.checked_sub(16)?).ok()? / 8).map(|&arg| half(arg)),
         }
+    }
+}
+
+impl bpf::Data for Data {
+    fn load(&self, _size: Size, offset: u32) -> Option<u32> {
+        self.word(offset)
+    }
+
+    fn length(&self) -> u32 {
+        Data::SIZE
+    }
+}
+
+/// A call of which only number and architecture are known.
+struct Number(u32);
+
+impl bpf::Data for Number {
+    fn load(&self, _size: Size, offset: u32) -> Option<u32> {
+        match offset {
+            0 => Some(self.0),
+            4 => Some(ARCH),
+            _ => None,
+        }
+    }
+
+    fn length(&self) -> u32 {
+        Data::SIZE
     }
 }
 
@@ -84,7 +121,8 @@ impl Filter {
         let rank = |answer: u32| (answer & ret::ACTION) as i32;
         let (mut result, mut log) = (ret::ALLOW, false);
         for filter in self.chain() {
-            let answer = filter.program.run(data);
+            // A word that is not there cannot be asked for: offsets were checked.
+            let answer = filter.program.run(data).unwrap_or(ret::KILL_THREAD);
             if rank(answer) < rank(result) {
                 (result, log) = (answer, filter.log);
             }
@@ -111,12 +149,7 @@ impl Filter {
 
 /// Whether a program allows a number without looking at more than number and architecture (`seccomp_is_const_allow`).
 fn allows(program: &Program, number: u32) -> bool {
-    let known = |offset| match offset {
-        0 => Some(number),
-        4 => Some(ARCH),
-        _ => None,
-    };
-    program.run_with(known) == Some(ret::ALLOW)
+    program.run(&Number(number)) == Some(ret::ALLOW)
 }
 
 impl Drop for Filter {

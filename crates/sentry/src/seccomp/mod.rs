@@ -1,10 +1,10 @@
 //! Guest seccomp: filters that a process puts on its own system calls (kernel/seccomp.c).
 //!
-//! A filter is a classic BPF program ([`Program`]), checked when it is installed and interpreted at each call. Filters form a chain: a new
+//! A filter is a classic BPF program ([`Program`](crate::bpf::Program)), checked when it is installed and interpreted at each call. Filters form a chain: a new
 //! one is asked before those it was put on, and the most restrictive answer counts. A [`Filter`] knows which numbers its whole chain
 //! always allows; those cost a look at a bitmap.
 //!
-//! Files: `program` (checking), `interpret` (running), `filter` (the chain), `enforce` (what an answer does to a task), `state` (a task's mode,
+//! Files: `filter` (the chain), `enforce` (what an answer does to a task), `state` (a task's mode,
 //! installing, `TSYNC`), `profile` (OCI's `linux.seccomp`, compiled to the same programs). The task loop asks by way of
 //! [`SyscallWork::SECCOMP`](crate::task::SyscallWork), for patched calls too. A process that made a filter itself has patched call sites turned off, since the
 //! filter and its handlers look at addresses; answers in the stub are off unless all filters allow them.
@@ -13,16 +13,13 @@
 
 mod enforce;
 mod filter;
-mod interpret;
 pub mod profile;
-mod program;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use enforce::{Asked, Verdict};
 pub use filter::{Data, Filter};
-pub use program::{Instruction, Program};
 pub use state::{FilterFlags, Mode, Seccomp};
 
 /// `AUDIT_ARCH_X86_64`.

@@ -3,7 +3,8 @@
 use agent_api::SeccompProfile;
 use agent_api::seccomp::{self, ProfileError};
 
-use super::program::{Instruction, Program};
+use super::Data;
+use crate::bpf::{Instruction, Program};
 use crate::syscalls::table;
 
 /// Compiles a profile.
@@ -15,5 +16,5 @@ pub fn compile(profile: &SeccompProfile) -> Result<Program, ProfileError> {
     let code = seccomp::compile(profile, number)?;
     let code: Vec<Instruction> =
         code.into_iter().map(|seccomp::Instruction { code, jt, jf, k }| Instruction { code, jt, jf, k }).collect();
-    Program::new(&code).map_err(|_| ProfileError::TooLong)
+    Data::program(&code).map_err(|_| ProfileError::TooLong)
 }

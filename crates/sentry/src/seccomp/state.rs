@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Filter, Program};
+use super::Filter;
 use crate::Errno;
+use crate::bpf::Program;
 use crate::task::{Capability, Cx, SyscallWork, Task, TaskFlags, Tid};
 
 /// `SECCOMP_MODE_*`.

@@ -1,25 +1,15 @@
 //! `seccomp`, and the part of `prctl` that does the same.
 
-use zerocopy::{FromBytes, IntoBytes};
-
 use super::{Args, Flow};
 use crate::Errno;
-use crate::seccomp::{FilterFlags, Instruction, Mode, Program, ret};
+use crate::bpf::Program;
+use crate::seccomp::{Data, FilterFlags, Mode, ret};
 use crate::task::Cx;
 
 const SET_MODE_STRICT: u32 = 0;
 const SET_MODE_FILTER: u32 = 1;
 const GET_ACTION_AVAIL: u32 = 2;
 const GET_NOTIF_SIZES: u32 = 3;
-
-/// `struct sock_fprog`.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C)]
-struct Fprog {
-    len: u16,
-    pad: [u16; 3],
-    filter: u64,
-}
 
 pub(super) fn seccomp(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(operate(cx, args.u32(0), args.u64(1) & 0xffff_ffff, args.u64(2)))
@@ -52,14 +42,7 @@ fn operate(cx: &mut Cx, operation: u32, flags: u64, addr: u64) -> Result<u64, Er
 fn set_filter(cx: &mut Cx, flags: u64, addr: u64) -> Result<u64, Errno> {
     // Unknown flags, and those of user notification.
     let flags = FilterFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    let fprog: Fprog = cx.mm.read_val(addr)?;
-    let len = usize::from(fprog.len);
-    if len == 0 || len > Program::MAX {
-        return Err(Errno::EINVAL);
-    }
-    cx.may_filter()?;
-    let mut code = vec![Instruction::default(); len];
-    cx.mm.read(fprog.filter, code.as_mut_slice().as_mut_bytes())?;
-    let stranger = cx.seccomp_filter(Program::new(&code)?, flags)?;
+    let program = Program::read(&cx.mm, addr, Data::DIALECT, || cx.may_filter())?;
+    let stranger = cx.seccomp_filter(program, flags)?;
     Ok(stranger.map_or(0, |tid| tid as u64))
 }

@@ -242,10 +242,12 @@ pub fn sys_getsockopt(cx: &mut Cx, args: Args) -> Flow<'_> {
 fn get_option(cx: &Cx, args: &Args) -> Result<(), Errno> {
     let (_, socket) = socket_of(cx, args.i32(0))?;
     let room = usize::try_from(cx.mm.read_val::<i32>(args.u64(4))?).map_err(|_| Errno::EINVAL)?;
-    let value = socket.option(cx, args.i32(1), args.i32(2), room).map_err(|errno| match errno {
-        Errno::ENOPROTOOPT if strange_level(socket.kind(), args.i32(1)) => Errno::EOPNOTSUPP,
-        errno => errno,
-    })?;
+    let value = socket.option(cx, args.i32(1), args.i32(2), OptionIn { mm: &cx.mm, addr: args.u64(3), len: room }).map_err(
+        |errno| match errno {
+            Errno::ENOPROTOOPT if strange_level(socket.kind(), args.i32(1)) => Errno::EOPNOTSUPP,
+            errno => errno,
+        },
+    )?;
     let n = room.min(value.len());
     cx.mm.write(args.u64(3), value.get(..n).unwrap_or_default())?;
     cx.mm.write_val(args.u64(4), &(n as i32))

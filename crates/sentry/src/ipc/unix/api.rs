@@ -13,12 +13,12 @@ use crate::fs::permission::{Mask, Ownership, permission};
 use crate::fs::walk::AT_FDCWD;
 use crate::fs::{File, FileKind, NewInode, OpenFlags, ResolveFlags, View, namei, resolve, resolve_parent};
 use crate::mm::{Sink, Source};
-use crate::net::ifreq;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SockFlags, SocketOptions, int, so};
 use crate::net::socket::{
     Accepted, AddressBytes, Control, End, Kind as SocketKind, MsgFlags, OptionBytes, Outgoing, Received, Shutdown, Socket,
     SocketFile, Target, Waiting,
 };
+use crate::net::{filter, ifreq};
 use crate::ns::Ids;
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow, Outcome};
@@ -223,13 +223,18 @@ impl Socket for UnixSocket {
         if level != SOL_SOCKET {
             return Err(Errno::EOPNOTSUPP);
         }
+        if self.core.kind != Kind::Stream
+            && let Some(result) = filter::set(&self.core.options, name, value)
+        {
+            return result;
+        }
         // Nothing of it leaves over a network, so a mark or a device is kept and has no effect: the caller's network will do.
         options::set(cx, &cx.task.namespaces().net, &self.core.options, self.kind(), name, value)?;
         self.core.options_changed();
         Ok(())
     }
 
-    fn option(&self, cx: &Cx, level: i32, name: i32, _room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, cx: &Cx, level: i32, name: i32, _given: OptionIn<'_>) -> Result<OptionBytes, Errno> {
         if level != SOL_SOCKET {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -237,8 +242,7 @@ impl Socket for UnixSocket {
             (so::ERROR, _) => Ok(int(self.core.take_error().map_or(0, Errno::raw))),
             (so::PEERCRED, Some(peer)) => Ok(SmallVec::from_slice(seen_by(cx, peer).as_bytes())),
             _ => {
-                let cookie = std::ptr::from_ref(&*self.core).addr() as u64;
-                let facts = Facts { kind: self.kind(), listening: self.core.is_listening(), cookie };
+                let facts = Facts { kind: self.kind(), listening: self.core.is_listening(), cookie: self.core.id };
                 options::get(&cx.task.namespaces().net, &self.core.options.lock(), &facts, name)
             }
         }

@@ -16,7 +16,7 @@ mod transfer;
 pub use api::{credentials, seen_by};
 pub use message::{Credentials, Message, Rights, Urgency};
 pub use names::{Address, Names};
-pub use socket::{Core, Kind, UnixSocket};
+pub use socket::{Core, Kind, Shown, UnixSocket};
 pub use transfer::{Outgoing, Received};
 
 use std::collections::BTreeMap;
@@ -38,6 +38,12 @@ impl Shared {
     /// Of another network namespace of the same sandbox.
     pub fn apart(&self) -> Shared {
         Shared { gc: self.gc.clone(), ..Shared::default() }
+    }
+
+    /// All sockets, as sock_diag(7) tells of them.
+    pub fn shown(&self) -> Vec<Shown> {
+        let cores: Vec<_> = self.all.lock().values().filter_map(Weak::upgrade).collect();
+        cores.iter().map(|core| core.shown()).collect()
     }
 
     /// /proc/net/unix.

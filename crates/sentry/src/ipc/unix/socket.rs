@@ -44,8 +44,28 @@ pub struct Core {
     pub options: Mutex<SocketOptions>,
     pub(super) queue: WaitQueue,
     /// Identity in [`Shared`]'s list, and the inode's number.
-    id: u64,
+    pub(super) id: u64,
     ino: AtomicU64,
+}
+
+/// A socket as it is shown to those who ask for all.
+pub struct Shown {
+    pub kind: Kind,
+    pub id: u64,
+    pub ino: u64,
+    /// As TCP's states are numbered.
+    pub state: u8,
+    /// An abstract one begins with a zero.
+    pub name: Option<Vec<u8>>,
+    /// The inode of its peer.
+    pub peer: Option<u64>,
+    /// Of a listener connections that wait, and may wait; else bytes that wait, and room to send.
+    pub waiting: (usize, usize),
+    /// The inodes of connections that wait to be accepted; they have none yet.
+    pub waiting_inodes: Vec<u64>,
+    /// `RCV_SHUTDOWN`, `SEND_SHUTDOWN`
+    pub shut: u8,
+    pub uid: u32,
 }
 
 #[derive(Default)]
@@ -91,6 +111,43 @@ impl Core {
 
     pub(super) fn set_inode(&self, ino: u64) {
         self.ino.store(ino, Ordering::Relaxed);
+    }
+
+    /// What sock_diag(7) tells of it.
+    pub(super) fn shown(&self) -> Shown {
+        let state = self.state.lock();
+        let (waiting, listening) = match &state.backlog {
+            Some((queue, most)) => ((queue.len(), *most), true),
+            None => ((self.waiting.load(Ordering::Relaxed), self.send_buffer.load(Ordering::Relaxed)), false),
+        };
+        let name = state.address.as_deref().map(|address| match address {
+            Address::Path(path) => path.to_vec(),
+            Address::Abstract(name) => [&[0], &name[..]].concat(),
+        });
+        let peer = state.peer.as_ref().map(|peer| peer.ino.load(Ordering::Relaxed));
+        Shown {
+            kind: self.kind,
+            id: self.id,
+            ino: self.ino.load(Ordering::Relaxed),
+            // `TCP_LISTEN`, `TCP_ESTABLISHED`, `TCP_CLOSE`.
+            state: if listening {
+                10
+            } else if state.peer.is_some() {
+                1
+            } else {
+                7
+            },
+            name,
+            peer,
+            waiting,
+            waiting_inodes: state
+                .backlog
+                .iter()
+                .flat_map(|(queue, _)| queue.iter().map(|core| core.ino.load(Ordering::Relaxed)))
+                .collect(),
+            shut: u8::from(state.shut_receive) | u8::from(state.shut_send) << 1,
+            uid: state.own_credentials.uid,
+        }
     }
 
     /// Its line in /proc/net/unix.

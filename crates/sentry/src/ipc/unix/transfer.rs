@@ -8,6 +8,7 @@ use super::{Address, Core, Credentials, Kind, Message, Rights, Urgency};
 use crate::Errno;
 use crate::fs::File;
 use crate::mm::{Sink, Source};
+use crate::net::filter::{self, View};
 use crate::net::options::SockFlags;
 use crate::wait::PollEvents;
 
@@ -107,6 +108,16 @@ impl Core {
             return Err(Errno::EFAULT);
         }
         bytes.truncate(n);
+        if self.kind != Kind::Stream {
+            let filter = target.options.lock().filter.clone();
+            if let Some(filter) = filter {
+                match filter::admits(&filter, &View { bytes: &bytes, ..View::default() }) {
+                    Some(kept) => bytes.truncate(kept),
+                    // Tossed, and nobody is told.
+                    None => return Ok(n),
+                }
+            }
+        }
         let files = std::mem::take(&mut out.files);
         let rights = (!files.is_empty()).then(|| Rights::new(files, &self.shared.gc));
         let credentials = out.credentials;

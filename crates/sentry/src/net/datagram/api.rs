@@ -16,7 +16,7 @@ use crate::net::socket::{
     AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_DGRAM, SOCK_RAW, Shutdown, Socket,
     Target, Waiting,
 };
-use crate::net::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPPROTO_UDPLITE, ifreq};
+use crate::net::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPPROTO_UDPLITE, filter, ifreq};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow};
 use crate::task::Cx;
@@ -131,6 +131,9 @@ impl Socket for Datagram {
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
         match (level, name) {
             (SOL_SOCKET, _) => {
+                if let Some(result) = filter::set(&self.options, name, value) {
+                    return result;
+                }
                 options::set(cx, &self.net, &self.options, self.kind(), name, value)?;
                 if matches!(name, so::REUSEADDR | so::REUSEPORT | so::BINDTODEVICE | so::BINDTOIFINDEX) {
                     self.claim_changed();
@@ -171,7 +174,7 @@ impl Socket for Datagram {
         }
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, given: OptionIn<'_>) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
@@ -180,7 +183,7 @@ impl Socket for Datagram {
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
-                self.ip.lock().get(about, level, name, room)
+                self.ip.lock().get(about, level, name, given.len)
             }
             (IPPROTO_UDPLITE, UDPLITE_SEND | UDPLITE_RECEIVE) if self.protocol == Protocol::UdpLite => {
                 Ok(int(self.state.lock().coverage[usize::from(name == UDPLITE_RECEIVE)]))
@@ -198,8 +201,11 @@ impl Socket for Datagram {
         Step::Ready(self.decode(&address).map(|to| to.map(Target::Inet)).map_err(Fail::Errno))
     }
 
-    fn take_control(&self, _cx: &Cx, control: Control, out: &mut Outgoing) -> Result<(), Errno> {
-        send::check_control(self.family, &control)?;
+    fn take_control(&self, cx: &Cx, control: Control, out: &mut Outgoing) -> Result<(), Errno> {
+        match control.level {
+            SOL_SOCKET => options::check_control(cx, &self.net, &control)?,
+            _ => send::check_control(self.family, &control)?,
+        }
         out.controls.push(control);
         Ok(())
     }

@@ -46,10 +46,15 @@ fn seal(message: &mut [u8]) {
 
 /// Hands a packet of `protocol` to all raw sockets, and answers for the kernel.
 pub fn deliver(net: &NetNamespace, family: Family, protocol: i32, packet: &Packet) {
+    let show = |packet: &Packet| {
+        net.packets.looped(packet.from.ip, packet.to.ip, protocol as u8, (packet.hops, packet.class), &[&packet.bytes]);
+    };
+    show(packet);
     to_raw(net, family, protocol, || packet.clone());
     let Some(reply) = answer(family, protocol, packet) else { return };
     net.counters.packets.add(1);
     net.counters.bytes.add(reply.bytes.len() as u64 + 20);
+    show(&reply);
     to_raw(net, family, protocol, || reply.clone());
     let identifier = array::<2>(&reply.bytes, 4).map_or(0, u16::from_be_bytes);
     let to = Endpoint::new(reply.to.ip, identifier);
@@ -109,6 +114,13 @@ pub fn to_raw(net: &NetNamespace, family: Family, protocol: i32, make: impl FnOn
 
 /// A packet with its IPv4 header.
 pub fn wrap(packet: &Packet, protocol: i32) -> Vec<u8> {
+    let mut bytes = header(packet, protocol);
+    bytes.extend_from_slice(&packet.bytes);
+    bytes
+}
+
+/// The IPv4 header of a packet.
+pub fn header(packet: &Packet, protocol: i32) -> Vec<u8> {
     let octets = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => ip.octets(),
         IpAddr::V6(_) => array::<4>(&as_v6(ip).octets(), 12).unwrap_or_default(),
@@ -121,7 +133,6 @@ pub fn wrap(packet: &Packet, protocol: i32) -> Vec<u8> {
     bytes.extend_from_slice(&octets(packet.to.ip));
     let sum = checksum::of(&bytes);
     checksum::put(&mut bytes, 10, sum);
-    bytes.extend_from_slice(&packet.bytes);
     bytes
 }
 

@@ -164,6 +164,12 @@ impl Datagram {
         }
     }
 
+    /// The options of `SOL_SOCKET`, and whether it is `IPV6_V6ONLY`.
+    pub(super) fn common_options(&self) -> (SocketOptions, bool) {
+        let options = self.options.lock().clone();
+        (options, self.ip.lock().only_v6)
+    }
+
     pub(super) fn inode(&self) -> u64 {
         self.ino.load(Ordering::Relaxed)
     }
@@ -197,6 +203,7 @@ impl Datagram {
             return Err(Errno::EINVAL);
         }
         self.take_port(at)?;
+        self.ip.lock().bound_to(at.ip);
         let mut state = self.state.lock();
         state.bound_ip = !at.ip.is_unspecified();
         state.bound_port = at.port != 0;
@@ -304,6 +311,17 @@ impl Datagram {
         table.remove(self.id);
         drop(table);
         self.queue.wake(PollEvents::all());
+    }
+}
+
+impl State {
+    pub fn has_bound_port(&self) -> bool {
+        self.bound_port
+    }
+
+    /// `RCV_SHUTDOWN`, `SEND_SHUTDOWN`
+    pub fn shut_sides(&self) -> u8 {
+        u8::from(self.shut_receive) | u8::from(self.shut_send) << 1
     }
 }
 

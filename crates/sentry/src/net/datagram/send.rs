@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netstack::ip::checksum;
+
 use super::{Datagram, ERRORS, Failure, OVERHEAD, Packet, Protocol, icmp};
 use crate::Errno;
+use crate::bpf::Program;
 use crate::mm::Source;
 use crate::net::address::{Endpoint, Family, array};
+use crate::net::filter::{self, View};
 use crate::net::ip::opt;
 use crate::net::namespace::{AddressKind, NetNamespace, to_loopback};
 use crate::net::options::SockFlags;
@@ -35,14 +39,15 @@ impl Datagram {
         if len > 0xffff {
             return Err(Errno::EMSGSIZE);
         }
-        if out.flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let to = match &out.to {
             Some(Target::Inet(to)) => *to,
             _ => self.state.lock().remote.ok_or(Errno::EDESTADDRREQ)?,
         };
         let to = Endpoint::new(to_loopback(to.ip), to.port);
+        // IPv6 sends it like any other (`udpv6_sendmsg`).
+        if out.flags.contains(MsgFlags::OOB) && (to.ip.is_ipv4() || !self.protocol.has_ports()) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         if self.protocol.has_ports() && to.port == 0 {
             return Err(Errno::EINVAL);
         }
@@ -84,7 +89,18 @@ impl Datagram {
                 counters.udp_datagrams.add(1);
                 match way {
                     Some(way) => self.depart(&way, self.number(), &packet)?,
-                    None => self.deliver(packet),
+                    None => {
+                        let head = udp_header(&packet);
+                        let marks = (packet.hops, packet.class);
+                        self.net.packets.looped(
+                            packet.from.ip,
+                            packet.to.ip,
+                            self.number() as u8,
+                            marks,
+                            &[&head, &packet.bytes],
+                        );
+                        self.deliver(packet);
+                    }
                 }
             }
             Protocol::Ping => {
@@ -162,8 +178,17 @@ impl Datagram {
     }
 
     /// Puts a packet into the inbox, or drops it when that is full.
-    pub(super) fn take_in(&self, packet: Packet) {
-        let most = self.options.lock().receive_buffer;
+    pub(super) fn take_in(&self, mut packet: Packet) {
+        let (most, filter) = {
+            let options = self.options.lock();
+            (options.receive_buffer, options.filter.clone())
+        };
+        if let Some(filter) = filter {
+            let Some(kept) = self.filtered(&filter, &packet) else { return };
+            if kept < packet.bytes.len() {
+                packet.bytes = packet.bytes.get(..kept).unwrap_or_default().into();
+            }
+        }
         let cost = packet.bytes.len() + OVERHEAD;
         let mut state = self.state.lock();
         if state.queued + cost > most && !state.inbox.is_empty() || (self.net.under_pressure() && state.inbox.len() > 4) {
@@ -176,6 +201,19 @@ impl Datagram {
         drop(state);
         self.net.charge(cost);
         self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+    }
+
+    /// How many of its bytes a filter lets in; the program sees the transport's header, of raw IPv4 sockets IP's.
+    fn filtered(&self, filter: &Program, packet: &Packet) -> Option<usize> {
+        let head = match (self.protocol, self.family) {
+            (Protocol::Udp | Protocol::UdpLite, _) => udp_header(packet).to_vec(),
+            (Protocol::Raw(number), Family::Inet) => icmp::header(packet, number),
+            _ => Vec::new(),
+        };
+        let bytes = [&head, &*packet.bytes].concat();
+        let protocol = if packet.to.ip.is_ipv4() { 0x800 } else { 0x86dd };
+        let view = View { bytes: &bytes, protocol, device: packet.device, ..View::default() };
+        filter::admits(filter, &view).map(|kept| kept.saturating_sub(head.len()))
     }
 
     /// Nobody is there: what a real host would say by ICMP is an error at the sender, if it is connected or asks for errors.
@@ -206,6 +244,15 @@ impl Datagram {
         drop(state);
         self.queue.wake(PollEvents::ERR | PollEvents::IN | PollEvents::OUT);
     }
+}
+
+/// Its checksum is left 0.
+fn udp_header(packet: &Packet) -> [u8; UDP_HEADER] {
+    let mut head = [0; UDP_HEADER];
+    checksum::put(&mut head, 0, packet.from.port);
+    checksum::put(&mut head, 2, packet.to.port);
+    checksum::put(&mut head, 4, (UDP_HEADER + packet.bytes.len()) as u16);
+    head
 }
 
 /// Puts a packet to a group, or to all, into the inboxes of those who want it.
@@ -269,7 +316,6 @@ pub(super) fn check_control(family: Family, control: &Control) -> Result<(), Err
     let len = control.data.len();
     let int = array::<4>(&control.data, 0).map(i32::from_le_bytes);
     let fine = match (control.level, control.kind) {
-        (1, kind) => matches!(kind, 1 | 2 | 36 | 37 | 61),
         (IPPROTO_IP, opt::IP_TTL) => int.is_some_and(|n| (1..=255).contains(&n)),
         (IPPROTO_IP, opt::IP_TOS) => len == 1 || int.is_some_and(|n| (0..=255).contains(&n)),
         (IPPROTO_IP, opt::IP_PKTINFO) => len == 12,

@@ -135,12 +135,12 @@ impl Socket for HostSocket {
         host::set_option(self.fd(), level, name, &bytes)
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, given: OptionIn<'_>) -> Result<OptionBytes, Errno> {
         if level == SOL_SOCKET && !host::OPTIONS.contains(&(level, name)) {
             let facts = Facts { kind: self.kind, listening: false, cookie: 0 };
             return options::get(&self.net, &self.options.lock(), &facts, name);
         }
-        host::option(self.fd(), level, name, room).map(SmallVec::from_vec)
+        host::option(self.fd(), level, name, given.len).map(SmallVec::from_vec)
     }
 
     fn target<'a>(&'a self, _cx: &'a Cx, address: Vec<u8>) -> Step<'a, Result<Option<Target>, Fail>> {

@@ -7,16 +7,16 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::route::{Asker, answer};
-use super::{AF_NETLINK, NETLINK_ROUTE, Netlink, parse};
+use super::{AF_NETLINK, Asker, NETLINK_ROUTE, NETLINK_SOCK_DIAG, Netlink, answer, parse};
 use crate::Errno;
 use crate::mm::{Sink, Source};
 use crate::net::address::{AF_UNSPEC, array, family_of};
-use crate::net::ifreq;
+use crate::net::filter::View;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
 use crate::net::socket::{
     AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, Shutdown, Socket, Target, Waiting,
 };
+use crate::net::{filter, ifreq};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow};
 use crate::task::{Capability, Cx};
@@ -71,14 +71,29 @@ impl Netlink {
         self.state.lock().flags & (1 << option) != 0
     }
 
+    /// A datagram of another socket's.
     fn queue_up(&self, datagram: Vec<u8>) {
-        let most = self.options.lock().receive_buffer;
+        self.queue_answer(vec![datagram]);
+    }
+
+    /// Queues answers whole, if there is room for the first datagram: Linux makes a dump's parts as they are read.
+    pub(super) fn queue_answer(&self, datagrams: Vec<Vec<u8>>) {
+        let (most, filter) = {
+            let options = self.options.lock();
+            (options.receive_buffer, options.filter.clone())
+        };
         let mut state = self.state.lock();
-        if state.queued + datagram.len() > most {
+        if datagrams.first().is_some_and(|first| state.queued + first.len() > most) {
             state.error = Some(Errno::ENOBUFS);
         } else {
-            state.queued += datagram.len();
-            state.inbox.push_back(datagram);
+            for mut datagram in datagrams {
+                if let Some(filter) = &filter {
+                    let Some(kept) = filter::admits(filter, &View { bytes: &datagram, ..View::default() }) else { continue };
+                    datagram.truncate(kept);
+                }
+                state.queued += datagram.len();
+                state.inbox.push_back(datagram);
+            }
         }
         drop(state);
         self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
@@ -145,6 +160,11 @@ impl Socket for Netlink {
     }
 
     fn set_option(&self, cx: &Cx, level: i32, name: i32, value: OptionIn<'_>) -> Result<(), Errno> {
+        if level == SOL_SOCKET
+            && let Some(result) = filter::set(&self.options, name, value)
+        {
+            return result;
+        }
         match (level, name) {
             (SOL_SOCKET, _) => options::set(cx, &self.net, &self.options, self.kind(), name, value),
             (SOL_NETLINK, ADD_MEMBERSHIP | DROP_MEMBERSHIP) => {
@@ -167,7 +187,7 @@ impl Socket for Netlink {
         }
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, given: OptionIn<'_>) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
@@ -175,7 +195,7 @@ impl Socket for Netlink {
                 options::get(&self.net, &self.options.lock(), &facts, name)
             }
             (SOL_NETLINK, LIST_MEMBERSHIPS) => Ok(SmallVec::from_slice(&self.state.lock().groups.to_le_bytes())),
-            (SOL_NETLINK, name) if BOOLEANS.contains(&name) && room < 4 => Err(Errno::EINVAL),
+            (SOL_NETLINK, name) if BOOLEANS.contains(&name) && given.len < 4 => Err(Errno::EINVAL),
             (SOL_NETLINK, name) if BOOLEANS.contains(&name) => Ok(int(i32::from(self.has(name)))),
             _ => Err(Errno::ENOPROTOOPT),
         }
@@ -226,12 +246,10 @@ impl Socket for Netlink {
             other.queue_up(bytes);
             return Ok(len);
         }
-        if self.protocol == NETLINK_ROUTE {
+        if matches!(self.protocol, NETLINK_ROUTE | NETLINK_SOCK_DIAG) {
             let admin = self.state.lock().flags & ADMIN != 0;
             for message in parse::messages(&bytes) {
-                for datagram in answer(&self.net, &message, self.asker(admin)) {
-                    self.queue_up(datagram);
-                }
+                self.queue_answer(answer(&self.net, self.protocol, &message, self.asker(admin)));
             }
         }
         Ok(len)

@@ -1,8 +1,11 @@
-//! Netlink (netlink(7)): routing queries of family NETLINK_ROUTE, and NETLINK_KOBJECT_UEVENT, on which nothing ever comes.
+//! Netlink (netlink(7)): routing queries of family NETLINK_ROUTE, sockets by NETLINK_SOCK_DIAG, and NETLINK_KOBJECT_UEVENT, on which nothing
+//! ever comes.
 //!
-//! `parse` reads requests, hostile bytes, once into checked messages; `route` answers them; the socket queues the answers.
+//! `parse` reads requests, hostile bytes, once into checked messages; `route` and `diag` answer them; the socket queues the answers.
 
 mod api;
+pub(super) mod change;
+mod diag;
 mod parse;
 mod route;
 mod write;
@@ -19,12 +22,18 @@ use super::socket::{Kind, SOCK_DGRAM, SOCK_RAW, Socket};
 use crate::Errno;
 use crate::task::Cx;
 use crate::wait::WaitQueue;
+use parse::Message;
+use write::Answer;
 
 const AF_NETLINK: u16 = 16;
 const NETLINK_ROUTE: i32 = 0;
+const NETLINK_SOCK_DIAG: i32 = 4;
 const NETLINK_KOBJECT_UEVENT: i32 = 15;
-/// One past the largest protocol (`MAX_LINKS`).
-const MAX_LINKS: i32 = 32;
+const PROTOCOLS: [i32; 3] = [NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT];
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+/// The first type that is not netlink's own.
+const NLMSG_MIN_TYPE: u16 = 16;
 
 /// Ports in use, by protocol and number.
 #[derive(Default)]
@@ -60,6 +69,32 @@ pub(super) struct State {
     flags: u32,
 }
 
+/// How the asker is to be treated.
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    port: u32,
+    /// `CAP_NET_ADMIN`
+    admin: bool,
+    /// `NETLINK_CAP_ACK`, `NETLINK_GET_STRICT_CHK`
+    capped: bool,
+    strict: bool,
+}
+
+/// Answers one message of a protocol; the bytes of each datagram to be queued.
+fn answer(net: &NetNamespace, protocol: i32, message: &Message<'_>, asker: Asker) -> Vec<Vec<u8>> {
+    if message.flags & NLM_F_REQUEST == 0 {
+        return Vec::new();
+    }
+    let mut answer = Answer::to(message, asker.port);
+    let result = match protocol {
+        _ if message.kind < NLMSG_MIN_TYPE => Ok(()),
+        NETLINK_ROUTE => route::request(net, message, asker, &mut answer),
+        NETLINK_SOCK_DIAG => diag::request(net, message, asker, &mut answer),
+        _ => Ok(()),
+    };
+    answer.finish(result, asker.capped)
+}
+
 /// A new netlink socket.
 ///
 /// # Errors
@@ -68,7 +103,7 @@ pub fn make(_cx: &Cx, net: &Arc<NetNamespace>, kind: Kind) -> Result<Arc<dyn Soc
     if !matches!(kind.kind, SOCK_RAW | SOCK_DGRAM) {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
-    if !(0..MAX_LINKS).contains(&kind.protocol) || !matches!(kind.protocol, NETLINK_ROUTE | NETLINK_KOBJECT_UEVENT) {
+    if !PROTOCOLS.contains(&kind.protocol) {
         return Err(Errno::EPROTONOSUPPORT);
     }
     Ok(Arc::new_cyclic(|me| Netlink {
@@ -113,6 +148,12 @@ impl Table {
 
     fn find(&self, protocol: i32, port: u32) -> Option<Arc<Netlink>> {
         self.ports.get(&(protocol, port))?.upgrade()
+    }
+
+    /// Those that have joined any of these groups.
+    fn listeners(&self, protocol: i32, groups: u32) -> Vec<Arc<Netlink>> {
+        let all = self.ports.iter().filter(|((own, _), _)| *own == protocol).filter_map(|(_, socket)| socket.upgrade());
+        all.filter(|socket| socket.state.lock().groups & groups != 0).collect()
     }
 
     /// All that are bound.

@@ -2,26 +2,20 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netstack::config::Address;
+use netstack::config::{self, Address};
 use smallvec::SmallVec;
 
 use super::parse::{Message, attribute};
 use super::write::{Answer, NLM_F_MULTI};
+use super::{Asker, NLM_F_DUMP, change};
 use crate::Errno;
 use crate::net::address::array;
 use crate::net::devices::{Device, SCOPE_HOST};
 use crate::net::namespace::AddressKind;
 use crate::net::{LOOPBACK, NetNamespace};
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_DUMP: u16 = 0x300;
-/// The first type that is not netlink's own.
-const NLMSG_MIN_TYPE: u16 = 16;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -35,66 +29,27 @@ const EMPTY: [u16; 5] = [38, 42, 46, 58, 66];
 /// The last message type (`RTM_MAX`).
 const RTM_MAX: u16 = 123;
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 const AF_BRIDGE: u8 = 7;
 const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_F_PERMANENT: u8 = 0x80;
-const TABLE_MAIN: u8 = 254;
+pub(super) const TABLE_MAIN: u8 = 254;
 const TABLE_LOCAL: u8 = 255;
 
-/// How the asker is to be treated.
-#[derive(Debug, Clone, Copy)]
-pub struct Asker {
-    pub port: u32,
-    /// `CAP_NET_ADMIN`
-    pub admin: bool,
-    /// `NETLINK_CAP_ACK`, `NETLINK_GET_STRICT_CHK`
-    pub capped: bool,
-    pub strict: bool,
-}
-
-/// Answers one message; the bytes of each datagram to be queued.
-pub fn answer(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Vec<Vec<u8>> {
-    if message.flags & NLM_F_REQUEST == 0 {
-        return Vec::new();
-    }
-    let mut answer = Answer::to(message, asker.port);
-    let result = match message.kind {
-        ..NLMSG_MIN_TYPE => Ok(()),
-        _ => request(net, message, asker, &mut answer),
-    };
-    let mut datagrams = Vec::new();
-    match result {
-        Ok(()) => {
-            if !answer.bytes.is_empty() {
-                datagrams.push(std::mem::take(&mut answer.bytes));
-            }
-            let dumped = message.kind & 3 == 2 && message.flags & NLM_F_DUMP != 0;
-            if message.flags & NLM_F_ACK != 0 && !dumped {
-                answer.error(0, true);
-            }
-        }
-        Err(errno) => {
-            answer.bytes.clear();
-            answer.error(errno.raw(), asker.capped);
-        }
-    }
-    if !answer.bytes.is_empty() {
-        datagrams.push(answer.bytes);
-    }
-    datagrams
-}
-
-fn request(net: &NetNamespace, message: &Message<'_>, asker: Asker, out: &mut Answer<'_>) -> Result<(), Errno> {
+/// Answers a request.
+///
+/// # Errors
+/// `EPERM`, `EINVAL`, `ENODEV`, `EOPNOTSUPP` and the like.
+pub fn request(net: &NetNamespace, message: &Message<'_>, asker: Asker, out: &mut Answer<'_>) -> Result<(), Errno> {
     if message.kind > RTM_MAX {
         return Err(Errno::EOPNOTSUPP);
     }
     let Some(&family) = message.payload.first() else { return Ok(()) };
     if message.kind & 3 != 2 {
-        return change(net, message, asker);
+        return change::request(net, message, asker);
     }
     if message.flags & NLM_F_DUMP == 0 {
         return single(net, message, out);
@@ -135,49 +90,7 @@ fn single(net: &NetNamespace, message: &Message<'_>, out: &mut Answer<'_>) -> Re
     }
 }
 
-/// The changes that there are: `lo` up and down, and its own addresses.
-fn change(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Result<(), Errno> {
-    if !asker.admin {
-        return Err(Errno::EPERM);
-    }
-    match message.kind {
-        RTM_NEWLINK | RTM_SETLINK => {}
-        RTM_NEWADDR => return add_address(net, message),
-        _ => return Err(Errno::EOPNOTSUPP),
-    }
-    let word = |at: usize| array(message.payload, at).map(u32::from_le_bytes).ok_or(Errno::EINVAL);
-    let (index, flags, mask) = (word(4)?, word(8)?, word(12)?);
-    let named = attribute(message.payload, 16, IFLA_IFNAME).is_some_and(|name| name.starts_with(b"lo"));
-    if index as i32 != LOOPBACK && !(index == 0 && named) {
-        return Err(if message.kind == RTM_SETLINK || index != 0 { Errno::ENODEV } else { Errno::EOPNOTSUPP });
-    }
-    if mask & 1 != 0 || flags & 1 != 0 {
-        net.set_up(flags & 1 != 0);
-    }
-    Ok(())
-}
-
-/// `lo` gets its addresses when it goes up. Those who set a new namespace up (bubblewrap) add them before.
-fn add_address(net: &NetNamespace, message: &Message<'_>) -> Result<(), Errno> {
-    let [family, prefix, _, _] = array(message.payload, 0).ok_or(Errno::EINVAL)?;
-    if array(message.payload, 4).map(i32::from_le_bytes).ok_or(Errno::EINVAL)? != LOOPBACK {
-        return Err(Errno::ENODEV);
-    }
-    let address =
-        attribute(message.payload, 8, IFA_LOCAL).or(attribute(message.payload, 8, IFA_ADDRESS)).ok_or(Errno::EINVAL)?;
-    let own = match family {
-        AF_INET => prefix == 8 && address == Ipv4Addr::LOCALHOST.octets(),
-        AF_INET6 => prefix == 128 && address == Ipv6Addr::LOCALHOST.octets(),
-        _ => false,
-    };
-    match own {
-        false => Err(Errno::EOPNOTSUPP),
-        true if net.is_up() && message.flags & NLM_F_REPLACE == 0 => Err(Errno::EEXIST),
-        true => Ok(()),
-    }
-}
-
-fn link(device: &Device, flags: u16, out: &mut Answer<'_>) {
+pub(super) fn link(device: &Device, flags: u16, out: &mut Answer<'_>) {
     let mut header = vec![0, 0];
     header.extend_from_slice(&device.kind.to_le_bytes());
     header.extend_from_slice(&device.index.to_le_bytes());
@@ -234,17 +147,17 @@ fn addresses(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_
         for device in &devices {
             let same = device.addresses.iter().filter(|address| address.ip.is_ipv4() == v4);
             for address in same.filter(|address| wants(family_of(address.ip))) {
-                put_address(device, address, out);
+                put_address(device, address, RTM_NEWADDR, NLM_F_MULTI, out);
             }
         }
     }
 }
 
-fn put_address(device: &Device, address: &Address, out: &mut Answer<'_>) {
+pub(super) fn put_address(device: &Device, address: &Address, kind: u16, flags: u16, out: &mut Answer<'_>) {
     let bytes = octets(address.ip);
     let mut header = vec![family_of(address.ip), address.prefix, IFA_F_PERMANENT, address.scope];
     header.extend_from_slice(&device.index.to_le_bytes());
-    out.begin(RTM_NEWADDR, NLM_F_MULTI, &header);
+    out.begin(kind, flags, &header);
     out.attribute(IFA_ADDRESS, &bytes);
     if address.ip.is_ipv4() {
         out.attribute(IFA_LOCAL, &bytes);
@@ -261,7 +174,7 @@ fn put_address(device: &Device, address: &Address, out: &mut Answer<'_>) {
 
 /// A route as it is told.
 #[derive(Debug, Clone, Copy)]
-struct Route {
+pub(super) struct Route {
     to: IpAddr,
     prefix: u8,
     table: u8,
@@ -276,11 +189,10 @@ struct Route {
     device: i32,
 }
 
-/// All routes: the main table's, and the local ones that addresses make.
-fn all_routes(net: &NetNamespace) -> Vec<Route> {
-    let mut main = Vec::new();
-    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default() {
-        main.push(Route {
+impl Route {
+    /// One of the main table's.
+    pub(super) fn of(route: &config::Route) -> Route {
+        Route {
             to: route.to,
             prefix: route.prefix,
             table: TABLE_MAIN,
@@ -291,7 +203,15 @@ fn all_routes(net: &NetNamespace) -> Vec<Route> {
             gateway: route.gateway,
             metric: route.metric,
             device: route.interface,
-        });
+        }
+    }
+}
+
+/// All routes: the main table's, and the local ones that addresses make.
+fn all_routes(net: &NetNamespace) -> Vec<Route> {
+    let mut main = Vec::new();
+    for route in net.stack().map(|stack| stack.network.routes()).unwrap_or_default().iter() {
+        main.push(Route::of(route));
     }
     let mut local = Vec::new();
     for device in net.devices() {
@@ -342,15 +262,15 @@ fn routes(net: &NetNamespace, message: &Message<'_>, asker: Asker, wants: &dyn F
     for v4 in [true, false] {
         let same = all.iter().filter(|route| route.to.is_ipv4() == v4 && wants(family_of(route.to)));
         for route in same.filter(|route| table.is_none_or(|table| table == route.table)) {
-            put_route(route, NLM_F_MULTI, 0, out);
+            put_route(route, RTM_NEWROUTE, NLM_F_MULTI, 0, out);
         }
     }
 }
 
-fn put_route(route: &Route, flags: u16, route_flags: u32, out: &mut Answer<'_>) {
+pub(super) fn put_route(route: &Route, kind: u16, flags: u16, route_flags: u32, out: &mut Answer<'_>) {
     let mut header = vec![family_of(route.to), route.prefix, 0, 0, route.table, route.protocol, route.scope, route.kind];
     header.extend_from_slice(&route_flags.to_le_bytes());
-    out.begin(RTM_NEWROUTE, flags, &header);
+    out.begin(kind, flags, &header);
     out.attribute(15, &u32::from(route.table).to_le_bytes()); // RTA_TABLE
     if route.prefix > 0 {
         out.attribute(1, &octets(route.to)); // RTA_DST
@@ -392,13 +312,13 @@ fn route_to(net: &NetNamespace, message: &Message<'_>, out: &mut Answer<'_>) -> 
     match (net.address_kind(ip), net.way(ip, 0)) {
         (AddressKind::Foreign, Ok(way)) => {
             let device = net.stack().and_then(|stack| stack.network.interfaces().get(way.interface));
-            let device = device.map_or(LOOPBACK, |interface| interface.config.index);
+            let device = device.map_or(LOOPBACK, |interface| interface.index);
             let gateway = Some(way.next).filter(|next| *next != ip);
             // RTM_F_CLONED.
-            put_route(&Route { table: TABLE_MAIN, kind: 1, gateway, device, ..route }, 0, 0x200, out);
+            put_route(&Route { table: TABLE_MAIN, kind: 1, gateway, device, ..route }, RTM_NEWROUTE, 0, 0x200, out);
         }
         // RTM_F_CLONED, RTCF_LOCAL.
-        _ => put_route(&Route { protocol: 2, ..route }, 0, 0x8000_0200, out),
+        _ => put_route(&Route { protocol: 2, ..route }, RTM_NEWROUTE, 0, 0x8000_0200, out),
     }
     Ok(())
 }
@@ -408,7 +328,7 @@ fn neighbours(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'
     for ((interface, ip), mac, state) in stack.network.neighbours(net.clock.monotonic().0) {
         let Some(interface) = stack.network.interfaces().get(interface).filter(|_| wants(family_of(ip))) else { continue };
         let mut header = vec![family_of(ip), 0, 0, 0];
-        header.extend_from_slice(&interface.config.index.to_le_bytes());
+        header.extend_from_slice(&interface.index.to_le_bytes());
         header.extend_from_slice(&state.to_le_bytes());
         // Type "unicast".
         header.extend_from_slice(&[0, 1]);

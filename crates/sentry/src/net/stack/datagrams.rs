@@ -95,7 +95,7 @@ impl Stack {
             to,
             hops: packet.hops,
             class: packet.class,
-            device: self.network.interfaces().get(packet.interface).map_or(0, |interface| interface.config.index),
+            device: self.network.interfaces().get(packet.interface).map_or(0, |interface| interface.index),
             at_ns: net.clock.realtime_ns(),
         }
     }

@@ -18,11 +18,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use netstack::config::Description;
+use netstack::ip::frame::{self, Virtio};
 use netstack::ip::{Fault, Link, Network, Owner, Quoted};
 use parking_lot::Mutex;
 
 use super::NetNamespace;
 use super::address::Endpoint;
+use super::devices::ARPHRD_ETHER;
+use super::packet::{Passing, Taps, Whose};
 use crate::time::{LazyTimer, MonoTime};
 use connections::{Connections, Entry, Half};
 pub use datagrams::Departure;
@@ -44,12 +47,22 @@ pub struct Stack {
     timer: LazyTimer,
 }
 
-/// Packet sockets, one for each interface.
-struct Sockets(Vec<Arc<OwnedFd>>);
+/// The host's packet sockets, one for each interface, and the interfaces' indexes; and who in the sandbox looks at frames.
+struct Sockets {
+    sockets: Vec<(Arc<OwnedFd>, i32)>,
+    taps: Arc<Taps>,
+}
 
 impl Link for Sockets {
     fn send(&self, interface: usize, pieces: &[&[u8]]) -> bool {
-        self.0.get(interface).is_some_and(|socket| hostcall::packet::send(socket.as_fd(), pieces).is_ok())
+        let Some((socket, device)) = self.sockets.get(interface) else { return false };
+        if self.taps.is_open() {
+            let bytes = pieces.concat();
+            let frame = bytes.get(frame::VIRTIO..).unwrap_or_default();
+            let unfinished = Virtio::parse(&bytes).is_some_and(|virtio| virtio.checked);
+            self.taps.see(&Passing { frame, device: *device, hardware: ARPHRD_ETHER, whose: Whose::Outgoing, unfinished });
+        }
+        hostcall::packet::send(socket.as_fd(), pieces).is_ok()
     }
 }
 
@@ -61,8 +74,10 @@ impl Stack {
         // Without random bytes numbers are only easier to guess.
         let _ = hostcall::random::fill(&mut seed);
         let seed = u128::from_le_bytes(seed);
+        let devices = description.interfaces.iter().map(|interface| interface.index);
+        let link = Sockets { sockets: sockets.iter().cloned().zip(devices).collect(), taps: net.packets.clone() };
         let stack = Arc::new(Stack {
-            network: Network::new(description, Box::new(Sockets(sockets.clone())), seed as u64),
+            network: Network::new(description, Box::new(link), seed as u64),
             connections: Mutex::default(),
             secret: (seed >> 64) as u64,
             timer: LazyTimer::default(),

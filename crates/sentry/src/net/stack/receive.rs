@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 
 use hostcall::Errno;
 use hostcall::packet::Batch;
+use netstack::ip::frame::{self, Virtio};
 use netstack::ip::{Fault, ICMP, ICMPV6, Packet, Quoted, TCP, UDP};
 
 use super::Stack;
 use crate::net::NetNamespace;
 use crate::net::tcp::Tcp;
 
-/// Batches in a row that the host may fail to give.
-const FAILURES: u32 = 1000;
+/// How long the host may fail to give frames, with none in between, in nanoseconds.
+const FAILURES_NS: u64 = 10_000_000_000;
 
 pub struct Receiver {
     net: Arc<NetNamespace>,
@@ -33,11 +34,11 @@ impl Receiver {
     pub fn run(mut self, nudge: &dyn Fn()) -> Errno {
         self.stack.network.announce();
         let mut late = Vec::new();
-        let mut failures = 0;
+        let mut failing_since = None;
         loop {
             match self.batch.receive(self.socket.as_fd()) {
-                Ok(()) => failures = 0,
-                Err(errno) => match after(errno, &mut failures) {
+                Ok(()) => failing_since = None,
+                Err(errno) => match after(errno, &mut failing_since, self.net.clock.monotonic().0) {
                     After::Again => continue,
                     After::Lost => {
                         if let Some(interface) = self.stack.network.interfaces().get(self.interface) {
@@ -51,6 +52,9 @@ impl Receiver {
             let before = self.net.timers.earliest();
             let now = self.net.clock.monotonic().0;
             for frame in self.batch.frames() {
+                if self.net.packets.is_open() {
+                    self.show(frame);
+                }
                 let up = &mut |packet: &Packet<'_>| self.stack.arrives(&self.net, packet, &mut late);
                 self.stack.network.receive(now, self.interface, frame, up);
             }
@@ -64,6 +68,13 @@ impl Receiver {
             }
         }
     }
+
+    /// Shows a frame to packet sockets.
+    fn show(&self, bytes: &[u8]) {
+        let Some(interface) = self.stack.network.interfaces().get(self.interface) else { return };
+        let unfinished = Virtio::parse(bytes).is_some_and(|virtio| virtio.checked);
+        self.net.packets.came(bytes.get(frame::VIRTIO..).unwrap_or_default(), interface.index, interface.mac, unfinished);
+    }
 }
 
 /// What an error of the host's means.
@@ -75,15 +86,14 @@ enum After {
     Over,
 }
 
-fn after(errno: Errno, failures: &mut u32) -> After {
+fn after(errno: Errno, failing_since: &mut Option<u64>, now: u64) -> After {
     match errno {
         // The interface went down, or up.
         Errno::EINTR | Errno::EAGAIN | Errno::ENETDOWN => After::Again,
-        // A frame that virtio-net's header cannot describe (`packet_rcv_vnet`), or no memory for it: the next one may come through.
-        Errno::EINVAL | Errno::ENOMEM | Errno::ENOBUFS if *failures < FAILURES => {
-            *failures += 1;
-            After::Lost
-        }
+        // A frame that virtio-net's header cannot describe (`packet_rcv_vnet`). Whoever is on the link may send as many as he likes.
+        Errno::EINVAL => After::Lost,
+        // No memory for it: the next one may come through.
+        Errno::ENOMEM | Errno::ENOBUFS if now.saturating_sub(*failing_since.get_or_insert(now)) < FAILURES_NS => After::Lost,
         _ => After::Over,
     }
 }
@@ -115,12 +125,16 @@ mod tests {
 
     #[test]
     fn a_frame_that_the_host_cannot_give_is_lost_and_no_more() {
-        let mut failures = 0;
-        assert_eq!(after(Errno::ENETDOWN, &mut failures), After::Again);
-        for errno in [Errno::EINVAL, Errno::ENOMEM, Errno::ENOBUFS, Errno::EINVAL].into_iter().cycle().take(1000) {
-            assert_eq!(after(errno, &mut failures), After::Lost);
+        let mut since = None;
+        assert_eq!(after(Errno::ENETDOWN, &mut since, 1), After::Again);
+        for now in 0..100_000 {
+            assert_eq!(after(Errno::EINVAL, &mut since, now), After::Lost);
         }
-        assert_eq!(after(Errno::EINVAL, &mut failures), After::Over);
-        assert_eq!(after(Errno::EBADF, &mut 0), After::Over);
+        assert_eq!(since, None, "frames that cannot be described are nobody's failure");
+        for (errno, now) in [(Errno::ENOMEM, 5), (Errno::ENOBUFS, 6), (Errno::ENOMEM, 4 + FAILURES_NS)] {
+            assert_eq!(after(errno, &mut since, now), After::Lost);
+        }
+        assert_eq!(after(Errno::ENOMEM, &mut since, 5 + FAILURES_NS), After::Over);
+        assert_eq!(after(Errno::EBADF, &mut None, 0), After::Over);
     }
 }

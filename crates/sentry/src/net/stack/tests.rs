@@ -10,7 +10,7 @@ use netstack::tcp::{Flags, Ports, Segment, TimeWait};
 use super::*;
 use crate::net::address::Family;
 use crate::net::datagram::{Datagram, Protocol};
-use crate::net::socket::{End, Outgoing, Socket, Target};
+use crate::net::socket::{End, MsgFlags, Outgoing, Socket, Target};
 use crate::net::tcp::Tcp;
 use crate::time::{Clock, Timers};
 
@@ -197,4 +197,29 @@ fn only_who_quotes_what_was_sent_narrows_a_path() {
     assert_eq!(world.path_mtu(), 1500);
     world.too_long(99, &[]);
     assert_eq!(world.path_mtu(), 700);
+}
+
+#[test]
+fn the_latest_sockets_only_keep_large_buffers() {
+    let world = World::new();
+    let mut sockets = Vec::new();
+    for port in 1000..1100 {
+        let (socket, ack) = world.connection(port);
+        for n in 0..3 {
+            let segment = Segment { seq: 1 + n * 60_000, ack, flags: Flags::ACK, ..Segment::default() };
+            world.arrives(port, segment, &vec![7; 60_000]);
+        }
+        let mut got: Vec<u8> = Vec::new();
+        socket.receive(&mut got, MsgFlags::empty()).expect("bytes");
+        assert_eq!(got.len(), 180_000);
+        sockets.push(socket);
+    }
+    let kept = |socket: &Arc<dyn Socket>| {
+        let socket = socket.as_any().downcast_ref::<Tcp>().expect("a TCP socket");
+        socket.state.lock().ring.memory()
+    };
+    let large = sockets.iter().filter(|socket| kept(socket) > 64 << 10).count();
+    assert_eq!(large, 32);
+    assert!(sockets.iter().rev().take(32).all(|socket| kept(socket) > 64 << 10), "the latest");
+    assert_eq!(world.net.queued(), 0);
 }

@@ -170,7 +170,7 @@ impl Socket for Tcp {
         result
     }
 
-    fn option(&self, _cx: &Cx, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    fn option(&self, _cx: &Cx, level: i32, name: i32, given: OptionIn<'_>) -> Result<OptionBytes, Errno> {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => Ok(int(self.state.lock().error.take().map_or(0, Errno::raw))),
             (SOL_SOCKET, _) => {
@@ -180,7 +180,7 @@ impl Socket for Tcp {
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
-                self.ip.lock().get(about, level, name, room)
+                self.ip.lock().get(about, level, name, given.len)
             }
             (IPPROTO_TCP, _) => self.tcp_option(name),
             _ => Err(Errno::ENOPROTOOPT),
@@ -192,11 +192,8 @@ impl Socket for Tcp {
         Step::ok(None)
     }
 
-    fn take_control(&self, _cx: &Cx, control: Control, _out: &mut Outgoing) -> Result<(), Errno> {
-        match control.level {
-            SOL_SOCKET if !matches!(control.kind, 1 | 2 | 36 | 37 | 61) => Err(Errno::EINVAL),
-            _ => Ok(()),
-        }
+    fn take_control(&self, cx: &Cx, control: Control, _out: &mut Outgoing) -> Result<(), Errno> {
+        if control.level == SOL_SOCKET { options::check_control(cx, &self.net, &control) } else { Ok(()) }
     }
 
     fn send(&self, from: &mut dyn Source, out: &mut Outgoing) -> Result<usize, Errno> {

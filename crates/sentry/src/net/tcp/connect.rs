@@ -38,6 +38,8 @@ impl Tcp {
         state.bound_ip = !at.ip.is_unspecified();
         state.bound_port = at.port != 0;
         state.hold = Some(super::Hold::Bound(port));
+        drop(state);
+        self.ip.lock().bound_to(at.ip);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ mod transfer;
 mod wire;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ pub struct Tcp {
     pub(super) tcp: Mutex<TcpOptions>,
     pub(super) state: Mutex<State>,
     queue: WaitQueue,
+    /// It is among those that keep much memory for their buffers.
+    large: AtomicBool,
 }
 
 /// Where the socket is in its life.
@@ -162,6 +164,7 @@ impl Tcp {
             tcp: Mutex::new(tcp),
             state: Mutex::new(State::new(family)),
             queue: WaitQueue::new(),
+            large: AtomicBool::new(false),
         });
         net.tcp_sockets.lock().insert(socket.id, Arc::downgrade(&socket));
         socket
@@ -274,6 +277,24 @@ impl Tcp {
             _ => state.ring.len(),
         };
         (state.local, state.remote, waiting)
+    }
+
+    /// Connections that may wait at a listener.
+    pub(super) fn backlog(&self) -> usize {
+        match &self.state.lock().phase {
+            Phase::Listening(listener) => listener.most,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn has_bound_port(&self) -> bool {
+        self.state.lock().bound_port
+    }
+
+    /// `RCV_SHUTDOWN`, `SEND_SHUTDOWN`
+    pub(super) fn shut_sides(&self) -> u8 {
+        let state = self.state.lock();
+        u8::from(state.shut_receive) | u8::from(state.shut_send) << 1
     }
 
     pub(super) fn inode(&self) -> u64 {

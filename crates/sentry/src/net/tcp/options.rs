@@ -65,7 +65,7 @@ fn retransmissions(seconds: i32) -> i32 {
 pub struct TcpOptions {
     ints: Ints,
     max_segment: i32,
-    congestion: &'static str,
+    pub(in crate::net) congestion: &'static str,
     inq: bool,
 }
 
@@ -188,7 +188,7 @@ impl Tcp {
     }
 
     /// `struct tcp_info`: the state and what has been moved; the rest is as of a quiet loopback connection.
-    fn info(&self) -> OptionBytes {
+    pub(in crate::net) fn info(&self) -> OptionBytes {
         let number = self.state_number();
         let state = self.state.lock();
         let mut info: OptionBytes = SmallVec::from_elem(0, 248);

@@ -1,5 +1,7 @@
 //! Bytes: one copy from the sender's memory into the receiver's ring, one out of it.
 
+use std::sync::atomic::Ordering;
+
 use super::options::INQ;
 use super::{Phase, Tcp, Urgent};
 use crate::Errno;
@@ -9,8 +11,10 @@ use crate::net::options::SockFlags;
 use crate::net::socket::{Control, MsgFlags, Received};
 use crate::wait::PollEvents;
 
-/// An empty ring keeps this much memory in bytes.
-const KEEP: usize = 256 << 10;
+/// An empty ring keeps this much memory in bytes, more in the sockets of [`LARGE`] only.
+const KEEP: usize = 64 << 10;
+/// So many sockets of a namespace keep what they have, the latest: to take it anew for each burst costs more than to move the bytes.
+const LARGE: usize = 32;
 /// Room for a sender while too much waits in the namespace.
 const LITTLE: usize = 4096;
 
@@ -22,6 +26,34 @@ enum Delivered {
 }
 
 impl Tcp {
+    /// Its buffers have become large. Called without a lock.
+    pub(super) fn keep_large(&self) {
+        if self.large.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let oldest = {
+            let mut large = self.net.large.lock();
+            large.push_back(self.me.clone());
+            if large.len() > LARGE { large.pop_front() } else { None }
+        };
+        if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
+            oldest.let_go();
+        }
+    }
+
+    /// Gives back what its empty buffers keep.
+    fn let_go(&self) {
+        self.large.store(false, Ordering::Relaxed);
+        let wire = {
+            let mut state = self.state.lock();
+            state.ring.trim(KEEP);
+            state.wire.clone()
+        };
+        if let Some(wire) = wire {
+            wire.connection.lock().trim();
+        }
+    }
+
     pub(super) fn send_bytes(&self, from: &mut dyn Source, flags: MsgFlags) -> Result<usize, Errno> {
         let peer = {
             let mut state = self.state.lock();
@@ -165,9 +197,7 @@ impl Tcp {
                 if state.urgent.is_some_and(|urgent| urgent.at < state.position) {
                     state.urgent = None;
                 }
-                if state.ring.is_empty() {
-                    state.ring.trim(KEEP);
-                }
+                let large = state.ring.memory() > KEEP;
                 let waiting = state.sender_waits.filter(|&buffer| state.writable(receive_buffer, buffer));
                 let sender = waiting.and_then(|_| state.peer.clone());
                 if sender.is_some() {
@@ -175,6 +205,9 @@ impl Tcp {
                 }
                 let wire = state.wire.clone();
                 drop(state);
+                if large {
+                    self.keep_large();
+                }
                 self.net.discharge(n);
                 if let Some(wire) = wire {
                     self.read_from_wire(&wire, n);

@@ -23,6 +23,8 @@ use crate::wait::PollEvents;
 
 /// Room for a sender while too much waits in the namespace, and the window then.
 const LITTLE: usize = 4096;
+/// A connection with more memory than this for what it sends is a large one.
+const LARGE: usize = 64 << 10;
 const ALL: PollEvents = PollEvents::all();
 
 pub(super) struct Wire {
@@ -453,7 +455,11 @@ impl Tcp {
         }
         connection.set_more(flags.contains(MsgFlags::MORE));
         self.transmit(wire, &mut connection);
+        let large = connection.capacity() > LARGE;
         drop(connection);
+        if large {
+            self.keep_large();
+        }
         self.net.counters.tcp_segments.add(1);
         Ok(done)
     }

@@ -1,17 +1,19 @@
 //! Running a [`Program`].
 
-use super::filter::Data;
-use super::program::{Alu, Compare, MEM_WORDS, Op, Operand, Program};
+use super::program::{Alu, Compare, MEM_WORDS, Op, Operand, Program, Size};
+
+/// What a program looks at.
+pub trait Data {
+    /// A part of it. None: it is not there.
+    fn load(&self, size: Size, offset: u32) -> Option<u32>;
+
+    /// Its length in bytes.
+    fn length(&self) -> u32;
+}
 
 impl Program {
-    /// What the program says of a call.
-    pub fn run(&self, data: &Data) -> u32 {
-        // A word that is not there cannot be asked for: offsets were checked.
-        self.run_with(|offset| data.word(offset)).unwrap_or(super::ret::KILL_THREAD)
-    }
-
-    /// What it says of a call of which only some words are known; None when it asks for another.
-    pub(super) fn run_with(&self, word: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    /// What it says of `data`; None when it asks for something that is not there.
+    pub fn run(&self, data: &impl Data) -> Option<u32> {
         let (mut a, mut x) = (0u32, 0u32);
         let mut memory = [0u32; MEM_WORDS];
         let mut at = 0;
@@ -23,7 +25,15 @@ impl Program {
                 Operand::X => x,
             };
             match *op {
-                Op::LoadData(offset) => a = word(offset)?,
+                Op::LoadData(size, offset) => a = data.load(size, offset)?,
+                // Below 0, where the facts are, nothing is reached by X.
+                Op::LoadDataAtX(size, offset) => {
+                    let at = x.wrapping_add(offset);
+                    a = data.load(size, at).filter(|_| at <= i32::MAX as u32)?;
+                }
+                Op::LoadXHeader(offset) => x = (data.load(Size::Byte, offset)? & 0xf) * 4,
+                Op::LoadLength => a = data.length(),
+                Op::LoadXLength => x = data.length(),
                 Op::LoadImm(k) => a = k,
                 Op::LoadMem(word) => a = memory.get(word).copied().unwrap_or(0),
                 Op::LoadXImm(k) => x = k,
@@ -33,6 +43,10 @@ impl Program {
                 Op::Alu(Alu::Div, operand) => match a.checked_div(value(operand)) {
                     Some(quotient) => a = quotient,
                     // Division by zero ends a program with 0.
+                    None => return Some(0),
+                },
+                Op::Alu(Alu::Mod, operand) => match a.checked_rem(value(operand)) {
+                    Some(rest) => a = rest,
                     None => return Some(0),
                 },
                 Op::Alu(alu, operand) => a = compute(alu, a, value(operand)),
@@ -61,6 +75,7 @@ fn compute(alu: Alu, a: u32, b: u32) -> u32 {
         Alu::Sub => a.wrapping_sub(b),
         Alu::Mul => a.wrapping_mul(b),
         Alu::Div => a.checked_div(b).unwrap_or(0),
+        Alu::Mod => a.checked_rem(b).unwrap_or(0),
         Alu::And => a & b,
         Alu::Or => a | b,
         Alu::Xor => a ^ b,

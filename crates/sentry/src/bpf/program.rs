@@ -2,8 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::filter::Data;
 use crate::Errno;
+use crate::mm::Mm;
 
 /// `struct sock_filter`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -15,14 +15,78 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// `struct sock_fprog`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Fprog {
+    len: u16,
+    _pad: [u16; 3],
+    filter: u64,
+}
+
+/// Offsets that stand for facts about a packet (`SKF_AD_*`).
+pub mod fact {
+    pub const PROTOCOL: u32 = AD_OFF;
+    pub const PACKET_TYPE: u32 = AD_OFF + 4;
+    pub const INTERFACE: u32 = AD_OFF + 8;
+    pub const MARK: u32 = AD_OFF + 20;
+    pub const QUEUE: u32 = AD_OFF + 24;
+    pub const HARDWARE: u32 = AD_OFF + 28;
+    pub const HASH: u32 = AD_OFF + 32;
+    pub const CPU: u32 = AD_OFF + 36;
+    pub const VLAN: u32 = AD_OFF + 44;
+    pub const HAS_VLAN: u32 = AD_OFF + 48;
+    pub const VLAN_PROTOCOL: u32 = AD_OFF + 60;
+    /// Those that are there. Not there are netlink attributes, the payload's offset, random numbers.
+    pub(super) const ALL: [u32; 11] =
+        [PROTOCOL, PACKET_TYPE, INTERFACE, MARK, QUEUE, HARDWARE, HASH, CPU, VLAN, HAS_VLAN, VLAN_PROTOCOL];
+    pub(super) const AD_OFF: u32 = (-0x1000i32) as u32;
+}
+
 /// Words of scratch memory (`BPF_MEMWORDS`).
 pub(super) const MEM_WORDS: usize = 16;
+
+/// What a program runs on, and so what it may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// A system call: aligned words of so many bytes, nothing else.
+    Seccomp { bytes: u32 },
+    /// A packet of any length, in network order, and what is known of it (`SKF_AD_*`).
+    Socket,
+}
+
+/// How much is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Word,
+    Half,
+    Byte,
+}
+
+impl Size {
+    /// The number that stands at `at` in network order. None: it is not all there.
+    pub fn of(self, bytes: &[u8], at: usize) -> Option<u32> {
+        let len = match self {
+            Size::Word => 4,
+            Size::Half => 2,
+            Size::Byte => 1,
+        };
+        let bytes = bytes.get(at..at.checked_add(len)?)?;
+        Some(bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+    }
+}
 
 /// An instruction that has been checked: operands are in range, jumps go forward and stay inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
-    /// A = a 32-bit word of the call's data.
-    LoadData(u32),
+    /// A = a part of the data.
+    LoadData(Size, u32),
+    /// Its place counts from X.
+    LoadDataAtX(Size, u32),
+    /// X = the bytes of an IPv4 header that starts there.
+    LoadXHeader(u32),
+    LoadLength,
+    LoadXLength,
     LoadImm(u32),
     LoadMem(usize),
     LoadXImm(u32),
@@ -53,6 +117,7 @@ pub(super) enum Alu {
     Sub,
     Mul,
     Div,
+    Mod,
     And,
     Or,
     Xor,
@@ -85,8 +150,14 @@ const JMP: u16 = 5;
 const RET: u16 = 6;
 const MISC: u16 = 7;
 const ABS: u16 = 0x20;
+const IND: u16 = 0x40;
 const MEM: u16 = 0x60;
 const LEN: u16 = 0x80;
+const MSH: u16 = 0xa0;
+/// Sizes.
+const W: u16 = 0;
+const H: u16 = 0x08;
+const B: u16 = 0x10;
 const X: u16 = 8;
 const A: u16 = 0x10;
 
@@ -94,15 +165,31 @@ impl Program {
     /// Most instructions (`BPF_MAXINSNS`).
     pub const MAX: usize = 4096;
 
+    /// Reads a `struct sock_fprog` and checks the program that it names.
+    ///
+    /// # Errors
+    /// `EFAULT`, `EINVAL`.
+    pub fn read(mm: &Mm, addr: u64, dialect: Dialect, allowed: impl FnOnce() -> Result<(), Errno>) -> Result<Program, Errno> {
+        let fprog: Fprog = mm.read_val(addr)?;
+        let len = usize::from(fprog.len);
+        if len == 0 || len > Self::MAX {
+            return Err(Errno::EINVAL);
+        }
+        allowed()?;
+        let mut code = vec![Instruction::default(); len];
+        mm.read(fprog.filter, code.as_mut_slice().as_mut_bytes())?;
+        Program::new(dialect, &code)
+    }
+
     /// Checks a program.
     ///
     /// # Errors
     /// `EINVAL`.
-    pub fn new(code: &[Instruction]) -> Result<Program, Errno> {
+    pub fn new(dialect: Dialect, code: &[Instruction]) -> Result<Program, Errno> {
         if code.is_empty() || code.len() > Self::MAX {
             return Err(Errno::EINVAL);
         }
-        let ops = code.iter().enumerate().map(|(at, one)| decode(one, code.len() - at)).collect::<Option<Vec<Op>>>();
+        let ops = code.iter().enumerate().map(|(at, one)| decode(dialect, one, code.len() - at)).collect::<Option<Vec<Op>>>();
         let ops = ops.ok_or(Errno::EINVAL)?;
         if !matches!(ops.last(), Some(Op::Return(_) | Op::ReturnA)) || !stored_before_loaded(&ops) {
             return Err(Errno::EINVAL);
@@ -118,19 +205,36 @@ impl Program {
 }
 
 /// One instruction, with `left` instructions from it to the end.
-fn decode(one: &Instruction, left: usize) -> Option<Op> {
+fn decode(dialect: Dialect, one: &Instruction, left: usize) -> Option<Op> {
     let Instruction { code, jt, jf, k } = *one;
     let word = usize::try_from(k).ok().filter(|&word| word < MEM_WORDS);
     let source = code & X;
     let operand = if source == X { Operand::X } else { Operand::K(k) };
     // Where a jump by `by` lands, if that is inside.
     let inside = |by: u32| usize::try_from(by).ok().filter(|&by| by < left - 1);
+    let sized = match code & 0x18 {
+        W => Some(Size::Word),
+        H => Some(Size::Half),
+        B => Some(Size::Byte),
+        _ => None,
+    };
     match code & 7 {
-        LD if code == LD | ABS => (k < Data::SIZE && k.is_multiple_of(4)).then_some(Op::LoadData(k)),
-        LD if code == LD | LEN => Some(Op::LoadImm(Data::SIZE)),
+        LD if code & 0xe0 == ABS => match (dialect, sized?) {
+            (Dialect::Seccomp { bytes }, Size::Word) if k < bytes && k.is_multiple_of(4) => Some(Op::LoadData(Size::Word, k)),
+            (Dialect::Seccomp { .. }, _) => None,
+            (Dialect::Socket, _) if k >= fact::AD_OFF && !fact::ALL.contains(&k) => None,
+            (Dialect::Socket, size) => Some(Op::LoadData(size, k)),
+        },
+        LD if code & 0xe0 == IND && dialect == Dialect::Socket => Some(Op::LoadDataAtX(sized?, k)),
+        LD | LDX if code & !7 == LEN => Some(match (dialect, code & 7) {
+            (Dialect::Seccomp { bytes }, LD) => Op::LoadImm(bytes),
+            (Dialect::Seccomp { bytes }, _) => Op::LoadXImm(bytes),
+            (Dialect::Socket, LD) => Op::LoadLength,
+            (Dialect::Socket, _) => Op::LoadXLength,
+        }),
+        LDX if code == LDX | MSH | B && dialect == Dialect::Socket => Some(Op::LoadXHeader(k)),
         LD if code == LD => Some(Op::LoadImm(k)),
         LD if code == LD | MEM => word.map(Op::LoadMem),
-        LDX if code == LDX | LEN => Some(Op::LoadXImm(Data::SIZE)),
         LDX if code == LDX => Some(Op::LoadXImm(k)),
         LDX if code == LDX | MEM => word.map(Op::LoadXMem),
         ST if code == ST => word.map(Op::Store),
@@ -146,6 +250,7 @@ fn decode(one: &Instruction, left: usize) -> Option<Op> {
                 0x50 => Alu::And,
                 0x60 if source == X || k < 32 => Alu::Lsh,
                 0x70 if source == X || k < 32 => Alu::Rsh,
+                0x90 if dialect == Dialect::Socket && (source == X || k != 0) => Alu::Mod,
                 0xa0 => Alu::Xor,
                 _ => return None,
             };
