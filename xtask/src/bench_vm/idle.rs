@@ -53,7 +53,8 @@ fn idle(kernel: &Kernel, memory: Option<u64>) -> Result<Idle> {
     let up = child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
     std::thread::sleep(SETTLE);
     let measured = measure(child.id());
-    sh::run(kernel.nacre().args(["delete", "--force", &id]))?;
+    // Its command ends with it, and cleans up.
+    sh::run(kernel.nacre().args(["kill", &id, "KILL"]))?;
     sh::wait(&mut child, Duration::from_secs(20))?;
     if !matches!(up, Some(Ok(1..))) {
         bail!("the sandbox did not come up");
