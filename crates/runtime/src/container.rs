@@ -475,9 +475,16 @@ fn leave(entry: &Entry) -> Result<()> {
         Ok(_) => {}
         // Its making may have come to an end between its files and the agent.
         Err(Error::Agent { cause: ClientError::Status(status), .. }) if status.code == Code::NotFound => {}
-        // It has ended meanwhile.
-        Err(_) if entry.saved.status() == Status::Stopped => return Ok(()),
-        Err(error) => return Err(error),
+        // It ends at this moment, or has ended meanwhile.
+        Err(error) => {
+            let ends = matches!(
+                error,
+                Error::SandboxEnded(_) | Error::Agent { cause: ClientError::Closed | ClientError::Socket(_), .. }
+            );
+            let patience_ms = if ends { 5000 } else { 0 };
+            let gone = entry.saved.sandbox.as_ref().is_none_or(|main| main.wait_gone(patience_ms));
+            return if gone { Ok(()) } else { Err(error) };
+        }
     }
     sandbox::let_go(entry.saved.kind, &entry.sandbox_dir(), &entry.saved.id);
     Ok(())

@@ -177,8 +177,10 @@ fn delete(kind: Kind, args: &Args) -> Result<(), String> {
     logging::install(&logging::Config { format: Format::Text, debug: args.debug }, None);
     let runtime = new_runtime(args);
     let pid = runtime.store.open(&args.id, Access::Look).ok().and_then(|entry| entry.saved.sandbox).map_or(0, |main| main.pid);
-    runtime.delete(&args.id, true).map_err(|e| format!("{}: cannot delete {}: {e}", name_of(kind), args.id))?;
+    let deleted = runtime.delete(&args.id, true);
+    // Also of one that cannot be deleted: whatever still runs has its files open.
     rootfs::unmount(&bundle.join("rootfs"));
+    deleted.map_err(|e| format!("{}: cannot delete {}: {e}", name_of(kind), args.id))?;
     runtime.store.tidy();
     // The socket of a shim that is dead; one that lives serves other containers of the pod.
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);

@@ -84,7 +84,8 @@ impl Service for TaskService {
     }
 
     fn answered(&self) {
-        if self.ending.load(Ordering::SeqCst) {
+        // Once: others' answers may go out meanwhile.
+        if self.ending.swap(false, Ordering::SeqCst) {
             (self.end)();
         }
     }

@@ -48,8 +48,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
         tally.step("cri --bench", bench::run(&mut engine));
         return Ok(tally);
     }
-    let small =
-        [tasks::CASES, pods::CASES, streams::CASES, settings::CASES, podman::CASES, vm::CASES, faults::CASES, walk::CASES];
+    let small = [tasks::CASES, pods::CASES, streams::CASES, settings::CASES, podman::CASES, vm::CASES, faults::CASES];
     let large = [pods::FULL, walk::FULL];
     // A case of the full tier also runs when it is named.
     let wanted = |name: &str, small: bool| match names.as_slice() {

@@ -12,15 +12,12 @@ use super::engine::Engine;
 use super::image;
 use crate::sh::{self, Ended};
 
-pub const CASES: &[Case] = &[
+/// Takes minutes.
+pub const FULL: &[Case] = &[
     ("walk-shim", |engine| walk(engine, Sandbox::Sentry, Victim::Shim, Moments::Some)),
     ("walk-sentry", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-sentry"), Moments::Some)),
     ("walk-gofer", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-gofer"), Moments::Some)),
     ("walk-containerd", |engine| walk(engine, Sandbox::Sentry, Victim::Containerd, Moments::Some)),
-];
-
-/// Takes minutes.
-pub const FULL: &[Case] = &[
     ("walk-all-shim", |engine| walk(engine, Sandbox::Sentry, Victim::Shim, Moments::All)),
     ("walk-all-sentry", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-sentry"), Moments::All)),
     ("walk-all-gofer", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-gofer"), Moments::All)),

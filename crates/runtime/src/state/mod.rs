@@ -189,9 +189,10 @@ impl Store {
 
     /// Takes the root away if no container is in it, and the directory it is in likewise.
     pub fn tidy(&self) {
-        // Refused where there is something.
-        if fs::remove_dir(&self.root).is_ok() {
-            let _ = self.root.parent().map(fs::remove_dir);
+        // Refused where there is something; somebody else may be at it.
+        match fs::remove_dir(&self.root) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {}
+            _ => drop(self.root.parent().map(fs::remove_dir)),
         }
     }
 
