@@ -14,8 +14,8 @@ const AT_ONCE: usize = 20;
 /// Bytes of log lines, and of one with its end.
 const LOG: usize = 20_000_000;
 const LINE: usize = 64;
-/// What the log has before each: time, stream and kind.
-const BEFORE: usize = 40;
+/// What the log has before each at least: time (without zeros at its end), stream and kind.
+const BEFORE: usize = 30;
 
 /// Prints the table.
 pub fn run(engine: &mut Engine) -> Result<()> {
