@@ -2,7 +2,7 @@
 //!
 //! tests/net/peer.py is at both ends, in every pairing (a sandbox and itself, the host, another sandbox), over IPv4 and IPv6; tests/net/hostile.py
 //! sends what nobody should; tests/net/tools.sh is what people use (curl, ssh, dig, ss, tcpdump, `ip`, apt), with servers.sh on the host. `--full`
-//! adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated VM does in a minute. With
+//! adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated VM does in some minutes. With
 //! `NACRE_SANDBOX=vm` the sandboxes are VMs, and what takes an emulated one long is asked by the host only.
 
 use std::io::{BufRead, BufReader};

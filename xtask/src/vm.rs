@@ -40,13 +40,12 @@ type Runs = &'static [&'static [&'static str]];
 const SMALL: Runs = &[
     &["abi", "--sandbox", "files", "mounts", "namespaces", "pipes", "process", "unix"],
     &["robust", "exit-codes", "stdin-and-stdout", "signals-are-forwarded", "memory-hog", "kill-each-process", "life-cycle"],
-    &["net", "--small"],
 ];
 const ALL: Runs = &[
     &["abi", "--sandbox"],
     &["robust"],
     &["apps", "--do", "everyday", "python", "git", "gcc", "perl", "sqlite", "tmux"],
-    &["net"],
+    &["net", "--small"],
 ];
 
 /// Sandboxes on KVM, of root and of an ordinary user: their guests have the clock that only KVM gives, and there is no word of emulation.
