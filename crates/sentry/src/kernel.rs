@@ -113,6 +113,8 @@ pub struct Container {
     pub loops: LoopDevices,
     /// What its ended tasks have used and done.
     pub ended: Mutex<Ended>,
+    /// The most CPU time that was told of.
+    told_cpu_ns: AtomicU64,
     /// Where writes to its root go, if that is memory: as large as the limit of memory.
     pub writable_layer: OnceLock<Weak<TmpFs>>,
     /// Processes killed for lack of memory.
@@ -156,6 +158,7 @@ impl Container {
             terminals: Terminals::new(),
             loops: LoopDevices::default(),
             ended: Mutex::default(),
+            told_cpu_ns: AtomicU64::new(0),
             writable_layer: OnceLock::new(),
             oom_kills: AtomicU64::new(0),
             logins: AtomicU32::new(0),
@@ -237,14 +240,14 @@ impl Container {
         processes
     }
 
-    /// CPU time and counts of all its tasks since it began.
+    /// CPU time and counts of all its tasks since it began. A task that ends meanwhile is missed, but CPU time never goes back.
     pub fn activity(&self) -> Ended {
-        let tasks = self.tasks();
         let mut all = *self.ended.lock();
-        for task in &tasks {
+        for task in self.tasks() {
             all.cpu_ns = all.cpu_ns.saturating_add(task.cpu_time_ns());
             all.counts.add(&task.activity.counts());
         }
+        all.cpu_ns = all.cpu_ns.max(self.told_cpu_ns.fetch_max(all.cpu_ns, Ordering::Relaxed));
         all
     }
 }

@@ -72,6 +72,22 @@ fn the_whole_life() {
 }
 
 #[test]
+fn statistics_count_what_has_ended() {
+    let Some(place) = Place::new("ended-cpu").busybox() else { return };
+    let id = &*place.id();
+    place.write(&Place::config(&["sleep", "1000"]));
+    place.detached(&["run", "--detach", id]).ok();
+    // What the shell has used, in hundredths of a second.
+    let used = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; cut -d ' ' -f 14 /proc/$$/stat";
+    let used: u64 = place.nacre(&["exec", id, "sh", "-c", used]).ok().stdout.trim().parse().expect("a number");
+    let stats: Value = serde_json::from_str(&place.nacre(&["events", "--stats", id]).ok().stdout).expect("JSON");
+    let total = stats["data"]["cpu"]["usage"]["total"].as_u64().expect("a number");
+    assert!(used > 0 && total >= used * 10_000_000, "{used}: {stats}");
+    place.nacre(&["delete", "--force", id]).ok();
+    place.assert_clean();
+}
+
+#[test]
 fn exec_with_a_terminal() {
     let Some(place) = Place::new("exec-tty").busybox() else { return };
     let id = &*place.id();

@@ -47,7 +47,7 @@ impl Agent {
         let tasks = container.tasks();
         let used = container.memory.used_bytes();
         Ok(StatsResponse {
-            cpu_user_ns: tasks.iter().map(|task| task.cpu_time_ns()).sum(),
+            cpu_user_ns: container.activity().cpu_ns,
             cpu_system_ns: 0,
             memory_usage: used,
             memory_peak: used,
