@@ -15,6 +15,8 @@ is() {
         printf 'FAIL %s\n  want: %q\n  got:  %q\n' "$1" "$2" "$3"
     fi
 }
+# begun PID NAME: waits until a background process runs its program. Before, bash itself may catch a signal for the trap above, and forget it.
+begun() { until [[ $(<"/proc/$1/comm") == "$2" ]]; do :; done; }
 # ok NAME COMMAND...: it must succeed
 ok() {
     local name=$1
@@ -122,6 +124,7 @@ is trap-err 'err' "$(bash -c 'trap "echo err" ERR; false; true')"
 is trap-ignore 'alive' "$(bash -c 'trap "" TERM; kill -TERM $$; echo alive')"
 sleep 30 &
 pid=$!
+begun $pid sleep
 kill $pid
 wait $pid 2>/dev/null
 is wait-status 143 $?
@@ -136,6 +139,7 @@ is job-control-stop 'T' "$(
     set -m
     sleep 20 &
     p=$!
+    begun $p sleep
     kill -STOP $p
     sleep 0.1
     ps -o stat= -p $p | cut -c1
