@@ -3,10 +3,11 @@
 //! Engines forward a pod's ports by connecting to localhost in its namespace (containerd and CRI-O do). It is the host's kernel that answers there, in
 //! which nothing of a sandbox listens. So this does, for all ports at once; who asks for the connections passes them on.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::net::sockopt;
@@ -30,10 +31,11 @@ impl Loopback {
     /// Listens in the network namespace at `path`.
     ///
     /// # Errors
-    /// It cannot be entered, or the host has no BPF for this (Linux 5.9).
+    /// It is the caller's own, it cannot be entered, or the host has no BPF for this (Linux 5.9).
     pub fn listen(path: &Path) -> Result<Loopback> {
         let about = || format!("cannot listen on the loopback interface of {}", path.display());
         let namespace = File::open(path).doing(about)?;
+        refuse_own(&namespace).doing(about)?;
         // A thread's network namespace is its own; this one ends with it.
         let worker = std::thread::Builder::new().name("loopback".into()).spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -70,6 +72,15 @@ impl Loopback {
     }
 }
 
+/// The host's own connections to localhost are nobody's to take, whatever a configuration names.
+fn refuse_own(namespace: &File) -> io::Result<()> {
+    let (own, other) = (fs::metadata("/proc/thread-self/ns/net")?, namespace.metadata()?);
+    if (own.dev(), own.ino()) == (other.dev(), other.ino()) {
+        return Err(io::Error::other("it is the host's network"));
+    }
+    Ok(())
+}
+
 /// For both families, where there are two.
 fn listener() -> io::Result<OwnedFd> {
     let socket = |family| rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
@@ -88,4 +99,15 @@ fn listener() -> io::Result<OwnedFd> {
     };
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_own_network_is_left_alone() {
+        let error = Loopback::listen(Path::new("/proc/self/ns/net")).expect_err("refused").to_string();
+        assert!(error.contains("it is the host's network"), "{error}");
+    }
 }
