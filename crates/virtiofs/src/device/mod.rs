@@ -113,7 +113,10 @@ pub struct Server {
 }
 
 impl Server {
+    /// Make it before any thread: one that has a heap of its own opens a file when that shrinks, which [`Running::confine`] forbids.
     pub fn new(config: Config) -> Server {
+        // One heap for all threads: it stays small, and the requests' buffers are few. SAFETY: sets a parameter of the allocator.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
         let trees = Arc::new(Trees::new(config.limits.nodes));
         let fs = Arc::new(Fs::new(Arc::clone(&trees), config.limits));
         Server { shown: Shown { trees, fs }, helpers: config.helpers }
@@ -128,8 +131,6 @@ impl Server {
     /// # Errors
     /// No threads; too few descriptors.
     pub fn start(self, socket: UnixStream) -> Result<Running, ServeError> {
-        // One heap for all threads: it stays small, and the requests' buffers are few. SAFETY: sets a parameter of the allocator.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
         let device = Arc::new(Device::new(self.shown.fs.clone()).map_err(ServeError::Device)?);
         let frontend = Frontend::for_threads(socket, device.rings.clone()).map_err(ServeError::Device)?;
         let spawn = |name: String, run: fn(&Device)| {
