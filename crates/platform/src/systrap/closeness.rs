@@ -40,6 +40,10 @@ pub const COMPUTES_NS: u64 = 2_000_000;
 pub struct Crowd {
     cpus: Cpus,
     lines: Box<[Line]>,
+    /// Threads and busy executors that leave no CPU to spare.
+    enough: u32,
+    /// Ticks of a spin that was interrupted.
+    too_long: u64,
 }
 
 #[repr(align(64))]
@@ -55,7 +59,9 @@ struct Line {
 
 impl Crowd {
     pub fn new(cpus: Cpus, executors: usize) -> Arc<Crowd> {
-        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect() })
+        let enough = cpus.count().min(executors) as u32;
+        let too_long = sys::ticks_of_us() * INTERRUPTED_NS / 1000;
+        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect(), enough, too_long })
     }
 
     /// Whether there is work for each CPU that this sandbox may use, from all its executors.
@@ -68,7 +74,7 @@ impl Crowd {
             }
             sum += work;
         }
-        sum as usize >= self.cpus.count().min(self.lines.len())
+        sum >= self.enough
     }
 
     /// A CPU for an executor: the one it is on, unless another has it.
@@ -95,16 +101,13 @@ pub struct Closeness {
     interrupted_ns: AtomicU64,
     hold_ns: AtomicU64,
     until_ns: AtomicU64,
-    /// Ticks of a spin that was interrupted.
-    too_long: u64,
 }
 
 impl Closeness {
     pub fn new(index: usize, crowd: Arc<Crowd>, spins: bool) -> Closeness {
-        let too_long = if spins { sys::ticks_of_us() * INTERRUPTED_NS / 1000 } else { 0 };
         let zero = || AtomicU64::new(0);
         let (votes, parks) = (AtomicI32::new(0), AtomicU32::new(0));
-        Closeness { index, crowd, spins, votes, parks, interrupted_ns: zero(), hold_ns: zero(), until_ns: zero(), too_long }
+        Closeness { index, crowd, spins, votes, parks, interrupted_ns: zero(), hold_ns: zero(), until_ns: zero() }
     }
 
     fn line(&self) -> &Line {
@@ -161,7 +164,7 @@ impl Closeness {
 
     /// A spin took so many ticks.
     pub fn spun(&self, ticks: u64) {
-        if ticks > self.too_long {
+        if ticks > self.crowd.too_long {
             self.interrupted(monotonic_ns());
         }
     }
@@ -199,5 +202,74 @@ impl Closeness {
             Some(cpu) => sys::pin(thread.tid, cpu),
             None => self.crowd.cpus.release(thread.tid),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two executors of one sandbox. Only this test's thread is bound.
+    fn two(spins: bool) -> [Closeness; 2] {
+        let crowd = Crowd::new(Cpus::of_host(), 2);
+        [0, 1].map(|index| Closeness::new(index, crowd.clone(), spins))
+    }
+
+    /// Parks so often, with so many threads in user mode, and whether it is closed then.
+    fn parks(executor: &Closeness, times: i32, running: usize) -> bool {
+        (0..times).for_each(|_| {
+            executor.park(running);
+        });
+        executor.is_closed()
+    }
+
+    #[test]
+    fn dense_work_closes_up_and_sparse_work_opens() {
+        let [one, other] = two(true);
+        other.unpark();
+        assert!(!parks(&one, MAJORITY / DENSE - 1, 1));
+        assert!(parks(&one, 1, 1));
+        other.park(0);
+        assert!(parks(&one, 2 * MAJORITY - 1, 1));
+        assert!(!parks(&one, 1, 1));
+    }
+
+    #[test]
+    fn an_idle_executor_keeps_the_others_apart() {
+        let [one, other] = two(true);
+        other.park(0);
+        assert!(!parks(&one, 10 * MAJORITY, 5));
+    }
+
+    #[test]
+    fn who_may_not_spin_closes_up_at_once() {
+        let [one, other] = two(false);
+        other.unpark();
+        assert!(parks(&one, 1, 1));
+    }
+
+    #[test]
+    fn two_interruptions_close_up_for_a_while() {
+        let [one, _] = two(true);
+        let late = monotonic_ns() + 1_000_000_000_000;
+        one.interrupted(late);
+        assert!(!parks(&one, 1, 1));
+        one.interrupted(late + SOON_NS + 1);
+        assert!(!parks(&one, 1, 1));
+        one.interrupted(late + SOON_NS + 2);
+        assert!(parks(&one, 10 * MAJORITY, 1), "the time has not come");
+        one.interrupted(late + SOON_NS + 3);
+        assert_eq!(one.hold_ns.load(Relaxed), 2 * FIRST_HOLD_NS);
+        one.until_ns.store(0, Relaxed);
+        assert!(!parks(&one, 3 * MAJORITY, 1));
+    }
+
+    #[test]
+    fn all_open_now_and_then() {
+        let [one, other] = two(true);
+        other.unpark();
+        assert!(parks(&one, MAJORITY, 1));
+        let opened = (0..=LONGEST_STAY).any(|_| one.park(1) && !one.is_closed());
+        assert!(opened);
     }
 }

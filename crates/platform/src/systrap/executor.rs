@@ -272,7 +272,10 @@ impl Executor {
         if self.closeness.park(apart + together) {
             list.iter().for_each(|entry| self.closeness.place(&entry.thread));
         }
-        let plan = self.spin.plan(apart, together, self.closeness.is_closed());
+        let plan = match self.closeness.is_closed() {
+            true if apart + together > 0 => Plan::Yield,
+            _ => self.spin.plan(apart, together),
+        };
         self.alone.store(apart == 1 && list.len() == 1 && matches!(plan, Plan::Spin { .. }), Relaxed);
         let limit_ns = match plan {
             Plan::Sleep => return self.unparked.swap(false, SeqCst),

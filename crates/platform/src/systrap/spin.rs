@@ -87,15 +87,9 @@ impl SpinPolicy {
         super::sys::cpu()
     }
 
-    /// What to do with so many running threads on other CPUs and on this one, which is all there is for this executor if it has closed up.
-    pub fn plan(&self, apart: usize, together: usize, closed: bool) -> Plan {
-        if apart + together == 0 {
-            return Plan::Sleep;
-        }
-        if closed {
-            return Plan::Yield;
-        }
-        if !self.enabled {
+    /// What to do with so many running threads on other CPUs and on this one.
+    pub fn plan(&self, apart: usize, together: usize) -> Plan {
+        if apart + together == 0 || !self.enabled {
             return Plan::Sleep;
         }
         if apart == 0 {
@@ -180,21 +174,18 @@ impl Cpus {
 
     /// Lets a thread run on all of them.
     pub fn release(&self, tid: i32) {
-        // SAFETY: a plain structure that outlives the call, which fails for a thread that is gone.
-        unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+        super::sys::bind(tid, &self.0);
     }
 
     /// Moves this thread to another of them, and leaves it free to be moved again.
     fn move_away(&self) -> bool {
-        // SAFETY: plain structures that outlive the calls, which concern this thread only.
-        unsafe {
-            let size = size_of::<libc::cpu_set_t>();
-            let mut others = self.0;
+        let mut others = self.0;
+        // SAFETY: plain structures.
+        let any = unsafe {
             libc::CPU_CLR(super::sys::cpu() as usize % libc::CPU_SETSIZE as usize, &mut others);
             libc::CPU_COUNT(&others) > 0
-                && libc::sched_setaffinity(0, size, &raw const others) == 0
-                && libc::sched_setaffinity(0, size, &raw const self.0) == 0
-        }
+        };
+        any && super::sys::bind(0, &others) && super::sys::bind(0, &self.0)
     }
 }
 

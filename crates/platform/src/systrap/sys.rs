@@ -127,11 +127,18 @@ pub fn ticks_of_us() -> u64 {
 }
 
 /// Lets a thread run on one CPU only.
-pub fn pin(pid: i32, cpu: u32) {
-    // SAFETY: a plain structure that outlives the call.
-    unsafe {
+pub fn pin(tid: i32, cpu: u32) {
+    // SAFETY: plain numbers in a plain structure.
+    let set = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu as usize % libc::CPU_SETSIZE as usize, &mut set);
-        libc::sched_setaffinity(pid, size_of::<libc::cpu_set_t>(), &raw const set);
-    }
+        set
+    };
+    bind(tid, &set);
+}
+
+/// Lets a thread (0: this one) run on some CPUs. False: it is gone, or may not.
+pub fn bind(tid: i32, cpus: &libc::cpu_set_t) -> bool {
+    // SAFETY: a plain structure that outlives the call.
+    unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), std::ptr::from_ref(cpus)) == 0 }
 }
