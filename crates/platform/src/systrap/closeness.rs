@@ -1,14 +1,14 @@
 //! Whether an executor stands apart from its threads, or has closed up with them on one CPU.
 //!
 //! An executor on another CPU than its thread answers a call in well under a microsecond, since both look for each other's words. But it
-//! takes a CPU for that. Where each CPU has a thread of an application to run, or the host has other work for it, an
+//! takes a CPU for that. Where every executor has work (there are as many as CPUs), or the host has other work, an
 //! executor that spins keeps somebody waiting, and is made to wait itself: for a time slice, which is a thousand calls. Then it *closes up*: it and the threads
 //! of its list are bound to one CPU, and give it to each other by `sched_yield` (2 microseconds there and back, and no wake-up ever
-//! crosses CPUs). Threads that compute are let go after two milliseconds, so that the host can balance them.
+//! crosses CPUs). When none of its threads has come back for two milliseconds they are let go, so that the host can balance those that compute.
 //!
-//! Each park is a vote: for closing up if this sandbox alone has work for all its CPUs (threads in user mode, executors that are busy), and no executor is
-//! idle; against it otherwise. When the host has interrupted two spins in a row of milliseconds, it has other work: the executor
-//! closes up for a while, for longer each time that turns out to have been too short. All open now and then, so that the host can move them.
+//! Each park is a vote: for closing up if no executor of the sandbox is idle (without a thread in user mode, and not polling either), against it otherwise. When the host has
+//! interrupted two spins in a row of milliseconds, it has other work: the executor closes up for a while, for longer each time that turns out to have been too short. All
+//! open now and then, so that the host can move them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +21,7 @@ use super::spin::{Cpus, YIELDS};
 use super::sys;
 use super::thread::Thread;
 
-/// What a park counts while all CPUs have work; it is one vote against while they have not.
+/// What a park counts while all executors have work; it is one vote against while they have not.
 const DENSE: i32 = 2;
 /// So many more votes for one side than for the other change the state.
 const MAJORITY: i32 = 64;
@@ -40,8 +40,6 @@ pub const COMPUTES_NS: u64 = 2_000_000;
 pub struct Crowd {
     cpus: Cpus,
     lines: Box<[Line]>,
-    /// Threads and busy executors that leave no CPU to spare.
-    enough: u32,
     /// Ticks of a spin that was interrupted.
     too_long: u64,
 }
@@ -49,32 +47,21 @@ pub struct Crowd {
 #[repr(align(64))]
 #[derive(Default)]
 struct Line {
-    /// Threads in user mode, when it last parked.
-    running: AtomicU32,
-    /// It is polling tasks.
-    busy: AtomicBool,
+    /// It polls tasks, or had threads in user mode when it last parked. Written only when it changes: the others read it.
+    working: AtomicBool,
     /// The CPU it has closed up on, plus one.
     taken: AtomicU32,
 }
 
 impl Crowd {
     pub fn new(cpus: Cpus, executors: usize) -> Arc<Crowd> {
-        let enough = cpus.count().min(executors) as u32;
         let too_long = sys::ticks_of_us() * INTERRUPTED_NS / 1000;
-        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect(), enough, too_long })
+        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect(), too_long })
     }
 
-    /// Whether there is work for each CPU that this sandbox may use, from all its executors.
+    /// Whether no executor is idle.
     fn is_dense(&self) -> bool {
-        let mut sum = 0;
-        for line in &self.lines {
-            let work = line.running.load(Relaxed) + u32::from(line.busy.load(Relaxed));
-            if work == 0 {
-                return false;
-            }
-            sum += work;
-        }
-        sum >= self.enough
+        self.lines.iter().all(|line| line.working.load(Relaxed))
     }
 
     /// A CPU for an executor: the one it is on, unless another has it.
@@ -121,9 +108,7 @@ impl Closeness {
 
     /// The executor has nothing to do, and so many threads in user mode. True: it has closed up or opened, and its threads must be placed.
     pub fn park(&self, running: usize) -> bool {
-        let line = self.line();
-        line.running.store(running as u32, Relaxed);
-        line.busy.store(false, Relaxed);
+        self.set_working(running > 0);
         let vote = match self.crowd.is_dense() {
             false => -1,
             true if self.spins => DENSE,
@@ -145,7 +130,14 @@ impl Closeness {
 
     /// It has something to do.
     pub fn unpark(&self) {
-        self.line().busy.store(true, Relaxed);
+        self.set_working(true);
+    }
+
+    fn set_working(&self, working: bool) {
+        let word = &self.line().working;
+        if word.load(Relaxed) != working {
+            word.store(working, Relaxed);
+        }
     }
 
     fn close(&self) -> bool {
@@ -162,9 +154,9 @@ impl Closeness {
         self.crowd.cpus.release(0);
     }
 
-    /// A spin took so many ticks.
-    pub fn spun(&self, ticks: u64) {
-        if ticks > self.crowd.too_long {
+    /// A spin has ended that began at these ticks.
+    pub fn spun(&self, from: u64) {
+        if sys::ticks().saturating_sub(from) > self.crowd.too_long {
             self.interrupted(monotonic_ns());
         }
     }
@@ -194,9 +186,11 @@ impl Closeness {
     }
 
     fn bind(&self, thread: &Thread, wanted: u32) {
-        if thread.bound.swap(wanted, Relaxed) == wanted {
+        // Only the executor in whose list it is does this.
+        if thread.bound.load(Relaxed) == wanted {
             return;
         }
+        thread.bound.store(wanted, Relaxed);
         thread.block.set32(YIELD, if wanted == 0 { 0 } else { YIELDS });
         match wanted.checked_sub(1) {
             Some(cpu) => sys::pin(thread.tid, cpu),

@@ -233,7 +233,7 @@ impl Executor {
             }
             std::hint::spin_loop();
         }
-        self.closeness.spun(sys::ticks().saturating_sub(from));
+        self.closeness.spun(from);
         back
     }
 
@@ -287,7 +287,7 @@ impl Executor {
             for _ in 0..SPIN_BATCH {
                 if self.scan(&mut list) > 0 {
                     self.spin.paid();
-                    self.closeness.spun(sys::ticks().saturating_sub(from));
+                    self.closeness.spun(from);
                     return true;
                 }
                 std::hint::spin_loop();
@@ -301,7 +301,7 @@ impl Executor {
             let end = *end.get_or_insert_with(|| deadline_ns.map_or(now + limit_ns, |deadline| deadline.min(now + limit_ns)));
             if now >= end {
                 self.spin.failed();
-                self.closeness.spun(sys::ticks().saturating_sub(from));
+                self.closeness.spun(from);
                 return false;
             }
         }
