@@ -37,7 +37,6 @@ use pool::Pool;
 
 /// High priority, and requests.
 const QUEUES: usize = 2;
-const REQUESTS: usize = 1;
 /// The longest queue; a guest's kernel makes no request of more pieces.
 const MAX_QUEUE: u16 = 1024;
 /// The most pieces of a request, indirect ones included.
@@ -253,20 +252,24 @@ impl Device {
 
     /// Does what is in a queue, as its leader.
     fn attend(&self, queue: usize) {
-        if queue == REQUESTS {
-            self.pool.begin();
-        }
+        self.pool.begin();
+        let mut told_at = None;
         loop {
             // Errors: a broken queue, on which nothing will be found.
             self.with(queue, |ring, memory| ring.queue.disable_notification(memory));
-            let any = self.drain(queue, Role::Leader);
-            let more = self.with(queue, |ring, memory| ring.queue.enable_notification(memory));
-            // A request may have come just before notifications were on again. If one is said to be there and none is found, the guest
-            // has broken its queue: do not turn in circles for it.
-            if !matches!(more, Some(Ok(true))) || !any {
+            self.drain(queue, Role::Leader);
+            if !self.must_look_again(queue, &mut told_at) {
                 return;
             }
         }
+    }
+
+    /// Has the guest kick for the next request; whether one came just before, for which it will not. `told_at` is where the queue was when that was last so: if
+    /// nobody has taken any since (helpers do too, so it says nothing whether the leader has), the guest has broken its queue: no turning in circles for it.
+    fn must_look_again(&self, queue: usize, told_at: &mut Option<u16>) -> bool {
+        let more = self.with(queue, |ring, memory| (ring.queue.enable_notification(memory), ring.queue.next_avail()));
+        let Some((Ok(true), at)) = more else { return false };
+        told_at.replace(at) != Some(at)
     }
 
     /// Works on a queue, if it may be touched.
@@ -300,14 +303,12 @@ impl Device {
         self.pool.taken.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Does requests until there are none; whether there was any.
-    fn drain(&self, queue: usize, role: Role) -> bool {
-        let mut any = false;
+    /// Does requests until there are none.
+    fn drain(&self, queue: usize, role: Role) {
         while let Some((chain, memory, more)) = self.take(queue) {
             if more {
-                self.pool.call(queue);
+                self.pool.call();
             }
-            any = true;
             if role == Role::Leader {
                 self.pool.turns.fetch_add(1, Ordering::Relaxed);
             }
@@ -322,12 +323,11 @@ impl Device {
             }
             self.give_back(queue, head, used);
         }
-        any
     }
 
     fn help(&self) {
-        while let Some(queue) = self.pool.await_call() {
-            self.drain(queue, Role::Helper);
+        while self.pool.await_call() {
+            (0..QUEUES).rev().for_each(|queue| self.drain(queue, Role::Helper));
         }
     }
 

@@ -32,41 +32,34 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The queue to help with.
-    queue: usize,
     calls: usize,
     idle: usize,
     end: bool,
 }
 
 impl Pool {
-    /// Wakes a helper for a queue, if one is free.
-    pub fn call(&self, queue: usize) {
-        self.call_with(|state| state.queue = queue);
-    }
-
-    fn call_with(&self, change: impl FnOnce(&mut State)) {
+    /// Wakes a helper, if one is free.
+    pub fn call(&self) {
         let mut state = self.state.lock();
         if state.calls < state.idle {
             state.calls += 1;
-            change(&mut state);
             self.help.notify_one();
         }
     }
 
-    /// The queue that a helper is called for; None at the end.
-    pub fn await_call(&self) -> Option<usize> {
+    /// Waits until a helper is called for; false at the end.
+    pub fn await_call(&self) -> bool {
         let mut state = self.state.lock();
         state.idle += 1;
         while state.calls == 0 && !state.end {
             self.help.wait(&mut state);
         }
         if state.end {
-            return None;
+            return false;
         }
         state.idle -= 1;
         state.calls -= 1;
-        Some(state.queue)
+        true
     }
 
     pub fn end(&self) {
@@ -97,8 +90,7 @@ impl Pool {
         // Then the swap: a watcher about to sleep sees the one, or is seen to sleep by the other.
         self.begun.fetch_add(1, Ordering::SeqCst);
         if !self.watching.swap(true, Ordering::SeqCst) {
-            let mut state = self.state.lock();
-            state.queue = super::REQUESTS;
+            let _state = self.state.lock();
             self.watch.notify_one();
         }
     }
@@ -128,8 +120,7 @@ impl Pool {
             begun = self.begun.load(Ordering::SeqCst);
             let turns = self.turns.load(Ordering::Relaxed);
             match turns == last {
-                // Again for the queue that was last helped with.
-                true if turns % 2 == 1 => self.call_with(|_| ()),
+                true if turns % 2 == 1 => self.call(),
                 true => idle += 1,
                 false => idle = 0,
             }

@@ -21,6 +21,7 @@ use zerocopy::IntoBytes;
 use super::*;
 use crate::abi::{InHeader, OutHeader, ReadIn, op};
 
+const REQUESTS: usize = 1;
 const SIZE: u16 = 16;
 const TABLE: u64 = 0x1000;
 const AVAIL: u64 = 0x2000;
@@ -131,6 +132,24 @@ fn requests_come_back_answered() {
     assert_eq!(guest.used(), 2);
     assert_eq!((guest.returned(0), guest.returned(1)), ((0, 16 + 128), (4, 16)));
     assert_eq!((guest.error(0), guest.error(4)), (0, -libc::ENOENT));
+}
+
+#[test]
+fn a_request_that_comes_after_a_helpers_is_not_left_lying() {
+    let guest = Guest::new();
+    guest.request(0, 0, op::LOOKUP, 1, b"0\0");
+    guest.device.drain(REQUESTS, Role::Helper);
+    // The leader was kicked for the first, finds nothing, and the guest has no reason to kick for this.
+    guest.request(1, 4, op::LOOKUP, 1, b"0\0");
+    let mut told_at = None;
+    assert!(guest.device.must_look_again(REQUESTS, &mut told_at));
+    assert!(!guest.device.must_look_again(REQUESTS, &mut told_at), "nobody has taken any");
+    guest.device.drain(REQUESTS, Role::Leader);
+    assert!(!guest.device.must_look_again(REQUESTS, &mut told_at), "there is none");
+    guest.request(2, 0, op::LOOKUP, 1, b"0\0");
+    assert!(guest.device.must_look_again(REQUESTS, &mut told_at));
+    guest.kick();
+    assert_eq!(guest.used(), 3);
 }
 
 #[test]
