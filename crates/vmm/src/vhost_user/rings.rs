@@ -300,7 +300,12 @@ impl VhostUserBackendReqHandlerMut for Rings {
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        self.ring(index.into())?.call = fd;
+        let ring = self.ring(index.into())?;
+        // Buffers may have come back while there was none, or another: told once too often is no harm, never told is.
+        if let Some(call) = &fd {
+            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        }
+        ring.call = fd;
         Ok(())
     }
 

@@ -84,6 +84,18 @@ fn a_ring_lives_when_all_is_there() {
 }
 
 #[test]
+fn a_new_call_descriptor_is_told_of_what_came_back_before() {
+    let (mut rings, _epoll) = with_memory();
+    start(&mut rings, 0, 0);
+    let call = File::from(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+    assert!(rings.set_vring_call(2, Some(call.try_clone().unwrap())).is_err(), "there is no such ring");
+    let mut count = [0; 8];
+    assert!(rustix::io::read(&call, &mut count).is_err(), "nothing was said");
+    rings.set_vring_call(0, Some(call.try_clone().unwrap())).unwrap();
+    assert_eq!(rustix::io::read(&call, &mut count), Ok(8));
+}
+
+#[test]
 fn only_a_new_driver_starts_anew() {
     let (mut rings, _) = with_memory();
     let first: Vec<File> = (0..2).map(|ring| start(&mut rings, ring, 0)).collect();
