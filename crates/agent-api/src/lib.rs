@@ -25,6 +25,7 @@ pub mod frame;
 mod messages;
 pub mod metrics;
 pub mod program;
+pub mod rate;
 pub mod seccomp;
 mod service;
 mod status;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use agent_api::rate::Rate;
 use agent_api::vm::AGENT_LOG;
 use parking_lot::Mutex;
 
@@ -52,7 +53,7 @@ fn say(level: Level, text: fmt::Arguments<'_>) {
     if level as u32 > LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    let taken = RATE.lock().get_or_insert_with(|| Rate::new(Instant::now())).take(Instant::now());
+    let taken = RATE.lock().get_or_insert_with(|| Rate::new(LINES, PERIOD, Instant::now())).take(Instant::now());
     match taken {
         None => {}
         Some(0) => eprintln!("{}", line(level, text)),
@@ -64,42 +65,12 @@ fn line(level: Level, text: fmt::Arguments<'_>) -> String {
     format!("<{}>{AGENT_LOG}{text}", level as u32)
 }
 
-struct Rate {
-    since: Instant,
-    lines: u32,
-    left_out: u64,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Rate {
-        Rate { since: now, lines: 0, left_out: 0 }
-    }
-
-    /// None if there were enough; else how many were left out before this one.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if now.duration_since(self.since) >= PERIOD {
-            (self.since, self.lines) = (now, 0);
-        }
-        if self.lines >= LINES {
-            self.left_out += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_counted_not_printed() {
-        let start = Instant::now();
-        let mut rate = Rate::new(start);
-        let said = (0..LINES + 5).filter(|_| rate.take(start).is_some()).count();
-        assert_eq!(said, LINES as usize);
-        assert_eq!((rate.take(start + PERIOD), rate.take(start + PERIOD)), (Some(5), Some(0)));
+    fn a_line_has_its_level_in_front() {
         assert_eq!(line(Level::Warning, format_args!("x")), "<4>nacre-agent: x");
     }
 }

@@ -1,7 +1,7 @@
 //! Each call: passed on to the guest's agent, with streams in the place of descriptors.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_api::{
@@ -64,14 +64,27 @@ impl Server {
 
     fn create(
         self: &Arc<Server>,
+        request: CreateContainerRequest,
+        fds: &mut [Option<OwnedFd>],
+    ) -> Result<CreateContainerResponse, Status> {
+        let id = request.id.clone();
+        let making = || self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let exists = || Status::new(Code::AlreadyExists, format!("container {id} exists already"));
+        // What one of the same name has must not be taken for this one's when that fails.
+        if !making().insert(id.clone()) {
+            return Err(exists());
+        }
+        let made = if self.sizes.has(&id) { Err(exists()) } else { self.create_new(request, fds) };
+        making().remove(&id);
+        made
+    }
+
+    fn create_new(
+        self: &Arc<Server>,
         mut request: CreateContainerRequest,
         fds: &mut [Option<OwnedFd>],
     ) -> Result<CreateContainerResponse, Status> {
         let id = request.id.clone();
-        // What it has must not be taken for this one's when that fails.
-        if self.sizes.has(&id) {
-            return Err(Status::new(Code::AlreadyExists, format!("container {id} exists already")));
-        }
         let announced = self.announce(&id, "", request.process.as_mut(), fds)?;
         // There are no gofers.
         request.gofer = 0;

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use agent_api::rate::Rate;
 use agent_api::vm;
 
 use crate::{KeeperError, spawn};
@@ -17,6 +18,10 @@ const LINES: usize = 8;
 const LINE: u64 = 512;
 /// How a kernel's line on its own end begins, behind the time.
 const PANIC: &str = "Kernel panic";
+/// Lines of the agent's in one [`PERIOD`] that are logged as urgent as they say: more than the agent lets itself say, but whoever has taken over the guest is
+/// bounded by it.
+const AGENT_LINES: u32 = 100;
+const PERIOD: Duration = Duration::from_secs(10);
 /// How long [`Console::last_words`] waits for the end.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -42,6 +47,7 @@ impl Console {
         spawn("console", move || {
             let mut reader = BufReader::with_capacity(1024, File::from(console));
             let mut line = Vec::new();
+            let mut rate = Rate::new(AGENT_LINES, PERIOD, Instant::now());
             loop {
                 line.clear();
                 match (&mut reader).take(LINE).read_until(b'\n', &mut line) {
@@ -52,7 +58,7 @@ impl Console {
                 if text.is_empty() {
                     continue;
                 }
-                let text = log(text);
+                let text = log(text, &mut rate);
                 let mut state = lock(&state.0);
                 if let Some(at) = text.find(PANIC).filter(|_| state.panic.is_none()) {
                     state.panic = text.get(at..).map(str::to_string);
@@ -92,16 +98,22 @@ impl Console {
     }
 }
 
-/// Logs a line: the agent's as urgent as it says, the rest (the kernel's) for those who look for a fault. Returns it as people read it.
-fn log(line: String) -> String {
+/// Logs a line: the agent's as urgent as it says, the rest (the kernel's, and what is too much) for those who look for a fault. Returns it as people
+/// read it.
+fn log(line: String, rate: &mut Rate) -> String {
     let levelled = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
     match levelled {
         Some((level, text)) if text.starts_with(vm::AGENT_LOG) => {
+            let urgent = matches!(level, "0" | "1" | "2" | "3" | "4" | "5" | "6");
+            let left_out = if urgent { rate.take(Instant::now()) } else { None };
+            if let Some(left_out @ 1..) = left_out {
+                tracing::warn!(left_out, "in the guest: more lines than are logged");
+            }
             match level {
-                "0" | "1" | "2" | "3" => tracing::error!("in the guest: {text}"),
+                _ if left_out.is_none() => tracing::debug!("in the guest: {text}"),
                 "4" => tracing::warn!("in the guest: {text}"),
                 "5" | "6" => tracing::info!("in the guest: {text}"),
-                _ => tracing::debug!("in the guest: {text}"),
+                _ => tracing::error!("in the guest: {text}"),
             }
             text.to_string()
         }

@@ -18,8 +18,8 @@ mod size;
 mod streams;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agent_api::{Metric, SetUpSandboxRequest, ShutdownRequest, vm};
@@ -152,6 +152,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         set_up: boot.set_up,
         sizes: Sizes::new(vmm.clone(), boot.range),
         plugs: Plugs::new(vmm.clone(), boot.drives),
+        making: Mutex::default(),
         vsock: sockets,
         news: news.clone(),
     };
@@ -183,6 +184,16 @@ fn wait_for_the_end(
                 Err(_) => return Err(KeeperError::NoAgent { tail: console.tail() }),
             },
         };
+        let news = match news {
+            // It ends with the VMM too, and with the first container: then that is the news.
+            Some(News::FilesGone) => match told.recv_timeout(MOMENT) {
+                Ok(next @ (News::Ended(_) | News::Vm(Event::Shutdown | Event::Reset | Event::Panicked | Event::Ended))) => {
+                    Some(next)
+                }
+                _ => return Err(KeeperError::FilesGone),
+            },
+            news => news,
+        };
         let how = match news {
             Some(News::Ended(status)) => return Ok(Some(status)),
             Some(News::ShutDown) => return Ok(None),
@@ -191,11 +202,7 @@ fn wait_for_the_end(
                 (_, true) => "kernel has panicked",
                 (tail, false) => return Err(KeeperError::AgentGone { tail }),
             },
-            // It ends with the VMM too, whose end is then the news.
-            Some(News::FilesGone) => match told.recv_timeout(MOMENT) {
-                Ok(News::Vm(_)) => "has ended with its VMM",
-                _ => return Err(KeeperError::FilesGone),
-            },
+            Some(News::FilesGone) => return Err(KeeperError::FilesGone),
             Some(News::Vm(Event::Shutdown)) => "has powered itself off",
             Some(News::Vm(Event::Reset)) => "has rebooted",
             Some(News::Vm(Event::Panicked)) => "kernel has panicked",

@@ -1,5 +1,6 @@
 //! The keeper's clients: a thread reads each, and each call has one.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +29,8 @@ pub struct Server {
     pub set_up: SetUpSandboxRequest,
     pub sizes: Sizes,
     pub plugs: Plugs,
+    /// Containers that are being made.
+    pub making: Mutex<BTreeSet<String>>,
     pub vsock: Vsock,
     pub news: Sender<News>,
 }

@@ -113,9 +113,14 @@ impl Sizes {
             }
         }
         if wanted.cpus > state.asked.cpus {
-            state.asked.cpus = wanted.cpus;
-            let cpus = self.vmm.resize_cpus(wanted.cpus, TIMEOUT).map_err(|error| refused("CPUs", error.to_string()))?;
-            guest.call(&OnlineRequest { cpus })?;
+            let had = std::mem::replace(&mut state.asked.cpus, wanted.cpus);
+            let cpus = self.vmm.resize_cpus(wanted.cpus, TIMEOUT).map_err(|error| refused("CPUs", error.to_string()));
+            let grown = cpus.and_then(|cpus| guest.call(&OnlineRequest { cpus }));
+            // What cannot be taken back is asked for again.
+            if grown.is_err() && !self.vmm.features().contains(Features::CPU_UNPLUG) {
+                state.asked.cpus = had;
+            }
+            grown?;
         }
         Ok(())
     }
