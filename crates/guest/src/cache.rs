@@ -47,18 +47,24 @@ pub fn initrd(dir: &Path, kernel: &Kernel, agent: &[u8]) -> Result<PathBuf, Gues
 /// # Errors
 /// Those of unpacking it.
 pub fn image(dir: &Path, kernel: &Kernel) -> Result<PathBuf, GuestError> {
-    let path = dir.join(format!("vmlinux-{}", digest(&[FORMAT, kernel.version.as_bytes()])));
     if kernel.form == Form::Elf {
         return Ok(kernel.path.clone());
     }
-    if used(&path) {
-        return Ok(path);
+    let path = dir.join(format!("vmlinux-{}", digest(&[FORMAT, kernel.version.as_bytes()])));
+    if !used(&path) {
+        let elf = kernel::unpacked(&kernel.path)?;
+        fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+        write(&path, elf.as_deref().unwrap_or_default())?;
+        remove_old(dir, &path);
     }
-    let Some(elf) = kernel::unpacked(&kernel.path)? else { return Ok(kernel.path.clone()) };
-    fs::create_dir_all(dir).map_err(io_error("make", dir))?;
-    write(&path, &elf)?;
-    remove_old(dir, &path);
-    Ok(path)
+    // Empty: nothing in it starts quicker.
+    Ok(if fs::metadata(&path).is_ok_and(|data| data.len() > 0) { path } else { kernel.path.clone() })
+}
+
+/// The kernel in a directory of the cache, which has one in its `boot`.
+pub fn kernel_in(dir: &Path) -> Option<PathBuf> {
+    let mut files = fs::read_dir(dir.join("boot")).ok()?.flatten().map(|entry| entry.path());
+    files.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinu")))
 }
 
 /// Whether a file is there; this is its last use then.

@@ -23,28 +23,23 @@ pub const MAGIC: &[u8] = b"!<arch>\n";
 pub fn kernel(deb: &Path, cache: &Path) -> Result<Kernel, GuestError> {
     let mut file = File::open(deb).map_err(io_error("read", deb))?;
     let dir = cache.join(format!("kernel-{}", cache::digest_of(&mut file).map_err(io_error("read", deb))?));
-    if let Some(image) = image(&dir) {
+    if let Some(image) = cache::kernel_in(&dir) {
         return Kernel::open(&image);
     }
     // Unpacked here, and what is wanted of it put together there.
     let (all, new) = (cache::beside(&dir, "unpacked"), cache::beside(&dir, "new"));
     let made = unpack(&mut file, &all).map_err(|why| GuestError::BadPackage { path: deb.into(), why }).and_then(|()| {
-        let image =
-            image(&all).ok_or_else(|| GuestError::BadPackage { path: deb.into(), why: "there is no kernel in it".into() })?;
+        let image = cache::kernel_in(&all)
+            .ok_or_else(|| GuestError::BadPackage { path: deb.into(), why: "there is no kernel in it".into() })?;
         choose(&image, &all, &new)?;
         cache::place(&new, &dir)
     });
     let _ = fs::remove_dir_all(&all);
     let _ = fs::remove_dir_all(&new);
     made?;
-    let image = image(&dir).ok_or_else(|| GuestError::BadPackage { path: deb.into(), why: "it has left no kernel".into() })?;
+    let image = cache::kernel_in(&dir)
+        .ok_or_else(|| GuestError::BadPackage { path: deb.into(), why: "it has left no kernel".into() })?;
     Kernel::open(&image)
-}
-
-/// The kernel of such a directory.
-fn image(dir: &Path) -> Option<PathBuf> {
-    let mut files = fs::read_dir(dir.join("boot")).ok()?.flatten().map(|entry| entry.path());
-    files.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-")))
 }
 
 /// Unpacks the kernel and its modules.

@@ -1,12 +1,14 @@
 //! A kernel of our own, from Linux's source as the distribution packages it: with [`CONFIG`] and nothing else, no modules.
 //!
 //! It is built by make, in a directory of the cache that goes when it is done; only `boot/vmlinux-RELEASE`, the lists of modules (all built in) and the whole
-//! configuration are kept, under a digest of source, configuration and compiler. The same three give the same bytes.
+//! configuration are kept, under a digest of source, configuration, compiler and linker. Nothing else is meant to go into it.
 
 mod config;
 mod tools;
 
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -34,9 +36,9 @@ pub fn kernel(source: Option<&Path>, cache: &Path, tell: &mut dyn FnMut(&str)) -
         None => newest(Path::new(SOURCES)).ok_or(GuestError::NoSource)?,
     };
     tools::check()?;
-    let digest = cache::digest(&[FORMAT, identity(&source)?.as_bytes(), CONFIG.as_bytes(), tools::compiler()?.as_bytes()]);
+    let digest = cache::digest(&[FORMAT, identity(&source)?.as_bytes(), CONFIG.as_bytes(), tools::versions()?.as_bytes()]);
     let dir = cache.join(format!("kernel-{digest}"));
-    if let Some(image) = image(&dir) {
+    if let Some(image) = cache::kernel_in(&dir) {
         return Kernel::open(&image);
     }
     let work = cache.join(format!("build-{digest}"));
@@ -48,25 +50,20 @@ pub fn kernel(source: Option<&Path>, cache: &Path, tell: &mut dyn FnMut(&str)) -
         path: work.clone(),
         cause: errno.into(),
     })?;
-    if image(&dir).is_none() {
+    if cache::kernel_in(&dir).is_none() {
         let build = Build { source: tree(&source, &work, tell)?, out: work.join("out"), log: work.join("log") };
         build.make(&work.join("kernel"), tell)?;
         cache::place(&work.join("kernel"), &dir)?;
     }
     let _ = fs::remove_dir_all(&work);
-    let image = image(&dir).ok_or(GuestError::NoKernel)?;
+    let image = cache::kernel_in(&dir).ok_or(GuestError::NoKernel)?;
     Kernel::open(&image)
-}
-
-/// The kernel of such a directory.
-fn image(dir: &Path) -> Option<PathBuf> {
-    fs::read_dir(dir.join("boot")).ok()?.flatten().map(|entry| entry.path()).next()
 }
 
 /// The kernel that was built last.
 pub fn newest_built(cache: &Path) -> Option<PathBuf> {
     let dirs = fs::read_dir(cache).ok()?.flatten().map(|entry| entry.path()).filter(|dir| dir.join("config").exists());
-    dirs.filter_map(|dir| image(&dir)).max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok())
+    dirs.filter_map(|dir| cache::kernel_in(&dir)).max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok())
 }
 
 /// The newest `linux-source-VERSION.tar.xz`.
@@ -85,13 +82,25 @@ fn identity(source: &Path) -> Result<String, GuestError> {
         let mut file = File::open(source).map_err(io_error("read", source))?;
         return cache::digest_of(&mut file).map_err(io_error("read", source));
     }
-    let makefile = source.join("Makefile");
-    let text = fs::read_to_string(&makefile).map_err(io_error("read", &makefile))?;
-    let version = text
-        .lines()
-        .filter(|line| ["VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION"].iter().any(|name| line.starts_with(name)));
-    let version: Vec<&str> = version.take(4).collect();
-    Ok(format!("{} {}", source.display(), version.join(" ")))
+    let mut files = Vec::new();
+    list(source, &mut files).map_err(io_error("read", source))?;
+    files.sort();
+    let parts: Vec<&[u8]> = files.iter().map(String::as_bytes).collect();
+    Ok(cache::digest(&parts))
+}
+
+/// Each file below a directory with its size and time, so that an edited tree is another.
+fn list(dir: &Path, files: &mut Vec<String>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let data = entry.metadata()?;
+        if !data.is_dir() {
+            files.push(format!("{} {} {}.{}", entry.path().display(), data.len(), data.mtime(), data.mtime_nsec()));
+        } else if entry.file_name() != ".git" {
+            list(&entry.path(), files)?;
+        }
+    }
+    Ok(())
 }
 
 /// The source's tree: that itself, or unpacked.

@@ -37,12 +37,15 @@ pub fn check() -> Result<(), GuestError> {
     Err(GuestError::NoTools { names: names.join(", "), packages: packages.join(" ") })
 }
 
-/// The compiler's version line: another compiler makes another kernel.
+/// The version lines of compiler and linker: others make another kernel, and it names both.
 ///
 /// # Errors
-/// It does not run.
-pub fn compiler() -> Result<String, GuestError> {
-    let output = Command::new("gcc").arg("--version").output();
-    let output = output.map_err(|cause| GuestError::Io { action: "run", path: "gcc".into(), cause })?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().into())
+/// One does not run.
+pub fn versions() -> Result<String, GuestError> {
+    let line = |name: &'static str| {
+        let output = Command::new(name).arg("--version").output();
+        let output = output.map_err(|cause| GuestError::Io { action: "run", path: name.into(), cause })?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_string())
+    };
+    Ok(format!("{}, {}", line("gcc")?, line("ld")?))
 }
