@@ -10,13 +10,6 @@ static int nl(unsigned groups) {
     OK(bind(fd, SA(a), sizeof a));
     return fd;
 }
-static void alone(void) {
-    OK(unshare(CLONE_NEWNET));
-    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
-    OK(ioctl(fd, SIOCSIFFLAGS, &r));
-    OK(close(fd));
-}
 struct request {
     struct nlmsghdr h;
     union { struct ifaddrmsg a; struct ifinfomsg l; struct rtmsg r; };

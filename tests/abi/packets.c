@@ -19,14 +19,6 @@
 #define RET(k) BPF_STMT(BPF_RET | BPF_K, k)
 static char in[70000];
 
-// A network of one's own, in which nobody else sends.
-static void alone(void) {
-    OK(unshare(CLONE_NEWNET));
-    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
-    OK(ioctl(fd, SIOCSIFFLAGS, &r));
-    OK(close(fd));
-}
 static int packet(int type, int protocol) {
     int fd = OK(socket(AF_PACKET, type | SOCK_CLOEXEC, htons(protocol)));
     return fd;

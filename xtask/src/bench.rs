@@ -44,6 +44,23 @@ pub struct Options {
     pub systems: Vec<System>,
 }
 
+impl Options {
+    /// Those of `all` that are asked for: all, unless some are named.
+    pub fn wanted(&self, all: &[&str]) -> Vec<String> {
+        let chosen = |row: &&&str| self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == **row);
+        all.iter().filter(chosen).map(ToString::to_string).collect()
+    }
+
+    /// # Errors
+    /// A row that is asked for is none of these.
+    pub fn check(&self, all: &[&str]) -> Result<()> {
+        match self.rows.iter().find(|row| !all.contains(&row.as_str())) {
+            Some(row) => bail!("bench: {row} is none of {}", all.join(", ")),
+            None => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum System {
     Native,
@@ -78,7 +95,7 @@ impl System {
     }
 }
 
-pub fn run(args: &[String]) -> Result<()> {
+pub fn run(all: &[String]) -> Result<()> {
     let mut options = Options {
         rounds: 9,
         ms: 40,
@@ -87,7 +104,7 @@ pub fn run(args: &[String]) -> Result<()> {
         systems: vec![System::Native, System::Runsc, System::Nacre],
     };
     let (mut whole, mut only_startup, mut programs, mut network) = (true, false, false, false);
-    let mut args = args.iter();
+    let mut args = all.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => (options.rounds, options.ms, whole) = (3, 10, false),
@@ -98,7 +115,10 @@ pub fn run(args: &[String]) -> Result<()> {
             "--net" => (network, whole, options.rounds) = (true, false, 5),
             "--programs" => (programs, whole, options.rounds) = (true, false, 5),
             "--rounds" => options.rounds = args.next().context("bench: --rounds N")?.parse()?,
-            "--vm" => return crate::bench_vm::run(&args.cloned().collect::<Vec<_>>()),
+            "--vm" => {
+                let others = all.iter().filter(|other| *other != arg);
+                return crate::bench_vm::run(&others.cloned().collect::<Vec<_>>());
+            }
             "--startup" => (only_startup, whole) = (true, false),
             flag if flag.starts_with('-') => bail!("bench: unknown flag {flag}"),
             row => {
@@ -130,7 +150,7 @@ pub fn run(args: &[String]) -> Result<()> {
         let others =
             [crate::network::LOOPBACK, crate::network::POD_NETWORK, crate::programs::HEADING, crate::bench_vm::HEADING]
                 .map(|heading| page::section(&old, heading));
-        page::write(&format!("{}{text}{}", header()?, others.concat()))?;
+        page::write(&format!("{}{text}{}", header(page::prose(&old))?, others.concat()))?;
     }
     print!("{text}");
     Ok(())
@@ -378,20 +398,8 @@ pub fn table(title: &str, samples: &Samples, rows: &[String], options: &Options,
     Ok(text)
 }
 
-/// What the tables do not say.
-const NOTES: &str = "\
-With one CPU a call that the sentry serves costs two context switches, there and back: 2 to 4.5 microseconds on these machines by `sched_yield`\n\
-(half as much again by futex; docs/platform.md), whatever the call does. So calls that take the native kernel less than a tenth of that are above ten times\n\
-native there (`sigprocmask`, `fstat`, `pread`), and rows of several such calls (`epoll-eventfd`, `pipe-self`). Rows that need no sentry (`getppid`, `gettid`, `clock_gettime`,\n\
-`sched_yield`) are answered in the application's own process.\n\
-\n\
-In whole programs (`--programs`) other things cost more than calls: a write fault on a page that is shared, 20 microseconds (a signal, an order to the memory thread, two\n\
-wake-ups): so data segments are copied at once (docs/memory.md); an order that is waited for, 5 to 10; a question to the gofer, 20 to 60: so directories are listed\n\
-ahead, which costs the gofer 1.5 an entry (docs/gofer.md); a wake-up across CPUs, 45. Where more threads of programs are busy than CPUs are left beside the\n\
-executors that serve them (`git status` with 20 threads, `tar | cat`, pgbench and redis on two CPUs), both sides' spins take time from each other: a call then costs\n\
-6 to 10 microseconds of wall time where one thread alone pays 1. Shorter spins are worse (three times, at 6 microseconds), longer ones and a single executor no better.\n";
-
-fn header() -> Result<String> {
+/// The page's beginning; `prose` is what the tables do not say.
+fn header(prose: &str) -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown CPU").to_string();
     let cpus = cpu.lines().filter(|l| l.starts_with("processor")).count();
@@ -403,7 +411,7 @@ fn header() -> Result<String> {
          Written by `cargo xtask bench` at commit {}. Nanoseconds per operation, each figure the median of 9 interleaved rounds; CPU is the\n\
          CPU time of all processes that took part (the cgroup's). All three run the same OCI bundle: native is runc without a seccomp filter,\n\
          runsc is Debian's of bookworm-backports (`--network=none --ignore-cgroups --platform=systrap`). The rows are in `bench/bench.c`.\n\n\
-         Machine: {model}, {cpus} CPUs (virtual), Linux {}, load at the end {}.\n\n{NOTES}",
+         Machine: {model}, {cpus} CPUs (virtual), Linux {}, load at the end {}.\n\n{prose}\n",
         commit.trim(),
         kernel.trim(),
         load.split(' ').next().unwrap_or_default(),

@@ -6,6 +6,7 @@
 mod abi;
 mod agent;
 mod apps;
+mod backend;
 mod bench;
 mod bench_vm;
 mod bundle;
@@ -46,7 +47,7 @@ cargo xtask COMMAND
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
   bench --net [--rounds N] [ROW...|pod]  servers and clients on loopback, and a pod's network beside a plain namespace; its sections
-  bench --vm [--rounds N] [start|idle|streams...]  virtual machines beside bare QEMU, virtiofsd and socat; its section of docs/performance.md
+  bench --vm [--rounds N] [start|idle|files...]  virtual machines beside bare QEMU, virtiofsd and socat; its section of docs/performance.md
   agent                                  PID 1 of VMs as a static program, beside every nacre that is built
   bundle busybox|debian|programs                  make an OCI bundle under target/bundles
   lint                                   rustfmt and clippy, warnings denied";

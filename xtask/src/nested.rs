@@ -6,13 +6,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use guest::Kernel;
 use guest::cpio::Writer;
 
+use crate::backend::Server;
 use crate::sh;
 
 /// What the machine's kernel is given. The last makes /dev/kvm.
@@ -63,7 +64,10 @@ fn machine(dir: &Path, program: &Path, script: &str) -> Result<String> {
     let initrd = dir.join("initrd");
     fs::write(&initrd, archive(&kernel, program, script)?)?;
     let socket = dir.join("files");
-    let _server = Server::start(&socket)?;
+    // Our virtio-fs device with the host's root, read-only.
+    let mut serve = Command::new(self::program()?);
+    serve.arg(&socket).arg("/:ro").stdout(Stdio::null());
+    let _server = Server::start(serve, &socket)?;
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
         "-nodefaults",
@@ -105,31 +109,6 @@ fn archive(kernel: &Kernel, program: &Path, script: &str) -> Result<Vec<u8>> {
     archive.file("init", 0o755, init.as_bytes());
     archive.file("script", 0o644, script.as_bytes());
     Ok(archive.finish())
-}
-
-/// Our virtio-fs device with the host's root, read-only. Ends with the machine, or here.
-struct Server(Child);
-
-impl Server {
-    fn start(socket: &Path) -> Result<Server> {
-        let child = Command::new(program()?).arg(socket).arg("/:ro").stdout(Stdio::null()).spawn();
-        let server = Server(child.context("cannot start the virtio-fs device")?);
-        let end = Instant::now() + Duration::from_secs(10);
-        while !socket.exists() {
-            if Instant::now() > end {
-                bail!("the virtio-fs device does not listen");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// An example of `crates/virtiofs`; with the features of the whole workspace, so that the unit tests' build is it.

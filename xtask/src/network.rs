@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::bench::{self, Load, Options, Unit};
-use crate::{bundle, packages, page, sh};
+use crate::{bundle, packages, page, sh, startup};
 
 const ROWS: [&str; 7] = ["redis-set", "redis-get", "redis-set-16", "redis-get-16", "wrk-small", "wrk-1MiB", "pgbench-tcp"];
+/// The word for all rows of the second section.
+const PODS: &str = "pod";
 const LIMIT: Duration = Duration::from_secs(300);
 /// The two sections.
 pub const LOOPBACK: &str = "## Network: a sandbox's own loopback";
@@ -32,26 +34,16 @@ const PORT: &str = "7777";
 
 /// The tables; whole ones go to docs/performance.md, in the place of those before.
 pub fn run(options: &Options) -> Result<()> {
+    options.check(&[&ROWS[..], &[PODS]].concat())?;
     let whole = options.rows.is_empty();
-    let rows: Vec<String> = wanted(options, &ROWS);
+    let rows = options.wanted(&ROWS);
     if !rows.is_empty() {
-        show(LOOPBACK, &loopback(options, rows)?, whole)?;
+        page::show(LOOPBACK, &loopback(options, rows)?, whole)?;
     }
-    if whole || options.rows.iter().any(|row| row == "pod") {
-        show(POD_NETWORK, &pod(options)?, true)?;
+    if whole || options.rows.iter().any(|row| row == PODS) {
+        page::show(POD_NETWORK, &pod(options)?, true)?;
     }
     Ok(())
-}
-
-/// Prints a section; a whole one goes to the page.
-fn show(heading: &str, text: &str, whole: bool) -> Result<()> {
-    print!("{text}");
-    if whole { page::write(&page::replace(&page::read(), heading, text)) } else { Ok(()) }
-}
-
-fn wanted(options: &Options, rows: &[&str]) -> Vec<String> {
-    let chosen = |row: &&&str| options.rows.is_empty() || options.rows.iter().any(|wanted| wanted == **row);
-    rows.iter().filter(chosen).map(ToString::to_string).collect()
 }
 
 fn loopback(options: &Options, rows: Vec<String>) -> Result<String> {
@@ -115,13 +107,14 @@ fn pod(options: &Options) -> Result<String> {
 struct Pod {
     place: Place,
     name: String,
-    server: Child,
+    server: Option<Child>,
 }
 
 impl Pod {
     fn start(place: Place, program: &std::path::Path) -> Result<Pod> {
         let name = format!("nacre-bench-{place:?}-{}", std::process::id()).to_lowercase();
         let (host, pod) = (format!("{name}-h"), format!("{name}-p"));
+        let mut made = Pod { place, name, server: None };
         for args in [
             format!("netns add {host}"),
             format!("netns add {pod}"),
@@ -134,7 +127,7 @@ impl Pod {
         ] {
             sh::run(Command::new("ip").args(args.split(' ')))?;
         }
-        let script = format!("iperf3 -s >/dev/null 2>&1 & exec {} serve {PORT}", program.display());
+        let script = format!("setpriv --pdeathsig KILL iperf3 -s >/dev/null 2>&1 & exec {} serve {PORT}", program.display());
         let mut command = match place {
             Place::Plain => {
                 let mut command = Command::new("ip");
@@ -148,23 +141,24 @@ impl Pod {
             }
         };
         command.args(["setpriv", "--pdeathsig", "KILL", "sh", "-c", &script]);
-        let server = command.stdin(Stdio::null()).spawn().context("cannot start the servers")?;
-        let pod = Pod { place, name, server };
+        made.server = Some(command.stdin(Stdio::null()).spawn().context("cannot start the servers")?);
         // Until both answer.
         let start = Instant::now();
-        while pod.figure(&[], program, "1").is_err() || pod.figure(&["-t", "1"], program, "1").is_err() {
+        while made.figure(&[], program, "1").is_err() || made.figure(&["-t", "1"], program, "1").is_err() {
             if start.elapsed() > Duration::from_secs(30) {
                 bail!("the servers of {place:?} do not answer");
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(pod)
+        Ok(made)
     }
 
     fn measure(&self, args: &[&str], program: &std::path::Path) -> Result<(f64, f64)> {
-        let (before, start) = (cpu_seconds(self.server.id())?, Instant::now());
+        let server = self.server.as_ref().context("no server")?.id();
+        let (before, start) = (cpu_seconds(server), Instant::now());
         let figure = self.figure(args, program, "5000")?;
-        Ok((figure, (cpu_seconds(self.server.id())? - before) / start.elapsed().as_secs_f64()))
+        let took = start.elapsed().as_secs_f64();
+        Ok((figure, (cpu_seconds(server) - before) / took))
     }
 
     /// Gbit/s, or µs.
@@ -188,8 +182,10 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
         for end in ["h", "p"] {
             let _ = sh::run(Command::new("ip").args(["netns", "del", &format!("{}-{end}", self.name)]));
         }
@@ -197,21 +193,7 @@ impl Drop for Pod {
 }
 
 /// The CPU time of a process and of all below it.
-fn cpu_seconds(top: u32) -> Result<f64> {
-    let mut all: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(text) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        all.insert(pid, (number(1) as u32, number(11) + number(12)));
-    }
-    let mut ticks = 0;
-    let mut todo = vec![top];
-    while let Some(pid) = todo.pop() {
-        ticks += all.get(&pid).map_or(0, |(_, ticks)| *ticks);
-        todo.extend(all.iter().filter(|(_, (parent, _))| *parent == pid).map(|(pid, _)| *pid));
-    }
-    // `USER_HZ`
-    Ok(ticks as f64 / 100.0)
+fn cpu_seconds(top: u32) -> f64 {
+    let all = sh::pids().into_iter().filter(|pid| startup::descends(*pid, top));
+    all.map(startup::cpu_ticks).sum::<u64>() as f64 / 100.0
 }

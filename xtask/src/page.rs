@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::sh;
 
-pub fn path() -> PathBuf {
+fn path() -> PathBuf {
     sh::top().join("docs/performance.md")
 }
 
@@ -19,6 +19,22 @@ pub fn write(page: &str) -> Result<()> {
     let path = path();
     std::fs::create_dir_all(path.parent().context("a page without a directory")?)?;
     std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Prints a section; a whole one goes to the page.
+///
+/// # Errors
+/// The page cannot be written.
+pub fn show(heading: &str, text: &str, whole: bool) -> Result<()> {
+    print!("{text}");
+    if whole { write(&replace(&read(), heading, text)) } else { Ok(()) }
+}
+
+/// What people have written between the line about the machine and the first section.
+pub fn prose(page: &str) -> &str {
+    let from = page.find("\nMachine: ").and_then(|at| Some(at + 1 + page[at + 1..].find('\n')?));
+    let text = from.map_or("", |from| &page[from..]);
+    text[..text.find("\n## ").unwrap_or(text.len())].trim()
 }
 
 /// A section of a page, by the beginning of its heading: with that and an empty line before it, up to the next section. Empty if there is none.
@@ -45,6 +61,15 @@ mod tests {
     use super::*;
 
     const PAGE: &str = "# Page\n\nText.\n\n## One\n\n1\n\n## Two (of 2)\n\n2\n";
+
+    #[test]
+    fn prose_is_what_stands_before_the_sections() {
+        assert_eq!(
+            prose("# Page\n\nWritten.\n\nMachine: M, load 1.\n\nA call\ncosts.\n\nMore.\n\n## One\n\n1\n"),
+            "A call\ncosts.\n\nMore."
+        );
+        assert_eq!((prose(PAGE), prose("")), ("", ""));
+    }
 
     #[test]
     fn a_section_is_replaced_where_it_is_and_others_stay() {

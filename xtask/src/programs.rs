@@ -33,25 +33,19 @@ pub const HEADING: &str = "## Programs";
 
 /// The table; a whole one goes to docs/performance.md, in the place of the one before.
 pub fn run(options: &Options) -> Result<()> {
+    options.check(&ROWS)?;
     let root = bundle::programs()?;
     prepare(&root)?;
-    let load =
-        Load { rootfs: root, args: vec!["/bin/bash".into(), "/bench/programs.sh".into()], rows: rows(options), limit: LIMIT };
+    let load = Load {
+        rootfs: root,
+        args: vec!["/bin/bash".into(), "/bench/programs.sh".into()],
+        rows: options.wanted(&ROWS),
+        limit: LIMIT,
+    };
     let samples = bench::measure(&load, options)?;
     let title = format!("{} (ms; one run each, median of {} rounds)", HEADING.trim_start_matches("## "), options.rounds);
     let text = bench::table(&title, &samples, &load.rows, options, Unit::Milliseconds)?;
-    print!("{text}");
-    if options.rows.is_empty() {
-        page::write(&page::replace(&page::read(), HEADING, &text))?;
-    }
-    Ok(())
-}
-
-fn rows(options: &Options) -> Vec<String> {
-    ROWS.iter()
-        .filter(|row| options.rows.is_empty() || options.rows.iter().any(|r| r == *row))
-        .map(ToString::to_string)
-        .collect()
+    page::show(HEADING, &text, options.rows.is_empty())
 }
 
 /// What the programs work on, in /bench of the root.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::startup;
 use crate::tally::Tally;
 use crate::{bundle, packages, sh};
 
@@ -420,9 +421,7 @@ fn ours(mut pid: u32, ground: &Ground) -> bool {
         if mentions(pid) {
             return true;
         }
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        pid = parent.unwrap_or(0);
+        pid = startup::parent(pid).unwrap_or(0);
     }
     false
 }

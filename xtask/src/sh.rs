@@ -117,7 +117,7 @@ pub fn timed(command: &mut Command, limit: Duration) -> Result<Ended> {
     Ok(ended)
 }
 
-/// Waits for it; at the limit its group is killed and there is no status.
+/// Waits for it; at the limit it is killed, with its group if it has one of its own, and there is no status.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
     loop {
@@ -126,6 +126,7 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
         }
         if Instant::now() >= end {
             signal_group(child.id(), "KILL");
+            let _ = child.kill();
             child.wait()?;
             return Ok(None);
         }

@@ -103,12 +103,17 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 /// Whether it descends from `ancestor`, or from a process in the session of it (a runtime's detached helper).
-fn belongs(mut pid: u32, ancestor: u32) -> bool {
+fn belongs(pid: u32, ancestor: u32) -> bool {
     let programs = ["nacre", "runsc", "sleep", "exe", "busybox", "stub", "gofer", "sentry", "zygote"];
     let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     if programs.iter().any(|p| comm.starts_with(p)) {
         return true;
     }
+    descends(pid, ancestor)
+}
+
+/// Whether it is, or descends from, `ancestor`.
+pub fn descends(mut pid: u32, ancestor: u32) -> bool {
     while pid > 1 {
         if pid == ancestor {
             return true;
@@ -122,7 +127,8 @@ pub fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 
-fn cpu_ticks(pid: u32) -> u64 {
+/// In hundredths of a second.
+pub fn cpu_ticks(pid: u32) -> u64 {
     stat(pid).map_or(0, |f| f.iter().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum())
 }
 

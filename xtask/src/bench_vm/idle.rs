@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Kernel;
-use crate::startup::{parent, pss};
+use crate::startup::{descends, pss};
 use crate::{bundle, sh};
 
 /// Free memory is reported to the host some seconds after it became so.
@@ -66,7 +66,7 @@ fn idle(kernel: &Kernel, memory: Option<u64>) -> Result<Idle> {
 fn measure(of: u32) -> Result<Idle> {
     let mut idle = Idle { processes: 0, vmm: 0, guest: 0 };
     let mut machines = 0;
-    for pid in sh::pids().into_iter().filter(|pid| descends(*pid, of)) {
+    for pid in sh::pids().into_iter().filter(|pid| *pid != of && descends(*pid, of)) {
         let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         if command.starts_with(VMM) {
             machines += 1;
@@ -80,17 +80,6 @@ fn measure(of: u32) -> Result<Idle> {
         1 => Ok(idle),
         _ => bail!("{machines} machines belong to the sandbox"),
     }
-}
-
-fn descends(mut pid: u32, ancestor: u32) -> bool {
-    let own = pid;
-    while pid > 1 {
-        if pid == ancestor {
-            return own != ancestor;
-        }
-        pid = parent(pid).unwrap_or(0);
-    }
-    false
 }
 
 /// KiB of the file that is the guest's memory.

@@ -1,13 +1,14 @@
 //! A bare machine: QEMU as everybody starts it, busybox as its init, and whatever devices a measurement is about.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use guest::cpio::Writer;
 
 use super::{Kernel, vmm_has_kvm};
+use crate::backend::Server;
 use crate::sh;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -15,14 +16,14 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// What a script may need of modules, where they are not built in.
 const MODULES: &[&str] = &["virtio_pci", "virtiofs", "vmw_vsock_virtio_transport"];
 
-/// An initial root whose init is busybox with a script. `modules` are loaded before.
-fn archive(kernel: &Kernel, script: &str, modules: &[&str]) -> Result<Vec<u8>> {
+/// An initial root whose init is busybox with a script, with [`MODULES`] loaded before.
+fn archive(kernel: &Kernel, script: &str) -> Result<Vec<u8>> {
     let mut archive = Writer::default();
     for dir in ["bin", "dev", "proc", "ours", "theirs"] {
         archive.directory(dir);
     }
     archive.character_device("dev/console", 5, 1);
-    guest::modules::put(&mut archive, &guest::Kernel::open(&kernel.path)?, modules)?;
+    guest::modules::put(&mut archive, &guest::Kernel::open(&kernel.path)?, MODULES)?;
     archive.file("bin/busybox", 0o755, &std::fs::read("/bin/busybox").context("/bin/busybox, of busybox-static")?);
     let load = "while read module; do busybox insmod /modules/$module; done < /modules/order";
     let init = format!("#!/bin/busybox sh\nexport PATH=/bin\n{load}\n{script}\nbusybox poweroff -f\n");
@@ -81,7 +82,7 @@ pub fn with_devices(kernel: &Kernel, dir: &Path, share: &Path, script: &str) -> 
     let mounts = "busybox mount -t devtmpfs dev /dev; busybox mount -t proc proc /proc
 for place in ours theirs; do busybox mount -t virtiofs $place /$place || busybox poweroff -f; done";
     let initrd = dir.join("initrd");
-    std::fs::write(&initrd, archive(kernel, &format!("{mounts}\n{script}"), MODULES)?)?;
+    std::fs::write(&initrd, archive(kernel, &format!("{mounts}\n{script}"))?)?;
     let socket = |name: &str| dir.join(name);
     let examples = examples()?;
     let mut serve = Command::new(examples.join("serve"));
@@ -132,29 +133,4 @@ fn examples() -> Result<PathBuf> {
     ]);
     sh::run(build.current_dir(sh::top()))?;
     Ok(sh::target().join("fast/examples"))
-}
-
-/// A device's back end. Ends with the machine, or here.
-struct Server(Child);
-
-impl Server {
-    fn start(mut command: Command, socket: &Path) -> Result<Server> {
-        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
-        let server = Server(child);
-        let end = Instant::now() + Duration::from_secs(10);
-        while !socket.exists() {
-            if Instant::now() > end {
-                bail!("{command:?} does not listen");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -67,11 +67,7 @@ pub fn run(args: &[String]) -> Result<()> {
     if has("files") {
         text += &files::report(&kernels, rounds)?;
     }
-    print!("{text}");
-    if whole {
-        page::write(&page::replace(&page::read(), HEADING, &text))?;
-    }
-    Ok(())
+    page::show(HEADING, &text, whole)
 }
 
 /// The distribution's, and ours if one has been built.
