@@ -38,7 +38,7 @@ impl Tier {
 type Runs = &'static [&'static [&'static str]];
 
 const SMALL: Runs = &[
-    &["abi", "--sandbox", "files", "mounts", "namespaces", "pipes", "process", "unix"],
+    &["abi", "--sandbox", "files", "mounts", "namespaces", "pipes", "process", "sockdiag", "unix"],
     &["robust", "exit-codes", "stdin-and-stdout", "signals-are-forwarded", "memory-hog", "kill-each-process", "life-cycle"],
 ];
 const ALL: Runs = &[

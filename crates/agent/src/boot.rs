@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_move};
 use rustix::process::chroot;
 
-use crate::modules::Modules;
+use crate::modules::{self, Modules};
 
 /// Where the host's trees are, by their attach index.
 pub const TREES: &str = "/run/nacre/fs";
@@ -38,7 +38,7 @@ const MOUNTS: &[(&str, &str, MountFlags, &str)] = &[
 /// # Errors
 /// What failed, in words for the console.
 pub fn run() -> Result<Modules, String> {
-    let mut modules = Modules::open("/lib/modules")?;
+    let mut modules = Modules::open(modules::DIRECTORY)?;
     modules.load_always()?;
     make_dir(ROOT)?;
     mount_at("tmpfs", ROOT, MountFlags::empty(), "mode=755")?;
@@ -50,6 +50,7 @@ pub fn run() -> Result<Modules, String> {
         }
         mount_at(kind, &place, *flags, options)?;
     }
+    modules::offer(ROOT)?;
     move_root().map_err(|errno| format!("cannot change to the agent's root: {errno}"))?;
     for directory in [TREES, WORKSHOP, "/tmp"] {
         make_dir(directory)?;

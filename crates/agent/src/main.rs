@@ -38,6 +38,7 @@ fn main() {
         init::live();
     }
     if std::process::id() != 1 {
+        modules::serve_kernel(args);
         eprintln!("nacre-agent: is the first process of a virtual machine, and does nothing elsewhere");
         std::process::exit(1);
     }

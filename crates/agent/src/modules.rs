@@ -1,16 +1,47 @@
 //! Kernel modules: the initial root has a few, with a list that says when each is wanted.
 //!
 //! Each line of the list is `WHEN FILE...`, the files in load order. `WHEN` is `always`, `virtio-ID` (a virtio device of that
-//! type, decimal, is there), or a name that the agent asks for, as `overlay`.
+//! type, decimal, is there), a name that the agent asks for, as `overlay`, or one that the kernel asks for when a program needs what is not there
+//! yet: then it executes this program, as it would modprobe ([`serve_kernel`]).
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
+use rustix::mount::mount_bind;
 use rustix::system::finit_module;
+
+/// Where they are in the initial root.
+pub const DIRECTORY: &str = "/lib/modules";
+
+/// Has the kernel ask this program for modules, in the root that will be at `root`.
+///
+/// # Errors
+/// In words for the console.
+pub fn offer(root: &str) -> Result<(), String> {
+    if !fs::exists(DIRECTORY).unwrap_or(false) {
+        return Ok(());
+    }
+    let place = format!("{root}{DIRECTORY}");
+    fs::create_dir_all(&place).map_err(|error| format!("cannot make {place}: {error}"))?;
+    mount_bind(DIRECTORY, &place).map_err(|errno| format!("cannot show {DIRECTORY} at {place}: {errno}"))?;
+    fs::write(format!("{root}/proc/sys/kernel/modprobe"), "/proc/1/exe")
+        .map_err(|error| format!("cannot set kernel.modprobe: {error}"))
+}
+
+/// The kernel wants what these arguments name (`-q -- NAME`): loads it and ends. Returns if they are no such question.
+pub fn serve_kernel(mut args: impl Iterator<Item = OsString>) {
+    if args.next().is_none_or(|flag| flag != "-q") || args.next().is_none_or(|flag| flag != "--") {
+        return;
+    }
+    let name = args.next().unwrap_or_default();
+    let done = Modules::open(DIRECTORY).and_then(|mut modules| modules.load(&name.to_string_lossy()));
+    std::process::exit(i32::from(done.is_err()));
+}
 
 /// The modules that came with the initial root.
 pub struct Modules {
@@ -79,13 +110,20 @@ impl Modules {
 }
 
 fn insert(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
-    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = match openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        // Another process of this program has loaded it.
+        Err(Errno::NOENT) => return Ok(()),
+        file => file?,
+    };
     match finit_module(&file, c"", 0) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
     // The initial root is memory.
-    unlinkat(dir, name, AtFlags::empty())
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
+    }
 }
 
 fn parse(text: &str) -> Vec<(String, Vec<String>)> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::compression::Compression;
 use super::{GuestError, Kernel, cpio, io_error};
 
-/// When a group is loaded (see the agent's `modules`), whether a VM cannot do without it, and its modules. The rare ones wait until their device is
+/// When a group is loaded (see the agent's `modules`; names the kernel asks for by itself have dashes and numbers, as `net-pf-16-proto-4-type-1`), whether a VM cannot do without it, and its modules. The rare ones wait until their device is
 /// there: each costs about 10 ms of an emulated machine's boot.
 const GROUPS: &[(&str, Need, &[&str])] = &[
     ("always", Need::Must, &["virtio_pci"]),
@@ -25,6 +25,15 @@ const GROUPS: &[(&str, Need, &[&str])] = &[
     ("overlay", Need::Must, &["overlay"]),
     ("erofs", Need::May, &["erofs"]),
     ("loop", Need::May, &["loop"]),
+    // sock_diag, for `ss`: unix, IPv4 and IPv6 with TCP, UDP and raw, netlink, packet.
+    ("net-pf-16-proto-4-type-1", Need::May, &["unix_diag"]),
+    ("net-pf-16-proto-4-type-2", Need::May, &["inet_diag"]),
+    ("net-pf-16-proto-4-type-10", Need::May, &["inet_diag"]),
+    ("net-pf-16-proto-4-type-2-6", Need::May, &["tcp_diag"]),
+    ("net-pf-16-proto-4-type-2-17", Need::May, &["udp_diag"]),
+    ("net-pf-16-proto-4-type-2-255", Need::May, &["raw_diag"]),
+    ("net-pf-16-proto-4-type-16", Need::May, &["netlink_diag"]),
+    ("net-pf-16-proto-4-type-17", Need::May, &["af_packet_diag"]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
