@@ -103,11 +103,15 @@ impl Network {
     fn connect(&self, address: &Address, index: i32) {
         let route = connected(address, index);
         let host = if route.to.is_ipv4() { 32 } else { 128 };
-        let known =
-            self.routes().iter().any(|other| (other.to, other.prefix, other.interface) == (route.to, route.prefix, index));
-        if route.prefix < host && !known {
-            self.change_routes(|routes| routes.push(route));
+        if route.prefix >= host {
+            return;
         }
+        self.change_routes(|routes| {
+            let twin = |other: &Route| (other.to, other.prefix, other.interface) == (route.to, route.prefix, index);
+            if !routes.iter().any(twin) {
+                routes.push(route);
+            }
+        });
     }
 
     /// Takes an address from an interface, and the routes that are there for it alone.
@@ -193,16 +197,19 @@ impl Network {
         self.change_routes(|routes| {
             let same = |other: &Route| (other.to, other.prefix, other.metric) == (route.to, route.prefix, route.metric);
             let twin = |other: &Route| same(other) && (other.gateway, other.interface) == (route.gateway, route.interface);
-            match replace {
-                Existing::Replaced => routes.retain(|other| !same(other)),
-                Existing::Refused if routes.iter().any(same) => result = Err(Refused::Exists),
-                Existing::Kept if routes.iter().any(twin) => result = Err(Refused::Exists),
-                Existing::Refused | Existing::Kept => {}
-            }
-            if routes.len() >= ROUTES {
-                result = Err(Refused::Full);
-            }
+            let known = routes.iter().any(same);
+            result = match replace {
+                Existing::Refused if known => Err(Refused::Exists),
+                Existing::Kept if routes.iter().any(twin) => Err(Refused::Exists),
+                // What makes way leaves its place.
+                Existing::Replaced if known => Ok(()),
+                _ if routes.len() >= ROUTES => Err(Refused::Full),
+                _ => Ok(()),
+            };
             if result.is_ok() {
+                if replace == Existing::Replaced {
+                    routes.retain(|other| !same(other));
+                }
                 routes.push(route.clone());
             }
         });

@@ -237,6 +237,16 @@ fn addresses_and_routes_come_and_go() {
     }
     let interfaces = network.interfaces();
     assert_eq!((network.routes().len(), interfaces[0].addresses().len()), (1024, 256), "they are bounded");
+    assert_eq!(network.add_route(to(None, 10), Existing::Refused), Err(Refused::Exists));
+    assert_eq!(network.add_route(to(None, 10), Existing::Kept), Err(Refused::Exists));
+    assert_eq!(network.add_route(to(None, 9), Existing::Replaced), Err(Refused::Full));
+    // A new address's route makes them one too many; those that are there may change all the same.
+    assert_eq!(network.remove_address(2, ip("10.2.0.1"), 32), Ok(()));
+    assert_eq!(network.add_address(2, address("10.3.0.1", 16)), Ok(()));
+    assert_eq!(network.routes().len(), 1025);
+    assert_eq!(network.add_route(to(Some("10.0.0.8"), 9), Existing::Replaced), Err(Refused::Full));
+    assert!(network.add_route(to(Some("10.0.0.8"), 10), Existing::Replaced).is_ok());
+    assert_eq!((network.routes().len(), network.route(ip("10.9.1.1"), 0).map(|way| way.next)), (1025, Some(ip("10.0.0.8"))));
 }
 
 #[test]
