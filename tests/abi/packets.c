@@ -54,6 +54,12 @@ CASE(arguments) {
     ERR(getpeername(fd, SA(a), &n), EOPNOTSUPP);
 }
 
+CASE(no_pairs) {
+    int p[2];
+    ERR(socketpair(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL), p), EOPNOTSUPP);
+    ERR(socketpair(AF_PACKET, SOCK_STREAM, 0, p), ESOCKTNOSUPPORT);
+}
+
 CASE(privilege) {
     IN_CHILD({
         OK(setresuid(1234, 1234, 1234));

@@ -132,18 +132,7 @@ pub fn make(cx: &Cx, net: &Arc<NetNamespace>, kind: Kind) -> Result<Arc<dyn Sock
     if !matches!(kind.kind, SOCK_RAW | SOCK_DGRAM) {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
-    let socket = Arc::new(PacketSocket {
-        net: net.clone(),
-        kind: kind.kind,
-        id: net.next_id(),
-        uid: cx.creds().euid,
-        ino: AtomicU64::new(0),
-        options: Mutex::new(SocketOptions::default()),
-        state: Mutex::new(State { protocol: (kind.protocol as u16).swap_bytes(), ..State::default() }),
-        queue: WaitQueue::new(),
-    });
-    net.packets.add(&socket);
-    Ok(socket)
+    Ok(PacketSocket::new(net, kind, cx.creds().euid))
 }
 
 impl Taps {
@@ -152,15 +141,15 @@ impl Taps {
     }
 
     fn add(&self, socket: &Arc<PacketSocket>) {
-        self.sockets.lock().push(Arc::downgrade(socket));
-        self.open.fetch_add(1, Ordering::Relaxed);
+        let mut sockets = self.sockets.lock();
+        sockets.push(Arc::downgrade(socket));
+        self.open.store(sockets.len(), Ordering::Relaxed);
     }
 
     fn remove(&self, socket: &PacketSocket) {
         let mut sockets = self.sockets.lock();
-        let before = sockets.len();
         sockets.retain(|other| !std::ptr::eq(other.as_ptr(), socket) && other.strong_count() > 0);
-        self.open.fetch_sub(before - sockets.len(), Ordering::Relaxed);
+        self.open.store(sockets.len(), Ordering::Relaxed);
     }
 
     fn all(&self) -> Vec<Arc<PacketSocket>> {
@@ -230,6 +219,21 @@ impl Taps {
 }
 
 impl PacketSocket {
+    fn new(net: &Arc<NetNamespace>, kind: Kind, uid: u32) -> Arc<PacketSocket> {
+        let socket = Arc::new(PacketSocket {
+            net: net.clone(),
+            kind: kind.kind,
+            id: net.next_id(),
+            uid,
+            ino: AtomicU64::new(0),
+            options: Mutex::new(SocketOptions::default()),
+            state: Mutex::new(State { protocol: (kind.protocol as u16).swap_bytes(), ..State::default() }),
+            queue: WaitQueue::new(),
+        });
+        net.packets.add(&socket);
+        socket
+    }
+
     /// Takes a frame in, if it wants it and there is room.
     fn sees(&self, passing: &Passing<'_>, at_ns: u64) {
         let Passing { frame, device, hardware, whose, unfinished } = *passing;
@@ -298,7 +302,32 @@ impl PacketSocket {
 
 impl Drop for PacketSocket {
     fn drop(&mut self) {
+        // One that never became a file (`socketpair`) was not closed.
+        self.net.packets.remove(self);
         let queued = self.state.get_mut().queued;
         self.net.discharge(queued);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timers;
+
+    #[test]
+    fn nobody_looks_once_all_are_gone() {
+        let net = NetNamespace::new(Clock::Virtual(Arc::default()), Timers::new(), 64 << 20);
+        let make = || PacketSocket::new(&net, Kind { family: AF_PACKET, kind: SOCK_RAW, protocol: 0 }, 0);
+        let (closed, dropped) = (make(), make());
+        assert!(net.packets.is_open());
+        closed.clone().close();
+        assert_eq!(net.packets.all().len(), 1);
+        drop(dropped);
+        assert!(!net.packets.is_open() && net.packets.sockets.lock().is_empty());
+        let another = make();
+        drop(closed);
+        assert!(net.packets.is_open(), "who was closed counts once");
+        drop(another);
+        assert!(!net.packets.is_open());
     }
 }
