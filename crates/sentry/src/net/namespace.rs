@@ -184,6 +184,11 @@ impl NetNamespace {
         Ok(())
     }
 
+    /// All TCP sockets, to be looked at without the lock of the list: who lets the last of one go takes it.
+    pub(super) fn all_tcp(&self) -> Vec<Arc<tcp::Tcp>> {
+        self.tcp_sockets.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }

@@ -11,7 +11,6 @@ use super::address::{Endpoint, Family, as_v6};
 use super::datagram::{Datagram, Protocol};
 use super::devices::Device;
 use super::ports::EPHEMERAL;
-use super::tcp::Tcp;
 
 /// A file below /proc/net and how its text is made.
 pub type Table = (&'static str, fn(&NetNamespace) -> String);
@@ -256,7 +255,7 @@ fn far(remote: Option<Endpoint>, family: Family) -> Endpoint {
 }
 
 fn tcp(net: &NetNamespace, family: Family) -> String {
-    let sockets: Vec<Arc<Tcp>> = net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).collect();
+    let sockets = net.all_tcp();
     let heading = match family {
         Family::Inet => "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
         Family::Inet6 => {
@@ -358,8 +357,7 @@ fn netlink(net: &NetNamespace) -> String {
 
 /// Sockets of TCP, UDP and raw, by family.
 fn count(net: &NetNamespace, family: Family) -> [usize; 3] {
-    let tcp =
-        net.tcp_sockets.lock().values().filter_map(std::sync::Weak::upgrade).filter(|socket| socket.family == family).count();
+    let tcp = net.all_tcp().iter().filter(|socket| socket.family == family).count();
     let datagrams = net.datagrams.lock().all();
     let of = |raw: bool| {
         let same = datagrams.iter().filter(|socket| socket.family == family);
@@ -404,13 +402,7 @@ fn protocols(net: &NetNamespace) -> String {
 fn snmp(net: &NetNamespace) -> String {
     let c = &net.counters;
     let packets = c.packets.get();
-    let established = net
-        .tcp_sockets
-        .lock()
-        .values()
-        .filter_map(std::sync::Weak::upgrade)
-        .filter(|socket| matches!(socket.state_number(), 1 | 8))
-        .count();
+    let established = net.all_tcp().iter().filter(|socket| matches!(socket.state_number(), 1 | 8)).count();
     let mut text = String::new();
     let _ = write!(
         text,

@@ -4,7 +4,7 @@
 mod condition;
 mod unix;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use core::net::IpAddr;
 
@@ -152,10 +152,9 @@ fn sockets(net: &NetNamespace, family: Family, protocol: u8) -> Result<Vec<Told>
 }
 
 fn tcp(net: &NetNamespace, family: Family) -> Vec<Told> {
-    let sockets: Vec<Arc<Tcp>> = net.tcp_sockets.lock().values().filter_map(Weak::upgrade).collect();
     let nobody = Endpoint::new(family.unspecified(), 0);
     let mut all = Vec::new();
-    for socket in sockets.into_iter().filter(|socket| socket.family == family) {
+    for socket in net.all_tcp().into_iter().filter(|socket| socket.family == family) {
         let state = socket.state_number();
         if state == CLOSE {
             continue;
