@@ -203,6 +203,13 @@ fn only_who_quotes_what_was_sent_narrows_a_path() {
 fn the_latest_sockets_only_keep_large_buffers() {
     let world = World::new();
     let mut sockets = Vec::new();
+    let (writer, first) = world.connection(999);
+    let written = writer.send(&mut &[7; 200_000][..], &mut Outgoing::default()).expect("a send") as u32;
+    // Bytes that it has not got rid of, and its memory for them.
+    let to_send = || {
+        let writer = writer.as_any().downcast_ref::<Tcp>().expect("a TCP socket");
+        (writer.unsent_bytes() as u32, writer.send_memory())
+    };
     for port in 1000..1100 {
         let (socket, ack) = world.connection(port);
         for n in 0..3 {
@@ -221,5 +228,16 @@ fn the_latest_sockets_only_keep_large_buffers() {
     let large = sockets.iter().filter(|socket| kept(socket) > 64 << 10).count();
     assert_eq!(large, 32);
     assert!(sockets.iter().rev().take(32).all(|socket| kept(socket) > 64 << 10), "the latest");
+    let (left, memory) = to_send();
+    assert!(left == written && memory > 64 << 10, "bytes that wait are kept: {left}, {memory}");
+    for _ in 0..written {
+        let acked = written - to_send().0;
+        if acked == written {
+            break;
+        }
+        let ack = first.wrapping_add((acked + 536).min(written));
+        world.arrives(999, Segment { seq: 1, ack, flags: Flags::ACK, ..Segment::default() }, &[]);
+    }
+    assert_eq!(to_send(), (0, 0), "and given back once they are gone");
     assert_eq!(world.net.queued(), 0);
 }

@@ -44,6 +44,12 @@ impl Tcp {
         self.state.lock().wire.clone()
     }
 
+    /// Bytes of memory for what is to be sent.
+    #[cfg(test)]
+    pub(in crate::net) fn send_memory(&self) -> usize {
+        self.wire().map_or(0, |wire| wire.connection.lock().capacity())
+    }
+
     /// The part of a connection to `pair`, which has begun or is complete.
     fn new_wire(&self, pair: Pair, connection: Connection, way: Way) -> Arc<Wire> {
         Arc::new(Wire {
@@ -248,7 +254,11 @@ impl Tcp {
     }
 
     /// Counts what waits to be sent, and what waits for bytes in front of it.
-    fn settle(&self, wire: &Wire, connection: &Connection) {
+    fn settle(&self, wire: &Wire, connection: &mut Connection) {
+        if connection.capacity() > LARGE && !self.large.load(Ordering::Relaxed) {
+            // No longer one of the latest: it had bytes in it when it was to let go.
+            connection.trim();
+        }
         let waits = connection.unacknowledged() + connection.out_of_order();
         let before = wire.charged.swap(waits, Ordering::Relaxed);
         if waits > before {
