@@ -112,7 +112,8 @@ pub fn sys_socketpair(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(kind_and_flags(&args).and_then(|(kind, flags)| {
         if kind.family != AF_UNIX {
             // A family that is there has no pairs.
-            return net::make(cx, kind).and(Err(Errno::EOPNOTSUPP));
+            net::make(cx, kind)?.close();
+            return Err(Errno::EOPNOTSUPP);
         }
         let (a, b) = Core::pair(unix_kind(kind)?, &cx.task.namespaces().net.unix, unix::credentials(cx));
         let files = (open(cx, UnixSocket::new(a), flags), open(cx, UnixSocket::new(b), flags));
