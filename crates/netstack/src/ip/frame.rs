@@ -166,6 +166,11 @@ pub fn group_mac(ip: IpAddr) -> [u8; 6] {
     }
 }
 
+/// What Ethernet calls the packets that go to such an address.
+pub fn ethertype(to: IpAddr) -> u16 {
+    if to.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
+}
+
 pub fn ethernet(to: [u8; 6], from: [u8; 6], kind: u16) -> [u8; ETHERNET] {
     let mut bytes = [0; ETHERNET];
     for (place, byte) in bytes.iter_mut().zip(to.into_iter().chain(from).chain(kind.to_be_bytes())) {

@@ -63,7 +63,7 @@ impl Network {
         let Some(interface) = self.interfaces.get(way.interface) else { return Sent::Full };
         let own = interface.mac;
         let v4 = to.is_ipv4();
-        let kind = if v4 { frame::ETHERTYPE_IPV4 } else { frame::ETHERTYPE_IPV6 };
+        let kind = frame::ethertype(to);
         let start = frame::ETHERNET + ip.len();
         let virtio = frame::virtio(offload, start, v4);
         let everybody = way.next.is_multicast() || self.owner(way.next) == super::Owner::Broadcast;

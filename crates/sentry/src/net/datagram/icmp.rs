@@ -2,11 +2,12 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use netstack::ip::checksum;
+use netstack::ip::{Header, checksum, frame};
+use smallvec::SmallVec;
 
 use super::{Packet, Protocol};
 use crate::Errno;
-use crate::net::address::{Endpoint, Family, array, as_v6};
+use crate::net::address::{Endpoint, Family, array};
 use crate::net::namespace::NetNamespace;
 use crate::net::{IPPROTO_ICMP, IPPROTO_ICMPV6};
 
@@ -17,7 +18,7 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Bytes of an ICMP echo's header.
 const HEADER: usize = 8;
 /// Bytes of an IPv4 header without options.
-const IP_HEADER: usize = 20;
+const IP_HEADER: usize = frame::IPV4;
 
 /// What a ping socket may send: echo requests.
 ///
@@ -114,26 +115,15 @@ pub fn to_raw(net: &NetNamespace, family: Family, protocol: i32, make: impl FnOn
 
 /// A packet with its IPv4 header.
 pub fn wrap(packet: &Packet, protocol: i32) -> Vec<u8> {
-    let mut bytes = header(packet, protocol);
-    bytes.extend_from_slice(&packet.bytes);
-    bytes
+    [&header(packet, protocol)[..], &packet.bytes].concat()
 }
 
-/// The IPv4 header of a packet.
-pub fn header(packet: &Packet, protocol: i32) -> Vec<u8> {
-    let octets = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => ip.octets(),
-        IpAddr::V6(_) => array::<4>(&as_v6(ip).octets(), 12).unwrap_or_default(),
-    };
-    let length = u16::try_from(IP_HEADER + packet.bytes.len()).unwrap_or(u16::MAX);
-    let mut bytes = vec![0x45, packet.class];
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(&[0, 0, 0x40, 0, packet.hops, protocol as u8, 0, 0]);
-    bytes.extend_from_slice(&octets(packet.from.ip));
-    bytes.extend_from_slice(&octets(packet.to.ip));
-    let sum = checksum::of(&bytes);
-    checksum::put(&mut bytes, 10, sum);
-    bytes
+/// The header of an IPv4 packet.
+pub fn header(packet: &Packet, protocol: i32) -> SmallVec<[u8; 64]> {
+    let Packet { from, to, hops, class, .. } = *packet;
+    let header = Header { from: from.ip, to: to.ip, protocol: protocol as u8, hops, class, whole: true };
+    // Of a longer one it tells the most that it can.
+    header.bytes(packet.bytes.len().min(usize::from(u16::MAX) - IP_HEADER), 0, None)
 }
 
 /// Takes the IPv4 header off that the program made (`IP_HDRINCL`).
@@ -188,6 +178,8 @@ mod tests {
         assert_eq!((protocol, inner.hops, &*inner.bytes), (1, 3, &*packet.bytes));
         let reply = answer(Family::Inet, 1, &packet).expect("a reply");
         assert_eq!((reply.bytes[0], checksum::of(&reply.bytes)), (0, 0));
+        let long = Packet { bytes: vec![0; 65_535].into(), ..packet.clone() };
+        assert_eq!(header(&long, 1)[2..4], [0xff, 0xff]);
         for len in 0..20 {
             assert!(unwrap(Packet { bytes: vec![0xff; len].into(), ..packet.clone() }).is_err());
         }

@@ -16,7 +16,7 @@ use core::net::IpAddr;
 use parking_lot::Mutex;
 
 pub use table::Table;
-pub use wire::{Arrival, arrives, arrives_raw, came_back};
+pub use wire::{Arrival, UDP_HEADER, arrives, arrives_raw, came_back, udp_header};
 
 use super::address::{Endpoint, Family};
 use super::ip::IpOptions;

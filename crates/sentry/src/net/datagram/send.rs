@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netstack::ip::checksum;
+use netstack::ip::frame;
 
-use super::{Datagram, ERRORS, Failure, OVERHEAD, Packet, Protocol, icmp};
+use super::{Datagram, ERRORS, Failure, OVERHEAD, Packet, Protocol, UDP_HEADER, icmp, udp_header};
 use crate::Errno;
 use crate::bpf::Program;
 use crate::mm::Source;
@@ -22,7 +22,6 @@ use crate::wait::PollEvents;
 /// Largest packets in bytes: what fits behind an IPv4 header, and an IPv6 payload.
 const MOST_V4: usize = 65_535 - 20;
 const MOST_V6: usize = 65_535;
-const UDP_HEADER: usize = 8;
 
 /// What a sender's control messages set for one packet.
 #[derive(Default)]
@@ -90,7 +89,7 @@ impl Datagram {
                 match way {
                     Some(way) => self.depart(&way, self.number(), &packet)?,
                     None => {
-                        let head = udp_header(&packet);
+                        let head = udp_header(packet.from, packet.to, packet.bytes.len());
                         let marks = (packet.hops, packet.class);
                         self.net.packets.looped(
                             packet.from.ip,
@@ -206,12 +205,12 @@ impl Datagram {
     /// How many of its bytes a filter lets in; the program sees the transport's header, of raw IPv4 sockets IP's.
     fn filtered(&self, filter: &Program, packet: &Packet) -> Option<usize> {
         let head = match (self.protocol, self.family) {
-            (Protocol::Udp | Protocol::UdpLite, _) => udp_header(packet).to_vec(),
-            (Protocol::Raw(number), Family::Inet) => icmp::header(packet, number),
+            (Protocol::Udp | Protocol::UdpLite, _) => udp_header(packet.from, packet.to, packet.bytes.len()).to_vec(),
+            (Protocol::Raw(number), Family::Inet) => icmp::header(packet, number).to_vec(),
             _ => Vec::new(),
         };
         let bytes = [&head, &*packet.bytes].concat();
-        let protocol = if packet.to.ip.is_ipv4() { 0x800 } else { 0x86dd };
+        let protocol = frame::ethertype(packet.to.ip);
         let view = View { bytes: &bytes, protocol, device: packet.device, ..View::default() };
         filter::admits(filter, &view).map(|kept| kept.saturating_sub(head.len()))
     }
@@ -244,15 +243,6 @@ impl Datagram {
         drop(state);
         self.queue.wake(PollEvents::ERR | PollEvents::IN | PollEvents::OUT);
     }
-}
-
-/// Its checksum is left 0.
-fn udp_header(packet: &Packet) -> [u8; UDP_HEADER] {
-    let mut head = [0; UDP_HEADER];
-    checksum::put(&mut head, 0, packet.from.port);
-    checksum::put(&mut head, 2, packet.to.port);
-    checksum::put(&mut head, 4, (UDP_HEADER + packet.bytes.len()) as u16);
-    head
 }
 
 /// Puts a packet to a group, or to all, into the inboxes of those who want it.

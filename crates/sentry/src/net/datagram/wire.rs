@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use core::net::IpAddr;
-use netstack::ip::{Fault, Quoted, Way};
+use netstack::ip::{Fault, Quoted, Way, checksum};
 
 use super::{Datagram, ERRORS, Failure, Packet, Protocol, icmp, send};
 use crate::Errno;
@@ -19,6 +19,18 @@ const NEVER_CUT: [i32; 2] = [2, 3];
 const IP_MTU_DISCOVER: i32 = 10;
 const IPV6_MTU_DISCOVER: i32 = 23;
 const IPV6_DONTFRAG: i32 = 62;
+
+/// Bytes of a UDP header.
+pub const UDP_HEADER: usize = 8;
+
+/// The UDP header of so many bytes, without its checksum.
+pub fn udp_header(from: Endpoint, to: Endpoint, length: usize) -> [u8; UDP_HEADER] {
+    let mut head = [0; UDP_HEADER];
+    checksum::put(&mut head, 0, from.port);
+    checksum::put(&mut head, 2, to.port);
+    checksum::put(&mut head, 4, (UDP_HEADER + length) as u16);
+    head
+}
 
 /// How a packet came.
 #[derive(Debug, Clone, Copy)]

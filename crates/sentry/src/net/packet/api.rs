@@ -4,11 +4,12 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use netstack::ip::frame::{self, ETHERNET};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::ring::{self, Request, Ring};
-use super::{ETHERNET, Frame, Link, OVERHEAD, PacketSocket};
+use super::{Frame, Link, OVERHEAD, PacketSocket};
 use crate::Errno;
 use crate::mm::{Mappable, Sink, Source};
 use crate::net::address::{array, family_of};
@@ -143,7 +144,7 @@ impl PacketSocket {
         }
         let (own, mtu) = self.net.device(to.device).map(|device| (device.mac, device.mtu())).ok_or(Errno::ENXIO)?;
         let frame =
-            if self.kind == SOCK_RAW { bytes } else { [&to.mac[..], &own, &to.protocol.to_be_bytes(), &bytes].concat() };
+            if self.kind == SOCK_RAW { bytes } else { [&frame::ethernet(to.mac, own, to.protocol)[..], &bytes].concat() };
         if frame.len() < ETHERNET {
             return Err(Errno::EINVAL);
         }

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use core::net::IpAddr;
-use netstack::ip::{Header, checksum};
+use netstack::ip::Header;
+use netstack::ip::frame::{self, ETHERNET};
 use parking_lot::Mutex;
 
 use super::devices::{ARPHRD_ETHER, ARPHRD_LOOPBACK};
@@ -28,8 +29,6 @@ use crate::time::Clock;
 use crate::wait::{PollEvents, WaitQueue};
 use ring::Ring;
 
-/// Bytes of an Ethernet header.
-const ETHERNET: usize = 14;
 /// `ETH_P_ALL`; and the least number that is a protocol's, smaller ones being lengths.
 const ALL: u16 = 3;
 /// What a frame costs of the receive buffer beyond its bytes.
@@ -193,9 +192,7 @@ impl Taps {
         }
         let length = transport.iter().map(|piece| piece.len()).sum();
         let header = Header { from, to, protocol, hops, class, whole: true };
-        let kind: u16 = if to.is_ipv4() { 0x800 } else { 0x86dd };
-        let mut frame = vec![0; ETHERNET];
-        checksum::put(&mut frame, 12, kind);
+        let mut frame = frame::ethernet([0; 6], [0; 6], frame::ethertype(to)).to_vec();
         frame.extend_from_slice(&header.bytes(length, 0, None));
         transport.iter().for_each(|piece| frame.extend_from_slice(piece));
         for whose in [Whose::Outgoing, Whose::Host] {
@@ -302,7 +299,7 @@ impl PacketSocket {
 
 impl Drop for PacketSocket {
     fn drop(&mut self) {
-        // One that never became a file (`socketpair`) was not closed.
+        // Who never became a file may not have been closed.
         self.net.packets.remove(self);
         let queued = self.state.get_mut().queued;
         self.net.discharge(queued);

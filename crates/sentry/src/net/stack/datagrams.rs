@@ -9,10 +9,9 @@ use super::Stack;
 use crate::Errno;
 use crate::net::NetNamespace;
 use crate::net::address::{Endpoint, Family};
-use crate::net::datagram::{Arrival, Protocol};
+use crate::net::datagram::{Arrival, Protocol, UDP_HEADER, udp_header};
 
-/// Bytes of a UDP header, and where its checksum stands.
-const UDP_HEADER: usize = 8;
+/// Where the checksum stands in a UDP header.
 const CHECKSUM: u16 = 6;
 /// Most packets that one GRO frame may stand for.
 const SEGMENTS: usize = 64;
@@ -42,12 +41,8 @@ impl Stack {
         let now = net.clock.monotonic().0;
         let sent = match (protocol, to.ip) {
             (UDP, _) => {
-                let length = UDP_HEADER + bytes.len();
-                let mut head = [0; UDP_HEADER];
-                checksum::put(&mut head, 0, from.port);
-                checksum::put(&mut head, 2, to.port);
-                checksum::put(&mut head, 4, length as u16);
-                checksum::put(&mut head, 6, header.pseudo(length).folded());
+                let mut head = udp_header(from, to, bytes.len());
+                checksum::put(&mut head, CHECKSUM.into(), header.pseudo(UDP_HEADER + bytes.len()).folded());
                 self.network.send(now, way, &header, Offload::Checksum { at: CHECKSUM }, &[&head, bytes])
             }
             (ICMPV6, IpAddr::V6(_)) => {
