@@ -74,17 +74,7 @@ pub fn network(ip: IpAddr, prefix: u8) -> IpAddr {
 
 /// Whether `ip` is in the network `net`/`prefix`.
 pub fn contains(net: IpAddr, prefix: u8, ip: IpAddr) -> bool {
-    match (net, ip) {
-        (IpAddr::V4(net), IpAddr::V4(ip)) => {
-            let mask = mask_v4(prefix);
-            net.to_bits() & mask == ip.to_bits() & mask
-        }
-        (IpAddr::V6(net), IpAddr::V6(ip)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
-            net.to_bits() & mask == ip.to_bits() & mask
-        }
-        _ => false,
-    }
+    network(net, prefix) == network(ip, prefix)
 }
 
 impl Address {

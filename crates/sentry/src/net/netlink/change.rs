@@ -9,7 +9,10 @@ use netstack::config::{Address, Route as Entry, mask_v4};
 use netstack::ip::{Existing, Refused, RouteKey};
 
 use super::parse::{Message, attribute};
-use super::route::{self, AF_INET, AF_INET6, Route, TABLE_MAIN};
+use super::route::{
+    self, AF_INET, AF_INET6, IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, RTA_DST, RTA_GATEWAY,
+    RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Route, TABLE_MAIN, ip_of,
+};
 use super::write::Answer;
 use super::{Asker, NETLINK_ROUTE};
 use crate::Errno;
@@ -18,31 +21,16 @@ use crate::net::devices::{Device, SCOPE_HOST};
 use crate::net::namespace::AddressKind;
 use crate::net::{LOOPBACK, NetNamespace};
 
-const RTM_NEWLINK: u16 = 16;
 const RTM_SETLINK: u16 = 19;
-const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
-const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_BROADCAST: u16 = 4;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
 const SCOPE_NOWHERE: u8 = 255;
@@ -158,15 +146,6 @@ pub fn set_up(net: &NetNamespace, index: i32, up: bool) -> Result<(), Errno> {
     network.set_up(index, up).map_err(|refused| errno(refused, AF_INET))
 }
 
-/// An address of a family in an attribute.
-fn ip_of(family: u8, bytes: &[u8]) -> Result<IpAddr, Errno> {
-    match family {
-        AF_INET => array::<4>(bytes, 0).map(|ip| Ipv4Addr::from(ip).into()).ok_or(Errno::EINVAL),
-        AF_INET6 => array::<16>(bytes, 0).map(|ip| Ipv6Addr::from(ip).into()).ok_or(Errno::EINVAL),
-        _ => Err(Errno::EOPNOTSUPP),
-    }
-}
-
 fn longest(family: u8) -> u8 {
     if family == AF_INET { 32 } else { 128 }
 }
@@ -184,9 +163,7 @@ fn change_address(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Re
     if prefix > longest(family) {
         return Err(Errno::EINVAL);
     }
-    if !net.has_device(index) {
-        return Err(Errno::ENODEV);
-    }
+    let device = net.devices().into_iter().find(|device| device.index == index).ok_or(Errno::ENODEV)?;
     let broadcast = match given(IFA_BROADCAST) {
         Some(bytes) if family == AF_INET => array::<4>(bytes, 0).map(Ipv4Addr::from),
         _ => None,
@@ -203,7 +180,6 @@ fn change_address(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Re
     if adds && (ip.is_multicast() || ip.is_unspecified()) {
         return Err(if family == AF_INET { Errno::EINVAL } else { Errno::EADDRNOTAVAIL });
     }
-    let before = net.devices().into_iter().find(|device| device.index == index);
     let changed = match (index, adds) {
         (LOOPBACK, true) => net.add_loopback_address(address.clone()),
         (LOOPBACK, false) => net.remove_loopback_address(ip, prefix),
@@ -218,10 +194,8 @@ fn change_address(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Re
         Err(Refused::Missing) => return Err(Errno::EADDRNOTAVAIL),
         Err(refused) => return Err(errno(refused, family)),
     }
-    if let Some(device) = before {
-        let group = TELLS_ADDRESS.get(usize::from(family == AF_INET6)).copied().unwrap_or(0);
-        tell(net, group, message, asker, |out| route::put_address(&device, &address, message.kind, 0, out));
-    }
+    let group = TELLS_ADDRESS.get(usize::from(family == AF_INET6)).copied().unwrap_or(0);
+    tell(net, group, message, asker, |out| route::put_address(&device, &address, message.kind, 0, out));
     Ok(())
 }
 
@@ -293,8 +267,7 @@ impl Asked {
 fn change_route(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Result<(), Errno> {
     let asked = Asked::read(message)?;
     let (family, v4) = (asked.family, asked.family == AF_INET);
-    if let Some(index) = asked.interface.filter(|&index| !net.has_device(index)) {
-        let _ = index;
+    if asked.interface.is_some_and(|index| !net.has_device(index)) {
         return Err(Errno::ENODEV);
     }
     let network = net.stack().map(|stack| &stack.network);
@@ -316,7 +289,7 @@ fn change_route(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Resu
         }
         let network =
             network.ok_or(if asked.gateway.is_some() { errno(Refused::Unreachable, family) } else { Errno::ENODEV })?;
-        let existing = match message.flags & (NLM_F_REPLACE | NLM_F_EXCL | NLM_F_APPEND) {
+        let existing = match message.flags {
             flags if flags & NLM_F_REPLACE != 0 => Existing::Replaced,
             flags if flags & NLM_F_APPEND != 0 => Existing::Kept,
             _ => Existing::Refused,

@@ -93,6 +93,29 @@ struct Told {
     drops: u32,
 }
 
+impl Told {
+    /// One of whom nothing else is known.
+    fn new(family: Family, state: u8, local: Endpoint, remote: Endpoint) -> Told {
+        Told {
+            family,
+            state,
+            local,
+            remote,
+            device: 0,
+            cookie: 0,
+            queues: (0, 0),
+            uid: 0,
+            ino: 0,
+            bound: false,
+            shut: 0,
+            only_v6: false,
+            tcp: None,
+            options: None,
+            drops: 0,
+        }
+    }
+}
+
 fn inet(net: &NetNamespace, message: &Message<'_>, family: Family, protocol: u8, out: &mut Answer<'_>) -> Result<(), Errno> {
     let payload = message.payload.get(..REQUEST).ok_or(Errno::EINVAL)?;
     let wanted = payload.get(2).copied().unwrap_or(0);
@@ -164,10 +187,6 @@ fn tcp(net: &NetNamespace, family: Family) -> Vec<Told> {
         let options = socket.options.lock().clone();
         let only_v6 = socket.ip.lock().only_v6;
         all.push(Told {
-            family,
-            state,
-            local,
-            remote: remote.unwrap_or(nobody),
             device: options.device,
             cookie: socket.id,
             queues: (waiting as u32, wqueue as u32),
@@ -178,34 +197,19 @@ fn tcp(net: &NetNamespace, family: Family) -> Vec<Told> {
             only_v6,
             tcp: Some(socket),
             options: Some(options),
-            drops: 0,
+            ..Told::new(family, state, local, remote.unwrap_or(nobody))
         });
     }
     let waits = net.tcp.lock().waiting_pairs(net.clock.monotonic());
     for (local, remote) in waits.into_iter().filter(|(near, _)| near.ip.is_ipv4() == (family == Family::Inet)) {
-        all.push(Told {
-            family,
-            state: TIME_WAIT,
-            local,
-            remote,
-            device: 0,
-            cookie: 0,
-            queues: (0, 0),
-            uid: 0,
-            ino: 0,
-            bound: false,
-            shut: 0,
-            only_v6: false,
-            tcp: None,
-            options: None,
-            drops: 0,
-        });
+        all.push(Told::new(family, TIME_WAIT, local, remote));
     }
     all
 }
 
 fn datagrams(net: &NetNamespace, family: Family, wants: &dyn Fn(Protocol) -> bool) -> Vec<Told> {
     let sockets = net.datagrams.lock().all();
+    let nobody = Endpoint::new(family.unspecified(), 0);
     let mut all = Vec::new();
     for socket in sockets.iter().filter(|socket| socket.family == family && wants(socket.protocol)) {
         let (options, only_v6) = socket.common_options();
@@ -218,11 +222,9 @@ fn datagrams(net: &NetNamespace, family: Family, wants: &dyn Fn(Protocol) -> boo
         if port == 0 {
             continue;
         }
+        let number = if state.remote.is_some() { ESTABLISHED } else { CLOSE };
+        let local = Endpoint::new(state.local.ip, port);
         all.push(Told {
-            family,
-            state: if state.remote.is_some() { ESTABLISHED } else { CLOSE },
-            local: Endpoint::new(state.local.ip, port),
-            remote: state.remote.unwrap_or(Endpoint::new(family.unspecified(), 0)),
             device: options.device,
             cookie: socket.id,
             queues: (state.queued as u32, 0),
@@ -231,9 +233,9 @@ fn datagrams(net: &NetNamespace, family: Family, wants: &dyn Fn(Protocol) -> boo
             bound: state.has_bound_port(),
             shut: state.shut_sides(),
             only_v6,
-            tcp: None,
             options: Some(options),
             drops: state.drops,
+            ..Told::new(family, number, local, state.remote.unwrap_or(nobody))
         });
     }
     all

@@ -14,11 +14,11 @@ use crate::net::devices::{Device, SCOPE_HOST};
 use crate::net::namespace::AddressKind;
 use crate::net::{LOOPBACK, NetNamespace};
 
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
+pub(super) const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_GETNEIGH: u16 = 30;
@@ -32,9 +32,18 @@ const RTM_MAX: u16 = 123;
 pub(super) const AF_INET: u8 = 2;
 pub(super) const AF_INET6: u8 = 10;
 const AF_BRIDGE: u8 = 7;
-const IFLA_IFNAME: u16 = 3;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+pub(super) const IFLA_ADDRESS: u16 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
+pub(super) const IFA_ADDRESS: u16 = 1;
+pub(super) const IFA_LOCAL: u16 = 2;
+pub(super) const IFA_BROADCAST: u16 = 4;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_GATEWAY: u16 = 5;
+pub(super) const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_PREFSRC: u16 = 7;
+pub(super) const RTA_TABLE: u16 = 15;
 const IFA_F_PERMANENT: u8 = 0x80;
 pub(super) const TABLE_MAIN: u8 = 254;
 const TABLE_LOCAL: u8 = 255;
@@ -101,14 +110,14 @@ pub(super) fn link(device: &Device, flags: u16, out: &mut Answer<'_>) {
     out.attribute(13, &1000u32.to_le_bytes()); // IFLA_TXQLEN
     out.attribute(16, &[device.state]); // IFLA_OPERSTATE
     out.attribute(17, &[0]); // IFLA_LINKMODE
-    out.attribute(4, &device.mtu.to_le_bytes()); // IFLA_MTU
+    out.attribute(IFLA_MTU, &device.mtu.to_le_bytes());
     for (kind, value) in [(27, 0u32), (30, 0), (31, 1), (32, 1), (35, 0)] {
         // IFLA_GROUP, _PROMISCUITY, _NUM_TX_QUEUES, _NUM_RX_QUEUES, _CARRIER_CHANGES
         out.attribute(kind, &value.to_le_bytes());
     }
     out.attribute(33, &[1]); // IFLA_CARRIER
     out.attribute(6, b"noqueue\0"); // IFLA_QDISC
-    out.attribute(1, &device.mac); // IFLA_ADDRESS
+    out.attribute(IFLA_ADDRESS, &device.mac);
     out.attribute(2, &device.broadcast); // IFLA_BROADCAST
     let (received, sent) = (device.received, device.sent);
     let counts = [received.packets, sent.packets, received.bytes, sent.bytes, 0, 0, received.dropped, sent.dropped];
@@ -140,6 +149,15 @@ fn family_of(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
+/// An address of a family in an attribute.
+pub(super) fn ip_of(family: u8, bytes: &[u8]) -> Result<IpAddr, Errno> {
+    match family {
+        AF_INET => array::<4>(bytes, 0).map(|ip| Ipv4Addr::from(ip).into()).ok_or(Errno::EINVAL),
+        AF_INET6 => array::<16>(bytes, 0).map(|ip| Ipv6Addr::from(ip).into()).ok_or(Errno::EINVAL),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
 fn addresses(net: &NetNamespace, wants: &dyn Fn(u8) -> bool, out: &mut Answer<'_>) {
     let devices = net.devices();
     // All of one family, then all of the other.
@@ -162,7 +180,7 @@ pub(super) fn put_address(device: &Device, address: &Address, kind: u16, flags: 
     if address.ip.is_ipv4() {
         out.attribute(IFA_LOCAL, &bytes);
         if let Some(all) = address.broadcast {
-            out.attribute(4, &all.octets()); // IFA_BROADCAST
+            out.attribute(IFA_BROADCAST, &all.octets());
         }
         out.attribute(3, &terminated(&device.name)); // IFA_LABEL
     }
@@ -271,32 +289,27 @@ pub(super) fn put_route(route: &Route, kind: u16, flags: u16, route_flags: u32, 
     let mut header = vec![family_of(route.to), route.prefix, 0, 0, route.table, route.protocol, route.scope, route.kind];
     header.extend_from_slice(&route_flags.to_le_bytes());
     out.begin(kind, flags, &header);
-    out.attribute(15, &u32::from(route.table).to_le_bytes()); // RTA_TABLE
+    out.attribute(RTA_TABLE, &u32::from(route.table).to_le_bytes());
     if route.prefix > 0 {
-        out.attribute(1, &octets(route.to)); // RTA_DST
+        out.attribute(RTA_DST, &octets(route.to));
     }
     if route.to.is_ipv6() || route.metric > 0 {
-        out.attribute(6, &route.metric.to_le_bytes()); // RTA_PRIORITY
+        out.attribute(RTA_PRIORITY, &route.metric.to_le_bytes());
     }
     if let Some(gateway) = route.gateway {
-        out.attribute(5, &octets(gateway)); // RTA_GATEWAY
+        out.attribute(RTA_GATEWAY, &octets(gateway));
     }
     if let Some(source) = route.source {
-        out.attribute(7, &octets(source)); // RTA_PREFSRC
+        out.attribute(RTA_PREFSRC, &octets(source));
     }
-    out.attribute(4, &route.device.to_le_bytes()); // RTA_OIF
+    out.attribute(RTA_OIF, &route.device.to_le_bytes());
     out.end();
 }
 
 /// `ip route get`.
 fn route_to(net: &NetNamespace, message: &Message<'_>, out: &mut Answer<'_>) -> Result<(), Errno> {
-    let to = attribute(message.payload, 12, 1).ok_or(Errno::EINVAL)?;
-    let family = message.payload.first().copied().unwrap_or(0);
-    let ip: IpAddr = match family {
-        AF_INET => Ipv4Addr::from(array::<4>(to, 0).ok_or(Errno::EINVAL)?).into(),
-        AF_INET6 => Ipv6Addr::from(array::<16>(to, 0).ok_or(Errno::EINVAL)?).into(),
-        _ => return Err(Errno::EOPNOTSUPP),
-    };
+    let to = attribute(message.payload, 12, RTA_DST).ok_or(Errno::EINVAL)?;
+    let ip = ip_of(message.payload.first().copied().unwrap_or(0), to)?;
     let route = Route {
         to: ip,
         prefix: if ip.is_ipv4() { 32 } else { 128 },

@@ -3,7 +3,6 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::config::contains;
-use smallvec::SmallVec;
 
 use super::Told;
 use crate::net::address::{Endpoint, Family, array};
@@ -36,13 +35,11 @@ enum Test {
     Equal(End, u16),
     /// The port was not chosen by the program.
     Automatic,
-    /// A port, if any is asked for, and the start of an address of a family (0: any).
+    /// A port (-1: any), and the start of an address, if any is asked for.
     Host {
         end: End,
-        family: u8,
-        prefix: u8,
         port: i32,
-        ip: SmallVec<[u8; 16]>,
+        within: Option<(IpAddr, u8)>,
     },
     Device(i32),
     /// The words behind an operation are no operations.
@@ -109,14 +106,13 @@ impl Condition {
 fn host(end: End, rest: &[u8]) -> Option<(Test, usize)> {
     let [family, prefix] = array(rest, 4)?;
     let port = array(rest, 8).map(i32::from_le_bytes)?;
-    let bytes = match family {
-        0 if prefix == 0 => 0,
-        2 if prefix <= 32 => 4,
-        10 if prefix <= 128 => 16,
+    let (within, words) = match family {
+        0 if prefix == 0 => (None, 3),
+        2 if prefix <= 32 => (Some((Ipv4Addr::from(array::<4>(rest, 12)?).into(), prefix)), 4),
+        10 if prefix <= 128 => (Some((Ipv6Addr::from(array::<16>(rest, 12)?).into(), prefix)), 7),
         _ => return None,
     };
-    let ip = SmallVec::from_slice(rest.get(12..12 + bytes)?);
-    Some((Test::Host { end, family, prefix, port, ip }, 3 + bytes / 4))
+    Some((Test::Host { end, port, within }, words))
 }
 
 impl Test {
@@ -135,20 +131,14 @@ impl Test {
             Test::Equal(end, port) => of(end).port == *port,
             Test::Automatic => !told.bound,
             Test::Device(index) => told.device == *index,
-            Test::Host { end, family, prefix, port, ip } => {
+            Test::Host { end, port, within } => {
                 let has = of(end);
                 if *port != -1 && *port != i32::from(has.port) {
                     return false;
                 }
-                let wanted: Option<IpAddr> = match family {
-                    2 => array::<4>(ip, 0).map(|ip| Ipv4Addr::from(ip).into()),
-                    10 => array::<16>(ip, 0).map(|ip| Ipv6Addr::from(ip).into()),
-                    _ => return true,
-                };
-                let own = if told.family == Family::Inet { 2 } else { 10 };
-                let mapped = own == 10 && has.ip.is_ipv4();
-                let same_family = *family == own || (*family == 2 && mapped);
-                same_family && (*prefix == 0 || wanted.is_some_and(|wanted| contains(wanted, *prefix, has.ip)))
+                // An IPv6 socket's IPv4 address is in networks of IPv4, and of IPv6 only in the one of all.
+                let of_all = |net: IpAddr, prefix| net.is_ipv6() && prefix == 0 && told.family == Family::Inet6;
+                within.is_none_or(|(net, prefix)| contains(net, prefix, has.ip) || of_all(net, prefix))
             }
         }
     }
@@ -160,23 +150,8 @@ mod tests {
 
     fn told(near: u16, far: u16) -> Told {
         let ip: IpAddr = Ipv4Addr::new(10, 0, 0, 7).into();
-        Told {
-            family: Family::Inet,
-            state: 1,
-            local: Endpoint::new(ip, near),
-            remote: Endpoint::new(Ipv4Addr::LOCALHOST.into(), far),
-            device: 0,
-            cookie: 1,
-            queues: (0, 0),
-            uid: 0,
-            ino: 0,
-            bound: true,
-            shut: 0,
-            only_v6: false,
-            tcp: None,
-            options: None,
-            drops: 0,
-        }
+        let (local, remote) = (Endpoint::new(ip, near), Endpoint::new(Ipv4Addr::LOCALHOST.into(), far));
+        Told { bound: true, ..Told::new(Family::Inet, 1, local, remote) }
     }
 
     fn op(kind: u8, yes: u8, no: u16) -> [u8; 4] {
@@ -193,6 +168,11 @@ mod tests {
         let host = [op(7, 16, 20), [2, 8, 0, 0], (-1i32).to_le_bytes(), [10, 9, 9, 9]].concat();
         let condition = Condition::new(&host).expect("sound");
         assert!(condition.holds(&told(1, 2)), "10.9.9.9/8");
+        let mapped = Told { family: Family::Inet6, ..told(1, 2) };
+        assert!(condition.holds(&mapped), "an IPv6 socket's, too");
+        let all_v6 = [&op(7, 28, 32)[..], &[10, 0, 0, 0], &(-1i32).to_le_bytes(), &[0; 16]].concat();
+        let condition = Condition::new(&all_v6).expect("sound");
+        assert!(condition.holds(&mapped) && !condition.holds(&told(1, 2)), "::/0");
         let auto = Condition::new(&op(6, 4, 8)).expect("sound");
         assert!(!auto.holds(&told(1, 2)));
     }
