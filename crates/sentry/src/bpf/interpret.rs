@@ -40,16 +40,11 @@ impl Program {
                 Op::LoadXMem(word) => x = memory.get(word).copied().unwrap_or(0),
                 Op::Store(word) => store(&mut memory, word, a),
                 Op::StoreX(word) => store(&mut memory, word, x),
-                Op::Alu(Alu::Div, operand) => match a.checked_div(value(operand)) {
-                    Some(quotient) => a = quotient,
+                Op::Alu(alu, operand) => match compute(alu, a, value(operand)) {
+                    Some(result) => a = result,
                     // Division by zero ends a program with 0.
                     None => return Some(0),
                 },
-                Op::Alu(Alu::Mod, operand) => match a.checked_rem(value(operand)) {
-                    Some(rest) => a = rest,
-                    None => return Some(0),
-                },
-                Op::Alu(alu, operand) => a = compute(alu, a, value(operand)),
                 Op::Neg => a = a.wrapping_neg(),
                 Op::Tax => x = a,
                 Op::Txa => a = x,
@@ -69,20 +64,21 @@ fn store(memory: &mut [u32; MEM_WORDS], word: usize, value: u32) {
     }
 }
 
-fn compute(alu: Alu, a: u32, b: u32) -> u32 {
-    match alu {
+/// None: `a` is divided by zero.
+fn compute(alu: Alu, a: u32, b: u32) -> Option<u32> {
+    Some(match alu {
         Alu::Add => a.wrapping_add(b),
         Alu::Sub => a.wrapping_sub(b),
         Alu::Mul => a.wrapping_mul(b),
-        Alu::Div => a.checked_div(b).unwrap_or(0),
-        Alu::Mod => a.checked_rem(b).unwrap_or(0),
+        Alu::Div => a.checked_div(b)?,
+        Alu::Mod => a.checked_rem(b)?,
         Alu::And => a & b,
         Alu::Or => a | b,
         Alu::Xor => a ^ b,
         // As the processor shifts.
         Alu::Lsh => a.wrapping_shl(b),
         Alu::Rsh => a.wrapping_shr(b),
-    }
+    })
 }
 
 fn holds(compare: Compare, a: u32, b: u32) -> bool {

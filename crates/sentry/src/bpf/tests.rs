@@ -46,7 +46,10 @@ fn packets_are_read_in_network_order_and_not_beyond_their_end() {
     assert_eq!(run(&[i(0x01, fact::PROTOCOL), i(0x50, 0), give], &bytes), None);
     assert_eq!(run(&[i(0x28, fact::PROTOCOL), give], &bytes), Some(0x800));
     assert_eq!(run(&[i(0x00, 17), i(0x94, 5), give], &bytes), Some(2));
-    assert_eq!(run(&[i(0x00, 17), i(0x01, 0), i(0x9c, 0), i(6, 9)], &bytes), Some(0));
+    for divides in [0x3c, 0x9c] {
+        assert_eq!(run(&[i(0x00, 17), i(0x01, 0), i(divides, 0), i(6, 9)], &bytes), Some(0));
+    }
+    assert_eq!(run(&[i(0x00, 17), i(0x01, 5), i(0x3c, 0), give], &bytes), Some(3));
 }
 
 #[test]
