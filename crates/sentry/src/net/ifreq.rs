@@ -49,6 +49,9 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
     let name = name.split(|&byte| byte == 0 || byte == b':').next().unwrap_or_default();
     let devices = net.devices();
     let device = devices.iter().find(|device| device.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
+    if matches!(command, SIOCSIFFLAGS | SIOCSIFMTU) && !net.allows(&cx.creds(), Capability::NetAdmin) {
+        return Err(Errno::EPERM);
+    }
     let v4 = || device.v4().ok_or(Errno::EADDRNOTAVAIL);
     let mut value = [0u8; 24];
     let mut put = |at: usize, bytes: &[u8]| {
@@ -59,15 +62,9 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
     match command {
         SIOCGIFFLAGS => put(0, &(device.flags as u16).to_le_bytes()),
         SIOCSIFFLAGS => {
-            if !net.allows(&cx.creds(), Capability::NetAdmin) {
-                return Err(Errno::EPERM);
-            }
             return set_up(net, device.index, request.get(NAME).is_some_and(|flags| flags & 1 != 0)).map(|()| 0);
         }
         SIOCSIFMTU => {
-            if !net.allows(&cx.creds(), Capability::NetAdmin) {
-                return Err(Errno::EPERM);
-            }
             let mtu = super::address::array(&request, NAME).map_or(0, i32::from_le_bytes);
             return set_mtu(net, device, u32::try_from(mtu).map_err(|_| Errno::EINVAL)?).map(|()| 0);
         }

@@ -5,11 +5,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smallvec::SmallVec;
 
 use super::address::{Family, array};
-use super::options::{OptionIn, int};
+use super::options::{OptionIn, int, may_mark};
 use super::socket::{OptionBytes, SOCK_RAW, SOCK_STREAM};
 use super::{IPPROTO_IP, IPPROTO_IPV6, NetNamespace};
 use crate::Errno;
-use crate::task::{Capability, Cx};
+use crate::task::Cx;
 
 /// Bytes that pass over the loopback interface at once.
 pub const LOOPBACK_MTU: i32 = 65_536;
@@ -249,15 +249,13 @@ impl IpOptions {
             _ => {}
         }
         let n = if v6 { value.int() } else { value.int_or_byte() }?;
-        let may_spoof = || {
-            let creds = cx.creds();
-            [Capability::NetRaw, Capability::NetAdmin].iter().any(|&capability| net.allows(&creds, capability))
-        };
         match (v6, name) {
             (false, IP_HDRINCL | 5) if about.kind != SOCK_RAW => return Err(Errno::ENOPROTOOPT),
             (false, IP_MULTICAST_TTL | IP_MULTICAST_ALL) if about.kind == SOCK_STREAM => return Err(Errno::EINVAL),
             (true, IPV6_MULTICAST_HOPS) if about.kind == SOCK_STREAM => return Err(Errno::ENOPROTOOPT),
-            (false, IP_TRANSPARENT) | (true, IPV6_TRANSPARENT) if n != 0 && !may_spoof() => return Err(Errno::EPERM),
+            (false, IP_TRANSPARENT) | (true, IPV6_TRANSPARENT) if n != 0 && !may_mark(&cx.creds(), net) => {
+                return Err(Errno::EPERM);
+            }
             (true, IPV6_V6ONLY) if about.bound => return Err(Errno::EINVAL),
             (true, IPV6_MULTICAST_IF) => {
                 if about.kind == SOCK_STREAM {

@@ -324,8 +324,8 @@ fn doubled(value: i32, most: usize) -> usize {
     asked.min(most) * 2
 }
 
-/// Whether packets may be marked, and get any priority.
-fn may_mark(creds: &Creds, net: &NetNamespace) -> bool {
+/// Whether packets may be marked, get any priority, and come from others' addresses.
+pub(super) fn may_mark(creds: &Creds, net: &NetNamespace) -> bool {
     [Capability::NetAdmin, Capability::NetRaw].iter().any(|&capability| net.allows(creds, capability))
 }
 
