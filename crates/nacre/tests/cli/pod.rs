@@ -4,21 +4,13 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::Place;
+use crate::support::{Place, in_vm};
 
 /// A pod's first container and one that joins it, from one root.
 struct Pod {
     place: Place,
     first: String,
     member: String,
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        for id in [&self.member, &self.first] {
-            self.place.nacre(&["delete", "--force", id]);
-        }
-    }
 }
 
 impl Pod {
@@ -72,8 +64,7 @@ fn a_container_joins_and_leaves() {
     assert_eq!(pod.state(member)["status"], "created");
     place.nacre(&["start", member]).ok();
     // Known by its gofer; a VM has none of its own for it.
-    let in_vm = std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm");
-    assert_eq!(pod.state(member)["pid"] == pod.state(first)["pid"], in_vm, "the member's pid");
+    assert_eq!(pod.state(member)["pid"] == pod.state(first)["pid"], in_vm(), "the member's pid");
     let inside = place.nacre(&["exec", member, "sh", "-c", "hostname; ls /proc | grep -c '^[0-9]'"]);
     assert!(inside.stdout.starts_with("pod\n"), "{inside:?}");
     // Its processes, and only those: pid namespaces are its own.

@@ -6,7 +6,12 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-/// A directory with a state root and a bundle, removed at the end.
+/// Whether the sandboxes are virtual machines.
+pub fn in_vm() -> bool {
+    std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm")
+}
+
+/// A directory with a state root and a bundle. At the end its containers are taken away, and then it, however the test ends.
 pub struct Place {
     pub dir: PathBuf,
 }
@@ -81,15 +86,27 @@ impl Place {
         Run { code: status.code(), stdout: String::new(), stderr }
     }
 
+    /// What is left of containers, by their ids.
+    fn left(&self) -> Vec<String> {
+        let left = fs::read_dir(self.dir.join("state")).into_iter().flatten().flatten();
+        left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// Nothing of any container is left.
     pub fn assert_clean(&self) {
-        let left: Vec<_> = fs::read_dir(self.dir.join("state")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let left = self.left();
         assert!(left.is_empty(), "left behind: {left:?}");
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // A pod's first container last: the ids of those that join it begin with its own.
+        let mut left = self.left();
+        left.sort();
+        for id in left.iter().rev() {
+            let _ = self.command(&["delete", "--force", id]).output();
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

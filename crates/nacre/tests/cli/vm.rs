@@ -6,32 +6,22 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::Place;
+use crate::support::{Place, in_vm};
 
 const MIB: u64 = 1 << 20;
 
 /// A place for containers in VMs; none where VMs are not what is tested.
-fn place(name: &str) -> Option<Place> {
-    match std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm") {
+pub fn place(name: &str) -> Option<Place> {
+    match in_vm() {
         true => Place::new(name).busybox(),
         false => None,
     }
 }
 
-/// Takes its containers away, the last made first, however the test ends.
-struct Containers<'a>(&'a Place, Vec<String>);
-
-impl Drop for Containers<'_> {
-    fn drop(&mut self) {
-        for id in self.1.iter().rev() {
-            self.0.nacre(&["delete", "--force", id]);
-        }
-    }
-}
+struct Containers<'a>(&'a Place);
 
 impl Containers<'_> {
-    fn run(&mut self, id: &str, config: &Value) {
-        self.1.push(id.into());
+    fn run(&self, id: &str, config: &Value) {
         self.0.write(config);
         self.0.detached(&["run", "-d", id]).ok();
     }
@@ -91,7 +81,7 @@ fn volumes_of_each_kind() {
         ]);
         config
     };
-    let mut containers = Containers(&place, Vec::new());
+    let containers = Containers(&place);
     let first = place.id();
     let member = format!("{first}-member");
     containers.run(&first, &with_volumes(None, "one.ext4"));
@@ -125,7 +115,7 @@ fn volumes_of_each_kind() {
 #[test]
 fn the_machine_is_as_large_as_its_containers() {
     let Some(place) = place("vm-size") else { return };
-    let mut containers = Containers(&place, Vec::new());
+    let containers = Containers(&place);
     let first = place.id();
     let member = format!("{first}-member");
     let limited = |of: Option<&str>, mib: u64, cpus: u64| {
@@ -185,7 +175,7 @@ fn the_machine_is_as_large_as_its_containers() {
 #[test]
 fn statistics_are_what_the_guest_sees() {
     let Some(place) = place("vm-stats") else { return };
-    let mut containers = Containers(&place, Vec::new());
+    let containers = Containers(&place);
     let id = place.id();
     let mut config = config(None);
     config["process"]["args"] = json!([

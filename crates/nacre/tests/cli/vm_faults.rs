@@ -9,16 +9,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::{Place, Run};
+use crate::vm::place;
 
 /// The longest a fault may take to be over: the emulated guest is given its time to answer first.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// A place for containers in VMs; none where VMs are not what is tested.
-fn place(name: &str) -> Option<Place> {
-    match std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm") {
-        true => Place::new(name).busybox(),
-        false => None,
+/// Waits until something is so. False: it has not become so within the limit.
+fn until(mut so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + LIMIT;
+    while !so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    true
 }
 
 /// The processes of a sandbox: what they are called, and their pids.
@@ -39,24 +44,15 @@ fn send(pid: i32, signal: Signal) {
 }
 
 fn gone(processes: &[(String, i32)]) {
-    let end = Instant::now() + LIMIT;
-    for (name, pid) in processes {
-        while Path::new(&format!("/proc/{pid}")).exists() {
-            assert!(Instant::now() < end, "{name} lives on");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
+    let left = || processes.iter().filter(|(_, pid)| Path::new(&format!("/proc/{pid}")).exists()).collect::<Vec<_>>();
+    assert!(until(|| left().is_empty()), "they live on: {:?}", left());
 }
 
 /// Waits for a command that must come to its end.
 fn end_of(mut child: Child) -> Run {
-    let end = Instant::now() + LIMIT;
-    while child.try_wait().expect("wait").is_none() {
-        if Instant::now() > end {
-            let _ = child.kill();
-            panic!("it does not end: {:?}", Run::of(child.wait_with_output().expect("output")));
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    if !until(|| child.try_wait().expect("wait").is_some()) {
+        let _ = child.kill();
+        panic!("it does not end: {:?}", Run::of(child.wait_with_output().expect("output")));
     }
     Run::of(child.wait_with_output().expect("output"))
 }
@@ -134,15 +130,8 @@ fn a_file_process_that_dies_is_named() {
     let id = &*place.id();
     place.write(&Place::config(&["sleep", "1000"]));
     let run = spawn(&place, &["run", id]);
-    let end = Instant::now() + LIMIT;
-    let all = loop {
-        let running = place.nacre(&["state", id]).stdout.contains("running");
-        if running {
-            break processes(&place, id);
-        }
-        assert!(Instant::now() < end, "it does not start");
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    assert!(until(|| place.nacre(&["state", id]).stdout.contains("running")), "it does not start");
+    let all = processes(&place, id);
     let (_, files) = all.iter().find(|(name, _)| name == "nacre-fs").expect("a file process");
     send(*files, Signal::KILL);
     end_of(run).fails(1, "the process that serves the VM's files (nacre-fs) has ended");
@@ -179,11 +168,8 @@ fn an_image_that_vanishes_ends_the_machine() {
     ]);
     place.write(&config);
     let run = spawn(&place, &["run", &place.id()]);
-    let end = Instant::now() + LIMIT;
-    while !place.dir.join("bound/ready").exists() {
-        assert!(Instant::now() < end, "it does not start: {:?}", end_of(run));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let ready = until(|| place.dir.join("bound/ready").exists());
+    assert!(ready, "it does not start: {:?}", end_of(run));
     open().set_len(0).expect("no image any more");
     let run = end_of(run);
     assert_ne!(run.code, Some(0), "{run:?}");
