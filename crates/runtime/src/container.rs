@@ -427,8 +427,8 @@ impl Container {
                 tracing::debug!("{error}");
                 sandbox::let_go(saved.kind, &self.entry.sandbox_dir(), &saved.id);
             }
-            for gofer in &saved.gofers {
-                gofer.kill();
+            for process in saved.gofers.iter().chain(&saved.stand_in) {
+                process.kill();
             }
         } else {
             self.sandbox.stop();

@@ -80,13 +80,7 @@ impl Create {
             sandbox: global.sandbox()?,
         })?;
         drop(own);
-        if let Some(path) = self.options.pid_file.as_deref().filter(|_| container.entry.saved.is_member()) {
-            let left = stand_in::leave(&container.entry).and_then(|pid| Ok(container.stands_in(pid, path)?));
-            if let Err(error) = left {
-                container.destroy();
-                return Err(error.into());
-            }
-        }
+        stand_in::for_member(&mut container, self.options.pid_file.as_deref())?;
         Ok(0)
     }
 }

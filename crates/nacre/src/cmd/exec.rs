@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use agent_api::{Client, ExecProcessRequest, Process, WaitProcessRequest};
+use agent_api::{ExecProcessRequest, Process};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use runtime::config::{self, capabilities};
@@ -12,6 +12,7 @@ use runtime::state::{Access, Saved, Status, write_whole};
 use super::Failure;
 use crate::cli::Global;
 use crate::session::{self, Session, Wire};
+use crate::stand_in;
 use crate::stdio::Own;
 use crate::terminal;
 
@@ -131,7 +132,12 @@ impl Exec {
             anyhow!("exec failed: unable to start container process: {error}")
         })?;
         drop(own);
-        let Some(signals) = signals else { return self.leave(&agent, exec_id) };
+        let Some(signals) = signals else {
+            if let Some(path) = &self.pid_file {
+                write_whole(path, stand_in::leave(&entry, &exec_id)?.to_string().as_bytes())?;
+            }
+            return Ok(0);
+        };
         if let Some(path) = &self.pid_file {
             write_whole(path, std::process::id().to_string().as_bytes())?;
         }
@@ -143,22 +149,6 @@ impl Exec {
             Err(agent_api::ClientError::Closed) => bail!("the container has ended{}", runtime::container::reason(&entry)),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Detached: an engine waits for the pid in the pid file, so a small process stays that ends as the process inside does.
-    fn leave(&self, agent: &Client, exec_id: String) -> anyhow::Result<u8> {
-        let Some(path) = &self.pid_file else { return Ok(0) };
-        let request = WaitProcessRequest { container_id: self.id.clone(), exec_id };
-        let child = runtime::sys::clone_process(0, None, || {
-            let code = match agent.call(&request) {
-                Ok(exit) => session::exit_code(&exit),
-                Err(_) => 137,
-            };
-            std::process::exit(code.into());
-        });
-        let child = child.context("cannot leave a process that waits")?;
-        write_whole(path, child.pid.as_raw_nonzero().to_string().as_bytes())?;
-        Ok(0)
     }
 
     fn plan(&self, saved: &Saved) -> anyhow::Result<Process> {

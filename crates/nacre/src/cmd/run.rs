@@ -16,6 +16,7 @@ use crate::cli::Global;
 use crate::flags::Flags;
 use crate::imaged::{self, Fetch, Imaged, Wish};
 use crate::session::{self, Session, Wire};
+use crate::stand_in;
 use crate::stdio::Own;
 use crate::terminal;
 
@@ -124,6 +125,9 @@ impl Run {
             .map_err(|error| self.failure(error))?;
         created();
         drop(own);
+        if self.detach {
+            stand_in::for_member(&mut container, self.options.pid_file.as_deref())?;
+        }
         let raw = match wire {
             Wire::Terminal => Some(terminal::Raw::enter().context("cannot change the terminal")?),
             Wire::Streams => None,

@@ -83,6 +83,47 @@ fn a_container_joins_and_leaves() {
     place.nacre(&["exec", first, "true"]).ok();
 }
 
+/// What has ended may be a zombie: whose it is, is not ours to say.
+fn wait_for_end(pid: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let lives = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    };
+    while lives() {
+        assert!(std::time::Instant::now() < deadline, "process {pid} lives on");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_pid_in_the_file_ends_with_what_runs_inside() {
+    let Some(pod) = Pod::start("pod-pid-file") else { return };
+    let (place, member) = (&pod.place, &*pod.member);
+    let file = place.dir.join("pid");
+    let (option, pid) = (file.to_str().expect("a path"), || fs::read_to_string(&file).expect("the pid file"));
+    let made = [&["create", "--pid-file", option, member][..], &["run", "--detach", "--pid-file", option, member]];
+    for args in made {
+        place.write(&pod.joining(&["sleep", "2000"], &[]));
+        place.detached(args).ok();
+        if args[0] == "create" {
+            place.nacre(&["start", member]).ok();
+        }
+        let own = pid();
+        assert_eq!(pod.state(member)["pid"].to_string(), own, "{args:?}: an engine waits for it");
+        place.detached(&["exec", "--detach", "--pid-file", option, member, "sleep", "3000"]).ok();
+        let execs = pid();
+        assert!(own != execs && fs::metadata(format!("/proc/{execs}")).is_ok(), "an exec has one of its own");
+        place.nacre(&["exec", member, "sh", "-c", "kill -9 $(grep -l ^sleep.3000 /proc/[0-9]*/cmdline | cut -d/ -f3)"]);
+        wait_for_end(&execs);
+        assert!(fs::metadata(format!("/proc/{own}")).is_ok(), "{args:?}: the container's lives on");
+        place.nacre(&["kill", member, "KILL"]).ok();
+        wait_for_end(&own);
+        pod.wait_for(member, "stopped");
+        place.nacre(&["delete", member]).ok();
+    }
+}
+
 #[test]
 fn members_end_with_the_sandbox() {
     let Some(pod) = Pod::start("pod-end") else { return };
