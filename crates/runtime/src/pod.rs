@@ -1,7 +1,8 @@
 //! Pods: several containers in one sandbox.
 //!
 //! Engines say by annotations which container a pod's sandbox is made for and which join it: the first keeps the sandbox (its end is the
-//! sandbox's), the others have a state directory, a gofer and a cgroup of their own, and the sandbox's pid.
+//! sandbox's), the others have a state directory, a gofer and a cgroup of their own, and a pid that is theirs where the host has a process of their own
+//! ([`Saved::pid`](crate::state::Saved::pid)).
 
 use std::path::Path;
 
@@ -66,7 +67,7 @@ impl Place {
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'a> {
     pub sandbox_id: &'a str,
-    /// The sandbox's main process, which engines take for that of its containers.
+    /// The sandbox's main process, which engines take for that of its first container.
     pub pid: i32,
     /// Where its other containers are found.
     pub store: &'a Store,
@@ -93,8 +94,8 @@ pub enum Named {
     Foreign,
 }
 
-/// Whose name space a path names, for a container of a pod. Its containers' processes are known by the sandbox's pid; what an engine has pinned
-/// in a file, it has pinned for the pod.
+/// Whose name space a path names, for a container of a pod whose sandbox has this pid. That of another container is found by [`Pod::member`] before; what
+/// an engine has pinned in a file, it has pinned for the pod.
 pub fn named(kind: LinuxNamespaceType, path: &Path, pid: Option<i32>) -> Named {
     let shareable = matches!(
         kind,

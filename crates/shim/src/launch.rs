@@ -176,7 +176,7 @@ fn delete(kind: Kind, args: &Args) -> Result<(), String> {
     };
     logging::install(&logging::Config { format: Format::Text, debug: args.debug }, None);
     let runtime = new_runtime(args);
-    let pid = runtime.store.open(&args.id, Access::Look).ok().and_then(|entry| entry.saved.sandbox).map_or(0, |main| main.pid);
+    let pid = runtime.store.open(&args.id, Access::Look).map_or(0, |entry| entry.saved.pid());
     let deleted = runtime.delete(&args.id, true);
     // Also of one that cannot be deleted: whatever still runs has its files open.
     rootfs::unmount(&bundle.join("rootfs"));
