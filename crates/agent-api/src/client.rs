@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::fds;
 use crate::frame::{self, FrameError, HEADER, Header, Kind, RequestBody, ResponseBody};
+use crate::messages::{Event, NextEventsRequest};
 use crate::service::{Method, SERVICE};
 use crate::status::Status;
 
@@ -106,6 +107,21 @@ impl Client {
     /// [`ClientError`].
     pub fn call_with<M: Method>(&self, request: &M, fds: &[BorrowedFd<'_>]) -> Result<M::Reply, ClientError> {
         self.start(request, fds)?.wait()
+    }
+
+    /// Tells of all that happens in the sandbox, also of what has happened before and is still known, until the agent is gone: then why.
+    pub fn follow(&self, mut each: impl FnMut(Event)) -> ClientError {
+        let mut after = 0;
+        loop {
+            let next = match self.call(&NextEventsRequest { after }) {
+                Ok(next) => next,
+                Err(error) => return error,
+            };
+            for event in next.events {
+                after = after.max(event.sequence);
+                each(event);
+            }
+        }
     }
 
     /// Sends a request; the reply is waited for later.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 
-use agent_api::{ClientError, NextEventsRequest, SetStraceRequest, StacksRequest};
+use agent_api::{ClientError, SetStraceRequest, StacksRequest};
 use clap::Args;
 use runtime::state::Access;
 use runtime::sys::SignalSet;
@@ -56,10 +56,7 @@ impl Debug {
         std::thread::scope(|scope| {
             // The sandbox's end is an end too: the long poll fails.
             scope.spawn(|| {
-                let mut after = 0;
-                while let Ok(next) = agent.call(&NextEventsRequest { after }) {
-                    after = next.events.iter().map(|event| event.sequence).max().unwrap_or(after);
-                }
+                agent.follow(drop);
                 std::process::exit(0);
             });
             stop.wait();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Client, ClientError, EventKind, NextEventsRequest, StatsRequest};
+use agent_api::{Client, ClientError, EventKind, StatsRequest};
 use anyhow::anyhow;
 use clap::Args;
 use runtime::cgroup::Cgroup;
@@ -78,15 +78,11 @@ impl Events {
 }
 
 fn watch(agent: &Client, id: &str) {
-    let mut after = 0;
-    while let Ok(next) = agent.call(&NextEventsRequest { after }) {
-        for event in next.events {
-            after = after.max(event.sequence);
-            if event.container_id == id && event.kind() == EventKind::OutOfMemory {
-                let _ = super::print(&serde_json::json!({"type": "oom", "id": id}).to_string());
-            }
+    agent.follow(|event| {
+        if event.container_id == id && event.kind() == EventKind::OutOfMemory {
+            let _ = super::print(&serde_json::json!({"type": "oom", "id": id}).to_string());
         }
-    }
+    });
 }
 
 /// `500ms`, `5s`, `1m`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_api::{Client, EventKind, NextEventsRequest};
+use agent_api::{Client, EventKind};
 use runtime::container::connect;
 use runtime::process::report::{self, Report};
 use runtime::state::Entry;
@@ -49,26 +49,14 @@ impl Tasks {
 
     /// Until the agent is gone. What has happened before is told as well.
     fn follow(&self, agent: &Client) {
-        let mut after = 0;
-        loop {
-            let events = match agent.call(&NextEventsRequest { after }) {
-                Ok(next) => next.events,
-                Err(error) => {
-                    tracing::debug!("the sandbox is gone: {error}");
-                    return;
-                }
-            };
-            for event in events {
-                after = after.max(event.sequence);
-                match (event.kind(), event.exit) {
-                    (EventKind::ProcessExited, Some(exit)) => self.exited(&event.container_id, &event.exec_id, exit.into()),
-                    (EventKind::OutOfMemory, _) => {
-                        self.publisher.put("oom", "TaskOOM", &TaskNotice { container_id: event.container_id.clone() });
-                    }
-                    (EventKind::ProcessExited, None) => {}
-                }
+        let error = agent.follow(|event| match (event.kind(), event.exit) {
+            (EventKind::ProcessExited, Some(exit)) => self.exited(&event.container_id, &event.exec_id, exit.into()),
+            (EventKind::OutOfMemory, _) => {
+                self.publisher.put("oom", "TaskOOM", &TaskNotice { container_id: event.container_id });
             }
-        }
+            (EventKind::ProcessExited, None) => {}
+        });
+        tracing::debug!("the sandbox is gone: {error}");
     }
 
     /// All processes have ended with their sandbox: the one that it is of with the status it has left, the others as if killed.
