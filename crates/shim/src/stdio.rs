@@ -5,12 +5,13 @@
 //! process is made, a writer until CloseIO, so that the process does not read an end before somebody has attached. Only a terminal's bytes are carried, as its FIFOs are two and a terminal is one.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use runtime::forward::copy;
 use runtime::sandbox::HostStdio;
 use serde::{Deserialize, Serialize};
 
@@ -149,25 +150,10 @@ pub fn carry(master: OwnedFd, streams: Streams) -> std::io::Result<()> {
     Ok(())
 }
 
-fn copy(mut from: impl Read, mut to: impl Write) {
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        match from.read(&mut buffer) {
-            // EIO: nobody has the terminal open any more.
-            Ok(0) => return,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-            Ok(n) => {
-                if to.write_all(buffer.get(..n).unwrap_or_default()).is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     fn place(name: &str) -> std::path::PathBuf {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use agent_api::Client;
 use anyhow::Context;
 use clap::Args;
+use runtime::forward;
 use runtime::state::Access;
 
 use super::Failure;
@@ -61,34 +62,24 @@ impl PortForward {
         }
         for (listener, port) in listeners {
             let agent = agent.clone();
-            std::thread::spawn(move || serve(&listener, port, &agent));
+            let thread = std::thread::Builder::new().name("ports".into()).stack_size(forward::STACK);
+            thread.spawn(move || serve(&listener, port, agent)).context("cannot start a thread")?;
         }
         // Until the sandbox ends; a signal ends this sooner.
-        let mut after = 0;
-        while let Ok(next) = agent.call(&agent_api::NextEventsRequest { after }) {
-            after = next.events.iter().map(|event| event.sequence).max().unwrap_or(after);
-        }
+        agent.follow(drop);
         Ok(0)
     }
 }
 
-fn serve(listener: &TcpListener, port: u16, agent: &Arc<Client>) {
-    loop {
-        match listener.accept() {
-            Ok((connection, _)) => {
-                let agent = agent.clone();
-                std::thread::spawn(move || {
-                    if let Err(error) = runtime::forward::join(&agent, &connection, port) {
-                        tracing::warn!("port {port}: {error}");
-                    }
-                });
+fn serve(listener: &TcpListener, port: u16, agent: Arc<Client>) {
+    forward::serve(
+        || listener.accept().map(|(connection, _)| Some((connection, port))),
+        move |connection, port| {
+            if let Err(error) = forward::join(&agent, connection, port) {
+                tracing::warn!("port {port}: {error}");
             }
-            Err(error) => {
-                tracing::warn!("cannot take a connection: {error}");
-                std::thread::sleep(std::time::Duration::from_millis(100));
-            }
-        }
-    }
+        },
+    );
 }
 
 #[cfg(test)]
