@@ -9,7 +9,7 @@ mod process;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hooks, Process};
@@ -131,6 +131,9 @@ pub struct Entry {
     lock: Option<File>,
 }
 
+/// Of a new file that anybody may read, as far as the umask lets them, and of one that is its owner's until more is known.
+const PUBLIC: u32 = 0o666;
+const PRIVATE: u32 = 0o600;
 /// How often a new container's root is made again.
 const ROOT_TRIES: u32 = 10;
 
@@ -318,7 +321,7 @@ impl Socket {
 /// # Errors
 /// The host's.
 pub fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
-    write_beside(path, text, |_| Ok(()))
+    write_beside(path, text, PUBLIC, |_| Ok(()))
 }
 
 /// As [`write_whole`], with the owner and the permissions of the file that was there.
@@ -331,18 +334,19 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return write_whole(path, text),
         Err(error) => return Err(error).doing(|| format!("cannot read {}", path.display())),
     };
-    write_beside(path, text, |file| {
+    write_beside(path, text, PRIVATE, |file| {
         std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()))?;
         file.set_permissions(old.permissions())
     })
 }
 
-/// `prepare` gets the file while there is nothing in it.
-fn write_beside(path: &Path, text: &[u8], prepare: impl FnOnce(&File) -> std::io::Result<()>) -> Result<()> {
+/// `prepare` gets the file, which is made with `mode` (and the umask), while there is nothing in it.
+fn write_beside(path: &Path, text: &[u8], mode: u32, prepare: impl FnOnce(&File) -> std::io::Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
     let beside = path.with_file_name(name);
-    let written = File::create(&beside).and_then(|mut file| {
+    let made = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&beside);
+    let written = made.and_then(|mut file| {
         prepare(&file)?;
         file.write_all(text)?;
         fs::rename(&beside, path)
@@ -439,6 +443,25 @@ mod tests {
         assert!(!store.root.exists() && !store.root.parent().expect("a parent").exists());
         store.create(saved("two")).expect("create again").remove().expect("remove");
         store.tidy();
+    }
+
+    #[test]
+    fn what_replaces_a_file_is_nobody_elses_to_open_meanwhile() {
+        let store = store("replace");
+        fs::create_dir_all(&store.root).expect("dir");
+        let path = store.root.join("file");
+        let mode = |metadata: fs::Metadata| metadata.mode() & 0o777;
+        let mut made = 0;
+        let look = |file: &File| {
+            made = mode(file.metadata()?);
+            Ok(())
+        };
+        write_beside(&path, b"secret", PRIVATE, look).expect("written");
+        assert_eq!(made, 0o600, "before its owner and permissions are known");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("permissions");
+        replace(&path, b"another").expect("replaced");
+        assert_eq!(mode(fs::metadata(&path).expect("the file")), 0o640);
+        fs::remove_dir_all(&store.root).expect("clean up");
     }
 
     #[test]
