@@ -12,8 +12,8 @@ use std::path::Path;
 
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::inside;
 use crate::bpf;
 use crate::error::{Doing, Result};
 
@@ -36,15 +36,12 @@ impl Loopback {
         let about = || format!("cannot listen on the loopback interface of {}", path.display());
         let namespace = File::open(path).doing(about)?;
         refuse_own(&namespace).doing(about)?;
-        // A thread's network namespace is its own; this one ends with it.
-        let worker = std::thread::Builder::new().name("loopback".into()).spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let made = inside(namespace, |namespace| {
             let listener = listener()?;
             let redirection = bpf::take_loopback(namespace.as_fd(), listener.as_fd())?;
             Ok(Loopback { listener, _redirection: redirection })
         });
-        let made = worker.doing(about)?.join();
-        made.unwrap_or_else(|_| Err(io::Error::other("the thread panicked"))).doing(about)
+        made.flatten().doing(about)
     }
 
     /// The next connection, and the port it is for. None: after [`Loopback::end`].

@@ -10,6 +10,7 @@ mod netlink;
 mod tcfilter;
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -43,13 +44,17 @@ pub enum Way {
 pub fn join(path: &Path, way: Way) -> Result<Joined> {
     let namespace = File::open(path).doing(|| format!("cannot open the network namespace {}", path.display()))?;
     let name = path.display().to_string();
-    // A thread's network namespace is its own; this one ends with it.
-    let worker = std::thread::spawn(move || {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-            .doing(|| format!("cannot enter the network namespace {name}"))?;
-        take_over(&name, way)
+    let about = || format!("cannot enter the network namespace {}", path.display());
+    inside(namespace, move |_| take_over(&name, way)).doing(about)?
+}
+
+/// Does something in a network namespace, on a thread of its own: a thread's network namespace is its own, and this one ends with it.
+fn inside<T: Send + 'static>(namespace: File, body: impl FnOnce(&File) -> T + Send + 'static) -> io::Result<T> {
+    let worker = std::thread::Builder::new().name("network".into()).spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(body(&namespace))
     });
-    worker.join().unwrap_or_else(|_| Err(Error::Other("reading the network namespace failed".into())))
+    worker?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
 
 fn take_over(name: &str, way: Way) -> Result<Joined> {
