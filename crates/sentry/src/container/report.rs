@@ -44,7 +44,6 @@ impl Agent {
 
     pub fn stats(&self, id: &str) -> Result<StatsResponse, Status> {
         let container = self.handle(id)?.container.clone();
-        let tasks = container.tasks();
         let used = container.memory.used_bytes();
         Ok(StatsResponse {
             cpu_user_ns: container.activity().cpu_ns,
@@ -52,7 +51,7 @@ impl Agent {
             memory_usage: used,
             memory_peak: used,
             memory_limit: container.limits.memory(),
-            pids: tasks.len() as u64,
+            pids: container.pids.count_of(&container) as u64,
             pids_limit: container.limits.tasks().map(|max| max as u64),
             oom_kills: container.oom_kills.load(Ordering::Relaxed),
         })

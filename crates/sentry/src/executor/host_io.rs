@@ -7,8 +7,8 @@ use hostcall::{Errno, event};
 
 use crate::wait::PollEvents;
 
-/// Bytes written at a time to a host file that can only be asked for readiness (a terminal).
-const CAREFUL: usize = 256;
+/// Bytes written at a time to a host file that can only be asked for readiness: a terminal that says it is ready takes as many.
+pub const CAREFUL: usize = 256;
 
 /// One read that does not wait.
 ///

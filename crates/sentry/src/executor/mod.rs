@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use platform::{ExecutorId, Platform};
 
 use crate::time::{Clock, Timers};
-pub use host_io::{read_now, write_now};
+pub use host_io::{CAREFUL, read_now, write_now};
 pub use io_pool::{IoPool, Job};
 #[cfg(test)]
 pub use reactor::block_on;

@@ -13,7 +13,7 @@ use hostcall::io::{FileStatus, Sleep};
 use hostcall::{WindowSlice, event, io};
 
 use crate::Errno;
-use crate::executor::{HostWatch, Reactor};
+use crate::executor::{CAREFUL, HostWatch, Reactor};
 use crate::fs::{
     File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, Timestamp, WriteAt, Written, dev::device_number,
 };
@@ -24,9 +24,6 @@ use crate::wait::{PollEvents, WaitQueue};
 
 /// Bytes in one host call where data goes by way of our own memory.
 const BOUNCE: usize = 64 << 10;
-
-/// Bytes written at a time to a file that can only be asked for readiness: a terminal that says it is ready takes as many.
-const CAREFUL: usize = 256;
 
 /// A host file.
 pub struct HostFile {
