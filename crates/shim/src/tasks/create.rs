@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use agent_api::{Code, Status};
 use runtime::sandbox::Kind;
@@ -119,7 +119,7 @@ impl Tasks {
         command.arg(id);
         let said = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
         let ended = {
-            let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ours = self.children();
             command.status().map_err(|error| unknown(format!("cannot run nacre create: {error}")))?
         };
         if !ended.success() {
@@ -131,7 +131,7 @@ impl Tasks {
             let carried = console.take().and_then(|master| crate::stdio::carry(master, streams));
             if let Err(error) = carried {
                 // It is there, and nobody would know of it.
-                let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ours = self.children();
                 if let Err(error) = self.runtime.delete(id, true) {
                     tracing::warn!("a container without its terminal stays: {error}");
                 }
@@ -160,7 +160,7 @@ impl Tasks {
         };
         if exec_id.is_empty() {
             {
-                let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ours = self.children();
                 self.runtime.delete(id, true).map_err(status)?;
             }
             rootfs::unmount(&bundle.join("rootfs"));
@@ -183,7 +183,7 @@ impl Tasks {
 
     /// Waits for those children that the sandbox's processes are, once they have ended.
     pub(super) fn reap(&self) {
-        let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ours = self.children();
         while let Ok(Some(_)) = rustix::process::waitpid(None, rustix::process::WaitOptions::NOHANG) {}
     }
 }

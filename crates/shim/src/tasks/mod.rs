@@ -34,7 +34,7 @@ pub struct Tasks {
     state: Mutex<State>,
     /// A process has exited.
     changed: Condvar,
-    /// Held while a child of this process's own is waited for: whoever reaps what the sandbox has left must not take it.
+    /// See [`Tasks::children`].
     children: Mutex<()>,
 }
 
@@ -128,6 +128,11 @@ impl Tasks {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while a child of this process's own is waited for: whoever reaps what the sandbox has left must not take it.
+    fn children(&self) -> MutexGuard<'_, ()> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing is left to care for.

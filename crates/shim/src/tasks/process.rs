@@ -1,6 +1,6 @@
 //! Starting, signalling and looking at what runs in containers.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use agent_api::{
     Code, ExecProcessRequest as AgentExec, ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
@@ -34,7 +34,7 @@ impl Tasks {
         let started = match (exec_id.is_empty(), spec) {
             (true, _) => {
                 // It runs hooks.
-                let _ours = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ours = self.children();
                 self.runtime.start(id).map_err(status)
             }
             (false, Some(spec)) => self.start_exec(id, exec_id, &spec, &io),
@@ -92,13 +92,7 @@ impl Tasks {
         let Some(console) = console else { return Ok(()) };
         carry(console.into_master(), streams).map_err(|error| {
             // Nobody would know of it.
-            let request = SignalProcessRequest {
-                container_id: id.into(),
-                exec_id: exec_id.into(),
-                signal: libc::SIGKILL,
-                target: SignalTarget::Process.into(),
-            };
-            if let Err(error) = self.agent().and_then(|agent| agent.call(&request).map_err(agent_status)) {
+            if let Err(error) = self.signal(id, exec_id, libc::SIGKILL, SignalTarget::Process) {
                 tracing::warn!("a process without its terminal stays: {}", error.message);
             }
             unknown(error)
@@ -157,8 +151,12 @@ impl Tasks {
                 error => status(error),
             });
         }
-        let request =
-            SignalProcessRequest { container_id: id.clone(), exec_id: exec_id.clone(), signal, target: target.into() };
+        self.signal(id, exec_id, signal, target)
+    }
+
+    /// By way of the agent.
+    fn signal(&self, id: &str, exec_id: &str, signal: i32, target: SignalTarget) -> Result<(), Status> {
+        let request = SignalProcessRequest { container_id: id.into(), exec_id: exec_id.into(), signal, target: target.into() };
         self.agent()?.call(&request).map(drop).map_err(agent_status)
     }
 
