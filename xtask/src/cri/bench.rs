@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::engine::Engine;
 use crate::bench::median;
-use crate::sh;
+use crate::{sh, startup};
 
 const HANDLERS: [&str; 2] = ["runc", "nacre"];
 const ROUNDS: usize = 15;
@@ -30,13 +30,13 @@ pub fn run(engine: &mut Engine) -> Result<()> {
     for round in 0..=ROUNDS {
         for (n, handler) in HANDLERS.iter().enumerate() {
             let begin = Instant::now();
-            let (pod, id) = start(engine, handler, &format!("one{round}"))?;
+            let (pod, id) = engine.sleeper(&format!("one{round}"), handler)?;
             let started = ms(begin);
             let begin = Instant::now();
             ensure!(engine.exec(&id, &["true"])?.success(), "exec");
             let exec = ms(begin);
             let begin = Instant::now();
-            remove(engine, &pod)?;
+            engine.remove_pod(&pod)?;
             // The first round warms the page cache.
             if round > 0 {
                 add("RunPodSandbox + CreateContainer + StartContainer, ms", n, started);
@@ -53,7 +53,7 @@ pub fn run(engine: &mut Engine) -> Result<()> {
             std::thread::sleep(Duration::from_secs(1));
             add("idle pod, all host processes, KiB PSS", n, pss_of_all(engine) as f64 / AT_ONCE as f64);
             for pod in pods {
-                remove(engine, &pod)?;
+                engine.remove_pod(&pod)?;
             }
             add("log lines, MB/s", n, log_rate(engine, handler)?);
         }
@@ -70,20 +70,9 @@ fn ms(begin: Instant) -> f64 {
     begin.elapsed().as_secs_f64() * 1000.0
 }
 
-fn start(engine: &Engine, handler: &str, name: &str) -> Result<(String, String)> {
-    let pod = engine.call(&["run-pod", name, "--cni", "--handler", handler])?;
-    let id = engine.container(&pod, "main", &["--cni"], &["sleep", "1000"])?;
-    Ok((pod, id))
-}
-
-fn remove(engine: &Engine, pod: &str) -> Result<()> {
-    engine.call(&["stop-pod", pod])?;
-    engine.call(&["remove-pod", pod]).map(drop)
-}
-
 fn at_once(engine: &Engine, handler: &str) -> Result<Vec<String>> {
     std::thread::scope(|scope| {
-        let one = |n: usize| start(engine, handler, &format!("many{n}")).map(|(pod, _)| pod);
+        let one = |n: usize| engine.sleeper(&format!("many{n}"), handler).map(|(pod, _)| pod);
         let all: Vec<_> = (0..AT_ONCE).map(|n| scope.spawn(move || one(n))).collect();
         all.into_iter().map(|pod| pod.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?).collect()
     })
@@ -92,10 +81,6 @@ fn at_once(engine: &Engine, handler: &str) -> Result<Vec<String>> {
 /// Of all shims of this containerd, and what descends from them.
 fn pss_of_all(engine: &Engine) -> u64 {
     let address = engine.dir.join("c.sock").display().to_string();
-    let parent = |pid: u32| -> Option<u32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-    };
     let pids = sh::pids();
     let is_shim = |pid: u32| {
         let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -109,11 +94,11 @@ fn pss_of_all(engine: &Engine) -> u64 {
             if shims.contains(&now) {
                 return true;
             }
-            at = parent(now);
+            at = startup::parent(now);
         }
         false
     };
-    pids.iter().filter(|pid| ours(**pid)).map(|pid| crate::startup::pss(*pid)).sum()
+    pids.iter().filter(|pid| ours(**pid)).map(|pid| startup::pss(*pid)).sum()
 }
 
 /// How fast lines come out of a container into its log.
@@ -129,7 +114,7 @@ fn log_rate(engine: &Engine, handler: &str) -> Result<f64> {
     engine.soon("the log is whole", |_| Ok(std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() >= whole)))?;
     let seconds = begin.elapsed().as_secs_f64();
     engine.wait_status(&id, "exited 0 Completed")?;
-    remove(engine, &pod)?;
+    engine.remove_pod(&pod)?;
     std::fs::remove_file(&log)?;
     Ok(LOG as f64 / 1e6 / seconds)
 }

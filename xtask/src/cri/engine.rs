@@ -178,6 +178,14 @@ impl Engine {
         found
     }
 
+    /// The process of the only one there is.
+    pub fn only_shim(&self) -> Result<u32> {
+        match self.shims()[..] {
+            [shim] => Ok(shim),
+            ref shims => bail!("one shim expected: {shims:?}"),
+        }
+    }
+
     /// Live children of a process with this name.
     pub fn children(&self, parent: u32, name: &str) -> Vec<u32> {
         let mut found = Vec::new();

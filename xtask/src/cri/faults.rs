@@ -14,12 +14,6 @@ pub const CASES: &[Case] = &[
     ("kill-while-starting", kill_while_starting),
 ];
 
-fn only_shim(engine: &Engine) -> Result<u32> {
-    let shims = engine.shims();
-    ensure!(shims.len() == 1, "one shim expected: {shims:?}");
-    shims.first().copied().context("no shim")
-}
-
 /// Containers live on, and those who come back find them.
 fn containerd_restart(engine: &mut Engine) -> Result<()> {
     let log = format!("file://{}", engine.dir.join("restart.log").display());
@@ -41,7 +35,7 @@ fn containerd_restart(engine: &mut Engine) -> Result<()> {
 /// containerd clears away, and its task is gone.
 fn kill_shim(engine: &mut Engine) -> Result<()> {
     engine.run_detached("orphan", &[], &["sleep", "1000"])?;
-    let shim = only_shim(engine)?;
+    let shim = engine.only_shim()?;
     let sentries = engine.children(shim, "nacre-sentry");
     let sentry = *sentries.first().context("the sandbox is no child of the shim")?;
     sh::signal(shim, "KILL");
@@ -61,7 +55,7 @@ fn kill_gofer(engine: &mut Engine) -> Result<()> {
 
 fn kill_part(engine: &mut Engine, id: &str, name: &str) -> Result<()> {
     engine.run_detached(id, &[], &["sleep", "1000"])?;
-    let shim = only_shim(engine)?;
+    let shim = engine.only_shim()?;
     let processes = engine.children(shim, name);
     sh::signal(*processes.first().with_context(|| format!("the shim has no {name}"))?, "KILL");
     if name == "nacre-gofer" {

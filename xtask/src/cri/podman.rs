@@ -16,13 +16,21 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The host may have lower limits than podman asks for by itself; there is no network to set up.
 const OPTIONS: [&str; 6] = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--network", "none"];
 
+/// The command, with what leads it to a place of its own.
+fn line(engine: &Engine) -> Vec<String> {
+    let place = |name: &str| engine.dir.join(name).display().to_string();
+    let mut line = ["podman", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        .map(String::from)
+        .to_vec();
+    for (option, name) in [("--root", "podman/root"), ("--runroot", "podman/run"), ("--runtime", "bin/nacre")] {
+        line.extend([option.into(), place(name)]);
+    }
+    line
+}
+
 fn podman(engine: &Engine, args: &[&str]) -> Result<Ended> {
-    let place = engine.dir.join("podman");
-    let mut command = Command::new("podman");
-    command.arg("--root").arg(place.join("root")).arg("--runroot").arg(place.join("run"));
-    command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-    command.arg("--runtime").arg(engine.dir.join("bin/nacre")).args(args);
-    sh::timed(&mut command, LIMIT)
+    let line = line(engine);
+    sh::timed(Command::new(&line[0]).args(&line[1..]).args(args), LIMIT)
 }
 
 fn load(engine: &Engine) -> Result<()> {
@@ -57,12 +65,7 @@ fn streams(engine: &mut Engine) -> Result<()> {
     load(engine)?;
     let started = podman(engine, &[&["run", "-d", "-i", "--name", "two"], &OPTIONS[..], &[image::NAME, "cat"]].concat())?;
     ensure!(started.success(), "{}", started.stderr);
-    let place = engine.dir.join("podman");
-    let podman_line = format!(
-        "podman --root {0}/root --runroot {0}/run --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --runtime {1}",
-        place.display(),
-        engine.dir.join("bin/nacre").display()
-    );
+    let podman_line = line(engine).join(" ");
     let stats = podman(engine, &["stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "two"])?;
     let script =
         format!("{{ sleep 1; printf 'tty; exit 4\\n'; sleep 1; }} | script -qec \"{podman_line} exec -it two sh\" /dev/null");

@@ -94,17 +94,28 @@ impl Engine {
             self.call(&["remove", id])?;
         }
         for id in self.call(&["pod-ids"])?.lines() {
-            self.call(&["stop-pod", id])?;
-            self.call(&["remove-pod", id])?;
+            self.remove_pod(id)?;
         }
         Ok(())
+    }
+
+    pub fn remove_pod(&self, id: &str) -> Result<()> {
+        self.call(&["stop-pod", id])?;
+        self.call(&["remove-pod", id]).map(drop)
+    }
+
+    /// A pod with a network and a container that sleeps; the ids of both.
+    pub fn sleeper(&self, name: &str, handler: &str) -> Result<(String, String)> {
+        let pod = self.call(&["run-pod", name, "--cni", "--handler", handler])?;
+        let id = self.container(&pod, "main", &["--cni"], &["sleep", "1000"])?;
+        Ok((pod, id))
     }
 }
 
 /// One container's life in a pod.
 fn pod(engine: &mut Engine) -> Result<()> {
     let pod = engine.call(&["run-pod", "life"])?;
-    ensure!(engine.shims().len() == 1, "shims: {:?}", engine.shims());
+    engine.only_shim()?;
     let id = engine.container(&pod, "main", &["--user", "1000"], &["sh", "-c", "id -u; sleep 1; exit 3"])?;
     engine.wait_status(&id, "running 0")?;
     let said = engine.exec(&id, &["sh", "-c", "id -u; echo err >&2; exit 7"])?;
@@ -114,8 +125,7 @@ fn pod(engine: &mut Engine) -> Result<()> {
     engine.wait_status(&id, "exited 3 Error")?;
     ensure!(engine.exec(&id, &["true"])?.code() != Some(0), "exec in an ended container");
     engine.call(&["remove", &id])?;
-    engine.call(&["stop-pod", &pod])?;
-    engine.call(&["remove-pod", &pod])?;
+    engine.remove_pod(&pod)?;
     ensure!(engine.call(&["pod-ids"])?.is_empty(), "the pod is still there");
     Ok(())
 }
@@ -126,10 +136,9 @@ fn containers(engine: &mut Engine) -> Result<()> {
     let server = "echo one > /mark; while true; do echo hello | nc -l -p 8080 127.0.0.1; done";
     let one = engine.container(&pod, "one", &[], &["sh", "-c", server])?;
     let two = engine.container(&pod, "two", &[], &["sleep", "1000"])?;
-    let shims = engine.shims();
-    ensure!(shims.len() == 1, "shims: {shims:?}");
-    ensure!(engine.children(shims[0], "nacre-sentry").len() == 1, "one sandbox for the pod");
-    ensure!(engine.children(shims[0], "nacre-gofer").len() == 3, "a gofer per container");
+    let shim = engine.only_shim()?;
+    ensure!(engine.children(shim, "nacre-sentry").len() == 1, "one sandbox for the pod");
+    ensure!(engine.children(shim, "nacre-gofer").len() == 3, "a gofer per container");
     engine.soon("one hears the other", |engine| {
         Ok(engine.exec(&two, &["sh", "-c", "nc 127.0.0.1 8080 </dev/null"])?.stdout == "hello\n")
     })?;
@@ -224,15 +233,14 @@ fn probes(engine: &mut Engine) -> Result<()> {
 fn kill_sentry(engine: &mut Engine) -> Result<()> {
     let pod = engine.call(&["run-pod", "broken"])?;
     let id = engine.container(&pod, "main", &[], &["sleep", "1000"])?;
-    let shim = *engine.shims().first().context("no shim")?;
-    sh::signal(*engine.children(shim, "nacre-sentry").first().context("no sandbox")?, "KILL");
+    sh::signal(*engine.children(engine.only_shim()?, "nacre-sentry").first().context("no sandbox")?, "KILL");
     engine.wait_status(&id, "exited 137 Error")
 }
 
 fn kill_shim(engine: &mut Engine) -> Result<()> {
     let pod = engine.call(&["run-pod", "orphan"])?;
     let id = engine.container(&pod, "main", &[], &["sleep", "1000"])?;
-    sh::signal(*engine.shims().first().context("no shim")?, "KILL");
+    sh::signal(engine.only_shim()?, "KILL");
     engine.soon("the container has ended", |engine| Ok(engine.call(&["status", &id])?.starts_with("exited")))
 }
 
@@ -252,12 +260,7 @@ fn many(engine: &mut Engine, count: usize) -> Result<()> {
     const AT_ONCE: usize = 8;
     let names: Vec<String> = (0..count).map(|n| format!("many{n}")).collect();
     let made = |names: &[String]| -> Result<Vec<(String, String)>> {
-        let one = |name: &String| -> Result<(String, String)> {
-            let pod = engine.call(&["run-pod", name, "--cni"])?;
-            let id = engine.container(&pod, "main", &["--cni"], &["sleep", "1000"])?;
-            Ok((pod, id))
-        };
-        names.iter().map(one).collect()
+        names.iter().map(|name| engine.sleeper(name, "nacre")).collect()
     };
     let pods = std::thread::scope(|scope| -> Result<Vec<(String, String)>> {
         let parts: Vec<_> = names.chunks(count.div_ceil(AT_ONCE)).map(|part| scope.spawn(|| made(part))).collect();
@@ -272,8 +275,7 @@ fn many(engine: &mut Engine, count: usize) -> Result<()> {
         ensure!(engine.call(&["status", id])?.starts_with("running"), "{id} does not run");
     }
     for (pod, id) in &pods {
-        engine.call(&["stop-pod", pod])?;
-        engine.call(&["remove-pod", pod])?;
+        engine.remove_pod(pod)?;
         ensure!(!engine.call(&["container-ids"])?.contains(id.as_str()), "{id} is still there");
     }
     Ok(())

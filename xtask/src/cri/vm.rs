@@ -37,9 +37,7 @@ fn pod(engine: &mut Engine) -> Result<()> {
     let one = engine.container(&pod, "one", &options, &["sh", "-c", server])?;
     let two =
         engine.container(&pod, "two", &["--cni", "--interactive"], &["sh", "-c", "while read x; do echo got $x; done"])?;
-    let shims = engine.shims();
-    ensure!(shims.len() == 1, "shims: {shims:?}");
-    ensure!(engine.children(shims[0], "nacre-keeper").len() == 1, "one machine for the pod");
+    ensure!(engine.children(engine.only_shim()?, "nacre-keeper").len() == 1, "one machine for the pod");
     engine.soon("one hears the other", |engine| {
         Ok(engine.exec(&two, &["sh", "-c", "echo two | nc 127.0.0.1 8080"])?.stdout == "hello two\n")
     })?;
@@ -67,12 +65,8 @@ fn pod(engine: &mut Engine) -> Result<()> {
 fn kill(engine: &mut Engine) -> Result<()> {
     let pod = engine.call(&["run-pod", "dead", "--handler", "nacre-vm"])?;
     let id = engine.container(&pod, "main", &[], &["sleep", "1000"])?;
-    let shim = *engine.shims().first().context("no shim")?;
-    let keeper = *engine.children(shim, "nacre-keeper").first().context("no keeper")?;
-    let machine = sh::pids().into_iter().find(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)) == Some(&keeper.to_string())
-    });
-    sh::signal(machine.context("the keeper has no machine")?, "KILL");
+    let keeper = *engine.children(engine.only_shim()?, "nacre-keeper").first().context("no keeper")?;
+    let machine = *engine.children(keeper, "qemu-system-x86").first().context("the keeper has no machine")?;
+    sh::signal(machine, "KILL");
     engine.wait_status(&id, "exited 137 Error")
 }

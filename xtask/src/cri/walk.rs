@@ -119,7 +119,8 @@ impl Life<'_> {
     fn live(&mut self) -> Result<()> {
         for step in STEPS {
             if self.moment == Moment::Before(step) {
-                self.strike()?;
+                strike(self.engine, self.victim);
+                self.struck()?;
             }
             if !self.reached(step) {
                 continue;
@@ -197,29 +198,19 @@ impl Life<'_> {
             let engine = &*self.engine;
             let call = scope.spawn(|| run(engine, &args));
             std::thread::sleep(after);
-            if self.victim != Victim::Containerd {
-                strike(engine, self.victim);
-            }
-            if self.victim == Victim::Containerd {
-                engine.signal_containerd();
-            }
+            strike(engine, self.victim);
             call.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))?
         })?;
-        self.struck = true;
-        if self.victim == Victim::Containerd {
-            self.engine.restart()?;
-        }
+        self.struck()?;
         Ok(ended)
     }
 
-    fn strike(&mut self) -> Result<()> {
+    /// After the victim was killed: containerd is started again, nobody else.
+    fn struck(&mut self) -> Result<()> {
         self.struck = true;
         match self.victim {
             Victim::Containerd => self.engine.restart(),
-            victim => {
-                strike(self.engine, victim);
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }
@@ -231,13 +222,12 @@ fn run(engine: &Engine, args: &[String]) -> Result<Ended> {
 
 /// Kills those that are there; at some moments nobody is.
 fn strike(engine: &Engine, victim: Victim) {
-    let shims = engine.shims();
     let of = |parents: &[u32], name| parents.iter().flat_map(|parent| engine.children(*parent, name)).collect::<Vec<_>>();
     let victims = match victim {
-        Victim::Shim => shims,
-        Victim::Process(name) => of(&shims, name),
-        Victim::Machine => of(&of(&shims, "nacre-keeper"), "qemu-system-x86"),
-        Victim::Containerd => Vec::new(),
+        Victim::Shim => engine.shims(),
+        Victim::Process(name) => of(&engine.shims(), name),
+        Victim::Machine => of(&of(&engine.shims(), "nacre-keeper"), "qemu-system-x86"),
+        Victim::Containerd => return engine.signal_containerd(),
     };
     for pid in victims {
         sh::signal(pid, "KILL");
