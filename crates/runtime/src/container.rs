@@ -97,7 +97,7 @@ impl Runtime {
                 Some(_) => Path::new("/").to_path_buf(),
                 None => config::rootfs(&spec, &bundle)?,
             };
-            config::prepare_overlay(dir, &root).doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
+            config::prepare_overlay(dir, &root, kind).doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
         }
         let linux = spec.linux().as_ref();
         let limits = match linux.and_then(|linux| linux.resources().as_ref()) {

@@ -98,10 +98,10 @@ fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Sta
         }
         Some(root::Overlay::Memory(_)) => copy_attributes(&lower, &part("upper"))
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            .and_then(|()| overlay(&lower, &part("upper"), &part("work"))),
+            .and_then(|()| overlay(&lower, &part("upper"), &part("work"), Marks::Trusted)),
         Some(root::Overlay::Dir(attach)) => {
             let dir = tree_path(*attach);
-            overlay(&lower, &format!("{dir}/upper"), &format!("{dir}/work"))
+            overlay(&lower, &format!("{dir}/upper"), &format!("{dir}/work"), Marks::User)
         }
     };
     let mount = mount.map_err(|errno| missing_tree(wanted, errno))?;
@@ -115,16 +115,25 @@ fn missing_tree(wanted: &Root, errno: Errno) -> Status {
         Some(root::Overlay::Dir(attach)) => Status::new(
             Code::FailedPrecondition,
             format!(
-                "cannot keep the root's changes in a directory of the host (tree {attach}): an overlay in the guest does not take the \
-                 host's file system as its upper layer: {errno_text}"
+                "cannot keep the root's changes in a directory of the host (tree {attach}): the file system there has to have extended \
+                 attributes (user.*) and whiteouts (mknod(2) of a device 0/0): {errno_text}"
             ),
         ),
         _ => Status::new(Code::Internal, format!("cannot mount the host's tree {} as the root: {errno_text}", wanted.attach)),
     }
 }
 
-fn overlay(lower: &str, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
-    let options = [
+/// Which extended attributes say what an overlay's upper directories mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// `trusted.overlay.*`
+    Trusted,
+    /// `user.overlay.*`: the only ones that the host keeps for a guest.
+    User,
+}
+
+fn overlay(lower: &str, upper: &str, work: &str, marks: Marks) -> Result<OwnedFd, Errno> {
+    let mut options = vec![
         ("source", "overlay".to_string()),
         // One device number and stable inode numbers, as a file system has them, wherever the two layers' numbers leave room for it.
         ("xino", "on".to_string()),
@@ -132,6 +141,9 @@ fn overlay(lower: &str, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
         ("upperdir", upper.to_string()),
         ("workdir", work.to_string()),
     ];
+    if marks == Marks::User {
+        options.push(("userxattr", String::new()));
+    }
     new_fs("overlay", &options, MountAttrFlags::empty())
 }
 

@@ -70,6 +70,7 @@ impl Node {
             MakeNode::Regular => (FileKind::Regular, FileType::RegularFile),
             MakeNode::Fifo => (FileKind::Fifo, FileType::Fifo),
             MakeNode::Socket => (FileKind::Socket, FileType::Socket),
+            MakeNode::Whiteout => (FileKind::CharDevice, FileType::CharacterDevice),
         };
         let room = self.export.budget.take()?;
         rustix::fs::mknodat(dir, name.as_c_str(), host_kind, permissions(mode), 0)?;

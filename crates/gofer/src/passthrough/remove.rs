@@ -30,6 +30,7 @@ impl Node {
             RenameKind::Replace => RenameFlags::empty(),
             RenameKind::NoReplace => RenameFlags::NOREPLACE,
             RenameKind::Exchange => RenameFlags::EXCHANGE,
+            RenameKind::Whiteout => RenameFlags::WHITEOUT,
         };
         Ok(rustix::fs::renameat_with(from, name.as_c_str(), to, new_name.as_c_str(), flags)?)
     }

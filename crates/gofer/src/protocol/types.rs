@@ -63,8 +63,8 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What `mknod` may make. Devices have no value here.
-    MakeNode { Regular = 0, Fifo = 3, Socket = 4, }
+    /// What `mknod` may make. Devices have no value here but for 0/0, which leads to no driver: overlayfs' mark of a name that is removed.
+    MakeNode { Regular = 0, Fifo = 3, Socket = 4, Whiteout = 5, }
 }
 
 wire_enum! {
@@ -74,7 +74,13 @@ wire_enum! {
 
 wire_enum! {
     /// `renameat2`'s flags, of which at most one may be given.
-    RenameKind { Replace = 0, NoReplace = 1, Exchange = 2, }
+    RenameKind {
+        Replace = 0,
+        NoReplace = 1,
+        Exchange = 2,
+        /// A device 0/0 takes the old name.
+        Whiteout = 3,
+    }
 }
 
 wire_enum! {

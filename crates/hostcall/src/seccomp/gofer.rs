@@ -89,13 +89,14 @@ fn writing() -> Vec<Call> {
         Call::only(
             libc::SYS_mknodat,
             "mknodat",
-            // No devices.
+            // No devices, but for 0/0.
             &[
                 &[Masked(2, libc::S_IFMT, libc::S_IFREG)],
                 &[Masked(2, libc::S_IFMT, libc::S_IFIFO)],
                 &[Masked(2, libc::S_IFMT, libc::S_IFSOCK)],
+                &[Masked(2, libc::S_IFMT, libc::S_IFCHR), Is(3, 0)],
             ],
-            "files, FIFOs and sockets",
+            "files, FIFOs, sockets, and whiteouts of an overlay in a VM",
         ),
         Call::any(libc::SYS_symlinkat, "symlinkat", "symlink"),
         Call::only(libc::SYS_linkat, "linkat", &[&[Is(4, 0)]], "hard links; never through a symbolic link or an empty path"),

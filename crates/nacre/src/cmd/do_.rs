@@ -54,10 +54,10 @@ impl Do {
         let signals = session::block_signals();
         let privilege = global.privilege();
         let wire = self.flags.wire()?;
-        let plan = self.plan(privilege, wire)?;
+        let kind = global.sandbox()?.unwrap_or_default();
+        let plan = self.plan(kind, privilege, wire)?;
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
-        let kind = global.sandbox()?.unwrap_or_default();
         let attached = Attached::by(self.net.wish()?, &id, global)?;
         let cgroup = cgroup(kind, &id, &limits, privilege)?;
         let launched = launch(kind, global, &plan, &cgroup, privilege, attached.network.clone())?;
@@ -90,7 +90,7 @@ impl Do {
         }
     }
 
-    fn plan(&self, privilege: Privilege, wire: Wire) -> anyhow::Result<ContainerPlan> {
+    fn plan(&self, kind: sandbox::Kind, privilege: Privilege, wire: Wire) -> anyhow::Result<ContainerPlan> {
         let root = std::fs::canonicalize(&self.root).with_context(|| format!("--root {}", self.root.display()))?;
         // A file is an EROFS image.
         let images = if root.is_file() { vec![root.clone()] } else { Vec::new() };
@@ -104,7 +104,7 @@ impl Do {
         let overlay = Overlay::parse(&self.overlay, None).map_err(|what| anyhow!("--overlay: {what}"))?;
         let mut kept = None;
         if let Overlay::Dir(dir) = &overlay {
-            prepare_overlay(dir, if root.is_dir() { &root } else { Path::new("/") })
+            prepare_overlay(dir, if root.is_dir() { &root } else { Path::new("/") }, kind)
                 .with_context(|| format!("--overlay: cannot make {}", dir.display()))?;
             let dir = std::fs::canonicalize(dir)?;
             // Its raw content is not for the guest.

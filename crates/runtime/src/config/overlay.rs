@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
+use crate::sandbox::Kind;
+
 /// Where writes to a container's root go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Overlay {
@@ -16,6 +18,9 @@ pub enum Overlay {
     /// Into the root itself.
     None,
 }
+
+/// In an overlay's directory: what is there is by guests' kernels. They do not know the whiteouts that a sentry makes, which knows theirs.
+const BY_LINUX: &str = "by-linux";
 
 /// The name of the directory beside a bundle's root.
 const BESIDE: &str = "nacre-overlay";
@@ -40,14 +45,25 @@ impl Overlay {
     }
 }
 
-/// Makes what the sentry expects in an overlay's directory: `upper`, with the attributes of `root`, and `work`.
+/// Makes what a sandbox expects in an overlay's directory: `upper`, with the attributes of `root`, and `work`.
 ///
 /// # Errors
-/// The host's.
-pub fn prepare(dir: &Path, root: &Path) -> io::Result<()> {
+/// The host's; a VM cannot use what a sentry has made.
+pub fn prepare(dir: &Path, root: &Path, kind: Kind) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let like = fs::metadata(root)?;
-    let upper = dir.join("upper");
+    let (upper, by_linux) = (dir.join("upper"), dir.join(BY_LINUX));
+    match kind {
+        Kind::Vm if upper.exists() && !by_linux.exists() => {
+            let why = "it is a sentry's, and a VM's kernel would show files that were removed there";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Kind::Vm => fs::write(&by_linux, "")?,
+        Kind::Sentry => match fs::remove_file(&by_linux) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        },
+    }
     match fs::create_dir(&upper) {
         Ok(()) => {
             fs::set_permissions(&upper, like.permissions())?;
@@ -83,9 +99,12 @@ mod tests {
     #[test]
     fn prepared_twice() {
         let dir = std::env::temp_dir().join(format!("nacre-overlay-test-{}", std::process::id()));
-        let made = prepare(&dir, Path::new("/")).and_then(|()| prepare(&dir, Path::new("/")));
+        let again = |kind| prepare(&dir, Path::new("/"), kind);
+        // A sentry knows what a VM leaves, and not the other way round.
+        let made = [Kind::Vm, Kind::Vm, Kind::Sentry, Kind::Sentry, Kind::Vm].map(again);
         let there = dir.join("upper").is_dir() && dir.join("work").is_dir();
         let _ = fs::remove_dir_all(&dir);
-        assert!(made.is_ok() && there, "{made:?}");
+        assert!(made.iter().take(4).all(Result::is_ok) && there, "{made:?}");
+        assert!(made.last().is_some_and(|last| last.as_ref().is_err_and(|why| why.to_string().contains("a sentry's"))));
     }
 }

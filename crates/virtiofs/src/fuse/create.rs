@@ -37,7 +37,8 @@ impl Fs {
             libc::S_IFREG | 0 => MakeNode::Regular,
             libc::S_IFIFO => MakeNode::Fifo,
             libc::S_IFSOCK => MakeNode::Socket,
-            // Devices: as without CAP_MKNOD.
+            libc::S_IFCHR if arg.rdev == 0 => MakeNode::Whiteout,
+            // Other devices: as without CAP_MKNOD.
             _ => return Err(Errno::EPERM),
         };
         let (dir, tree) = self.directory(request.head.nodeid)?;

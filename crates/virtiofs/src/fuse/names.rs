@@ -57,7 +57,7 @@ impl Fs {
             0 => RenameKind::Replace,
             libc::RENAME_NOREPLACE => RenameKind::NoReplace,
             libc::RENAME_EXCHANGE => RenameKind::Exchange,
-            // Whiteouts are devices.
+            libc::RENAME_WHITEOUT => RenameKind::Whiteout,
             _ => return Err(Errno::EINVAL),
         };
         let id = request.head.nodeid;

@@ -284,7 +284,15 @@ fn files_are_made_written_and_moved() {
     guest.rename(dir, "b", root, "other", 0).unwrap();
     assert_eq!(guest.attr(id).unwrap().nlink, 0, "replaced, and still known");
     assert_eq!(guest.at("0/other"), other);
-    assert_eq!(guest.rename(root, "other", dir, "x", libc::RENAME_WHITEOUT), Err(Errno::EINVAL));
+    let both = libc::RENAME_EXCHANGE | libc::RENAME_NOREPLACE;
+    assert_eq!(guest.rename(root, "other", dir, "x", both), Err(Errno::EINVAL));
+    guest.rename(root, "other", root, "elsewhere", libc::RENAME_WHITEOUT).unwrap();
+    let whiteout = guest.lookup(root, "other").unwrap();
+    assert_eq!((whiteout.attr.mode & libc::S_IFMT, whiteout.attr.rdev, guest.at("0/elsewhere")), (libc::S_IFCHR, 0, other));
+    guest.rename(root, "elsewhere", root, "other", 0).unwrap();
+    let device = MknodIn { mode: libc::S_IFCHR, ..MknodIn::default() };
+    let made: EntryOut = guest.ask(op::MKNOD, root, &[device.as_bytes(), b"removed\0"]).unwrap();
+    assert_eq!((made.attr.mode, made.attr.rdev), (libc::S_IFCHR, 0));
     let device = MknodIn { mode: libc::S_IFCHR | 0o666, rdev: 0x103, ..MknodIn::default() };
     assert_eq!(guest.call(op::MKNOD, root, &[device.as_bytes(), b"null\0"], 128), Err(Errno::EPERM));
     let link = LinkIn { oldnodeid: other };
