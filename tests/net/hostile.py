@@ -48,9 +48,9 @@ def icmp(kind, code, rest):
     return body[:2] + struct.pack("!H", checksum(body)) + body[4:]
 
 
-def arp(operation, who):
+def arp(operation, who, whom=target):
     return mac + own_mac + b"\x08\x06" + struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, operation, own_mac, socket.inet_aton(who),
-                                                     mac, socket.inet_aton(target))
+                                                     mac, socket.inet_aton(whom))
 
 
 def ip6(protocol, payload):
@@ -97,4 +97,7 @@ for n in range(20000):
     send(ip4(17, bytes(1400), somebody(), ident=n & 0xFFFF, fragment=0x2000 | random.randrange(8000)))
     if n % 4 == 0:
         send(arp(random.choice((1, 2)), somebody()))
+# Mutated ARP may have said that this host is elsewhere, and Linux believes that for some seconds (a network namespace of the host as well as a VM): an
+# announcement ends it.
+send(arp(1, "10.77.0.1", "10.77.0.1"))
 print("done")

@@ -1,7 +1,8 @@
 //! `apps`: real programs, natively, in `nacre do` over the host's root, and in a bundle of a debootstrapped Debian.
 //!
 //! The fast tier is the small scripts that `cargo xtask test` runs; `--full` adds servers, run-times and CPython's and Go's own tests, whose packages it
-//! installs. `tests/apps/known-failures` names what may fail (`PLACE NAME reason`); one of them that passes is a failure too.
+//! installs. `tests/apps/known-failures` names what may fail (`PLACE NAME reason`); one of them that passes is a failure too. With `NACRE_SANDBOX=vm`
+//! sandboxes are virtual machines: the place is called `vm` then, and all have more time, as the machine is an emulated one here.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,8 +45,17 @@ const fn app(name: &'static str, interpreter: &'static str, script: &'static str
     App { name, interpreter, script, args: &[], tier, places, limit: Duration::from_secs(300) }
 }
 
+impl App {
+    fn limit(&self, place: &str) -> Duration {
+        if place != "native" && sh::in_vm() { self.limit * EMULATED } else { self.limit }
+    }
+}
+
 /// For suites of many tests.
 const LONG: Duration = Duration::from_secs(900);
+
+/// How many times longer a program may take in an emulated machine.
+const EMULATED: u32 = 4;
 
 /// Programs whose Debian sources the scripts build.
 const SOURCES: [&str; 2] = ["busybox", "gzip"];
@@ -191,8 +201,9 @@ pub fn run(args: &[String]) -> Result<Tally> {
 
 /// Runs one; a known failure must fail.
 fn judge(tally: &mut Tally, place: &str, app: &App, known: &[(String, String)]) {
-    let label = format!("{place} {}", app.name);
-    if !known.iter().any(|(p, name)| p == place && name == app.name) {
+    let called = if place == "do" && sh::in_vm() { "vm" } else { place };
+    let label = format!("{called} {}", app.name);
+    if !known.iter().any(|(p, name)| p == called && name == app.name) {
         return tally.attempt(&label, one(place, app), || one(place, app));
     }
     let result = match one(place, app) {
@@ -224,7 +235,7 @@ fn one(place: &str, app: &App) -> Result<()> {
         _ => return in_bundle(app, &path),
     };
     command.arg(&path).args(app.args).env("APPS_PLACE", place).env("APPS_SOURCES", packages::sources()).current_dir("/");
-    verdict(sh::timed(&mut command, app.limit)?)
+    verdict(sh::timed(&mut command, app.limit(place))?)
 }
 
 fn in_bundle(app: &App, path: &Path) -> Result<()> {
@@ -238,7 +249,7 @@ fn in_bundle(app: &App, path: &Path) -> Result<()> {
     let state = sh::scratch()?;
     let mut command = Command::new(sh::nacre());
     command.arg("--root").arg(&state).arg("run").arg("--bundle").arg(&dir).arg(&id);
-    let result = verdict(sh::timed(&mut command, app.limit)?);
+    let result = verdict(sh::timed(&mut command, app.limit("bundle"))?);
     let mut delete = Command::new(sh::nacre());
     let _ = sh::timed(delete.arg("--root").arg(&state).args(["delete", "--force", &id]), Duration::from_secs(20));
     let _ = std::fs::remove_dir_all(state);

@@ -43,7 +43,8 @@ cargo xtask COMMAND
   net [--small|--full]                   sandboxes on a pod network: host, sandbox and sandbox to sandbox, IPv4 and IPv6; bad frames
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   cri [--full|--bench] [NAME...]         under a real containerd: tasks of ctr, pods of its CRI, killed processes; under podman
-  vm [--small|--kvm]                     abi, robust and the small programs again, in virtual machines; --kvm: one on KVM, in an emulated machine
+  vm [--small|--full|--kvm]              abi, robust and the small programs again, in virtual machines; --full: all programs, which takes hours emulated;
+                                         --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md
   bench --programs [--rounds N] [ROW...]  whole programs beside them; its section of docs/performance.md
   bench --net [--rounds N] [ROW...|pod]  servers and clients on loopback, and a pod's network beside a plain namespace; its sections

@@ -33,8 +33,7 @@ pub fn run(args: &[String]) -> Result<()> {
         tally.add(cri::run(&tier)?);
         tally.add(net::run(&tier)?);
         tally.add(apps::run(&tier)?);
-        let tier: Vec<String> = (!full).then(|| "--small".into()).into_iter().collect();
-        tally.add(vm::run(&tier)?);
+        tally.add(vm::run(&[if full { "--full" } else { "--small" }.into()])?);
     }
     tally.finish()
 }

@@ -1,4 +1,5 @@
-//! `vm`: the tests of sandboxes again, with virtual machines as sandboxes: those that fit in ten minutes of an emulated machine, or in two.
+//! `vm`: the tests of sandboxes again, with virtual machines as sandboxes: those that fit in ten minutes of an emulated machine, or in two; `--full` has
+//! all real programs too, which takes hours there.
 //!
 //! They are the same commands, started again with `NACRE_SANDBOX=vm`, which nacre reads too.
 
@@ -22,6 +23,7 @@ const NOT_IN_VMS: &[(&str, &str)] = &[(
 enum Tier {
     Small,
     All,
+    Full,
 }
 
 impl Tier {
@@ -29,7 +31,7 @@ impl Tier {
     fn command_line_limit(self) -> Duration {
         Duration::from_secs(match self {
             Tier::Small => 180,
-            Tier::All => 900,
+            Tier::All | Tier::Full => 900,
         })
     }
 }
@@ -47,6 +49,7 @@ const ALL: Runs = &[
     &["apps", "--do", "everyday", "python", "git", "gcc", "perl", "sqlite", "tmux"],
     &["net", "--small"],
 ];
+const FULL: Runs = &[&["abi", "--sandbox"], &["robust"], &["apps", "--do", "--full"], &["net"]];
 
 /// Sandboxes on KVM, of root and of an ordinary user: their guests have the clock that only KVM gives, and there is no word of emulation.
 const KVM: &str = r#"
@@ -74,6 +77,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let (runs, tier) = match args {
         [] => (ALL, Some(Tier::All)),
         [flag] if flag == "--small" => (SMALL, Some(Tier::Small)),
+        [flag] if flag == "--full" => (FULL, Some(Tier::Full)),
         [flag] if flag == "--kvm" => (&[][..], None),
         _ => bail!("vm: unknown arguments {args:?}"),
     };
@@ -110,7 +114,7 @@ fn command_line(tier: Tier) -> Result<()> {
     let (mut args, limit) = (vec!["--", "--test-threads=2"], tier.command_line_limit());
     match tier {
         Tier::Small => args.extend(["pod::", "vm::"]),
-        Tier::All => args.extend(NOT_IN_VMS.iter().flat_map(|(name, _)| ["--skip", name])),
+        Tier::All | Tier::Full => args.extend(NOT_IN_VMS.iter().flat_map(|(name, _)| ["--skip", name])),
     }
     sh::run_within(test(&args).env("NACRE_SANDBOX", "vm"), limit)
 }
