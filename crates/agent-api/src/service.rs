@@ -73,6 +73,8 @@ service! {
     SetUpSandbox(SetUpSandboxRequest) -> SetUpSandboxResponse, LATER;
     /// Brings CPUs and memory that were plugged into a VM into use.
     Online(OnlineRequest) -> Empty, SOON;
+    /// Tells a VM that its pod's network has changed.
+    UpdateNetwork(UpdateNetworkRequest) -> UpdateNetworkResponse, LATER;
     /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
     /// program exists and may be executed).
     CreateContainer(CreateContainerRequest) -> CreateContainerResponse, LATER;

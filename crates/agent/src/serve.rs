@@ -72,6 +72,7 @@ fn serve(agent: &Arc<Agent>, request: u32, call: Call) {
     match call {
         Call::SetUpSandbox(call) => outbox.reply(request, agent.set_up(call)),
         Call::Online(call) => outbox.reply(request, agent.online(call)),
+        Call::UpdateNetwork(call) => outbox.reply(request, agent.update_network(&call)),
         Call::CreateContainer(call) => outbox.reply(request, agent.create(call)),
         Call::StartContainer(call) => outbox.reply(request, agent.start(&call.container_id)),
         Call::ExecProcess(call) => outbox.reply(request, agent.exec(call)),

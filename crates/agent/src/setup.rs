@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use agent_api::{Code, Empty, OnlineRequest, SetUpSandboxRequest, SetUpSandboxResponse, Status};
+use agent_api::{
+    Code, Empty, OnlineRequest, SetUpSandboxRequest, SetUpSandboxResponse, Status, UpdateNetworkRequest, UpdateNetworkResponse,
+};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount};
 use rustix::time::{ClockId, clock_settime};
@@ -53,6 +55,14 @@ impl Agent {
         Ok(SetUpSandboxResponse { kernel })
     }
 
+    /// Interfaces come and go.
+    pub fn update_network(&self, request: &UpdateNetworkRequest) -> Result<UpdateNetworkResponse, Status> {
+        let load = || self.modules.lock().load_for_devices().map_err(|why| Status::new(Code::Internal, why));
+        net::update(request, load)?;
+        net::devices::use_queues(cpus());
+        Ok(UpdateNetworkResponse::default())
+    }
+
     /// Brings plugged CPUs and memory into use.
     pub fn online(&self, request: OnlineRequest) -> Result<Empty, Status> {
         self.modules.lock().load_for_devices().map_err(|why| Status::new(Code::Internal, why))?;
@@ -63,6 +73,7 @@ impl Agent {
         loop {
             let there = cpus();
             if request.cpus == 0 || there >= request.cpus {
+                net::devices::use_queues(there);
                 return Ok(Empty {});
             }
             if Instant::now() > end {

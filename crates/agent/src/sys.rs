@@ -206,6 +206,53 @@ pub fn add_entropy(bytes: &[u8]) -> Result<(), Errno> {
     checked(unsafe { libc::ioctl(random.as_fd().as_raw_fd(), RNDADDENTROPY, &raw const pool) }.into()).map(drop)
 }
 
+/// Has a network interface use as many of its pairs of queues as it has, up to `most`. One that has no queues to choose from stays as it is.
+///
+/// # Errors
+/// The kernel's.
+pub fn use_queues(interface: &str, most: u32) -> Result<(), Errno> {
+    /// `struct ethtool_channels`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Channels {
+        command: u32,
+        max_rx: u32,
+        max_tx: u32,
+        max_other: u32,
+        max_combined: u32,
+        rx: u32,
+        tx: u32,
+        other: u32,
+        combined: u32,
+    }
+    const GET: u32 = 0x3c;
+    const SET: u32 = 0x3d;
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut channels = Channels { command: GET, ..Channels::default() };
+    // SAFETY: all zeros are a value of this plain C struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(Errno::INVAL);
+    }
+    request.ifr_name.iter_mut().zip(interface.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+    let mut ask = |channels: &mut Channels| {
+        request.ifr_ifru.ifru_data = (&raw mut *channels).cast();
+        // SAFETY: the request is an `ifreq` whose data is an `ethtool_channels`, which the kernel reads and writes; both live through the call.
+        checked(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) }.into()).map(drop)
+    };
+    match ask(&mut channels) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        asked => asked?,
+    }
+    let wanted = channels.max_combined.min(most);
+    if wanted <= channels.combined {
+        return Ok(());
+    }
+    (channels.command, channels.combined) = (SET, wanted);
+    ask(&mut channels)
+}
+
 /// A signal by its number, realtime ones too.
 pub fn signal(number: i32) -> Option<Signal> {
     // SAFETY: the numbers that Linux has; none of those that libc keeps for itself is ever sent by it to a process of its own here.

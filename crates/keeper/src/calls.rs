@@ -46,6 +46,7 @@ impl Server {
             Call::NextEvents(request) => self.pass(&request),
             Call::GetMetrics(request) => encode(self.metrics(&request)),
             Call::UpdateContainer(request) => encode(self.update(&request)),
+            Call::UpdateNetwork(request) => encode(self.nics.update(&self.guest, request, &mut fds)),
             Call::Stacks(request) => self.pass(&request),
             Call::Connect(request) => encode(self.connect(request, &mut fds)),
             Call::SetStrace(_) => Err(Status::new(

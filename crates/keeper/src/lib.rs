@@ -13,6 +13,7 @@ mod calls;
 mod console;
 mod drives;
 mod guest;
+mod nics;
 mod serve;
 mod size;
 mod streams;
@@ -32,6 +33,8 @@ use console::Console;
 use drives::Plugs;
 pub use drives::{Drives, NewDevice};
 use guest::Guest;
+use nics::Nics;
+pub use nics::NicsAtStart;
 use serve::Server;
 pub use size::Range;
 use size::Sizes;
@@ -65,6 +68,8 @@ pub struct Boot {
     pub range: Range,
     /// What it has of images and disks.
     pub drives: Drives,
+    /// And of the pod's network.
+    pub nics: NicsAtStart,
     /// Makes friends with the VMM, which waits for its devices first.
     pub attach: Box<dyn FnOnce() -> Result<Arc<dyn Vmm>, vmm::Error>>,
     /// The vsock device's side of the vhost-user connection.
@@ -152,6 +157,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         set_up: boot.set_up,
         sizes: Sizes::new(vmm.clone(), boot.range),
         plugs: Plugs::new(vmm.clone(), boot.drives),
+        nics: Nics::new(vmm.clone(), boot.nics),
         making: Mutex::default(),
         vsock: sockets,
         news: news.clone(),

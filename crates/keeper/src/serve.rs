@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::drives::Plugs;
 use crate::guest::Guest;
+use crate::nics::Nics;
 use crate::size::Sizes;
 use crate::streams::Streams;
 use crate::{KeeperError, News, spawn};
@@ -29,6 +30,7 @@ pub struct Server {
     pub set_up: SetUpSandboxRequest,
     pub sizes: Sizes,
     pub plugs: Plugs,
+    pub nics: Nics,
     /// Containers that are being made.
     pub making: Mutex<BTreeSet<String>>,
     pub vsock: Vsock,

@@ -97,7 +97,8 @@ impl Runtime {
                 Some(_) => Path::new("/").to_path_buf(),
                 None => config::rootfs(&spec, &bundle)?,
             };
-            config::prepare_overlay(dir, &root, kind).doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
+            config::prepare_overlay(dir, &root, kind)
+                .doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
         }
         let linux = spec.linux().as_ref();
         let limits = match linux.and_then(|linux| linux.resources().as_ref()) {
@@ -123,12 +124,13 @@ impl Runtime {
             gofers: Vec::new(),
             stand_in: None,
             memory_dev: None,
+            network: None,
             cgroup: Location::plan(cgroups_path, create.id, self.privilege)?,
             hooks: spec.hooks().clone(),
             process: spec.process().clone(),
         };
         timing::mark("runtime: configuration checked");
-        let entry = self.store.create(saved)?;
+        let mut entry = self.store.create(saved)?;
         let cgroup = match Cgroup::create(entry.saved.cgroup.clone(), &limits) {
             Ok(cgroup) => cgroup,
             Err(error) => {
@@ -139,6 +141,7 @@ impl Runtime {
         timing::mark("runtime: cgroup made");
         let launched = match &host {
             None => self.attached(&entry.saved.id, &spec, &create.network).and_then(|(network, attachment)| {
+                entry.saved.network = named(&network).filter(|_| attachment.is_none());
                 let launched = self.launch(kind, &entry, &cgroup, &spec, &plan, network);
                 // The sandbox has joined it, or nobody will.
                 drop(attachment);
@@ -520,6 +523,14 @@ pub fn reason(entry: &Entry) -> String {
     match File::open(entry.report_path()).ok().and_then(read) {
         Some(Report::Broke(reason)) => format!(" ({reason})"),
         _ => String::new(),
+    }
+}
+
+/// Where others find the network namespace too.
+fn named(network: &Network) -> Option<PathBuf> {
+    match network {
+        Network::Namespace(path) => std::path::absolute(path).ok(),
+        _ => None,
     }
 }
 

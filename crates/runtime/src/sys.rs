@@ -188,11 +188,21 @@ pub fn unshare_network() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes an open /dev/net/tun the tap of this name, with virtio-net headers and nothing else before its frames.
+/// Which of a tap's queues a descriptor is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TapQueue {
+    /// The tap is made, and has no other.
+    Only,
+    /// The tap is made, and will have more.
+    First,
+    Further,
+}
+
+/// Makes an open /dev/net/tun a queue of the tap of this name, with virtio-net headers and nothing else before its frames.
 ///
 /// # Errors
-/// The host's; `EINVAL` for a name that is too long.
-pub fn make_tap(tun: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+/// The host's; `EBUSY` if a tap to be made is there; `EINVAL` for a name that is too long.
+pub fn make_tap(tun: BorrowedFd<'_>, name: &str, queue: TapQueue) -> io::Result<()> {
     // SAFETY: all fields may be zero.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= libc::IFNAMSIZ {
@@ -201,7 +211,12 @@ pub fn make_tap(tun: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
         *to = *from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    let more = match queue {
+        TapQueue::Only => libc::IFF_TUN_EXCL,
+        TapQueue::First => libc::IFF_TUN_EXCL | libc::IFF_MULTI_QUEUE,
+        TapQueue::Further => libc::IFF_MULTI_QUEUE,
+    };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more) as i16;
     // SAFETY: the request is a whole `ifreq`, which the kernel reads and writes.
     let done = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Changing a running container's limits: those its kernel keeps, and the host's cgroup around it.
+//! Changing a running container: its limits, those its kernel keeps and the host's cgroup around it; and its pod's network.
 
 use agent_api::{Limits, UpdateContainerRequest};
 use oci_spec::runtime::LinuxResources;
@@ -7,6 +7,7 @@ use crate::cgroup::{self, Cgroup, HostLimits};
 use crate::container::{Runtime, connect};
 use crate::error::{Doing, Error, Result};
 use crate::pod;
+use crate::pod_network;
 use crate::process::memory;
 use crate::sandbox::Kind;
 use crate::state::{Access, Entry, Status};
@@ -31,6 +32,31 @@ impl Runtime {
         let room = HostLimits::with_overhead(entry.saved.kind, limits.memory, limits.pids);
         let host = HostLimits { memory: room.memory, pids: room.pids, ..HostLimits::of(entry.saved.kind, resources)? };
         Cgroup::open(entry.saved.cgroup.clone()).set_limits(&host)
+    }
+
+    /// Has the VM that a container is in follow its pod's network: interfaces that have come to the namespace since are joined, those that have gone
+    /// are let go.
+    ///
+    /// # Errors
+    /// It is in a sentry; it has joined no network namespace that has a name; it does not run; an interface cannot be joined.
+    pub fn update_network(&self, id: &str) -> Result<()> {
+        let entry = self.store.open(id, Access::Look)?;
+        // One at a time, whichever of the pod's containers is named.
+        let sandbox = self.store.open(&entry.saved.sandbox_id, Access::Change)?;
+        let status = pod::status(&sandbox);
+        if !matches!(status, Status::Created | Status::Running | Status::Paused) {
+            return Err(Error::WrongStatus { verb: "update", id: id.into(), status });
+        }
+        if sandbox.saved.kind == Kind::Sentry {
+            return Err(Error::Other("the interfaces of a sentry are those of its start: none comes or goes later".into()));
+        }
+        let network = sandbox.saved.network.as_deref().ok_or_else(|| {
+            Error::Other(
+                "the sandbox has joined no network namespace that has a name (--net NAMESPACE, or the configuration)".into(),
+            )
+        })?;
+        let agent = connect(&sandbox)?;
+        pod_network::update(network, |request, fds| agent.call_with(request, fds).doing(|| "cannot change the VM's network"))
     }
 }
 

@@ -37,8 +37,9 @@ pub enum Device {
     Pmem { image: OwnedFd, size: u64, access: Access },
     /// A disk: a block device or file with raw content. The descriptor is opened for just what `access` says.
     Block { image: OwnedFd, access: Access },
-    /// A network card on a tap (opened with `IFF_VNET_HDR`), one queue.
-    Net { tap: OwnedFd, mac: [u8; 6] },
+    /// A network card on a tap (opened with `IFF_VNET_HDR`): a pair of queues for each of its descriptors, one at least (several: all with
+    /// `IFF_MULTI_QUEUE`). `vhost` are as many descriptors of /dev/vhost-net, or none: then the VMM moves the frames.
+    Net { taps: Vec<OwnedFd>, vhost: Vec<OwnedFd>, mac: [u8; 6] },
     /// Gives memory that the guest's kernel freed back to the host by itself (free page reporting).
     Balloon,
     /// The host's randomness.

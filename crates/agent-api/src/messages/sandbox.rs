@@ -74,6 +74,9 @@ pub struct Route {
     /// Linux's `RT_SCOPE_*`.
     #[prost(uint32, tag = "5")]
     pub scope: u32,
+    /// Of two routes to the same place the one with the lower is taken.
+    #[prost(uint32, tag = "6")]
+    pub metric: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -84,6 +87,49 @@ pub struct Neighbour {
     pub hardware_address: Vec<u8>,
     #[prost(string, tag = "3")]
     pub interface: String,
+}
+
+/// The pod's network as it is now: what is new comes, and interfaces that are not named here go.
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateNetworkRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub interfaces: Vec<Interface>,
+    #[prost(message, repeated, tag = "2")]
+    pub routes: Vec<Route>,
+    #[prost(message, repeated, tag = "3")]
+    pub neighbours: Vec<Neighbour>,
+    /// For a VM's keeper: the ways to interfaces that the answer to an earlier request said are missing.
+    #[prost(message, repeated, tag = "4")]
+    pub ways: Vec<InterfaceWay>,
+    /// For a guest's agent: hardware addresses of those that go and that the machine cannot unplug.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    pub gone: Vec<Vec<u8>>,
+}
+
+/// How a VM gets at an interface.
+#[derive(Clone, PartialEq, Message)]
+pub struct InterfaceWay {
+    #[prost(bytes = "vec", tag = "1")]
+    pub hardware_address: Vec<u8>,
+    /// Indices of the descriptors of a tap's queues.
+    #[prost(uint32, repeated, tag = "2")]
+    pub taps: Vec<u32>,
+    /// Indices of as many descriptors of /dev/vhost-net, or of none.
+    #[prost(uint32, repeated, tag = "3")]
+    pub vhost: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateNetworkResponse {
+    /// Hardware addresses of the interfaces that the VM has no way to yet.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub missing: Vec<Vec<u8>>,
+    /// How many pairs of queues an interface can use.
+    #[prost(uint32, tag = "2")]
+    pub queues: u32,
+    /// Whether the machine can have its frames moved by /dev/vhost-net.
+    #[prost(bool, tag = "3")]
+    pub vhost: bool,
 }
 
 /// CPUs and memory that were plugged in, to be brought into use. Answered when they are.

@@ -1,11 +1,14 @@
 //! The guest's network, as the host describes it: interfaces, addresses, routes and neighbours. It is the pod's, shared by all containers.
 
+pub mod devices;
 mod netlink;
 
 use std::fs;
 use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use agent_api::{Code, Interface, Neighbour, Route, SetUpSandboxRequest, Status};
+use agent_api::{Code, Interface, Neighbour, Route, SetUpSandboxRequest, Status, UpdateNetworkRequest};
 use rustix::io::Errno;
 
 use netlink::{NEW_ADDRESS, NEW_LINK, NEW_NEIGHBOUR, NEW_ROUTE, Netlink, Request};
@@ -21,6 +24,7 @@ const IFA_F_NODAD: u8 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
@@ -30,37 +34,64 @@ const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
 const IFF_UP: u32 = 1;
 const LOOPBACK: &str = "lo";
+/// How long an interface that was plugged in may take to show up.
+const PATIENCE: Duration = Duration::from_secs(8);
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Sets everything up, loopback too.
 ///
 /// # Errors
 /// Names what cannot be had.
 pub fn set_up(request: &SetUpSandboxRequest) -> Result<(), Status> {
-    let netlink = Netlink::open().map_err(|errno| cannot("use the network", errno))?;
-    let up = |index: u32, more: &dyn Fn(Request) -> Request| netlink.ask(&more(link(index, IFF_UP)));
+    let netlink = open()?;
     if let Some(index) = index_of(LOOPBACK) {
-        up(index, &|request| request).map_err(|errno| cannot("bring loopback up", errno))?;
+        netlink.ask(&link(index, IFF_UP)).map_err(|errno| cannot("bring loopback up", errno))?;
     }
-    for interface in &request.interfaces {
+    apply(&netlink, &request.interfaces, &request.routes, &request.neighbours)
+}
+
+/// Takes out what goes, waits for what comes (`load` has their driver loaded), and sets it up. What is there already stays.
+///
+/// # Errors
+/// Names what cannot be had.
+pub fn update(request: &UpdateNetworkRequest, mut load: impl FnMut() -> Result<(), Status>) -> Result<(), Status> {
+    for address in &request.gone {
+        devices::take_out(&hardware_text(address))?;
+    }
+    let end = Instant::now() + PATIENCE;
+    let is_there = |interface: &Interface| devices::with_address(&hardware_text(&interface.hardware_address)).is_some();
+    while !request.interfaces.iter().all(is_there) && Instant::now() < end {
+        load()?;
+        sleep(BETWEEN);
+    }
+    apply(&open()?, &request.interfaces, &request.routes, &request.neighbours)
+}
+
+fn open() -> Result<Netlink, Status> {
+    Netlink::open().map_err(|errno| cannot("use the network", errno))
+}
+
+fn apply(netlink: &Netlink, interfaces: &[Interface], routes: &[Route], neighbours: &[Neighbour]) -> Result<(), Status> {
+    for interface in interfaces {
         let about = |step: &str, errno| cannot(&format!("{step} of interface {}", interface.name), errno);
-        let index = find(&netlink, interface)?;
-        let mtu = |request: Request| match interface.mtu {
-            0 => request,
-            mtu => request.with_number(IFLA_MTU, mtu),
+        let index = find(netlink, interface)?;
+        let up = match interface.mtu {
+            0 => link(index, IFF_UP),
+            mtu => link(index, IFF_UP).with_number(IFLA_MTU, mtu),
         };
-        up(index, &mtu).map_err(|errno| about("set the MTU and state", errno))?;
+        netlink.ask(&up).map_err(|errno| about("set the MTU and state", errno))?;
         for text in &interface.addresses {
             let (address, prefix) = prefix(text)?;
             netlink.ask(&new_address(index, address, prefix)).map_err(|errno| about(&format!("set address {text}"), errno))?;
         }
     }
-    for neighbour in &request.neighbours {
+    for neighbour in neighbours {
         netlink
             .ask(&new_neighbour(neighbour)?)
             .map_err(|errno| cannot(&format!("set neighbour {}", neighbour.address), errno))?;
     }
     // A gateway must be on the way before it can be used.
-    let (direct, via): (Vec<&Route>, Vec<&Route>) = request.routes.iter().partition(|route| route.gateway.is_empty());
+    let (direct, via): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(|route| route.gateway.is_empty());
     for route in direct.into_iter().chain(via) {
         let name = if route.destination.is_empty() { "default" } else { &route.destination };
         netlink.ask(&new_route(route)?).map_err(|errno| cannot(&format!("set route {name}"), errno))?;
@@ -77,12 +108,7 @@ fn find(netlink: &Netlink, wanted: &Interface) -> Result<u32, Status> {
         return Err(wrong(format!("{:?} is no name of an interface", wanted.name)));
     }
     let address = hardware_text(&wanted.hardware_address);
-    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let has_it =
-        |entry: &fs::DirEntry| fs::read_to_string(entry.path().join("address")).is_ok_and(|text| text.trim() == address);
-    let found = entries.filter(|entry| entry.file_name() != LOOPBACK).find(has_it);
-    let name = found
-        .and_then(|entry| entry.file_name().into_string().ok())
+    let name = devices::with_address(&address)
         .ok_or_else(|| wrong(format!("the guest has no interface with the address {address} (for {})", wanted.name)))?;
     let index = index_of(&name).ok_or_else(|| wrong(format!("interface {name} has gone")))?;
     if name == wanted.name {
@@ -143,7 +169,7 @@ fn new_route(route: &Route) -> Result<Request, Status> {
             request = request.with_ip(kind, &address);
         }
     }
-    Ok(request)
+    Ok(if route.metric == 0 { request } else { request.with_number(RTA_PRIORITY, route.metric) })
 }
 
 /// `struct ndmsg`.

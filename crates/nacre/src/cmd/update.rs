@@ -12,7 +12,7 @@ use runtime::config::mounts::parse_bytes;
 use super::Failure;
 use crate::cli::Global;
 
-/// Change a running container's limits
+/// Change a running container's limits, or a VM's interfaces
 #[derive(Debug, Args)]
 pub struct Update {
     /// Take the new limits from a file of OCI's linux.resources ("-": standard input); flags are ignored then
@@ -39,12 +39,19 @@ pub struct Update {
     /// Tasks at a time (-1: no limit)
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
+    /// Have a VM follow the network namespace that it has joined: interfaces that have come there since, and those that have gone
+    #[arg(long, conflicts_with_all = ["resources", "cpu_quota", "cpu_period", "cpu_share", "cpuset_cpus", "cpuset_mems", "memory", "pids_limit"])]
+    network: bool,
     #[arg(value_name = "CONTAINER-ID")]
     id: String,
 }
 
 impl Update {
     pub fn run(&self, global: &Global) -> Result<u8, Failure> {
+        if self.network {
+            global.runtime().update_network(&self.id)?;
+            return Ok(0);
+        }
         let resources = match &self.resources {
             Some(path) => read(path)?,
             None => self.asked()?,

@@ -225,3 +225,159 @@ fn measurements_reach_the_log_and_the_host() {
     let told = text.lines().find(|line| line.contains("a process was killed because its memory was full"));
     assert!(told.is_some_and(|line| line.contains("level=warning") && line.contains("in the guest: nacre-agent: ")), "{text}");
 }
+
+/// A network namespace that stands for a pod's, and one for the host's, with veth pairs between them; gone when dropped.
+struct Network(String);
+
+impl Network {
+    fn new(name: &str) -> Option<Network> {
+        let network = Network(format!("{name}-{}", std::process::id()));
+        let made = ["pod", "host"].iter().all(|end| network.ip(&format!("netns add {}", network.end(end))));
+        if !made {
+            eprintln!("not tested: no network namespaces here (root, iproute2)");
+        }
+        made.then_some(network)
+    }
+
+    fn end(&self, end: &str) -> String {
+        format!("{}-{end}", self.0)
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.end("pod"))
+    }
+
+    fn ip(&self, command: &str) -> bool {
+        Command::new("ip").args(command.split(' ')).status().is_ok_and(|status| status.success())
+    }
+
+    /// An interface of the pod's, in the network 10.NET.0.0/24, where the host is 10.NET.0.1.
+    fn attach(&self, interface: &str, net: u8) {
+        let (pod, host) = (self.end("pod"), self.end("host"));
+        for command in [
+            format!("link add peer{net} netns {host} type veth peer name {interface} netns {pod}"),
+            format!("-n {host} addr add 10.{net}.0.1/24 dev peer{net}"),
+            format!("-n {host} link set peer{net} up"),
+            format!("-n {pod} addr add 10.{net}.0.2/24 dev {interface}"),
+            format!("-n {pod} link set {interface} up"),
+        ] {
+            assert!(self.ip(&command), "ip {command}");
+        }
+    }
+
+    fn detach(&self, interface: &str) {
+        assert!(self.ip(&format!("-n {} link del {interface}", self.end("pod"))));
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for end in ["pod", "host"] {
+            self.ip(&format!("netns del {}", self.end(end)));
+        }
+    }
+}
+
+#[test]
+fn interfaces_come_and_go() {
+    let Some(place) = place("vm-nics") else { return };
+    let Some(network) = Network::new("nacre-vm-nics") else { return };
+    let id = place.id();
+    let containers = Containers(&place);
+    let mut bare = Place::config(&["sleep", "1000"]);
+    bare["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "network", "path": network.path()}]);
+    bare["mounts"].as_array_mut().expect("mounts").push(json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}));
+    bare["process"]["capabilities"] =
+        json!({"bounding": ["CAP_NET_RAW"], "permitted": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"]});
+    network.attach("eth0", 91);
+    containers.run(&id, &bare);
+    let update = || place.nacre(&["update", "--network", &id]);
+    let interfaces = || containers.exec(&id, "cd /sys/class/net; echo *");
+    let reaches =
+        |net: u8| containers.exec(&id, &format!("busybox ping -c 1 -W 20 10.{net}.0.1 >/dev/null && echo yes || echo no"));
+    assert_eq!((reaches(91).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo\n"));
+    // A queue for each CPU of the start.
+    let queues = "test $(ls /sys/class/net/$1/queues | grep -c rx) = $(grep -c ^processor /proc/cpuinfo) && echo right";
+    assert_eq!(containers.exec(&id, &queues.replace("$1", "eth0")), "right\n");
+    update().ok();
+    assert_eq!(interfaces(), "eth0 lo\n", "nothing has come");
+
+    network.attach("net1", 92);
+    let pod = network.end("pod");
+    assert!(network.ip(&format!("-n {pod} route add 10.93.0.0/16 via 10.92.0.1 metric 50")));
+    update().ok();
+    assert_eq!((reaches(92).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo net1\n"));
+    assert_eq!(containers.exec(&id, &queues.replace("$1", "net1")), "right\n");
+    assert_eq!(
+        containers.exec(&id, "busybox ip route show 10.93.0.0/16").trim(),
+        "10.93.0.0/16 via 10.92.0.1 dev net1  metric 50"
+    );
+    let other = place.nacre(&["run", &format!("{id}-other")]).fails(1, "another sandbox has interface eth0");
+    assert!(other.stderr.contains("its tap"), "{}", other.stderr);
+
+    network.detach("net1");
+    update().ok();
+    assert_eq!((reaches(91).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo\n"));
+    // One of the machine's start goes likewise, and its name can come again.
+    network.detach("eth0");
+    update().ok();
+    assert_eq!(interfaces(), "lo\n");
+    network.attach("eth0", 94);
+    update().ok();
+    assert_eq!((reaches(94).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo\n"));
+}
+
+#[test]
+fn without_a_network_there_is_none_to_follow() {
+    let Some(place) = place("vm-no-network") else { return };
+    let id = place.id();
+    let containers = Containers(&place);
+    containers.run(&id, &Place::config(&["sleep", "1000"]));
+    place.nacre(&["update", "--network", &id]).fails(1, "has joined no network namespace that has a name");
+}
+
+#[test]
+fn changes_are_kept_in_a_directory() {
+    let Some(place) = place("vm-overlay") else { return };
+    let keeps = |args: &[&str]| {
+        let mut config = Place::config(args);
+        config["annotations"] = json!({"dev.nacre.overlay": "dir"});
+        place.write(&config);
+    };
+    let rootfs = place.bundle().join("rootfs");
+    fs::create_dir_all(rootfs.join("etc/old")).expect("a directory");
+    for name in ["etc/removed", "etc/changed", "etc/moved", "etc/old/file"] {
+        fs::write(rootfs.join(name), "of the image\n").expect("a file");
+    }
+    let changes = "cd /etc; busybox rm removed; echo more >> changed; busybox mv moved elsewhere; busybox rm -r old; \
+                   busybox mkdir old; echo new > old/new";
+    keeps(&["sh", "-c", changes]);
+    place.nacre(&["run", &place.id()]).ok();
+    let look = "cd /etc; echo *; echo old/*; cat changed elsewhere";
+    let there = "changed elsewhere old\nold/new\nof the image\nmore\nof the image\n";
+    keeps(&["sh", "-c", look]);
+    assert_eq!(place.nacre(&["run", &place.id()]).ok().stdout, there, "another VM");
+    assert!(rootfs.join("etc/removed").exists(), "the image's files stay as they are");
+    assert_eq!(place.nacre(&["--sandbox", "sentry", "run", &place.id()]).ok().stdout, there, "a sentry knows what is there");
+    // It may have removed files in a way that the guest's kernel does not know.
+    place.nacre(&["run", &place.id()]).fails(1, "it is a sentry's, and a VM's kernel would show files that were removed there");
+    place.assert_clean();
+}
+
+#[test]
+fn what_a_vm_cannot_have_is_said() {
+    let Some(place) = place("vm-cannot") else { return };
+    place.write(&Place::config(&["true"]));
+    let refused: [(&[&str], &str); 3] = [
+        (&["run", "--net", "host"], "a VM cannot use the host's sockets (--net host)"),
+        (&["create", "--preserve-fds", "1"], "--preserve-fds 1 is not supported yet"),
+        (&["do", "--strace", "--", "true"], "cannot be traced from outside"),
+    ];
+    for (args, why) in refused {
+        let id = place.id();
+        let args = if args.first() != Some(&"do") { [args, &[id.as_str()]].concat() } else { args.to_vec() };
+        let run = place.nacre(&args);
+        assert!(run.code != Some(0) && run.stderr.contains(why), "{args:?}: {run:?}");
+    }
+    place.assert_clean();
+}

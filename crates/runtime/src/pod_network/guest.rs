@@ -28,7 +28,7 @@ pub fn for_guest(network: &Description) -> SetUpSandboxRequest {
             (prefix, _) => format!("{}/{prefix}", route.to),
         };
         let (gateway, source, scope) = (text(route.gateway), text(route.source), route.scope.into());
-        Some(Route { destination, gateway, interface: name(route.interface)?, source, scope })
+        Some(Route { destination, gateway, interface: name(route.interface)?, source, scope, metric: route.metric })
     });
     let neighbours = network.neighbours.iter().filter_map(|neighbour| {
         let hardware_address = neighbour.mac.to_vec();
@@ -64,12 +64,12 @@ mod tests {
             protocol: BY_KERNEL,
         };
         let (to, gateway) = (ip("0.0.0.0"), Some(ip("10.1.0.1")));
-        let default = config::Route { to, prefix: 0, gateway, scope: 0, protocol: 3, ..own.clone() };
+        let default = config::Route { to, prefix: 0, gateway, metric: 100, scope: 0, protocol: 3, ..own.clone() };
         let lost = config::Route { interface: 9, ..default.clone() };
         let network = Description { interfaces: vec![eth0], routes: vec![own, default, lost], neighbours: Vec::new() };
         let told = for_guest(&network);
         assert_eq!((told.interfaces[0].addresses[0].as_str(), told.interfaces[0].mtu), ("10.1.0.2/24", 1450));
         let [route] = &told.routes[..] else { panic!("{:?}", told.routes) };
-        assert_eq!((&*route.destination, &*route.gateway, &*route.interface), ("", "10.1.0.1", "eth0"));
+        assert_eq!((&*route.destination, &*route.gateway, &*route.interface, route.metric), ("", "10.1.0.1", "eth0", 100));
     }
 }

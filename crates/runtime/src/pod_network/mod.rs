@@ -1,13 +1,16 @@
 //! Joining the network namespace that a CNI plugin, or anybody, has made for a pod.
 //!
-//! [`join`] enters it on a thread of its own, reads what is there ([`netlink`]), opens a way to each Ethernet interface and takes the
-//! addresses off, so that the host's kernel does not answer for the sandbox. The way is a packet socket for a sentry, and for a VM a tap whose
-//! frames the kernel passes on ([`tcfilter`]). Nothing is put back: the namespace is the pod's, and who made it takes it away.
+//! [`join`] enters it on a thread of its own, reads what is there ([`netlink`]), and opens a way to each Ethernet interface. For a sentry that is a
+//! packet socket; the addresses are taken off then, so that the host's kernel does not answer for it. For a VM it is a tap whose frames the
+//! kernel passes on before it looks at them ([`tcfilter`]): the addresses stay. Nothing is put back: the namespace is the pod's, and who made it takes
+//! it away. What comes and goes later a VM is told of by [`update`](update::update).
 
 mod guest;
 mod loopback;
 mod netlink;
+pub mod queues;
 mod tcfilter;
+mod update;
 
 use std::fs::File;
 use std::io;
@@ -19,9 +22,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use self::guest::for_guest;
 pub use self::loopback::Loopback;
+use self::netlink::Netlink;
+pub use self::update::update;
 use crate::error::{Doing, Error, Result};
 
-/// A pod's network: what it looked like, and a way to each interface in its order.
+/// A pod's network: what it looked like, and ways to each interface in its order.
 #[derive(Debug, Default)]
 pub struct Joined {
     pub description: Description,
@@ -33,8 +38,8 @@ pub struct Joined {
 pub enum Way {
     /// A packet socket, with virtio-net headers.
     PacketSocket,
-    /// A tap, with virtio-net headers; all frames go from it to the interface and back.
-    Tap,
+    /// A tap with this many queues, with virtio-net headers; all frames go from it to the interface and back.
+    Tap(usize),
 }
 
 /// Takes the network of the namespace at `path` over.
@@ -42,10 +47,15 @@ pub enum Way {
 /// # Errors
 /// No such namespace, no right to enter it, an interface that is not Ethernet or has no address left; the host's.
 pub fn join(path: &Path, way: Way) -> Result<Joined> {
+    within(path, move |netlink, name| take_over(netlink, name, way))
+}
+
+/// Does something in the network namespace at `path`, with the name that messages have for it.
+fn within<T: Send + 'static>(path: &Path, work: impl FnOnce(&mut Netlink, &str) -> Result<T> + Send + 'static) -> Result<T> {
     let namespace = File::open(path).doing(|| format!("cannot open the network namespace {}", path.display()))?;
     let name = path.display().to_string();
     let about = || format!("cannot enter the network namespace {}", path.display());
-    inside(namespace, move |_| take_over(&name, way)).doing(about)?
+    inside(namespace, move |_| work(&mut Netlink::new()?, &name)).doing(about)?
 }
 
 /// Does something in a network namespace, on a thread of its own: a thread's network namespace is its own, and this one ends with it.
@@ -57,8 +67,7 @@ fn inside<T: Send + 'static>(namespace: File, body: impl FnOnce(&File) -> T + Se
     worker?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
 
-fn take_over(name: &str, way: Way) -> Result<Joined> {
-    let mut netlink = netlink::Netlink::new()?;
+fn take_over(netlink: &mut Netlink, name: &str, way: Way) -> Result<Joined> {
     let description = netlink.describe(name)?;
     let mut ways = Vec::new();
     for interface in &description.interfaces {
@@ -68,18 +77,21 @@ fn take_over(name: &str, way: Way) -> Result<Joined> {
                 interface.name
             )));
         }
-        ways.push(match way {
+        tcfilter::check_free(netlink, interface)?;
+        match way {
             Way::PacketSocket => {
                 let socket =
                     hostcall::packet::open(interface.index).map_err(|errno| std::io::Error::from_raw_os_error(errno.raw()));
-                socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?
+                ways.push(socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?);
             }
-            Way::Tap => tcfilter::tap(&mut netlink, interface)?,
-        });
+            Way::Tap(queues) => ways.extend(tcfilter::tap(netlink, interface, queues)?),
+        }
     }
-    for interface in &description.interfaces {
-        for address in &interface.addresses {
-            netlink.take_off(interface.index, address)?;
+    if way == Way::PacketSocket {
+        for interface in &description.interfaces {
+            for address in &interface.addresses {
+                netlink.take_off(interface.index, address)?;
+            }
         }
     }
     Ok(Joined { description, ways })

@@ -12,6 +12,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use netstack::config::{Address, Description, Interface, Neighbour, Route};
 
+use super::tcfilter;
 use crate::error::{Doing, Error, Result};
 
 /// Bytes of one answer at most.
@@ -31,7 +32,7 @@ impl Netlink {
         Ok(Netlink { socket })
     }
 
-    /// The interfaces that are up, apart from loopback, with their addresses, routes and permanent neighbours.
+    /// The interfaces that are up, apart from loopback and taps of ours, with their addresses, routes and permanent neighbours.
     ///
     /// # Errors
     /// One that is not Ethernet; the host's.
@@ -40,6 +41,7 @@ impl Netlink {
         for message in self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
             if let RouteNetlinkMessage::NewLink(link) = message
                 && let Some(interface) = interface(&link, name)?
+                && !tcfilter::is_ours(&interface.name)
             {
                 interfaces.push(interface);
             }

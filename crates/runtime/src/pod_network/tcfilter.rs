@@ -16,6 +16,7 @@ use netstack::config::Interface;
 
 use super::netlink::Netlink;
 use crate::error::{Doing, Error, Result};
+use crate::sys::{TapQueue, make_tap};
 
 const TUN: &str = "/dev/net/tun";
 /// Handle of an `ingress` discipline, and its parent.
@@ -23,13 +24,19 @@ const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 /// `ETH_P_ALL` and the filter's priority, as a filter's header has them.
 const ALL_PROTOCOLS: u32 = 1 << 16 | (0x0003u16.to_be() as u32);
 
-/// Makes a tap, with virtio-net headers, that stands for `interface` in the caller's network namespace. It goes with its descriptor.
+/// What taps are called, before the number of their interface.
+const NAME: &str = "nacre";
+
+/// Makes a tap, with virtio-net headers, that stands for `interface` in the caller's network namespace: its queues. It goes with their descriptors.
 ///
 /// # Errors
-/// The host lacks a piece, which is named.
-pub fn tap(netlink: &mut Netlink, interface: &Interface) -> Result<OwnedFd> {
-    let name = format!("nacre{}", interface.index);
-    let tap = open(&name).doing(|| format!("cannot make the tap {name} ({TUN}: the kernel's module tun)"))?;
+/// Another sandbox has the interface; the host lacks a piece, which is named.
+pub fn tap(netlink: &mut Netlink, interface: &Interface, queues: usize) -> Result<Vec<OwnedFd>> {
+    let name = name(interface);
+    let tap = open(&name, queues).map_err(|cause| match cause.raw_os_error() {
+        Some(libc::EBUSY) => taken(interface),
+        _ => Error::Host { what: format!("cannot make the tap {name} ({TUN}: the kernel's module tun)"), cause },
+    })?;
     let index = netlink.index_of(&name)?;
     netlink.set_up(index, interface.mtu).doing(|| format!("cannot set the tap {name} up"))?;
     for (from, to) in [(interface.index, index), (index, interface.index)] {
@@ -41,10 +48,37 @@ pub fn tap(netlink: &mut Netlink, interface: &Interface) -> Result<OwnedFd> {
     Ok(tap)
 }
 
-fn open(name: &str) -> io::Result<OwnedFd> {
-    let tun = OpenOptions::new().read(true).write(true).open(TUN)?;
-    crate::sys::make_tap(tun.as_fd(), name)?;
-    Ok(tun.into())
+/// # Errors
+/// Another sandbox has the interface.
+pub fn check_free(netlink: &mut Netlink, interface: &Interface) -> Result<()> {
+    if netlink.index_of(&name(interface)).is_ok() { Err(taken(interface)) } else { Ok(()) }
+}
+
+fn name(interface: &Interface) -> String {
+    format!("{NAME}{}", interface.index)
+}
+
+fn taken(interface: &Interface) -> Error {
+    Error::Other(format!("another sandbox has interface {} (its tap {} is there)", interface.name, name(interface)))
+}
+
+/// Whether an interface of this name is a tap of a sandbox's.
+pub fn is_ours(name: &str) -> bool {
+    name.strip_prefix(NAME).is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn open(name: &str, queues: usize) -> io::Result<Vec<OwnedFd>> {
+    let one = |number| {
+        let tun = OpenOptions::new().read(true).write(true).open(TUN)?;
+        let queue = match (number, queues) {
+            (0, 1) => TapQueue::Only,
+            (0, _) => TapQueue::First,
+            _ => TapQueue::Further,
+        };
+        make_tap(tun.as_fd(), name, queue)?;
+        Ok(tun.into())
+    };
+    (0..queues.max(1)).map(one).collect()
 }
 
 /// Whatever arrives at one interface goes out at another.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::SetUpSandboxRequest;
-use keeper::{Boot, Drives, Range};
+use keeper::{Boot, Drives, NicsAtStart, Range};
 use netstack::config::Description;
 use serde::{Deserialize, Serialize};
 use vmm::qemu::{self, Qemu};
@@ -32,8 +32,8 @@ const VMM_START: Duration = Duration::from_secs(20);
 const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce";
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
-/// device, 3: a pidfd of the process at its other side; 4 and 5: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount; a tap for each interface of the
-/// network; the images, the disks, and, if others may come, the listening socket.
+/// device, 3: a pidfd of the process at its other side; 4 and 5: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount; for each interface of the
+/// network its queues of a tap, then with `vhost` as many of vhost-net; the images, the disks, and, if others may come, the listening socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeeperConfig {
     /// The container whose end is the VM's.
@@ -49,6 +49,10 @@ pub struct KeeperConfig {
     pub kvm: KvmConfig,
     /// The pod's, if it has one.
     pub network: Description,
+    /// Pairs of queues of each of its interfaces.
+    pub queues: usize,
+    /// Whether the host's kernel moves their frames.
+    pub vhost: bool,
     /// How many images and disks of the first container come as descriptors, and which of the disks are only to be read.
     pub images: usize,
     pub disks: Vec<DiskConfig>,
@@ -90,10 +94,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         KvmConfig::Own => (Some(Kvm::Own), Accelerator::Kvm),
         KvmConfig::None(because) => (None, Accelerator::Emulation { because }),
     };
-    let interfaces = config.network.interfaces.iter().enumerate();
-    let nics =
-        interfaces.map(|(index, interface)| Ok((format!("nic{index}"), Device::Net { tap: next()?, mac: interface.mac })));
-    let nics = nics.collect::<Result<Vec<_>, String>>()?;
+    let (nics_at_start, nics) = nics(&config, &mut descriptors)?;
     let (drives, devices) = drives(&config, &mut descriptors)?;
     let listener = descriptors.next();
     report::install(report);
@@ -156,6 +157,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         },
         range,
         drives,
+        nics: nics_at_start,
         attach: Box::new(move || {
             let vmm = Qemu::attach(qmp, VMM_START)?;
             vmm.boot(VMM_START)?;
@@ -171,6 +173,24 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         report::write(&Report::Exited(status));
     }
     Ok(ended.unwrap_or(0))
+}
+
+/// The network's cards.
+fn nics(
+    config: &KeeperConfig,
+    descriptors: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<(NicsAtStart, Vec<(String, Device)>), String> {
+    let hardware_addresses: Vec<[u8; 6]> = config.network.interfaces.iter().map(|interface| interface.mac).collect();
+    let mut queues = || -> Result<Vec<Vec<OwnedFd>>, String> {
+        let mut next = |_| descriptors.next().ok_or("descriptors are missing".to_string());
+        hardware_addresses.iter().map(|_| (0..config.queues).map(&mut next).collect()).collect()
+    };
+    let taps = queues()?;
+    let vhost = if config.vhost { queues()? } else { hardware_addresses.iter().map(|_| Vec::new()).collect() };
+    let all = taps.into_iter().zip(vhost).zip(&hardware_addresses).enumerate();
+    let devices = all.map(|(number, ((taps, vhost), &mac))| (NicsAtStart::id(number), Device::Net { taps, vhost, mac }));
+    let devices = devices.collect();
+    Ok((NicsAtStart { hardware_addresses, queues: config.queues as u32, vhost: config.vhost }, devices))
 }
 
 /// The devices of the first container's images and disks.

@@ -1,6 +1,6 @@
 //! The VM sandbox: a keeper, its VMM, and one process that serves all containers' files.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::main_process::{Guard, MainProcess, has_ended};
 use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_disk, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
+use crate::pod_network::queues::{self, Accelerated, Mover};
 use crate::pod_network::{Joined, Way};
 use crate::process::fs::{self, FsConfig, More};
 use crate::process::fs_control;
@@ -29,6 +30,8 @@ const NAME: &str = "VM's keeper";
 const POD_SHM: u64 = 64 << 20;
 /// How many images and disks of further containers a pod's VM takes at a time: each costs its boot 10 to 20 ms emulated.
 const POD_SLOTS: u8 = 8;
+/// How many interfaces the VM of a pod's network can be given later.
+const NIC_SLOTS: u8 = 2;
 /// Guest memory is a multiple of this.
 const MEMORY_STEP: u64 = 2 << 20;
 
@@ -52,11 +55,18 @@ impl VmSandbox {
     /// # Errors
     /// No VMM, no guest image; the host's. Nothing is left running.
     pub fn launch(launch: Launch<'_>) -> Result<VmSandbox> {
-        let network = match launch.network {
+        let (kvm, given) = match Kvm::find(launch.privilege) {
+            Ok(Kvm::Mount(mount)) => (KvmConfig::Mount, Some(mount)),
+            Ok(Kvm::Own) => (KvmConfig::Own, None),
+            Err(because) => (KvmConfig::None(because), None),
+        };
+        let queues = queues::count(launch.cpus);
+        let network = match &launch.network {
             Network::None => Joined::default(),
             Network::Host => return Err(Error::Other("a VM cannot use the host's sockets (--net host)".into())),
-            Network::Namespace(path) => pod_network::join(&path, Way::Tap)?,
+            Network::Namespace(path) => pod_network::join(path, Way::Tap(queues))?,
         };
+        let vhost = vhost(&kvm, &network, queues)?;
         let program = find_program(vmm::qemu::PROGRAM)?;
         let image = guest::build(&guest::Options::default(), &mut |_| ()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
@@ -82,13 +92,9 @@ impl VmSandbox {
         let (ours, theirs) = UnixStream::pair().doing(|| "cannot make a socket pair")?;
         let vmm_side = fs::vmm_end(&fs)?;
         timing::mark("runtime: file process connected");
-        let (kvm, given) = match Kvm::find(launch.privilege) {
-            Ok(Kvm::Mount(mount)) => (KvmConfig::Mount, Some(mount)),
-            Ok(Kvm::Own) => (KvmConfig::Own, None),
-            Err(because) => (KvmConfig::None(because), None),
-        };
         // Nobody else can reach it: nobody can change it.
         let resizable = launch.listener.is_some();
+        let follows = resizable && matches!(launch.network, Network::Namespace(_));
         let memory = memory(launch.memory_limit);
         let config = KeeperConfig {
             first_container: launch.first_container,
@@ -97,7 +103,9 @@ impl VmSandbox {
             memory: [memory, if resizable { most_memory(memory) } else { memory }],
             images: images.len(),
             disks: launch.disks.iter().map(|disk| if disk.read_only { DiskConfig::Read } else { DiskConfig::Write }).collect(),
-            slots: if launch.pod.is_some() { POD_SLOTS } else { 0 },
+            slots: if launch.pod.is_some() { POD_SLOTS } else { 0 } + if follows { NIC_SLOTS } else { 0 },
+            queues,
+            vhost: !vhost.is_empty(),
             shm_size: launch.pod.map(|_| POD_SHM),
             kvm,
             network: network.description,
@@ -106,7 +114,7 @@ impl VmSandbox {
         let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), fs.pidfd.as_fd()];
         fds.extend([kernel.as_fd(), initrd.as_fd()]);
         fds.extend(given.as_ref().map(AsFd::as_fd));
-        fds.extend(network.ways.iter().map(AsFd::as_fd));
+        fds.extend(network.ways.iter().chain(&vhost).map(AsFd::as_fd));
         fds.extend(images.iter().chain(&disks).map(AsFd::as_fd));
         fds.extend(launch.listener.as_ref().map(AsFd::as_fd));
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;
@@ -198,6 +206,22 @@ impl Sandbox for VmSandbox {
     fn stop(&mut self) {
         self.main.confined.kill();
         self.fs.iter().for_each(Confined::kill);
+    }
+}
+
+/// Descriptors of vhost-net for all queues of the network's interfaces, or none.
+fn vhost(kvm: &KvmConfig, network: &Joined, queues: usize) -> Result<Vec<OwnedFd>> {
+    let interfaces = network.description.interfaces.len();
+    let accelerated = if matches!(kvm, KvmConfig::None(_)) { Accelerated::Emulated } else { Accelerated::ByKvm };
+    if interfaces == 0 {
+        return Ok(Vec::new());
+    }
+    match queues::mover(accelerated) {
+        Mover::Kernel => queues::open(interfaces * queues),
+        Mover::Vmm(why) => {
+            tracing::info!("QEMU moves the frames of the VM's interfaces: {why}");
+            Ok(Vec::new())
+        }
     }
 }
 

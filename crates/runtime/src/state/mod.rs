@@ -68,6 +68,9 @@ pub struct Saved {
     pub stand_in: Option<ProcessRef>,
     /// The file system of its application memory, if it has one of its own ([`process::memory`](crate::process::memory)).
     pub memory_dev: Option<u64>,
+    /// The network namespace that the sandbox has joined, if that has a name.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     pub cgroup: cgroup::Location,
     pub hooks: Option<Hooks>,
     /// For `exec`'s defaults.
@@ -389,6 +392,7 @@ mod tests {
             gofers: Vec::new(),
             stand_in: None,
             memory_dev: None,
+            network: None,
             cgroup: Default::default(),
             hooks: None,
             process: None,

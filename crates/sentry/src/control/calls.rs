@@ -32,6 +32,9 @@ pub(super) async fn serve(agent: &Arc<Agent>, call: Call, mut fds: Vec<Option<Ow
         Call::Connect(request) => encode(agent.connect(&request, fds).await),
         Call::Shutdown(_) => encode(Ok(Empty {})),
         Call::SetUpSandbox(_) | Call::Online(_) => Err(Status::new(Code::Unimplemented, "a sentry is no VM")),
+        Call::UpdateNetwork(_) => {
+            Err(Status::new(Code::Unimplemented, "the interfaces of a sentry are those of its start: none comes or goes later"))
+        }
     }
 }
 

@@ -177,9 +177,12 @@ impl<'a> Line<'a> {
                 let number = self.inherit(fd);
                 self.json("-object", devices::memory_file(&id, number.into(), size, access));
             }
-            Back::Net { id, fd } => {
-                let number = self.inherit(fd);
-                self.json("-netdev", devices::netdev(&id, &number.to_string()));
+            Back::Net { id, taps, vhost } => {
+                let mut numbers = |fds: Vec<BorrowedFd<'a>>| -> Vec<String> {
+                    fds.into_iter().map(|fd| self.inherit(fd).to_string()).collect()
+                };
+                let netdev = devices::netdev(&id, &numbers(taps), &numbers(vhost));
+                self.json("-netdev", netdev);
             }
         }
     }

@@ -79,7 +79,8 @@ fn every_device() {
         ("vsock", Device::Vsock { socket: file() }),
         ("image", Device::Pmem { image: file(), size: PMEM_ALIGN, access: Access::Read }),
         ("disk", Device::Block { image: file(), access: Access::Write }),
-        ("nic", Device::Net { tap: file(), mac: [2, 0, 0, 0, 0xab, 1] }),
+        ("nic", Device::Net { taps: vec![file()], vhost: Vec::new(), mac: [2, 0, 0, 0, 0xab, 1] }),
+        ("wide", Device::Net { taps: vec![file(), file()], vhost: vec![file(), file()], mac: [2, 0, 0, 0, 0xab, 2] }),
         ("balloon", Device::Balloon),
         ("rng", Device::Rng),
     ];
@@ -120,6 +121,8 @@ fn every_device() {
         -device {"bus":"pcie.0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","serial":"disk"}
         -netdev {"fd":"18","id":"n-nic","type":"tap","vhost":false}
         -device {"bus":"pcie.0","driver":"virtio-net-pci","id":"nic","mac":"02:00:00:00:ab:01","netdev":"n-nic","romfile":""}
+        -netdev {"fds":"19:20","id":"n-wide","type":"tap","vhost":true,"vhostfds":"21:22"}
+        -device {"bus":"pcie.0","driver":"virtio-net-pci","id":"wide","mac":"02:00:00:00:ab:02","mq":true,"netdev":"n-wide","romfile":"","vectors":6}
         -device {"bus":"pcie.0","driver":"virtio-balloon-pci","free-page-reporting":true,"id":"balloon"}
         -device {"bus":"pcie.0","driver":"virtio-rng-pci","id":"rng"}
         -device {"bus":"pcie.0","chassis":1,"driver":"pcie-root-port","id":"port0","slot":0}
@@ -148,7 +151,7 @@ type Fault = (&'static str, fn(&mut Machine));
 
 #[test]
 fn what_cannot_be_is_said() {
-    let faults: [Fault; 9] = [
+    let faults: [Fault; 10] = [
         ("number of CPUs at the start 3 is not between 1 and 1", |m| m.cpus.boot = 3),
         ("number of CPUs 256 is not between 1 and 255", |m| m.cpus.max = 256),
         ("memory 1 is not between 268435456 and 1099511627776", |m| m.memory.max = 1),
@@ -165,6 +168,10 @@ fn what_cannot_be_is_said() {
         }),
         ("qemu refused virtio-pmem-pci: p: a pmem image of 4096 bytes is not a multiple of 134217728", |m| {
             m.devices.push(("p".into(), Device::Pmem { image: file(), size: 4096, access: Access::Read }));
+        }),
+        ("qemu refused netdev_add: n: 1 queues of a tap, and 2 of vhost-net", |m| {
+            let (taps, vhost) = (vec![file()], vec![file(), file()]);
+            m.devices.push(("n".into(), Device::Net { taps, vhost, mac: [2; 6] }));
         }),
     ];
     let qmp = file();

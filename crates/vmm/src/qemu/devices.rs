@@ -1,6 +1,6 @@
 //! QEMU's parts for each of our devices: a front end, the same on the command line and over QMP, and what stands behind it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, fstat};
 use serde_json::{Map, Value, json};
@@ -31,7 +31,8 @@ pub(super) enum Back<'a> {
     },
     Net {
         id: String,
-        fd: BorrowedFd<'a>,
+        taps: Vec<BorrowedFd<'a>>,
+        vhost: Vec<BorrowedFd<'a>>,
     },
 }
 
@@ -68,11 +69,21 @@ pub(super) fn parts<'a>(id: &str, device: &'a Device) -> Result<Parts<'a>> {
             let back = Back::Block { id: format!("b-{id}"), fd: image.as_fd(), access: *access, driver };
             ("virtio-blk-pci", Some(back), json!({"drive": format!("b-{id}"), "serial": id.get(..20).unwrap_or(id)}))
         }
-        Device::Net { tap, mac } => {
+        Device::Net { taps, vhost, mac } => {
+            let (queues, fds) = (taps.len(), |list: &'a [OwnedFd]| list.iter().map(AsFd::as_fd).collect());
+            if queues == 0 || !(vhost.is_empty() || vhost.len() == queues) {
+                let message = format!("{id}: {queues} queues of a tap, and {} of vhost-net", vhost.len());
+                return Err(refused("netdev_add", message));
+            }
+            let back = Back::Net { id: format!("n-{id}"), taps: fds(taps), vhost: fds(vhost) };
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-            let back = Back::Net { id: format!("n-{id}"), fd: tap.as_fd() };
             // No ROM to boot from: it would be looked for in a file.
-            ("virtio-net-pci", Some(back), json!({"netdev": format!("n-{id}"), "mac": mac, "romfile": ""}))
+            let mut front = json!({"netdev": format!("n-{id}"), "mac": mac, "romfile": ""});
+            if let (Value::Object(front), true) = (&mut front, queues > 1) {
+                // An interrupt for each queue, for the control queue, and for changes of the configuration.
+                front.extend([("mq".into(), json!(true)), ("vectors".into(), json!(2 * queues + 2))]);
+            }
+            ("virtio-net-pci", Some(back), front)
         }
         Device::Balloon => ("virtio-balloon-pci", None, json!({"free-page-reporting": true})),
         Device::Rng => ("virtio-rng-pci", None, json!({})),
@@ -133,7 +144,17 @@ pub(super) fn memory_own(id: &str, size: u64) -> Value {
     json!({"qom-type": "memory-backend-memfd", "id": id, "size": size, "share": true})
 }
 
-/// `netdev_add`'s arguments; `fd` is a number or a name given to `getfd`.
-pub(super) fn netdev(id: &str, fd: &str) -> Value {
-    json!({"type": "tap", "id": id, "fd": fd, "vhost": false})
+/// `netdev_add`'s arguments; descriptors are numbers or names given to `getfd`.
+pub(super) fn netdev(id: &str, taps: &[String], vhost: &[String]) -> Value {
+    let mut netdev = json!({"type": "tap", "id": id, "vhost": !vhost.is_empty()});
+    if let Value::Object(netdev) = &mut netdev {
+        for (fds, one, several) in [(taps, "fd", "fds"), (vhost, "vhostfd", "vhostfds")] {
+            match fds {
+                [] => None,
+                [fd] => netdev.insert(one.into(), json!(fd)),
+                fds => netdev.insert(several.into(), json!(fds.join(":"))),
+            };
+        }
+    }
+    netdev
 }

@@ -1,6 +1,6 @@
 //! The running QEMU: [`Vmm`] over QMP. Nothing about the machine is remembered here; QEMU is asked, so that a new process can attach to an old machine.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -150,12 +150,16 @@ pub(super) fn malformed(command: &str, answer: &Value) -> Error {
 }
 
 impl Qemu {
-    /// Frees the name under which a command's backend knew a descriptor, whatever became of the command.
-    pub(super) fn give_fd<T>(&self, name: &str, fd: impl AsFd, then: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.qmp.command_with("getfd", json!({"fdname": name}), &[fd.as_fd()], ANSWER)?;
-        let outcome = then();
+    /// Gives QEMU descriptors under names, for a command that takes them over; one that fails leaves none there.
+    pub(super) fn give_fds<T>(&self, fds: &[(String, BorrowedFd<'_>)], then: impl FnOnce() -> Result<T>) -> Result<T> {
+        let give = |(name, fd): &(String, BorrowedFd<'_>)| {
+            self.qmp.command_with("getfd", json!({"fdname": name}), &[*fd], ANSWER).map(drop)
+        };
+        let outcome = fds.iter().try_for_each(give).and_then(|()| then());
         if outcome.is_err() {
-            let _ = self.command("closefd", json!({"fdname": name}));
+            for (name, _) in fds {
+                let _ = self.command("closefd", json!({"fdname": name}));
+            }
         }
         outcome
     }

@@ -1,5 +1,6 @@
 //! Devices that come and go while the machine runs, each in a PCIe root port of its own.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -46,11 +47,20 @@ impl Qemu {
 
     fn add_back(&self, id: &str, back: &Back<'_>) -> Result<()> {
         match back {
-            Back::Chardev { id, fd } => self.give_fd(id, fd, || {
+            Back::Chardev { id, fd } => self.give_fds(&[(id.clone(), *fd)], || {
                 let socket = json!({"addr": {"type": "fd", "data": {"str": id}}, "server": false});
                 self.command("chardev-add", json!({"id": id, "backend": {"type": "socket", "data": socket}}))
             }),
-            Back::Net { id, fd } => self.give_fd(id, fd, || self.command("netdev_add", devices::netdev(id, id))),
+            Back::Net { id, taps, vhost } => {
+                let named = |fds: &[BorrowedFd<'_>], letter| -> Vec<String> {
+                    (0..fds.len()).map(|queue| format!("{id}-{letter}{queue}")).collect()
+                };
+                let (tap_names, vhost_names) = (named(taps, 't'), named(vhost, 'v'));
+                let netdev = devices::netdev(id, &tap_names, &vhost_names);
+                let names = tap_names.into_iter().chain(vhost_names);
+                let fds: Vec<_> = names.zip(taps.iter().chain(vhost).copied()).collect();
+                self.give_fds(&fds, || self.command("netdev_add", netdev))
+            }
             Back::Block { id: node, fd, access, driver } => {
                 let (set, _) = self.add_fd(id, fd)?;
                 self.command("blockdev-add", devices::block_node(node, driver, *access, set))

@@ -168,9 +168,12 @@ int main(void)
 		else if (sscanf(line, "disk %31s", name) == 1)
 			read_disk(name, word), fprintf(out, "%s\n", word);
 		else if (sscanf(line, "nic %31s", name) == 1) {
-			char path[64];
-			snprintf(path, sizeof path, "/sys/class/net/%s", name);
-			fprintf(out, "%s\n", access(path, F_OK) ? "none" : "there");
+			char path[80];
+			int queues = -1;
+			do
+				snprintf(path, sizeof path, "/sys/class/net/%s/queues/rx-%d", name, ++queues);
+			while (!access(path, F_OK));
+			fprintf(out, "%d queues\n", queues);
 		} else if (sscanf(line, "echo %u", &port) == 1)
 			serve_echo(port), fprintf(out, "listening\n");
 		else if (sscanf(line, "send %u %ld", &port, &n) == 2)

@@ -186,14 +186,17 @@ fn changes_disks(booted: &mut Booted) {
 }
 
 fn changes_nics(booted: &mut Booted) {
-    let Some(tap) = tap() else {
-        eprintln!("SKIPPED: no taps here (/dev/net/tun)");
-        return;
-    };
-    booted.running.qemu.add_device("nic", Device::Net { tap, mac: [2, 0, 0, 0, 0, 1] }).unwrap();
-    booted.ask_until("nic eth0", |there| there == "there");
-    booted.running.qemu.remove_device("nic", SOON).unwrap();
-    assert_eq!(booted.ask("nic eth0"), "none");
+    // The guest has two CPUs by now, for each of which it uses a queue.
+    for queues in [1, 2] {
+        let Some(taps) = tap(queues) else {
+            eprintln!("SKIPPED: no taps here (/dev/net/tun)");
+            return;
+        };
+        booted.running.qemu.add_device("nic", Device::Net { taps, vhost: Vec::new(), mac: [2, 0, 0, 0, 0, 1] }).unwrap();
+        booted.ask_until("nic eth0", |there| there == format!("{queues} queues"));
+        booted.running.qemu.remove_device("nic", SOON).unwrap();
+        assert_eq!(booted.ask("nic eth0"), "0 queues");
+    }
 }
 
 /// What stands for all vhost-user devices: the guest has no use for a second one of these, but its slot does.
@@ -249,12 +252,17 @@ fn path(word: &str) -> PathBuf {
 }
 
 /// A tap of its own, with virtio's headers; None where there are none or we may not.
-fn tap() -> Option<OwnedFd> {
-    let file = File::options().read(true).write(true).open("/dev/net/tun").ok()?;
+fn tap(queues: usize) -> Option<Vec<OwnedFd>> {
     // SAFETY: all of it is integers and arrays of them.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
-    // SAFETY: the request is an ifreq, as this ioctl wants it (netdevice(7)), and outlives the call.
-    let status = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::TUNSETIFF, &mut request) };
-    (status == 0).then(|| file.into())
+    let several = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several) as i16;
+    // The first makes it, and writes its name; the others are more queues of it.
+    let mut open = || {
+        let file = File::options().read(true).write(true).open("/dev/net/tun").ok()?;
+        // SAFETY: the request is an ifreq, as this ioctl wants it (netdevice(7)), and outlives the call.
+        let status = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::TUNSETIFF, &mut request) };
+        (status == 0).then(|| file.into())
+    };
+    (0..queues).map(|_| open()).collect()
 }

@@ -1,0 +1,56 @@
+//! A VM follows its pod's network: interfaces that have come since it joined, and those that have gone.
+//!
+//! Who knows what the VM has is its keeper, and who may make taps is the runtime: so the keeper is told what there is, answers what it lacks, and
+//! gets the ways to that.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use agent_api::{InterfaceWay, UpdateNetworkRequest, UpdateNetworkResponse};
+use netstack::config::Description;
+
+use super::{for_guest, queues, tcfilter, within};
+use crate::error::Result;
+
+/// Tells a VM, by `call`, of the network of the namespace at `path`. An interface without an address has not come yet.
+///
+/// # Errors
+/// No such namespace; an interface that cannot be joined; those of `call`.
+pub fn update(
+    path: &Path,
+    call: impl Fn(&UpdateNetworkRequest, &[BorrowedFd<'_>]) -> Result<UpdateNetworkResponse>,
+) -> Result<()> {
+    let mut network = within(path, |netlink, name| netlink.describe(name))?;
+    network.interfaces.retain(|interface| !interface.addresses.is_empty());
+    let mut request = request(&network);
+    let lacks = call(&request, &[])?;
+    if lacks.missing.is_empty() {
+        return Ok(());
+    }
+    let count = queues::count(lacks.queues as usize);
+    network.interfaces.retain(|interface| lacks.missing.iter().any(|address| *address == interface.mac));
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    for interface in network.interfaces {
+        let hardware_address = interface.mac.to_vec();
+        let mut place = |more: Vec<OwnedFd>| {
+            let first = fds.len() as u32;
+            fds.extend(more);
+            (first..fds.len() as u32).collect()
+        };
+        let taps = place(within(path, move |netlink, _| tcfilter::tap(netlink, &interface, count))?);
+        let vhost = place(if lacks.vhost { queues::open(count)? } else { Vec::new() });
+        request.ways.push(InterfaceWay { hardware_address, taps, vhost });
+    }
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    call(&request, &fds).map(drop)
+}
+
+fn request(network: &Description) -> UpdateNetworkRequest {
+    let told = for_guest(network);
+    UpdateNetworkRequest {
+        interfaces: told.interfaces,
+        routes: told.routes,
+        neighbours: told.neighbours,
+        ..UpdateNetworkRequest::default()
+    }
+}
