@@ -23,6 +23,7 @@ use crate::sys;
 /// How long plugged CPUs may take to show up.
 const PATIENCE: Duration = Duration::from_secs(8);
 const BETWEEN: Duration = Duration::from_millis(10);
+const STACK: usize = 64 << 10;
 
 impl Agent {
     /// Sets the guest up and makes the first container.
@@ -31,6 +32,9 @@ impl Agent {
         if *done {
             return Err(Status::new(Code::FailedPrecondition, "the sandbox has been set up already"));
         }
+        // The kernel has booted with one, which an emulated machine does sooner. They come while the first container is made.
+        let cpus = std::thread::Builder::new().name("cpus".into()).stack_size(STACK).spawn(cpus);
+        let cpus = cpus.map_err(|error| internal("bring the CPUs in", error))?;
         log::set_level(request.log_level);
         clock(request.clock_ns)?;
         sys::add_entropy(&request.entropy).map_err(|errno| internal("add entropy", errno))?;
@@ -51,6 +55,8 @@ impl Agent {
         if let Some(container) = request.container.take() {
             self.create(container)?;
         }
+        let cpus = cpus.join().map_err(|_| internal("bring the CPUs in", "a panic"))?;
+        net::devices::use_queues(cpus);
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         Ok(SetUpSandboxResponse { kernel })
     }

@@ -28,8 +28,8 @@ use crate::{logging, pod_network, timing};
 const VMM_START: Duration = Duration::from_secs(20);
 
 /// What its guest's kernel is told: memory that comes can go again; and no 64 MiB for devices that cannot reach beyond 4 GiB, where there may be
-/// memory one day: there are none.
-const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce";
+/// memory one day: there are none. It boots with one CPU, which an emulated machine does sooner; the agent brings the others in.
+const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce maxcpus=1";
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
 /// device, 3: a pidfd of the process at its other side; 4 and 5: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount; for each interface of the

@@ -15,9 +15,10 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 const FIRST_FD: RawFd = 10;
 /// More would not fit beside other devices on q35's root bus.
 const MAX_SLOTS: u8 = 16;
-/// What every guest's kernel is told: no waiting and probing for what the machine does not have, and none of some ticks for what few CPUs can be asked at once.
-const KERNEL: &str = "panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on i8042.noaux i8042.nopnp i8042.dumbkbd cryptomgr.notests \
-                      rcupdate.rcu_expedited=1";
+/// What every guest's kernel is told: no waiting and probing for what the machine does not have, none of some ticks for what few CPUs can be asked at
+/// once, and no rewriting of its code to that of a machine with one CPU and back.
+const KERNEL: &str = "panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on noreplace-smp i8042.noaux i8042.nopnp i8042.dumbkbd \
+                      cryptomgr.notests rcupdate.rcu_expedited=1";
 
 /// The program that runs `machine`, to be spoken to over the other end of `qmp` (a connected unix stream socket).
 ///

@@ -55,7 +55,7 @@ fn the_least_machine() {
         -cpu max
         -smp 1,maxcpus=1
         -kernel /proc/self/fd/10
-        -append panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on i8042.noaux i8042.nopnp i8042.dumbkbd cryptomgr.notests rcupdate.rcu_expedited=1 nacre.x=1
+        -append panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on noreplace-smp i8042.noaux i8042.nopnp i8042.dumbkbd cryptomgr.notests rcupdate.rcu_expedited=1 nacre.x=1
         -m size=268435456b,maxmem=268435456b
         -object {"id":"ram","qom-type":"memory-backend-memfd","share":true,"size":268435456}
         -chardev socket,id=qmp,fd=11,server=off
@@ -100,7 +100,7 @@ fn every_device() {
         -cpu host
         -smp 2,maxcpus=8
         -kernel /proc/self/fd/10
-        -append console=ttyS0 panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on i8042.noaux i8042.nopnp i8042.dumbkbd cryptomgr.notests rcupdate.rcu_expedited=1 nacre.x=1
+        -append console=ttyS0 panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on noreplace-smp i8042.noaux i8042.nopnp i8042.dumbkbd cryptomgr.notests rcupdate.rcu_expedited=1 nacre.x=1
         -initrd /proc/self/fd/11
         -m size=268435456b,maxmem=3355443200b
         -object {"id":"ram","qom-type":"memory-backend-memfd","share":true,"size":268435456}
