@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use agent_api::*;
 
-use crate::machine::{Machine, process, read};
+use crate::machine::{HARDWARE_ADDRESS, Machine, process, read};
 
 pub const ALL: &[(&str, fn(&Machine))] = &[
     ("the sandbox is set up once", set_up),
+    ("all CPUs are there, and the network's card uses them", network),
     ("a container runs and says how it ended", runs),
     ("what cannot be made is said at the creation", refusals),
     ("a process has the identity that was asked for", identity),
@@ -39,6 +40,7 @@ fn set_up(machine: &Machine) {
         clock_ns,
         entropy: vec![7; 32],
         resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
+        interfaces: vec![interface()],
         ..Default::default()
     };
     let kernel = machine.call(&request).kernel;
@@ -47,6 +49,42 @@ fn set_up(machine: &Machine) {
     let done = machine.run("first", "date +%Y; hostname; cat /etc/resolv.conf; ip -o link; uname -r", |_| {}).unwrap();
     assert_eq!(done.stdout.lines().take(3).collect::<Vec<_>>(), ["2001", "box", "nameserver 192.0.2.1"]);
     assert!(done.stdout.contains("lo: <LOOPBACK,UP") && done.stdout.ends_with(&format!("{kernel}\n")), "{}", done.stdout);
+}
+
+/// What a container sees of the network, and of the CPUs.
+fn look(machine: &Machine) -> String {
+    let script = "nproc; cd /sys/class/net; for i in *; do echo $i $(cat $i/mtu) $(ls $i/queues | grep -c rx); done; \
+                  ip -o -4 addr show eth0 | grep -o 'inet [^ ]*'; ip route";
+    let done = machine.run("look", script, |request| {
+        let kind = Some(mount::Kind::Sysfs(Empty {}));
+        request.mounts.push(Mount { destination: b"/sys".to_vec(), kind, ..Mount::default() });
+    });
+    done.unwrap().stdout
+}
+
+fn network(machine: &Machine) {
+    assert_eq!(look(machine), "2\neth0 1400 2\nlo 65536 1\ninet 10.1.0.2/24\n10.1.0.0/24 dev eth0 scope link  src 10.1.0.2 \n");
+    let interfaces = vec![Interface { addresses: vec!["10.1.0.2/24".into(), "10.2.0.2/24".into()], ..interface() }];
+    let (destination, gateway) = ("10.9.0.0/16".into(), "10.2.0.1".into());
+    let route = Route { destination, gateway, interface: "eth0".into(), metric: 70, ..Route::default() };
+    machine.call(&UpdateNetworkRequest { interfaces, routes: vec![route], ..UpdateNetworkRequest::default() });
+    let now = look(machine);
+    assert!(
+        now.contains("inet 10.1.0.2/24\ninet 10.2.0.2/24\n") && now.contains("10.9.0.0/16 via 10.2.0.1 dev eth0  metric 70"),
+        "{now}"
+    );
+    let gone = vec![HARDWARE_ADDRESS.to_vec()];
+    machine.call(&UpdateNetworkRequest { gone, ..UpdateNetworkRequest::default() });
+    assert_eq!(look(machine), "2\nlo 65536 1\n");
+    let interfaces = vec![interface()];
+    let (code, why) = refused(machine.client.call(&UpdateNetworkRequest { interfaces, ..UpdateNetworkRequest::default() }));
+    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(why, "the guest has no interface with the address 02:00:00:00:6e:01 (for eth0)");
+}
+
+fn interface() -> Interface {
+    let hardware_address = HARDWARE_ADDRESS.to_vec();
+    Interface { name: "eth0".into(), hardware_address, mtu: 1400, addresses: vec!["10.1.0.2/24".into()] }
 }
 
 fn runs(machine: &Machine) {

@@ -22,6 +22,9 @@ use vmm::vsock::Device;
 /// Emulation is slow, and other tests may run.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Its network card's, which has two queues.
+pub const HARDWARE_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0x6e, 1];
+
 pub struct Machine {
     pub client: Client,
     streams: Arc<(Mutex<HashMap<u32, UnixStream>>, Condvar)>,
@@ -68,7 +71,19 @@ impl Machine {
         let qemu = Command::new("qemu-system-x86_64")
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35", "-m", "384M"])
             .args(["-accel", "tcg", "-cpu", "max", "-object", "memory-backend-memfd,id=mem,size=384M,share=on"])
-            .args(["-numa", "node,memdev=mem", "-append", "console=ttyS0 panic=-1 quiet", "-serial", "stdio"])
+            .args([
+                "-numa",
+                "node,memdev=mem",
+                "-append",
+                "console=ttyS0 panic=-1 quiet maxcpus=1 noreplace-smp",
+                "-serial",
+                "stdio",
+            ])
+            .args(["-smp", "2", "-netdev", "tap,id=n,queues=2,script=no,downscript=no", "-device"])
+            .arg(format!(
+                "virtio-net-pci,netdev=n,mq=on,vectors=6,romfile=,mac={}",
+                HARDWARE_ADDRESS.map(|b| format!("{b:02x}")).join(":")
+            ))
             .arg("-kernel")
             .arg(&image.kernel)
             .arg("-initrd")

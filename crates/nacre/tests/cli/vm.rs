@@ -293,12 +293,11 @@ fn interfaces_come_and_go() {
     containers.run(&id, &bare);
     let update = || place.nacre(&["update", "--network", &id]);
     let interfaces = || containers.exec(&id, "cd /sys/class/net; echo *");
-    let reaches =
-        |net: u8| containers.exec(&id, &format!("busybox ping -c 1 -W 20 10.{net}.0.1 >/dev/null && echo yes || echo no"));
+    let reaches = |net: u8| {
+        containers
+            .exec(&id, &format!("busybox ping -c 1 -W 20 10.{net}.0.1 | grep -q '1 packets received' && echo yes || echo no"))
+    };
     assert_eq!((reaches(91).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo\n"));
-    // A queue for each CPU of the start.
-    let queues = "test $(ls /sys/class/net/$1/queues | grep -c rx) = $(grep -c ^processor /proc/cpuinfo) && echo right";
-    assert_eq!(containers.exec(&id, &queues.replace("$1", "eth0")), "right\n");
     update().ok();
     assert_eq!(interfaces(), "eth0 lo\n", "nothing has come");
 
@@ -307,7 +306,6 @@ fn interfaces_come_and_go() {
     assert!(network.ip(&format!("-n {pod} route add 10.93.0.0/16 via 10.92.0.1 metric 50")));
     update().ok();
     assert_eq!((reaches(92).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo net1\n"));
-    assert_eq!(containers.exec(&id, &queues.replace("$1", "net1")), "right\n");
     assert_eq!(
         containers.exec(&id, "busybox ip route show 10.93.0.0/16").trim(),
         "10.93.0.0/16 via 10.92.0.1 dev net1  metric 50"

@@ -27,7 +27,7 @@ pub fn update(
     if lacks.missing.is_empty() {
         return Ok(());
     }
-    let count = queues::count(lacks.queues as usize);
+    let count = queues::bounded(lacks.queues as usize);
     network.interfaces.retain(|interface| lacks.missing.iter().any(|address| *address == interface.mac));
     let mut fds: Vec<OwnedFd> = Vec::new();
     for interface in network.interfaces {

@@ -60,13 +60,14 @@ impl VmSandbox {
             Ok(Kvm::Own) => (KvmConfig::Own, None),
             Err(because) => (KvmConfig::None(because), None),
         };
-        let queues = queues::count(launch.cpus);
+        let accelerated = if matches!(kvm, KvmConfig::None(_)) { Accelerated::Emulated } else { Accelerated::ByKvm };
+        let queues = queues::count(launch.cpus, accelerated);
         let network = match &launch.network {
             Network::None => Joined::default(),
             Network::Host => return Err(Error::Other("a VM cannot use the host's sockets (--net host)".into())),
             Network::Namespace(path) => pod_network::join(path, Way::Tap(queues))?,
         };
-        let vhost = vhost(&kvm, &network, queues)?;
+        let vhost = vhost(accelerated, &network, queues)?;
         let program = find_program(vmm::qemu::PROGRAM)?;
         let image = guest::build(&guest::Options::default(), &mut |_| ()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
@@ -210,9 +211,8 @@ impl Sandbox for VmSandbox {
 }
 
 /// Descriptors of vhost-net for all queues of the network's interfaces, or none.
-fn vhost(kvm: &KvmConfig, network: &Joined, queues: usize) -> Result<Vec<OwnedFd>> {
+fn vhost(accelerated: Accelerated, network: &Joined, queues: usize) -> Result<Vec<OwnedFd>> {
     let interfaces = network.description.interfaces.len();
-    let accelerated = if matches!(kvm, KvmConfig::None(_)) { Accelerated::Emulated } else { Accelerated::ByKvm };
     if interfaces == 0 {
         return Ok(Vec::new());
     }
