@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use runtime::container::Runtime;
@@ -20,10 +21,13 @@ use sha2::{Digest, Sha256};
 use crate::args::{Args, Verb};
 use crate::proto::{DeleteResponse, RuntimeInfo, RuntimeVersion, Timestamp};
 use crate::publish::Publisher;
+use crate::server::Clients;
 use crate::service::TaskService;
 use crate::tasks::Tasks;
 use crate::{name_of, rootfs, server};
 
+/// How long a shim without a container stays without a client.
+const IDLE: Duration = Duration::from_secs(10);
 /// Where shims keep their sockets and the runtime's state of their containers.
 const BASE: &str = "/run/nacre-shim";
 
@@ -46,6 +50,15 @@ fn root(args: &Args) -> PathBuf {
     Path::new(BASE).join("state").join(hash(&[&args.address])).join(&args.namespace)
 }
 
+/// The states of all containerds' shims: each containerd's name space, and its directory.
+pub fn states() -> Vec<(String, PathBuf)> {
+    let dirs = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = dirs(&Path::new(BASE).join("state")).flat_map(|containerd| dirs(&containerd).collect::<Vec<_>>());
+    let mut all: Vec<_> = all.filter_map(|dir| Some((dir.file_name()?.to_str()?.to_string(), dir))).collect();
+    all.sort();
+    all
+}
+
 /// A socket's path that is short, whatever the ids are.
 pub fn socket_path(parts: &[&str]) -> PathBuf {
     Path::new(BASE).join("s").join(hash(parts))
@@ -63,7 +76,11 @@ fn hash(parts: &[&str]) -> String {
 /// The pod that a bundle's container belongs to: the containers of a pod have one shim.
 fn group(bundle: &Path, id: &str) -> Result<String, String> {
     let path = bundle.join("config.json");
-    let text = fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let text = match fs::read(&path) {
+        // A sandbox by itself has no configuration yet.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(id.into()),
+        text => text.map_err(|e| format!("cannot read {}: {e}", path.display()))?,
+    };
     #[derive(serde::Deserialize)]
     struct Annotated {
         #[serde(default)]
@@ -155,8 +172,30 @@ fn serve(kind: Kind, args: &Args) -> Result<(), String> {
         last.runtime.store.tidy();
         std::process::exit(0);
     };
-    let service = Arc::new(TaskService::new(tasks, Box::new(end)));
-    server::serve(&listener, &service)
+    let end: Arc<dyn Fn() + Send + Sync> = Arc::new(end);
+    let clients = Clients::default();
+    end_when_idle(tasks.clone(), clients.clone(), end.clone())?;
+    let service = Arc::new(TaskService::new(tasks, end));
+    server::serve(&listener, &service, &clients)
+}
+
+/// Ends this process when for a while it has had no container and nobody has been connected: a containerd that was killed after it had started it, or before it
+/// has ended it, does not know it any more.
+fn end_when_idle(tasks: Arc<Tasks>, clients: Clients, end: Arc<dyn Fn() + Send + Sync>) -> Result<(), String> {
+    let watching = move || {
+        let mut since = Instant::now();
+        loop {
+            std::thread::sleep(IDLE / 4);
+            if !tasks.is_empty() || clients.count() > 0 {
+                since = Instant::now();
+            } else if since.elapsed() >= IDLE {
+                tracing::info!("no container, and no client for {} s: the shim ends", IDLE.as_secs());
+                end();
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("idle".into()).stack_size(64 << 10);
+    thread.spawn(watching).map(drop).map_err(|e| format!("cannot start a thread: {e}"))
 }
 
 fn new_runtime(args: &Args) -> Runtime {

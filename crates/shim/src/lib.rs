@@ -1,7 +1,7 @@
 //! `containerd-shim-nacre-v2`: containerd's side of a pod.
 //!
 //! One process per pod. containerd runs the program with a verb (`start`, `delete`; [`launch`]) and from then on talks to the process that `start` has
-//! left: the Task service ([`service`]) over ttrpc ([`server`]). What a task is stands on disk, in the runtime's state, so a shim that was killed
+//! left: the Task service ([`service`]), and the Sandbox service of containerd 2 ([`sandbox`]), over ttrpc ([`server`]). What a task is stands on disk, in the runtime's state, so a shim that was killed
 //! is replaced by another that finds everything again ([`tasks`]).
 //!
 //! Containers are made by `nacre create` in a process of its own: making a sandbox clones processes, which a program with threads
@@ -17,6 +17,7 @@ mod launch;
 mod proto;
 mod publish;
 mod rootfs;
+mod sandbox;
 mod server;
 mod service;
 mod stdio;
@@ -27,6 +28,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub use args::Args;
+pub use launch::states;
 use runtime::sandbox::Kind;
 
 /// The names this program has as a shim, and what their containers run in.

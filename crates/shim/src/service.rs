@@ -1,4 +1,4 @@
-//! The Task service: from a request's bytes to [`Tasks`] and back.
+//! The Task service: from a request's bytes to [`Tasks`] and back. The Sandbox service's requests go on to [`sandbox`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use crate::proto::{
     CloseIoRequest, ConnectResponse, ContainerRequest, CreateTaskRequest, Empty, ExecProcessRequest, KillRequest,
     ProcessRequest, ResizePtyRequest, ShutdownRequest, UpdateTaskRequest,
 };
+use crate::sandbox;
 use crate::server::Service;
 use crate::tasks::Tasks;
 
@@ -21,17 +22,25 @@ pub struct TaskService {
     /// The shim ends when the answer is out.
     ending: AtomicBool,
     /// Called then.
-    end: Box<dyn Fn() + Send + Sync>,
+    end: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl TaskService {
-    pub fn new(tasks: Arc<Tasks>, end: Box<dyn Fn() + Send + Sync>) -> TaskService {
+    pub fn new(tasks: Arc<Tasks>, end: Arc<dyn Fn() + Send + Sync>) -> TaskService {
         TaskService { tasks, ending: AtomicBool::new(false), end }
     }
 }
 
 impl Service for TaskService {
     fn call(&self, service: &str, method: &str, payload: &[u8]) -> Result<Vec<u8>, Status> {
+        if service == sandbox::SERVICE {
+            tracing::debug!("{method}");
+            let (answer, after) = sandbox::call(&self.tasks, method, payload)?;
+            if after == sandbox::After::End {
+                self.ending.store(true, Ordering::SeqCst);
+            }
+            return Ok(answer);
+        }
         if !SERVICES.contains(&service) {
             return Err(Status::new(Code::Unimplemented, format!("there is no service {service}")));
         }
@@ -91,11 +100,11 @@ impl Service for TaskService {
     }
 }
 
-fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Status> {
+pub fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Status> {
     M::decode(payload).map_err(|error| Status::new(Code::InvalidArgument, format!("malformed request: {error}")))
 }
 
-fn encode<M: Message>(answer: Result<M, Status>) -> Result<Vec<u8>, Status> {
+pub fn encode<M: Message>(answer: Result<M, Status>) -> Result<Vec<u8>, Status> {
     answer.map(|message| message.encode_to_vec())
 }
 

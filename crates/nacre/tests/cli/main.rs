@@ -8,6 +8,7 @@ mod image;
 mod lifecycle;
 mod network;
 mod pod;
+mod shim;
 mod support;
 mod vm;
 mod vm_faults;

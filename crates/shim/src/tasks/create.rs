@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_api::{Code, Status};
 use runtime::sandbox::Kind;
@@ -18,6 +19,8 @@ use crate::proto::{CreateTaskRequest, DeleteResponse, PidResponse, TaskCreate, T
 use crate::stdio::{Io, Kept, Streams};
 use crate::{launch, rootfs};
 
+/// How long the containers of a sandbox that ends may take to do so.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What of the log of a container that could not be made is looked at for the reason.
 const LOG_TAIL: usize = 8 << 10;
 
@@ -179,6 +182,18 @@ impl Tasks {
         };
         self.publisher.put("delete", "TaskDelete", &event);
         Ok(deleted(pid, exit))
+    }
+
+    /// Deletes all containers, which have stopped or are about to; the one that the sandbox is of last.
+    pub fn delete_all(&self) -> Result<(), Status> {
+        let ids: Vec<String> = self.lock().containers.keys().cloned().collect();
+        let is_member = |id: &String| self.runtime.store.open(id, Access::Look).is_ok_and(|entry| entry.saved.is_member());
+        let (members, first): (Vec<_>, Vec<_>) = ids.into_iter().partition(is_member);
+        for id in members.iter().chain(&first) {
+            self.wait_for(id, "", Some(PATIENCE))?;
+            self.delete(id, "")?;
+        }
+        Ok(())
     }
 
     /// Waits for those children that the sandbox's processes are, once they have ended.

@@ -12,12 +12,14 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use agent_api::{Client, Code, Status, WaitProcessResponse};
 use runtime::config::OciProcess;
 use runtime::container::Runtime;
 use runtime::forward::Loopback;
 use runtime::sandbox::Kind;
+use runtime::state::Access;
 
 use crate::proto::{DeleteResponse, StateResponse, TaskStatus, Timestamp, WaitResponse};
 use crate::publish::Publisher;
@@ -152,13 +154,29 @@ impl Tasks {
 
     /// Waits for a process to exit.
     pub fn wait(&self, id: &str, exec_id: &str) -> Result<WaitResponse, Status> {
+        self.wait_for(id, exec_id, None)?.ok_or_else(|| unknown("the wait was cut short"))
+    }
+
+    /// Waits for a process to exit; None: it has not, for so long.
+    pub fn wait_for(&self, id: &str, exec_id: &str, patience: Option<Duration>) -> Result<Option<WaitResponse>, Status> {
+        let until = patience.map(|patience| Instant::now() + patience);
         let mut state = self.lock();
         loop {
             if let Some(exit) = state.process(id, exec_id)?.exit() {
-                return Ok(WaitResponse { exit_status: exit.status, exited_at: Some(Timestamp::from_ns(exit.at_ns)) });
+                return Ok(Some(WaitResponse { exit_status: exit.status, exited_at: Some(Timestamp::from_ns(exit.at_ns)) }));
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
+    }
+
+    /// When a container was made, if that is known.
+    pub fn created_at(&self, id: &str) -> Option<Timestamp> {
+        let entry = self.runtime.store.open(id, Access::Look).ok()?;
+        Some(Timestamp::from_ns(entry.saved.created_ns))
     }
 
     pub fn state_of(&self, id: &str, exec_id: &str) -> Result<StateResponse, Status> {
@@ -205,7 +223,7 @@ fn deleted(pid: u32, exit: Exit) -> DeleteResponse {
 }
 
 /// A failure that says nothing of its kind.
-fn unknown(what: impl std::fmt::Display) -> Status {
+pub fn unknown(what: impl std::fmt::Display) -> Status {
     Status::new(Code::Unknown, what.to_string())
 }
 

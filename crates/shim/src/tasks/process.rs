@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use agent_api::{
-    Code, ExecProcessRequest as AgentExec, ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
-    StatsRequest, Status, WindowSize,
+    Code, ExecProcessRequest as AgentExec, ListContainersRequest, ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest,
+    SignalTarget, StatsRequest, Status, WindowSize,
 };
 use prost::Message;
 use runtime::config::{self, OciProcess};
@@ -224,6 +224,12 @@ impl Tasks {
         };
         let any = Any { type_url: "io.containerd.cgroups.v1.Metrics".into(), value: metrics.encode_to_vec() };
         Ok(StatsResponse { stats: Some(any) })
+    }
+
+    /// Whether the sandbox answers.
+    pub fn ping(&self, id: &str) -> Result<(), Status> {
+        self.lock().container(id)?;
+        self.agent()?.call(&ListContainersRequest {}).map(drop).map_err(agent_status)
     }
 
     /// Changes a container's limits.
