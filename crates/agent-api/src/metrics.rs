@@ -67,6 +67,16 @@ pub fn containers<'a>(all: impl Iterator<Item = (&'a str, StatsResponse)>) -> Ve
     vec![cpu, memory, peak, most, pids, most_pids, kills]
 }
 
+/// Of a sandbox's interfaces, with label `interface`: bytes received, frames dropped of them, bytes sent, frames dropped of them.
+pub fn network() -> [Metric; 4] {
+    [
+        Metric::counter("nacre_guest_network_received_bytes_total", "Bytes that came in, by interface."),
+        Metric::counter("nacre_guest_network_receive_drops_total", "Frames that came in and were dropped, by interface."),
+        Metric::counter("nacre_guest_network_sent_bytes_total", "Bytes that went out, by interface."),
+        Metric::counter("nacre_guest_network_send_drops_total", "Frames that were to go out and were dropped, by interface."),
+    ]
+}
+
 /// The text of Prometheus' exposition format (version 0.0.4) for the metrics of several sandboxes, each with labels that say which it is.
 /// Names that are none, and what is too much, are left out; a sandbox's labels cannot be taken by what comes out of it.
 pub fn render<'a>(sandboxes: impl IntoIterator<Item = (&'a [Label], &'a [Metric])>) -> String {

@@ -157,6 +157,16 @@ impl Cgroup {
         }
     }
 
+    /// Bytes read from and written to block devices: zeros where the kernel does not count them.
+    pub fn block_bytes(&self) -> (u64, u64) {
+        let text = self.read("io.stat");
+        let sum = |key: &str| {
+            let values = text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+            values.fold(0, u64::saturating_add)
+        };
+        (sum("rbytes="), sum("wbytes="))
+    }
+
     /// Removes it when its last process is gone.
     pub fn remove(&self) {
         let end = Instant::now() + PATIENCE;

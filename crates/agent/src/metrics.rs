@@ -27,6 +27,16 @@ impl Agent {
     pub fn metrics(&self) -> Vec<Metric> {
         let containers = self.containers();
         let mut all = metrics::containers(containers.iter().map(|container| (container.id.as_str(), container.cgroup.stats())));
+        let mut block = Metric::counter(
+            "nacre_container_block_bytes_total",
+            "Bytes a container has read from and written to block devices.",
+        );
+        for container in &containers {
+            let (read, written) = container.cgroup.block_bytes();
+            block.add(&[("container", &container.id), ("direction", "read")], read as f64);
+            block.add(&[("container", &container.id), ("direction", "write")], written as f64);
+        }
+        all.push(block);
         all.extend(machine());
         all.extend(network(&read("/proc/net/dev")));
         all.extend(own());
@@ -70,12 +80,14 @@ fn machine() -> Vec<Metric> {
 /// From the text of /proc/net/dev.
 fn network(text: &str) -> Vec<Metric> {
     // Columns behind the colon: 8 of what came in, 8 of what went out.
+    let [received, receive_drops, sent, send_drops] = metrics::network();
     let mut all = [
-        (0, Metric::counter("nacre_guest_network_received_bytes_total", "Bytes that came in, by interface.")),
+        (0, received),
         (2, Metric::counter("nacre_guest_network_receive_errors_total", "Frames that came in broken, by interface.")),
-        (3, Metric::counter("nacre_guest_network_receive_drops_total", "Frames that came in and were dropped, by interface.")),
-        (8, Metric::counter("nacre_guest_network_sent_bytes_total", "Bytes that went out, by interface.")),
+        (3, receive_drops),
+        (8, sent),
         (10, Metric::counter("nacre_guest_network_send_errors_total", "Frames that could not be sent, by interface.")),
+        (11, send_drops),
     ];
     for (name, numbers) in text.lines().filter_map(|line| line.split_once(':')) {
         let numbers: Vec<f64> = numbers.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -133,6 +145,6 @@ mod tests {
         let text =
             "Inter-|   Receive   |  Transmit\n face |bytes packets|bytes\n    lo:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
         let values: Vec<f64> = network(text).iter().map(|metric| metric.samples[0].value).collect();
-        assert_eq!(values, [1.0, 3.0, 4.0, 9.0, 11.0]);
+        assert_eq!(values, [1.0, 3.0, 4.0, 9.0, 11.0, 12.0]);
     }
 }

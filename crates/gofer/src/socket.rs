@@ -6,6 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+use hostcall::tally::{self, Counted};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -32,6 +33,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]
         return Err(Errno::EMSGSIZE);
     }
     loop {
+        tally::count(Counted::Sendmsg);
         match sendmsg(socket, &[IoSlice::new(packet)], &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             other => return other.map(drop).map_err(Errno::from),
@@ -57,6 +59,7 @@ pub(crate) fn receive(
         None => RecvAncillaryBuffer::default(),
     };
     let received = loop {
+        tally::count(Counted::Recvmsg);
         match recvmsg(socket, &mut [IoSliceMut::new(into)], &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             other => break other?,

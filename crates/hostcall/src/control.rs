@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 use crate::Errno;
+use crate::tally::{self, Counted};
 
 /// What a descriptor is to be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub fn wait_ready(fds: &[(BorrowedFd<'_>, Want)], patience: Option<Duration>) ->
         })
         .collect();
     loop {
+        tally::count(Counted::Poll);
         match rustix::event::poll(&mut polled, patience.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -47,17 +49,20 @@ impl Bell {
     /// # Errors
     /// The host's.
     pub fn new() -> Result<Bell, Errno> {
+        tally::count(Counted::Eventfd);
         Ok(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
     /// Makes the descriptor readable.
     pub fn ring(&self) {
+        tally::count(Counted::Write);
         // A full counter is readable already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
     /// Makes it quiet again.
     pub fn quiet(&self) {
+        tally::count(Counted::Read);
         let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
     }
 }
@@ -74,6 +79,7 @@ impl AsFd for Bell {
 /// The host's.
 pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
     let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+    tally::count(Counted::Accept);
     match rustix::net::accept_with(listener, flags) {
         Ok(socket) => Ok(Some(socket)),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => Ok(None),

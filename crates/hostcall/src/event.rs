@@ -6,6 +6,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use crate::Errno;
+use crate::tally::{self, Counted};
 
 /// Most events taken at a time.
 const BATCH: usize = 64;
@@ -29,6 +30,7 @@ impl Poller {
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Errno> {
         use epoll::EventFlags;
         let events = EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        tally::count(Counted::EpollCtl);
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), events)?)
     }
 
@@ -37,6 +39,7 @@ impl Poller {
     /// # Errors
     /// As [`Poller::add`].
     pub fn add_unarmed(&self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Errno> {
+        tally::count(Counted::EpollCtl);
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::ONESHOT)?)
     }
 
@@ -46,6 +49,7 @@ impl Poller {
     /// `ENOENT` when it is not in the set.
     pub fn arm(&self, fd: BorrowedFd<'_>, token: u64, wanted: u32) -> Result<(), Errno> {
         let events = epoll::EventFlags::from_bits_retain(wanted) | epoll::EventFlags::ONESHOT;
+        tally::count(Counted::EpollCtl);
         Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token), events)?)
     }
 
@@ -54,6 +58,7 @@ impl Poller {
     /// # Errors
     /// `ENOENT` when it is not in the set.
     pub fn remove(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        tally::count(Counted::EpollCtl);
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
@@ -63,6 +68,7 @@ impl Poller {
     /// The host's; `EINTR` is not one.
     pub fn wait(&self, mut each: impl FnMut(u64, u32)) -> Result<(), Errno> {
         let mut events = Vec::with_capacity(BATCH);
+        tally::count(Counted::EpollWait);
         match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -83,6 +89,7 @@ pub fn poll_for(fd: impl AsFd, wanted: u16, patience: std::time::Duration) -> Re
     let fd = fd.as_fd();
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::from_bits_retain(wanted))];
     let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+    tally::count(Counted::Poll);
     Ok(rustix::event::poll(&mut fds, Some(&patience))? > 0)
 }
 
@@ -94,6 +101,7 @@ pub fn poll_now(fd: impl AsFd, wanted: u16) -> Result<u16, Errno> {
     let fd = fd.as_fd();
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::from_bits_retain(wanted))];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    tally::count(Counted::Poll);
     rustix::event::poll(&mut fds, Some(&at_once))?;
     Ok(fds[0].revents().bits())
 }

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use smallvec::SmallVec;
 
+use crate::tally::{self, Counted};
 use crate::{Errno, WindowSlice};
 
 /// Whether a host file operation may sleep on the disk.
@@ -29,8 +30,19 @@ fn iovecs(slices: &[WindowSlice<'_>]) -> Iovecs {
     slices.iter().take(libc::UIO_MAXIOV as usize).map(WindowSlice::iovec).collect()
 }
 
-fn result(n: isize) -> Result<usize, Errno> {
-    usize::try_from(n).map_err(|_| Errno::last_host())
+fn read(n: isize) -> Result<usize, Errno> {
+    counted(n, Counted::Preadv, Counted::ReadBytes)
+}
+
+fn written(n: isize) -> Result<usize, Errno> {
+    counted(n, Counted::Pwritev, Counted::WrittenBytes)
+}
+
+fn counted(n: isize, call: Counted, bytes: Counted) -> Result<usize, Errno> {
+    let result = usize::try_from(n).map_err(|_| Errno::last_host());
+    tally::count(call);
+    tally::add(bytes, result.unwrap_or(0) as u64);
+    result
 }
 
 /// `preadv2` into guest memory. `offset` of -1 reads at the file's own position (pipes, ttys, sockets).
@@ -40,7 +52,7 @@ fn result(n: isize) -> Result<usize, Errno> {
 pub fn read_windows(fd: BorrowedFd<'_>, into: &[WindowSlice<'_>], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
     let iov = iovecs(into);
     // SAFETY: each iovec lies inside a live Window for the duration of the call; the kernel handles faults.
-    result(unsafe { libc::preadv2(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, offset, sleep.flags()) })
+    read(unsafe { libc::preadv2(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, offset, sleep.flags()) })
 }
 
 /// `pwritev2` from guest memory; see [`read_windows`].
@@ -50,7 +62,7 @@ pub fn read_windows(fd: BorrowedFd<'_>, into: &[WindowSlice<'_>], offset: i64, s
 pub fn write_windows(fd: BorrowedFd<'_>, from: &[WindowSlice<'_>], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
     let iov = iovecs(from);
     // SAFETY: as in `read_windows`.
-    result(unsafe { libc::pwritev2(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, offset, sleep.flags()) })
+    written(unsafe { libc::pwritev2(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, offset, sleep.flags()) })
 }
 
 /// `preadv2` into our own memory; see [`read_windows`].
@@ -60,7 +72,7 @@ pub fn write_windows(fd: BorrowedFd<'_>, from: &[WindowSlice<'_>], offset: i64, 
 pub fn read_at(fd: BorrowedFd<'_>, into: &mut [u8], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
     let iov = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     // SAFETY: the iovec is `into`, exclusively borrowed.
-    result(unsafe { libc::preadv2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
+    read(unsafe { libc::preadv2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
 }
 
 /// `pwritev2` from our own memory; see [`read_windows`].
@@ -70,7 +82,7 @@ pub fn read_at(fd: BorrowedFd<'_>, into: &mut [u8], offset: i64, sleep: Sleep) -
 pub fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: i64, sleep: Sleep) -> Result<usize, Errno> {
     let iov = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
     // SAFETY: the iovec is `from`, which the kernel only reads.
-    result(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
+    written(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, offset, sleep.flags()) })
 }
 
 /// `pwritev2` at the end of the file, whatever others write there at the same time (`RWF_APPEND`).
@@ -80,7 +92,7 @@ pub fn write_at(fd: BorrowedFd<'_>, from: &[u8], offset: i64, sleep: Sleep) -> R
 pub fn append(fd: BorrowedFd<'_>, from: &[u8], sleep: Sleep) -> Result<usize, Errno> {
     let iov = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
     // SAFETY: the iovec is `from`, which the kernel only reads.
-    result(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, 0, sleep.flags() | libc::RWF_APPEND) })
+    written(unsafe { libc::pwritev2(fd.as_raw_fd(), &iov, 1, 0, sleep.flags() | libc::RWF_APPEND) })
 }
 
 /// `fsync`. Sleeps.
@@ -88,6 +100,7 @@ pub fn append(fd: BorrowedFd<'_>, from: &[u8], sleep: Sleep) -> Result<usize, Er
 /// # Errors
 /// The host's.
 pub fn sync(fd: impl std::os::fd::AsFd) -> Result<(), Errno> {
+    tally::count(Counted::Fsync);
     Ok(rustix::fs::fsync(fd)?)
 }
 
@@ -96,6 +109,7 @@ pub fn sync(fd: impl std::os::fd::AsFd) -> Result<(), Errno> {
 /// # Errors
 /// The host's.
 pub fn allocate(fd: impl std::os::fd::AsFd, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+    tally::count(Counted::Fallocate);
     Ok(rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::from_bits_retain(mode), offset, len)?)
 }
 
@@ -115,6 +129,7 @@ pub fn seek_data(fd: impl std::os::fd::AsFd, offset: u64, what: Seek) -> Result<
         Seek::Data => rustix::fs::SeekFrom::Data(offset),
         Seek::Hole => rustix::fs::SeekFrom::Hole(offset),
     };
+    tally::count(Counted::Lseek);
     Ok(rustix::fs::seek(fd, from)?)
 }
 
@@ -123,6 +138,7 @@ pub fn seek_data(fd: impl std::os::fd::AsFd, offset: u64, what: Seek) -> Result<
 /// # Errors
 /// The host's.
 pub fn set_len(fd: impl std::os::fd::AsFd, len: u64) -> Result<(), Errno> {
+    tally::count(Counted::Ftruncate);
     Ok(rustix::fs::ftruncate(fd, len)?)
 }
 
@@ -148,6 +164,7 @@ pub struct FileStatus {
 /// # Errors
 /// The host's.
 pub fn status(fd: impl std::os::fd::AsFd) -> Result<FileStatus, Errno> {
+    tally::count(Counted::Fstat);
     let stat = rustix::fs::fstat(fd)?;
     Ok(FileStatus {
         mode: stat.st_mode,
@@ -167,6 +184,7 @@ pub fn status(fd: impl std::os::fd::AsFd) -> Result<FileStatus, Errno> {
 /// # Errors
 /// The host's, usually `EMFILE`.
 pub fn duplicate(fd: impl std::os::fd::AsFd) -> Result<std::os::fd::OwnedFd, Errno> {
+    tally::count(Counted::Dup);
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
@@ -175,6 +193,7 @@ pub fn duplicate(fd: impl std::os::fd::AsFd) -> Result<std::os::fd::OwnedFd, Err
 /// # Errors
 /// The host's.
 pub fn access_mode(fd: impl std::os::fd::AsFd) -> Result<u32, Errno> {
+    tally::count(Counted::Dup);
     Ok((rustix::fs::fcntl_getfl(fd)? & rustix::fs::OFlags::ACCMODE).bits())
 }
 
@@ -185,5 +204,6 @@ pub fn access_mode(fd: impl std::os::fd::AsFd) -> Result<u32, Errno> {
 pub fn unnamed_file(directory: std::os::fd::BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd, Errno> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    tally::count(Counted::Openat);
     Ok(rustix::fs::openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)?)
 }

@@ -6,7 +6,7 @@
 //! Key types: [`Errno`]; [`Window`], a mapping of a host file with copies that survive `SIGBUS`; [`WindowSlice`], a piece of
 //! one, for vectored host I/O straight to and from guest memory.
 //!
-//! It does not know guests, tasks or file systems, and keeps no state but the fault handler's.
+//! It does not know guests, tasks or file systems, and keeps no state but the fault handler's and [`tally`]'s counts.
 
 pub mod at;
 pub mod auxv;
@@ -20,6 +20,7 @@ pub mod net;
 pub mod packet;
 pub mod random;
 pub mod seccomp;
+pub mod tally;
 pub mod thread;
 pub mod time;
 pub mod window;

@@ -5,6 +5,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::Errno;
+use crate::tally::{self, Counted};
 
 /// Families and types that may be made.
 pub const FAMILIES: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
@@ -71,6 +72,7 @@ fn owned(fd: libc::c_int) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// The host's.
 pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
+    tally::count(Counted::Socket);
     // SAFETY: takes no pointers.
     owned(unsafe { libc::socket(family, kind | SOCKET_FLAGS, protocol) })
 }
@@ -78,6 +80,7 @@ pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// The host's.
 pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
+    tally::count(Counted::SocketState);
     // SAFETY: pointer and length are those of `address`, which is only read.
     unit(unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as u32) })
 }
@@ -85,6 +88,7 @@ pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
 /// # Errors
 /// The host's; `EINPROGRESS`.
 pub fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
+    tally::count(Counted::SocketState);
     // SAFETY: as in `bind`.
     unit(unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as u32) })
 }
@@ -92,6 +96,7 @@ pub fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
 /// # Errors
 /// The host's.
 pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> Result<(), Errno> {
+    tally::count(Counted::SocketState);
     // SAFETY: takes no pointers.
     unit(unsafe { libc::listen(socket.as_raw_fd(), backlog) })
 }
@@ -99,6 +104,7 @@ pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> Result<(), Errno> {
 /// # Errors
 /// The host's.
 pub fn shut_down(socket: BorrowedFd<'_>, how: i32) -> Result<(), Errno> {
+    tally::count(Counted::SocketState);
     // SAFETY: takes no pointers.
     unit(unsafe { libc::shutdown(socket.as_raw_fd(), how) })
 }
@@ -119,6 +125,7 @@ fn with_address<T>(
 /// # Errors
 /// The host's; `EAGAIN`.
 pub fn accept(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Vec<u8>), Errno> {
+    tally::count(Counted::Accept);
     // SAFETY: the pointers are to a buffer and its length, alive over the call.
     with_address(|address, len| owned(unsafe { libc::accept4(socket.as_raw_fd(), address, len, SOCKET_FLAGS) }))
 }
@@ -126,6 +133,7 @@ pub fn accept(socket: BorrowedFd<'_>) -> Result<(OwnedFd, Vec<u8>), Errno> {
 /// # Errors
 /// The host's.
 pub fn own_name(socket: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    tally::count(Counted::SocketName);
     // SAFETY: as in `accept`.
     with_address(|address, len| unit(unsafe { libc::getsockname(socket.as_raw_fd(), address, len) })).map(|(_, name)| name)
 }
@@ -133,6 +141,7 @@ pub fn own_name(socket: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
 /// # Errors
 /// The host's; `ENOTCONN`.
 pub fn peer_name(socket: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    tally::count(Counted::SocketName);
     // SAFETY: as in `accept`.
     with_address(|address, len| unit(unsafe { libc::getpeername(socket.as_raw_fd(), address, len) })).map(|(_, name)| name)
 }
@@ -144,6 +153,7 @@ fn check_option(level: i32, name: i32) -> Result<(), Errno> {
 /// # Errors
 /// The host's; `ENOPROTOOPT` for what is not in [`OPTIONS`].
 pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+    tally::count(Counted::SocketOption);
     check_option(level, name)?;
     // SAFETY: pointer and length are those of `value`, which is only read.
     unit(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as u32) })
@@ -154,6 +164,7 @@ pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -
 /// # Errors
 /// As [`set_option`].
 pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, room: usize) -> Result<Vec<u8>, Errno> {
+    tally::count(Counted::SocketOption);
     check_option(level, name)?;
     let mut value = vec![0u8; room.min(512)];
     let mut len = value.len() as libc::socklen_t;
@@ -168,6 +179,7 @@ pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, room: usize) -> Res
 /// # Errors
 /// The host's; `EAGAIN`.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], to: &[u8], flags: i32) -> Result<usize, Errno> {
+    tally::count(Counted::Sendmsg);
     let iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -200,6 +212,7 @@ pub struct Incoming {
 /// # Errors
 /// The host's; `EAGAIN`.
 pub fn receive(socket: BorrowedFd<'_>, into: &mut [u8], flags: i32) -> Result<Incoming, Errno> {
+    tally::count(Counted::Recvmsg);
     let mut from = vec![0u8; ADDRESS];
     // u64s, for alignment.
     let mut control = [0u64; 64];

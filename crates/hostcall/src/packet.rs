@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::Errno;
+use crate::tally::{self, Counted};
 
 /// Bytes of the longest frame: a GRO packet, its Ethernet header and virtio-net's.
 const LONGEST: usize = 65_536 + 64;
@@ -75,6 +76,7 @@ pub fn send(socket: BorrowedFd<'_>, pieces: &[&[u8]]) -> Result<(), Errno> {
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = iov.as_mut_ptr();
     message.msg_iovlen = pieces.len();
+    tally::count(Counted::Sendmsg);
     // SAFETY: the message refers to `iov` and `pieces`, which are only read and live over the call.
     let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     if n < 0 { Err(Errno::last_host()) } else { Ok(()) }
@@ -110,6 +112,7 @@ impl Batch {
         }
         let flags = libc::MSG_WAITFORONE;
         let none = std::ptr::null_mut();
+        tally::count(Counted::Recvmmsg);
         // SAFETY: the messages refer to `iovs`, and those to disjoint parts of `bytes`, exclusively borrowed over the call.
         let n = unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, flags, none) };
         unit(n)?;

@@ -1,6 +1,7 @@
 //! Random bytes from the host.
 
 use crate::Errno;
+use crate::tally::{self, Counted};
 
 /// Fills `into` with random bytes.
 ///
@@ -9,6 +10,7 @@ use crate::Errno;
 pub fn fill(into: &mut [u8]) -> Result<(), Errno> {
     let mut done = 0;
     while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        tally::count(Counted::Getrandom);
         done += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(())

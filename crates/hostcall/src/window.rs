@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crate::tally::{self, Counted};
 use crate::{Errno, copy};
 
 /// The memory behind an address is gone: the file is shorter than the mapping, the tmpfs is full, or the page is read-only.
@@ -54,6 +55,7 @@ impl Window {
         let size = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
         let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         use std::os::fd::AsRawFd;
+        tally::count(Counted::Mmap);
         // SAFETY: a new mapping at an address the kernel chooses touches no existing memory.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), size, prot, libc::MAP_SHARED | libc::MAP_NORESERVE, file.as_raw_fd(), at)
@@ -194,6 +196,7 @@ fn check(faulted: u32) -> Result<(), MemoryFault> {
 
 impl Drop for Window {
     fn drop(&mut self) {
+        tally::count(Counted::Munmap);
         // SAFETY: the mapping is ours and no slice outlives the window.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len as usize) };
     }

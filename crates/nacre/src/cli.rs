@@ -44,6 +44,8 @@ pub enum Verb {
     Resume(cmd::resume::Resume),
     Update(cmd::update::Update),
     Events(cmd::events::Events),
+    Metrics(cmd::metrics::Metrics),
+    Top(cmd::top::Top),
     Image(cmd::image::Image),
     Guest(cmd::guest::Guest),
     Install(cmd::install::Install),

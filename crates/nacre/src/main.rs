@@ -9,6 +9,8 @@
 mod cli;
 mod cmd;
 mod flags;
+mod gather;
+mod http;
 mod imaged;
 mod install;
 mod progress;

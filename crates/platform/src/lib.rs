@@ -135,6 +135,21 @@ pub trait Platform: Send + Sync {
 
     /// Ends a `park` of that executor, from any thread.
     fn unpark(&self, executor: ExecutorId);
+
+    /// How an executor has spent its time while it had nothing to do. From any thread; zeros where that is not counted.
+    fn idle(&self, _executor: ExecutorId) -> Idle {
+        Idle::default()
+    }
+}
+
+/// What an executor has spent waiting since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// On its CPU, looking.
+    pub spin_ns: u64,
+    /// Off it, and how often.
+    pub sleep_ns: u64,
+    pub sleeps: u64,
 }
 
 /// The memory of one guest process (or of several that share it).

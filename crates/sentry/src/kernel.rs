@@ -19,7 +19,7 @@ use crate::mm::MemoryFile;
 use crate::net::NetNamespace;
 use crate::ns::{IpcNamespace, Namespaces, Uts, UtsNamespace};
 use crate::signal::QueuedSignals;
-use crate::syscalls::Counters;
+use crate::syscalls::{Counters, Traps};
 use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup};
 use crate::time::Clock;
 use crate::wait::WaitQueue;
@@ -113,6 +113,8 @@ pub struct Container {
     pub loops: LoopDevices,
     /// What its ended tasks have used and done.
     pub ended: Mutex<Ended>,
+    /// What its tasks have trapped for.
+    pub traps: Traps,
     /// The most CPU time that was told of.
     told_cpu_ns: AtomicU64,
     /// Where writes to its root go, if that is memory: as large as the limit of memory.
@@ -158,6 +160,7 @@ impl Container {
             terminals: Terminals::new(),
             loops: LoopDevices::default(),
             ended: Mutex::default(),
+            traps: Traps::default(),
             told_cpu_ns: AtomicU64::new(0),
             writable_layer: OnceLock::new(),
             oom_kills: AtomicU64::new(0),

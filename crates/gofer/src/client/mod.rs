@@ -26,11 +26,13 @@ use std::{
     time::Duration,
 };
 
+use hostcall::tally::{self, Counted};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 pub use self::call::Call;
 use self::state::State;
+pub use self::state::Traffic;
 use crate::{
     Errno,
     protocol::{Handle, MAX_MESSAGE, Request, Response},
@@ -133,6 +135,11 @@ impl Client {
         self.state.lock().is_dead()
     }
 
+    /// What has been asked and answered so far.
+    pub fn traffic(&self) -> Traffic {
+        self.state.lock().traffic().clone()
+    }
+
     /// Takes in all answers that are there and sends what waits for room, without blocking. Returns what to watch the socket for next.
     pub fn process(&self) -> Interest {
         self.exchange();
@@ -162,6 +169,7 @@ impl Client {
                     Ok(n @ 1..) => {
                         let answer = Response::decode(inbox.get(..n).unwrap_or_default(), fds);
                         let mut state = self.state.lock();
+                        state.received(n);
                         match answer {
                             Ok((tag, answer)) => woken.extend(state.complete(self.as_fd(), tag, answer)),
                             Err(malformed) => {
@@ -211,6 +219,7 @@ impl Client {
         };
         let time = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
         // A failed poll is a short one: the caller looks again.
+        tally::count(Counted::Poll);
         let _ = rustix::event::poll(&mut [PollFd::new(&self.socket, flags)], Some(&time));
     }
 }

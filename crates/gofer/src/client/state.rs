@@ -18,6 +18,15 @@ const FORGET_BATCH: usize = 64;
 
 pub(super) type Answer = Result<Response, Errno>;
 
+/// What has gone to a gofer and come back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many requests, by [`Request::op`].
+    pub requests: BTreeMap<u16, u64>,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+}
+
 #[derive(Debug)]
 enum Slot {
     Waiting(Option<Waker>),
@@ -34,6 +43,7 @@ pub(super) struct State {
     /// Packets that found the socket full, in order.
     outbox: VecDeque<Vec<u8>>,
     forgets: Vec<Handle>,
+    traffic: Traffic,
     dead: bool,
     /// What the socket is being watched for on our behalf.
     pub(super) armed: Interest,
@@ -42,6 +52,15 @@ pub(super) struct State {
 impl State {
     pub(super) fn is_dead(&self) -> bool {
         self.dead
+    }
+
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// An answer of so many bytes has come in.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.traffic.received_bytes += bytes as u64;
     }
 
     /// What there is to wait for.
@@ -65,6 +84,7 @@ impl State {
         let tag = self.last_tag;
         if !self.dead {
             self.slots.insert(tag, Slot::Waiting(None));
+            *self.traffic.requests.entry(request.op()).or_default() += 1;
             self.post(socket, request.encode(tag));
         }
         if self.dead {
@@ -77,6 +97,7 @@ impl State {
         if self.dead {
             return;
         }
+        self.traffic.sent_bytes += packet.len() as u64;
         if self.outbox.is_empty() {
             match socket::send(socket, &packet, &[], Wait::Never) {
                 Ok(()) => return,

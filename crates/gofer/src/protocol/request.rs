@@ -47,6 +47,11 @@ macro_rules! requests {
                 match self { $(Request::$variant { .. } => $op,)* }
             }
 
+            /// An operation's name.
+            pub fn name_of(op: u16) -> Option<&'static str> {
+                match op { $($op => Some(stringify!($variant)),)* _ => None }
+            }
+
             fn put_body(&self, out: &mut Vec<u8>) {
                 match self { $(Request::$variant { $($field,)* } => { $($field.put(out);)* })* }
             }

@@ -1,13 +1,16 @@
 //! `nacre debug`: a look inside from outside.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use agent_api::{ClientError, SetStraceRequest, StacksRequest};
+use agent_api::{Client, ClientError, GetMetricsRequest, SetStraceRequest, StacksRequest};
 use clap::Args;
 use runtime::state::Access;
 use runtime::sys::SignalSet;
 
+use super::events::duration;
 use super::{Failure, ps};
 use crate::cli::Global;
 
@@ -32,6 +35,9 @@ struct What {
     /// The processes inside
     #[arg(long)]
     ps: bool,
+    /// Count for so long what its programs ask for, and what that asks of the host (500ms, 5s, 1m)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    profile: Option<Duration>,
 }
 
 impl Debug {
@@ -48,6 +54,9 @@ impl Debug {
             let text: String = stacks.text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
             std::io::stdout().write_all(text.as_bytes())?;
             return Ok(0);
+        }
+        if let Some(time) = self.what.profile {
+            return profile(&agent, &self.id, time);
         }
         let stop = SignalSet::new(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
         stop.block();
@@ -69,4 +78,50 @@ impl Debug {
             }
         })
     }
+}
+
+/// Families that a profile has, and what they are called there. Those of a container come first.
+const PROFILED: [(&str, &str); 5] = [
+    ("nacre_container_syscalls_total", "system call"),
+    ("nacre_container_faults_total", "fault"),
+    ("nacre_gofer_requests_total", "to the gofer"),
+    ("nacre_sentry_stub_orders_total", "order to a stub"),
+    ("nacre_sentry_host_calls_total", "host call"),
+];
+
+/// Prints how often each thing was done in a while, the most frequent first.
+fn profile(agent: &Client, id: &str, time: Duration) -> Result<u8, Failure> {
+    let before = counted(agent, id)?;
+    if before.is_empty() {
+        return Err(anyhow::anyhow!("{id} is not in a sentry: what runs in a VM is not counted by system call").into());
+    }
+    std::thread::sleep(time);
+    let after = counted(agent, id)?;
+    let mut rows: Vec<_> = after.into_iter().map(|(what, count)| (count - before.get(&what).unwrap_or(&0.0), what)).collect();
+    rows.retain(|(count, _)| *count > 0.0);
+    rows.sort_by(|(a, this), (b, that)| (this.0, b).partial_cmp(&(that.0, a)).unwrap_or(std::cmp::Ordering::Equal));
+    let heading = ["WHAT", "NAME", "COUNT", "PER SECOND"].map(String::from);
+    let row = |(count, (kind, name)): &(f64, (usize, String))| {
+        let what = PROFILED.get(*kind).map_or("", |(_, what)| what);
+        let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        [what.into(), name, format!("{count:.0}"), format!("{:.0}", count / time.as_secs_f64())]
+    };
+    super::table(&[vec![heading], rows.iter().map(row).collect()].concat())?;
+    Ok(0)
+}
+
+/// The counters of [`PROFILED`] that are a container's, or its sandbox's: by place there, and name.
+fn counted(agent: &Client, id: &str) -> anyhow::Result<BTreeMap<(usize, String), f64>> {
+    let mut all = BTreeMap::new();
+    for metric in agent.call(&GetMetricsRequest {})?.metrics {
+        let Some(kind) = PROFILED.iter().position(|(family, _)| *family == metric.name) else { continue };
+        for sample in metric.samples {
+            let is_other = |label: &agent_api::Label| label.name == "container" && label.value != id;
+            if !sample.labels.iter().any(is_other) {
+                let name = sample.labels.iter().find(|label| label.name != "container").map_or("", |label| &label.value);
+                *all.entry((kind, name.to_string())).or_insert(0.0) += sample.value;
+            }
+        }
+    }
+    Ok(all)
 }

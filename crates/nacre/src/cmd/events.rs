@@ -86,7 +86,7 @@ fn watch(agent: &Client, id: &str) {
 }
 
 /// `500ms`, `5s`, `1m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration like 500ms, 5s or 1m");
     let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(bad)?;
     let (number, unit) = text.split_at(split);

@@ -13,6 +13,7 @@ pub mod image;
 pub mod install;
 pub mod kill;
 pub mod list;
+pub mod metrics;
 pub mod pause;
 pub mod port_forward;
 pub mod ps;
@@ -21,6 +22,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod top;
 pub mod update;
 
 use std::io::Write;
@@ -61,6 +63,8 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Verb::Resume(verb) => verb.run(global),
         Verb::Update(verb) => verb.run(global),
         Verb::Events(verb) => verb.run(global),
+        Verb::Metrics(verb) => verb.run(global),
+        Verb::Top(verb) => verb.run(global),
         Verb::Image(verb) => verb.run(global),
         Verb::Guest(verb) => verb.run(),
         Verb::Install(verb) => verb.run(),
@@ -79,6 +83,11 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes rows in columns.
 fn table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
+    print(&columns(rows).join("\n"))
+}
+
+/// Rows as lines of columns.
+fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -89,5 +98,5 @@ fn table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}   "));
         cells.collect::<String>().trim_end().to_string()
     };
-    print(&rows.iter().map(line).collect::<Vec<_>>().join("\n"))
+    rows.iter().map(line).collect()
 }

@@ -6,6 +6,7 @@
 mod bad_input;
 mod image;
 mod lifecycle;
+mod metrics;
 mod network;
 mod pod;
 mod shim;

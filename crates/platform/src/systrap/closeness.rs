@@ -40,8 +40,9 @@ pub const COMPUTES_NS: u64 = 2_000_000;
 pub struct Crowd {
     cpus: Cpus,
     lines: Box<[Line]>,
-    /// Ticks of a spin that was interrupted.
+    /// Ticks of a spin that was interrupted, and of a microsecond.
     too_long: u64,
+    ticks_of_us: u64,
 }
 
 #[repr(align(64))]
@@ -55,8 +56,9 @@ struct Line {
 
 impl Crowd {
     pub fn new(cpus: Cpus, executors: usize) -> Arc<Crowd> {
-        let too_long = sys::ticks_of_us() * INTERRUPTED_NS / 1000;
-        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect(), too_long })
+        let ticks_of_us = sys::ticks_of_us();
+        let too_long = ticks_of_us * INTERRUPTED_NS / 1000;
+        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect(), too_long, ticks_of_us })
     }
 
     /// Whether no executor is idle.
@@ -154,11 +156,18 @@ impl Closeness {
         self.crowd.cpus.release(0);
     }
 
-    /// A spin has ended that began at these ticks.
-    pub fn spun(&self, from: u64) {
-        if sys::ticks().saturating_sub(from) > self.crowd.too_long {
+    /// A spin has ended that began at these ticks; how many it took.
+    pub fn spun(&self, from: u64) -> u64 {
+        let ticks = sys::ticks().saturating_sub(from);
+        if ticks > self.crowd.too_long {
             self.interrupted(monotonic_ns());
         }
+        ticks
+    }
+
+    /// So many ticks in nanoseconds.
+    pub fn ns_of(&self, ticks: u64) -> u64 {
+        (u128::from(ticks) * 1000 / u128::from(self.crowd.ticks_of_us)) as u64
     }
 
     #[cold]

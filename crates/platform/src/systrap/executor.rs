@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use hostcall::tally::{self, Counted};
 use hostcall::time::monotonic_ns;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -19,6 +20,7 @@ use super::layout::*;
 use super::spin::{self, Plan, SpinPolicy};
 use super::sys;
 use super::thread::{IDLE, NOTIFIED, RUNNING, Thread, turn};
+use crate::Idle;
 
 /// An idle thread leaves the list after this many scans.
 const IDLE_SCANS: u32 = 1000;
@@ -49,8 +51,24 @@ pub struct Executor {
     expecting_until_ns: AtomicU64,
     spin: SpinPolicy,
     closeness: Closeness,
+    spent: Spent,
     scans: AtomicU64,
     next_look_ns: AtomicU64,
+}
+
+/// What an executor has done beside polling. Only its own thread writes here.
+#[repr(align(64))]
+#[derive(Default)]
+struct Spent {
+    spin_ticks: AtomicU64,
+    sleeps: AtomicU64,
+    sleep_ns: AtomicU64,
+    /// Since when it sleeps; 0: it does not.
+    asleep_since_ns: AtomicU64,
+}
+
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
 struct Entry {
@@ -71,6 +89,7 @@ impl Executor {
             expecting_until_ns: AtomicU64::new(0),
             spin,
             closeness,
+            spent: Spent::default(),
             scans: AtomicU64::new(0),
             next_look_ns: AtomicU64::new(0),
         }
@@ -181,6 +200,8 @@ impl Executor {
     }
 
     fn sleep(&self, deadline_ns: Option<u64>) {
+        let since = monotonic_ns();
+        self.spent.asleep_since_ns.store(since, Relaxed);
         let mut computing = self.closeness.is_closed();
         let mut look_ns = if computing { closeness::COMPUTES_NS } else { FIRST_LOOK_NS };
         loop {
@@ -201,6 +222,7 @@ impl Executor {
             let expecting = now < self.expecting_until_ns.load(SeqCst);
             let look = running.then(|| now + if expecting { INTERRUPT_LOOK_NS } else { look_ns });
             let until = [look, deadline_ns].into_iter().flatten().min();
+            bump(&self.spent.sleeps, 1);
             sys::futex_wait(self.bell(), rung, until);
             if look.is_none_or(|look| monotonic_ns() < look) {
                 continue;
@@ -215,6 +237,8 @@ impl Executor {
         }
         self.sleeping().store(0, SeqCst);
         self.unparked.store(false, SeqCst);
+        self.spent.asleep_since_ns.store(0, Relaxed);
+        bump(&self.spent.sleep_ns, monotonic_ns().saturating_sub(since));
     }
 
     /// Looks for a moment whether a thread that was just given its turn comes back, if no other is in user mode: most calls are followed by the next, and
@@ -233,8 +257,26 @@ impl Executor {
             }
             std::hint::spin_loop();
         }
-        self.closeness.spun(from);
+        self.spun(from);
         back
+    }
+
+    /// A spin has ended that began at these ticks.
+    fn spun(&self, from: u64) {
+        bump(&self.spent.spin_ticks, self.closeness.spun(from));
+    }
+
+    /// See [`Platform::idle`](crate::Platform::idle).
+    pub fn idle(&self) -> Idle {
+        let now = match self.spent.asleep_since_ns.load(Relaxed) {
+            0 => 0,
+            since => monotonic_ns().saturating_sub(since),
+        };
+        Idle {
+            spin_ns: self.closeness.ns_of(self.spent.spin_ticks.load(Relaxed)),
+            sleeps: self.spent.sleeps.load(Relaxed),
+            sleep_ns: self.spent.sleep_ns.load(Relaxed).saturating_add(now),
+        }
     }
 
     /// A thread that slept was given its turn, by this executor.
@@ -287,7 +329,7 @@ impl Executor {
             for _ in 0..SPIN_BATCH {
                 if self.scan(&mut list) > 0 {
                     self.spin.paid();
-                    self.closeness.spun(from);
+                    self.spun(from);
                     return true;
                 }
                 std::hint::spin_loop();
@@ -301,7 +343,7 @@ impl Executor {
             let end = *end.get_or_insert_with(|| deadline_ns.map_or(now + limit_ns, |deadline| deadline.min(now + limit_ns)));
             if now >= end {
                 self.spin.failed();
-                self.closeness.spun(from);
+                self.spun(from);
                 return false;
             }
         }
@@ -314,6 +356,7 @@ impl Executor {
             if self.unparked.swap(false, SeqCst) {
                 return true;
             }
+            tally::count(Counted::Yield);
             MutexGuard::unlocked(list, std::thread::yield_now);
             if self.scan(list) > 0 {
                 return true;

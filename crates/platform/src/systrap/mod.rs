@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 pub use filter::{Instruction, MEMORY_CALLS, StubCall, THREAD_CALLS, memory_filter, thread_filter};
 
-use crate::{AddressSpace, Capabilities, Death, ExecutorId, Layout, Patch, PatchRequest, Platform, PlatformError};
+use crate::{AddressSpace, Capabilities, Death, ExecutorId, Idle, Layout, Patch, PatchRequest, Platform, PlatformError};
 use control::Control;
 use executor::Executor;
 use layout::*;
@@ -316,5 +316,9 @@ impl Platform for Systrap {
         if let Some(executor) = self.executors.get(executor.0) {
             executor.unpark();
         }
+    }
+
+    fn idle(&self, executor: ExecutorId) -> Idle {
+        self.executors.get(executor.0).map_or_else(Idle::default, Executor::idle)
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use hostcall::Errno;
+use hostcall::tally::{self, Counted};
 use hostcall::time::monotonic_ns;
 use parking_lot::Mutex;
 
@@ -41,6 +42,18 @@ pub struct Order {
     pub args: [u64; 6],
     /// What its failure means.
     pub failure: Failure,
+}
+
+/// As what an order is counted.
+fn counted(number: i64) -> Counted {
+    match number {
+        libc::SYS_mmap => Counted::OrderMap,
+        libc::SYS_munmap => Counted::OrderUnmap,
+        libc::SYS_mprotect => Counted::OrderProtect,
+        libc::SYS_madvise => Counted::OrderAdvise,
+        libc::SYS_clone => Counted::OrderClone,
+        _ => Counted::OrderOther,
+    }
 }
 
 /// What it means when an order fails.
@@ -133,6 +146,7 @@ impl Stub {
                 self.collect(ring, until)?;
             }
         }
+        tally::count(counted(order.number));
         ring.posted += 1;
         let at = self.area + AREA_ORDERS + (ring.posted % RING) * LINE;
         self.control.word64(at + 8).store(order.number as u64, Relaxed);

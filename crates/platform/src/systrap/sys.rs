@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU32;
 
 use hostcall::Errno;
+use hostcall::tally::{self, Counted};
 
 use crate::Death;
 
@@ -24,6 +25,7 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: Option<u64>) {
     let deadline =
         deadline_ns.map(|ns| libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 });
     let timeout = deadline.as_ref().map_or(std::ptr::null(), |time| time as *const libc::timespec);
+    tally::count(Counted::Futex);
     // SAFETY: the word and the timeout outlive the call.
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT_BITSET, expected, timeout, 0usize, u32::MAX);
@@ -32,6 +34,7 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: Option<u64>) {
 
 /// Wakes all who wait on `word`.
 pub fn futex_wake(word: &AtomicU32) -> Woken {
+    tally::count(Counted::Futex);
     // SAFETY: the word outlives the call.
     let count = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
     if count > 0 { Woken::Some } else { Woken::Nobody }
@@ -46,6 +49,7 @@ pub enum Woken {
 
 /// Sends a signal to a child of ours: its number cannot be reused before we wait for it.
 pub fn kill(pid: i32, signal: i32) {
+    tally::count(Counted::Kill);
     // SAFETY: no memory is involved.
     unsafe {
         libc::kill(pid, signal);
@@ -72,6 +76,7 @@ pub fn reap(pid: i32, wait: Wait) -> Fate {
     let mut status = 0;
     let flags = libc::__WALL | if wait == Wait::No { libc::WNOHANG } else { 0 };
     loop {
+        tally::count(Counted::Wait);
         // SAFETY: `status` outlives the call.
         let result = unsafe { libc::waitpid(pid, &raw mut status, flags) };
         if result == 0 {
@@ -139,6 +144,7 @@ pub fn pin(tid: i32, cpu: u32) {
 
 /// Lets a thread (0: this one) run on some CPUs. False: it is gone, or may not.
 pub fn bind(tid: i32, cpus: &libc::cpu_set_t) -> bool {
+    tally::count(Counted::Affinity);
     // SAFETY: a plain structure that outlives the call.
     unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), std::ptr::from_ref(cpus)) == 0 }
 }

@@ -38,11 +38,12 @@ impl Agent {
         let memory = request.memory.map(|index| take_fd(fds, index, "memory")).transpose()?;
         let container = self.new_container(&request, memory)?;
         let images = request.images.iter().map(|&index| take_fd(fds, index, "image").map(Some)).collect::<Result<_, _>>()?;
+        let gofer = Arc::downgrade(&client);
         let builder = Builder { kernel: &self.kernel, container: &container, gofer: client, images: Mutex::new(images) };
         let root = builder.build(&request).await?;
         let fs = FsContext::new(root.clone(), root, 0o022);
         let seccomp = request.seccomp.take().map(|profile| seccomp(&profile)).transpose()?.unwrap_or_default();
-        let handle = Arc::new(Handle { container: container.clone(), fs, seccomp, processes: Default::default() });
+        let handle = Arc::new(Handle { container: container.clone(), fs, seccomp, gofer, processes: Default::default() });
         self.containers.lock().insert(id.clone(), handle.clone());
         self.kernel.containers.lock().insert(id.clone(), container);
         let loaded = match request.process.take() {

@@ -1,13 +1,14 @@
 //! Containers as the Agent protocol knows them: made, started, looked at and taken away.
 //!
 //! [`Agent`] holds them all. `create` builds one (its tree of mounts, its first process, loaded but not running), `process` follows
-//! each process that was started from outside, `report` makes ps, statistics and stacks.
+//! each process that was started from outside, `report` makes ps, statistics and stacks, `metrics` what is counted.
 //!
 //! Everything here runs on executors. Locking: `Agent::containers` and a handle's `processes` are leaves.
 
 mod create;
 mod events;
 mod forward;
+mod metrics;
 mod mounts;
 mod process;
 mod report;
@@ -52,6 +53,8 @@ struct Handle {
     fs: Arc<FsContext>,
     /// The filter of all its processes (`linux.seccomp`).
     seccomp: Seccomp,
+    /// Its files' process, for as long as something of the container is there.
+    gofer: Weak<gofer::client::Client>,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
 }
 

@@ -1,14 +1,13 @@
-//! What is to be seen from outside: processes, statistics, stacks.
+//! What is to be seen from outside: processes, statistics, stacks. Counters are in [`super::metrics`].
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use agent_api::{Empty, ListProcessesResponse, Metric, ProcessInfo, SetStraceRequest, StatsResponse, Status, metrics};
+use agent_api::{Empty, ListProcessesResponse, ProcessInfo, SetStraceRequest, StatsResponse, Status};
 
 use super::Agent;
 use crate::kernel::Container;
-use crate::syscalls;
 use crate::task::{Task, TaskFlags, ThreadGroup};
 
 impl Agent {
@@ -55,22 +54,6 @@ impl Agent {
             pids_limit: container.limits.tasks().map(|max| max as u64),
             oom_kills: container.oom_kills.load(Ordering::Relaxed),
         })
-    }
-
-    /// What is counted: of each container, and of the kernel as a whole.
-    pub fn metrics(&self) -> Vec<Metric> {
-        let ids: Vec<String> = self.containers.lock().keys().cloned().collect();
-        // One that is taken away meanwhile is left out.
-        let stats: Vec<_> = ids.iter().filter_map(|id| Some((id.as_str(), self.stats(id).ok()?))).collect();
-        let mut all = metrics::containers(stats.into_iter());
-        let help = "System calls that programs made and that are not supported.";
-        let mut unsupported = Metric::counter("nacre_sentry_unsupported_calls_total", help);
-        for (number, count) in self.kernel.counters.unsupported_counts() {
-            let name = syscalls::line(number).map_or("unknown", |line| line.name);
-            unsupported.add(&[("call", name), ("number", &number.to_string())], count as f64);
-        }
-        all.push(unsupported);
-        all
     }
 
     /// A line for each task of one container, or of all if `id` is empty.

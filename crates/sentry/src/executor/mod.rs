@@ -66,6 +66,11 @@ impl Scheduler {
         })
     }
 
+    /// How many executors there are.
+    pub fn executors(&self) -> usize {
+        self.queues.len()
+    }
+
     pub fn timers(&self) -> &Arc<Timers> {
         &self.timers
     }

@@ -78,7 +78,7 @@ use crate::step::BoxFuture;
 use crate::task::Cx;
 use crate::wait::WaitError;
 pub use args::Args;
-pub use counters::Counters;
+pub use counters::{Counters, Traps};
 pub use table::{Arg, Line, Support, line};
 
 /// A handler of one system call.

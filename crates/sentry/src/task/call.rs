@@ -117,6 +117,7 @@ impl Cx {
 
 /// Calls a handler by its number.
 pub(crate) fn dispatch(cx: &mut Cx, number: u64, args: Args) -> Flow<'_> {
+    cx.task.container.traps.call(cx.executor, number);
     let Some(line) = line(number) else { return Flow::done(Err(Errno::ENOSYS)) };
     match line.support {
         Support::Full(handler) | Support::Partial(handler, _) => handler(cx, args),

@@ -288,6 +288,7 @@ impl Cx {
     }
 
     fn fault(&mut self, fault: &Fault) {
+        self.task.container.traps.fault(self.executor);
         let rip = self.context.registers().rip;
         match self.mm.fault(fault, rip) {
             FaultOutcome::Resume => {}
