@@ -10,7 +10,7 @@ use agent_api::{
 use parking_lot::Mutex;
 
 use super::mounts::Builder;
-use super::{Agent, Handle, precondition};
+use super::{Agent, Handle, precondition, sysctls};
 use crate::cgroup::CpuLimits;
 use crate::fs::{FsContext, gofer};
 use crate::kernel::{self, Container, SharedNamespaces};
@@ -29,14 +29,12 @@ impl Agent {
         if id.is_empty() || self.containers.lock().contains_key(&id) {
             return Err(Status::new(Code::AlreadyExists, format!("container {id} exists already")));
         }
-        for sysctl in &request.sysctls {
-            tracing::warn!("sysctl {}={} has no effect: the sentry's cannot be changed", sysctl.key, sysctl.value);
-        }
         let socket = take_fd(fds, request.gofer, "gofer")?;
         let client = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
             .map_err(|errno| Status::new(Code::Internal, format!("cannot talk to the gofer: {errno}")))?;
         let memory = request.memory.map(|index| take_fd(fds, index, "memory")).transpose()?;
         let container = self.new_container(&request, memory)?;
+        sysctls::set(&container, &request.sysctls)?;
         let images = request.images.iter().map(|&index| take_fd(fds, index, "image").map(Some)).collect::<Result<_, _>>()?;
         let gofer = Arc::downgrade(&client);
         let builder = Builder { kernel: &self.kernel, container: &container, gofer: client, images: Mutex::new(images) };

@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod spawn;
 mod stdio;
+mod sysctls;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

@@ -11,6 +11,7 @@ pub mod futex;
 pub mod host_file;
 pub mod inotify;
 pub mod leases;
+pub mod limits;
 pub mod locks;
 pub mod memfd;
 pub mod mqueue;

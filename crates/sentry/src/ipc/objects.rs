@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::limits::IpcLimits;
 use super::mqueue::MqueueFs;
 use super::sysv::{MessageQueues, SemaphoreSets, SharedSegments};
 use crate::task::Task;
@@ -10,6 +11,7 @@ use crate::time::Clock;
 /// The objects that the processes of one IPC namespace see.
 #[derive(Default)]
 pub struct IpcObjects {
+    pub limits: Arc<IpcLimits>,
     pub shm: SharedSegments,
     pub sem: SemaphoreSets,
     pub msg: MessageQueues,
@@ -20,7 +22,7 @@ pub struct IpcObjects {
 impl IpcObjects {
     /// Its POSIX message queues.
     pub fn mqueues(&self, clock: &Clock) -> Arc<MqueueFs> {
-        self.mqueues.get_or_init(|| MqueueFs::new(clock.clone())).clone()
+        self.mqueues.get_or_init(|| MqueueFs::new(clock.clone(), self.limits.clone())).clone()
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Tunable {
 }
 
 impl Tunable {
-    const fn new(value: u64, range: RangeInclusive<u64>) -> Tunable {
+    pub const fn new(value: u64, range: RangeInclusive<u64>) -> Tunable {
         Tunable { value: AtomicU64::new(value), range }
     }
 

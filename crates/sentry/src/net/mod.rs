@@ -21,6 +21,7 @@ pub mod report;
 pub mod socket;
 mod stack;
 mod tcp;
+mod tunables;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 pub use inward::Inward;
 pub use namespace::NetNamespace;
 use netstack::config::Description;
+pub use tunables::SYSCTLS as TUNABLE_SYSCTLS;
 
 use crate::Errno;
 use crate::task::{Capability, Cx};
@@ -94,6 +96,7 @@ fn inet(cx: &Cx, net: &Arc<NetNamespace>, family: Family, kind: Kind) -> Result<
         (SOCK_STREAM, 0 | IPPROTO_TCP) => Ok(tcp::Tcp::new(net, family, uid)),
         (SOCK_DGRAM, 0 | IPPROTO_UDP) => datagram(Protocol::Udp),
         (SOCK_DGRAM, IPPROTO_UDPLITE) => datagram(Protocol::UdpLite),
+        (SOCK_DGRAM, protocol) if protocol == icmp && !net.may_ping(&cx.creds()) => Err(Errno::EACCES),
         (SOCK_DGRAM, protocol) if protocol == icmp => datagram(Protocol::Ping),
         (SOCK_RAW, 0) | (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
         (SOCK_RAW, _) if !net.allows(&cx.creds(), Capability::NetRaw) => Err(Errno::EPERM),

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::counters::Counters;
 use super::stack::{Receiver, Stack};
+use super::tunables::Tunables;
 use super::{LOOPBACK, datagram, netlink, packet, tcp};
 use crate::Errno;
 use crate::executor::Reactor;
@@ -40,6 +41,7 @@ pub struct NetNamespace {
     pub(super) netlink: Mutex<netlink::Table>,
     pub(super) packets: Arc<packet::Taps>,
     pub(super) counters: Counters,
+    pub(super) tunables: Tunables,
     pub(super) clock: Clock,
     pub(super) timers: Arc<Timers>,
     next_id: AtomicU64,
@@ -107,6 +109,7 @@ impl NetNamespace {
             netlink: Mutex::default(),
             packets: Arc::new(packet::Taps::new(clock.clone())),
             counters: Counters::default(),
+            tunables: Tunables::default(),
             clock,
             timers,
             next_id: AtomicU64::new(1),
@@ -126,6 +129,11 @@ impl NetNamespace {
     /// From now on internet sockets are the host's.
     pub fn use_host(&self, reactor: &Arc<Reactor>) {
         let _ = self.host.set(reactor.clone());
+    }
+
+    /// Whether its internet sockets are the host's.
+    pub fn is_hosts(&self) -> bool {
+        self.host.get().is_some()
     }
 
     pub(super) fn host(&self) -> Option<&Arc<Reactor>> {

@@ -5,13 +5,9 @@ use std::ops::RangeInclusive;
 
 use super::address::{Endpoint, Family};
 use super::namespace::{AddressKind, NetNamespace};
+use super::tunables::EPHEMERAL;
 use crate::Errno;
 use crate::task::{Capability, Cx};
-
-/// `net.ipv4.ip_local_port_range`
-pub const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
-/// `net.ipv4.ip_unprivileged_port_start`
-const UNPRIVILEGED: u16 = 1024;
 
 /// A socket's claim on a port.
 #[derive(Debug, Clone, Copy)]
@@ -58,25 +54,31 @@ impl Claim {
 }
 
 /// Numbers that are hard enough to guess for ports (xorshift).
-pub struct Random(u64);
+pub struct Random {
+    state: u64,
+    /// Those that are given without being asked for.
+    pub ephemeral: RangeInclusive<u16>,
+}
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        Random(seed | 1)
+        Random { state: seed | 1, ephemeral: EPHEMERAL }
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
     }
 
     /// All ephemeral ports, from a random one on.
     pub fn ephemeral(&mut self) -> impl Iterator<Item = u16> + use<> {
-        let count = EPHEMERAL.len() as u64;
+        let first = *self.ephemeral.start();
+        // The range is never empty.
+        let count = (self.ephemeral.len() as u64).max(1);
         let start = self.next() % count;
-        (0..count).map(move |n| *EPHEMERAL.start() + ((start + n) % count) as u16)
+        (0..count).map(move |n| first + ((start + n) % count) as u16)
     }
 }
 
@@ -104,7 +106,7 @@ pub fn check_bind(cx: &Cx, net: &NetNamespace, family: Family, address: &[u8], r
     }
     let available = rules.free_bind || kind != AddressKind::Foreign;
     let privileged =
-        rules.ports && at.port != 0 && at.port < UNPRIVILEGED && !net.allows(&cx.creds(), Capability::NetBindService);
+        rules.ports && at.port != 0 && net.is_privileged(at.port) && !net.allows(&cx.creds(), Capability::NetBindService);
     match family {
         Family::Inet if !available => Err(Errno::EADDRNOTAVAIL),
         _ if privileged => Err(Errno::EACCES),

@@ -10,7 +10,6 @@ use super::NetNamespace;
 use super::address::{Endpoint, Family, as_v6};
 use super::datagram::{Datagram, Protocol};
 use super::devices::Device;
-use super::ports::EPHEMERAL;
 
 /// A file below /proc/net and how its text is made.
 pub type Table = (&'static str, fn(&NetNamespace) -> String);
@@ -52,7 +51,6 @@ pub const SYSCTLS: &[(&str, &str)] = &[
     ("net/core/optmem_max", "131072"),
     ("net/core/rmem_default", "212992"),
     ("net/core/rmem_max", "212992"),
-    ("net/core/somaxconn", "4096"),
     ("net/core/wmem_default", "212992"),
     ("net/core/wmem_max", "212992"),
     ("net/ipv4/conf/all/forwarding", "0"),
@@ -65,8 +63,6 @@ pub const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "0"),
     ("net/ipv4/ip_local_reserved_ports", ""),
     ("net/ipv4/ip_nonlocal_bind", "0"),
-    ("net/ipv4/ip_unprivileged_port_start", "1024"),
-    ("net/ipv4/ping_group_range", "0\t2147483647"),
     ("net/ipv4/tcp_allowed_congestion_control", "reno cubic"),
     ("net/ipv4/tcp_available_congestion_control", "reno cubic"),
     ("net/ipv4/tcp_congestion_control", "cubic"),
@@ -97,11 +93,6 @@ pub const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv6/conf/lo/disable_ipv6", "0"),
     ("net/unix/max_dgram_qlen", "512"),
 ];
-
-/// `net/ipv4/ip_local_port_range`
-pub fn port_range() -> String {
-    format!("{}\t{}", EPHEMERAL.start(), EPHEMERAL.end())
-}
 
 /// Files of an interface's directory below /sys/class/net (a link, in Linux).
 pub fn interface(device: &Device) -> Vec<(&'static str, String)> {

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
-use crate::ipc::sysv::msg::{MSG_COPY, MSGMAX, MSGMNB, MSGMNI, Message, Queue, Select};
+use crate::ipc::sysv::msg::{MSG_COPY, Message, Queue, Select};
 use crate::ipc::sysv::{IPC_NOWAIT, Perm, Wanted};
 use crate::task::{Capability, Cx};
 use crate::time::MonoTime;
@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<MsqidDs>() == 120);
 
 pub fn sys_msgget(cx: &mut Cx, args: Args) -> Flow<'_> {
     let ipc = cx.task.ipc_objects();
-    Flow::done(ipc.msg.get(cx, args.i32(0), args.u32(1)).map(|id| id as u64))
+    Flow::done(ipc.msg.get(cx, &ipc.limits, args.i32(0), args.u32(1)).map(|id| id as u64))
 }
 
 pub fn sys_msgsnd(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -50,7 +50,7 @@ pub fn sys_msgsnd(cx: &mut Cx, args: Args) -> Flow<'_> {
 async fn send(cx: &mut Cx, args: Args) -> Outcome {
     let (id, addr, len, flags) = (args.i32(0), args.u64(1), args.u64(2), args.u32(3));
     let kind = cx.mm.read_val::<i64>(addr)?;
-    if len > MSGMAX || id < 0 || kind < 1 {
+    if len > cx.task.ipc_objects().limits.msgmax.get() || id < 0 || kind < 1 {
         return Err(Errno::EINVAL.into());
     }
     let mut bytes = vec![0; len as usize];
@@ -103,12 +103,13 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
         IPC_INFO | MSG_INFO => {
             let (used, max) = ipc.msg.counts();
             let totals = &ipc.msg.totals;
+            let (mni, mnb) = (ipc.limits.msgmni.get(), ipc.limits.msgmnb.get());
             let [pool, map, total] = match command {
                 MSG_INFO => [used as u64, totals.messages.load(Ordering::Relaxed), totals.bytes.load(Ordering::Relaxed)],
-                _ => [MSGMNI as u64 * MSGMNB / 1024, MSGMNB, MSGMNB],
+                _ => [mni.saturating_mul(mnb) / 1024, mnb, mnb],
             };
-            let info: [i32; 8] =
-                [pool as i32, map as i32, MSGMAX as i32, MSGMNB as i32, MSGMNI as i32, 16, total as i32, 0xffff];
+            let max_bytes = ipc.limits.msgmax.get() as i32;
+            let info: [i32; 8] = [pool as i32, map as i32, max_bytes, mnb as i32, mni as i32, 16, total as i32, 0xffff];
             cx.mm.write_val(addr, &info)?;
             Ok(max)
         }
@@ -126,7 +127,7 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
             let queue = ipc.msg.find(id)?;
             let mut state = queue.state.lock();
             state.perm.control(&creds)?;
-            if new.max_bytes > MSGMNB && !creds.has(Capability::SysResource) {
+            if new.max_bytes > ipc.limits.msgmnb.get() && !creds.has(Capability::SysResource) {
                 return Err(Errno::EPERM);
             }
             state.perm.update(&new.perm)?;

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::mask::nanoseconds;
 use super::{Args, Flow, Outcome};
 use crate::Errno;
-use crate::ipc::sysv::sem::{Operation, SEM_UNDO, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, Set};
+use crate::ipc::sysv::sem::{Operation, SEM_UNDO, SEMVMX, Set};
 use crate::ipc::sysv::{Perm, UndoList, Wanted};
 use crate::task::Cx;
 use crate::wait::{PollEvents, WaitError};
@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<SemidDs>() == 104);
 
 pub fn sys_semget(cx: &mut Cx, args: Args) -> Flow<'_> {
     let ipc = cx.task.ipc_objects();
-    Flow::done(ipc.sem.get(cx, args.i32(0), args.i32(1), args.u32(2)).map(|id| id as u64))
+    Flow::done(ipc.sem.get(cx, &ipc.limits, args.i32(0), args.i32(1), args.u32(2)).map(|id| id as u64))
 }
 
 pub fn sys_semop(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -65,7 +65,7 @@ fn semop<'a>(cx: &'a mut Cx, args: &Args, timeout: Option<[i64; 2]>) -> Flow<'a>
     if count < 1 || id < 0 {
         return Flow::done(Err(Errno::EINVAL));
     }
-    if u64::from(count) > SEMOPM {
+    if u64::from(count) > cx.task.ipc_objects().limits.semopm.get() {
         return Flow::done(Err(Errno::E2BIG));
     }
     let prepared = (|| {
@@ -120,8 +120,10 @@ fn control(cx: &Cx, id: i32, number: i32, command: i32, argument: u64) -> Outcom
         IPC_INFO | SEM_INFO => {
             let (used, max, total) = ipc.sem.totals();
             let [usz, aem] = if command == SEM_INFO { [used as i32, total as i32] } else { [20, SEMVMX] };
-            let mns = SEMMNS as i32;
-            let info: [i32; 10] = [mns, SEMMNI as i32, mns, mns, SEMMSL, SEMOPM as i32, SEMOPM as i32, usz, SEMVMX, aem];
+            let limits = &ipc.limits;
+            let [mns, mni, msl, opm] =
+                [&limits.semmns, &limits.semmni, &limits.semmsl, &limits.semopm].map(|limit| limit.get() as i32);
+            let info: [i32; 10] = [mns, mni, mns, mns, msl, opm, opm, usz, SEMVMX, aem];
             cx.mm.write_val(argument, &info)?;
             Ok(max)
         }

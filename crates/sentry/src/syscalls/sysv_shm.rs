@@ -9,8 +9,9 @@ use super::{Args, Flow};
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up};
 use crate::fs::OpenFlags;
-use crate::ipc::sysv::shm::{SHM_LOCKED, SHMALL, SHMMAX, SHMMNI, Segment, segment_of};
+use crate::ipc::sysv::shm::{SHM_LOCKED, Segment, segment_of};
 use crate::ipc::sysv::{Perm, Wanted};
+use crate::ipc::tunables::Tunable;
 use crate::mm::{Detail, MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::{Capability, Cx, Resource};
 
@@ -56,7 +57,7 @@ pub fn sys_shmget(cx: &mut Cx, args: Args) -> Flow<'_> {
             let allowed = cx.creds().has(Capability::IpcLock);
             return Err(if allowed { Errno::ENOMEM } else { Errno::EPERM });
         }
-        ipc.shm.get(cx, args.i32(0), args.u64(1), flags).map(|id| id as u64)
+        ipc.shm.get(cx, &ipc.limits, args.i32(0), args.u64(1), flags).map(|id| id as u64)
     })())
 }
 
@@ -161,7 +162,8 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
     match command {
         IPC_INFO => {
             let (_, max, _) = ipc.shm.totals();
-            cx.mm.write_val(addr, &[SHMMAX, 1, SHMMNI as u64, SHMMNI as u64, SHMALL, 0, 0, 0, 0])?;
+            let [max, mni, all] = [&ipc.limits.shmmax, &ipc.limits.shmmni, &ipc.limits.shmall].map(Tunable::get);
+            cx.mm.write_val(addr, &[max, 1, mni, mni, all, 0, 0, 0, 0])?;
             Ok(max)
         }
         SHM_INFO => {

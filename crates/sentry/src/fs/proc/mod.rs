@@ -12,6 +12,7 @@ mod sysvipc;
 use std::sync::Arc;
 
 pub use process::named_by;
+pub use sys::fixed_sysctl;
 
 use super::pseudo::{DirInode, Identity};
 use super::{FileSystem, Inode, StatFs};

@@ -8,10 +8,10 @@ use super::{Shared, machine};
 use crate::Errno;
 use crate::fs::Inode;
 use crate::fs::pseudo::{Entry, Tree};
-use crate::ipc::IpcObjects;
 use crate::ipc::sysv::NextId;
 use crate::ipc::tunables::{Tunable, Tunables};
-use crate::net::report;
+use crate::ipc::{IpcObjects, limits};
+use crate::net::{TUNABLE_SYSCTLS, report};
 use crate::ns::Uts;
 use crate::task::{Capability, PidTable, Task};
 
@@ -34,11 +34,6 @@ const SYSCTLS: &[Sysctl] = &[
     ("fs/inode-state", |_| "0\t0\t0\t0\t0\t0\t0".into()),
     ("fs/leases-enable", |_| "1".into()),
     ("fs/mount-max", |_| "100000".into()),
-    ("fs/mqueue/msg_default", |_| "10".into()),
-    ("fs/mqueue/msg_max", |_| "10".into()),
-    ("fs/mqueue/msgsize_default", |_| "8192".into()),
-    ("fs/mqueue/msgsize_max", |_| "8192".into()),
-    ("fs/mqueue/queues_max", |_| "256".into()),
     ("fs/nr_open", |_| crate::fs::FdTable::MAX.to_string()),
     ("fs/overflowgid", |_| "65534".into()),
     ("fs/overflowuid", |_| "65534".into()),
@@ -64,9 +59,6 @@ const SYSCTLS: &[Sysctl] = &[
     ("kernel/keys/root_maxbytes", |_| "25000000".into()),
     ("kernel/keys/root_maxkeys", |_| "1000000".into()),
     ("kernel/kptr_restrict", |_| "2".into()),
-    ("kernel/msgmax", |_| "8192".into()),
-    ("kernel/msgmnb", |_| "16384".into()),
-    ("kernel/msgmni", |_| "32000".into()),
     ("kernel/ngroups_max", |_| "65536".into()),
     ("kernel/ns_last_pid", machine::last_pid),
     ("kernel/numa_balancing", |_| "0".into()),
@@ -101,11 +93,7 @@ const SYSCTLS: &[Sysctl] = &[
     ("kernel/sched_rt_runtime_us", |_| "950000".into()),
     ("kernel/seccomp/actions_avail", |_| "kill_process kill_thread trap errno trace log allow".into()),
     ("kernel/seccomp/actions_logged", |_| "kill_process kill_thread trap errno trace log".into()),
-    ("kernel/sem", |_| "32000\t1024000000\t500\t32000".into()),
     ("kernel/shm_rmid_forced", |_| "0".into()),
-    ("kernel/shmall", |_| "18446744073692774399".into()),
-    ("kernel/shmmax", |_| "18446744073692774399".into()),
-    ("kernel/shmmni", |_| "4096".into()),
     ("kernel/sysctl_writes_strict", |_| "1".into()),
     ("kernel/sysrq", |_| "0".into()),
     ("kernel/tainted", |_| "0".into()),
@@ -113,7 +101,6 @@ const SYSCTLS: &[Sysctl] = &[
     ("kernel/timer_migration", |_| "1".into()),
     ("kernel/unprivileged_bpf_disabled", |_| "2".into()),
     ("kernel/version", |_| crate::syscalls::uname::VERSION.into()),
-    ("net/ipv4/ip_local_port_range", |_| report::port_range()),
     ("user/max_cgroup_namespaces", namespaces),
     ("user/max_ipc_namespaces", namespaces),
     ("user/max_mnt_namespaces", namespaces),
@@ -200,7 +187,18 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Arc<dyn Inode> {
     for (path, value) in report::SYSCTLS {
         tree.add(*path, || (*value).to_string());
     }
+    for path in TUNABLE_SYSCTLS {
+        tree.add_entry(path, Entry::new(move |task| task.namespaces().net.sysctl(path).unwrap_or_default()));
+    }
+    for (path, fields) in limits::SYSCTLS {
+        tree.add_entry(*path, Entry::new(move |task| task.ipc_objects().limits.show(fields)));
+    }
     tree.into_root()
+}
+
+/// What a sysctl that nobody can change is, if there is one of this path. (Those that are a container's own, as its names, are not among them.)
+pub fn fixed_sysctl(path: &str) -> Option<&'static str> {
+    report::SYSCTLS.iter().find(|(known, _)| *known == path).map(|(_, value)| *value)
 }
 
 /// A number that root may change. It is refused outside its range (`EINVAL`).

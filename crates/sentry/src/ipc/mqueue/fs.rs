@@ -13,16 +13,18 @@ use crate::fs::{
     DirEntry, File, FileKind, FileOps, FileSystem, Inode, Metadata, NewInode, OpenFlags, SetAttr, StatFs, Timestamp,
     UnlinkKind, next_device,
 };
+use crate::ipc::limits::IpcLimits;
 use crate::step::Step;
 use crate::task::Cx;
 use crate::time::Clock;
 
 /// `MQUEUE_MAGIC`.
 const MAGIC: u64 = 0x1980_0202;
-/// Most queues (`fs.mqueue.queues_max`); a new queue's attributes; and the most that can be asked for without and with `CAP_SYS_RESOURCE`.
-pub const QUEUES_MAX: usize = 256;
+/// Most queues (`fs.mqueue.queues_max`); a new queue's attributes, and the most that can be asked for, as long as no sysctl changes them; the most that can be asked for with
+/// `CAP_SYS_RESOURCE`.
+pub const QUEUES_MAX: u64 = 256;
 pub const DEFAULT: Attributes = Attributes { max_messages: 10, message_size: 8192 };
-const HARD: Attributes = Attributes { max_messages: 65536, message_size: 16 << 20 };
+pub const HARD: Attributes = Attributes { max_messages: 65536, message_size: 16 << 20 };
 /// `st_size` of a queue.
 const FILE_SIZE: u64 = 80;
 
@@ -34,6 +36,7 @@ pub struct MqueueFs {
 struct Root {
     dev: u64,
     clock: Clock,
+    limits: Arc<IpcLimits>,
     metadata: Mutex<Metadata>,
     names: Mutex<BTreeMap<Vec<u8>, Arc<QueueInode>>>,
     next_ino: AtomicU64,
@@ -108,12 +111,13 @@ fn change(metadata: &mut Metadata, change: SetAttr, now: Timestamp) -> Result<()
 }
 
 impl MqueueFs {
-    pub fn new(clock: Clock) -> Arc<MqueueFs> {
+    pub fn new(clock: Clock, limits: Arc<IpcLimits>) -> Arc<MqueueFs> {
         let dev = next_device();
         let metadata = new_metadata(dev, 1, FileKind::Directory, 0o1777, (0, 0), now(&clock));
         let root = Arc::new(Root {
             dev,
             clock,
+            limits,
             metadata: Mutex::new(metadata),
             names: Mutex::default(),
             next_ino: AtomicU64::new(2),
@@ -161,15 +165,21 @@ impl Root {
         attributes: Option<Attributes>,
         owner: Owner,
     ) -> Result<Arc<QueueInode>, Errno> {
+        let limits = &self.limits;
         let mut names = self.names.lock();
         if names.contains_key(name) {
             return Err(Errno::EEXIST);
         }
-        if names.len() >= QUEUES_MAX && !owner.privileged {
+        if names.len() >= limits.mq_queues.count() && !owner.privileged {
             return Err(Errno::ENOSPC);
         }
-        let wanted = attributes.unwrap_or(DEFAULT);
-        let most = if owner.privileged { HARD } else { DEFAULT };
+        let most = Attributes { max_messages: limits.mq_msg_max.get(), message_size: limits.mq_msgsize_max.get() };
+        // As Linux: what is given unasked is never more than may be asked for.
+        let wanted = attributes.unwrap_or(Attributes {
+            max_messages: limits.mq_msg_default.get().min(most.max_messages),
+            message_size: limits.mq_msgsize_default.get().min(most.message_size),
+        });
+        let most = if owner.privileged { HARD } else { most };
         let within = |value: u64, max: u64| (1..=max).contains(&value);
         if !within(wanted.max_messages, most.max_messages) || !within(wanted.message_size, most.message_size) {
             return Err(Errno::EINVAL);

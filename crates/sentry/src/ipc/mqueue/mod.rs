@@ -7,5 +7,5 @@
 mod fs;
 mod queue;
 
-pub use fs::{MqueueFs, Owner};
+pub use fs::{DEFAULT, HARD, MqueueFs, Owner, QUEUES_MAX};
 pub use queue::{Attributes, Notification, NotifyKind, OpenQueue, PRIO_MAX, Queue};

@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 use super::ids::{Found, Ids, NextId};
 use super::{IPC_NOWAIT, Perm, Wanted, now_sec};
 use crate::Errno;
+use crate::ipc::limits::IpcLimits;
 use crate::task::{Cx, Tid};
 use crate::wait::{PollEvents, WaitQueue};
 
-/// Longest message, a new queue's capacity in bytes, and most queues.
+/// Longest message, a new queue's capacity in bytes, and most queues, as long as no sysctl changes them.
 pub const MSGMAX: u64 = 8192;
 pub const MSGMNB: u64 = 16384;
 pub const MSGMNI: usize = 32000;
@@ -21,7 +22,7 @@ pub const MSG_EXCEPT: u32 = 0o20000;
 pub const MSG_COPY: u32 = 0o40000;
 
 /// Bytes that the messages of a namespace may take in the sentry, each with [`OVERHEAD`]: Linux counts them as the container's memory.
-const BUDGET: u64 = 64 << 20;
+pub const BUDGET: u64 = 64 << 20;
 const OVERHEAD: u64 = 64;
 
 /// The queues of a namespace.
@@ -120,7 +121,7 @@ impl MessageQueues {
     ///
     /// # Errors
     /// As msgget(2).
-    pub fn get(&self, cx: &Cx, key: i32, flags: u32) -> Result<i32, Errno> {
+    pub fn get(&self, cx: &Cx, limits: &IpcLimits, key: i32, flags: u32) -> Result<i32, Errno> {
         let creds = cx.creds();
         let mut ids = self.ids.lock();
         if let Found::Old(id, queue) = ids.find_key(key, flags)? {
@@ -128,7 +129,7 @@ impl MessageQueues {
             return Ok(id);
         }
         let (mut perm, ctime) = (Perm::new(key, flags, &creds), now_sec(cx));
-        ids.insert(key, MSGMNI, &self.next_id, |id, seq| {
+        ids.insert(key, limits.msgmni.count(), &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = State {
                 perm,
@@ -136,7 +137,7 @@ impl MessageQueues {
                 rtime: 0,
                 ctime,
                 bytes: 0,
-                max_bytes: MSGMNB,
+                max_bytes: limits.msgmnb.get(),
                 lspid: 0,
                 lrpid: 0,
                 messages: VecDeque::new(),

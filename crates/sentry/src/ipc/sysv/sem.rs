@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::ids::{Found, Ids, NextId};
 use super::{IPC_NOWAIT, Perm, Wanted, now_sec};
 use crate::Errno;
+use crate::ipc::limits::IpcLimits;
 use crate::task::{Cx, Tid};
 use crate::wait::{PollEvents, WaitQueue};
 
@@ -125,8 +126,8 @@ impl SemaphoreSets {
     ///
     /// # Errors
     /// As semget(2).
-    pub fn get(&self, cx: &Cx, key: i32, count: i32, flags: u32) -> Result<i32, Errno> {
-        if !(0..=SEMMSL).contains(&count) {
+    pub fn get(&self, cx: &Cx, limits: &IpcLimits, key: i32, count: i32, flags: u32) -> Result<i32, Errno> {
+        if !u64::try_from(count).is_ok_and(|count| count <= limits.semmsl.get()) {
             return Err(Errno::EINVAL);
         }
         let count = count as usize;
@@ -142,15 +143,16 @@ impl SemaphoreSets {
         if count == 0 {
             return Err(Errno::EINVAL);
         }
-        if ids.in_use() >= SEMMNI {
+        let used = self.used.load(Ordering::Relaxed);
+        if ids.in_use() >= limits.semmni.count() || used + count as u64 > limits.semmns.get() {
             return Err(Errno::ENOSPC);
         }
-        if self.used.load(Ordering::Relaxed) + count as u64 > BUDGET {
+        if used + count as u64 > BUDGET {
             return Err(Errno::ENOMEM);
         }
         self.used.fetch_add(count as u64, Ordering::Relaxed);
         let (mut perm, ctime) = (Perm::new(key, flags, &creds), now_sec(cx));
-        ids.insert(key, SEMMNI, &self.next_id, |id, seq| {
+        ids.insert(key, limits.semmni.count(), &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = State {
                 perm,

@@ -15,6 +15,7 @@ use crate::Errno;
 use crate::abi::page_up;
 use crate::fs::tmpfs::{self, TmpFs};
 use crate::fs::{File, FileKind, FileOps, Inode, NewInode, OpenFlags, Origin, SetAttr, next_device};
+use crate::ipc::limits::IpcLimits;
 use crate::kernel::Container;
 use crate::mm::{Mappable, MemoryFile, VmaInfo};
 use crate::step::Step;
@@ -85,7 +86,7 @@ impl SharedSegments {
     ///
     /// # Errors
     /// As shmget(2).
-    pub fn get(&self, cx: &Cx, key: i32, size: u64, flags: u32) -> Result<i32, Errno> {
+    pub fn get(&self, cx: &Cx, limits: &IpcLimits, key: i32, size: u64, flags: u32) -> Result<i32, Errno> {
         let creds = cx.creds();
         let mut ids = self.ids.lock();
         collect(&mut ids);
@@ -97,7 +98,7 @@ impl SharedSegments {
             segment.state.lock().perm.check(&creds, Wanted(flags & 0o777))?;
             return Ok(id);
         }
-        if !(1..=SHMMAX).contains(&size) {
+        if !(1..=limits.shmmax.get()).contains(&size) {
             return Err(Errno::EINVAL);
         }
         let len = page_up(size).ok_or(Errno::ENOSPC)?;
@@ -105,17 +106,17 @@ impl SharedSegments {
             return Err(Errno::ENOMEM);
         }
         let total = self.pages.load(Ordering::Relaxed);
-        if total.saturating_add(len >> 12) > SHMALL {
+        if total.saturating_add(len >> 12) > limits.shmall.get() {
             return Err(Errno::ENOSPC);
         }
-        if ids.in_use() >= SHMMNI {
+        if ids.in_use() >= limits.shmmni.count() {
             return Err(Errno::ENOSPC);
         }
         let (inode, data) = backing(cx, &cx.task.container, size, len, flags & 0o777)?;
         self.pages.fetch_add(len >> 12, Ordering::Relaxed);
         let mut perm = Perm::new(key, flags, &creds);
         let (cpid, ctime) = (cx.task.tgid(), now_sec(cx));
-        ids.insert(key, SHMMNI, &self.next_id, |id, seq| {
+        ids.insert(key, limits.shmmni.count(), &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = Mutex::new(State { perm, atime: 0, dtime: 0, ctime, lpid: 0 });
             let segment = Arc::new(Segment { id, size, cpid, state, inode, data, pages: self.pages.clone() });

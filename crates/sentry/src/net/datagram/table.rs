@@ -81,6 +81,11 @@ impl Table {
         }
     }
 
+    /// Ports that are given without being asked for.
+    pub(in crate::net) fn set_ephemeral(&mut self, ports: std::ops::RangeInclusive<u16>) {
+        self.random.ephemeral = ports;
+    }
+
     /// Claims a port, or (0) a free one. Returns it.
     pub(super) fn bind(
         &mut self,
@@ -90,7 +95,7 @@ impl Table {
         claim: Claim,
         socket: Weak<Datagram>,
     ) -> Result<u16, Errno> {
-        let candidates = self.random.ephemeral();
+        let (candidates, given) = (self.random.ephemeral(), self.random.ephemeral.clone());
         let ports = self.ports(protocol);
         let conflicts = |port: u16| {
             ports.get(&port).into_iter().flatten().any(|other| {
@@ -102,7 +107,7 @@ impl Table {
             0 => {
                 let mut free = candidates;
                 free.find(|port| !ports.contains_key(port))
-                    .or_else(|| ports.keys().copied().find(|&port| port >= 32768 && !conflicts(port)))
+                    .or_else(|| ports.keys().copied().find(|port| given.contains(port) && !conflicts(*port)))
                     .ok_or(Errno::EAGAIN)?
             }
             port if conflicts(port) => return Err(Errno::EADDRINUSE),

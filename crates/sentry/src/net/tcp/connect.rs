@@ -13,9 +13,6 @@ use crate::net::socket::Shutdown;
 use crate::task::Cx;
 use crate::wait::PollEvents;
 
-/// Largest backlog (`net.core.somaxconn`).
-const BACKLOG_MAX: usize = 4096;
-
 const ALL: PollEvents = PollEvents::all();
 
 impl Tcp {
@@ -44,7 +41,7 @@ impl Tcp {
     }
 
     pub(in crate::net) fn start_listening(&self, backlog: i32) -> Result<(), Errno> {
-        let most = usize::try_from(backlog).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX);
+        let most = usize::try_from(backlog).unwrap_or(usize::MAX).min(self.net.most_backlog());
         let mut table = self.net.tcp.lock();
         let (hold, ip) = {
             let mut state = self.state.lock();

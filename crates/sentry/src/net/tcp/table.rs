@@ -85,6 +85,11 @@ impl Table {
         Table { ports: HashMap::new(), pairs: HashMap::new(), time_waits: VecDeque::new(), random: Random::new(seed) }
     }
 
+    /// Ports that are given without being asked for.
+    pub fn set_ephemeral(&mut self, ports: std::ops::RangeInclusive<u16>) {
+        self.random.ephemeral = ports;
+    }
+
     /// Claims `port`, or (0) a free one. Returns the port.
     ///
     /// # Errors
@@ -94,7 +99,8 @@ impl Table {
         let port = match port {
             0 => {
                 let free = self.random.ephemeral().find(|port| !self.ports.contains_key(port));
-                let shared = || self.ports.keys().copied().find(|&port| port >= 32768 && !self.conflicts(port, &claim));
+                let given = self.random.ephemeral.clone();
+                let shared = || self.ports.keys().copied().find(|port| given.contains(port) && !self.conflicts(*port, &claim));
                 free.or_else(shared).ok_or(Errno::EADDRINUSE)?
             }
             port if self.conflicts(port, &claim) => return Err(Errno::EADDRINUSE),
