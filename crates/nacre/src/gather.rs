@@ -100,7 +100,15 @@ impl Gatherer {
         let (answers, answered) = channel();
         let mut seen = Vec::new();
         for place in self.places() {
-            for (id, entries) in by_sandbox(place.store.list()?) {
+            let entries = match place.store.list() {
+                // Of somebody else's.
+                Err(error) if place.namespace.is_some() => {
+                    tracing::warn!("{error}");
+                    continue;
+                }
+                listed => listed?,
+            };
+            for (id, entries) in by_sandbox(entries) {
                 let mut sandbox = look(&id, place.namespace.as_deref(), &entries);
                 sandbox.metrics.extend(host(&entries));
                 if let Some(first) = entries.into_iter().find(|entry| !entry.saved.is_member()) {

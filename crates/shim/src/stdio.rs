@@ -15,6 +15,8 @@ use runtime::forward::copy;
 use runtime::sandbox::HostStdio;
 use serde::{Deserialize, Serialize};
 
+/// Bytes that an output's FIFO is to hold: a sandbox that has filled one is woken by way of three threads when there is room again, so that should not be often.
+const CAPACITY: usize = 1 << 20;
 /// How long a process's start waits for who writes to its input.
 const WRITER: Duration = Duration::from_millis(500);
 
@@ -130,6 +132,8 @@ fn open_output(path: &str) -> Result<(File, Option<File>), String> {
     }
     let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
     let writer = OpenOptions::new().write(true).open(path).map_err(|e| e.to_string())?;
+    // A host that does not allow it has a smaller one.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
     Ok((writer, Some(reader)))
 }
 

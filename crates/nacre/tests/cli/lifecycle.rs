@@ -196,6 +196,23 @@ fn hooks_see_the_container() {
 }
 
 #[test]
+fn sysctls_are_set_or_refused() {
+    let Some(place) = Place::new("sysctls").busybox() else { return };
+    let id = &*place.id();
+    let mut config = Place::config(&["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/sem"]);
+    config["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "80", "kernel.sem": "250 32000 100 128"});
+    place.write(&config);
+    assert_eq!(place.nacre(&["run", id]).ok().stdout, "80\n250\t32000\t100\t128\n");
+    config["linux"]["sysctl"] = json!({"kernel.sem": "many"});
+    place.write(&config);
+    place.nacre(&["run", id]).fails(1, "kernel.sem");
+    config["linux"]["sysctl"] = json!({"net.nothing.of_that_name": "1"});
+    place.write(&config);
+    place.nacre(&["run", id]).fails(1, "net.nothing.of_that_name");
+    place.assert_clean();
+}
+
+#[test]
 fn do_runs_over_the_host() {
     let place = Place::new("do-run");
     let mut child = place
