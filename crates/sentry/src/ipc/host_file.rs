@@ -25,12 +25,17 @@ use crate::wait::{PollEvents, WaitQueue};
 /// Bytes in one host call where data goes by way of our own memory.
 const BOUNCE: usize = 64 << 10;
 
+/// A pipe that says it is ready takes as many, whole (pipe(7)). FIFOs have no `RWF_NOWAIT`, which pipes without a name have.
+const PIPE_BUF: usize = 4096;
+
 /// A host file.
 pub struct HostFile {
     file: Arc<OwnedFd>,
     /// None: always ready (regular files, /dev/null).
     watch: Option<HostWatch>,
     nowait: AtomicBool,
+    /// Bytes written at a time to what can only be asked for readiness.
+    careful: usize,
 }
 
 impl HostFile {
@@ -44,7 +49,7 @@ impl HostFile {
         if kind == FileKind::Directory {
             return Err(Errno::EISDIR);
         }
-        let ops = HostFile::new(reactor, Arc::new(file))?;
+        let ops = HostFile::new(reactor, Arc::new(file), kind)?;
         let inode = Arc::new(HostInode { file: ops.file.clone(), status, kind });
         let name = match kind {
             FileKind::Fifo => format!("pipe:[{}]", status.ino),
@@ -54,13 +59,14 @@ impl HostFile {
         Ok(File::new(Arc::new(ops), Origin::Anonymous { inode, name }, flags))
     }
 
-    fn new(reactor: &Arc<Reactor>, file: Arc<OwnedFd>) -> Result<HostFile, Errno> {
+    fn new(reactor: &Arc<Reactor>, file: Arc<OwnedFd>, kind: FileKind) -> Result<HostFile, Errno> {
         let watch = match reactor.watch(file.clone()) {
             Ok(watch) => Some(watch),
             Err(Errno::EPERM) => None,
             Err(errno) => return Err(errno),
         };
-        Ok(HostFile { file, watch, nowait: AtomicBool::new(true) })
+        let careful = if kind == FileKind::Fifo { PIPE_BUF } else { CAREFUL };
+        Ok(HostFile { file, watch, nowait: AtomicBool::new(true), careful })
     }
 
     /// One host call that does not wait, with `io` told whether it may sleep and how many bytes to move at most.
@@ -77,7 +83,7 @@ impl HostFile {
         let wanted = events.bits() as u16;
         match event::poll_now(&self.file, wanted)? {
             0 => Err(Errno::EAGAIN),
-            _ => io(Sleep::Allowed, if events == PollEvents::IN { BOUNCE } else { CAREFUL }),
+            _ => io(Sleep::Allowed, if events == PollEvents::IN { BOUNCE } else { self.careful }),
         }
     }
 
@@ -192,7 +198,7 @@ impl Inode for HostInode {
     fn open<'a>(self: Arc<Self>, cx: &'a Cx, _flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
         let Some(reactor) = cx.kernel().reactor.get() else { return Step::err(Errno::ENXIO) };
         // The set takes a descriptor once; a second file needs its own.
-        let opened = io::duplicate(&*self.file).and_then(|file| HostFile::new(reactor, Arc::new(file)));
+        let opened = io::duplicate(&*self.file).and_then(|file| HostFile::new(reactor, Arc::new(file), self.kind));
         Step::Ready(opened.map(|file| Arc::new(file) as Arc<dyn FileOps>))
     }
 
@@ -224,6 +230,29 @@ mod tests {
         assert!(all > 60_000 && !writer.ops.poll(&writer).contains(PollEvents::OUT));
         drop(writer);
         assert!(reader.ops.poll(&reader).contains(PollEvents::HUP));
+    }
+
+    #[test]
+    fn a_fifo_takes_a_page_at_a_time() {
+        let reactor = Reactor::new().expect("epoll");
+        let path = std::env::temp_dir().join(format!("nacre-fifo-{}", std::process::id()));
+        let name = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("a name");
+        rustix::fs::mknodat(rustix::fs::CWD, &name, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a FIFO");
+        let end = |write| std::fs::OpenOptions::new().read(true).write(write).open(&path).expect("opens");
+        let (mut reader, writer) = (end(true), end(true));
+        std::fs::remove_file(&path).expect("removed");
+        let writer = HostFile::open(&reactor, writer.into(), OpenFlags::WRONLY).expect("writer");
+        assert_eq!(write(&writer, &[7; 10_000]), Ok(10_000));
+        let mut all = 10_000;
+        while let Ok(n) = write(&writer, &[7; 10_000]) {
+            all += n;
+        }
+        assert!(all >= 50_000, "{all}");
+        let mut bytes = [0; 4096];
+        std::io::Read::read_exact(&mut reader, &mut bytes).expect("reads");
+        // As much as is surely taken at once.
+        assert_eq!(write(&writer, &[7; 10_000]), Ok(PIPE_BUF));
+        assert_eq!(write(&writer, &[7; 10_000]), Err(Errno::EAGAIN));
     }
 
     #[test]
