@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ const HEAD: usize = 8 << 10;
 const FIELDS: usize = 64;
 /// How long a client may take to ask, and to read.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what a client goes on sending is read, and how many times.
+const LINGER: Duration = Duration::from_secs(1);
+const DRAINED: usize = 16;
 /// Most clients at a time.
 const CLIENTS: usize = 16;
 
@@ -58,17 +61,27 @@ pub enum Listener {
 /// A client's connection.
 trait Stream: Read + Write + Send {
     fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()>;
+    /// Nothing more is sent.
+    fn end(&self) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
     fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(read)).and_then(|()| self.set_write_timeout(Some(write)))
     }
+
+    fn end(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
 }
 
 impl Stream for UnixStream {
     fn set_patience(&self, read: Duration, write: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(read)).and_then(|()| self.set_write_timeout(Some(write)))
+    }
+
+    fn end(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
     }
 }
 
@@ -158,7 +171,17 @@ fn serve_one(stream: &mut dyn Stream, page: &dyn Fn() -> Result<String, String>)
         None => answer("400 Bad Request", "this is no request\n", Body::Sent),
         Some((method, path)) => respond(&method, &path, page),
     };
-    stream.write_all(&answer)
+    stream.write_all(&answer)?;
+    stream.end()?;
+    // What has been sent and not read would have the answer taken back.
+    stream.set_patience(LINGER, PATIENCE)?;
+    let mut room = [0; 4096];
+    for _ in 0..DRAINED {
+        if stream.read(&mut room)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The answer to a request.
@@ -217,7 +240,7 @@ mod tests {
     fn ask(request: &[u8]) -> String {
         let (mut client, mut server) = UnixStream::pair().expect("a pair");
         client.write_all(request).expect("asks");
-        client.shutdown(std::net::Shutdown::Write).expect("ends");
+        client.shutdown(Shutdown::Write).expect("ends");
         serve_one(&mut server, &|| Ok("up 1\n".into())).expect("answers");
         drop(server);
         let mut answer = String::new();

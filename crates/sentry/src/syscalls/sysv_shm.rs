@@ -162,8 +162,8 @@ fn control(cx: &Cx, id: i32, command: i32, addr: u64) -> Result<u64, Errno> {
     match command {
         IPC_INFO => {
             let (_, max, _) = ipc.shm.totals();
-            let [max, mni, all] = [&ipc.limits.shmmax, &ipc.limits.shmmni, &ipc.limits.shmall].map(Tunable::get);
-            cx.mm.write_val(addr, &[max, 1, mni, mni, all, 0, 0, 0, 0])?;
+            let [most, mni, all] = [&ipc.limits.shmmax, &ipc.limits.shmmni, &ipc.limits.shmall].map(Tunable::get);
+            cx.mm.write_val(addr, &[most, 1, mni, mni, all, 0, 0, 0, 0])?;
             Ok(max)
         }
         SHM_INFO => {
