@@ -12,6 +12,7 @@ pub mod at;
 pub mod auxv;
 pub mod control;
 pub mod copy;
+pub mod doze;
 mod errno;
 pub mod event;
 pub mod io;

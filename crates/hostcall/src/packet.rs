@@ -82,6 +82,13 @@ pub fn send(socket: BorrowedFd<'_>, pieces: &[&[u8]]) -> Result<(), Errno> {
     if n < 0 { Err(Errno::last_host()) } else { Ok(()) }
 }
 
+/// Whether a call may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    Allowed,
+    Never,
+}
+
 /// Room for a batch of frames.
 pub struct Batch {
     bytes: Vec<u8>,
@@ -100,7 +107,7 @@ impl Batch {
     ///
     /// # Errors
     /// The host's: `ENETDOWN` when the interface goes down (once), `EINTR`.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> Result<(), Errno> {
         self.count = 0;
         let mut iovs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: LONGEST }; BATCH];
         // SAFETY: all-zero is a valid mmsghdr.
@@ -110,7 +117,10 @@ impl Batch {
             message.msg_hdr.msg_iov = &raw mut *iov;
             message.msg_hdr.msg_iovlen = 1;
         }
-        let flags = libc::MSG_WAITFORONE;
+        let flags = match wait {
+            Wait::Allowed => libc::MSG_WAITFORONE,
+            Wait::Never => libc::MSG_DONTWAIT,
+        };
         let none = std::ptr::null_mut();
         tally::count(Counted::Recvmmsg);
         // SAFETY: the messages refer to `iovs`, and those to disjoint parts of `bytes`, exclusively borrowed over the call.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use hostcall::doze::Doze;
 use hostcall::tally::{self, Counted};
 use hostcall::time::monotonic_ns;
 use parking_lot::{Mutex, MutexGuard};
@@ -50,6 +51,7 @@ pub struct Executor {
     /// An interrupt waits for its effect until about then.
     expecting_until_ns: AtomicU64,
     spin: SpinPolicy,
+    doze: Doze,
     closeness: Closeness,
     spent: Spent,
     scans: AtomicU64,
@@ -88,6 +90,7 @@ impl Executor {
             alone: AtomicBool::new(false),
             expecting_until_ns: AtomicU64::new(0),
             spin,
+            doze: Doze::default(),
             closeness,
             spent: Spent::default(),
             scans: AtomicU64::new(0),
@@ -193,10 +196,16 @@ impl Executor {
 
     /// See [`Platform::park`](crate::Platform::park).
     pub fn park(&self, deadline_ns: Option<u64>) {
-        if !self.spin(deadline_ns) {
+        if !self.spin(deadline_ns) && !self.doze(deadline_ns) {
             self.sleep(deadline_ns);
         }
         self.closeness.unpark();
+    }
+
+    /// True if there is something to do.
+    fn doze(&self, deadline_ns: Option<u64>) -> bool {
+        let look = || (self.unparked.swap(false, SeqCst) || self.scan(&mut self.list.lock()) > 0).then_some(());
+        self.spin.is_enabled() && self.doze.until(deadline_ns, look).is_some()
     }
 
     fn sleep(&self, deadline_ns: Option<u64>) {
@@ -238,7 +247,9 @@ impl Executor {
         self.sleeping().store(0, SeqCst);
         self.unparked.store(false, SeqCst);
         self.spent.asleep_since_ns.store(0, Relaxed);
-        bump(&self.spent.sleep_ns, monotonic_ns().saturating_sub(since));
+        let slept_ns = monotonic_ns().saturating_sub(since);
+        bump(&self.spent.sleep_ns, slept_ns);
+        self.doze.slept(slept_ns);
     }
 
     /// Looks for a moment whether a thread that was just given its turn comes back, if no other is in user mode: most calls are followed by the next, and

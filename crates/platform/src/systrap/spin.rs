@@ -82,6 +82,10 @@ impl SpinPolicy {
         }
     }
 
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// The CPU this thread is on.
     pub fn cpu(&self) -> u32 {
         super::sys::cpu()

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hostcall::Errno;
-use hostcall::packet::Batch;
+use hostcall::doze::Doze;
+use hostcall::packet::{Batch, Wait};
+use hostcall::time::monotonic_ns;
 use netstack::ip::frame::{self, Virtio};
 use netstack::ip::{Fault, ICMP, ICMPV6, Packet, Quoted, TCP, UDP};
 
@@ -23,11 +25,12 @@ pub struct Receiver {
     interface: usize,
     socket: Arc<OwnedFd>,
     batch: Batch,
+    doze: Doze,
 }
 
 impl Receiver {
     pub(super) fn new(net: Arc<NetNamespace>, stack: Arc<Stack>, interface: usize, socket: Arc<OwnedFd>) -> Receiver {
-        Receiver { net, stack, interface, socket, batch: Batch::default() }
+        Receiver { net, stack, interface, socket, batch: Batch::default(), doze: Doze::default() }
     }
 
     /// The body of its thread. `nudge` is called when timers may have come forward. Returns only when the host refuses frames for good.
@@ -36,7 +39,7 @@ impl Receiver {
         let mut late = Vec::new();
         let mut failing_since = None;
         loop {
-            match self.batch.receive(self.socket.as_fd()) {
+            match self.receive() {
                 Ok(()) => failing_since = None,
                 Err(errno) => match after(errno, &mut failing_since, self.net.clock.monotonic().0) {
                     After::Again => continue,
@@ -67,6 +70,22 @@ impl Receiver {
                 nudge();
             }
         }
+    }
+
+    /// Takes the frames that are there, or waits for some.
+    fn receive(&mut self) -> Result<(), Errno> {
+        let (batch, socket) = (&mut self.batch, self.socket.as_fd());
+        let look = || match batch.receive(socket, Wait::Never) {
+            Err(Errno::EAGAIN) => None,
+            other => Some(other),
+        };
+        if let Some(result) = self.doze.until(None, look) {
+            return result;
+        }
+        let start = monotonic_ns();
+        let result = batch.receive(socket, Wait::Allowed);
+        self.doze.slept(monotonic_ns().saturating_sub(start));
+        result
     }
 
     /// Shows a frame to packet sockets.
