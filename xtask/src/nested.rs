@@ -16,8 +16,9 @@ use guest::cpio::Writer;
 use crate::backend::Server;
 use crate::sh;
 
-/// What the machine's kernel is given. The last makes /dev/kvm.
-const MODULES: &[&str] = &["virtio_pci", "virtiofs", "kvm_amd"];
+/// What the machine's kernel is given: its own devices; /dev/kvm; a pod's network, and /dev/vhost-net.
+const MODULES: &[&str] =
+    &["virtio_pci", "virtiofs", "kvm_amd", "veth", "tun", "sch_ingress", "cls_u32", "act_mirred", "vhost_net"];
 /// Two levels of emulation, and other load.
 const LIMIT: Duration = Duration::from_secs(400);
 /// What a machine prints before the status of the script.
