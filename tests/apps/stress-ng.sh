@@ -17,7 +17,7 @@ tmpfs touch tree udp udp-flood umount unshare urandom utime vdso verity vfork vf
 xattr yield zero zombie
 '
 [ $# -gt 0 ] && stressors=$*
-known=$(awk -v place="${APPS_PLACE:-native}" '$1 == "stress-ng" && ($2 == "any" || place != "native") { print $3 }' "$here/suite-exceptions")
+known=$(awk -v place="${APPS_PLACE:-native}" '$1 == "stress-ng" && ($2 == "any" || $2 == place || $2 == "sandbox" && place != "native") { print $3 }' "$here/suite-exceptions")
 dir=$(mktemp -d)
 trap 'rm -rf $dir' EXIT
 cd "$dir" || exit 1

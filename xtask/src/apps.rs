@@ -201,7 +201,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
 
 /// Runs one; a known failure must fail.
 fn judge(tally: &mut Tally, place: &str, app: &App, known: &[(String, String)]) {
-    let called = if place == "do" && sh::in_vm() { "vm" } else { place };
+    let called = called(place);
     let label = format!("{called} {}", app.name);
     if !known.iter().any(|(p, name)| p == called && name == app.name) {
         return tally.attempt(&label, one(place, app), || one(place, app));
@@ -211,6 +211,11 @@ fn judge(tally: &mut Tally, place: &str, app: &App, known: &[(String, String)]) 
         Err(_) => Ok(()),
     };
     tally.step(&format!("{label} (known failure)"), result);
+}
+
+/// A place's name in lists.
+fn called(place: &str) -> &str {
+    if place == "do" && sh::in_vm() { "vm" } else { place }
 }
 
 /// Place and name of each listed failure.
@@ -234,7 +239,12 @@ fn one(place: &str, app: &App) -> Result<()> {
         }
         _ => return in_bundle(app, &path),
     };
-    command.arg(&path).args(app.args).env("APPS_PLACE", place).env("APPS_SOURCES", packages::sources()).current_dir("/");
+    command
+        .arg(&path)
+        .args(app.args)
+        .env("APPS_PLACE", called(place))
+        .env("APPS_SOURCES", packages::sources())
+        .current_dir("/");
     verdict(sh::timed(&mut command, app.limit(place))?)
 }
 
