@@ -138,3 +138,17 @@ fn mirred(to: i32) -> TcAction {
     ];
     action
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_is_known_by_its_name() {
+        let interface = Interface { name: "eth0".into(), index: 7, mac: [2; 6], mtu: 1500, addresses: Vec::new() };
+        assert!(is_ours(&name(&interface)));
+        for other in ["eth0", "nacre", "nacre7x", "nacre-7", "tap7"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}
