@@ -269,7 +269,7 @@ impl Lab {
 
     fn afterwards(&self, cases: &[&str]) -> Result<()> {
         let args = [&["python3", &self.peer, "check", A[0], PORT], cases].concat();
-        let ended = sh::timed(&mut self.in_host(&args), LIMIT)?;
+        let ended = sh::timed(&mut self.in_host(&args), if sh::in_vm() { LONG } else { LIMIT })?;
         match ended.stdout.lines().filter(|line| line.starts_with("ok ")).count() == cases.len() {
             true => Ok(()),
             false => bail!("afterwards: {}", ended.stdout.trim().replace('\n', "; ")),
