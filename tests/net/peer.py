@@ -57,6 +57,19 @@ def serve_one(conn):
             conn.sendall(pattern(int(words[1]), 3))
         elif words[0] == "reset":
             conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif words[0] == "urgent":
+            # So far, and the urgent byte by itself.
+            poller = select.poll()
+            poller.register(conn, select.POLLPRI)
+            assert poller.poll(1000 * LIMIT)
+            byte = conn.recv(1, socket.MSG_OOB)
+            n = 0
+            while n < int(words[1]):
+                n += len(conn.recv(65536))
+            rest = b""
+            while data := conn.recv(65536):
+                rest += data
+            conn.sendall(f"{n} {byte.decode()} {rest.decode()}".encode())
         elif words[0] == "name":
             host, port = conn.getpeername()[:2]
             conn.sendall(f"{host} {port}".encode())
@@ -171,6 +184,15 @@ def case_half_close(to):
 def case_download(to):
     with connect(to, "give 8000000") as sock:
         assert rest(sock) == pattern(8_000_000, 3)
+
+
+def case_urgent(to):
+    with connect(to, "urgent 5000") as sock:
+        sock.sendall(pattern(5000, 9))
+        sock.send(b"!", socket.MSG_OOB)
+        sock.sendall(b"more")
+        sock.shutdown(socket.SHUT_WR)
+        assert rest(sock) == b"5000 ! more"
 
 
 def case_names(to):

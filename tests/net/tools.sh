@@ -27,6 +27,8 @@ check ss "exec 9<>/dev/tcp/$v4/8081; ss -Htn state established | grep -q $v4:808
 check ss_filter "exec 9<>/dev/tcp/$v4/8081; ss -Htn dport = :8081 | grep -q :8081 && [ -z \"\$(ss -Htn dport = :1)\" ]"
 check ss_info "exec 9<>/dev/tcp/$v4/8081; ss -Htni | grep -q 'cubic.*mss:'"
 check ss_unix "ss -xa"
+check igmp "python3 $(dirname "$0")/groups.py hear 239.77.1.1"
+check mld "python3 $(dirname "$0")/groups.py hear ff05::77"
 check apt "mkdir -p /tmp/apt/lists/partial /tmp/apt/cache/archives/partial && echo 'deb [trusted=yes] http://$v4:8081/repo ./' >/tmp/apt/sources &&
     o='-o Dir::Etc::SourceList=/tmp/apt/sources -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=/tmp/apt/lists -o Dir::Cache=/tmp/apt/cache -o APT::Sandbox::User=root' &&
     apt-get -q \$o update && cd /tmp && apt-get -q \$o download nacre-hello && dpkg-deb -c nacre-hello_1.0_all.deb | grep -q usr/share/nacre-hello/text"
@@ -41,4 +43,8 @@ check mtu "ip link set eth0 mtu 1300 && [ \$(cat /sys/class/net/eth0/mtu) = 1300
 check mtu_too_large "! ip link set eth0 mtu 9000"
 check monitor "timeout 10 ip monitor address >/tmp/monitor & sleep 1; ip addr add ${own%.*}.78/24 dev eth0; ip addr del ${own%.*}.78/24 dev eth0; sleep 1; kill %1; grep -q Deleted /tmp/monitor"
 check down_and_up "ip link set eth0 down && ! ping -c 1 -W 2 $v4 && ip link set eth0 up && ping -c 1 -W 5 $v4"
+link=$(ip -o -6 addr show dev eth0 scope link | sed 's|.*inet6 ||; s|/.*||')
+[ -n "$link" ] || { ip addr add fe80::4d4d/64 dev eth0; link=fe80::4d4d; }
+check link_local "curl -sf http://[$(cat $dir/www/link)%25eth0]:8081/sum"
+check link_local_needs_it "! curl -sf http://[$(cat $dir/www/link)]:8081/sum"
 check not_without_privilege "! setpriv --reuid 1000 --clear-groups --inh-caps=-all ip addr add ${own%.*}.77/24 dev eth0"

@@ -20,6 +20,7 @@ mod net;
 mod network;
 mod packages;
 mod page;
+mod plug;
 mod programs;
 mod robust;
 mod sh;
@@ -40,7 +41,8 @@ cargo xtask COMMAND
   escape [NAME...]                       the known ways out of a sandbox
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md
-  net [--small|--full]                   sandboxes on a pod network: host, sandbox and sandbox to sandbox, IPv4 and IPv6; bad frames
+  net [--small|--full] [veth|tap|servers]  sandboxes on a pod network, by veth pairs and by nacre-cni's taps: host, sandbox and sandbox to sandbox, IPv4 and
+                                         IPv6; bad frames
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   cri [--full|--bench] [NAME...]         under a real containerd: tasks of ctr, pods of its CRI, killed processes; under podman
   vm [--small|--full|--kvm]              abi, robust and the small programs again, in virtual machines; --full: all programs, which takes hours emulated;

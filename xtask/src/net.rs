@@ -1,9 +1,13 @@
-//! `net`: sandboxes on a pod network, as a CNI plugin makes it: two network namespaces on a bridge in a third, which stands for the host.
+//! `net`: sandboxes on a pod network, as a CNI plugin makes it: two network namespaces on a bridge in a third, which stands for the host. All is done
+//! twice: over the veth pairs (packet sockets, or tcfilter for VMs), and over the taps that our own plugin puts in their place.
 //!
 //! tests/net/peer.py is at both ends, in every pairing (a sandbox and itself, the host, another sandbox), over IPv4 and IPv6; tests/net/hostile.py
-//! sends what nobody should; tests/net/tools.sh is what people use (curl, ssh, dig, ss, tcpdump, `ip`, apt), with servers.sh on the host. `--full`
+//! sends what nobody should; tests/net/tools.sh is what people use (curl, ssh, dig, ss, tcpdump, `ip`, apt), with servers.sh on the host;
+//! tests/net/farm.sh has the servers that people run (`servers`; VMs only with `--full`), in all pairings. `--full`
 //! adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated VM does in some minutes. With
 //! `NACRE_SANDBOX=vm` the sandboxes are VMs, and what takes an emulated one long is asked by the host only.
+
+mod farm;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -12,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::plug::Plug;
 use crate::tally::Tally;
 use crate::{packages, sh};
 
@@ -59,54 +64,115 @@ impl Tier {
         if self == Tier::Small || sh::in_vm() { FEW_PACKETS } else { &[] }
     }
 
+    /// What there is to do over a link.
+    fn over(self, link: Link) -> Tier {
+        match (self, link) {
+            (Tier::All, Link::Tap) => Tier::Small,
+            _ => self,
+        }
+    }
+
     /// How long that may take.
     fn limit(self) -> Duration {
         if self == Tier::Full || sh::in_vm() { LONG } else { LIMIT * 3 }
     }
 }
 
+/// What is between the host and a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Veth,
+    Tap,
+}
+
 pub fn run(args: &[String]) -> Result<Tally> {
-    let tier = match args {
-        [] => Tier::All,
-        [flag] if flag == "--full" => Tier::Full,
-        [flag] if flag == "--small" => Tier::Small,
-        _ => bail!("net: unknown arguments {args:?}"),
-    };
+    let (mut tier, mut links, mut only_servers) = (Tier::All, vec![Link::Veth, Link::Tap], false);
+    for arg in args {
+        match arg.as_str() {
+            "--full" => tier = Tier::Full,
+            "--small" => tier = Tier::Small,
+            "veth" => links = vec![Link::Veth],
+            "tap" => links = vec![Link::Tap],
+            "servers" => only_servers = true,
+            _ => bail!("net: unknown argument {arg:?}"),
+        }
+    }
     packages::ensure(&["busybox-static", "python3", "iproute2"])?;
     sh::build_nacre()?;
-    let lab = Lab::new()?;
     let mut tally = Tally::default();
+    for link in links.iter().filter(|_| !only_servers) {
+        println!("net: over a {}", format!("{link:?}").to_lowercase());
+        over(*link, if links.len() == 1 { tier } else { tier.over(*link) }, &mut tally)?;
+    }
+    // What servers do hardly depends on the link.
+    if only_servers || tier == Tier::Full {
+        for link in &links {
+            servers(*link, &mut tally)?;
+        }
+    } else if tier == Tier::All && !sh::in_vm() {
+        servers(Link::Veth, &mut tally)?;
+    }
+    Ok(tally)
+}
+
+/// The servers that people run.
+fn servers(link: Link, tally: &mut Tally) -> Result<()> {
+    println!("net: servers over a {}", format!("{link:?}").to_lowercase());
+    let lab = Lab::new(link)?;
+    let farm = farm::Farm::new(&lab)?;
+    let _host = farm.of_host()?;
+    farm.pods(tally)?;
+    // That is the same over every link.
+    if link == Link::Veth && !sh::in_vm() {
+        farm.host_network(tally)?;
+    }
+    Ok(())
+}
+
+fn over(link: Link, tier: Tier, tally: &mut Tally) -> Result<()> {
+    let lab = Lab::new(link)?;
     let _host = Server::start(&mut lab.in_host(&["python3", &lab.peer, "serve", PORT]), "the host's server")?;
     let server = format!("cd {}; busybox httpd -p 8000 -h . ; exec python3 {} serve {PORT}", lab.files().display(), lab.peer);
     let mut sandbox = Server::start(&mut lab.sandbox("a", &server), "the sandbox's server")?;
-    lab.host_asks(tier, &mut tally)?;
-    lab.sandbox_asks(tier, &mut tally)?;
+    lab.host_asks(tier, tally)?;
+    lab.sandbox_asks(tier, tally)?;
     if tier != Tier::Small && !sh::in_vm() {
         packages::ensure(&TOOLS)?;
-        lab.tools(&mut tally)?;
+        lab.tools(tally)?;
     }
     tally.step("net: a namespace that another sandbox has is refused", lab.taken());
     tally.step("net: no such namespace", lab.missing());
     tally.step("net: a flood of bad frames", lab.hostile(&mut sandbox));
-    Ok(tally)
+    if link == Link::Tap {
+        tally.step("net: what is not in a sandbox is told that there is no network", lab.without_nacre());
+        tally.step("net: the taps go", lab.plugs.iter().try_for_each(Plug::delete));
+        tally.step("net: a sandbox whose tap has gone lives on", lab.lives_on(&mut sandbox));
+    }
+    Ok(())
 }
 
 /// The namespaces, and where things are.
 struct Lab {
     name: String,
     peer: String,
+    link: Link,
+    plugs: Vec<Plug>,
 }
 
 impl Lab {
-    fn new() -> Result<Lab> {
-        let lab = Lab {
+    fn new(link: Link) -> Result<Lab> {
+        let mut lab = Lab {
             name: format!("nacre-net-{}", std::process::id()),
             peer: sh::top().join("tests/net/peer.py").display().to_string(),
+            link,
+            plugs: Vec::new(),
         };
         let host = lab.namespace("h");
         ip(&["netns", "add", &host])?;
         ip(&["-n", &host, "link", "set", "lo", "up"])?;
         ip(&["-n", &host, "link", "add", "br0", "type", "bridge"])?;
+        // It asks who is in which group, and carries to a port what somebody there has asked for: also what neighbours are asked by.
+        ip(&["-n", &host, "link", "set", "br0", "type", "bridge", "mcast_querier", "1"])?;
         ip(&["-n", &host, "addr", "add", &format!("{}/24", HOST[0]), "dev", "br0"])?;
         ip(&["-n", &host, "addr", "add", &format!("{}/64", HOST[1]), "dev", "br0", "nodad"])?;
         ip(&["-n", &host, "link", "set", "br0", "up"])?;
@@ -119,6 +185,11 @@ impl Lab {
             ip(&["-n", &host, "link", "set", &port, "master", "br0", "up"])?;
             ip(&["-n", &pod, "link", "set", "eth0", "up"])?;
             lab.addresses(name, addresses)?;
+            if link == Link::Tap {
+                let plug = Plug { host: host.clone(), pod, veth: port, address: format!("{}/24", addresses[0]) };
+                plug.add()?;
+                lab.plugs.push(plug);
+            }
         }
         Ok(lab)
     }
@@ -230,7 +301,11 @@ impl Lab {
     /// Nobody gets a network that another has.
     fn taken(&self) -> Result<()> {
         let ended = sh::timed(&mut self.sandbox("a", "true"), LIMIT)?;
-        let why = if sh::in_vm() { "another sandbox has interface eth0" } else { "has no address" };
+        let why = match self.link {
+            Link::Veth if sh::in_vm() => "another sandbox has interface eth0",
+            Link::Veth => "has no address",
+            Link::Tap => "another sandbox has it",
+        };
         if ended.success() || !ended.stderr.contains(why) {
             bail!("{}: {}", ended.how(), sh::tail(&ended.stderr, 3));
         }
@@ -243,6 +318,28 @@ impl Lab {
             bail!("{}: {}", ended.how(), sh::tail(&ended.stderr, 3));
         }
         Ok(())
+    }
+
+    /// What another runtime would run in a pod with a tap.
+    fn without_nacre(&self) -> Result<()> {
+        for address in [HOST[0], &format!("[{}]", HOST[1])] {
+            let mut fetch = Command::new("ip");
+            fetch.args(["netns", "exec", &self.namespace("b"), "busybox", "wget", "-q", "-O", "/dev/null"]);
+            let ended = sh::timed(fetch.arg(format!("http://{address}:{PORT}/")), LIMIT)?;
+            if ended.success() || !ended.stderr.contains("Network is unreachable") {
+                bail!("{address}: {}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose tap has gone has a network from which nothing comes.
+    fn lives_on(&self, sandbox: &mut Server) -> Result<()> {
+        std::thread::sleep(Duration::from_millis(300));
+        match sandbox.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the sandbox has ended: {status}"),
+        }
     }
 
     /// Bad frames; afterwards the server must answer as before.

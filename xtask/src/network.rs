@@ -1,6 +1,7 @@
 //! `bench --net`: servers and their clients on a sandbox's own loopback interface (bench/network.sh) in one Debian bundle under runc, runsc and Nacre;
 //! and a pod's network: iperf3 and a ping-pong (bench/pingpong.c) from a namespace that stands for the host to one that stands for the pod,
-//! by turns with the server in it as it is and in a sandbox that has joined it.
+//! by turns with the server in it as it is and in sandboxes that have joined it: over the veth pair, and over the tap that our CNI plugin puts in its
+//! place. Then the same with VMs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +12,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::bench::{self, Load, Options, Unit};
+use crate::bench_vm::vmm_has_kvm;
+use crate::plug::Plug;
 use crate::{bundle, packages, page, sh, startup};
 
 const ROWS: [&str; 7] = ["redis-set", "redis-get", "redis-set-16", "redis-get-16", "wrk-small", "wrk-1MiB", "pgbench-tcp"];
 /// The word for all rows of the second section.
 const PODS: &str = "pod";
 const LIMIT: Duration = Duration::from_secs(300);
+/// How long servers may take to answer: an emulated VM boots first.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The two sections.
 pub const LOOPBACK: &str = "## Network: a sandbox's own loopback";
 pub const POD_NETWORK: &str = "## Network: a pod's";
@@ -63,42 +68,72 @@ type Samples = BTreeMap<(usize, Place), Vec<(f64, f64)>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Plain,
-    Nacre,
+    Veth,
+    Tap,
+    /// A VM behind a veth pair: tcfilter.
+    VmVeth,
+    VmTap,
+}
+
+impl Place {
+    /// Those that are measured by turns. An emulated VM is never idle, so those are on their own.
+    const TURNS: [&'static [Place]; 2] = [&[Place::Plain, Place::Veth, Place::Tap], &[Place::VmVeth, Place::VmTap]];
+
+    fn title(self) -> &'static str {
+        match self {
+            Place::Plain => "plain",
+            Place::Veth => "sentry, veth",
+            Place::Tap => "sentry, tap",
+            Place::VmVeth => "VM, veth (tcfilter)",
+            Place::VmTap => "VM, tap",
+        }
+    }
+
+    fn has_tap(self) -> bool {
+        matches!(self, Place::Tap | Place::VmTap)
+    }
+
+    fn sandbox(self) -> &'static str {
+        if matches!(self, Place::VmVeth | Place::VmTap) { "vm" } else { "sentry" }
+    }
 }
 
 fn pod(options: &Options) -> Result<String> {
     packages::ensure(&["iperf3", "iproute2"])?;
     let program = sh::target().join("pingpong");
     sh::compile_c(&sh::top().join("bench/pingpong.c"), &program)?;
-    let places = [Place::Plain, Place::Nacre];
-    let pods = places.iter().map(|place| Pod::start(*place, &program)).collect::<Result<Vec<_>>>()?;
     let mut samples = Samples::new();
-    for round in 0..options.rounds {
-        for (row, (name, args)) in POD.iter().enumerate() {
-            eprintln!("bench: round {} of {}: {name}", round + 1, options.rounds);
-            for pod in &pods {
-                samples.entry((row, pod.place)).or_default().push(pod.measure(args, &program)?);
+    for places in Place::TURNS {
+        let pods = places.iter().map(|place| Pod::start(*place, &program)).collect::<Result<Vec<_>>>()?;
+        for round in 0..options.rounds {
+            for (row, (name, args)) in POD.iter().enumerate() {
+                eprintln!("bench: round {} of {}: {name}", round + 1, options.rounds);
+                for pod in &pods {
+                    samples.entry((row, pod.place)).or_default().push(pod.measure(args, &program)?);
+                }
             }
         }
     }
+    let places = Place::TURNS.concat();
+    let titles: String = places.iter().map(|place| format!(" {} |", place.title())).collect();
     let mut text = format!(
-        "\n{POD_NETWORK}, over a veth pair with an MTU of 1500 (median of {} rounds; CPUs: the server's side)\n\n\
-         | | plain namespace | nacre | ratio | CPUs plain | CPUs nacre |\n|---|--:|--:|--:|--:|--:|\n",
-        options.rounds
+        "\n{POD_NETWORK}, MTU 1500 (median of {} rounds; in brackets the ratio to the plain namespace, and the CPUs that the server's side used; \
+         VMs: {})\n\n| |{titles}\n|---|{}\n",
+        options.rounds,
+        if vmm_has_kvm() { "KVM" } else { "emulated" },
+        "--:|".repeat(places.len())
     );
     for (row, (name, _)) in POD.iter().enumerate() {
         let of = |place, which: fn(&(f64, f64)) -> f64| {
             samples.get(&(row, place)).and_then(|all| bench::median(all.iter().map(which).collect())).unwrap_or(f64::NAN)
         };
-        let (plain, nacre) = (of(Place::Plain, |s| s.0), of(Place::Nacre, |s| s.0));
-        let cpus = |place| of(place, |s| s.1);
-        writeln!(
-            text,
-            "| {name} | {plain:.1} | {nacre:.1} | {:.2} | {:.2} | {:.2} |",
-            nacre / plain,
-            cpus(Place::Plain),
-            cpus(Place::Nacre)
-        )?;
+        let plain = of(Place::Plain, |s| s.0);
+        write!(text, "| {name} |")?;
+        for place in &places {
+            let (figure, cpus) = (of(*place, |s| s.0), of(*place, |s| s.1));
+            write!(text, " {figure:.1} ({:.2}, {cpus:.2}) |", figure / plain)?;
+        }
+        writeln!(text)?;
     }
     Ok(text)
 }
@@ -127,6 +162,10 @@ impl Pod {
         ] {
             sh::run(Command::new("ip").args(args.split(' ')))?;
         }
+        if place.has_tap() {
+            let (veth, address) = ("veth0".into(), format!("{ADDRESS}/24"));
+            Plug { host: host.clone(), pod: pod.clone(), veth, address }.add()?;
+        }
         let script = format!("setpriv --pdeathsig KILL iperf3 -s >/dev/null 2>&1 & exec {} serve {PORT}", program.display());
         let mut command = match place {
             Place::Plain => {
@@ -134,9 +173,14 @@ impl Pod {
                 command.args(["netns", "exec", &pod]);
                 command
             }
-            Place::Nacre => {
+            _ => {
                 let mut command = Command::new(sh::nacre());
-                command.arg("do").arg("--net").arg(PathBuf::from("/run/netns").join(&pod)).arg("--");
+                command
+                    .args(["--sandbox", place.sandbox()])
+                    .arg("do")
+                    .arg("--net")
+                    .arg(PathBuf::from("/run/netns").join(&pod))
+                    .arg("--");
                 command
             }
         };
@@ -145,7 +189,7 @@ impl Pod {
         // Until both answer.
         let start = Instant::now();
         while made.figure(&[], program, "1").is_err() || made.figure(&["-t", "1"], program, "1").is_err() {
-            if start.elapsed() > Duration::from_secs(30) {
+            if start.elapsed() > PATIENCE {
                 bail!("the servers of {place:?} do not answer");
             }
             std::thread::sleep(Duration::from_millis(100));
