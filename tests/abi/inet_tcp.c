@@ -693,6 +693,88 @@ CASE(urgent_data) {
     EQ(b[0], 'Y');
 }
 
+CASE(urgent_data_is_signalled) {
+    char b[16];
+    tcp_pair();
+    handle(SIGURG, 0);
+    handle(SIGIO, 0);
+    EQ(send(C, "a", 1, MSG_OOB), 1);
+    nap_ms(5);
+    EQ(hits, 0); // nobody's
+    OK(fcntl(S, F_SETOWN, getpid()));
+    EQ(write(C, "bc", 2), 2);
+    nap_ms(5);
+    EQ(hits, 0);
+    EQ(send(C, "dX", 2, MSG_OOB), 2);
+    nap_ms(5);
+    EQ(hits, 1);
+    EQ(last_sig, SIGURG);
+    EQ(last_info.si_code, SI_KERNEL);
+    EQ(recv(S, b, 16, MSG_OOB), 1);
+    EQ(b[0], 'X');
+    OK(fcntl(S, F_SETSIG, SIGRTMIN)); // not for that
+    EQ(send(C, "Y", 1, MSG_OOB), 1);
+    nap_ms(5);
+    EQ(hits, 2);
+    OK(fcntl(S, F_SETOWN, 0));
+    EQ(send(C, "Z", 1, MSG_OOB), 1);
+    nap_ms(5);
+    EQ(hits, 2);
+    OK(fcntl(S, F_SETOWN, getpid()));
+    OK(shutdown(C, SHUT_RDWR)); // the end is not urgent
+    nap_ms(5);
+    EQ(hits, 2);
+}
+
+CASE(urgent_data_is_signalled_to_one_thread_or_a_group) {
+    tcp_pair();
+    handle(SIGURG, 0);
+    struct f_owner_ex ex = {F_OWNER_TID, syscall(SYS_gettid)};
+    OK(fcntl(S, F_SETOWN_EX, &ex));
+    EQ(send(C, "a", 1, MSG_OOB), 1);
+    nap_ms(5);
+    EQ(hits, 1);
+    OK(setpgid(0, 0));
+    OK(fcntl(S, F_SETOWN, -getpid()));
+    EQ(send(C, "b", 1, MSG_OOB), 1);
+    nap_ms(5);
+    EQ(hits, 2);
+}
+
+CASE(owners_by_ioctl) {
+    tcp_pair();
+    int own = getpid(), group = -getpgrp(), none = 0x7fffffff, got;
+    OK(ioctl(S, FIOSETOWN, &own));
+    EQ(fcntl(S, F_GETOWN), own);
+    OK(ioctl(S, SIOCGPGRP, &got));
+    EQ(got, own);
+    OK(ioctl(S, SIOCSPGRP, &group));
+    OK(ioctl(S, FIOGETOWN, &got));
+    EQ(got, group);
+    ERR(ioctl(S, SIOCSPGRP, &none), ESRCH);
+    ERR(ioctl(S, SIOCSPGRP, BAD), EFAULT);
+    ERR(ioctl(S, SIOCGPGRP, BAD), EFAULT);
+}
+
+CASE(sigio_tells_of_sockets) {
+    char b[4];
+    tcp_pair();
+    handle(SIGIO, 0);
+    OK(fcntl(S, F_SETOWN, getpid()));
+    EQ(write(C, "a", 1), 1);
+    nap_ms(5);
+    EQ(hits, 0);
+    OK(fcntl(S, F_SETFL, O_ASYNC));
+    EQ(write(C, "b", 1), 1);
+    nap_ms(5);
+    CHECK(hits >= 1);
+    EQ(recv(S, b, 4, 0), 2);
+    int before = hits;
+    OK(shutdown(C, SHUT_WR));
+    nap_ms(5);
+    CHECK(hits > before);
+}
+
 CASE(empty_transfers) {
     char b[4];
     tcp_pair();

@@ -238,3 +238,115 @@ CASE(new_links_need_a_name_or_an_index) {
     q = (struct request){.h = {NLMSG_LENGTH(sizeof q.l), RTM_NEWLINK, NLM_F_EXCL | NLM_F_CREATE, 0, 0}, .l = {.ifi_index = 1}};
     EQ(result(&q), EEXIST);
 }
+
+// Addresses of one link only, with the interface as their scope.
+static in6 scoped(const char *ip, int port, int scope) {
+    in6 a = v6(ip, port);
+    a.sin6_scope_id = scope;
+    return a;
+}
+static int six(int type) { return OK(socket(AF_INET6, type, 0)); }
+static void link_local(void) {
+    alone();
+    EQ(address(RTM_NEWADDR, NLM_F_CREATE, AF_INET6, "fe80::77", 64, 1), 0);
+}
+
+CASE(binding_to_a_link_needs_it) {
+    link_local();
+    for (int type = SOCK_STREAM; type <= SOCK_DGRAM; type++) {
+        in6 none = scoped("fe80::77", 0, 0), there = scoped("fe80::77", 0, 1), other = scoped("fe80::78", 0, 1), nowhere = scoped("fe80::77", 0, 4242);
+        ERR(bind(six(type), SA(none), sizeof none), EINVAL);
+        ERR(bind(six(type), SA(nowhere), sizeof nowhere), ENODEV);
+        ERR(bind(six(type), SA(other), sizeof other), EADDRNOTAVAIL);
+        int fd = six(type);
+        OK(bind(fd, SA(there), sizeof there));
+        EQ(name6(fd).sin6_scope_id, 1);
+        EQ(get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX), 1);
+    }
+}
+
+CASE(an_interface_chosen_before_is_the_scope) {
+    link_local();
+    int fd = six(SOCK_DGRAM);
+    in6 a = scoped("fe80::77", 0, 0), other = scoped("fe80::77", 5, 2);
+    set_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 1);
+    OK(bind(fd, SA(a), sizeof a));
+    EQ(name6(fd).sin6_scope_id, 1);
+    ERR(connect(fd, SA(other), sizeof other), EINVAL);
+}
+
+CASE(connecting_to_a_link_needs_it) {
+    link_local();
+    in6 none = scoped("fe80::77", 9, 0), group = scoped("ff02::5", 9, 0);
+    ERR(connect(six(SOCK_STREAM), SA(none), sizeof none), EINVAL);
+    ERR(connect(six(SOCK_DGRAM), SA(none), sizeof none), EINVAL);
+    ERR(connect(six(SOCK_DGRAM), SA(group), sizeof group), EINVAL);
+    int fd = six(SOCK_STREAM);
+    in6 to = scoped("fe80::77", 9, 1);
+    ERR(connect(fd, SA(to), sizeof to), ECONNREFUSED);
+    EQ(get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX), 1);
+}
+
+CASE(streams_over_a_link_tell_it) {
+    link_local();
+    int l = six(SOCK_STREAM), c = six(SOCK_STREAM);
+    in6 a = scoped("::", 0, 0), from, peer;
+    OK(bind(l, SA(a), sizeof a));
+    OK(listen(l, 1));
+    in6 to = scoped("fe80::77", ntohs(name6(l).sin6_port), 1);
+    OK(connect(c, SA(to), sizeof to));
+    socklen_t n = sizeof from;
+    int s = OK(accept(l, SA(from), &n));
+    EQ(from.sin6_scope_id, 1);
+    n = sizeof peer;
+    OK(getpeername(c, SA(peer), &n));
+    EQ(peer.sin6_scope_id, 1);
+    EQ(name6(c).sin6_scope_id, 1);
+    EQ(name6(s).sin6_scope_id, 1);
+    EQ(get_int(s, SOL_SOCKET, SO_BINDTOIFINDEX), 1);
+}
+
+CASE(datagrams_over_a_link_tell_it) {
+    link_local();
+    int r = six(SOCK_DGRAM), s = six(SOCK_DGRAM);
+    in6 a = scoped("fe80::77", 0, 1), from;
+    OK(bind(r, SA(a), sizeof a));
+    in6 to = name6(r);
+    OK(bind(s, SA(a), sizeof a));
+    EQ(sendto(s, "x", 1, 0, SA(to), sizeof to), 1);
+    socklen_t n = sizeof from;
+    EQ(recvfrom(r, in, 8, 0, SA(from), &n), 1);
+    EQ(from.sin6_scope_id, 1);
+    EQ(from.sin6_port, name6(s).sin6_port);
+}
+
+CASE(addresses_of_all_have_no_scope) {
+    alone();
+    int r = six(SOCK_DGRAM);
+    in6 a = scoped("::1", 0, 7);
+    OK(bind(r, SA(a), sizeof a));
+    EQ(name6(r).sin6_scope_id, 0);
+    EQ(get_int(r, SOL_SOCKET, SO_BINDTOIFINDEX), 0);
+    in6 to = name6(r), from;
+    to.sin6_scope_id = 4242;
+    int s = six(SOCK_DGRAM);
+    OK(connect(s, SA(to), sizeof to));
+    EQ(send(s, "x", 1, 0), 1);
+    socklen_t n = sizeof from;
+    EQ(recvfrom(r, in, 8, 0, SA(from), &n), 1);
+    EQ(from.sin6_scope_id, 0);
+}
+
+CASE(groups_on_different_interfaces_are_different) {
+    alone();
+    int fd = six(SOCK_DGRAM);
+    struct ipv6_mreq m = {.ipv6mr_interface = 1}, other = {.ipv6mr_interface = 4242};
+    EQ(inet_pton(AF_INET6, "ff05::77", &m.ipv6mr_multiaddr), 1);
+    other.ipv6mr_multiaddr = m.ipv6mr_multiaddr;
+    OK(setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m));
+    ERR(setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m), EADDRINUSE);
+    ERR(setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &other, sizeof other), ENODEV);
+    CHECK(setsockopt(fd, IPPROTO_IPV6, IPV6_LEAVE_GROUP, &other, sizeof other) < 0);
+    OK(setsockopt(fd, IPPROTO_IPV6, IPV6_LEAVE_GROUP, &m, sizeof m));
+    ERR(setsockopt(fd, IPPROTO_IPV6, IPV6_LEAVE_GROUP, &m, sizeof m), EADDRNOTAVAIL);
+}

@@ -494,6 +494,17 @@ CASE(urgent_byte) {
     ERR(recv(v[1], b, 1, MSG_OOB), EOPNOTSUPP);
 }
 
+CASE(an_urgent_byte_is_signalled) {
+    make(SOCK_STREAM);
+    handle(SIGURG, 0);
+    OK(fcntl(v[1], F_SETOWN, getpid()));
+    EQ(send(v[0], "x", 1, 0), 1);
+    EQ(hits, 0);
+    EQ(send(v[0], "y", 1, MSG_OOB), 1);
+    EQ(hits, 1);
+    EQ(last_sig, SIGURG);
+}
+
 CASE(addresses_on_streams) {
     socklen_t n;
     make(SOCK_STREAM);

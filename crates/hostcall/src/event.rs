@@ -105,3 +105,10 @@ pub fn poll_now(fd: impl AsFd, wanted: u16) -> Result<u16, Errno> {
     rustix::event::poll(&mut fds, Some(&at_once))?;
     Ok(fds[0].revents().bits())
 }
+
+/// Sleeps for good: for a thread that has nothing more to do and may not end.
+pub fn wait_for_nothing() -> ! {
+    loop {
+        let _ = rustix::event::poll(&mut [], None);
+    }
+}

@@ -1,7 +1,7 @@
 //! `nacre`: the command line, and (under other names) the sentry and the gofer.
 //!
 //! One binary of many names: when it is executed as `nacre-sentry`, `nacre-gofer` or `nacre-unpack` it lives that process's life and nothing
-//! here matters; as `containerd-shim-nacre-v2` it is containerd's shim. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
+//! here matters; as `containerd-shim-nacre-v2` it is containerd's shim, as `nacre-cni` a CNI plugin. Otherwise it is an OCI runtime with runc's verbs, flags and exit codes, and `do`, which runs one command in a sandbox over the
 //! host's own files.
 
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ mod terminal;
 mod user;
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
     if let Some(kind) = shim::kind_of(&name) {
         runtime::sys::small_heap();
         return shim::main(kind);
+    }
+    if Path::new(&name).file_name() == Some(runtime::nacre_cni::NAME.as_ref()) {
+        return ExitCode::from(runtime::nacre_cni::main());
     }
     if image::unpack::helper::is_helper(&name) {
         return unpack_layer();

@@ -20,6 +20,7 @@ pub mod forward;
 pub mod hooks;
 pub mod logging;
 pub mod machine;
+pub mod nacre_cni;
 pub mod pod;
 mod pod_network;
 pub mod process;

@@ -196,6 +196,8 @@ pub enum TapQueue {
     /// The tap is made, and will have more.
     First,
     Further,
+    /// The tap is there, and has no other.
+    Existing,
 }
 
 /// Makes an open /dev/net/tun a queue of the tap of this name, with virtio-net headers and nothing else before its frames.
@@ -215,11 +217,36 @@ pub fn make_tap(tun: BorrowedFd<'_>, name: &str, queue: TapQueue) -> io::Result<
         TapQueue::Only => libc::IFF_TUN_EXCL,
         TapQueue::First => libc::IFF_TUN_EXCL | libc::IFF_MULTI_QUEUE,
         TapQueue::Further => libc::IFF_MULTI_QUEUE,
+        TapQueue::Existing => 0,
     };
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more) as i16;
     // SAFETY: the request is a whole `ifreq`, which the kernel reads and writes.
     let done = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets a tap outlive its descriptor.
+///
+/// # Errors
+/// The host's.
+pub fn keep_tap(tap: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the request's argument is a number.
+    let done = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST, 1) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Says what frames read from a tap may leave to their reader (`TUN_F_*`), and that virtio-net's header is the short one, whoever had the tap before.
+///
+/// # Errors
+/// The host's.
+pub fn set_tap_offloads(tap: BorrowedFd<'_>, offloads: u32) -> io::Result<()> {
+    let short: libc::c_int = 10;
+    // SAFETY: the first argument is a live number that is only read, the second is a number.
+    let done = unsafe {
+        libc::ioctl(tap.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const short) < 0
+            || libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) < 0
+    };
+    if done { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// One arena and no trimming thresholds that grow: small processes stay small.

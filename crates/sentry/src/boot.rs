@@ -76,7 +76,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
             kernel.net.use_host(&reactor);
             Vec::new()
         }
-        Network::Packets { description, sockets } => kernel.net.use_packets(description, sockets),
+        Network::Packets { description, wires } => kernel.net.use_packets(description, wires),
     };
     let agent = Agent::new(kernel.clone(), reactor.clone(), boot.memory);
     let server = Server::new(agent, boot.client, boot.listener, boot.first_container).map_err(BootError::Control)?;

@@ -8,13 +8,14 @@ pub(super) fn plan(engine: Engine, wish: Wish, places: &Places) -> Result<Vec<Ch
     let names: &[&str] = match engine {
         Engine::Containerd | Engine::Crio => &["containerd-shim-nacre-v2", "containerd-shim-nacre-vm-v2"],
         Engine::Podman => &["nacre"],
+        Engine::Cni => &[runtime::nacre_cni::NAME],
     };
     if wish == Wish::Uninstall && is_needed_by_another(engine, places) {
         return Ok(Vec::new());
     }
     let mut changes = Vec::new();
     for name in names {
-        let path = places.program(name);
+        let path = if engine == Engine::Cni { places.plugins.join(name) } else { places.program(name) };
         // It is there itself.
         if path == places.nacre {
             continue;
@@ -37,6 +38,6 @@ fn is_needed_by_another(engine: Engine, places: &Places) -> bool {
     match engine {
         Engine::Containerd => super::engines::has_crio(places),
         Engine::Crio => super::containerd::is_installed(places),
-        Engine::Podman => false,
+        Engine::Podman | Engine::Cni => false,
     }
 }

@@ -19,6 +19,8 @@ pub enum Engine {
     Containerd,
     Crio,
     Podman,
+    /// Whoever runs CNI plugins.
+    Cni,
 }
 
 /// Which way.
@@ -35,6 +37,8 @@ pub struct Places {
     pub root: PathBuf,
     /// Where containerd and people look for programs.
     pub bin: PathBuf,
+    /// Where CNI's plugins are.
+    pub plugins: PathBuf,
     /// This program.
     pub nacre: PathBuf,
 }
@@ -74,6 +78,8 @@ pub fn plan(engine: Engine, wish: Wish, places: &Places) -> Result<Vec<Change>> 
         Engine::Containerd => containerd::plan(wish, places)?,
         Engine::Crio => engines::crio(wish, places)?,
         Engine::Podman => engines::podman(wish, places)?,
+        // A list of plugins is its owner's: `nacre install --cni` says what to add.
+        Engine::Cni => Vec::new(),
     };
     changes.extend(links::plan(engine, wish, places)?);
     changes.retain(|change| change.before != change.after);
@@ -146,7 +152,7 @@ mod tests {
         let root = std::env::temp_dir().join(format!("nacre-install-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(root.join("etc/containerd")).expect("root");
-        Places { bin: root.join("bin"), nacre: "/opt/nacre".into(), root }
+        Places { bin: root.join("bin"), plugins: root.join("plugins"), nacre: "/opt/nacre".into(), root }
     }
 
     fn apply(engine: Engine, wish: Wish, places: &Places) -> usize {
@@ -161,18 +167,20 @@ mod tests {
         let config = places.root.join("etc/containerd/config.toml");
         let before = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  disable_apparmor = true\n";
         fs::write(&config, before).expect("written");
-        for engine in [Engine::Containerd, Engine::Crio, Engine::Podman] {
+        for engine in [Engine::Containerd, Engine::Crio, Engine::Podman, Engine::Cni] {
             assert!(apply(engine, Wish::Install, &places) > 0);
             assert_eq!(apply(engine, Wish::Install, &places), 0, "{engine:?} again");
         }
         let text = fs::read_to_string(&config).expect("text");
         assert!(text.starts_with(before) && text.contains("runtimes.nacre-vm]"), "{text}");
-        for engine in [Engine::Containerd, Engine::Crio, Engine::Podman] {
+        for engine in [Engine::Containerd, Engine::Crio, Engine::Podman, Engine::Cni] {
             assert!(apply(engine, Wish::Uninstall, &places) > 0);
             assert_eq!(apply(engine, Wish::Uninstall, &places), 0, "{engine:?} undone again");
         }
         assert_eq!(fs::read_to_string(&config).expect("text"), before);
-        assert!(fs::read_dir(&places.bin).is_ok_and(|mut dir| dir.next().is_none()), "links are left");
+        for dir in [&places.bin, &places.plugins] {
+            assert!(fs::read_dir(dir).is_ok_and(|mut dir| dir.next().is_none()), "links are left in {}", dir.display());
+        }
         fs::remove_dir_all(&places.root).expect("clean up");
     }
 

@@ -6,14 +6,32 @@ use std::process::{Command, Stdio};
 
 use crate::support::Place;
 
-/// A network of the tests' own, with all that is left of it in the place's folder.
+/// Networks of the tests' own, with all that is left of them in the place's folder: `tests`, and two with our own plugin, after bridge and after ptp.
 fn configure(place: &Place) {
-    let config = serde_json::json!({"cniVersion": "0.4.0", "name": "tests", "plugins": [
-        {"type": "bridge", "bridge": "nacretests", "isGateway": true, "ipam": {"type": "host-local",
-            "dataDir": place.dir.join("ipam"), "ranges": [[{"subnet": "10.203.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-        {"type": "portmap", "capabilities": {"portMappings": true}}]});
+    let ipam = || {
+        serde_json::json!({"type": "host-local", "dataDir": place.dir.join("ipam"), "ranges": [[{"subnet": "10.203.0.0/24"}]],
+            "routes": [{"dst": "0.0.0.0/0"}]})
+    };
+    let bridge = |masquerade: bool| {
+        serde_json::json!({"type": "bridge", "bridge": "nacretests", "isGateway": true, "ipMasq": masquerade, "hairpinMode": true,
+            "ipam": ipam()})
+    };
+    let portmap = serde_json::json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    let ours = serde_json::json!({"type": "nacre-cni"});
+    let ptp = serde_json::json!({"type": "ptp", "ipMasq": true, "ipam": ipam()});
+    let lists = [
+        ("10", "tests", vec![bridge(false), portmap.clone()]),
+        ("20", "tap", vec![bridge(true), ours.clone(), portmap]),
+        ("30", "ptp", vec![ptp, ours]),
+    ];
     fs::create_dir_all(place.dir.join("net.d")).expect("a folder");
-    fs::write(place.dir.join("net.d/10-tests.conflist"), config.to_string()).expect("a file");
+    for (order, name, plugins) in lists {
+        let config = serde_json::json!({"cniVersion": "0.4.0", "name": name, "plugins": plugins});
+        fs::write(place.dir.join(format!("net.d/{order}-{name}.conflist")), config.to_string()).expect("a file");
+    }
+    fs::create_dir_all(place.dir.join("plugins")).expect("a folder");
+    let nacre = place.command(&[]).get_program().to_owned();
+    std::os::unix::fs::symlink(nacre, place.dir.join("plugins/nacre-cni")).expect("a link");
 }
 
 /// Runs a script on the host that a namespace plays, with `$nacre` and `$root`; what it prints.
@@ -34,6 +52,7 @@ fn on_a_host(place: &Place, script: &str) -> Option<String> {
         .env("nacre", format!("{} {}", nacre.get_program().to_string_lossy(), root.join(" ")))
         .env("root", place.bundle().join("rootfs"))
         .env("NETCONFPATH", place.dir.join("net.d"))
+        .env("CNI_PATH", format!("{}:/usr/lib/cni", place.dir.join("plugins").display()))
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)
@@ -45,8 +64,8 @@ fn on_a_host(place: &Place, script: &str) -> Option<String> {
 }
 
 /// Addresses that are given out: a file each.
-fn leases(place: &Place) -> usize {
-    let files = fs::read_dir(place.dir.join("ipam/tests")).into_iter().flatten().flatten();
+fn leases(place: &Place, network: &str) -> usize {
+    let files = fs::read_dir(place.dir.join("ipam").join(network)).into_iter().flatten().flatten();
     files.filter(|file| file.file_name().to_string_lossy().starts_with("10.")).count()
 }
 
@@ -64,7 +83,69 @@ fn plugins_make_a_network_and_undo_it() {
     );
     let Some(text) = on_a_host(&place, &script) else { return };
     assert_eq!(text, "here\nhere\nhere\n0\n");
-    assert_eq!(leases(&place), 0, "addresses are given back");
+    assert_eq!(leases(&place, "tests"), 0, "addresses are given back");
+}
+
+/// The same over taps: there is no veth, what is published is reached, and no tap is left.
+#[test]
+fn our_plugin_puts_taps_in_the_place_of_veths() {
+    let Some(place) = Place::new("cni-taps").busybox() else { return };
+    let page = "echo here > /page; busybox httpd -p 80 -h /; sleep 1000";
+    let script = format!(
+        "$nacre do --root $root --net cni:tap -p 18080:80 -- sh -c '{page}' & background=$!; \
+         for i in $(seq 100); do busybox wget -qO- http://10.203.0.2/page && break; sleep 0.1; done; \
+         busybox wget -qO- http://10.203.0.1:18080/page; \
+         $nacre do --root $root --net cni:tap -- busybox wget -qO- http://10.203.0.2/page; \
+         ip -o link show type veth | wc -l; ip -d -o link show type tun | grep 'master nacretests' | grep -c 'hairpin on'; \
+         kill $background; wait $background || true; \
+         for i in $(seq 50); do ip -o link show type tun | grep -q . || break; sleep 0.1; done; ip -o link show type tun | wc -l"
+    );
+    let Some(text) = on_a_host(&place, &script) else { return };
+    assert_eq!(text, "here\nhere\nhere\n0\n1\n0\n");
+    assert_eq!(leases(&place, "tap"), 0, "addresses are given back");
+}
+
+/// The host's end has addresses and routes of its own.
+#[test]
+fn our_plugin_comes_after_ptp_too() {
+    let Some(place) = Place::new("cni-ptp").busybox() else { return };
+    let script = "echo there > $NETCONFPATH/page; ip addr add 10.204.0.1/32 dev lo; busybox httpd -p 10.204.0.1:8000 -h $NETCONFPATH; \
+         $nacre do --root $root --net cni:ptp -- sh -c 'busybox wget -qO- http://10.204.0.1:8000/page; ip -o link show eth0' | sed 's/ qdisc.*//'; \
+         ip -o link show type tun | wc -l";
+    let Some(text) = on_a_host(&place, script) else { return };
+    assert!(text.starts_with("there\n") && text.contains("eth0") && text.ends_with("mtu 1500\n0\n"), "{text}");
+    assert_eq!(leases(&place, "ptp"), 0, "addresses are given back");
+}
+
+/// Without the plugin before, or after something that is no veth, it says so and changes nothing.
+#[test]
+fn our_plugin_says_what_it_needs() {
+    let Some(place) = Place::new("cni-alone").busybox() else { return };
+    let config = r#"{"cniVersion":"1.0.0","name":"n","type":"nacre-cni""#;
+    let script = format!(
+        "plugin() {{ CNI_COMMAND=$1 CNI_CONTAINERID=c CNI_IFNAME=$2 CNI_NETNS=/proc/self/ns/net $CNI_PATH/nacre-cni; }}; \
+         CNI_PATH=${{CNI_PATH%%:*}}; \
+         echo '{config}}}' | plugin ADD eth0 || true; \
+         echo '{config},\"prevResult\":{{}}}}' | plugin ADD eth0 || true; \
+         echo '{config}}}' | plugin DEL eth0; echo '{config}}}' | plugin STATUS eth0; \
+         echo '{config}}}' | plugin GC eth0 || true; \
+         echo '{config}}}' | plugin VERSION eth0; echo nonsense | plugin ADD eth0 || true; \
+         echo '{{\"cniVersion\":\"0.2.0\"}}' | plugin ADD eth0 || true"
+    );
+    let Some(text) = on_a_host(&place, &script) else { return };
+    let lines: Vec<&str> = text.lines().collect();
+    let said = [
+        "comes after bridge or ptp in a list",
+        "the host's own network namespace",
+        "no cni.dev/valid-attachments",
+        "supportedVersions",
+        "the configuration:",
+        "is not one of 0.3.1",
+    ];
+    assert_eq!(lines.len(), said.len(), "{text}");
+    for (line, said) in lines.iter().zip(said) {
+        assert!(line.contains(said), "{said}: {text}");
+    }
 }
 
 #[test]
@@ -75,7 +156,7 @@ fn what_a_killed_process_had_is_given_back() {
          kill -9 $background; wait $background || true; \
          $nacre do --root $root --net cni -- true";
     let Some(_) = on_a_host(&place, script) else { return };
-    assert_eq!(leases(&place), 0, "the next one has given back what it had");
+    assert_eq!(leases(&place, "tests"), 0, "the next one has given back what it had");
 }
 
 #[test]

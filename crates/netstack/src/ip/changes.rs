@@ -119,13 +119,14 @@ impl Network {
     /// # Errors
     /// `NoInterface`, `Missing`.
     pub fn remove_address(&self, index: i32, ip: IpAddr, prefix: u8) -> Result<(), Refused> {
-        let (_, interface) = self.with_index(index)?;
+        let (at, interface) = self.with_index(index)?;
         let left = {
             let mut addresses = interface.addresses.write();
-            let at = addresses.iter().position(|own| (own.ip, own.prefix) == (ip, prefix)).ok_or(Refused::Missing)?;
-            Arc::make_mut(&mut addresses).remove(at);
+            let place = addresses.iter().position(|own| (own.ip, own.prefix) == (ip, prefix)).ok_or(Refused::Missing)?;
+            Arc::make_mut(&mut addresses).remove(place);
             addresses.clone()
         };
+        self.leave_own(at, ip);
         let link = network(ip, prefix);
         let shared = left.iter().any(|own| own.prefix == prefix && contains(link, prefix, own.ip));
         self.change_routes(|routes| {
@@ -166,6 +167,9 @@ impl Network {
                 self.announce_one(at, interface.mac, address.ip);
             }
         } else {
+            for address in interface.addresses().iter() {
+                self.leave_own(at, address.ip);
+            }
             Arc::make_mut(&mut interface.addresses.write()).retain(|address| address.ip.is_ipv4());
             self.change_routes(|routes| routes.retain(|route| route.interface != index));
         }

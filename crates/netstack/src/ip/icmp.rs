@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use smoltcp::wire::{ArpOperation, ArpPacket};
 
 use super::frame::{self, Header, Offload};
+use super::groups::solicited;
 use super::neighbours::{Mac, Unasked};
 use super::{ICMP, ICMPV6, Network, Owner, Packet, TCP, UDP};
 use crate::Ns;
@@ -128,9 +129,7 @@ impl Network {
                 self.put(interface, &[&[0; frame::VIRTIO], &ethernet, &arp]);
             }
             (source, IpAddr::V6(target)) => {
-                // The group that all hosts with this ending are in.
-                let [.., a, b, c] = target.octets();
-                let group = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c])));
+                let group = solicited(target);
                 let body = neighbour(SOLICITATION, 0, target, own);
                 self.discovery(interface, source, group, known.unwrap_or_else(|| frame::group_mac(group)), body);
             }
@@ -187,6 +186,7 @@ impl Network {
     pub(super) fn icmp_arrives(&self, now: Ns, packet: &Packet<'_>) {
         match (packet.protocol, packet.payload.first()) {
             (ICMP, Some(8)) | (ICMPV6, Some(128)) => self.echo(now, packet),
+            (ICMPV6, Some(130..=132)) => drop(self.membership_arrives(now, packet)),
             (ICMPV6, Some(&SOLICITATION | &ADVERTISEMENT)) if packet.hops == 255 => self.neighbour_message(now, packet),
             _ => {}
         }
@@ -288,16 +288,16 @@ impl Network {
         self.send_icmp(now, &header, body);
     }
 
-    /// Tells neighbours who we are, so that they forget who had our addresses before.
-    pub fn announce(&self) {
-        for (at, interface) in self.interfaces.iter().enumerate() {
-            for address in interface.addresses().iter() {
-                self.announce_one(at, interface.mac, address.ip);
-            }
+    /// Tells an interface's neighbours who we are, so that they forget who had our addresses before; and switches, by which groups we are asked for.
+    pub fn announce(&self, interface: usize) {
+        let Some(port) = self.interfaces.get(interface) else { return };
+        for address in port.addresses().iter() {
+            self.announce_one(interface, port.mac, address.ip);
         }
     }
 
     pub(super) fn announce_one(&self, at: usize, own: Mac, ip: IpAddr) {
+        self.join_own(at, ip);
         match ip {
             IpAddr::V4(ip) => {
                 let ethernet = frame::ethernet([0xff; 6], own, frame::ETHERTYPE_ARP);

@@ -3,15 +3,16 @@
 //! [`Network::receive`] takes a frame and gives what is for a socket to its caller; ARP, neighbour discovery and echo requests are answered here.
 //! [`Network::route`] finds a way, [`Network::send`] goes it. [`Network::due`] does what time brings.
 //!
-//! Addresses, routes and MTUs may change (`changes`).
+//! Addresses, routes and MTUs may change (`changes`); groups are joined and told of (`groups`).
 //!
-//! Locking: neighbours, fragments, path MTUs, the limiter, routes and each interface's addresses have a lock each, taken one at a time and never
-//! while a frame is sent.
+//! Locking: neighbours, groups, fragments, path MTUs, the limiter, routes and each interface's addresses have a lock each, taken one at a time (but groups
+//! within neighbours) and never while a frame is sent.
 
 mod changes;
 pub mod checksum;
 mod fragments;
 pub mod frame;
+mod groups;
 mod icmp;
 mod neighbours;
 mod receive;
@@ -39,6 +40,7 @@ pub use send::Sent;
 use crate::config::{self, Description};
 use crate::{Ns, SECOND};
 use fragments::Fragments;
+use groups::{Groups, IGMP};
 use neighbours::Neighbours;
 
 pub const ICMP: u8 = 1;
@@ -68,11 +70,12 @@ pub struct Network {
     routes: RwLock<Arc<Vec<config::Route>>>,
     link: Box<dyn Link>,
     neighbours: Mutex<Neighbours>,
+    groups: Mutex<Groups>,
     fragments: Mutex<Fragments>,
     paths: Mutex<HashMap<IpAddr, (u32, Ns)>>,
     limiter: Mutex<(Ns, u32)>,
     id: AtomicU16,
-    /// Neighbours are being asked for.
+    /// Neighbours are being asked for, or groups told of.
     asking: AtomicBool,
 }
 
@@ -158,6 +161,7 @@ impl Network {
             interfaces: description.interfaces.into_iter().map(Interface::new).collect(),
             link,
             neighbours: Mutex::new(neighbours),
+            groups: Mutex::new(Groups::new(seed)),
             fragments: Mutex::default(),
             paths: Mutex::default(),
             limiter: Mutex::new((0, 0)),
@@ -214,7 +218,7 @@ impl Network {
         mtu
     }
 
-    /// Whether neighbours are being asked for: [`Network::due`] may have something to do.
+    /// Whether neighbours are being asked for, or groups told of: [`Network::due`] may have something to do.
     pub fn is_asking(&self) -> bool {
         self.asking.load(Ordering::Relaxed)
     }
@@ -224,17 +228,19 @@ impl Network {
         if !self.is_asking() {
             return None;
         }
-        // Held over the store: `frame` sets it under the same lock.
+        // Held over the store: `frame` and `join` set it under the same locks.
         let neighbours = self.neighbours.lock();
-        let deadline = neighbours.deadline();
+        let groups = self.groups.lock();
+        let deadline = [neighbours.deadline(), groups.deadline()].into_iter().flatten().min();
         if deadline.is_none() {
             self.asking.store(false, Ordering::Relaxed);
         }
         deadline
     }
 
-    /// Asks for neighbours again; packets to those that do not answer come back by `failed`, each a whole IP packet.
+    /// Tells of groups and asks for neighbours again; packets to those that do not answer come back by `failed`, each a whole IP packet.
     pub fn due(&self, now: Ns, failed: &mut dyn FnMut(&[u8])) {
+        self.tell_groups(now);
         let due = self.neighbours.lock().due(now);
         for (interface, ip) in due.ask {
             self.ask(interface, ip, None);

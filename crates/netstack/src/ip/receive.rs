@@ -8,7 +8,7 @@ use super::checksum::{self, Sum};
 use super::fragments::Key;
 use super::frame::{self, Cut, Virtio};
 use super::neighbours::Mac;
-use super::{ICMP, ICMPV6, Network, Owner, TCP, UDP, count};
+use super::{ICMP, ICMPV6, IGMP, Network, Owner, TCP, UDP, count};
 use crate::Ns;
 
 /// Most extension headers of an IPv6 packet.
@@ -113,8 +113,10 @@ impl Network {
         if !sound {
             return None;
         }
-        if matches!((packet.protocol, packet.from), (ICMP, IpAddr::V4(_)) | (ICMPV6, IpAddr::V6(_))) {
-            self.icmp_arrives(now, &packet);
+        match (packet.protocol, packet.from) {
+            (ICMP, IpAddr::V4(_)) | (ICMPV6, IpAddr::V6(_)) => self.icmp_arrives(now, &packet),
+            (IGMP, IpAddr::V4(_)) => drop(self.membership_arrives(now, &packet)),
+            _ => {}
         }
         up(&packet);
         Some(())

@@ -149,6 +149,61 @@ fn long_packets_are_cut_unless_they_must_not_be() {
     assert_eq!(a.learn_path_mtu(ip("10.0.0.2"), 1, 0), 552, "nobody needs packets that small");
 }
 
+/// Frames from their Ethernet header on, without those of neighbour discovery and ARP.
+fn told(wire: &Wire) -> Vec<Vec<u8>> {
+    let frames = wire.0.lock().drain(..).map(|frame| frame[frame::VIRTIO..].to_vec()).collect::<Vec<_>>();
+    let about_groups =
+        |frame: &Vec<u8>| frame.get(23) == Some(&2) || frame.get(20) == Some(&0) && frame.get(12..14) == Some(&[0x86, 0xdd]);
+    frames.into_iter().filter(about_groups).collect()
+}
+
+/// The messages of IGMP and MLD, byte by byte (RFC 3376, 4.2; RFC 3810, 5.2).
+#[test]
+fn routers_are_told_of_groups() {
+    let (network, wire) = host(1);
+    network.join(0, 0, ip("224.0.0.1"));
+    network.join(0, 0, ip("ff02::1"));
+    network.due(0, &mut |_| {});
+    assert!(told(&wire).is_empty(), "all are in those");
+    network.join(0, 0, ip("239.1.2.3"));
+    network.join(0, 0, ip("239.1.2.4"));
+    network.join(0, 0, ip("ff05::7"));
+    network.due(0, &mut |_| {});
+    let frames = told(&wire);
+    let [igmp, mld] = &frames[..] else { panic!("{frames:x?}") };
+    assert_eq!(igmp[..14], [1, 0, 0x5e, 0, 0, 22, 2, 0, 0, 0, 0, 1, 8, 0]);
+    assert_eq!((igmp[14], igmp[22], &igmp[26..38]), (0x46, 1, &[10, 0, 0, 1, 224, 0, 0, 22, 0x94, 4, 0, 0][..]));
+    assert_eq!((checksum::of(&igmp[14..38]), checksum::of(&igmp[38..])), (0, 0));
+    assert_eq!((igmp[38], &igmp[42..54]), (0x22, &[0, 0, 0, 2, 4, 0, 0, 0, 239, 1, 2, 3][..]));
+    assert_eq!(mld[..14], [0x33, 0x33, 0, 0, 0, 0x16, 2, 0, 0, 0, 0, 1, 0x86, 0xdd]);
+    assert_eq!((mld[20], mld[21], &mld[54..62]), (0, 1, &[58, 0, 5, 2, 0, 0, 1, 0][..]));
+    assert_eq!((mld[62], &mld[66..74], &mld[74..76]), (143, &[0, 0, 0, 1, 4, 0, 0, 0][..], &[0xff, 5][..]));
+    while let Some(at) = network.deadline() {
+        network.due(at, &mut |_| {});
+    }
+    told(&wire);
+    // A question of the older version, and its answer, in time.
+    let mut query = vec![0x11, 5, 0, 0, 0, 0, 0, 0];
+    let sum = checksum::of(&query);
+    checksum::put(&mut query, 2, sum);
+    let header = Header { from: ip("10.0.0.2"), to: ip("224.0.0.1"), protocol: 2, hops: 1, class: 0, whole: true };
+    let ethernet = frame::ethernet([1, 0, 0x5e, 0, 0, 1], [2, 0, 0, 0, 0, 2], frame::ETHERTYPE_IPV4);
+    let frame = [&[0; frame::VIRTIO][..], &ethernet, &header.bytes(8, 1, None), &query].concat();
+    network.receive(SECOND, 0, &frame, &mut |_| {});
+    while let Some(at) = network.deadline() {
+        assert!((SECOND..SECOND * 3 / 2).contains(&at));
+        network.due(at, &mut |_| {});
+    }
+    let mut answers: Vec<_> = told(&wire).iter().map(|frame| (frame[38], frame[45])).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [(0x16, 3), (0x16, 4)]);
+    network.leave(2 * SECOND, 0, ip("239.1.2.3"));
+    network.due(2 * SECOND, &mut |_| {});
+    let left = told(&wire);
+    assert_eq!((left.len(), left[0][38], &left[0][30..34]), (1, 0x17, &[224, 0, 0, 2][..]));
+    assert_eq!(network.deadline(), None);
+}
+
 /// Whatever comes: no panic, bounded memory.
 #[test]
 fn garbage() {
@@ -158,7 +213,10 @@ fn garbage() {
         let header = Header { from: ip(to), to: ip(to), protocol: ICMP, hops: 64, class: 0, whole: false };
         a.send_icmp(0, &header, vec![8, 0, 0, 0, 1, 2, 3, 4]);
     }
-    a.announce();
+    a.announce(0);
+    a.join(0, 0, ip("239.1.2.3"));
+    a.join(0, 0, ip("ff05::7"));
+    a.due(0, &mut |_| {});
     let mut frames: Vec<Vec<u8>> = wire_a.0.lock().drain(..).collect();
     for frame in frames.clone() {
         b.receive(0, 0, &frame, &mut |_| {});

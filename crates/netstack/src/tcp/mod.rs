@@ -7,7 +7,7 @@
 //!
 //! What it does: window scaling and timestamps (RFC 7323), selective acknowledgements both ways (2018, with recovery in the manner of 6675),
 //! CUBIC (9438), retransmission times (6298), delayed acknowledgements, Nagle's algorithm, zero-window probes, keepalive, challenge ACKs (5961).
-//! Not there: urgent data, ECN, fast open, RACK.
+//! Not there: ECN, fast open, RACK.
 
 mod congestion;
 mod half;
@@ -89,6 +89,8 @@ bitflags::bitflags! {
         const TIME_WAIT = 0x20;
         /// The segment belongs to nothing that is or was: a reset is the answer.
         const ANSWER_RESET = 0x40;
+        /// The peer has told of urgent data: [`Connection::urgent_ahead`].
+        const URGENT = 0x80;
     }
 }
 
@@ -201,6 +203,8 @@ pub struct Connection {
     mss: u32,
     /// More bytes are to come soon (`MSG_MORE`).
     more: bool,
+    /// The last urgent byte's successor, until that is acknowledged.
+    urgent: Option<u32>,
 
     // Receiving.
     expected: u32,
@@ -210,6 +214,8 @@ pub struct Connection {
     reorder: Reorder,
     fin_at: Option<u32>,
     fin_received: bool,
+    /// The urgent byte that the peer has told of last.
+    peer_urgent: Option<u32>,
 
     // Options agreed on.
     scaled: bool,
@@ -291,12 +297,14 @@ impl Connection {
             peer_mss: DEFAULT_MSS,
             mss,
             more: false,
+            urgent: None,
             expected: 0,
             edge: 0,
             unread: 0,
             reorder: Reorder::default(),
             fin_at: None,
             fin_received: false,
+            peer_urgent: None,
             scaled: false,
             sack: false,
             timestamps: false,
@@ -324,6 +332,18 @@ impl Connection {
             challenges: (0, 0),
             counts: Counts::default(),
         }
+    }
+
+    /// What has been written so far ends with urgent data.
+    pub fn mark_urgent(&mut self) {
+        self.urgent = Some(self.fin_seq());
+    }
+
+    /// How far the urgent byte that the peer has told of is beyond what has been handed out; below 0 if it was among that.
+    pub fn urgent_ahead(&self) -> Option<i32> {
+        // A FIN has a number too, and is no byte.
+        let next = self.expected.wrapping_sub(self.fin_received.into());
+        self.peer_urgent.map(|at| at.wrapping_sub(next) as i32)
     }
 
     pub fn phase(&self) -> Phase {

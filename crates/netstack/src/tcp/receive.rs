@@ -197,6 +197,7 @@ impl Connection {
         self.ring.skip(bytes as usize);
         self.una = ack;
         self.next = later(self.next, ack);
+        self.urgent = self.urgent.filter(|urgent| before(ack, *urgent));
         self.counts.bytes_acked += u64::from(bytes);
         self.sacked.retain(|(_, end)| before(ack, *end));
         match (self.timing, segment.timestamps) {
@@ -299,6 +300,14 @@ impl Connection {
             // Seen before: the peer has missed our acknowledgement.
             self.ack_now = true;
             return events;
+        }
+        if segment.has(Flags::URG) && segment.urgent != 0 {
+            // It points behind the byte (RFC 6093, 3.1).
+            let at = seq.wrapping_add(u32::from(segment.urgent) - 1);
+            if !before(at, self.expected) && self.peer_urgent.is_none_or(|known| before(known, at)) {
+                self.peer_urgent = Some(at);
+                events |= Events::URGENT;
+            }
         }
         seq = seq.wrapping_add(known);
         let room = distance(seq, self.edge) as usize;

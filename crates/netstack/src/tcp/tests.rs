@@ -32,6 +32,8 @@ struct End {
     finishes: bool,
     fin: bool,
     events: Vec<Events>,
+    /// Positions of urgent bytes that it was told of.
+    urgent: Vec<i64>,
     connected: bool,
 }
 
@@ -158,6 +160,10 @@ impl World {
         let got = &mut end.got;
         let before = got.len();
         let events = connection.arrives(now, segment, bytes, &mut |new| got.extend_from_slice(new));
+        if events.contains(Events::URGENT) {
+            let ahead = connection.urgent_ahead().expect("a place");
+            end.urgent.push(end.got.len() as i64 + i64::from(ahead));
+        }
         if end.reads {
             connection.read(end.got.len() - before);
         }
@@ -253,6 +259,44 @@ fn bytes_cross_a_bad_link() {
     ] {
         exchange(weather, 300_000, wide());
     }
+}
+
+#[test]
+fn urgent_bytes_keep_their_place() {
+    for weather in [Weather::default(), Weather { loss: 20, late: 20, twice: 10 }] {
+        let mut world = World::new(weather, wide());
+        world.run(100 * SECOND);
+        for (len, urgent) in [(5000, true), (3000, false), (1, true), (40_000, false)] {
+            let connection = world.ends[0].connection.as_mut().expect("client");
+            connection.spare(len).fill(7);
+            connection.written(len);
+            if urgent {
+                connection.mark_urgent();
+            }
+        }
+        world.ends[0].finishes = true;
+        world.run(3000 * SECOND);
+        let end = &world.ends[1];
+        assert_eq!(end.got.len(), 48_001);
+        // The later one takes the place of the earlier, if that has not gone yet.
+        assert_eq!(end.urgent.last(), Some(&8000), "{:?}", end.urgent);
+        assert!(end.urgent.iter().all(|at| [4999, 8000].contains(at)), "{:?}", end.urgent);
+        let sender = world.ends[0].connection.as_ref().expect("client");
+        assert_eq!((sender.unacknowledged(), sender.urgent), (0, None));
+    }
+}
+
+#[test]
+fn an_urgent_byte_may_come_with_the_fin() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    let connection = world.ends[0].connection.as_mut().expect("client");
+    connection.spare(10).fill(7);
+    connection.written(10);
+    connection.mark_urgent();
+    connection.finish();
+    world.run(10 * SECOND);
+    assert_eq!((world.ends[1].got.len(), &world.ends[1].urgent[..]), (10, &[9][..]));
 }
 
 #[test]

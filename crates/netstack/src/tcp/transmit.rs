@@ -74,6 +74,10 @@ impl Connection {
             let mut segment = self.header(now, seq);
             segment.flags.set(Flags::PSH, last && len > 0);
             segment.flags.set(Flags::FIN, fin);
+            if let Some(urgent) = self.urgent.filter(|urgent| before(seq, *urgent)) {
+                segment.flags |= Flags::URG;
+                segment.urgent = distance(seq, urgent).min(u16::MAX.into()) as u16;
+            }
             let payload = self.ring.get(distance(self.data_start(), seq) as usize, len as usize);
             if !send(&Outgoing { segment, payload, mss: self.mss }) {
                 self.retransmit.at = Some(self.retransmit.at.map_or(now + LINK_FULL, |at| at.min(now + LINK_FULL)));
@@ -220,7 +224,9 @@ impl Connection {
         if window == 0 {
             return if idle { Next::WindowClosed } else { Next::Nothing };
         }
-        let most = pending.min(window).min(allowed).min(GSO_MOST);
+        // The link does not correct the place of urgent data in each piece.
+        let packet = if self.urgent.is_some() { self.mss } else { GSO_MOST };
+        let most = pending.min(window).min(allowed).min(packet);
         let full = most / self.mss * self.mss;
         let len = if most == pending && pending <= GSO_MOST {
             // The last short one goes along only if it need not wait.
@@ -284,7 +290,8 @@ impl Connection {
         let mut seq = seq;
         for (start, end) in &self.sacked {
             if before(seq, *start) {
-                let len = distance(seq, *start).min(distance(seq, self.fin_seq())).min(GSO_MOST / self.mss * self.mss);
+                let packet = if self.urgent.is_some() { self.mss } else { GSO_MOST / self.mss * self.mss };
+                let len = distance(seq, *start).min(distance(seq, self.fin_seq())).min(packet);
                 let len = if len > limit { (limit / self.mss).max(1) * self.mss } else { len };
                 return Some(Next::Bytes { seq, len, again: true });
             }

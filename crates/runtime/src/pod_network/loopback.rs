@@ -36,7 +36,7 @@ impl Loopback {
         let about = || format!("cannot listen on the loopback interface of {}", path.display());
         let namespace = File::open(path).doing(about)?;
         refuse_own(&namespace).doing(about)?;
-        let made = inside(namespace, |namespace| {
+        let made = inside(&namespace, || {
             let listener = listener()?;
             let redirection = bpf::take_loopback(namespace.as_fd(), listener.as_fd())?;
             Ok(Loopback { listener, _redirection: redirection })

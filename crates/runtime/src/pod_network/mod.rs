@@ -4,25 +4,32 @@
 //! packet socket; the addresses are taken off then, so that the host's kernel does not answer for it. For a VM it is a tap whose frames the
 //! kernel passes on before it looks at them ([`tcfilter`]): the addresses stay. Nothing is put back: the namespace is the pod's, and who made it takes
 //! it away. What comes and goes later a VM is told of by [`update`](update::update).
+//!
+//! Where our CNI plugin has been ([`crate::nacre_cni`]), the pod's interface is a tap on the host's side already, and what is in the namespace stands
+//! for it ([`stand_in`]): both kinds of sandbox get the tap itself.
 
 mod guest;
 mod loopback;
-mod netlink;
+pub(crate) mod netlink;
 pub mod queues;
+pub(crate) mod stand_in;
 mod tcfilter;
 mod update;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use netstack::config::Description;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
 
 pub use self::guest::for_guest;
 pub use self::loopback::Loopback;
 use self::netlink::Netlink;
+use self::stand_in::StandIn;
 pub use self::update::update;
 use crate::error::{Doing, Error, Result};
 
@@ -30,19 +37,21 @@ use crate::error::{Doing, Error, Result};
 #[derive(Debug, Default)]
 pub struct Joined {
     pub description: Description,
-    pub ways: Vec<OwnedFd>,
+    /// Ways to each interface.
+    pub queues: usize,
+    pub ways: Vec<(Way, OwnedFd)>,
 }
 
 /// How a sandbox gets at an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Way {
     /// A packet socket, with virtio-net headers.
     PacketSocket,
-    /// A tap with this many queues, with virtio-net headers; all frames go from it to the interface and back.
+    /// A tap with this many queues, with virtio-net headers; all frames go from it to the interface and back, or it is the interface.
     Tap(usize),
 }
 
-/// Takes the network of the namespace at `path` over.
+/// Takes the network of the namespace at `path` over. `way` is for interfaces that are no taps of [`crate::nacre_cni`]'s already.
 ///
 /// # Errors
 /// No such namespace, no right to enter it, an interface that is not Ethernet or has no address left; the host's.
@@ -51,48 +60,67 @@ pub fn join(path: &Path, way: Way) -> Result<Joined> {
 }
 
 /// Does something in the network namespace at `path`, with the name that messages have for it.
-fn within<T: Send + 'static>(path: &Path, work: impl FnOnce(&mut Netlink, &str) -> Result<T> + Send + 'static) -> Result<T> {
+fn within<T: Send>(path: &Path, work: impl FnOnce(&mut Netlink, &str) -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(path).doing(|| format!("cannot open the network namespace {}", path.display()))?;
     let name = path.display().to_string();
     let about = || format!("cannot enter the network namespace {}", path.display());
-    inside(namespace, move |_| work(&mut Netlink::new()?, &name)).doing(about)?
+    inside(&namespace, || work(&mut Netlink::new()?, &name)).doing(about)?
 }
 
 /// Does something in a network namespace, on a thread of its own: a thread's network namespace is its own, and this one ends with it.
-fn inside<T: Send + 'static>(namespace: File, body: impl FnOnce(&File) -> T + Send + 'static) -> io::Result<T> {
-    let worker = std::thread::Builder::new().name("network".into()).spawn(move || {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        Ok(body(&namespace))
-    });
-    worker?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+pub(crate) fn inside<T: Send>(namespace: &File, body: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().name("network".into()).spawn_scoped(scope, || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(body())
+        });
+        worker?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
+}
+
+/// The inode of the calling thread's network namespace.
+pub(crate) fn own_inode() -> Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net").doing(|| "cannot look at the network namespace")?.ino())
 }
 
 fn take_over(netlink: &mut Netlink, name: &str, way: Way) -> Result<Joined> {
-    let description = netlink.describe(name)?;
+    let (description, aliases) = netlink.describe(name)?;
+    let stand_ins: Vec<Option<StandIn>> = aliases.iter().map(|alias| StandIn::parse(alias)).collect();
+    // Those taps have one, and all interfaces of a VM as many.
+    let queues = match way {
+        Way::Tap(queues) if !stand_ins.iter().any(Option::is_some) => queues,
+        _ => 1,
+    };
     let mut ways = Vec::new();
-    for interface in &description.interfaces {
+    let mut covered = Vec::new();
+    for (interface, stand_in) in description.interfaces.iter().zip(stand_ins) {
         if interface.addresses.is_empty() {
             return Err(Error::Other(format!(
                 "interface {} in network namespace {name} has no address (has another sandbox taken it over?)",
                 interface.name
             )));
         }
+        if let Some(stand_in) = stand_in {
+            ways.push((Way::Tap(1), stand_in.open(&interface.name, way)?));
+            continue;
+        }
         tcfilter::check_free(netlink, interface)?;
+        covered.push(interface);
         match way {
             Way::PacketSocket => {
                 let socket =
                     hostcall::packet::open(interface.index).map_err(|errno| std::io::Error::from_raw_os_error(errno.raw()));
-                ways.push(socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?);
+                ways.push((way, socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?));
             }
-            Way::Tap(queues) => ways.extend(tcfilter::tap(netlink, interface, queues)?),
+            Way::Tap(_) => ways.extend(tcfilter::tap(netlink, interface, queues)?.into_iter().map(|tap| (way, tap))),
         }
     }
     if way == Way::PacketSocket {
-        for interface in &description.interfaces {
+        for interface in covered {
             for address in &interface.addresses {
                 netlink.take_off(interface.index, address)?;
             }
         }
     }
-    Ok(Joined { description, ways })
+    Ok(Joined { description, queues, ways })
 }

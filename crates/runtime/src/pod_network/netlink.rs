@@ -32,18 +32,19 @@ impl Netlink {
         Ok(Netlink { socket })
     }
 
-    /// The interfaces that are up, apart from loopback and taps of ours, with their addresses, routes and permanent neighbours.
+    /// The interfaces that are up, apart from loopback and taps of ours, with their addresses, routes and permanent neighbours; and their aliases.
     ///
     /// # Errors
     /// One that is not Ethernet; the host's.
-    pub fn describe(&mut self, name: &str) -> Result<Description> {
-        let mut interfaces = Vec::new();
+    pub fn describe(&mut self, name: &str) -> Result<(Description, Vec<String>)> {
+        let (mut interfaces, mut aliases) = (Vec::new(), Vec::new());
         for message in self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
             if let RouteNetlinkMessage::NewLink(link) = message
                 && let Some(interface) = interface(&link, name)?
                 && !tcfilter::is_ours(&interface.name)
             {
                 interfaces.push(interface);
+                aliases.push(alias(&link).unwrap_or_default().to_string());
             }
         }
         for message in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
@@ -69,7 +70,7 @@ impl Netlink {
                 neighbours.extend(neighbour(&message));
             }
         }
-        Ok(Description { interfaces, routes, neighbours })
+        Ok((Description { interfaces, routes, neighbours }, aliases))
     }
 
     /// Takes an address off an interface, and with it the routes that need it.
@@ -86,20 +87,28 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::DelAddress(message), NLM_F_REQUEST | NLM_F_ACK).doing(doing).map(drop)
     }
 
-    /// The number of an interface, by its name.
+    /// An interface, by its name.
     ///
     /// # Errors
     /// There is none.
-    pub fn index_of(&mut self, name: &str) -> Result<i32> {
+    pub fn link(&mut self, name: &str) -> Result<LinkMessage> {
         let mut query = LinkMessage::default();
         query.attributes = vec![LinkAttribute::IfName(name.into())];
         let answers = self.ask(RouteNetlinkMessage::GetLink(query), NLM_F_REQUEST | NLM_F_ACK);
         let answers = answers.doing(|| format!("cannot find the interface {name}"))?;
         let found = answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(link.header.index as i32),
+            RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
         });
         found.ok_or_else(|| Error::Other(format!("cannot find the interface {name}")))
+    }
+
+    /// The number of an interface, by its name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn index_of(&mut self, name: &str) -> Result<i32> {
+        self.link(name).map(|link| link.header.index as i32)
     }
 
     /// Gives an interface an MTU and sets it up.
@@ -115,8 +124,20 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK).map(drop)
     }
 
-    fn dump(&mut self, query: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    /// All of a kind.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn dump(&mut self, query: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         self.ask(query, NLM_F_REQUEST | NLM_F_DUMP).doing(|| "cannot read the network's configuration")
+    }
+
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn change(&mut self, wish: RouteNetlinkMessage, flags: u16) -> std::io::Result<()> {
+        self.ask(wish, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
 
     /// Sends a request and collects the answer, up to its end.
@@ -149,6 +170,14 @@ impl Netlink {
             }
         }
     }
+}
+
+/// What an interface's owner has written on it.
+pub fn alias(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
+        _ => None,
+    })
 }
 
 fn interface(link: &LinkMessage, namespace: &str) -> Result<Option<Interface>> {

@@ -1,9 +1,8 @@
 //! A tap behind a pod's interface: whatever arrives at one goes out at the other, by `ingress` queueing disciplines with a filter that
 //! matches everything and redirects it (tc(8): u32, mirred). It works with whatever the CNI plugin has made, and no address is needed on the way.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -15,10 +14,10 @@ use netlink_packet_route::tc::{
 use netstack::config::Interface;
 
 use super::netlink::Netlink;
+use super::stand_in::{self, TUN};
 use crate::error::{Doing, Error, Result};
-use crate::sys::{TapQueue, make_tap};
+use crate::sys::TapQueue;
 
-const TUN: &str = "/dev/net/tun";
 /// Handle of an `ingress` discipline, and its parent.
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 /// `ETH_P_ALL` and the filter's priority, as a filter's header has them.
@@ -69,14 +68,12 @@ pub fn is_ours(name: &str) -> bool {
 
 fn open(name: &str, queues: usize) -> io::Result<Vec<OwnedFd>> {
     let one = |number| {
-        let tun = OpenOptions::new().read(true).write(true).open(TUN)?;
         let queue = match (number, queues) {
             (0, 1) => TapQueue::Only,
             (0, _) => TapQueue::First,
             _ => TapQueue::Further,
         };
-        make_tap(tun.as_fd(), name, queue)?;
-        Ok(tun.into())
+        stand_in::open(name, queue)
     };
     (0..queues.max(1)).map(one).collect()
 }

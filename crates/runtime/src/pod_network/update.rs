@@ -3,14 +3,16 @@
 //! Who knows what the VM has is its keeper, and who may make taps is the runtime: so the keeper is told what there is, answers what it lacks, and
 //! gets the ways to that.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use agent_api::{InterfaceWay, UpdateNetworkRequest, UpdateNetworkResponse};
 use netstack::config::Description;
 
-use super::{for_guest, queues, tcfilter, within};
-use crate::error::Result;
+use super::stand_in::StandIn;
+use super::{Way, for_guest, queues, tcfilter, within};
+use crate::error::{Error, Result};
 
 /// Tells a VM, by `call`, of the network of the namespace at `path`. An interface without an address has not come yet.
 ///
@@ -20,7 +22,9 @@ pub fn update(
     path: &Path,
     call: impl Fn(&UpdateNetworkRequest, &[BorrowedFd<'_>]) -> Result<UpdateNetworkResponse>,
 ) -> Result<()> {
-    let mut network = within(path, |netlink, name| netlink.describe(name))?;
+    let (mut network, aliases) = within(path, |netlink, name| netlink.describe(name))?;
+    let named = network.interfaces.iter().map(|interface| interface.index).zip(aliases);
+    let stand_ins: HashMap<i32, StandIn> = named.filter_map(|(index, alias)| Some((index, StandIn::parse(&alias)?))).collect();
     network.interfaces.retain(|interface| !interface.addresses.is_empty());
     let mut request = request(&network);
     let lacks = call(&request, &[])?;
@@ -37,7 +41,15 @@ pub fn update(
             fds.extend(more);
             (first..fds.len() as u32).collect()
         };
-        let taps = place(within(path, move |netlink, _| tcfilter::tap(netlink, &interface, count))?);
+        let made = within(path, |netlink, _| match stand_ins.get(&interface.index) {
+            None => tcfilter::tap(netlink, &interface, count),
+            Some(stand_in) if count == 1 => Ok(vec![stand_in.open(&interface.name, Way::Tap(count))?]),
+            Some(_) => {
+                let what = "is a tap of nacre-cni's, with one queue, and the VM's interfaces have more";
+                Err(Error::Other(format!("interface {} {what}", interface.name)))
+            }
+        });
+        let taps = place(made?);
         let vhost = place(if lacks.vhost { queues::open(count)? } else { Vec::new() });
         request.ways.push(InterfaceWay { hardware_address, taps, vhost });
     }

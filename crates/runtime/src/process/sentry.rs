@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use hostcall::packet::Wire;
 use landlock::AccessFs;
 use netstack::config::Description;
 use platform::{Platform, systrap};
@@ -18,10 +19,11 @@ use super::confine::landlock;
 use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
 use super::report::{self, Report};
 use super::{Network, memory, message};
+use crate::pod_network::Way;
 use crate::{logging, timing};
 
 /// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; then, if others may come,
-/// the listening socket; then packet sockets.
+/// the listening socket; then the ways to interfaces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SentryConfig {
     /// The container whose end is the sandbox's.
@@ -37,8 +39,8 @@ pub struct SentryConfig {
     pub memory_bytes: u64,
     pub cpu_model: String,
     pub network: Network,
-    /// With [`Network::Namespace`]: what is there. Its packet sockets are the last descriptors, one for each interface.
-    pub pod: Option<Description>,
+    /// With [`Network::Namespace`]: what is there, and what each way is. The ways are the last descriptors, one for each interface.
+    pub pod: Option<(Description, Vec<Way>)>,
     pub log: logging::Config,
 }
 
@@ -63,8 +65,8 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     // No configuration: the runtime has died or given up.
     let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(0) };
     let mut descriptors = descriptors;
-    let interfaces = config.pod.as_ref().map_or(0, |pod| pod.interfaces.len());
-    let sockets = descriptors.split_off(descriptors.len().saturating_sub(interfaces));
+    let ways = config.pod.as_ref().map_or(0, |(_, ways)| ways.len());
+    let ways = descriptors.split_off(descriptors.len().saturating_sub(ways));
     let mut descriptors = descriptors.into_iter();
     let (report, client, listener) = (descriptors.next(), descriptors.next(), descriptors.next());
     let (report, client) = report.zip(client).ok_or("descriptors are missing")?;
@@ -86,6 +88,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     let allowed: Vec<_> = memory.iter().map(|memory| (memory.as_fd(), memory_files)).collect();
     landlock(&config.network, &allowed)?;
     timing::mark("sentry: isolated");
+    let packets = config.pod.as_ref().is_some_and(|(_, ways)| ways.contains(&Way::PacketSocket));
     let boot = Boot {
         platform,
         client,
@@ -96,14 +99,20 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         executors: config.executors,
         network: match (&config.network, config.pod) {
             (Network::Host, _) => sentry::net::Network::Host,
-            (_, Some(description)) => sentry::net::Network::Packets { description, sockets },
+            (_, Some((description, kinds))) => {
+                let wires = kinds.iter().zip(ways).map(|(kind, way)| match kind {
+                    Way::PacketSocket => Wire::Socket(way),
+                    Way::Tap(_) => Wire::Tap(way),
+                });
+                sentry::net::Network::Packets { description, wires: wires.collect() }
+            }
             (_, None) => sentry::net::Network::Loopback,
         },
         lock_down: Box::new(move || {
             let list = match config.network {
-                Network::None => hostcall::seccomp::sentry::list(),
                 Network::Host => hostcall::seccomp::sentry::list_with_host_network(),
-                Network::Namespace(_) => hostcall::seccomp::sentry::list_with_packets(),
+                Network::Namespace(_) if packets => hostcall::seccomp::sentry::list_with_packets(),
+                Network::Namespace(_) | Network::None => hostcall::seccomp::sentry::list(),
             };
             let done = list.install_on_all_threads().map_err(|e| e.to_string());
             timing::mark("sentry: locked down");

@@ -69,7 +69,7 @@ impl SentrySandbox {
             listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
             fds.push(listener.as_fd());
         }
-        fds.extend(joined.iter().flat_map(|joined| &joined.ways).map(AsFd::as_fd));
+        fds.extend(joined.iter().flat_map(|joined| &joined.ways).map(|(_, way)| way.as_fd()));
         let config = SentryConfig {
             first_container: launch.first_container,
             executors: launch.cpus,
@@ -82,7 +82,7 @@ impl SentrySandbox {
             memory_bytes: launch.memory_bytes,
             cpu_model: machine::cpu_model(),
             network: launch.network,
-            pod: joined.as_ref().map(|joined| joined.description.clone()),
+            pod: joined.as_ref().map(|joined| (joined.description.clone(), joined.ways.iter().map(|(way, _)| *way).collect())),
             log: launch.log,
         };
         message::send(&sentry.socket, &config, &fds).doing(|| "cannot configure the sandbox")?;

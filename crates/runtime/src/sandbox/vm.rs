@@ -67,6 +67,8 @@ impl VmSandbox {
             Network::Host => return Err(Error::Other("a VM cannot use the host's sockets (--net host)".into())),
             Network::Namespace(path) => pod_network::join(path, Way::Tap(queues))?,
         };
+        // Those that it got.
+        let queues = network.queues.max(1);
         let vhost = vhost(accelerated, &network, queues)?;
         let program = find_program(vmm::qemu::PROGRAM)?;
         let image = guest::build(&guest::Options::default(), &mut |_| ()).map_err(|e| Error::Other(e.to_string()))?;
@@ -115,7 +117,7 @@ impl VmSandbox {
         let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), fs.pidfd.as_fd()];
         fds.extend([kernel.as_fd(), initrd.as_fd()]);
         fds.extend(given.as_ref().map(AsFd::as_fd));
-        fds.extend(network.ways.iter().chain(&vhost).map(AsFd::as_fd));
+        fds.extend(network.ways.iter().map(|(_, way)| way).chain(&vhost).map(AsFd::as_fd));
         fds.extend(images.iter().chain(&disks).map(AsFd::as_fd));
         fds.extend(launch.listener.as_ref().map(AsFd::as_fd));
         message::send(&keeper.socket, &config, &fds).doing(|| "cannot configure the VM")?;

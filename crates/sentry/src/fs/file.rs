@@ -222,8 +222,8 @@ pub struct File {
     turn: WaitQueue,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     owner: Mutex<SignalOwner>,
-    /// Keeps `O_ASYNC`'s watcher on the file's wait queue.
-    async_io: Mutex<Option<Registration>>,
+    /// Keeps `O_ASYNC`'s watcher on the file's wait queue, and that of urgent data.
+    async_io: Mutex<[Option<Registration>; 2]>,
     /// `F_SET_RW_HINT`.
     rw_hint: AtomicU32,
     /// Its `open` made the file.
@@ -285,7 +285,7 @@ impl File {
             turn: WaitQueue::new(),
             watchers: Mutex::new(Vec::new()),
             owner: Mutex::new(SignalOwner::default()),
-            async_io: Mutex::new(None),
+            async_io: Mutex::default(),
             rw_hint: AtomicU32::new(0),
             created: AtomicBool::new(false),
             running: AtomicBool::new(false),
@@ -315,7 +315,14 @@ impl File {
 
     /// Exchanges what `O_ASYNC` keeps.
     pub fn set_async(&self, registration: Option<Registration>) -> Option<Registration> {
-        std::mem::replace(&mut *self.async_io.lock(), registration)
+        let [readiness, _] = &mut *self.async_io.lock();
+        std::mem::replace(readiness, registration)
+    }
+
+    /// Exchanges what watches for urgent data.
+    pub fn set_urgent(&self, registration: Option<Registration>) -> Option<Registration> {
+        let [_, urgent] = &mut *self.async_io.lock();
+        std::mem::replace(urgent, registration)
     }
 
     /// A process runs it from now on, as long as the description lives.

@@ -1,9 +1,11 @@
-//! Signals when a file becomes ready: `O_ASYNC`, `F_SETOWN`, `F_SETSIG` (fcntl(2); fs/fcntl.c).
+//! Signals when a file becomes ready: `O_ASYNC`, `F_SETOWN`, `F_SETSIG`; and `SIGURG` for urgent data, which a socket's owner gets without being asked
+//! (fcntl(2); fs/fcntl.c).
 
 use std::sync::{Arc, Weak};
 
 use crate::fs::{File, SignalOwner};
 use crate::kernel::Container;
+use crate::net::socket::SocketFile;
 use crate::signal::{SigInfo, Signal};
 use crate::task::{Creds, Cx, Task};
 use crate::wait::{Notify, PollEvents, Share};
@@ -52,6 +54,33 @@ pub fn start(cx: &Cx, file: &Arc<File>, fd: i32) {
     drop(old);
 }
 
+/// Watches a socket for urgent data.
+struct UrgentWatcher(Watcher);
+
+impl Notify for UrgentWatcher {
+    fn notify(&self, events: PollEvents) {
+        // Ends and errors wake everybody.
+        if events.contains(PollEvents::PRI)
+            && !events.intersects(PollEvents::HUP | PollEvents::ERR)
+            && let Some(file) = self.0.file.upgrade()
+        {
+            signal(&self.0.container, file.owner(), |_| (SigInfo::kernel(Signal::URG), None));
+        }
+    }
+}
+
+/// The owner of a socket has been set: begins, or with nobody stops, to send `SIGURG`.
+pub fn owner_changed(cx: &Cx, file: &Arc<File>) {
+    let socket = SocketFile::of(file).is_some();
+    let queue = file.ops.wait_queue().filter(|_| socket && file.owner().id != 0);
+    let registration = queue.map(|queue| {
+        let watcher = Watcher { file: Arc::downgrade(file), fd: -1, container: cx.task.container.clone() };
+        queue.register(PollEvents::PRI, Share::All, Arc::new(UrgentWatcher(watcher)))
+    });
+    let old = file.set_urgent(registration);
+    drop(old);
+}
+
 /// Sends no more.
 pub fn stop(file: &File) {
     let old = file.set_async(None);
@@ -60,6 +89,16 @@ pub fn stop(file: &File) {
 
 /// Signals a file's owner, if whoever set it may signal that.
 pub fn signal_owner(container: &Container, owner: SignalOwner, fd: i32, (code, band): (i32, u32)) {
+    let plain = SigInfo::kernel(Signal::IO);
+    signal(container, owner, |owner| match Signal::new(owner.signal) {
+        None => (plain, None),
+        // A queue that is full loses the information, not the event.
+        Some(signal) => (SigInfo::poll(signal, code, i64::from(band), fd), Some(plain)),
+    });
+}
+
+/// Sends a file's owner a signal, and if there is no room for it another.
+fn signal(container: &Container, owner: SignalOwner, what: impl Fn(SignalOwner) -> (SigInfo, Option<SigInfo>)) {
     let send = |task: Option<&Task>, info: SigInfo| match (owner.kind, task) {
         (SignalOwner::TID, Some(task)) => task.send_signal(info),
         (_, Some(task)) => task.group.send_signal(info),
@@ -69,13 +108,11 @@ pub fn signal_owner(container: &Container, owner: SignalOwner, fd: i32, (code, b
         if !permitted(owner, &task.creds()) {
             return;
         }
-        let Some(signal) = Signal::new(owner.signal) else {
-            let _ = send(Some(task), SigInfo::kernel(Signal::IO));
-            return;
-        };
-        // A queue that is full loses the information, not the event.
-        if send(Some(task), SigInfo::poll(signal, code, i64::from(band), fd)).is_err() {
-            let _ = send(Some(task), SigInfo::kernel(Signal::IO));
+        let (first, else_) = what(owner);
+        if send(Some(task), first).is_err()
+            && let Some(other) = else_
+        {
+            let _ = send(Some(task), other);
         }
     };
     match owner.kind {

@@ -90,6 +90,17 @@ impl Endpoint {
         Ok(Endpoint { ip, port })
     }
 
+    /// As a `sockaddr` of a socket of `family`; if its address needs a scope, that is the interface `device`.
+    pub fn encode_on(self, family: Family, device: i32) -> AddressBytes {
+        let mut bytes = self.encode(family);
+        if needs_scope(self.ip)
+            && let Some(place) = bytes.get_mut(SHORTEST_V6..SHORTEST_V6 + 4)
+        {
+            place.copy_from_slice(&device.to_le_bytes());
+        }
+        bytes
+    }
+
     /// As a `sockaddr` of a socket of `family`.
     pub fn encode(self, family: Family) -> AddressBytes {
         let mut bytes: AddressBytes = SmallVec::from_slice(&family.number().to_le_bytes());
@@ -109,6 +120,22 @@ impl Endpoint {
         }
         bytes
     }
+}
+
+/// Whether an address means something on one link only: link-local, or a group of one link.
+pub fn needs_scope(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V6(ip) => {
+            let [first, second, ..] = ip.octets();
+            (first == 0xfe && second & 0xc0 == 0x80) || (first == 0xff && matches!(second & 0xf, 1 | 2))
+        }
+        IpAddr::V4(_) => false,
+    }
+}
+
+/// The interface that a `sockaddr_in6` names as the scope of its address, 0 if it names none. None: the address needs none.
+pub fn scope(ip: IpAddr, bytes: &[u8]) -> Option<i32> {
+    needs_scope(ip).then(|| array(bytes, SHORTEST_V6).map_or(0, i32::from_le_bytes))
 }
 
 /// As an IPv6 address: a V4 one mapped.

@@ -1,12 +1,14 @@
 //! Options of levels `SOL_IP` and `SOL_IPV6`, and the table from which integer options of any level are served ([`Ints`]).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::address::{Family, array};
 use super::options::{OptionIn, int, may_mark};
 use super::socket::{OptionBytes, SOCK_RAW, SOCK_STREAM};
+use super::stack::Member;
 use super::{IPPROTO_IP, IPPROTO_IPV6, NetNamespace};
 use crate::Errno;
 use crate::task::Cx;
@@ -169,7 +171,7 @@ pub struct IpOptions {
     pub multicast_device: i32,
     multicast_address: Ipv4Addr,
     pub multicast_device_v6: i32,
-    pub groups: Vec<IpAddr>,
+    groups: Vec<Joined>,
 }
 
 impl Default for IpOptions {
@@ -184,6 +186,15 @@ impl Default for IpOptions {
             groups: Vec::new(),
         }
     }
+}
+
+/// A membership in a group, on an interface.
+#[derive(Debug, Clone)]
+struct Joined {
+    group: IpAddr,
+    device: i32,
+    /// Of which the link's routers know.
+    _told: Option<Arc<Member>>,
 }
 
 /// What options depend on of the socket.
@@ -224,7 +235,7 @@ impl IpOptions {
     pub fn set(
         &mut self,
         cx: &Cx,
-        net: &NetNamespace,
+        net: &Arc<NetNamespace>,
         about: About,
         level: i32,
         name: i32,
@@ -335,7 +346,7 @@ impl IpOptions {
         Ok(())
     }
 
-    fn change_group_v4(&mut self, net: &NetNamespace, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn change_group_v4(&mut self, net: &Arc<NetNamespace>, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
         if value.len < 8 {
             return Err(Errno::EINVAL);
         }
@@ -343,28 +354,25 @@ impl IpOptions {
         let group = Ipv4Addr::from(array::<4>(&bytes, 0).ok_or(Errno::EINVAL)?);
         let near = Ipv4Addr::from(array::<4>(&bytes, 4).ok_or(Errno::EINVAL)?);
         let index = array::<4>(&bytes, 8).map_or(0, i32::from_le_bytes);
-        let known = match (index, near.is_unspecified()) {
-            // Whichever way the group is.
-            (0, true) => net.way(group.into(), 0).is_ok(),
-            (0, false) => net.device_with(near.into()).is_some(),
-            (index, _) => net.has_device(index),
+        let chosen = match (index, near.is_unspecified()) {
+            (0, false) => Some(net.device_with(near.into())),
+            _ => chosen(net, index),
         };
-        self.member(join, group.into(), known)
+        self.member(net, join, group.into(), chosen)
     }
 
-    fn change_group_v6(&mut self, net: &NetNamespace, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn change_group_v6(&mut self, net: &Arc<NetNamespace>, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
         if value.len < 20 {
             return Err(Errno::EINVAL);
         }
         let bytes = value.bytes(20)?;
         let group = Ipv6Addr::from(array::<16>(&bytes, 0).ok_or(Errno::EINVAL)?);
         let index = array::<4>(&bytes, 16).map_or(0, i32::from_le_bytes);
-        let known = if index == 0 { net.way(group.into(), 0).is_ok() } else { net.has_device(index) };
-        self.member(join, group.into(), known)
+        self.member(net, join, group.into(), chosen(net, index))
     }
 
     /// A `group_req`.
-    fn change_group(&mut self, net: &NetNamespace, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
+    fn change_group(&mut self, net: &Arc<NetNamespace>, join: bool, value: OptionIn<'_>) -> Result<(), Errno> {
         if value.len < 136 {
             return Err(Errno::EINVAL);
         }
@@ -375,29 +383,39 @@ impl IpOptions {
             super::address::AF_INET6 => Ipv6Addr::from(array::<16>(&bytes, 16).ok_or(Errno::EINVAL)?).into(),
             _ => return Err(Errno::EADDRNOTAVAIL),
         };
-        let known = if index == 0 { net.way(group, 0).is_ok() } else { net.has_device(index) };
-        self.member(join, group, known)
+        self.member(net, join, group, chosen(net, index))
     }
 
-    fn member(&mut self, join: bool, group: IpAddr, known: bool) -> Result<(), Errno> {
+    /// `chosen`: the interface that the program names, if there is such a one; None: it names none.
+    fn member(&mut self, net: &Arc<NetNamespace>, join: bool, group: IpAddr, chosen: Option<Option<i32>>) -> Result<(), Errno> {
         if !group.is_multicast() {
             return Err(Errno::EINVAL);
         }
-        let at = self.groups.iter().position(|other| *other == group);
-        match (join, at) {
-            // No interface is the way to that group.
-            (true, _) if !known => Err(Errno::ENODEV),
-            (true, Some(_)) => Err(Errno::EADDRINUSE),
-            (true, None) if self.groups.len() >= GROUPS => Err(Errno::ENOBUFS),
-            (true, None) => {
-                self.groups.push(group);
-                Ok(())
-            }
-            (false, Some(at)) => {
-                self.groups.remove(at);
-                Ok(())
-            }
-            (false, None) => Err(Errno::EADDRNOTAVAIL),
+        if !join {
+            let is_meant = |joined: &Joined| joined.group == group && chosen.is_none_or(|device| device == Some(joined.device));
+            let at = self.groups.iter().position(is_meant).ok_or(Errno::EADDRNOTAVAIL)?;
+            self.groups.remove(at);
+            return Ok(());
         }
+        // Whichever way the group is; no interface may be that.
+        let device = chosen.unwrap_or_else(|| net.way_device(group)).ok_or(Errno::ENODEV)?;
+        if self.groups.iter().any(|joined| (joined.group, joined.device) == (group, device)) {
+            return Err(Errno::EADDRINUSE);
+        }
+        if self.groups.len() >= GROUPS {
+            return Err(Errno::ENOBUFS);
+        }
+        self.groups.push(Joined { group, device, _told: Member::new(net, device, group).map(Arc::new) });
+        Ok(())
     }
+
+    /// Whether the socket is in a group, on whatever interface.
+    pub fn is_in(&self, group: IpAddr) -> bool {
+        self.groups.iter().any(|joined| joined.group == group)
+    }
+}
+
+/// The interface with an index that a program has given; None: 0 is none.
+fn chosen(net: &NetNamespace, index: i32) -> Option<Option<i32>> {
+    (index != 0).then(|| net.has_device(index).then_some(index))
 }

@@ -23,9 +23,9 @@ mod stack;
 mod tcp;
 mod tunables;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use hostcall::packet::Wire;
 pub use inward::Inward;
 pub use namespace::NetNamespace;
 use netstack::config::Description;
@@ -60,8 +60,8 @@ pub enum Network {
     Loopback,
     /// In the host's network namespace that the sentry was started in.
     Host,
-    /// In the sandbox, with the way out that packet sockets are: one for each interface of the description.
-    Packets { description: Description, sockets: Vec<OwnedFd> },
+    /// In the sandbox, with a way out: one for each interface of the description.
+    Packets { description: Description, wires: Vec<Wire> },
 }
 
 /// One past the largest protocol (`IPPROTO_MAX`).

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
 
+use hostcall::packet::Wire;
 use netstack::config::{Address, Description};
 use netstack::ip::{Interface, Owner, Refused, Way};
 use parking_lot::{Mutex, RwLock};
@@ -140,10 +140,9 @@ impl NetNamespace {
         self.host.get()
     }
 
-    /// From now on there is a way out, over these packet sockets (one for each interface of the description). Each receiver is to be run on a
-    /// thread.
-    pub fn use_packets(self: &Arc<Self>, description: Description, sockets: Vec<OwnedFd>) -> Vec<Receiver> {
-        let (stack, receivers) = Stack::new(self, description, sockets);
+    /// From now on there is a way out, over these wires (one for each interface of the description). Each receiver is to be run on a thread.
+    pub fn use_packets(self: &Arc<Self>, description: Description, wires: Vec<Wire>) -> Vec<Receiver> {
+        let (stack, receivers) = Stack::new(self, description, wires);
         let _ = self.stack.set(stack);
         receivers
     }
@@ -242,6 +241,12 @@ impl NetNamespace {
         self.stack().and_then(|stack| stack.network.route(to, device)).ok_or(Errno::ENETUNREACH)
     }
 
+    /// The index of the interface that is the way to a destination.
+    pub(super) fn way_device(&self, to: IpAddr) -> Option<i32> {
+        let way = self.way(to, 0).ok()?;
+        self.stack()?.network.interfaces().get(way.interface).map(|interface| interface.index)
+    }
+
     /// The index of the interface with this name.
     pub(super) fn device_named(&self, name: &[u8]) -> Option<i32> {
         if name == b"lo" {
@@ -274,6 +279,14 @@ impl NetNamespace {
         let interfaces = self.stack()?.network.interfaces();
         let owner = interfaces.iter().find(|interface| interface.addresses().iter().any(|address| address.ip == ip));
         owner.map(|interface| interface.index)
+    }
+
+    /// Whether an interface has an address.
+    pub(super) fn has_on(&self, index: i32, ip: IpAddr) -> bool {
+        match self.device(index) {
+            Some(device) => device.addresses().iter().any(|address| address.ip == ip),
+            None => self.loopback.read().iter().any(|address| address.ip == ip),
+        }
     }
 
     /// An interface's first IPv4 address.

@@ -115,6 +115,42 @@ pub fn check_bind(cx: &Cx, net: &NetNamespace, family: Family, address: &[u8], r
     }
 }
 
+/// Which interface an address to bind to, that needs a scope, puts the socket on (`__inet6_bind`).
+///
+/// # Errors
+/// `EINVAL` when none is named, `ENODEV`, `EADDRNOTAVAIL` when the address is not on that one.
+pub fn bind_scope(net: &NetNamespace, family: Family, address: &[u8], rules: BindRules, own: i32) -> Result<i32, Errno> {
+    if family != Family::Inet6 || super::address::family_of(address) != Ok(super::address::AF_INET6) {
+        return Ok(own);
+    }
+    let Ok(at) = Endpoint::decode(family, address) else { return Ok(own) };
+    let device = match super::address::scope(at.ip, address) {
+        None => return Ok(own),
+        Some(0) => own,
+        Some(scope) => scope,
+    };
+    match device {
+        0 => Err(Errno::EINVAL),
+        _ if !net.has_device(device) => Err(Errno::ENODEV),
+        _ if at.ip.is_multicast() || rules.free_bind || net.has_on(device, at.ip) => Ok(device),
+        _ => Err(Errno::EADDRNOTAVAIL),
+    }
+}
+
+/// Which interface a destination that needs a scope puts the socket on.
+///
+/// # Errors
+/// `EINVAL` when none is named, or another than the socket is on.
+pub fn connect_scope(to: &Endpoint, address: &[u8], own: i32) -> Result<i32, Errno> {
+    match (super::address::scope(to.ip, address), own) {
+        (None, own) => Ok(own),
+        (Some(0), 0) => Err(Errno::EINVAL),
+        (Some(0), own) => Ok(own),
+        (Some(scope), own) if own == 0 || own == scope => Ok(scope),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// What bears on [`check_bind`].
 #[derive(Debug, Clone, Copy)]
 pub struct BindRules {

@@ -86,7 +86,8 @@ pub enum Waiting {
 /// Where a message goes, looked up.
 pub enum Target {
     Unix(Arc<Core>),
-    Inet(Endpoint),
+    /// With the interface that the address names as its scope, or 0.
+    Inet(Endpoint, i32),
     /// A netlink port and groups.
     Netlink(u32, u32),
     Packet(packet::To),

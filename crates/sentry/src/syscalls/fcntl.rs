@@ -60,16 +60,8 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
         uapi::F_SETFD => cx.files.set_close_on_exec(fd, argument & 1 != 0).map(|()| 0),
         uapi::F_GETFL => Ok(u64::from((file.flags() - HIDDEN).bits())),
         uapi::F_SETFL => set_flags(cx, fd, file, OpenFlags::from_bits_retain(argument as u32)),
-        uapi::F_SETOWN => {
-            let id = argument as i32;
-            let kind = if id < 0 { SignalOwner::GROUP } else { SignalOwner::PROCESS };
-            set_owner(cx, file, kind, id.checked_abs().ok_or(Errno::EINVAL)?)
-        }
-        uapi::F_GETOWN => {
-            let owner = file.owner();
-            let id = cx.local(owner.id);
-            Ok(if owner.kind == SignalOwner::GROUP { -i64::from(id) as u64 } else { id as u64 })
-        }
+        uapi::F_SETOWN => own(cx, file, argument as i32),
+        uapi::F_GETOWN => Ok(i64::from(owner_of(cx, file)) as u64),
         uapi::F_SETSIG => {
             let signal = argument as i32;
             if signal != 0 && Signal::new(signal).is_none() {
@@ -150,7 +142,20 @@ fn set_flags(cx: &Cx, fd: i32, file: &Arc<File>, wanted: OpenFlags) -> Result<u6
     Ok(0)
 }
 
-fn set_owner(cx: &Cx, file: &File, kind: i32, id: i32) -> Result<u64, Errno> {
+/// The process or group of `F_SETOWN`, negative for a group.
+pub(super) fn own(cx: &Cx, file: &Arc<File>, id: i32) -> Result<u64, Errno> {
+    let kind = if id < 0 { SignalOwner::GROUP } else { SignalOwner::PROCESS };
+    set_owner(cx, file, kind, id.checked_abs().ok_or(Errno::EINVAL)?)
+}
+
+/// As `F_GETOWN` gives it.
+pub(super) fn owner_of(cx: &Cx, file: &File) -> i32 {
+    let owner = file.owner();
+    let id = cx.local(owner.id);
+    if owner.kind == SignalOwner::GROUP { -id } else { id }
+}
+
+fn set_owner(cx: &Cx, file: &Arc<File>, kind: i32, id: i32) -> Result<u64, Errno> {
     let pids = &cx.task.container.pids;
     let id = if id == 0 { 0 } else { cx.task.group.pid_ns.global(id).ok_or(Errno::ESRCH)? };
     let exists = match kind {
@@ -164,6 +169,7 @@ fn set_owner(cx: &Cx, file: &File, kind: i32, id: i32) -> Result<u64, Errno> {
     }
     let creds = cx.creds();
     file.set_owner(SignalOwner { kind, id, uid: creds.uid, euid: creds.euid, ..file.owner() });
+    async_io::owner_changed(cx, file);
     Ok(0)
 }
 

@@ -3,10 +3,11 @@
 use linux_raw_sys::ioctl as codes;
 
 use super::transfer::ready;
-use super::{Args, Fail, Flow};
+use super::{Args, Fail, Flow, fcntl};
 use crate::Errno;
 use crate::fs::{Direction, File, FileKind, OpenFlags};
 use crate::ipc::async_io;
+use crate::net::socket::SocketFile;
 use crate::task::Cx;
 
 /// Changes of a terminal's settings, which a background process may not make (`tty_check_change`).
@@ -36,6 +37,13 @@ pub fn sys_ioctl(cx: &mut Cx, args: Args) -> Flow<'_> {
         codes::FIONCLEX => return Flow::done(cx.files.set_close_on_exec(fd, false).map(|()| 0)),
         codes::FIONBIO => return Flow::done(set_flag(cx, &file, argument, OpenFlags::NONBLOCK)),
         codes::FIOASYNC => return Flow::done(set_async(cx, fd, &file, argument)),
+        codes::FIOSETOWN | codes::SIOCSPGRP if SocketFile::of(&file).is_some() => {
+            let owner = cx.mm.read_val::<i32>(argument).and_then(|id| fcntl::own(cx, &file, id));
+            return Flow::done(owner);
+        }
+        codes::FIOGETOWN | codes::SIOCGPGRP if SocketFile::of(&file).is_some() => {
+            return Flow::done(cx.mm.write_val(argument, &fcntl::owner_of(cx, &file)).map(|()| 0));
+        }
         _ => {}
     }
     if TERMINAL_CHANGES.contains(&command)

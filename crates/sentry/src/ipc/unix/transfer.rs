@@ -132,7 +132,8 @@ impl Core {
         target.waiting.fetch_add(n, Ordering::Relaxed);
         state.inbox.push_back(message);
         drop(state);
-        target.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+        let urgent = if last { PollEvents::PRI } else { PollEvents::empty() };
+        target.queue.wake(PollEvents::IN | PollEvents::RDNORM | urgent);
         Ok(n)
     }
 

@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use super::{Datagram, Protocol, send};
 use crate::Errno;
 use crate::mm::{Sink, Source};
-use crate::net::address::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint, Family, family_of};
+use crate::net::address::{AF_INET, AF_INET6, AF_UNSPEC, Endpoint, Family, family_of, scope};
 use crate::net::ip::About;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
+use crate::net::ports::connect_scope;
 use crate::net::socket::{
     AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_DGRAM, SOCK_RAW, Shutdown, Socket,
     Target, Waiting,
@@ -78,7 +79,17 @@ impl Datagram {
             family if family != self.family.number() && !(family == AF_INET && self.family == Family::Inet6) => {
                 Err(if bytes.len() < self.family.shortest() { Errno::EINVAL } else { Errno::EAFNOSUPPORT })
             }
-            _ => self.decode(bytes),
+            _ => {
+                let to = self.decode(bytes)?;
+                if let Some(to) = &to {
+                    // A group's interface may be the one for groups.
+                    let group = if to.ip.is_multicast() { self.ip.lock().multicast_device_v6 } else { 0 };
+                    let mut options = self.options.lock();
+                    let own = if options.device == 0 && scope(to.ip, bytes) == Some(0) { group } else { options.device };
+                    options.device = connect_scope(to, bytes, own)?;
+                }
+                Ok(to)
+            }
         }
     }
 }
@@ -110,10 +121,11 @@ impl Socket for Datagram {
     }
 
     fn name(&self, end: End) -> Result<AddressBytes, Errno> {
+        let device = self.options.lock().device;
         let state = self.state.lock();
         match end {
-            End::Own => Ok(state.local.encode(self.family)),
-            End::Peer => Ok(state.remote.ok_or(Errno::ENOTCONN)?.encode(self.family)),
+            End::Own => Ok(state.local.encode_on(self.family, device)),
+            End::Peer => Ok(state.remote.ok_or(Errno::ENOTCONN)?.encode_on(self.family, device)),
         }
     }
 
@@ -198,7 +210,8 @@ impl Socket for Datagram {
     }
 
     fn target<'a>(&'a self, _cx: &'a Cx, address: Vec<u8>) -> Step<'a, Result<Option<Target>, Fail>> {
-        Step::Ready(self.decode(&address).map(|to| to.map(Target::Inet)).map_err(Fail::Errno))
+        let target = |to: Endpoint| Target::Inet(to, scope(to.ip, &address).unwrap_or(0));
+        Step::Ready(self.decode(&address).map(|to| to.map(target)).map_err(Fail::Errno))
     }
 
     fn take_control(&self, cx: &Cx, control: Control, out: &mut Outgoing) -> Result<(), Errno> {

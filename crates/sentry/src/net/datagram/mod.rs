@@ -22,7 +22,7 @@ use super::address::{Endpoint, Family};
 use super::ip::IpOptions;
 use super::namespace::NetNamespace;
 use super::options::{SockFlags, SocketOptions};
-use super::ports::{BindRules, Claim, check_bind};
+use super::ports::{BindRules, Claim, bind_scope, check_bind};
 use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, IPPROTO_UDPLITE};
 use crate::Errno;
 use crate::task::Cx;
@@ -192,7 +192,9 @@ impl Datagram {
             let ports = self.protocol.has_ports();
             BindRules { only_v6: ip.only_v6, free_bind: ip.free_bind, stream: false, ports }
         };
+        let device = bind_scope(&self.net, self.family, address, rules, self.options.lock().device)?;
         let at = check_bind(cx, &self.net, self.family, address, rules)?;
+        self.options.lock().device = device;
         if let Protocol::Raw(_) = self.protocol {
             let mut state = self.state.lock();
             state.local.ip = at.ip;

@@ -69,7 +69,7 @@ impl Datagram {
         let mut received = Received { bytes: n, length: rest.len(), ..Received::default() };
         received.flags.set(MsgFlags::TRUNC, n < rest.len());
         let port = if self.protocol.has_ports() { packet.from.port } else { 0 };
-        received.from = Some(Endpoint::new(packet.from.ip, port).encode(self.family));
+        received.from = Some(Endpoint::new(packet.from.ip, port).encode_on(self.family, packet.device));
         received.controls.extend(timestamp(&options, packet.at_ns));
         if options.has(SockFlags::RXQ_OVFL) && drops > 0 {
             received.controls.push(Control::new(1, 40, &drops.to_le_bytes()));

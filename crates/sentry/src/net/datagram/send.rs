@@ -38,9 +38,9 @@ impl Datagram {
         if len > 0xffff {
             return Err(Errno::EMSGSIZE);
         }
-        let to = match &out.to {
-            Some(Target::Inet(to)) => *to,
-            _ => self.state.lock().remote.ok_or(Errno::EDESTADDRREQ)?,
+        let (to, scope) = match &out.to {
+            Some(Target::Inet(to, scope)) => (*to, *scope),
+            _ => (self.state.lock().remote.ok_or(Errno::EDESTADDRREQ)?, 0),
         };
         let to = Endpoint::new(to_loopback(to.ip), to.port);
         // IPv6 sends it like any other (`udpv6_sendmsg`).
@@ -50,7 +50,10 @@ impl Datagram {
         if self.protocol.has_ports() && to.port == 0 {
             return Err(Errno::EINVAL);
         }
-        let set = overrides(&out.controls);
+        let mut set = overrides(&out.controls);
+        if set.device == 0 {
+            set.device = scope;
+        }
         let source = self.source_for(to.ip, Some(&set))?;
         {
             let mut state = self.state.lock();
@@ -154,6 +157,9 @@ impl Datagram {
         let way = match self.net.address_kind(to) {
             _ if !self.net.is_up() => Err(Errno::ENETUNREACH),
             AddressKind::Multicast | AddressKind::Broadcast if by_device || own.is_loopback() => Ok(loopback),
+            AddressKind::Foreign if chosen != 0 || device != 0 => {
+                self.net.way(to, if chosen != 0 { chosen } else { device }).map(|way| way.source)
+            }
             _ => self.net.route(to),
         }?;
         if self.net.address_kind(to) == AddressKind::Broadcast && !broadcast {
@@ -256,7 +262,7 @@ pub(super) fn deliver_to_all(net: &NetNamespace, protocol: Protocol, packet: &Pa
         let wanted = {
             let ip = socket.ip.lock();
             let all = if group.is_ipv4() { ip.v4(opt::IP_MULTICAST_ALL) } else { ip.v6(29) };
-            !group.is_multicast() || all != 0 || ip.groups.contains(&group)
+            !group.is_multicast() || all != 0 || ip.is_in(group)
         };
         if wanted {
             socket.take_in(packet.clone());
@@ -270,7 +276,7 @@ fn is_joined(net: &NetNamespace, group: IpAddr) -> bool {
         return true;
     }
     let everybody = net.datagrams.lock().all();
-    everybody.iter().any(|socket| socket.ip.lock().groups.contains(&group))
+    everybody.iter().any(|socket| socket.ip.lock().is_in(group))
 }
 
 /// Reads the control messages that were checked by [`check_control`].

@@ -1,4 +1,4 @@
-//! The way out: a pod's network, by the packet stack of the `netstack` crate over packet sockets of the host.
+//! The way out: a pod's network, by the packet stack of the `netstack` crate over packet sockets or taps of the host.
 //!
 //! The same sockets as on loopback stand above it. [`Stack`] has what they share: the Internet layer, and who has which pair of TCP addresses
 //! (`connections`, one look-up for each segment). `receive` is a host thread's loop from frames to sockets; `segments` and `datagrams` hand on what
@@ -9,14 +9,15 @@
 
 mod connections;
 mod datagrams;
+mod groups;
 mod receive;
 mod segments;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use hostcall::packet::Wire;
 use netstack::config::Description;
 use netstack::ip::frame::{self, Virtio};
 use netstack::ip::{Fault, Link, Network, Owner, Quoted};
@@ -29,6 +30,7 @@ use super::packet::{Passing, Taps, Whose};
 use crate::time::{LazyTimer, MonoTime};
 use connections::{Connections, Entry, Half};
 pub use datagrams::Departure;
+pub use groups::Member;
 pub use receive::Receiver;
 pub use segments::{Marks, mss_of};
 
@@ -43,47 +45,47 @@ pub struct Stack {
     connections: Mutex<Connections>,
     /// From which first sequence numbers are made.
     secret: u64,
-    /// Looks after neighbours that do not answer and half-open connections.
+    /// Looks after neighbours that do not answer, groups that are told of, and half-open connections.
     timer: LazyTimer,
 }
 
-/// The host's packet sockets, one for each interface, and the interfaces' indexes; and who in the sandbox looks at frames.
-struct Sockets {
-    sockets: Vec<(Arc<OwnedFd>, i32)>,
+/// The ways out, one for each interface, and the interfaces' indexes; and who in the sandbox looks at frames.
+struct Wires {
+    wires: Vec<(Arc<Wire>, i32)>,
     taps: Arc<Taps>,
 }
 
-impl Link for Sockets {
+impl Link for Wires {
     fn send(&self, interface: usize, pieces: &[&[u8]]) -> bool {
-        let Some((socket, device)) = self.sockets.get(interface) else { return false };
+        let Some((wire, device)) = self.wires.get(interface) else { return false };
         if self.taps.is_open() {
             let bytes = pieces.concat();
             let frame = bytes.get(frame::VIRTIO..).unwrap_or_default();
             let unfinished = Virtio::parse(&bytes).is_some_and(|virtio| virtio.checked);
             self.taps.see(&Passing { frame, device: *device, hardware: ARPHRD_ETHER, whose: Whose::Outgoing, unfinished });
         }
-        hostcall::packet::send(socket.as_fd(), pieces).is_ok()
+        wire.send(pieces).is_ok()
     }
 }
 
 impl Stack {
     /// The stack of a namespace that `description` tells of, and a receiver for each interface, to be run on a thread each.
-    pub fn new(net: &Arc<NetNamespace>, description: Description, sockets: Vec<OwnedFd>) -> (Arc<Stack>, Vec<Receiver>) {
-        let sockets: Vec<Arc<OwnedFd>> = sockets.into_iter().map(Arc::new).collect();
+    pub fn new(net: &Arc<NetNamespace>, description: Description, wires: Vec<Wire>) -> (Arc<Stack>, Vec<Receiver>) {
+        let wires: Vec<Arc<Wire>> = wires.into_iter().map(Arc::new).collect();
         let mut seed = [0; 16];
         // Without random bytes numbers are only easier to guess.
         let _ = hostcall::random::fill(&mut seed);
         let seed = u128::from_le_bytes(seed);
         let devices = description.interfaces.iter().map(|interface| interface.index);
-        let link = Sockets { sockets: sockets.iter().cloned().zip(devices).collect(), taps: net.packets.clone() };
+        let link = Wires { wires: wires.iter().cloned().zip(devices).collect(), taps: net.packets.clone() };
         let stack = Arc::new(Stack {
             network: Network::new(description, Box::new(link), seed as u64),
             connections: Mutex::default(),
             secret: (seed >> 64) as u64,
             timer: LazyTimer::default(),
         });
-        let receivers = sockets.into_iter().enumerate();
-        let receivers = receivers.map(|(at, socket)| Receiver::new(net.clone(), stack.clone(), at, socket));
+        let receivers = wires.into_iter().enumerate();
+        let receivers = receivers.map(|(at, wire)| Receiver::new(net.clone(), stack.clone(), at, wire));
         let receivers = receivers.collect();
         (stack, receivers)
     }
@@ -113,19 +115,10 @@ impl Stack {
         let half_open = self.connections.lock().has_half_open().then(|| net.clock.monotonic().after(HALF_OPEN_TICK_NS));
         let neighbours = self.network.deadline().map(MonoTime);
         let Some(at) = [half_open, neighbours].into_iter().flatten().min() else { return };
-        self.timer.arm(&net.timers, at, || {
-            let (stack, net) = (Arc::downgrade(self), Arc::downgrade(net));
-            Arc::new(move || {
-                if let (Some(stack), Some(net)) = (stack.upgrade(), net.upgrade()) {
-                    stack.timer.fired();
-                    stack.due(&net);
-                    stack.arm(&net);
-                }
-            })
-        });
+        self.arm_at(net, at);
     }
 
-    /// Asks neighbours again, and answers SYNs again.
+    /// Tells of groups, asks neighbours again, and answers SYNs again.
     fn due(self: &Arc<Stack>, net: &Arc<NetNamespace>) {
         let now = net.clock.monotonic();
         let mut failed = Vec::new();

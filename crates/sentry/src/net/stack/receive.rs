@@ -1,12 +1,11 @@
 //! [`Receiver`]: a host thread that takes frames from an interface and brings what is in them to sockets.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hostcall::Errno;
 use hostcall::doze::Doze;
-use hostcall::packet::{Batch, Wait};
+use hostcall::packet::{Batch, Wait, Wire};
 use hostcall::time::monotonic_ns;
 use netstack::ip::frame::{self, Virtio};
 use netstack::ip::{Fault, ICMP, ICMPV6, Packet, Quoted, TCP, UDP};
@@ -23,19 +22,21 @@ pub struct Receiver {
     stack: Arc<Stack>,
     /// Position of its interface.
     interface: usize,
-    socket: Arc<OwnedFd>,
+    wire: Arc<Wire>,
     batch: Batch,
     doze: Doze,
 }
 
 impl Receiver {
-    pub(super) fn new(net: Arc<NetNamespace>, stack: Arc<Stack>, interface: usize, socket: Arc<OwnedFd>) -> Receiver {
-        Receiver { net, stack, interface, socket, batch: Batch::default(), doze: Doze::default() }
+    pub(super) fn new(net: Arc<NetNamespace>, stack: Arc<Stack>, interface: usize, wire: Arc<Wire>) -> Receiver {
+        Receiver { net, stack, interface, wire, batch: Batch::default(), doze: Doze::default() }
     }
 
     /// The body of its thread. `nudge` is called when timers may have come forward. Returns only when the host refuses frames for good.
     pub fn run(mut self, nudge: &dyn Fn()) -> Errno {
-        self.stack.network.announce();
+        self.stack.network.announce(self.interface);
+        self.stack.arm(&self.net);
+        nudge();
         let mut late = Vec::new();
         let mut failing_since = None;
         loop {
@@ -74,8 +75,8 @@ impl Receiver {
 
     /// Takes the frames that are there, or waits for some.
     fn receive(&mut self) -> Result<(), Errno> {
-        let (batch, socket) = (&mut self.batch, self.socket.as_fd());
-        let look = || match batch.receive(socket, Wait::Never) {
+        let (batch, wire) = (&mut self.batch, &*self.wire);
+        let look = || match batch.receive(wire, Wait::Never) {
             Err(Errno::EAGAIN) => None,
             other => Some(other),
         };
@@ -83,7 +84,7 @@ impl Receiver {
             return result;
         }
         let start = monotonic_ns();
-        let result = batch.receive(socket, Wait::Allowed);
+        let result = batch.receive(wire, Wait::Allowed);
         self.doze.slept(monotonic_ns().saturating_sub(start));
         result
     }

@@ -9,7 +9,7 @@ use netstack::tcp::{Connection, Flags, HalfOpen, Late, Outgoing, Ports, Segment,
 
 use super::{Entry, Half, Pair, Stack};
 use crate::net::NetNamespace;
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, needs_scope};
 use crate::net::tcp::Tcp;
 use crate::time::MonoTime;
 
@@ -39,7 +39,12 @@ impl Stack {
         let near = Endpoint::new(packet.to, segment.destination);
         let pair = (near, Endpoint::new(packet.from, segment.source));
         let now = net.clock.monotonic();
-        match self.find(&pair, &segment, payload, now) {
+        // What comes from an address of the link's own is answered there.
+        let device = match self.network.interfaces().get(packet.interface) {
+            Some(interface) if needs_scope(packet.from) => interface.index,
+            _ => 0,
+        };
+        match self.find(&pair, &segment, payload, device, now) {
             Found::Live(socket) => {
                 socket.segment_arrives(&segment, payload);
                 if !late.iter().any(|other| Arc::ptr_eq(other, &socket)) {
@@ -49,14 +54,14 @@ impl Stack {
             Found::Answer(answer, way) => self.send_segment(now, &way, &pair, answer),
             Found::Complete(half) => self.complete(net, pair, *half, &segment, payload),
             Found::New(after) if segment.has(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST) => {
-                self.begin(net, pair, &segment, after);
+                self.begin(net, pair, &segment, after, device);
             }
             Found::New(_) => self.refuse_segment(&pair, &segment, payload.len(), now),
             Found::Nothing => {}
         }
     }
 
-    fn find(&self, pair: &Pair, segment: &Segment, payload: &[u8], now: MonoTime) -> Found {
+    fn find(&self, pair: &Pair, segment: &Segment, payload: &[u8], device: i32, now: MonoTime) -> Found {
         let mut connections = self.connections.lock();
         match connections.get(pair) {
             None => Found::New(None),
@@ -81,7 +86,7 @@ impl Stack {
             }
             Some(Entry::TimeWait(_, rest)) => match rest.arrives(segment, payload.len(), now.0) {
                 Late::Nothing => Found::Nothing,
-                Late::Answer(answer) => match self.network.route(pair.1.ip, 0) {
+                Late::Answer(answer) => match self.network.route(pair.1.ip, device) {
                     Some(way) => Found::Answer(answer, way),
                     None => Found::Nothing,
                 },
@@ -98,13 +103,13 @@ impl Stack {
     }
 
     /// A SYN for nobody known.
-    fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, syn: &Segment, after: Option<u32>) {
+    fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, syn: &Segment, after: Option<u32>, device: i32) {
         let now = net.clock.monotonic();
         let Some(listener) = net.tcp.lock().listener(pair.0) else {
             self.refuse_segment(&pair, syn, 0, now);
             return;
         };
-        let Some(way) = self.network.route(pair.1.ip, 0) else { return };
+        let Some(way) = self.network.route(pair.1.ip, device) else { return };
         // Full: as if the SYN were lost (`tcp_conn_request`).
         if !listener.has_room_for_connection() {
             return;

@@ -180,7 +180,7 @@ fn only_who_quotes_what_was_sent_narrows_a_path() {
 
     let world = World::new();
     let socket = Datagram::new(&world.net, Family::Inet, Protocol::Udp, 0);
-    let to = Target::Inet(Endpoint::new(ip("10.0.0.2"), 53));
+    let to = Target::Inet(Endpoint::new(ip("10.0.0.2"), 53), 0);
     socket.send(&mut &b"hello"[..], &mut Outgoing { to: Some(to), ..Outgoing::default() }).expect("a send");
     let name = socket.name(End::Own).expect("a name");
     let port = u16::from_be_bytes([name[2], name[3]]);

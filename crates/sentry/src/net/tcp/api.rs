@@ -12,6 +12,7 @@ use crate::mm::{Sink, Source};
 use crate::net::address::{AF_UNSPEC, Endpoint, Family, family_of};
 use crate::net::ip::About;
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, int, so};
+use crate::net::ports::connect_scope;
 use crate::net::socket::{
     Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket,
     Target, Waiting,
@@ -51,6 +52,8 @@ impl Tcp {
         if to.ip.is_multicast() {
             return Err(Errno::ENETUNREACH);
         }
+        let mut options = self.options.lock();
+        options.device = connect_scope(&to, address, options.device)?;
         Ok(to)
     }
 
@@ -133,15 +136,16 @@ impl Socket for Tcp {
     fn accept(&self) -> Result<Accepted, Errno> {
         let child = self.take_connection()?;
         let remote = child.state.lock().remote.unwrap_or(Endpoint::new(child.family.unspecified(), 0));
-        let from = remote.encode(child.family);
+        let from = remote.encode_on(child.family, child.options.lock().device);
         Ok(Accepted { socket: child, from })
     }
 
     fn name(&self, end: End) -> Result<AddressBytes, Errno> {
+        let device = self.options.lock().device;
         let state = self.state.lock();
         match (end, &state.phase) {
-            (End::Own, _) => Ok(state.local.encode(self.family)),
-            (End::Peer, Phase::Connected) => Ok(state.remote.ok_or(Errno::ENOTCONN)?.encode(self.family)),
+            (End::Own, _) => Ok(state.local.encode_on(self.family, device)),
+            (End::Peer, Phase::Connected) => Ok(state.remote.ok_or(Errno::ENOTCONN)?.encode_on(self.family, device)),
             (End::Peer, _) => Err(Errno::ENOTCONN),
         }
     }

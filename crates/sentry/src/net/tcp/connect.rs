@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::table::Remains;
 use super::{CONNECTED_SEND_BUFFER, Deferred, Listener, Phase, Progress, State, Tcp};
 use crate::Errno;
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, needs_scope};
 use crate::net::namespace::{AddressKind, to_loopback};
 use crate::net::options::SockFlags;
-use crate::net::ports::{BindRules, check_bind};
+use crate::net::ports::{BindRules, bind_scope, check_bind};
 use crate::net::socket::Shutdown;
 use crate::task::Cx;
 use crate::wait::PollEvents;
@@ -21,7 +21,9 @@ impl Tcp {
             let ip = self.ip.lock();
             BindRules { only_v6: ip.only_v6, free_bind: ip.free_bind, stream: true, ports: true }
         };
+        let device = bind_scope(&self.net, self.family, address, rules, self.options.lock().device)?;
         let at = check_bind(cx, &self.net, self.family, address, rules)?;
+        self.options.lock().device = device;
         let mut table = self.net.tcp.lock();
         {
             let state = self.state.lock();
@@ -158,7 +160,8 @@ impl Tcp {
     /// Puts a connection for `client` into this listener's queue; `client` waits when it is full, and is refused when there is none. Says
     /// whether there is something new to accept.
     fn admit(&self, client: &Arc<Tcp>, table: &mut super::Table) -> bool {
-        let (options, ip, tcp) = (self.options.lock().clone(), self.ip.lock().clone(), self.tcp.lock().clone());
+        let (mut options, ip, tcp) = (self.options.lock().clone(), self.ip.lock().clone(), self.tcp.lock().clone());
+        let device = client.options.lock().device;
         let key_flags = (options.has(SockFlags::REUSEADDR), options.has(SockFlags::REUSEPORT));
         let mut own = self.state.lock();
         let mut theirs = client.state.lock();
@@ -172,6 +175,9 @@ impl Tcp {
         if listener.queue.len() + listener.deferred.len() > listener.most {
             listener.pending.push_back(Arc::downgrade(client));
             return false;
+        }
+        if needs_scope(near.ip) {
+            options.device = device;
         }
         let child = Tcp::with_options(&self.net, self.family, self.uid, options, ip, tcp);
         {

@@ -91,7 +91,8 @@ enum Progress {
 struct Urgent {
     /// Its position in the stream.
     at: u64,
-    byte: u8,
+    /// None: it is told of, and has not come.
+    byte: Option<u8>,
     read: bool,
 }
 
@@ -228,7 +229,7 @@ impl Tcp {
         if state.ring.len() >= target.min(RECEIVE_BUFFER) && !state.ring.is_empty() {
             events |= PollEvents::IN | PollEvents::RDNORM;
         }
-        events.set(PollEvents::PRI, state.urgent.is_some_and(|urgent| !urgent.read));
+        events.set(PollEvents::PRI, state.urgent.is_some_and(|urgent| !urgent.read && urgent.byte.is_some()));
         let peer = state.peer.clone().filter(|_| !state.shut_send);
         let wire = state.wire.clone().filter(|_| !state.shut_send);
         drop(state);

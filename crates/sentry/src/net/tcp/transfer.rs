@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::options::INQ;
-use super::{Phase, Tcp, Urgent};
+use super::{Phase, State, Tcp, Urgent};
 use crate::Errno;
 use crate::mm::{Sink, Source};
 use crate::net::IPPROTO_TCP;
@@ -23,6 +23,19 @@ enum Delivered {
     Bytes(usize),
     /// It receives no more: a RST comes back.
     Refused,
+}
+
+impl State {
+    /// Looks whether the urgent byte is among those that have come. True: it is, and was not before.
+    pub(super) fn urgent_comes(&mut self) -> bool {
+        let Some(urgent) = &mut self.urgent else { return false };
+        let ahead = urgent.at.checked_sub(self.position).and_then(|ahead| usize::try_from(ahead).ok());
+        let Some(ahead) = ahead.filter(|ahead| urgent.byte.is_none() && *ahead < self.ring.len()) else { return false };
+        let mut byte: Vec<u8> = Vec::with_capacity(1);
+        let _ = self.ring.copy_out_from(ahead, &mut byte, 1);
+        urgent.byte = byte.first().copied();
+        urgent.byte.is_some()
+    }
 }
 
 impl Tcp {
@@ -129,9 +142,8 @@ impl Tcp {
         let mut events = PollEvents::IN | PollEvents::RDNORM;
         if urgent && n == wanted {
             let at = state.position + state.ring.len() as u64 - 1;
-            let mut last: Vec<u8> = Vec::with_capacity(1);
-            let _ = state.ring.copy_out_from(state.ring.len() - 1, &mut last, 1);
-            state.urgent = Some(Urgent { at, byte: last.first().copied().unwrap_or(0), read: false });
+            state.urgent = Some(Urgent { at, byte: None, read: false });
+            state.urgent_comes();
             events |= PollEvents::PRI;
         }
         let deferred = state.deferred.is_some();
@@ -248,6 +260,7 @@ impl Tcp {
         let inline = self.options.lock().has(SockFlags::OOBINLINE);
         let mut state = self.state.lock();
         let urgent = state.urgent.filter(|urgent| !inline && !urgent.read).ok_or(Errno::EINVAL)?;
+        let Some(byte) = urgent.byte else { return Err(Errno::EAGAIN) };
         if matches!(state.phase, Phase::Closed) && !state.done {
             return Err(Errno::ENOTCONN);
         }
@@ -257,7 +270,7 @@ impl Tcp {
             urgent.read = true;
         }
         drop(state);
-        let n = if into.remaining() > 0 { into.put(&[urgent.byte])? } else { 0 };
+        let n = if into.remaining() > 0 { into.put(&[byte])? } else { 0 };
         let mut flags = MsgFlags::OOB;
         flags.set(MsgFlags::TRUNC, n == 0);
         Ok(Received { bytes: n, length: n, flags, ..Received::default() })

@@ -11,10 +11,10 @@ use netstack::tcp::{Connection, Events, Failure, Phase as Wired, Segment};
 use parking_lot::Mutex;
 
 use super::table::Remains;
-use super::{Phase, Progress, Tcp};
+use super::{Phase, Progress, Tcp, Urgent};
 use crate::Errno;
 use crate::mm::Source;
-use crate::net::address::Endpoint;
+use crate::net::address::{Endpoint, needs_scope};
 use crate::net::ip::opt;
 use crate::net::socket::MsgFlags;
 use crate::net::stack::{Marks, Pair, Stack, mss_of};
@@ -97,8 +97,13 @@ impl Tcp {
 
     /// A socket for a connection that has come to this listener.
     pub(in crate::net) fn new_connection(&self, pair: Pair, connection: Connection, way: Way) -> Arc<Tcp> {
-        let (options, ip, tcp) = (self.options.lock().clone(), self.ip.lock().clone(), self.tcp.lock().clone());
+        let (mut options, ip, tcp) = (self.options.lock().clone(), self.ip.lock().clone(), self.tcp.lock().clone());
         let (near, far) = pair;
+        if needs_scope(far.ip)
+            && let Some(interface) = self.net.stack().and_then(|stack| stack.network.interfaces().get(way.interface))
+        {
+            options.device = interface.index;
+        }
         let key = self.key(near.ip);
         let child = Tcp::with_options(&self.net, self.family, self.uid, options, ip, tcp);
         let wire = child.new_wire(pair, connection, way);
@@ -311,6 +316,7 @@ impl Tcp {
         if roomy {
             wire.wants_room.store(false, Ordering::Relaxed);
         }
+        let urgent = events.contains(Events::URGENT).then(|| connection.urgent_ahead()).flatten();
         let failure = connection.failure();
         let rest = events.contains(Events::TIME_WAIT).then(|| connection.time_wait());
         drop(connection);
@@ -328,20 +334,31 @@ impl Tcp {
                 self.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
             }
         }
+        if let Some(ahead) = urgent {
+            let mut state = self.state.lock();
+            let next = state.position + state.ring.len() as u64;
+            // What has been read already cannot be urgent any more.
+            let at = next.checked_add_signed(ahead.into()).filter(|at| *at >= state.position);
+            if let Some(at) = at {
+                state.urgent = Some(Urgent { at, byte: None, read: false });
+            }
+        }
         if events.contains(Events::READABLE) {
             let low_water = {
                 let options = self.options.lock();
                 options.receive_low_water.min(options.receive_buffer)
             };
-            let (enough, deferred) = {
-                let state = self.state.lock();
-                (state.ring.len() >= low_water, state.deferred.is_some())
+            let (enough, deferred, urgent) = {
+                let mut state = self.state.lock();
+                let urgent = state.urgent_comes();
+                (state.ring.len() >= low_water || urgent, state.deferred.is_some(), urgent)
             };
             if deferred {
                 self.show();
             }
             if enough {
-                self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+                let urgent = if urgent { PollEvents::PRI } else { PollEvents::empty() };
+                self.queue.wake(PollEvents::IN | PollEvents::RDNORM | urgent);
             }
         }
         if roomy {
@@ -433,10 +450,6 @@ impl Tcp {
 
     /// Takes bytes to be sent.
     pub(super) fn send_by_wire(&self, wire: &Arc<Wire>, from: &mut dyn Source, flags: MsgFlags) -> Result<usize, Errno> {
-        if flags.contains(MsgFlags::OOB) {
-            // Urgent data does not leave the sandbox.
-            return Err(Errno::EOPNOTSUPP);
-        }
         let send_buffer = self.options.lock().send_buffer;
         let most = if self.net.under_pressure() { send_buffer.min(LITTLE) } else { send_buffer };
         let mut connection = wire.connection.lock();
@@ -464,6 +477,9 @@ impl Tcp {
             return Err(Errno::EAGAIN);
         }
         connection.set_more(flags.contains(MsgFlags::MORE));
+        if flags.contains(MsgFlags::OOB) && done == wanted {
+            connection.mark_urgent();
+        }
         self.transmit(wire, &mut connection);
         let large = connection.capacity() > LARGE;
         drop(connection);

@@ -14,7 +14,7 @@ pub(super) const LINES: &[Line] = &[
     full(42, "connect", &[Fd, Addr, Uint], socket::sys_connect),
     full(43, "accept", &[Fd, Addr, Addr], socket::sys_accept),
     partial(44, "sendto", &[Fd, Addr, Size, Hex, Addr, Uint], message::sys_sendto, "no MSG_ZEROCOPY; MSG_MORE sends at once"),
-    partial(45, "recvfrom", &[Fd, Addr, Size, Hex, Addr, Addr], message::sys_recvfrom, "no SIGURG"),
+    full(45, "recvfrom", &[Fd, Addr, Size, Hex, Addr, Addr], message::sys_recvfrom),
     partial(46, "sendmsg", &[Fd, Addr, Hex], message::sys_sendmsg, "no SCM_PIDFD, no MSG_ZEROCOPY"),
     partial(47, "recvmsg", &[Fd, Addr, Hex], message::sys_recvmsg, "no SCM_PIDFD"),
     full(48, "shutdown", &[Fd, Int], socket::sys_shutdown),
