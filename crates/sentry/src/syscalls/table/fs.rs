@@ -49,7 +49,7 @@ pub(super) const LINES: &[Line] = &[
         "mount",
         &[Path, Path, Path, Hex, Addr],
         fs_mount::sys_mount,
-        "tmpfs, ramfs, proc, sysfs and devpts can be mounted",
+        "tmpfs, ramfs, proc, sysfs, devpts, cgroup2, mqueue and overlay can be mounted",
     ),
     full(166, "umount2", &[Path, Hex], fs_mount::sys_umount2),
     none(167, "swapon", &[Path, Hex], Errno::EPERM, "memory is the host's affair"),

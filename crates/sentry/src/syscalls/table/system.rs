@@ -6,7 +6,7 @@ use crate::syscalls::{system, uname};
 
 pub(super) const LINES: &[Line] = &[
     full(63, "uname", &[Addr], uname::sys_uname),
-    partial(99, "sysinfo", &[Addr], system::sys_sysinfo, "no load averages, shared or buffer sizes"),
+    partial(99, "sysinfo", &[Addr], system::sys_sysinfo, "no shared or buffer sizes"),
     partial(103, "syslog", &[Int, Addr, Int], system::sys_syslog, "the log is always empty"),
     full(153, "vhangup", &[], system::sys_vhangup),
     none(156, "_sysctl", &[Addr], Errno::ENOSYS, ""),
