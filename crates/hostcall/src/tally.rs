@@ -38,6 +38,7 @@ counted! {
     Mincore => "mincore",
     Mmap => "mmap",
     Munmap => "munmap",
+    Priority => "setpriority",
     Openat => "openat",
     Poll => "poll",
     Preadv => "preadv2",

@@ -247,6 +247,24 @@ pub trait Interrupter: Send + Sync {
     fn cpu_time_ns(&self) -> u64 {
         0
     }
+
+    /// Asks the host to run the context's thread so, as far as it lets itself be asked.
+    fn prefer(&self, _wish: Wish) {}
+}
+
+/// How a guest wants a thread of it to be scheduled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// From 0 to 19, as for `setpriority`. A guest does not get ahead of others on the host.
+    pub nice: u8,
+    /// A bit for each CPU, by the guest's numbers.
+    pub cpus: u64,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { nice: 0, cpus: u64::MAX }
+    }
 }
 
 /// Why a context came back from user mode.

@@ -145,8 +145,9 @@ fn processes() -> Vec<Call> {
         Call::any(
             libc::SYS_sched_setaffinity,
             "sched_setaffinity",
-            "the memory thread runs on its poster's CPU; executors move apart from stubs",
+            "the memory thread runs on its poster's CPU; executors move apart from stubs; a guest's choice of CPUs",
         ),
+        Call::only(libc::SYS_setpriority, "setpriority", &[&[Is(0, libc::PRIO_PROCESS)]], "a guest's nice values"),
     ]
 }
 

@@ -153,7 +153,7 @@ impl Closeness {
     fn open(&self) {
         self.votes.store(0, Relaxed);
         self.line().taken.store(0, Relaxed);
-        self.crowd.cpus.release(0);
+        self.crowd.cpus.release(0, u64::MAX);
     }
 
     /// A spin has ended that began at these ticks; how many it took.
@@ -195,7 +195,10 @@ impl Closeness {
     }
 
     fn bind(&self, thread: &Thread, wanted: u32) {
-        // Only the executor in whose list it is does this.
+        // Only the executor in whose list it is does this, and who changes what its guest wishes.
+        let cpus = thread.cpus.load(Relaxed);
+        // A thread that must not run where we are is left to the host.
+        let wanted = if wanted != 0 && !self.crowd.cpus.allows(cpus, wanted - 1) { 0 } else { wanted };
         if thread.bound.load(Relaxed) == wanted {
             return;
         }
@@ -203,7 +206,7 @@ impl Closeness {
         thread.block.set32(YIELD, if wanted == 0 { 0 } else { YIELDS });
         match wanted.checked_sub(1) {
             Some(cpu) => sys::pin(thread.tid, cpu),
-            None => self.crowd.cpus.release(thread.tid),
+            None => self.crowd.cpus.release(thread.tid, cpus),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::frame::{FRAME_LEN, Frame};
 use super::layout::*;
 use super::space::{Space, Spare};
 use super::thread::{IDLE, RUNNING, Thread, turn};
-use crate::{Context, Death, Entry, ExecutorId, Fault, Identity, Interrupter, Registers, Syscall, Trap, XState};
+use crate::{Context, Death, Entry, ExecutorId, Fault, Identity, Interrupter, Registers, Syscall, Trap, Wish, XState};
 
 /// After so many traps that came at once the executor does what else there is to do.
 pub const INLINE_TRAPS: u32 = 16;
@@ -91,6 +91,7 @@ impl SystrapContext {
     pub fn new(space: Arc<Space>, spare: Spare) -> SystrapContext {
         let Spare { thread, stop } = spare;
         thread.take_interrupt();
+        thread.prefer(Wish::default());
         let spun_base = thread.block.get(SPUN);
         let cpu_base_ns = if stop == Stop::New { 0 } else { thread.cpu_time_ns() };
         let context = SystrapContext {
@@ -573,6 +574,10 @@ impl Interrupter for Remote {
 
     fn cpu_time_ns(&self) -> u64 {
         cpu_time_ns(&self.thread, &self.platform, self.cpu_base_ns, self.spun_base, &self.told_ns)
+    }
+
+    fn prefer(&self, wish: Wish) {
+        self.thread.prefer(wish);
     }
 }
 

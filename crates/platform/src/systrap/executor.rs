@@ -379,6 +379,11 @@ impl Executor {
         self.unparked.swap(false, SeqCst)
     }
 
+    /// Lets a thread run wherever its guest allows.
+    pub fn release(&self, thread: &Thread) {
+        self.closeness.release(thread);
+    }
+
     /// No thread has come back for a while: the host may place them.
     fn let_compute(&self) {
         let list = self.list.lock();

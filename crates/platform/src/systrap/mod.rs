@@ -46,14 +46,15 @@ use thread::Thread;
 const POOL: usize = 16;
 
 /// What the platform asks of the host after [`Systrap::start`], for the sentry's filter: `fallocate` on the control file, `kill` of
-/// its children, `futex` on shared words, `sched_setaffinity` of itself and of its children. CPU-time clocks of other processes are
+/// its children, `futex` on shared words, `sched_setaffinity` of itself and of its children, `setpriority` of these. CPU-time clocks of other processes are
 /// not in the vDSO, so `clock_gettime` is a real call here.
-pub const HOST_CALLS: [i64; 7] = [
+pub const HOST_CALLS: [i64; 8] = [
     libc::SYS_futex,
     libc::SYS_kill,
     libc::SYS_wait4,
     libc::SYS_clock_gettime,
     libc::SYS_sched_setaffinity,
+    libc::SYS_setpriority,
     libc::SYS_fallocate,
     libc::SYS_getrandom,
 ];

@@ -1,6 +1,7 @@
 //! An address space: a stub in use, and the application threads in it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use parking_lot::Mutex;
 
@@ -10,7 +11,7 @@ use super::control::Block;
 use super::layout::*;
 use super::stub::{Failure, Order, Stub};
 use super::thread::Thread;
-use crate::{AddressSpace, Context, Death, MapFlags, MapOrder, PlatformError, Prot};
+use crate::{AddressSpace, Context, Death, MapFlags, MapOrder, PlatformError, Prot, Wish};
 
 /// Threads kept for the next context when a context ends.
 const SPARE_THREADS: usize = 4;
@@ -71,7 +72,9 @@ impl Space {
     /// Takes a context's thread back.
     pub fn give_back(&self, spare: Spare) {
         let mut threads = self.threads.lock();
-        if threads.spare.len() < SPARE_THREADS && spare.thread.death().is_none() {
+        // The host may not let us take a nice value back.
+        let is_nice = spare.thread.nice.load(SeqCst) != Wish::default().nice;
+        if threads.spare.len() < SPARE_THREADS && spare.thread.death().is_none() && !is_nice {
             threads.spare.push(spare);
             return;
         }

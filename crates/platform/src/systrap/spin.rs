@@ -171,9 +171,28 @@ impl Cpus {
         (0..libc::CPU_SETSIZE as u32).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu as usize, &self.0) })
     }
 
-    /// Lets a thread run on all of them.
-    pub fn release(&self, tid: i32) {
-        super::sys::bind(tid, &self.0);
+    /// Whether a guest's choice has one of them: bit N is for the Nth.
+    pub fn allows(&self, choice: u64, cpu: u32) -> bool {
+        choice == u64::MAX || self.chosen(choice).any(|chosen| chosen == cpu)
+    }
+
+    fn chosen(&self, choice: u64) -> impl Iterator<Item = u32> {
+        self.numbers().enumerate().filter(move |(n, _)| *n < 64 && choice >> n & 1 != 0).map(|(_, cpu)| cpu)
+    }
+
+    /// Lets a thread run on those of a guest's choice; on all, if that has none.
+    pub fn release(&self, tid: i32, choice: u64) {
+        if choice == u64::MAX || self.chosen(choice).next().is_none() {
+            super::sys::bind(tid, &self.0);
+            return;
+        }
+        // SAFETY: plain structures.
+        let set = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            self.chosen(choice).for_each(|cpu| libc::CPU_SET(cpu as usize, &mut set));
+            set
+        };
+        super::sys::bind(tid, &set);
     }
 
     /// Moves this thread to another of them, and leaves it free to be moved again.

@@ -142,6 +142,13 @@ pub fn pin(tid: i32, cpu: u32) {
     bind(tid, &set);
 }
 
+/// Sets a thread's nice value. The host may refuse to lower one (`RLIMIT_NICE`): then it stays.
+pub fn set_nice(tid: i32, nice: u8) {
+    tally::count(Counted::Priority);
+    // SAFETY: no memory is passed.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as libc::id_t, i32::from(nice)) };
+}
+
 /// Lets a thread (0: this one) run on some CPUs. False: it is gone, or may not.
 pub fn bind(tid: i32, cpus: &libc::cpu_set_t) -> bool {
     tally::count(Counted::Affinity);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::task::Waker;
 
 use hostcall::time::monotonic_ns;
@@ -17,7 +17,7 @@ use super::executor::Executor;
 use super::layout::*;
 use super::stub::Stub;
 use super::sys::{self, Fate, Wait};
-use crate::{Death, Interrupter};
+use crate::{Death, Interrupter, Wish};
 
 /// The sentry has it.
 pub const IDLE: u8 = 0;
@@ -45,6 +45,9 @@ pub struct Thread {
     pub home: AtomicUsize,
     /// The CPU it is bound to, plus one; 0: to none. A new one is where its memory thread was made to run.
     pub bound: AtomicU32,
+    /// What the guest wishes: its nice value, and a bit for each of its CPUs.
+    pub nice: AtomicU8,
+    pub cpus: AtomicU64,
     pub waker: Mutex<Option<Waker>>,
     interrupted: AtomicBool,
     /// It was told to sleep: its call blocks.
@@ -74,6 +77,8 @@ impl Thread {
             state: AtomicU8::new(IDLE),
             home: AtomicUsize::new(0),
             bound: AtomicU32::new(u32::MAX),
+            nice: AtomicU8::new(Wish::default().nice),
+            cpus: AtomicU64::new(Wish::default().cpus),
             waker: Mutex::new(None),
             interrupted: AtomicBool::new(false),
             told: AtomicBool::new(false),
@@ -183,6 +188,19 @@ impl Interrupter for Thread {
         self.interrupted.store(true, SeqCst);
         if pressed.is_none() && self.state.load(SeqCst) == RUNNING {
             self.send(&mut pressed);
+        }
+    }
+
+    fn prefer(&self, wish: Wish) {
+        if self.nice.swap(wish.nice, SeqCst) != wish.nice {
+            sys::set_nice(self.tid, wish.nice);
+        }
+        if self.cpus.swap(wish.cpus, SeqCst) != wish.cpus {
+            // Its executor looks again where it should be when it comes back.
+            self.bound.store(u32::MAX, SeqCst);
+            if let Some(executor) = self.executors.first() {
+                executor.release(self);
+            }
         }
     }
 }

@@ -249,6 +249,9 @@ impl Spawn<'_> {
         let open_files = rustix::process::getrlimit(Resource::Nofile).maximum;
         rustix::process::setrlimit(Resource::Nofile, Rlimit { current: open_files, maximum: open_files })
             .map_err(step("raise the limit of open files"))?;
+        // A guest that has made a thread nicer may take that back, where we may allow it: down to 0.
+        let nice = Rlimit { current: Some(NICE_ROOM), maximum: Some(NICE_ROOM) };
+        let _ = rustix::process::setrlimit(Resource::Nice, nice);
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
             .map_err(step("forbid core dumps"))?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|e| ("open /dev/null", e))?;
@@ -268,6 +271,8 @@ impl Spawn<'_> {
 
 /// Where descriptors wait until they get their numbers, above all of those.
 const AWAY: i32 = 100;
+/// `RLIMIT_NICE` that lets a nice value go down to 0.
+const NICE_ROOM: u64 = 20;
 
 /// Gives descriptors their numbers, to be kept over exec, which closes all others from 3 on. For the way to exec only.
 fn place_descriptors(places: &[(BorrowedFd<'_>, i32)]) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Scheduling: yield, affinity, policies, nice values.
 //!
-//! The host schedules application threads; what a guest asks for is checked, kept and reported.
+//! The host schedules application threads. What a guest asks for is checked, kept and reported; the choice of CPUs and positive nice values are passed on.
 
 use std::sync::Arc;
 
@@ -107,6 +107,7 @@ fn setaffinity(cx: &Cx, args: Args) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     task.scheduling.lock().affinity = mask;
+    task.prefer();
     Ok(0)
 }
 
@@ -144,7 +145,7 @@ struct Policy {
     nice: Option<i32>,
 }
 
-/// `__sched_setscheduler`. Real-time policies are kept and reported; the host schedules.
+/// `__sched_setscheduler`. Real-time policies are kept and reported.
 fn set_policy(cx: &Cx, task: &Task, new: Policy) -> Result<u64, Errno> {
     let real_time = matches!(new.policy, FIFO | RR);
     if !matches!(new.policy, OTHER | BATCH | IDLE | FIFO | RR | uapi::SCHED_DEADLINE)
@@ -171,6 +172,8 @@ fn set_policy(cx: &Cx, task: &Task, new: Policy) -> Result<u64, Errno> {
     let mut scheduling = task.scheduling.lock();
     (scheduling.policy, scheduling.priority, scheduling.reset_on_fork) = (new.policy, new.priority, new.reset_on_fork);
     scheduling.nice = new.nice.unwrap_or(scheduling.nice);
+    drop(scheduling);
+    task.prefer();
     Ok(0)
 }
 
@@ -313,6 +316,8 @@ fn set_nice(cx: &Cx, task: &Task, nice: i32) -> Result<(), Errno> {
         return Err(Errno::EACCES);
     }
     scheduling.nice = nice;
+    drop(scheduling);
+    task.prefer();
     Ok(())
 }
 

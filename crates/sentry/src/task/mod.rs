@@ -124,7 +124,7 @@ pub struct Task {
     pub activity: Activity,
 }
 
-/// How the task wants to be scheduled. Kept and reported; the host schedules.
+/// How the task wants to be scheduled. CPUs and positive nice values are passed on to the host; the rest is kept and reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scheduling {
     pub nice: i32,
@@ -138,6 +138,15 @@ pub(crate) struct Scheduling {
     pub io_priority: u32,
     pub memory: MemoryPolicy,
 }
+
+impl Scheduling {
+    fn wish(&self) -> platform::Wish {
+        let nice = if self.policy == SCHED_IDLE { 19 } else { self.nice.clamp(0, 19) };
+        platform::Wish { nice: nice as u8, cpus: self.affinity }
+    }
+}
+
+const SCHED_IDLE: u32 = 5;
 
 /// `set_mempolicy`: a mode with its flags, and a mask of nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -260,6 +269,14 @@ impl Task {
     pub fn usage(&self) -> Usage {
         let voluntary_switches = self.activity.counts().voluntary_switches;
         Usage { user_ns: self.cpu_time_ns(), voluntary_switches, ..Usage::default() }
+    }
+
+    /// Has the host run it as it wishes.
+    pub(crate) fn prefer(&self) {
+        let wish = self.scheduling.lock().wish();
+        if let Some(interrupter) = &*self.interrupter.lock() {
+            interrupter.prefer(wish);
+        }
     }
 
     /// CPU time used in user mode, in nanoseconds.

@@ -199,6 +199,7 @@ impl Cx {
     pub(super) fn publish(&mut self) {
         self.share_again();
         *self.task.interrupter.lock() = Some(self.context.interrupter());
+        self.task.prefer();
         self.set_identity();
     }
 

@@ -47,6 +47,37 @@ fn a_thread_may_run_on_all_cpus() {
     assert_eq!(allowed(guest.tid()), allowed(std::process::id() as i32));
 }
 
+#[test]
+fn a_thread_is_scheduled_as_its_guest_wishes() {
+    // Nothing of the host's load makes this one close up.
+    let platform = start(Spin::Never);
+    let file = memory();
+    let space = space(&platform, &file);
+    let mut guest = Guest::new(&platform, &space, guests::calls());
+    guest.call();
+    let all = allowed(guest.tid());
+    let first: String = all.chars().take_while(char::is_ascii_digit).collect();
+    guest.context.interrupter().prefer(Wish { nice: 7, cpus: 1 });
+    for _ in 0..500 {
+        guest.call();
+    }
+    assert_eq!((allowed(guest.tid()), nice(guest.tid())), (first, 7));
+    guest.context.interrupter().prefer(Wish { nice: 7, ..Wish::default() });
+    guest.call();
+    assert_eq!(allowed(guest.tid()), all);
+    let tid = guest.tid();
+    drop(guest);
+    let mut next = Guest::new(&platform, &space, guests::calls());
+    next.call();
+    assert_ne!(next.tid(), tid, "its thread is not for others");
+    assert_eq!((allowed(next.tid()), nice(next.tid())), (all, nice(std::process::id() as i32)));
+}
+
+fn nice(tid: i32) -> i32 {
+    // SAFETY: no memory is passed.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, tid as libc::id_t) }
+}
+
 /// The CPUs that a thread may run on, as /proc shows them.
 fn allowed(tid: i32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();

@@ -6,7 +6,7 @@ use crate::syscalls::sched;
 pub(super) const LINES: &[Line] = &[
     full(24, "sched_yield", &[], sched::sys_sched_yield),
     full(140, "getpriority", &[Int, Int], sched::sys_getpriority),
-    partial(141, "setpriority", &[Int, Int, Int], sched::sys_setpriority, "kept and reported; the host schedules"),
+    partial(141, "setpriority", &[Int, Int, Int], sched::sys_setpriority, "negative values are kept and reported only"),
     partial(142, "sched_setparam", &[Int, Addr], sched::sys_sched_setparam, "kept and reported; the host schedules"),
     full(143, "sched_getparam", &[Int, Addr], sched::sys_sched_getparam),
     partial(
@@ -20,13 +20,7 @@ pub(super) const LINES: &[Line] = &[
     full(146, "sched_get_priority_max", &[Int], sched::sys_sched_get_priority_max),
     full(147, "sched_get_priority_min", &[Int], sched::sys_sched_get_priority_min),
     partial(148, "sched_rr_get_interval", &[Int, Addr], sched::sys_sched_rr_get_interval, "a fixed slice"),
-    partial(
-        203,
-        "sched_setaffinity",
-        &[Int, Size, Addr],
-        sched::sys_sched_setaffinity,
-        "kept and reported; the host schedules",
-    ),
+    full(203, "sched_setaffinity", &[Int, Size, Addr], sched::sys_sched_setaffinity),
     full(204, "sched_getaffinity", &[Int, Size, Addr], sched::sys_sched_getaffinity),
     partial(251, "ioprio_set", &[Int, Int, Int], sched::sys_ioprio_set, "kept and reported; the host schedules"),
     full(252, "ioprio_get", &[Int, Int], sched::sys_ioprio_get),
