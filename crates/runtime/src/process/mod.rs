@@ -185,6 +185,9 @@ impl Spawn<'_> {
         });
         let child = child
             .doing(|| format!("cannot start {} in new user, mount, pid, network, ipc and uts namespaces", self.role.name()))?;
+        // A guest that has made a thread nicer may take that back, down to 0; only root can allow it.
+        let nice = Rlimit { current: Some(NICE_ROOM), maximum: Some(NICE_ROOM) };
+        let _ = rustix::process::prlimit(Some(child.pid), Resource::Nice, nice);
         let confined = Confined { pid: child.pid, pidfd: child.pidfd, socket: ours };
         if let Err(error) = self.write_maps(child.pid) {
             confined.kill();
@@ -249,9 +252,6 @@ impl Spawn<'_> {
         let open_files = rustix::process::getrlimit(Resource::Nofile).maximum;
         rustix::process::setrlimit(Resource::Nofile, Rlimit { current: open_files, maximum: open_files })
             .map_err(step("raise the limit of open files"))?;
-        // A guest that has made a thread nicer may take that back, where we may allow it: down to 0.
-        let nice = Rlimit { current: Some(NICE_ROOM), maximum: Some(NICE_ROOM) };
-        let _ = rustix::process::setrlimit(Resource::Nice, nice);
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
             .map_err(step("forbid core dumps"))?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|e| ("open /dev/null", e))?;
