@@ -255,7 +255,7 @@ pub trait Interrupter: Send + Sync {
 /// How a guest wants a thread of it to be scheduled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
-    /// From 0 to 19, as for `setpriority`. A guest does not get ahead of others on the host.
+    /// From 0 to 19, as for `setpriority`, above the sandbox's own. A guest does not get ahead of others on the host.
     pub nice: u8,
     /// A bit for each CPU, by the guest's numbers.
     pub cpus: u64,

@@ -39,6 +39,8 @@ pub const COMPUTES_NS: u64 = 2_000_000;
 /// What executors know of each other. Each writes its own line.
 pub struct Crowd {
     cpus: Cpus,
+    /// The sandbox's own nice value: its guest's are counted from there.
+    nice: i32,
     lines: Box<[Line]>,
     /// Ticks of a spin that was interrupted, and of a microsecond.
     too_long: u64,
@@ -58,7 +60,13 @@ impl Crowd {
     pub fn new(cpus: Cpus, executors: usize) -> Arc<Crowd> {
         let ticks_of_us = sys::ticks_of_us();
         let too_long = ticks_of_us * INTERRUPTED_NS / 1000;
-        Arc::new(Crowd { cpus, lines: (0..executors).map(|_| Line::default()).collect(), too_long, ticks_of_us })
+        Arc::new(Crowd {
+            cpus,
+            nice: sys::own_nice(),
+            lines: (0..executors).map(|_| Line::default()).collect(),
+            too_long,
+            ticks_of_us,
+        })
     }
 
     /// Whether no executor is idle.
@@ -187,6 +195,11 @@ impl Closeness {
     /// Has a thread run where it should: on the CPU closed up on, or where the host likes.
     pub fn place(&self, thread: &Thread) {
         self.bind(thread, self.line().taken.load(Relaxed));
+    }
+
+    /// Gives a thread a nice value.
+    pub fn set_nice(&self, thread: &Thread, nice: u8) {
+        sys::set_nice(thread.tid, (self.crowd.nice + i32::from(nice)).min(19));
     }
 
     /// Lets the host place a thread.

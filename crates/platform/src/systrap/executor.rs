@@ -379,6 +379,11 @@ impl Executor {
         self.unparked.swap(false, SeqCst)
     }
 
+    /// Gives a thread a nice value, above the sandbox's own.
+    pub fn set_nice(&self, thread: &Thread, nice: u8) {
+        self.closeness.set_nice(thread, nice);
+    }
+
     /// Lets a thread run wherever its guest allows.
     pub fn release(&self, thread: &Thread) {
         self.closeness.release(thread);

@@ -186,13 +186,7 @@ impl Cpus {
             super::sys::bind(tid, &self.0);
             return;
         }
-        // SAFETY: plain structures.
-        let set = unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            self.chosen(choice).for_each(|cpu| libc::CPU_SET(cpu as usize, &mut set));
-            set
-        };
-        super::sys::bind(tid, &set);
+        super::sys::bind(tid, &super::sys::set_of(self.chosen(choice)));
     }
 
     /// Moves this thread to another of them, and leaves it free to be moved again.

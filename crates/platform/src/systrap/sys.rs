@@ -133,20 +133,30 @@ pub fn ticks_of_us() -> u64 {
 
 /// Lets a thread run on one CPU only.
 pub fn pin(tid: i32, cpu: u32) {
+    bind(tid, &set_of(std::iter::once(cpu)));
+}
+
+/// CPUs as the host takes them.
+pub fn set_of(cpus: impl Iterator<Item = u32>) -> libc::cpu_set_t {
     // SAFETY: plain numbers in a plain structure.
-    let set = unsafe {
+    unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu as usize % libc::CPU_SETSIZE as usize, &mut set);
+        cpus.for_each(|cpu| libc::CPU_SET(cpu as usize % libc::CPU_SETSIZE as usize, &mut set));
         set
-    };
-    bind(tid, &set);
+    }
+}
+
+/// This process's own nice value. Not for the time after the filter.
+pub fn own_nice() -> i32 {
+    // SAFETY: no memory is passed. It cannot fail for oneself.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
 /// Sets a thread's nice value. The host may refuse to lower one (`RLIMIT_NICE`): then it stays.
-pub fn set_nice(tid: i32, nice: u8) {
+pub fn set_nice(tid: i32, nice: i32) {
     tally::count(Counted::Priority);
     // SAFETY: no memory is passed.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as libc::id_t, i32::from(nice)) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as libc::id_t, nice) };
 }
 
 /// Lets a thread (0: this one) run on some CPUs. False: it is gone, or may not.

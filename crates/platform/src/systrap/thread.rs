@@ -192,15 +192,15 @@ impl Interrupter for Thread {
     }
 
     fn prefer(&self, wish: Wish) {
+        // All of them know the host as well.
+        let Some(executor) = self.executors.first() else { return };
         if self.nice.swap(wish.nice, SeqCst) != wish.nice {
-            sys::set_nice(self.tid, wish.nice);
+            executor.set_nice(self, wish.nice);
         }
         if self.cpus.swap(wish.cpus, SeqCst) != wish.cpus {
             // Its executor looks again where it should be when it comes back.
             self.bound.store(u32::MAX, SeqCst);
-            if let Some(executor) = self.executors.first() {
-                executor.release(self);
-            }
+            executor.release(self);
         }
     }
 }

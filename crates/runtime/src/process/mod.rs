@@ -185,8 +185,9 @@ impl Spawn<'_> {
         });
         let child = child
             .doing(|| format!("cannot start {} in new user, mount, pid, network, ipc and uts namespaces", self.role.name()))?;
-        // A guest that has made a thread nicer may take that back, down to 0; only root can allow it.
-        let nice = Rlimit { current: Some(NICE_ROOM), maximum: Some(NICE_ROOM) };
+        // A guest that has made a thread nicer may take that back, down to our own value; only root can allow it.
+        let room = rustix::process::getpriority_process(None).ok().and_then(|own| u64::try_from(20 - own).ok());
+        let nice = Rlimit { current: room.or(Some(0)), maximum: room.or(Some(0)) };
         let _ = rustix::process::prlimit(Some(child.pid), Resource::Nice, nice);
         let confined = Confined { pid: child.pid, pidfd: child.pidfd, socket: ours };
         if let Err(error) = self.write_maps(child.pid) {
@@ -271,8 +272,6 @@ impl Spawn<'_> {
 
 /// Where descriptors wait until they get their numbers, above all of those.
 const AWAY: i32 = 100;
-/// `RLIMIT_NICE` that lets a nice value go down to 0.
-const NICE_ROOM: u64 = 20;
 
 /// Gives descriptors their numbers, to be kept over exec, which closes all others from 3 on. For the way to exec only.
 fn place_descriptors(places: &[(BorrowedFd<'_>, i32)]) -> io::Result<()> {

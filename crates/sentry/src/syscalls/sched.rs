@@ -11,13 +11,12 @@ use crate::Errno;
 use crate::abi::uapi;
 use crate::executor::yield_now;
 use crate::ns::Ids;
-use crate::task::{Capability, Cx, Resource, Task, Tid};
+use crate::task::{Capability, Cx, Resource, SCHED_IDLE as IDLE, Task, Tid};
 
 const OTHER: u32 = 0;
 const FIFO: u32 = 1;
 const RR: u32 = 2;
 const BATCH: u32 = 3;
-const IDLE: u32 = 5;
 /// `SCHED_RESET_ON_FORK`.
 const RESET_ON_FORK: u32 = 0x4000_0000;
 

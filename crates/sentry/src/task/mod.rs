@@ -146,7 +146,7 @@ impl Scheduling {
     }
 }
 
-const SCHED_IDLE: u32 = 5;
+pub(crate) const SCHED_IDLE: u32 = 5;
 
 /// `set_mempolicy`: a mode with its flags, and a mask of nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
