@@ -42,6 +42,8 @@ pub struct Gatherer {
     root: Store,
     shims: Shims,
     patience: Duration,
+    /// Held by who gathers: what one is asking just now would be down to another.
+    turn: Mutex<()>,
     /// State directories of sandboxes that have not answered yet.
     asked: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
@@ -57,7 +59,7 @@ pub struct Which {
 impl Which {
     pub fn gatherer(&self, global: &Global) -> Gatherer {
         let shims = if self.no_shims { Shims::LeftOut } else { Shims::Included };
-        Gatherer { root: Store::new(global.root()), shims, patience: PATIENCE, asked: Arc::default() }
+        Gatherer { root: Store::new(global.root()), shims, patience: PATIENCE, turn: Mutex::default(), asked: Arc::default() }
     }
 }
 
@@ -96,6 +98,7 @@ impl Gatherer {
     /// # Errors
     /// The state directory cannot be read.
     pub fn gather(&self) -> anyhow::Result<Vec<Seen>> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + self.patience;
         let (answers, answered) = channel();
         let mut seen = Vec::new();

@@ -9,7 +9,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest head of a request, in bytes, and most of its fields.
@@ -126,7 +125,8 @@ impl Listener {
 
     /// Serves what `page` makes at path `/metrics`, for ever.
     pub fn serve(&self, page: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> ! {
-        let (page, clients) = (Arc::new(page), Arc::new(AtomicUsize::new(0)));
+        // Held once more for each client.
+        let (page, slots) = (Arc::new(page), Arc::new(()));
         loop {
             let mut stream = match self.accept() {
                 Ok(stream) => stream,
@@ -136,21 +136,19 @@ impl Listener {
                     continue;
                 }
             };
-            if clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS {
-                clients.fetch_sub(1, Ordering::Relaxed);
+            if Arc::strong_count(&slots) > CLIENTS {
                 let _ = stream.set_patience(PATIENCE, Duration::from_millis(100));
                 let _ = stream.write_all(&answer("503 Service Unavailable", "too many clients\n", Body::Sent));
                 continue;
             }
-            let (page, served) = (page.clone(), clients.clone());
+            let (page, slot) = (page.clone(), slots.clone());
             let serving = move || {
+                let _slot = slot;
                 if let Err(error) = serve_one(&mut *stream, &*page) {
                     tracing::debug!("a client is not answered: {error}");
                 }
-                served.fetch_sub(1, Ordering::Relaxed);
             };
             if let Err(error) = std::thread::Builder::new().name("http".into()).stack_size(256 << 10).spawn(serving) {
-                clients.fetch_sub(1, Ordering::Relaxed);
                 tracing::warn!("a client cannot be served: {error}");
             }
         }

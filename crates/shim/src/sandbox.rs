@@ -15,11 +15,11 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::proto::{
-    CreateSandboxRequest, CreateTaskRequest, Empty, KillRequest, Platform, PlatformResponse, PodConfig, SandboxMetric,
+    CreateSandboxRequest, CreateTaskRequest, KillRequest, Platform, PlatformResponse, PodConfig, SandboxMetric,
     SandboxMetricsResponse, SandboxRequest, SandboxStatusResponse, StartSandboxResponse, StopSandboxRequest, TaskStatus,
-    Timestamp, WaitSandboxResponse,
+    Timestamp,
 };
-use crate::service::{decode, encode};
+use crate::service::{decode, empty, encode};
 use crate::tasks::{Tasks, unknown};
 
 pub const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
@@ -46,7 +46,7 @@ pub enum After {
 pub fn call(tasks: &Arc<Tasks>, method: &str, payload: &[u8]) -> Result<(Vec<u8>, After), Status> {
     let asked = || decode::<SandboxRequest>(payload).map(|request| request.sandbox_id);
     let answer = match method {
-        "CreateSandbox" => encode(create(tasks, &decode(payload)?).map(|()| Empty {})),
+        "CreateSandbox" => empty(create(tasks, &decode(payload)?)),
         "StartSandbox" => encode(start(tasks, &asked()?)),
         "Platform" => {
             let platform = Platform { os: "linux".into(), architecture: "amd64".into() };
@@ -55,21 +55,17 @@ pub fn call(tasks: &Arc<Tasks>, method: &str, payload: &[u8]) -> Result<(Vec<u8>
         "StopSandbox" => {
             let StopSandboxRequest { sandbox_id, timeout_secs } = decode(payload)?;
             let patience = if timeout_secs == 0 { PATIENCE } else { Duration::from_secs(timeout_secs.into()) };
-            encode(stop(tasks, &sandbox_id, patience).map(|()| Empty {}))
+            empty(stop(tasks, &sandbox_id, patience))
         }
-        "WaitSandbox" => encode(
-            tasks
-                .wait(&asked()?, "")
-                .map(|exit| WaitSandboxResponse { exit_status: exit.exit_status, exited_at: exit.exited_at }),
-        ),
+        "WaitSandbox" => encode(tasks.wait(&asked()?, "")),
         "SandboxStatus" => encode(status(tasks, &asked()?)),
-        "PingSandbox" => encode(tasks.ping(&asked()?).map(|()| Empty {})),
+        "PingSandbox" => empty(tasks.ping(&asked()?)),
         "SandboxMetrics" => encode(metrics(tasks, &asked()?)),
         "ShutdownSandbox" => {
             let id = asked()?;
             stop(tasks, &id, PATIENCE)?;
             tasks.delete_all()?;
-            return encode(Ok(Empty {})).map(|answer| (answer, After::End));
+            return empty(Ok(())).map(|answer| (answer, After::End));
         }
         other => Err(Status::new(Code::Unimplemented, format!("there is no method {other}"))),
     };
@@ -78,6 +74,10 @@ pub fn call(tasks: &Arc<Tasks>, method: &str, payload: &[u8]) -> Result<(Vec<u8>
 
 fn create(tasks: &Arc<Tasks>, request: &CreateSandboxRequest) -> Result<(), Status> {
     runtime::state::check_id(&request.sandbox_id).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+    // Its bundle is in use.
+    if tasks.pid(&request.sandbox_id).is_ok() {
+        return Err(Status::new(Code::AlreadyExists, format!("sandbox {} exists already", request.sandbox_id)));
+    }
     let given = PathBuf::from(&request.bundle_path);
     let (bundle, rootfs) = match has_program(&given) {
         true => (given, request.rootfs.clone()),

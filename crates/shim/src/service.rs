@@ -108,6 +108,7 @@ pub fn encode<M: Message>(answer: Result<M, Status>) -> Result<Vec<u8>, Status> 
     answer.map(|message| message.encode_to_vec())
 }
 
-fn empty(done: Result<(), Status>) -> Result<Vec<u8>, Status> {
+/// As `encode`, where there is nothing to tell.
+pub fn empty(done: Result<(), Status>) -> Result<Vec<u8>, Status> {
     encode(done.map(|()| Empty {}))
 }

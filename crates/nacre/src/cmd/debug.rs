@@ -103,8 +103,7 @@ fn profile(agent: &Client, id: &str, time: Duration) -> Result<u8, Failure> {
     let heading = ["WHAT", "NAME", "COUNT", "PER SECOND"].map(String::from);
     let row = |(count, (kind, name)): &(f64, (usize, String))| {
         let what = PROFILED.get(*kind).map_or("", |(_, what)| what);
-        let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        [what.into(), name, format!("{count:.0}"), format!("{:.0}", count / time.as_secs_f64())]
+        [what.into(), super::printable(name), format!("{count:.0}"), format!("{:.0}", count / time.as_secs_f64())]
     };
     super::table(&[vec![heading], rows.iter().map(row).collect()].concat())?;
     Ok(0)

@@ -86,6 +86,11 @@ fn table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
     print(&columns(rows).join("\n"))
 }
 
+/// Text of somebody else's choice, without what would steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 /// Rows as lines of columns.
 fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let mut widths = [0; N];

@@ -57,7 +57,7 @@ pub fn print(processes: &[ProcessInfo]) -> anyhow::Result<()> {
             process.state.clone(),
             if process.terminal.is_empty() { "?".into() } else { process.terminal.clone() },
             format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-            args.join(" ").chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+            super::printable(&args.join(" ")),
         ]
     };
     super::table(&[vec![heading], processes.iter().map(row).collect()].concat())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::Place;
+use crate::support::{Place, in_vm};
 
 /// The value of the sample with this family and these parts of its labels.
 fn value(text: &str, family: &str, parts: &[&str]) -> Option<f64> {
@@ -43,8 +43,7 @@ fn a_running_sandbox_tells_what_it_counts() {
     assert_eq!(value(&first, "nacre_sandbox_up", &of_pod), Some(1.0), "{first}");
     assert_eq!(value(&first, "nacre_container_status", &[own, "status=\"running\""]), Some(1.0), "{first}");
     assert!(value(&first, "nacre_container_memory_bytes", &[own]).is_some_and(|bytes| bytes > 0.0), "{first}");
-    let in_vm = std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm");
-    if !in_vm {
+    if !in_vm() {
         let counters: [(&str, &[&str]); 7] = [
             ("nacre_container_syscalls_total", &[own, "call=\"read\""]),
             ("nacre_container_faults_total", &[own]),

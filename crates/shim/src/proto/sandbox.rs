@@ -61,14 +61,6 @@ pub struct StopSandboxRequest {
     pub timeout_secs: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct WaitSandboxResponse {
-    #[prost(uint32, tag = "1")]
-    pub exit_status: u32,
-    #[prost(message, optional, tag = "2")]
-    pub exited_at: Option<Timestamp>,
-}
-
 #[derive(Clone, PartialEq, Message)]
 pub struct SandboxStatusResponse {
     #[prost(string, tag = "1")]

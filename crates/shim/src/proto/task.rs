@@ -167,6 +167,7 @@ pub struct UpdateTaskRequest {
     pub resources: Option<Any>,
 }
 
+/// Also the answer of `WaitSandbox`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct WaitResponse {
     #[prost(uint32, tag = "1")]

@@ -190,8 +190,11 @@ impl Tasks {
         let is_member = |id: &String| self.runtime.store.open(id, Access::Look).is_ok_and(|entry| entry.saved.is_member());
         let (members, first): (Vec<_>, Vec<_>) = ids.into_iter().partition(is_member);
         for id in members.iter().chain(&first) {
-            self.wait_for(id, "", Some(PATIENCE))?;
-            self.delete(id, "")?;
+            match self.wait_for(id, "", Some(PATIENCE)).and_then(|_| self.delete(id, "")) {
+                // The engine has deleted it meanwhile.
+                Err(status) if status.code == Code::NotFound => {}
+                done => _ = done?,
+            }
         }
         Ok(())
     }

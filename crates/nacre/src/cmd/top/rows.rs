@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 
+use crate::cmd::printable;
 use crate::gather::Seen;
 
 /// What rows are sorted by, the largest first (names: the smallest).
@@ -139,11 +140,6 @@ fn size(bytes: f64) -> String {
     }
     let digits = usize::from(value < 100.0 && bytes >= 1024.0);
     format!("{value:.digits$}{}", unit.unwrap_or(&""))
-}
-
-/// Engines choose the names.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
