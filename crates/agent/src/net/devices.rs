@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 
 use agent_api::{Code, Status};
 
-use super::LOOPBACK;
-
 const INTERFACES: &str = "/sys/class/net";
 
-/// The interface with a hardware address, written as sysfs does.
+/// The card with a hardware address, written as sysfs does. What somebody in the guest has made upon one (a VLAN, a bridge) has the same address, and no device.
 pub fn with_address(address: &str) -> Option<String> {
-    let mut entries = fs::read_dir(INTERFACES).ok()?.flatten().filter(|entry| entry.file_name() != LOOPBACK);
+    let mut entries = fs::read_dir(INTERFACES).ok()?.flatten().filter(|entry| entry.path().join("device").exists());
     let has_it =
         |entry: &fs::DirEntry| fs::read_to_string(entry.path().join("address")).is_ok_and(|text| text.trim() == address);
     entries.find(has_it)?.file_name().into_string().ok()
@@ -20,7 +18,7 @@ pub fn with_address(address: &str) -> Option<String> {
 /// Has the kernel forget the card with an address, which the machine cannot unplug. That it is not there is as good.
 ///
 /// # Errors
-/// The kernel's; the address is that of an interface which somebody in the guest has made.
+/// The kernel's; it is no PCI device.
 pub fn take_out(address: &str) -> Result<(), Status> {
     let Some(name) = with_address(address) else { return Ok(()) };
     let refused = |why: String| Status::new(Code::Internal, format!("cannot take interface {name} out of the guest: {why}"));

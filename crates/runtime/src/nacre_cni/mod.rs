@@ -95,6 +95,16 @@ fn in_pod<T: Send>(pod: &File, path: &str, body: impl FnOnce() -> error::Result<
     inside(pod, body).doing(|| format!("cannot enter the network namespace {path}"))?
 }
 
+/// The pod's interface of this name, and what it has.
+fn look(pod: &File, path: &str, interface: &str) -> error::Result<(Link, Belongings)> {
+    in_pod(pod, path, || {
+        let mut netlink = Netlink::new()?;
+        let link = Link::of(&netlink.link(interface)?);
+        let belongings = Belongings::of(&mut netlink, link.index)?;
+        Ok((link, belongings))
+    })
+}
+
 fn add(config: &Config, target: &Target) -> Result<Value, Fault> {
     let (answer, before) = config.before()?;
     input::check("the network's name", &config.name, 64)?;
@@ -123,12 +133,7 @@ fn add(config: &Config, target: &Target) -> Result<Value, Fault> {
 /// Puts a tap and its stand-in where the two ends of the veth pair are.
 fn replace(before: &Before, mark: &Mark, pod: &File, path: &str) -> Result<(), Fault> {
     let interface = &mark.interface;
-    let (inner, belongings) = in_pod(pod, path, || {
-        let mut netlink = Netlink::new()?;
-        let link = Link::of(&netlink.link(interface)?);
-        let belongings = Belongings::of(&mut netlink, link.index)?;
-        Ok((link, belongings))
-    })?;
+    let (inner, belongings) = look(pod, path, interface)?;
     if !inner.is_veth {
         let text = format!("interface {interface} is not an end of a veth pair: this plugin comes after bridge or ptp");
         return Err(Fault::new(Fault::CONFIGURATION, text));
@@ -142,8 +147,7 @@ fn replace(before: &Before, mark: &Mark, pod: &File, path: &str) -> Result<(), F
     let stand_in = StandIn { tap: port.name.clone(), home: own_inode()? };
     let outside = make(&mut netlink, &mark.to_string())?;
     // Until the pair is gone nothing has happened.
-    let made = in_pod(pod, path, || make(&mut Netlink::new()?, &stand_in.to_string()));
-    let made = made?;
+    let made = in_pod(pod, path, || make(&mut Netlink::new()?, &stand_in.to_string()))?;
     port::delete(&mut netlink, port.index).doing(|| "cannot take the veth pair away")?;
     port.take_place(&mut netlink, outside)?;
     in_pod(pod, path, || furnish(made, &inner, belongings))?;
@@ -205,12 +209,7 @@ fn check(config: &Config, target: &Target) -> Result<(), Fault> {
     let taps = port::links(&mut Netlink::new()?)?;
     let tap = taps.iter().find(|link| Mark::parse(&link.alias).is_some_and(|mark| is_for(&mark, config, target)));
     let tap = tap.ok_or_else(|| wrong("the tap is not there".into()))?;
-    let (link, belongings) = in_pod(&pod, &path, || {
-        let mut netlink = Netlink::new()?;
-        let link = Link::of(&netlink.link(&target.interface)?);
-        let belongings = Belongings::of(&mut netlink, link.index)?;
-        Ok((link, belongings))
-    })?;
+    let (link, belongings) = look(&pod, &path, &target.interface)?;
     if StandIn::parse(&link.alias).is_none_or(|stand_in| stand_in.tap != tap.name) {
         return Err(wrong(format!("interface {} does not stand for the tap {}", target.interface, tap.name)));
     }
