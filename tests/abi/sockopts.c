@@ -163,6 +163,17 @@ CASE(bound_devices) {
     OK(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "", 0));
 }
 
+CASE(who_disconnects_is_bound_to_no_device) {
+    int fd = udp();
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    char name[16];
+    socklen_t n = sizeof name;
+    OK(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2));
+    OK(connect(fd, &none, sizeof none));
+    OK(getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &n));
+    EQ(n, 0);
+}
+
 CASE(peer_credentials) {
     struct ucred u;
     socklen_t n = sizeof u;

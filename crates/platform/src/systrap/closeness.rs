@@ -197,9 +197,9 @@ impl Closeness {
         self.bind(thread, self.line().taken.load(Relaxed));
     }
 
-    /// Gives a thread a nice value.
-    pub fn set_nice(&self, thread: &Thread, nice: u8) {
-        sys::set_nice(thread.tid, (self.crowd.nice + i32::from(nice)).min(19));
+    /// Gives a thread a nice value. False: the host refuses.
+    pub fn set_nice(&self, thread: &Thread, nice: u8) -> bool {
+        sys::set_nice(thread.tid, (self.crowd.nice + i32::from(nice)).min(19))
     }
 
     /// Lets the host place a thread.

@@ -379,9 +379,9 @@ impl Executor {
         self.unparked.swap(false, SeqCst)
     }
 
-    /// Gives a thread a nice value, above the sandbox's own.
-    pub fn set_nice(&self, thread: &Thread, nice: u8) {
-        self.closeness.set_nice(thread, nice);
+    /// Gives a thread a nice value, above the sandbox's own. False: the host refuses.
+    pub fn set_nice(&self, thread: &Thread, nice: u8) -> bool {
+        self.closeness.set_nice(thread, nice)
     }
 
     /// Lets a thread run wherever its guest allows.

@@ -152,11 +152,11 @@ pub fn own_nice() -> i32 {
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
-/// Sets a thread's nice value. The host may refuse to lower one (`RLIMIT_NICE`): then it stays.
-pub fn set_nice(tid: i32, nice: i32) {
+/// Sets a thread's nice value. False: it stays, as the host may refuse to lower one (`RLIMIT_NICE`).
+pub fn set_nice(tid: i32, nice: i32) -> bool {
     tally::count(Counted::Priority);
     // SAFETY: no memory is passed.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as libc::id_t, nice) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as libc::id_t, nice) == 0 }
 }
 
 /// Lets a thread (0: this one) run on some CPUs. False: it is gone, or may not.

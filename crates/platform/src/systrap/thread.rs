@@ -45,7 +45,7 @@ pub struct Thread {
     pub home: AtomicUsize,
     /// The CPU it is bound to, plus one; 0: to none. A new one is where its memory thread was made to run.
     pub bound: AtomicU32,
-    /// What the guest wishes: its nice value, and a bit for each of its CPUs.
+    /// Its nice value above the sandbox's, as the host has it, and a bit for each CPU that the guest wishes.
     pub nice: AtomicU8,
     pub cpus: AtomicU64,
     pub waker: Mutex<Option<Waker>>,
@@ -194,8 +194,8 @@ impl Interrupter for Thread {
     fn prefer(&self, wish: Wish) {
         // All of them know the host as well.
         let Some(executor) = self.executors.first() else { return };
-        if self.nice.swap(wish.nice, SeqCst) != wish.nice {
-            executor.set_nice(self, wish.nice);
+        if self.nice.load(SeqCst) != wish.nice && executor.set_nice(self, wish.nice) {
+            self.nice.store(wish.nice, SeqCst);
         }
         if self.cpus.swap(wish.cpus, SeqCst) != wish.cpus {
             // Its executor looks again where it should be when it comes back.

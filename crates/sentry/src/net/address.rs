@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netstack::config::is_link_local;
 use smallvec::SmallVec;
 
 use super::socket::AddressBytes;
@@ -125,10 +126,7 @@ impl Endpoint {
 /// Whether an address means something on one link only: link-local, or a group of one link.
 pub fn needs_scope(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V6(ip) => {
-            let [first, second, ..] = ip.octets();
-            (first == 0xfe && second & 0xc0 == 0x80) || (first == 0xff && matches!(second & 0xf, 1 | 2))
-        }
+        IpAddr::V6(v6) => is_link_local(ip) || (v6.is_multicast() && matches!(v6.octets()[1] & 0xf, 1 | 2)),
         IpAddr::V4(_) => false,
     }
 }

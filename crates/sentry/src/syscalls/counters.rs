@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use platform::ExecutorId;
 
 use super::{Line, Support};
+use crate::task::bump;
 
 /// Unsupported calls: counted, and logged once each.
 #[derive(Default)]
@@ -71,14 +72,14 @@ impl Traps {
     pub fn call(&self, executor: ExecutorId, number: u64) {
         let index = usize::try_from(number).map_or(NUMBERS, |number| number.min(NUMBERS));
         if let Some(counter) = self.lane(executor).and_then(|lane| lane.calls.get(index)) {
-            bump(counter);
+            bump(counter, 1);
         }
     }
 
     /// Counts a fault.
     pub fn fault(&self, executor: ExecutorId) {
         if let Some(lane) = self.lane(executor) {
-            bump(&lane.faults);
+            bump(&lane.faults, 1);
         }
     }
 
@@ -97,10 +98,6 @@ impl Traps {
         let counters = self.0.iter().filter_map(|lane| of(lane.get()?));
         counters.fold(0, |sum, counter| sum.wrapping_add(counter.load(Ordering::Relaxed)))
     }
-}
-
-fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ impl Counts {
     }
 }
 
-fn bump(counter: &AtomicU64, by: u64) {
+/// Adds to a counter that only one thread writes.
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 

@@ -58,7 +58,6 @@ impl Cx {
         let old = std::mem::replace(&mut self.context, context);
         self.task.past_cpu_ns.fetch_add(old.cpu_time_ns(), Ordering::Relaxed);
         *self.task.interrupter.lock() = Some(self.context.interrupter());
-        self.task.prefer();
         // Off the old memory before anybody may go on with it, or it is freed.
         drop(old);
         let old = std::mem::replace(&mut self.mm, mm);

@@ -28,6 +28,7 @@ mod status;
 mod trace_output;
 mod work;
 
+pub(crate) use activity::bump;
 pub use activity::{Activity, Counts};
 pub(crate) use call::dispatch;
 pub use clone::{CloneArgs, CloneFlags};

@@ -75,7 +75,11 @@ impl Datagram {
 
     fn connect_destination(&self, bytes: &[u8]) -> Result<Option<Endpoint>, Errno> {
         match family_of(bytes)? {
-            AF_UNSPEC => Ok(None),
+            AF_UNSPEC => {
+                // As `__udp_disconnect`, connected or not: on no interface any more.
+                self.options.lock().device = 0;
+                Ok(None)
+            }
             family if family != self.family.number() && !(family == AF_INET && self.family == Family::Inet6) => {
                 Err(if bytes.len() < self.family.shortest() { Errno::EINVAL } else { Errno::EAFNOSUPPORT })
             }
