@@ -147,9 +147,14 @@ pub fn run(all: &[String]) -> Result<()> {
         text += &calls(&options)?;
         text += &startup::report(&options)?;
         let old = page::read();
-        let others =
-            [crate::network::LOOPBACK, crate::network::POD_NETWORK, crate::programs::HEADING, crate::bench_vm::HEADING]
-                .map(|heading| page::section(&old, heading));
+        let others = [
+            crate::network::LOOPBACK,
+            crate::network::POD_NETWORK,
+            crate::programs::HEADING,
+            crate::bench_vm::HEADING,
+            crate::cri::bench::HEADING,
+        ]
+        .map(|heading| page::section(&old, heading));
         page::write(&format!("{}{text}{}", header(page::prose(&old))?, others.concat()))?;
     }
     print!("{text}");

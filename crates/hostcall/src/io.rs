@@ -193,8 +193,20 @@ pub fn duplicate(fd: impl std::os::fd::AsFd) -> Result<std::os::fd::OwnedFd, Err
 /// # Errors
 /// The host's.
 pub fn access_mode(fd: impl std::os::fd::AsFd) -> Result<u32, Errno> {
+    Ok((file_flags(fd)? & rustix::fs::OFlags::ACCMODE).bits())
+}
+
+/// Whether a descriptor's open file has `O_NONBLOCK`.
+///
+/// # Errors
+/// The host's.
+pub fn is_nonblocking(fd: impl std::os::fd::AsFd) -> Result<bool, Errno> {
+    Ok(file_flags(fd)?.contains(rustix::fs::OFlags::NONBLOCK))
+}
+
+fn file_flags(fd: impl std::os::fd::AsFd) -> Result<rustix::fs::OFlags, Errno> {
     tally::count(Counted::Dup);
-    Ok((rustix::fs::fcntl_getfl(fd)? & rustix::fs::OFlags::ACCMODE).bits())
+    Ok(rustix::fs::fcntl_getfl(fd)?)
 }
 
 /// A new file without a name in a directory (`O_TMPFILE`), to read and write.

@@ -71,11 +71,13 @@ impl Io {
             streams.stdin = Some(input);
             kept.stdin = keeper;
         }
+        // The end is nobody else's, so a sandbox, which never waits, gets it with O_NONBLOCK; the thread that carries a terminal's bytes does wait.
+        let flags = if self.terminal { 0 } else { libc::O_NONBLOCK };
         let mut output = |path: &str, name: &str| -> Result<Option<File>, String> {
             if path.is_empty() {
                 return Ok(None);
             }
-            let (file, keeper) = open_output(path).map_err(|what| format!("cannot open {name} {path}: {what}"))?;
+            let (file, keeper) = open_output(path, flags).map_err(|what| format!("cannot open {name} {path}: {what}"))?;
             kept.outputs.extend(keeper);
             Ok(Some(file))
         };
@@ -112,8 +114,8 @@ fn open_input(path: &str) -> std::io::Result<(File, Option<File>)> {
     }
 }
 
-/// An end to write to, and what keeps it alive.
-fn open_output(path: &str) -> Result<(File, Option<File>), String> {
+/// An end to write to, with these further flags if it is a FIFO's, and what keeps it alive.
+fn open_output(path: &str, flags: i32) -> Result<(File, Option<File>), String> {
     let path = match path.split_once("://") {
         None => path,
         Some(("fifo", path)) => path,
@@ -131,7 +133,7 @@ fn open_output(path: &str) -> Result<(File, Option<File>), String> {
         return Ok((OpenOptions::new().append(true).open(path).map_err(|e| e.to_string())?, None));
     }
     let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
-    let writer = OpenOptions::new().write(true).open(path).map_err(|e| e.to_string())?;
+    let writer = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(|e| e.to_string())?;
     // A host that does not allow it has a smaller one.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
     Ok((writer, Some(reader)))

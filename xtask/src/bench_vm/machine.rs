@@ -38,7 +38,16 @@ pub struct Bare {
 }
 
 impl Bare {
+    /// With the newest kernel that the distribution has installed.
+    pub fn of_distribution() -> Result<Bare> {
+        Bare::with(guest::Kernel::newest("/boot".as_ref())?.path)
+    }
+
     pub fn new(kernel: &Kernel) -> Result<Bare> {
+        Bare::with(kernel.path.clone())
+    }
+
+    fn with(kernel: PathBuf) -> Result<Bare> {
         let dir = sh::scratch()?;
         let source = sh::top().join("bench/poweroff.c");
         let program = sh::target().join("bench-guest/poweroff");
@@ -48,7 +57,7 @@ impl Bare {
         archive.character_device("dev/console", 5, 1);
         archive.file("init", 0o755, &std::fs::read(&program)?);
         std::fs::write(dir.join("initrd"), archive.finish())?;
-        Ok(Bare { dir, kernel: kernel.path.clone() })
+        Ok(Bare { dir, kernel })
     }
 
     /// `qemu … -kernel -initrd`, to its end.

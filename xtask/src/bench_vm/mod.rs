@@ -13,6 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::{agent, bundle, packages, page, sh};
+pub use machine::Bare;
 
 /// Of its section in docs/performance.md.
 pub const HEADING: &str = "## Virtual machines";

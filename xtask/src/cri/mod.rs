@@ -5,7 +5,7 @@
 //! `walk` (what is killed at which step).
 //! After each case nothing may be left: no process, no mount, no state.
 
-mod bench;
+pub mod bench;
 mod engine;
 mod faults;
 mod image;
@@ -45,7 +45,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut engine = Engine::start()?;
     if bench {
-        tally.step("cri --bench", bench::run(&mut engine));
+        tally.step("cri --bench", bench::run(&mut engine, &names));
         return Ok(tally);
     }
     let small = [tasks::CASES, pods::CASES, streams::CASES, settings::CASES, podman::CASES, vm::CASES, faults::CASES];

@@ -1,8 +1,8 @@
 //! [`HostFile`]: a host descriptor as a guest's file: a container's stdin, stdout and stderr.
 //!
 //! The descriptor may be shared with other processes, so its `O_NONBLOCK` is left alone: I/O is `RWF_NOWAIT`; where the host has no such
-//! thing for the file (terminals, sockets of old kernels), it is asked for readiness first and then given small pieces. Give terminals in
-//! re-opened with `O_NONBLOCK` (as the runtime does), then nothing of this can wait at all.
+//! thing for the file (terminals, FIFOs, sockets of old kernels), what counts is how it was opened: with `O_NONBLOCK` (as the shim opens FIFOs and the
+//! runtime terminals), or it is asked for readiness first and then given small pieces.
 
 use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,7 +33,10 @@ pub struct HostFile {
     file: Arc<OwnedFd>,
     /// None: always ready (regular files, /dev/null).
     watch: Option<HostWatch>,
+    /// `RWF_NOWAIT` is not known to fail.
     nowait: AtomicBool,
+    /// It was opened with `O_NONBLOCK`.
+    nonblocking: bool,
     /// Bytes written at a time to what can only be asked for readiness.
     careful: usize,
 }
@@ -66,17 +69,24 @@ impl HostFile {
             Err(errno) => return Err(errno),
         };
         let careful = if kind == FileKind::Fifo { PIPE_BUF } else { CAREFUL };
-        Ok(HostFile { file, watch, nowait: AtomicBool::new(true), careful })
+        let nonblocking = io::is_nonblocking(&*file)?;
+        Ok(HostFile { file, watch, nowait: AtomicBool::new(true), nonblocking, careful })
+    }
+
+    /// How a host call is made that never waits for others. None: only after a look at its readiness.
+    fn at_once(&self) -> Option<Sleep> {
+        match self.watch.is_some() {
+            true if self.nowait.load(Ordering::Relaxed) => Some(Sleep::Never),
+            true if !self.nonblocking => None,
+            _ => Some(Sleep::Allowed),
+        }
     }
 
     /// One host call that does not wait, with `io` told whether it may sleep and how many bytes to move at most.
     fn call(&self, events: PollEvents, io: &mut dyn FnMut(Sleep, usize) -> Result<usize, Errno>) -> Result<usize, Errno> {
-        if self.watch.is_none() {
-            return io(Sleep::Allowed, BOUNCE);
-        }
-        if self.nowait.load(Ordering::Relaxed) {
-            match io(Sleep::Never, BOUNCE) {
-                Err(Errno::EOPNOTSUPP) => self.nowait.store(false, Ordering::Relaxed),
+        while let Some(sleep) = self.at_once() {
+            match io(sleep, BOUNCE) {
+                Err(Errno::EOPNOTSUPP) if sleep == Sleep::Never => self.nowait.store(false, Ordering::Relaxed),
                 result => return result,
             }
         }
@@ -102,15 +112,12 @@ impl HostFile {
     fn write_now(&self, from: &mut dyn Source) -> Result<usize, Errno> {
         let fd = self.file.as_fd();
         let want = from.remaining().min(BOUNCE);
-        if self.nowait.load(Ordering::Relaxed) {
-            let direct = |slices: &[WindowSlice<'_>]| {
-                let sleep = if self.watch.is_some() { Sleep::Never } else { Sleep::Allowed };
-                io::write_windows(fd, slices, -1, sleep)
-            };
+        while let Some(sleep) = self.at_once() {
+            let direct = |slices: &[WindowSlice<'_>]| io::write_windows(fd, slices, -1, sleep);
             match from.take_direct(want, &mut { direct }) {
-                Some(Err(Errno::EOPNOTSUPP)) => self.nowait.store(false, Ordering::Relaxed),
+                Some(Err(Errno::EOPNOTSUPP)) if sleep == Sleep::Never => self.nowait.store(false, Ordering::Relaxed),
                 Some(result) => return result,
-                None => {}
+                None => break,
             }
         }
         let mut bytes = vec![0; want];
@@ -232,15 +239,35 @@ mod tests {
         assert!(reader.ops.poll(&reader).contains(PollEvents::HUP));
     }
 
+    /// A FIFO's end to read from, and one to write to that is opened with further flags.
+    fn fifo(name: &str, flags: i32) -> (std::fs::File, std::fs::File) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = std::env::temp_dir().join(format!("nacre-{name}-{}", std::process::id()));
+        let name = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("a name");
+        rustix::fs::mknodat(rustix::fs::CWD, &name, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a FIFO");
+        let end = |flags| std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path).expect("opens");
+        let ends = (end(0), end(flags));
+        std::fs::remove_file(&path).expect("removed");
+        ends
+    }
+
+    #[test]
+    fn a_fifo_opened_with_o_nonblock_takes_all_it_has_room_for() {
+        let reactor = Reactor::new().expect("epoll");
+        let (mut reader, writer) = fifo("nonblocking", OpenFlags::NONBLOCK.bits() as i32);
+        let writer = HostFile::open(&reactor, writer.into(), OpenFlags::WRONLY).expect("writer");
+        while write(&writer, &[7; 10_000]).is_ok() {}
+        assert_eq!(write(&writer, &[7; 10_000]), Err(Errno::EAGAIN));
+        let mut bytes = [0; 3 * PIPE_BUF];
+        std::io::Read::read_exact(&mut reader, &mut bytes).expect("reads");
+        assert_eq!(write(&writer, &[7; 50_000]), Ok(bytes.len()));
+        assert_eq!(write(&writer, &[7; 10_000]), Err(Errno::EAGAIN));
+    }
+
     #[test]
     fn a_fifo_takes_a_page_at_a_time() {
         let reactor = Reactor::new().expect("epoll");
-        let path = std::env::temp_dir().join(format!("nacre-fifo-{}", std::process::id()));
-        let name = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("a name");
-        rustix::fs::mknodat(rustix::fs::CWD, &name, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a FIFO");
-        let end = |write| std::fs::OpenOptions::new().read(true).write(write).open(&path).expect("opens");
-        let (mut reader, writer) = (end(true), end(true));
-        std::fs::remove_file(&path).expect("removed");
+        let (mut reader, writer) = fifo("fifo", 0);
         let writer = HostFile::open(&reactor, writer.into(), OpenFlags::WRONLY).expect("writer");
         assert_eq!(write(&writer, &[7; 10_000]), Ok(10_000));
         let mut all = 10_000;
