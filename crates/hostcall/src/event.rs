@@ -1,6 +1,7 @@
 //! Readiness of host descriptors: an epoll set for the thread that waits, and a look without waiting.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
@@ -62,14 +63,15 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Sleeps until something happens; gives each token with its `EPOLL*` bits to `each`.
+    /// Sleeps until something happens, for `patience` at most (in whole milliseconds, rounded up); gives each token with its `EPOLL*` bits to `each`.
     ///
     /// # Errors
     /// The host's; `EINTR` is not one.
-    pub fn wait(&self, mut each: impl FnMut(u64, u32)) -> Result<(), Errno> {
+    pub fn wait(&self, patience: Option<Duration>, mut each: impl FnMut(u64, u32)) -> Result<(), Errno> {
         let mut events = Vec::with_capacity(BATCH);
+        let patience = patience.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
         tally::count(Counted::EpollWait);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), patience.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -85,7 +87,7 @@ impl Poller {
 ///
 /// # Errors
 /// The host's.
-pub fn poll_for(fd: impl AsFd, wanted: u16, patience: std::time::Duration) -> Result<bool, Errno> {
+pub fn poll_for(fd: impl AsFd, wanted: u16, patience: Duration) -> Result<bool, Errno> {
     let fd = fd.as_fd();
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::from_bits_retain(wanted))];
     let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };

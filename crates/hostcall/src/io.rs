@@ -204,6 +204,15 @@ pub fn is_nonblocking(fd: impl std::os::fd::AsFd) -> Result<bool, Errno> {
     Ok(file_flags(fd)?.contains(rustix::fs::OFlags::NONBLOCK))
 }
 
+/// Bytes that a pipe can hold.
+///
+/// # Errors
+/// `EBADF` for what is no pipe.
+pub fn pipe_capacity(fd: impl std::os::fd::AsFd) -> Result<usize, Errno> {
+    tally::count(Counted::Dup);
+    Ok(rustix::pipe::fcntl_getpipe_size(fd)?)
+}
+
 fn file_flags(fd: impl std::os::fd::AsFd) -> Result<rustix::fs::OFlags, Errno> {
     tally::count(Counted::Dup);
     Ok(rustix::fs::fcntl_getfl(fd)?)

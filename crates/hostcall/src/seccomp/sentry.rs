@@ -93,8 +93,13 @@ fn files() -> Vec<Call> {
         Call::only(
             libc::SYS_fcntl,
             "fcntl",
-            &[&[Is(1, libc::F_GETFL as u32)], &[Is(1, libc::F_GETFD as u32)], &[Is(1, libc::F_DUPFD_CLOEXEC as u32)]],
-            "access mode of donated files; a second descriptor of one; (debug builds) the standard library's check before it closes",
+            &[
+                &[Is(1, libc::F_GETFL as u32)],
+                &[Is(1, libc::F_GETFD as u32)],
+                &[Is(1, libc::F_DUPFD_CLOEXEC as u32)],
+                &[Is(1, libc::F_GETPIPE_SZ as u32)],
+            ],
+            "access mode of donated files; how much a host pipe holds; a second descriptor of one; (debug builds) the standard library's check before it closes",
         ),
     ]
 }

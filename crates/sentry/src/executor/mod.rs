@@ -8,6 +8,7 @@
 
 mod host_io;
 mod io_pool;
+mod pace;
 mod reactor;
 mod yielding;
 
@@ -24,6 +25,7 @@ use platform::{ExecutorId, Platform};
 use crate::time::{Clock, Timers};
 pub use host_io::{CAREFUL, read_now, write_now};
 pub use io_pool::{IoPool, Job};
+pub use pace::Pace;
 #[cfg(test)]
 pub use reactor::block_on;
 pub use reactor::{HostWatch, Reactor};

@@ -9,37 +9,67 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
+use std::time::Instant;
 
 use hostcall::Errno;
 use hostcall::event::Poller;
 use parking_lot::Mutex;
 
+use super::Pace;
 use crate::wait::{PollEvents, Share, WaitQueue, notify_waker};
 
 /// Watches host descriptors. Boot makes it and its thread before the seccomp filter.
 pub struct Reactor {
     poller: Poller,
-    queues: Mutex<HashMap<u64, WaitQueue>>,
+    watched: Mutex<HashMap<u64, Watched>>,
     next: AtomicU64,
+}
+
+/// What is woken, and, of a pipe that is written to, at which pace.
+#[derive(Clone)]
+struct Watched {
+    queue: WaitQueue,
+    pace: Option<Arc<Pace>>,
+}
+
+/// Room that a writer is not told of yet.
+struct Late {
+    token: u64,
+    queue: WaitQueue,
+    events: PollEvents,
+    due: Instant,
 }
 
 impl Reactor {
     /// # Errors
     /// The host's `epoll_create` errors.
     pub fn new() -> Result<Arc<Reactor>, Errno> {
-        Ok(Arc::new(Reactor { poller: Poller::new()?, queues: Mutex::default(), next: AtomicU64::new(0) }))
+        Ok(Arc::new(Reactor { poller: Poller::new()?, watched: Mutex::default(), next: AtomicU64::new(0) }))
     }
 
     /// The body of its thread: never returns, unless the host refuses to wait.
     pub fn run(&self) -> Errno {
         let mut due = Vec::new();
+        let mut late: Vec<Late> = Vec::new();
         loop {
-            let waited = self.poller.wait(|token, events| due.push((token, events)));
+            let patience = late.iter().map(|late| late.due).min().map(|due| due.saturating_duration_since(Instant::now()));
+            let waited = self.poller.wait(patience, |token, events| due.push((token, events)));
             for (token, events) in due.drain(..) {
-                let queue = self.queues.lock().get(&token).cloned();
-                if let Some(queue) = queue {
-                    queue.wake(PollEvents::from_bits_truncate(events));
+                let watched = self.watched.lock().get(&token).cloned();
+                let Some(Watched { queue, pace }) = watched else { continue };
+                let events = PollEvents::from_bits_truncate(events);
+                let pace = pace.filter(|_| events == PollEvents::OUT);
+                if pace.is_some() && late.iter().any(|late| late.token == token) {
+                    continue;
                 }
+                match pace.map(|pace| pace.pause()).filter(|pause| !pause.is_zero()) {
+                    Some(pause) => late.push(Late { token, queue, events, due: Instant::now() + pause }),
+                    None => queue.wake(events),
+                }
+            }
+            if !late.is_empty() {
+                let now = Instant::now();
+                late.extract_if(.., |late| late.due <= now).for_each(|late| late.queue.wake(late.events));
             }
             if let Err(errno) = waited {
                 return errno;
@@ -52,7 +82,15 @@ impl Reactor {
     /// # Errors
     /// `EPERM` for files that are always ready (regular ones, /dev/null).
     pub fn watch(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> Result<HostWatch, Errno> {
-        let watch = self.new_watch(file);
+        self.watch_at(file, None)
+    }
+
+    /// As [`Reactor::watch`], a pipe that is written to, which tells `pace` how much.
+    ///
+    /// # Errors
+    /// As [`Reactor::watch`].
+    pub fn watch_at(self: &Arc<Reactor>, file: Arc<OwnedFd>, pace: Option<Arc<Pace>>) -> Result<HostWatch, Errno> {
+        let watch = self.new_watch(file, pace);
         self.poller.add(watch.file.as_fd(), watch.token)?;
         Ok(watch)
     }
@@ -62,15 +100,15 @@ impl Reactor {
     /// # Errors
     /// As [`Reactor::watch`].
     pub fn watch_when_armed(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> Result<HostWatch, Errno> {
-        let watch = self.new_watch(file);
+        let watch = self.new_watch(file, None);
         self.poller.add_unarmed(watch.file.as_fd(), watch.token)?;
         Ok(watch)
     }
 
-    fn new_watch(self: &Arc<Reactor>, file: Arc<OwnedFd>) -> HostWatch {
+    fn new_watch(self: &Arc<Reactor>, file: Arc<OwnedFd>, pace: Option<Arc<Pace>>) -> HostWatch {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = WaitQueue::new();
-        self.queues.lock().insert(token, queue.clone());
+        self.watched.lock().insert(token, Watched { queue: queue.clone(), pace });
         HostWatch { reactor: self.clone(), file, queue, token }
     }
 }
@@ -124,7 +162,7 @@ impl HostWatch {
 
 impl Drop for HostWatch {
     fn drop(&mut self) {
-        self.reactor.queues.lock().remove(&self.token);
+        self.reactor.watched.lock().remove(&self.token);
         // Not there if adding it failed.
         let _ = self.reactor.poller.remove(self.file.as_fd());
     }

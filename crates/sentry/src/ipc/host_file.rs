@@ -13,7 +13,7 @@ use hostcall::io::{FileStatus, Sleep};
 use hostcall::{WindowSlice, event, io};
 
 use crate::Errno;
-use crate::executor::{CAREFUL, HostWatch, Reactor};
+use crate::executor::{CAREFUL, HostWatch, Pace, Reactor};
 use crate::fs::{
     File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, Timestamp, WriteAt, Written, dev::device_number,
 };
@@ -39,6 +39,8 @@ pub struct HostFile {
     nonblocking: bool,
     /// Bytes written at a time to what can only be asked for readiness.
     careful: usize,
+    /// Of a pipe.
+    pace: Option<Arc<Pace>>,
 }
 
 impl HostFile {
@@ -63,14 +65,18 @@ impl HostFile {
     }
 
     fn new(reactor: &Arc<Reactor>, file: Arc<OwnedFd>, kind: FileKind) -> Result<HostFile, Errno> {
-        let watch = match reactor.watch(file.clone()) {
+        let pace = match kind {
+            FileKind::Fifo => Some(Arc::new(Pace::new(io::pipe_capacity(&*file)?))),
+            _ => None,
+        };
+        let watch = match reactor.watch_at(file.clone(), pace.clone()) {
             Ok(watch) => Some(watch),
             Err(Errno::EPERM) => None,
             Err(errno) => return Err(errno),
         };
         let careful = if kind == FileKind::Fifo { PIPE_BUF } else { CAREFUL };
         let nonblocking = io::is_nonblocking(&*file)?;
-        Ok(HostFile { file, watch, nowait: AtomicBool::new(true), nonblocking, careful })
+        Ok(HostFile { file, watch, nowait: AtomicBool::new(true), nonblocking, careful, pace })
     }
 
     /// How a host call is made that never waits for others. None: only after a look at its readiness.
@@ -144,7 +150,11 @@ impl FileOps for HostFile {
     }
 
     fn write<'a>(&'a self, _file: &'a File, _at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        Step::Ready(self.write_now(from).map(|bytes| Written { bytes, end: 0 }))
+        let written = self.write_now(from);
+        if let (Some(pace), Ok(bytes)) = (&self.pace, written) {
+            pace.wrote(bytes);
+        }
+        Step::Ready(written.map(|bytes| Written { bytes, end: 0 }))
     }
 
     fn poll(&self, _file: &File) -> PollEvents {
