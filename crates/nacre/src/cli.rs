@@ -215,7 +215,9 @@ impl Global {
         if let Some(root) = &self.root {
             return root.clone();
         }
-        if rustix::process::geteuid().is_root() {
+        // A rootless engine's root keeps it where its user does.
+        let may_write = || rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_ok();
+        if rustix::process::geteuid().is_root() && (!runtime::process::in_user_namespace() || may_write()) {
             return PathBuf::from("/run/nacre");
         }
         match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {

@@ -13,12 +13,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::Access;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 pub use self::limits::{GUEST_MEMORY_OVERHEAD, HostLimits, asked};
 use crate::error::{Doing, Error, Result};
-use crate::process::Privilege;
+use crate::process::{Privilege, in_user_namespace};
 
 /// Where the host's cgroups are.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -97,12 +98,21 @@ impl Location {
             return Ok(Location::default());
         }
         let wanted = checked(path, id)?;
+        let location = Location::found(&wanted)?;
+        // A rootless engine's root has what of cgroups it was given: often nothing. The sandbox keeps to its limits all the same.
+        Ok(match in_user_namespace() && !location.dirs.iter().all(|dir| may_make(dir)) {
+            true => Location::default(),
+            false => location,
+        })
+    }
+
+    fn found(wanted: &Path) -> Result<Location> {
         let own = fs::read_to_string("/proc/self/cgroup").doing(|| "cannot read /proc/self/cgroup")?;
         if is_v2(Path::new(MOUNT)) {
-            return Ok(Location { version: Version::V2, dirs: vec![v2::dir(Path::new(MOUNT), &own, &wanted)] });
+            return Ok(Location { version: Version::V2, dirs: vec![v2::dir(Path::new(MOUNT), &own, wanted)] });
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").doing(|| "cannot read /proc/self/mountinfo")?;
-        let dirs = v1::dirs(&mounts, &own, &wanted);
+        let dirs = v1::dirs(&mounts, &own, wanted);
         Ok(match dirs.is_empty() {
             true => Location::default(),
             false => Location { version: Version::V1, dirs },
@@ -120,6 +130,12 @@ fn checked(path: Option<&Path>, id: &str) -> Result<PathBuf> {
         }
         Some(path) => Ok(path.to_path_buf()),
     }
+}
+
+/// Whether this process may make a directory, with those above it.
+fn may_make(dir: &Path) -> bool {
+    let there = dir.ancestors().find(|above| above.exists());
+    there.is_some_and(|above| rustix::fs::access(above, Access::WRITE_OK).is_ok())
 }
 
 fn is_v2(mount: &Path) -> bool {

@@ -99,6 +99,32 @@ impl IdMap {
     pub const fn one(inside: u32, outside: u32) -> IdMap {
         IdMap { inside, outside, count: 1 }
     }
+
+    /// All users that this process's own name space has, each as itself.
+    pub fn of_own_users() -> Vec<IdMap> {
+        IdMap::onto_themselves(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
+    }
+
+    /// The same of groups.
+    pub fn of_own_groups() -> Vec<IdMap> {
+        IdMap::onto_themselves(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
+    }
+
+    /// By the map of a name space; where it cannot be read, all there are.
+    fn onto_themselves(map: &str) -> Vec<IdMap> {
+        let line = |line: &str| {
+            let mut fields = line.split_whitespace().map(|field| field.parse().ok());
+            let (inside, _, count) = (fields.next()??, fields.next()?, fields.next()??);
+            Some(IdMap { inside, outside: inside, count })
+        };
+        let maps: Vec<IdMap> = map.lines().filter_map(line).collect();
+        if maps.is_empty() { vec![IdMap::IDENTITY] } else { maps }
+    }
+}
+
+/// Whether this process's root is that of a user namespace, as under a rootless engine, and not the host's.
+pub fn in_user_namespace() -> bool {
+    IdMap::of_own_users() != [IdMap::IDENTITY]
 }
 
 /// The user namespace of a confined process.
@@ -113,7 +139,7 @@ pub struct Ids {
 /// Whether the runtime has the host's root rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
-    /// May mount, map any id and write cgroups.
+    /// May mount, map any id of its name space, and write cgroups as far as they are its own.
     Root,
     /// An ordinary user (or a root without CAP_SYS_ADMIN).
     User,
@@ -337,5 +363,19 @@ impl Confined {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         let _ =
             rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_spaces_ids_are_mapped_onto_themselves() {
+        let of = IdMap::onto_themselves;
+        assert_eq!(of("         0          0 4294967295\n"), [IdMap::IDENTITY]);
+        let rootless = [IdMap { inside: 0, outside: 0, count: 1 }, IdMap { inside: 1, outside: 1, count: 65536 }];
+        assert_eq!(of("         0       1000          1\n         1     100000      65536\n"), rootless);
+        assert_eq!(of(""), [IdMap::IDENTITY]);
     }
 }

@@ -6,7 +6,7 @@ mod main_process;
 mod sentry;
 mod vm;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -37,6 +37,15 @@ pub enum Kind {
     Sentry,
     /// A virtual machine with a Linux kernel.
     Vm,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Sentry => "sentry",
+            Kind::Vm => "vm",
+        })
+    }
 }
 
 impl FromStr for Kind {
@@ -93,7 +102,7 @@ impl FileIds {
     /// All as they are, as far as `privilege` goes: for an ordinary user only their own.
     pub fn own(privilege: Privilege) -> FileIds {
         match privilege {
-            Privilege::Root => FileIds { uids: vec![IdMap::IDENTITY], gids: vec![IdMap::IDENTITY] },
+            Privilege::Root => FileIds { uids: IdMap::of_own_users(), gids: IdMap::of_own_groups() },
             Privilege::User => {
                 let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
                 FileIds { uids: vec![IdMap::one(uid, uid)], gids: vec![IdMap::one(gid, gid)] }
