@@ -22,7 +22,7 @@ pub(super) fn plan(wish: Wish, places: &Places) -> Result<Vec<Change>> {
         // There was none, or it was ours alone.
         (Wish::Uninstall, None) => Content::Absent,
         (Wish::Uninstall, Some(others)) => Content::Text(others),
-        (Wish::Install, None) => Content::Text(block("version = 2\n", plugin(""))),
+        (Wish::Install, None) => Content::Text(block("version = 2\n", "")),
         (Wish::Install, Some(mut text)) => {
             if text.lines().any(|line| line.contains(".runtimes.nacre]") || line.contains(".runtimes.nacre-vm]")) {
                 bail!("{}: a handler runtimes.nacre is there already, which this command has not written", path.display());
@@ -30,7 +30,7 @@ pub(super) fn plan(wish: Wish, places: &Places) -> Result<Vec<Change>> {
             if !text.ends_with('\n') {
                 text.push('\n');
             }
-            let block = block("", plugin(&text));
+            let block = block("", &text);
             text.push_str(&block);
             Content::Text(text)
         }
@@ -52,13 +52,20 @@ fn plugin(text: &str) -> &'static str {
     }
 }
 
-/// The handlers, after what a file of ours alone begins with.
-fn block(head: &str, plugin: &str) -> String {
-    let handler = |name: &str| {
-        let pod = "pod_annotations = [\"dev.nacre.*\"]\n  container_annotations = [\"dev.nacre.*\"]";
-        format!("[plugins.\"{plugin}\".containerd.runtimes.{name}]\n  runtime_type = \"io.containerd.{name}.v2\"\n  {pod}\n")
+/// The handlers for a file with this text, after what a file of ours alone begins with.
+///
+/// containerd has a handler runc of its own only where a file names none at all, and does without CRI where the default one is missing: so one that names
+/// none gets that, too.
+fn block(head: &str, text: &str) -> String {
+    let plugin = plugin(text);
+    let table = |name: &str| {
+        format!("[plugins.\"{plugin}\".containerd.runtimes.{name}]\n  runtime_type = \"io.containerd.{name}.v2\"\n")
     };
-    format!("{BEGIN}{head}{}{}{END}", handler("nacre"), handler("nacre-vm"))
+    let handler =
+        |name: &str| table(name) + "  pod_annotations = [\"dev.nacre.*\"]\n  container_annotations = [\"dev.nacre.*\"]\n";
+    let names_one = text.lines().any(|line| line.trim_start().starts_with('[') && line.contains(".containerd.runtimes."));
+    let runc = if names_one { String::new() } else { table("runc") };
+    format!("{BEGIN}{head}{runc}{}{}{END}", handler("nacre"), handler("nacre-vm"))
 }
 
 /// The text without our block.
@@ -80,8 +87,16 @@ mod tests {
     }
 
     #[test]
+    fn who_names_no_handler_keeps_the_one_there_was() {
+        let runc = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]";
+        assert!(block("", "version = 2\n").contains(runc));
+        assert!(!block("", &format!("version = 2\n  {runc}\n")).contains(runc));
+        assert!(block("", "# [x.containerd.runtimes.y]\n").contains(runc));
+    }
+
+    #[test]
     fn a_block_is_found_between_other_lines() {
-        let text = format!("a\n{}b\n", block("", "p"));
+        let text = format!("a\n{}b\n", block("", ""));
         assert_eq!(without_block(&text).as_deref(), Ok("a\nb\n"));
         assert!(without_block(&format!("a\n{BEGIN}b\n")).is_err());
     }
