@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use agent_api::{GetMetricsRequest, Label, Metric};
 use clap::Args;
 use runtime::cgroup::{Cgroup, Usage};
-use runtime::sandbox::Kind;
 use runtime::state::{Entry, Status, Store};
 
 use crate::cli::Global;
@@ -220,11 +219,8 @@ fn look(id: &str, namespace: Option<&str>, entries: &[Entry]) -> Seen {
         names.iter().find_map(|name| entry.saved.annotations.get(*name)).filter(|value| !value.is_empty()).cloned()
     };
     let of_pod = |names: &[&str]| entries.iter().find_map(|entry| annotated(entry, names));
-    let kind = match entries.first().map(|entry| entry.saved.kind) {
-        Some(Kind::Vm) => "vm",
-        Some(Kind::Sentry) | None => "sentry",
-    };
-    let mut labels = vec![label("sandbox", id.into()), label("kind", kind.into())];
+    let kind = entries.first().map(|entry| entry.saved.kind).unwrap_or_default();
+    let mut labels = vec![label("sandbox", id.into()), label("kind", kind.to_string())];
     labels.extend(namespace.map(|namespace| label("containerd_namespace", namespace.into())));
     labels.extend(of_pod(&POD).map(|pod| label("pod", pod)));
     labels.extend(of_pod(&POD_NAMESPACE).map(|namespace| label("pod_namespace", namespace)));

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -21,7 +21,6 @@ use sha2::{Digest, Sha256};
 use crate::args::{Args, Verb};
 use crate::proto::{DeleteResponse, RuntimeInfo, RuntimeVersion, Timestamp};
 use crate::publish::Publisher;
-use crate::server::Clients;
 use crate::service::TaskService;
 use crate::tasks::Tasks;
 use crate::{name_of, rootfs, server};
@@ -173,20 +172,21 @@ fn serve(kind: Kind, args: &Args) -> Result<(), String> {
         std::process::exit(0);
     };
     let end: Arc<dyn Fn() + Send + Sync> = Arc::new(end);
-    let clients = Clients::default();
-    end_when_idle(tasks.clone(), clients.clone(), end.clone())?;
+    let clients = Arc::new(());
+    end_when_idle(tasks.clone(), Arc::downgrade(&clients), end.clone())?;
     let service = Arc::new(TaskService::new(tasks, end));
     server::serve(&listener, &service, &clients)
 }
 
 /// Ends this process when for a while it has had no container and nobody has been connected: a containerd that was killed after it had started it, or before it
 /// has ended it, does not know it any more.
-fn end_when_idle(tasks: Arc<Tasks>, clients: Clients, end: Arc<dyn Fn() + Send + Sync>) -> Result<(), String> {
+fn end_when_idle(tasks: Arc<Tasks>, clients: Weak<()>, end: Arc<dyn Fn() + Send + Sync>) -> Result<(), String> {
     let watching = move || {
         let mut since = Instant::now();
         loop {
             std::thread::sleep(IDLE / 4);
-            if !tasks.is_empty() || clients.count() > 0 {
+            // The server itself holds it as well.
+            if !tasks.is_empty() || clients.strong_count() > 1 {
                 since = Instant::now();
             } else if since.elapsed() >= IDLE {
                 tracing::info!("no container, and no client for {} s: the shim ends", IDLE.as_secs());

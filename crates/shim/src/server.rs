@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,36 +26,12 @@ pub trait Service: Send + Sync + 'static {
     fn answered(&self) {}
 }
 
-/// How many clients are connected.
-#[derive(Debug, Clone, Default)]
-pub struct Clients(Arc<AtomicUsize>);
-
-/// One of them, until dropped.
-struct Connected(Clients);
-
-impl Clients {
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    fn one(&self) -> Connected {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Connected(self.clone())
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Serves for ever.
-pub fn serve<S: Service>(listener: &UnixListener, service: &Arc<S>, clients: &Clients) -> ! {
+/// Serves for ever. `clients` is held once more for each that is connected.
+pub fn serve<S: Service>(listener: &UnixListener, service: &Arc<S>, clients: &Arc<()>) -> ! {
     loop {
         match listener.accept() {
             Ok((client, _)) => {
-                let (service, connected) = (service.clone(), clients.one());
+                let (service, connected) = (service.clone(), clients.clone());
                 let serving = move || {
                     let _connected = connected;
                     connection(client, &service);

@@ -7,19 +7,23 @@ use gofer::protocol::Request;
 use hostcall::tally;
 use platform::ExecutorId;
 
+use super::report::stats_of;
 use super::{Agent, Handle};
+use crate::kernel::Ended;
 use crate::syscalls;
 
 const NS: f64 = 1e9;
 
 impl Agent {
-    /// All of it. A container that is taken away meanwhile is left out.
+    /// All of it.
     pub fn metrics(&self) -> Vec<Metric> {
         let handles: Vec<(String, Arc<Handle>)> =
             self.containers.lock().iter().map(|(id, handle)| (id.clone(), handle.clone())).collect();
-        let stats: Vec<_> = handles.iter().filter_map(|(id, _)| Some((id.as_str(), self.stats(id).ok()?))).collect();
-        let mut all = metrics::containers(stats.into_iter());
-        all.extend(activity(&handles));
+        let done: Vec<Ended> = handles.iter().map(|(_, handle)| handle.container.activity()).collect();
+        let each = handles.iter().zip(&done);
+        let mut all =
+            metrics::containers(each.map(|((id, handle), done)| (id.as_str(), stats_of(&handle.container, done.cpu_ns))));
+        all.extend(activity(&handles, &done));
         all.extend(gofers(&handles));
         all.extend(self.network());
         all.extend(self.executors());
@@ -68,7 +72,7 @@ impl Agent {
 }
 
 /// What containers' programs have done.
-fn activity(handles: &[(String, Arc<Handle>)]) -> [Metric; 4] {
+fn activity(handles: &[(String, Arc<Handle>)], done: &[Ended]) -> [Metric; 4] {
     let mut calls = Metric::counter(
         "nacre_container_syscalls_total",
         "System calls of a container that reached the kernel, by name (some are answered before).",
@@ -81,13 +85,13 @@ fn activity(handles: &[(String, Arc<Handle>)]) -> [Metric; 4] {
     );
     let mut switches =
         Metric::counter("nacre_container_context_switches_total", "How often a container's threads gave way to others.");
-    for (id, handle) in handles {
+    for ((id, handle), done) in handles.iter().zip(done) {
         let container = &handle.container;
         for (number, count) in container.traps.calls() {
             calls.add(&[("container", id), ("call", number.map_or("unknown", name))], count as f64);
         }
         faults.add(&[("container", id)], container.traps.faults() as f64);
-        let counts = container.activity().counts;
+        let counts = &done.counts;
         moved.add(&[("container", id), ("direction", "read")], counts.read_bytes as f64);
         moved.add(&[("container", id), ("direction", "write")], counts.written_bytes as f64);
         switches.add(&[("container", id), ("kind", "voluntary")], counts.voluntary_switches as f64);

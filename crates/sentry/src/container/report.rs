@@ -43,17 +43,7 @@ impl Agent {
 
     pub fn stats(&self, id: &str) -> Result<StatsResponse, Status> {
         let container = self.handle(id)?.container.clone();
-        let used = container.memory.used_bytes();
-        Ok(StatsResponse {
-            cpu_user_ns: container.activity().cpu_ns,
-            cpu_system_ns: 0,
-            memory_usage: used,
-            memory_peak: used,
-            memory_limit: container.limits.memory(),
-            pids: container.pids.count_of(&container) as u64,
-            pids_limit: container.limits.tasks().map(|max| max as u64),
-            oom_kills: container.oom_kills.load(Ordering::Relaxed),
-        })
+        Ok(stats_of(&container, container.activity().cpu_ns))
     }
 
     /// A line for each task of one container, or of all if `id` is empty.
@@ -83,6 +73,21 @@ impl Agent {
             task.raise(TaskFlags::IDENTITY);
         }
         Ok(Empty {})
+    }
+}
+
+/// Of a container whose tasks have used this CPU time.
+pub(super) fn stats_of(container: &Container, cpu_ns: u64) -> StatsResponse {
+    let used = container.memory.used_bytes();
+    StatsResponse {
+        cpu_user_ns: cpu_ns,
+        cpu_system_ns: 0,
+        memory_usage: used,
+        memory_peak: used,
+        memory_limit: container.limits.memory(),
+        pids: container.pids.count_of(container) as u64,
+        pids_limit: container.limits.tasks().map(|max| max as u64),
+        oom_kills: container.oom_kills.load(Ordering::Relaxed),
     }
 }
 
