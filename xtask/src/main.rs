@@ -27,6 +27,7 @@ mod sh;
 mod startup;
 mod tally;
 mod test;
+mod user;
 mod vm;
 
 use std::process::ExitCode;
@@ -44,7 +45,8 @@ cargo xtask COMMAND
   net [--small|--full] [veth|tap|servers]  sandboxes on a pod network, by veth pairs and by nacre-cni's taps: host, sandbox and sandbox to sandbox, IPv4 and
                                          IPv6; bad frames
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
-  cri [--full|--bench] [NAME...]         under a real containerd: tasks of ctr, pods of its CRI, killed processes; under podman
+  cri [--full|--bench] [--containerd 1|2] [NAME...]  under a real containerd: tasks of ctr, pods of its CRI, killed processes; under podman; --full: under
+                                         containerd 2 (of Debian unstable) and its Sandbox API, too; --bench: beside runc, its section of docs/performance.md
   vm [--small|--full|--kvm]              abi, robust and the small programs again, in virtual machines; --full: all programs, which takes hours emulated;
                                          --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md

@@ -336,10 +336,7 @@ impl Lab {
     /// Whose tap has gone has a network from which nothing comes.
     fn lives_on(&self, sandbox: &mut Server) -> Result<()> {
         std::thread::sleep(Duration::from_millis(300));
-        match sandbox.0.try_wait()? {
-            None => Ok(()),
-            Some(status) => bail!("the sandbox has ended: {status}"),
-        }
+        lives(sandbox)
     }
 
     /// Bad frames; afterwards the server must answer as before.
@@ -351,9 +348,7 @@ impl Lab {
                 bail!("hostile.py: {}: {}", ended.how(), sh::tail(&ended.stderr, 3));
             }
         }
-        if let Some(status) = sandbox.0.try_wait()? {
-            bail!("the sandbox has ended: {status}");
-        }
+        lives(sandbox)?;
         self.afterwards(&["echo", "download", "half_close", "udp", "short_connections"])?;
         // Linux keeps the pieces of packets for 30 s (ipfrag_time), and takes no others while its memory for them is full: so does a network namespace of
         // the host, and a VM. A case waits for 20 s.
@@ -409,6 +404,14 @@ impl Drop for Server {
 
 fn ip(args: &[&str]) -> Result<()> {
     sh::run(Command::new("ip").args(args))
+}
+
+/// A sandbox that should have gone on.
+fn lives(sandbox: &mut Server) -> Result<()> {
+    match sandbox.0.try_wait()? {
+        None => Ok(()),
+        Some(status) => bail!("the sandbox has ended: {status}"),
+    }
 }
 
 fn succeeds(mut command: Command) -> Result<()> {

@@ -147,14 +147,29 @@ impl Apt {
 
 /// Debian's `runsc` of bookworm-backports, unpacked under target/ (not installed).
 pub fn runsc() -> Result<PathBuf> {
-    let dir = sh::target().join("runsc");
-    let program = dir.join("usr/bin/runsc");
+    unpacked("runsc", "bookworm-backports", "runsc")
+}
+
+/// Debian's containerd 2, of unstable, unpacked likewise: the directory of its programs. It needs no newer C library than the machine has.
+pub fn containerd2() -> Result<PathBuf> {
+    let program = unpacked("containerd", "sid", "containerd")?;
+    let version = sh::output(Command::new(&program).arg("--version"))?;
+    if !version.split_whitespace().nth(2).is_some_and(|version| version.starts_with("2.")) {
+        bail!("unstable's containerd is no containerd 2: {}", version.trim());
+    }
+    Ok(program.parent().unwrap_or(&program).to_path_buf())
+}
+
+/// A program of a package of another suite, which is unpacked under target/.
+fn unpacked(package: &str, suite: &str, program: &str) -> Result<PathBuf> {
+    let dir = sh::target().join(package);
+    let program = dir.join("usr/bin").join(program);
     if program.exists() {
         return Ok(program);
     }
-    let apt = Apt::new(&dir, &format!("deb {} bookworm-backports main\n", mirror()?))?;
+    let apt = Apt::new(&dir, &format!("deb {} {suite} main\n", mirror()?))?;
     apt.get(&["update", "-q"])?;
-    apt.get(&["download", "-q", "runsc"])?;
+    apt.get(&["download", "-q", package])?;
     for entry in std::fs::read_dir(&dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "deb") {
@@ -162,7 +177,7 @@ pub fn runsc() -> Result<PathBuf> {
         }
     }
     if !program.exists() {
-        bail!("the package runsc of bookworm-backports has no usr/bin/runsc");
+        bail!("the package {package} of {suite} has no {}", program.display());
     }
     Ok(program)
 }

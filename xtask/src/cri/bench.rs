@@ -26,8 +26,9 @@ const IDLE: usize = 100;
 /// Before idle pods are looked at, and how long their CPU time is counted.
 const SETTLE: Duration = Duration::from_secs(5);
 const WATCH: Duration = Duration::from_secs(30);
-/// Bytes of log lines, and of one with its end.
+/// Bytes of log lines (of a VM's, which may be emulated, fewer), and of one with its end.
 const LOG: usize = 20_000_000;
+const VM_LOG: usize = LOG / 5;
 const LINE: usize = 64;
 /// What the log has before each at least: time (without zeros at its end), stream and kind.
 const BEFORE: usize = 30;
@@ -60,12 +61,12 @@ impl Rows {
 }
 
 /// Prints the table; a whole one goes to the page.
-pub fn run(engine: &mut Engine, parts: &[&String]) -> Result<()> {
-    if let Some(part) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+pub fn run(engine: &Engine, parts: &[&str]) -> Result<()> {
+    if let Some(part) = parts.iter().find(|part| !PARTS.contains(part)) {
         bail!("cri --bench: {part} is none of {}", PARTS.join(", "));
     }
-    let has = |part: &str| parts.is_empty() || parts.iter().any(|wanted| *wanted == part);
-    let mut text = head()?;
+    let has = |part: &str| parts.is_empty() || parts.contains(&part);
+    let mut text = head(engine)?;
     let mut rows = Rows::default();
     if has("life") {
         for round in 0..=ROUNDS {
@@ -82,11 +83,11 @@ pub fn run(engine: &mut Engine, parts: &[&String]) -> Result<()> {
             many(engine, handler, &mut rows)?;
         }
         for handler in BESIDE.into_iter().filter(|_| has("logs")) {
-            rows.add("log lines, MB/s", handler, log_rate(engine, HANDLERS[handler])?);
+            rows.add("log lines, MB/s", handler, log_rate(engine, HANDLERS[handler], LOG)?);
         }
     }
     if has("logs") {
-        rows.add("log lines, MB/s", VM, log_rate(engine, HANDLERS[VM])?);
+        rows.add("log lines, MB/s", VM, log_rate(engine, HANDLERS[VM], VM_LOG)?);
     }
     if has("idle") {
         idle(engine, VM, 1, &mut rows)?;
@@ -109,9 +110,9 @@ pub fn run(engine: &mut Engine, parts: &[&String]) -> Result<()> {
     page::show(HEADING, &text, parts.is_empty())
 }
 
-fn head() -> Result<String> {
+fn head(engine: &Engine) -> Result<String> {
     let commit = sh::output(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(sh::top()))?;
-    let version = sh::output(Command::new("containerd").arg("--version"))?;
+    let version = sh::output(Command::new(engine.program("containerd")).arg("--version"))?;
     let load = std::fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
         "{HEADING}\n\nWritten by `cargo xtask cri --bench` at commit {}: containerd {}, load before {}, a CNI network for each pod. Medians of {ROUNDS} rounds in \
@@ -190,20 +191,20 @@ fn processes(engine: &Engine) -> Vec<u32> {
     pids.into_iter().filter(|pid| shims.iter().any(|shim| startup::descends(*pid, *shim))).collect()
 }
 
-/// How fast lines come out of a container into its log.
-fn log_rate(engine: &Engine, handler: &str) -> Result<f64> {
+/// How fast lines come out of a container that has been started into its log.
+fn log_rate(engine: &Engine, handler: &str, bytes: usize) -> Result<f64> {
     let pod = engine.call(&["run-pod", "log", "--handler", handler])?;
     let log = engine.dir.join("logs/rate.log");
     std::fs::create_dir_all(engine.dir.join("logs"))?;
-    let script = format!("yes {} | head -c {LOG}", "x".repeat(LINE - 1));
+    let script = format!("yes {} | head -c {bytes}", "x".repeat(LINE - 1));
     let path = log.display().to_string();
-    let begin = Instant::now();
     let id = engine.container(&pod, "main", &["--log", &path], &["sh", "-c", &script])?;
-    let whole = (LOG + LOG / LINE * BEFORE) as u64;
+    let begin = Instant::now();
+    let whole = (bytes + bytes / LINE * BEFORE) as u64;
     engine.soon("the log is whole", |_| Ok(std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() >= whole)))?;
     let seconds = begin.elapsed().as_secs_f64();
     engine.wait_status(&id, "exited 0 Completed")?;
     engine.remove_pod(&pod)?;
     std::fs::remove_file(&log).with_context(|| format!("{}", log.display()))?;
-    Ok(LOG as f64 / 1e6 / seconds)
+    Ok(bytes as f64 / 1e6 / seconds)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::image;
+use crate::packages;
 use crate::sh::{self, Ended};
 
 /// How long one command of a case may take.
@@ -18,8 +19,20 @@ const SOON: Duration = Duration::from_secs(20);
 const NAMESPACE: &str = "test";
 const CRI_NAMESPACE: &str = "k8s.io";
 
+/// Which containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The one that is installed.
+    One,
+    /// Containerd 2, which makes pods' sandboxes by the Sandbox API.
+    Two,
+}
+
 pub struct Engine {
     pub dir: PathBuf,
+    pub release: Release,
+    /// Where containerd and its programs are; None: installed.
+    programs: Option<PathBuf>,
     containerd: Option<Child>,
     /// What was there before, of others: [`Engine::remains`] leaves it out.
     foreign: Vec<PathBuf>,
@@ -27,7 +40,11 @@ pub struct Engine {
 
 impl Engine {
     /// Starts it and gives it the image.
-    pub fn start() -> Result<Engine> {
+    pub fn start(release: Release) -> Result<Engine> {
+        let programs = match release {
+            Release::One => None,
+            Release::Two => Some(packages::containerd2().context("containerd 2 cannot be had")?),
+        };
         let dir = sh::scratch()?;
         let bin = dir.join("bin");
         std::fs::create_dir_all(&bin)?;
@@ -35,10 +52,10 @@ impl Engine {
         for name in ["nacre", "containerd-shim-nacre-v2", "containerd-shim-nacre-vm-v2"] {
             symlink(&nacre, bin.join(name))?;
         }
-        std::fs::write(dir.join("config.toml"), config(&dir))?;
+        std::fs::write(dir.join("config.toml"), config(release, &dir))?;
         std::fs::create_dir_all(dir.join("net.d"))?;
         std::fs::write(dir.join("net.d/10-nacre-test.conflist"), network(&dir))?;
-        let mut engine = Engine { dir, containerd: None, foreign: Vec::new() };
+        let mut engine = Engine { dir, release, programs, containerd: None, foreign: Vec::new() };
         engine.foreign = engine.remains()?;
         engine.run()?;
         let archive = image::archive(&engine.dir)?;
@@ -51,13 +68,20 @@ impl Engine {
 
     /// Starts containerd, which must not run.
     pub fn run(&mut self) -> Result<()> {
-        let path = format!("{}:{}", self.dir.join("bin").display(), std::env::var("PATH").unwrap_or_default());
+        let ours = self.dir.join("bin");
+        let installed = std::env::var_os("PATH").unwrap_or_default();
+        let path = [&ours].into_iter().chain(&self.programs).cloned().chain(std::env::split_paths(&installed));
+        let path = std::env::join_paths(path)?;
         let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
-        let mut command = Command::new("containerd");
+        let mut command = Command::new(self.program("containerd"));
         command.arg("-c").arg(self.dir.join("config.toml")).env("PATH", path).current_dir(&self.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.containerd = Some(command.spawn().context("cannot start containerd")?);
         self.soon("containerd answers", |engine| Ok(engine.try_ctr(&["version"])?.success()))
+    }
+
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.as_ref().map_or_else(|| name.into(), |programs| programs.join(name))
     }
 
     /// Kills containerd at once; shims and sandboxes live on.
@@ -84,7 +108,7 @@ impl Engine {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new(self.program("ctr"));
         let (namespace, args) = match args {
             ["-n", namespace, rest @ ..] => (*namespace, rest),
             args => (NAMESPACE, args),
@@ -109,7 +133,8 @@ impl Engine {
 
     /// `ctr` in a shell, `$CTR` before its arguments: for pipes and terminals.
     pub fn shell(&self, script: &str) -> Result<Ended> {
-        let ctr = format!("ctr -a {} -n {NAMESPACE}", self.dir.join("c.sock").display());
+        let ctr = self.program("ctr").display().to_string();
+        let ctr = format!("{ctr} -a {} -n {NAMESPACE}", self.dir.join("c.sock").display());
         sh::timed(Command::new("sh").args(["-c", script]).env("CTR", ctr).stdin(Stdio::null()), LIMIT)
     }
 
@@ -291,40 +316,54 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-fn config(dir: &Path) -> String {
+fn config(release: Release, dir: &Path) -> String {
     let dir = dir.display();
+    let stream = "stream_server_address = \"127.0.0.1\"";
+    let pause = image::PAUSE;
+    // What was one plugin is three.
+    let (version, runtime, more, others, sandboxer) = match release {
+        Release::One => {
+            (2, "io.containerd.grpc.v1.cri", format!("{stream}\n  sandbox_image = \"{pause}\""), String::new(), "podsandbox")
+        }
+        Release::Two => {
+            let images = format!("[plugins.\"io.containerd.cri.v1.images\".pinned_images]\n  sandbox = \"{pause}\"\n");
+            let others = format!("{images}[plugins.\"io.containerd.grpc.v1.cri\"]\n  {stream}\n");
+            (3, "io.containerd.cri.v1.runtime", String::new(), others, "shim")
+        }
+    };
+    let handler = |name: &str| {
+        format!(
+            r#"[plugins."{runtime}".containerd.runtimes.{name}]
+  runtime_type = "io.containerd.{name}.v2"
+  pod_annotations = ["dev.nacre.*"]
+  container_annotations = ["dev.nacre.*"]
+  sandboxer = "{sandboxer}"
+"#
+        )
+    };
+    let (sentry, vm) = (handler("nacre"), handler("nacre-vm"));
     format!(
-        r#"version = 2
+        r#"version = {version}
 root = "{dir}/root"
 state = "{dir}/run"
 [grpc]
   address = "{dir}/c.sock"
 [ttrpc]
   address = "{dir}/c.sock.ttrpc"
-[plugins."io.containerd.grpc.v1.cri"]
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  stream_server_address = "127.0.0.1"
-  sandbox_image = "{image}"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{dir}/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    default_runtime_name = "nacre"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nacre]
-      runtime_type = "io.containerd.nacre.v2"
-      pod_annotations = ["dev.nacre.*"]
-      container_annotations = ["dev.nacre.*"]
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nacre-vm]
-      runtime_type = "io.containerd.nacre-vm.v2"
-      pod_annotations = ["dev.nacre.*"]
-      container_annotations = ["dev.nacre.*"]
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{dir}/opt"
-"#,
-        image = image::PAUSE,
+{others}[plugins."{runtime}"]
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  {more}
+[plugins."{runtime}".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "{dir}/net.d"
+[plugins."{runtime}".containerd]
+  default_runtime_name = "nacre"
+{sentry}{vm}[plugins."{runtime}".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+"#
     )
 }
 

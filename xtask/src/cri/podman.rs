@@ -12,9 +12,9 @@ use crate::sh::{self, Ended};
 
 pub const CASES: &[Case] = &[("podman", life), ("podman-streams", streams), ("podman-pod", pod)];
 
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 /// The host may have lower limits than podman asks for by itself; there is no network to set up.
-const OPTIONS: [&str; 6] = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--network", "none"];
+pub const OPTIONS: [&str; 6] = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--network", "none"];
 
 /// The command, with what leads it to a place of its own.
 fn line(engine: &Engine) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The servers that people run (tests/net/farm.sh), in all pairings: a sandbox and itself, the host, another sandbox, over IPv4 and IPv6; the same for
 //! sandboxes that use the host's network.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -54,12 +54,8 @@ impl<'a> Farm<'a> {
         Ok(farm)
     }
 
-    fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     fn serve(&self, port: &str) -> String {
-        format!("bash {} serve {} {port}", self.program, self.folder().display())
+        format!("bash {} serve {} {port}", self.program, self.folder.display())
     }
 
     /// The host's own, while `body` runs.
@@ -69,7 +65,7 @@ impl<'a> Farm<'a> {
 
     fn host_asks(&self, addresses: &[&str], whose: &str, but: &str, tally: &mut Tally) -> Result<()> {
         for address in addresses {
-            let folder = self.folder().display().to_string();
+            let folder = self.folder.display().to_string();
             let mut check = self.lab.in_host(&["bash", &self.program, "check", address, OF_SANDBOX, &folder, but]);
             cases(&format!("servers: host to {whose} {address}"), &sh::timed(&mut check, LONG)?, tally);
         }
@@ -87,7 +83,7 @@ impl<'a> Farm<'a> {
         let mut script =
             format!("{} >/tmp/ready & while ! grep -q ready /tmp/ready; do sleep 0.2; done; ", self.serve(OF_ITSELF));
         for (_, address, port) in asked {
-            let folder = self.folder().display();
+            let folder = self.folder.display();
             script += &format!("echo == {address}; bash {} check {address} {port} {folder} {but}; ", self.program);
         }
         let ended = sh::timed(&mut sandbox(&format!("{script} kill %1; exit 0")), LONG)?;

@@ -2,15 +2,13 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::{Ground, LIMIT, expect};
-use crate::{packages, sh};
-
-const USER: &str = "nacre-test";
+use crate::{sh, user};
 
 /// A user with a folder that holds the program and a bundle.
 struct Rootless {
@@ -22,13 +20,10 @@ struct Rootless {
 
 impl Rootless {
     fn new(ground: &Ground) -> Result<Rootless> {
-        packages::ensure(&["uidmap", "passwd"])?;
-        if !Command::new("id").arg(USER).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
-            sh::run(Command::new("useradd").arg("--create-home").arg(USER))?;
-        }
-        let uid = sh::output(Command::new("id").args(["-u", USER]))?.trim().parse()?;
+        user::ensure()?;
+        let uid = sh::output(Command::new("id").args(["-u", user::NAME]))?.trim().parse()?;
         let subuid = std::fs::read_to_string("/etc/subuid")?;
-        let range = subuid.lines().find_map(|line| line.strip_prefix(USER)?.strip_prefix(':')?.split(':').next());
+        let range = subuid.lines().find_map(|line| line.strip_prefix(user::NAME)?.strip_prefix(':')?.split(':').next());
         let range = range.context("useradd gave the test user no ids in /etc/subuid")?.parse()?;
         let folder = ground.state.join("rootless");
         let bin = folder.join("rootfs/bin");
@@ -42,16 +37,13 @@ impl Rootless {
         for path in [folder.join("nacre"), bin.join("busybox"), ground.state.clone()] {
             std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
         }
-        sh::run(Command::new("chown").arg("-hR").arg(format!("{USER}:")).arg(&folder))?;
+        user::own(&folder)?;
         Ok(Rootless { folder, uid, range })
     }
 
     /// A command line for `sh`, as the user, in the folder; `nacre` is the program under test.
     fn shell(&self, script: &str) -> Result<sh::Ended> {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", USER, "--regid", USER, "--init-groups", "env", "-i", "PATH=.:/usr/bin:/bin:/usr/sbin:/sbin"]);
-        command.arg(format!("XDG_RUNTIME_DIR={}", self.folder.join("run").display())).args(["sh", "-c", script]);
-        sh::timed(command.current_dir(&self.folder).stdin(Stdio::null()), LIMIT)
+        sh::timed(&mut user::shell(&self.folder, script), LIMIT)
     }
 
     fn says(&self, script: &str, code: i32, text: &str) -> Result<()> {
@@ -72,7 +64,7 @@ impl Rootless {
         );
         let path = self.folder.join("config.json");
         std::fs::write(&path, config)?;
-        own(&path)
+        user::own(&path)
     }
 }
 
@@ -82,19 +74,15 @@ impl Drop for Rootless {
     }
 }
 
-fn own(path: &Path) -> Result<()> {
-    sh::run(Command::new("chown").arg(format!("{USER}:")).arg(path))
-}
-
 /// `do` over the host's root, as the user that one is.
 pub fn do_over_the_root(ground: &Ground) -> Result<()> {
-    let user = Rootless::new(ground)?;
-    user.says("nacre do -- sh -c 'id -u; exit 3'", 3, &user.uid.to_string())?;
-    user.says("nacre do -- sh -c 'echo x > /tmp/nacre-inside && cat /tmp/nacre-inside'", 0, "x")?;
+    let it = Rootless::new(ground)?;
+    it.says("nacre do -- sh -c 'id -u; exit 3'", 3, &it.uid.to_string())?;
+    it.says("nacre do -- sh -c 'echo x > /tmp/nacre-inside && cat /tmp/nacre-inside'", 0, "x")?;
     if Path::new("/tmp/nacre-inside").exists() {
         bail!("what it wrote is on the host");
     }
-    let shadow = user.shell("nacre do -- cat /etc/shadow")?;
+    let shadow = it.shell("nacre do -- cat /etc/shadow")?;
     if shadow.success() || !shadow.stdout.is_empty() {
         bail!("it reads what its user may not");
     }
@@ -103,11 +91,11 @@ pub fn do_over_the_root(ground: &Ground) -> Result<()> {
 
 /// The verbs, with one id: root inside is the user outside.
 pub fn container_with_one_id(ground: &Ground) -> Result<()> {
-    let user = Rootless::new(ground)?;
-    let map = format!(r#"{{"containerID":0,"hostID":{},"size":1}}"#, user.uid);
-    user.write("id -u; touch /made; sleep 100", &map)?;
-    life(&user)?;
-    if std::fs::metadata(user.folder.join("rootfs/made"))?.uid() != user.uid {
+    let it = Rootless::new(ground)?;
+    let map = format!(r#"{{"containerID":0,"hostID":{},"size":1}}"#, it.uid);
+    it.write("id -u; touch /made; sleep 100", &map)?;
+    life(&it)?;
+    if std::fs::metadata(it.folder.join("rootfs/made"))?.uid() != it.uid {
         bail!("a file is not its user's");
     }
     Ok(())
@@ -115,25 +103,23 @@ pub fn container_with_one_id(ground: &Ground) -> Result<()> {
 
 /// The same with all its ids, and a file given to another.
 pub fn container_with_ranges(ground: &Ground) -> Result<()> {
-    let user = Rootless::new(ground)?;
-    let maps = format!(
-        r#"{{"containerID":0,"hostID":{},"size":1}},{{"containerID":1,"hostID":{},"size":65536}}"#,
-        user.uid, user.range
-    );
-    user.write("touch /made; chown 5:6 /made; sleep 100", &maps)?;
-    life(&user)?;
-    let made = std::fs::metadata(user.folder.join("rootfs/made"))?;
-    if made.uid() != user.range + 4 {
+    let it = Rootless::new(ground)?;
+    let maps =
+        format!(r#"{{"containerID":0,"hostID":{},"size":1}},{{"containerID":1,"hostID":{},"size":65536}}"#, it.uid, it.range);
+    it.write("touch /made; chown 5:6 /made; sleep 100", &maps)?;
+    life(&it)?;
+    let made = std::fs::metadata(it.folder.join("rootfs/made"))?;
+    if made.uid() != it.range + 4 {
         bail!("a file given to user 5 is the host's user {}'s", made.uid());
     }
     Ok(())
 }
 
-fn life(user: &Rootless) -> Result<()> {
-    expect(user.shell("nacre run --detach r1 >/dev/null")?, 0)?;
-    user.says("nacre list", 0, "running")?;
+fn life(it: &Rootless) -> Result<()> {
+    expect(it.shell("nacre run --detach r1 >/dev/null")?, 0)?;
+    it.says("nacre list", 0, "running")?;
     for attempt in 0.. {
-        if user.shell("nacre ps r1")?.stdout.contains("sleep 100") {
+        if it.shell("nacre ps r1")?.stdout.contains("sleep 100") {
             break;
         }
         if attempt > 50 {
@@ -141,8 +127,8 @@ fn life(user: &Rootless) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    user.says("nacre exec r1 id -u", 0, "0")?;
-    expect(user.shell("nacre pause r1 && nacre resume r1 && nacre kill r1 KILL")?, 0)?;
-    expect(user.shell("for i in $(seq 50); do nacre delete r1 2>/dev/null && exit 0; sleep 0.1; done; nacre delete r1")?, 0)?;
-    user.says("nacre list -q | wc -l", 0, "0")
+    it.says("nacre exec r1 id -u", 0, "0")?;
+    expect(it.shell("nacre pause r1 && nacre resume r1 && nacre kill r1 KILL")?, 0)?;
+    expect(it.shell("for i in $(seq 50); do nacre delete r1 2>/dev/null && exit 0; sleep 0.1; done; nacre delete r1")?, 0)?;
+    it.says("nacre list -q | wc -l", 0, "0")
 }
