@@ -296,6 +296,10 @@ impl Runtime {
                 sandbox.kill();
                 Ok(())
             }
+            (Err(error), _) if has_ended(&entry, &error) => match target {
+                SignalTarget::Container => Ok(()),
+                _ => Err(Error::NotRunning),
+            },
             (Err(error), _) => Err(error),
         }
     }
@@ -478,19 +482,18 @@ fn leave(entry: &Entry) -> Result<()> {
         Ok(_) => {}
         // Its making may have come to an end between its files and the agent.
         Err(Error::Agent { cause: ClientError::Status(status), .. }) if status.code == Code::NotFound => {}
-        // It ends at this moment, or has ended meanwhile.
-        Err(error) => {
-            let ends = matches!(
-                error,
-                Error::SandboxEnded(_) | Error::Agent { cause: ClientError::Closed | ClientError::Socket(_), .. }
-            );
-            let patience_ms = if ends { 5000 } else { 0 };
-            let gone = entry.saved.sandbox.as_ref().is_none_or(|main| main.wait_gone(patience_ms));
-            return if gone { Ok(()) } else { Err(error) };
-        }
+        Err(error) => return if has_ended(entry, &error) { Ok(()) } else { Err(error) },
     }
     sandbox::let_go(entry.saved.kind, &entry.sandbox_dir(), &entry.saved.id);
     Ok(())
+}
+
+/// Whether a sandbox that could not be asked ends at this moment, or has ended meanwhile.
+fn has_ended(entry: &Entry, error: &Error) -> bool {
+    let ends =
+        matches!(error, Error::SandboxEnded(_) | Error::Agent { cause: ClientError::Closed | ClientError::Socket(_), .. });
+    let patience_ms = if ends { 5000 } else { 0 };
+    entry.saved.sandbox.as_ref().is_none_or(|main| main.wait_gone(patience_ms))
 }
 
 /// After all processes are gone.
