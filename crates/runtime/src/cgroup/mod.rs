@@ -99,7 +99,7 @@ impl Location {
         }
         let wanted = checked(path, id)?;
         let location = Location::found(&wanted)?;
-        // A rootless engine's root has what of cgroups it was given: often nothing. The sandbox keeps to its limits all the same.
+        // A rootless engine's root has what of cgroups it was given: often nothing. The sandbox itself keeps to limits of memory and processes.
         Ok(match in_user_namespace() && !location.dirs.iter().all(|dir| may_make(dir)) {
             true => Location::default(),
             false => location,
