@@ -50,7 +50,9 @@ impl Bare {
     fn with(kernel: PathBuf) -> Result<Bare> {
         let dir = sh::scratch()?;
         let source = sh::top().join("bench/poweroff.c");
-        let program = sh::target().join("bench-guest/poweroff");
+        let place = sh::target().join("bench-guest");
+        std::fs::create_dir_all(&place)?;
+        let program = place.join("poweroff");
         sh::compile_c(&source, &program)?;
         let mut archive = Writer::default();
         archive.directory("dev");

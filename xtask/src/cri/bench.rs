@@ -1,7 +1,8 @@
 //! `cri --bench`: what a kubelet waits for, beside runc, in interleaved rounds of one run. Its section of docs/performance.md.
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::ops::Range;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -67,15 +68,19 @@ pub fn run(engine: &Engine, parts: &[&str]) -> Result<()> {
     }
     let has = |part: &str| parts.is_empty() || parts.contains(&part);
     let mut text = head(engine)?;
-    let mut rows = Rows::default();
+    let (mut rows, mut boots) = (Rows::default(), Vec::new());
     if has("life") {
         for round in 0..=ROUNDS {
             for handler in BESIDE {
                 life(engine, handler, round, &mut rows)?;
             }
         }
+        let bare = Bare::of_distribution()?;
         for round in 0..=FEW {
             life(engine, VM, round, &mut rows)?;
+            let begin = Instant::now();
+            sh::run(bare.boot().stdout(Stdio::null()))?;
+            boots.push(ms(begin));
         }
     }
     for _ in 0..FEW {
@@ -96,16 +101,8 @@ pub fn run(engine: &Engine, parts: &[&str]) -> Result<()> {
         }
     }
     text += &rows.table()?;
-    if has("life") {
-        let bare = Bare::of_distribution()?;
-        let mut times = Vec::new();
-        for _ in 0..FEW {
-            let begin = Instant::now();
-            sh::run(bare.boot().stdout(std::process::Stdio::null()))?;
-            times.push(ms(begin));
-        }
-        let bare = median(times).unwrap_or_default();
-        writeln!(text, "\nA bare boot of the same kernel, to the power-off by its init: {bare:.0} ms.")?;
+    if let Some(boot) = median(boots) {
+        writeln!(text, "\nA bare boot of the same kernel, to the power-off by its init: {boot:.0} ms.")?;
     }
     page::show(HEADING, &text, parts.is_empty())
 }
@@ -147,15 +144,15 @@ fn life(engine: &Engine, handler: usize, round: usize, rows: &mut Rows) -> Resul
 
 fn many(engine: &Engine, handler: usize, rows: &mut Rows) -> Result<()> {
     let begin = Instant::now();
-    let pods = at_once(engine, HANDLERS[handler], AT_ONCE)?;
+    let pods = at_once(engine, HANDLERS[handler], 0..AT_ONCE)?;
     rows.add("20 such pods at once, ms", handler, ms(begin));
     pods.iter().try_for_each(|pod| engine.remove_pod(pod))
 }
 
-fn at_once(engine: &Engine, handler: &str, count: usize) -> Result<Vec<String>> {
+fn at_once(engine: &Engine, handler: &str, numbers: Range<usize>) -> Result<Vec<String>> {
     std::thread::scope(|scope| {
         let one = |n: usize| engine.sleeper(&format!("many{n}"), handler).map(|(pod, _)| pod);
-        let all: Vec<_> = (0..count).map(|n| scope.spawn(move || one(n))).collect();
+        let all: Vec<_> = numbers.map(|n| scope.spawn(move || one(n))).collect();
         all.into_iter().map(|pod| pod.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?).collect()
     })
 }
@@ -164,7 +161,7 @@ fn at_once(engine: &Engine, handler: &str, count: usize) -> Result<Vec<String>> 
 fn idle(engine: &Engine, handler: usize, count: usize, rows: &mut Rows) -> Result<()> {
     let mut pods = Vec::new();
     while pods.len() < count {
-        pods.extend(at_once(engine, HANDLERS[handler], AT_ONCE.min(count - pods.len()))?);
+        pods.extend(at_once(engine, HANDLERS[handler], pods.len()..count.min(pods.len() + AT_ONCE))?);
     }
     std::thread::sleep(SETTLE);
     let processes = processes(engine);
