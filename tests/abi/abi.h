@@ -236,7 +236,9 @@ enum { CASE_TIMEOUT_MS = 20000 };
 
 // Runs one case in a child, leader of a process group of its own, in an empty folder of its own.
 static inline int run_case(const struct abi_case *c) {
-    char dir[] = "/tmp/abi.XXXXXX";
+    char dir[200];
+    const char *folder = getenv("ABI_FOLDER");
+    snprintf(dir, sizeof dir, "%s/abi.XXXXXX", folder ? folder : "/tmp");
     if (!mkdtemp(dir)) { printf("FAIL %s: no folder: errno %d\n", c->name, errno); return 1; }
     chmod(dir, 0755);
     abi_name = c->name;

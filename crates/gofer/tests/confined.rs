@@ -179,6 +179,16 @@ fn all_operations() {
         run(client, client.open_all(root, vec![name("d")], vec![name("r"), name("p"), name("r")], OpenHow::Read)).unwrap();
     assert!(matches!(opened[..], [Ok(_), Err(hostcall::Errno::ENXIO), Ok(_)]), "{opened:?}");
 
+    let events = run(client, client.notifier()).unwrap();
+    let watch = run(client, client.watch(d, 0x200)).unwrap(); // IN_DELETE
+    run(client, client.watch(f.handle, 0x4)).unwrap();
+    fs::remove_file(dir.0.join("d/r")).unwrap();
+    let mut event = [0; 64];
+    assert!(rustix::io::read(&*events, &mut event).unwrap() >= 16);
+    assert_eq!((event[..4] == watch.to_ne_bytes(), &event[16..18]), (true, &b"r\0"[..]));
+    client.unwatch(watch);
+    fs::write(dir.0.join("d/r"), "").unwrap();
+
     let set = SetAttr {
         uid: Some(me.uid),
         mode: Some(0o640),

@@ -93,6 +93,11 @@ impl Client {
         }
     }
 
+    /// See [`Request::Unwatch`]. The answer is not waited for.
+    pub fn unwatch(self: &Arc<Client>, watch: u32) {
+        drop(self.submit(&Request::Unwatch { watch }));
+    }
+
     /// The handles of an answer that is none to the question: not to be trusted, not to be leaked.
     fn senseless(&self, answer: &Response) -> Errno {
         answer.handles().into_iter().for_each(|handle| self.forget(handle));
@@ -101,6 +106,10 @@ impl Client {
 }
 
 operations! {
+    /// See [`Request::Notifier`].
+    notifier() -> Arc<OwnedFd>: Notifier, Response::Notifier(fd) => Ok(fd);
+    /// See [`Request::Watch`].
+    watch(node: Handle, events: u32) -> u32: Watch, Response::Watched(watch) => Ok(watch);
     /// See [`Request::Attach`].
     attach(index: u32) -> Attached: Attach, Response::Attached(attached) => Ok(attached);
     /// See [`Request::GetAttr`].

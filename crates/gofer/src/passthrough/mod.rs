@@ -18,6 +18,7 @@ mod remove;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod xattr;
 
 use std::{
@@ -36,6 +37,7 @@ pub use self::{
     attr::of_fd as attr_of_open,
     dir::{DirEntry, DirStream, Found},
     scan::ScanLimits,
+    watch::Notifier,
 };
 use crate::{
     Errno,

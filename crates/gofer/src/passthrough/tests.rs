@@ -14,7 +14,7 @@ use std::{
 
 use rustix::fs::{FileType, Mode};
 
-use super::{Budget, Export, Node, Source};
+use super::{Budget, Export, Node, Notifier, Source};
 use crate::{Errno, protocol::*, testdir::TestDir};
 
 fn export(dir: &Path, access: Access) -> Arc<Node> {
@@ -400,4 +400,61 @@ fn descriptors_are_budgeted_and_come_back() {
     assert_eq!((budget.used(), read(&held[0]).as_deref()), (4, Ok("text")));
     drop(held);
     assert_eq!(budget.used(), 1);
+}
+
+/// The events that are there: number, mask, name.
+fn events(notifier: &Notifier) -> Vec<(u32, u32, String)> {
+    let mut space = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = rustix::fs::inotify::Reader::new(&**notifier.fd(), &mut space);
+    let mut events = Vec::new();
+    while let Ok(event) = reader.next() {
+        let name = event.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        events.push((event.wd() as u32, event.events().bits(), name));
+    }
+    events
+}
+
+const IN_ATTRIB: u32 = 0x4;
+const IN_CREATE: u32 = 0x100;
+const IN_DELETE_SELF: u32 = 0x400;
+const IN_IGNORED: u32 = 0x8000;
+
+#[test]
+fn watches_are_of_nodes_and_end_with_them() {
+    let dir = TestDir::new("watch");
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("f"), "").unwrap();
+    symlink("/etc/passwd", dir.path().join("l")).unwrap();
+    let root = export(dir.path(), Access::ReadOnly);
+    let (d, f, l) = (look(&root, "d"), look(&root, "f"), look(&root, "l"));
+    let mut notifier = Notifier::new(&root).unwrap();
+    assert_eq!(notifier.watch(&root, 0x20).unwrap_err(), Errno::EINVAL, "opens are not told");
+    let top = notifier.watch(&root, IN_CREATE).unwrap();
+    let below = notifier.watch(&d, IN_CREATE | IN_DELETE_SELF).unwrap();
+    let file = notifier.watch(&f, IN_ATTRIB | IN_DELETE_SELF).unwrap();
+    let link = notifier.watch(&l, IN_DELETE_SELF).unwrap();
+    assert_eq!(BTreeSet::from([top, below, file, link]).len(), 4);
+    fs::write(dir.path().join("d/new"), "").unwrap();
+    fs::write(dir.path().join("new"), "").unwrap();
+    assert_eq!(events(&notifier), [(below, IN_CREATE, "new".into()), (top, IN_CREATE, "new".into())]);
+
+    // Another file has the name: it is not watched, and the one that had it is still.
+    fs::rename(dir.path().join("new"), dir.path().join("f")).unwrap();
+    assert_eq!(notifier.watch(&f, IN_ATTRIB).unwrap_err(), Errno::ESTALE);
+    assert_eq!(events(&notifier), [(file, IN_ATTRIB, String::new())]);
+
+    // The working directory pins nothing, and neither does a watch.
+    fs::remove_dir_all(dir.path().join("d")).unwrap();
+    fs::remove_file(dir.path().join("l")).unwrap();
+    drop((d, f, l));
+    let ends = events(&notifier);
+    for ended in [below, file, link] {
+        let own: Vec<u32> = ends.iter().filter(|event| event.0 == ended).map(|event| event.1).collect();
+        assert_eq!(own, [IN_DELETE_SELF, IN_IGNORED], "{ends:?}");
+    }
+    notifier.unwatch(below).unwrap();
+    notifier.unwatch(top).unwrap();
+    assert_eq!(notifier.unwatch(top).unwrap_err(), Errno::EINVAL);
+    fs::write(dir.path().join("unseen"), "").unwrap();
+    assert_eq!(events(&notifier), [(top, IN_IGNORED, String::new())]);
 }

@@ -1,6 +1,7 @@
 //! What the gofer answers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use hostcall::Errno;
 
@@ -61,6 +62,9 @@ pub enum Response {
     Attrs(Vec<Result<Attr, Errno>>),
     Scanned(Vec<Scanned>),
     OpenedAll(Vec<Result<(Attr, OwnedFd), Errno>>),
+    Notifier(Arc<OwnedFd>),
+    /// The number of a watch: the `wd` of its events.
+    Watched(u32),
 }
 
 impl Response {
@@ -80,6 +84,8 @@ impl Response {
             Response::Attrs(_) => 12,
             Response::Scanned(_) => 13,
             Response::OpenedAll(_) => 14,
+            Response::Notifier(_) => 15,
+            Response::Watched(_) => 16,
         }
     }
 
@@ -87,6 +93,7 @@ impl Response {
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Response::Opened(fd) | Response::Created(_, fd) => vec![fd.as_fd()],
+            Response::Notifier(fd) => vec![fd.as_fd()],
             Response::Walked(Walked { opened: Some(Ok(fd)), .. }) => vec![fd.as_fd()],
             Response::OpenedAll(opened) => opened.iter().flatten().map(|(_, fd)| fd.as_fd()).collect(),
             _ => Vec::new(),
@@ -106,7 +113,8 @@ impl Response {
 
     fn put_body(&self, out: &mut Vec<u8>) {
         match self {
-            Response::Done | Response::Opened(_) => {}
+            Response::Done | Response::Opened(_) | Response::Notifier(_) => {}
+            Response::Watched(watch) => watch.put(out),
             Response::Attached(attached) => attached.put(out),
             Response::Walked(walked) => {
                 put_list(&walked.steps, out);
@@ -173,6 +181,8 @@ impl Response {
                 };
                 Response::OpenedAll(outcomes.into_iter().map(with_fd).collect::<Result<_, Malformed>>()?)
             }
+            15 => Response::Notifier(Arc::new(fds.next().ok_or(Malformed::Descriptor)?)),
+            16 => Response::Watched(Wire::get(from)?),
             _ => return Err(Malformed::UnknownOp(op)),
         })
     }

@@ -85,6 +85,9 @@ pub(crate) fn requests() -> Vec<Request> {
             detail: ReadDirDetail::Directories,
         },
         Request::OpenAll { dir, path: vec![name("a")], names: vec![name("b")], how: OpenHow::Read },
+        Request::Notifier {},
+        Request::Watch { node, events: 0x3c0 },
+        Request::Unwatch { watch: 1 },
     ]
 }
 
@@ -112,6 +115,8 @@ fn responses() -> Vec<Response> {
         Response::Attrs(vec![Ok(attr()), Err(Errno::ENOENT)]),
         Response::Scanned(vec![Scanned { depth: 1, name: name("d"), attr: attr(), entries: listed, end: false }]),
         Response::OpenedAll(vec![Ok((attr(), fd())), Err(Errno::ENOENT), Ok((attr(), fd()))]),
+        Response::Notifier(fd().into()),
+        Response::Watched(7),
         Response::Found(vec![Err(Errno::ENOENT), Err(Errno::EACCES)]),
         Response::Created(entry, fd()),
         Response::Entry(entry),

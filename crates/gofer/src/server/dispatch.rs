@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Server, table::Table};
 use crate::{
     Errno,
-    passthrough::{Node, ScanLimits},
+    passthrough::{Node, Notifier, ScanLimits},
     protocol::{
         Attached, Attr, Entries, Entry, FileKind, Handle, MAX_MESSAGE, MAX_OPENS, MAX_SCAN, Name, OpenHow, ReadDirDetail,
         Request, Response, Truncate, WalkEnd, Walked,
@@ -115,6 +115,15 @@ impl Server {
                 let dir = table.get(dir)?.descend(&path)?;
                 Response::OpenedAll(names.iter().map(|name| dir.open_entry(name, how)).collect())
             }
+            Request::Notifier {} => Response::Notifier(Arc::clone(self.notifier()?.fd())),
+            Request::Watch { node, events } => {
+                let node = self.table.get(node)?;
+                Response::Watched(self.notifier()?.watch(&node, events)?)
+            }
+            Request::Unwatch { watch } => {
+                self.notifier()?.unwatch(watch)?;
+                Response::Done
+            }
             Request::Forget { nodes } => {
                 self.forget(&nodes);
                 Response::Done
@@ -128,6 +137,15 @@ impl Server {
         let attr = root.attr()?;
         let root = entry(&mut self.table, root, attr)?;
         Ok(Response::Attached(Attached { root, access: attach.access, cache: attach.cache }))
+    }
+
+    /// The connection's inotify instance, made when the first watch is wanted: hosts give few to a user.
+    fn notifier(&mut self) -> Result<&mut Notifier, Errno> {
+        if self.notifier.is_none() {
+            let home = self.attaches.first().ok_or(Errno::ENXIO)?;
+            self.notifier = Some(Notifier::new(&home.root)?);
+        }
+        self.notifier.as_mut().ok_or(Errno::ENXIO)
     }
 
     fn read_dir(&mut self, dir: Handle, from: u64, max: u32, detail: ReadDirDetail) -> Result<Response, Errno> {

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     Errno,
-    passthrough::{Budget, Export, Node, Source},
+    passthrough::{Budget, Export, Node, Notifier, Source},
     protocol::{Access, Cache, MAX_MESSAGE, MAX_OPENS, MAX_SCAN_DEPTH, Request, Response},
     socket::{self, Wait},
 };
@@ -85,6 +85,7 @@ pub struct Server {
     attaches: Vec<Attach>,
     table: Table,
     streams: Streams,
+    notifier: Option<Notifier>,
     spin: Spin,
 }
 
@@ -104,6 +105,7 @@ impl Server {
             attaches: config.attaches.into_iter().enumerate().map(open).collect::<Result<_, _>>()?,
             table: Table::new(config.max_handles),
             streams: Streams::default(),
+            notifier: None,
             spin: Spin::new(config.spin),
         })
     }

@@ -23,11 +23,18 @@ const ANONYMOUS: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32;
 
 /// The gofer's list.
 pub fn list(calls: GoferCalls) -> AllowList {
+    let mut list = files(calls);
+    list.extend(watching());
+    AllowList { process: "gofer", calls: list }
+}
+
+/// What whoever serves files needs.
+pub(super) fn files(calls: GoferCalls) -> Vec<Call> {
     let mut list = reading();
     if calls == GoferCalls::ReadWrite {
         list.extend(writing());
     }
-    AllowList { process: "gofer", calls: list }
+    list
 }
 
 fn reading() -> Vec<Call> {
@@ -79,6 +86,21 @@ fn reading() -> Vec<Call> {
         ),
         Call::only(libc::SYS_write, "write", &[&[Is(0, 2)]], "last words, on standard error"),
         Call::any(libc::SYS_geteuid, "geteuid", "whether a new file is its own already"),
+    ]
+}
+
+fn watching() -> Vec<Call> {
+    const NEW: u32 = (libc::IN_NONBLOCK | libc::IN_CLOEXEC) as u32;
+    vec![
+        Call::only(libc::SYS_inotify_init1, "inotify_init1", &[&[Is(0, NEW)]], "changes others make, where a guest watches"),
+        Call::only(
+            libc::SYS_inotify_add_watch,
+            "inotify_add_watch",
+            &[&[Masked(2, libc::IN_DONT_FOLLOW, libc::IN_DONT_FOLLOW)]],
+            "a file or directory to watch, never through a link",
+        ),
+        Call::any(libc::SYS_inotify_rm_watch, "inotify_rm_watch", "the end of a watch"),
+        Call::any(libc::SYS_fchdir, "fchdir", "the directory to watch in, as inotify knows paths only"),
     ]
 }
 

@@ -17,7 +17,7 @@ const PRIVATE: i32 = libc::FUTEX_PRIVATE_FLAG;
 /// The list. With `ReadOnly` no tree may be writable, later ones included.
 pub fn list(calls: GoferCalls) -> AllowList {
     let replaced = [libc::SYS_mmap, libc::SYS_futex, libc::SYS_write, libc::SYS_fcntl];
-    let mut list: Vec<Call> = gofer::list(calls).calls.into_iter().filter(|call| !replaced.contains(&call.number)).collect();
+    let mut list: Vec<Call> = gofer::files(calls).into_iter().filter(|call| !replaced.contains(&call.number)).collect();
     list.extend(device());
     // The device's threads may be at their first steps when the list comes to hold.
     list.extend(thread_steps());

@@ -13,3 +13,4 @@ mod shim;
 mod support;
 mod vm;
 mod vm_faults;
+mod watch;

@@ -30,14 +30,14 @@ impl Agent {
             return Err(Status::new(Code::AlreadyExists, format!("container {id} exists already")));
         }
         let socket = take_fd(fds, request.gofer, "gofer")?;
-        let client = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
+        let connection = gofer::connect(&self.reactor, socket, self.kernel.machine.cpus)
             .map_err(|errno| Status::new(Code::Internal, format!("cannot talk to the gofer: {errno}")))?;
         let memory = request.memory.map(|index| take_fd(fds, index, "memory")).transpose()?;
         let container = self.new_container(&request, memory)?;
         sysctls::set(&container, &request.sysctls)?;
         let images = request.images.iter().map(|&index| take_fd(fds, index, "image").map(Some)).collect::<Result<_, _>>()?;
-        let gofer = Arc::downgrade(&client);
-        let builder = Builder { kernel: &self.kernel, container: &container, gofer: client, images: Mutex::new(images) };
+        let gofer = Arc::downgrade(&connection.client);
+        let builder = Builder { kernel: &self.kernel, container: &container, gofer: connection, images: Mutex::new(images) };
         let root = builder.build(&request).await?;
         let fs = FsContext::new(root.clone(), root, 0o022);
         let seccomp = request.seccomp.take().map(|profile| seccomp(&profile)).transpose()?.unwrap_or_default();

@@ -9,7 +9,6 @@ use agent_api::{
     CacheMode, Code, CreateContainerRequest, Device, DeviceKind, GoferMount, Mount as MountRequest, MountFlags as Flags, Root,
     Status, TmpfsMount, mount, root,
 };
-use gofer::client::Client;
 use gofer::protocol::Access;
 use parking_lot::Mutex;
 
@@ -17,7 +16,7 @@ use crate::Errno;
 use crate::fs::cgroup2::Cgroup2Fs;
 use crate::fs::devpts::Devpts;
 use crate::fs::erofs::EroFs;
-use crate::fs::gofer::{Cache, GoferFs};
+use crate::fs::gofer::{Cache, Connection, GoferFs};
 use crate::fs::overlay::Overlay;
 use crate::fs::overlay::layers::{Format, Layer, LayerFs, Upper};
 use crate::fs::proc::ProcFs;
@@ -30,7 +29,7 @@ use crate::kernel::{Container, Kernel};
 pub(super) struct Builder<'a> {
     pub kernel: &'a Arc<Kernel>,
     pub container: &'a Arc<Container>,
-    pub gofer: Arc<Client>,
+    pub gofer: Connection,
     /// The request's images, until they are mounted.
     pub images: Mutex<Vec<Option<OwnedFd>>>,
 }
@@ -116,7 +115,7 @@ impl Builder<'_> {
             CacheMode::Shared => Cache::Shared,
         };
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-        let fs = GoferFs::new(self.gofer.clone(), attach, access, cache, next_device(), self.kernel.host_files.clone());
+        let fs = GoferFs::new(&self.gofer, attach, access, cache, next_device(), self.kernel.host_files.clone());
         fs.await.map_err(|errno| Status::new(Code::Internal, format!("the gofer does not give its tree {attach}: {errno}")))
     }
 

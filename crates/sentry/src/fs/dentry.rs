@@ -89,6 +89,9 @@ pub struct DentryCache {
     pub(super) rename: AsyncMutex,
     /// Who watches inodes of this file system.
     pub marks: Marks,
+    /// What is true up to this time was said before [`DentryCache::distrust`], and how often that was called.
+    untrue_until: AtomicU64,
+    distrusted: AtomicU64,
 }
 
 /// Names kept for each file system.
@@ -107,6 +110,8 @@ impl DentryCache {
             pool: Mutex::default(),
             rename: AsyncMutex::default(),
             marks: Marks::default(),
+            untrue_until: AtomicU64::new(0),
+            distrusted: AtomicU64::new(0),
         })
     }
 
@@ -118,7 +123,13 @@ impl DentryCache {
     }
 
     fn valid(&self, until: u64) -> bool {
-        until == u64::MAX || self.clock.monotonic().0 < until
+        until == u64::MAX || (until > self.untrue_until.load(Ordering::Acquire) && self.clock.monotonic().0 < until)
+    }
+
+    /// Names have been changed by others: all are to be looked up again, unless only this VFS changes them.
+    pub(super) fn distrust(&self) {
+        self.distrusted.fetch_add(1, Ordering::AcqRel);
+        self.untrue_until.fetch_max(self.expiry(), Ordering::AcqRel);
     }
 
     /// Notes a new entry; takes others out when there are too many. Call without locks.
@@ -252,9 +263,9 @@ impl Dentry {
         self.mutex.lock()
     }
 
-    /// A number that changes with each change of the directory's names; read it before asking the file system.
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+    /// How often the directory's names were changed, here and by others; read it before asking the file system.
+    pub(super) fn changes(&self) -> Seen {
+        Seen { here: self.changes.load(Ordering::Acquire), outside: self.cache.distrusted.load(Ordering::Acquire) }
     }
 
     /// What is known of a name.
@@ -290,10 +301,12 @@ impl Dentry {
     }
 
     /// Takes in what the file system said of a name (None: there is none), asked when `changes` was `seen`.
-    pub(super) fn learn(self: &Arc<Dentry>, name: &[u8], inode: Option<Arc<dyn Inode>>, seen: u64) -> Option<Arc<Dentry>> {
+    pub(super) fn learn(self: &Arc<Dentry>, name: &[u8], inode: Option<Arc<dyn Inode>>, seen: Seen) -> Option<Arc<Dentry>> {
         let mut old = None;
         let mut children = self.children.write();
-        let overtaken = self.changes.load(Ordering::Acquire) != seen;
+        let now = self.changes();
+        // What others have changed since may be in the answer or not: it is used, but not kept.
+        let (overtaken, doubtful) = (now.here != seen.here, now.outside != seen.outside);
         let known = match children.get(name) {
             Some(Slot::Positive(child)) => Some(child.clone()),
             _ => None,
@@ -301,18 +314,23 @@ impl Dentry {
         if let Some(child) = known {
             let same = inode.as_ref().is_some_and(|inode| std::ptr::addr_eq(Arc::as_ptr(inode), Arc::as_ptr(&child.inode)));
             if same || child.is_mounted() {
-                child.valid_until.store(self.cache.expiry(), Ordering::Relaxed);
+                if !doubtful {
+                    child.valid_until.store(self.cache.expiry(), Ordering::Relaxed);
+                }
                 return Some(child);
             }
             if overtaken {
                 // Somebody who changed the directory knows better.
                 return Some(child);
             }
+            if doubtful {
+                return inode.map(|inode| self.child(name, inode));
+            }
             child.place.write().attached = false;
             old = Some(child);
         }
         let found = inode.map(|inode| self.child(name, inode));
-        if overtaken || (self.cache.ttl_ns == 0 && old.is_none()) {
+        if overtaken || doubtful || (self.cache.ttl_ns == 0 && old.is_none()) {
             return found;
         }
         let slot = self.slot(found.as_ref());
@@ -457,6 +475,20 @@ fn inode_name(inode: &Arc<dyn Inode>) -> Vec<u8> {
     match inode.metadata() {
         crate::step::Step::Ready(Ok(metadata)) => format!("#{}", metadata.ino).into_bytes(),
         _ => b"#".to_vec(),
+    }
+}
+
+/// Counts of changes; see [`Dentry::changes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    here: u64,
+    outside: u64,
+}
+
+impl Seen {
+    /// The same moment, for another directory of the file system.
+    pub fn of(self, other: &Dentry) -> Seen {
+        Seen { outside: self.outside, ..other.changes() }
     }
 }
 

@@ -5,6 +5,9 @@
 //! [`Dentry::notify`] for what happens to a file (its directory's watchers hear of it by name), [`Dentry::notify_name`] for names,
 //! [`Dentry::notify_self`] for what is the inode's alone.
 //!
+//! Where others than this VFS change files and somebody tells of it ([`Outside`]), he tells of all changes; a hook then only sees to it that those
+//! that have been made are told.
+//!
 //! Locking: the list of marks is a leaf; listeners are called after it is released.
 
 use std::collections::HashMap;
@@ -44,6 +47,12 @@ bitflags::bitflags! {
         const ONESHOT = 0x8000_0000;
         /// What can be asked for.
         const ALL = 0xfff;
+        /// What [`Outside`] tells, and the hooks do not.
+        const CHANGES = Self::MODIFY.bits() | Self::ATTRIB.bits() | Self::NAMES.bits() | Self::MOVE_SELF.bits();
+        /// Names that come and go.
+        const NAMES = Self::MOVED_FROM.bits() | Self::MOVED_TO.bits() | Self::CREATE.bits() | Self::DELETE.bits();
+        /// What it may tell: others' closes too.
+        const HOST = Self::CHANGES.bits() | Self::CLOSE_WRITE.bits();
     }
 }
 
@@ -55,6 +64,12 @@ pub trait Listener: Send + Sync {
     fn ended(&self, mark: &Arc<Mark>, why: FsEvent);
 }
 
+/// Somebody who tells of changes to an inode, whoever makes them, as long as he is kept.
+pub trait Outside: Send + Sync {
+    /// Tells of what has been changed until now ([`Marks::tell_outside`]).
+    fn catch_up(&self);
+}
+
 /// One listener's interest in an inode.
 pub struct Mark {
     /// The listener's name for it.
@@ -64,6 +79,7 @@ pub struct Mark {
     listener: Weak<dyn Listener>,
     /// The inode has no name any more: it is gone with its last user.
     deleted: AtomicBool,
+    outside: Option<Box<dyn Outside>>,
 }
 
 impl Mark {
@@ -114,7 +130,38 @@ impl Marks {
     }
 
     fn tell(&self, inode: &Arc<dyn Inode>, event: FsEvent, cookie: u32, name: Option<&[u8]>, unlinked: bool) {
+        let mut marks = self.of(inode);
+        if let Some(outside) = marks.iter().find_map(|mark| mark.outside.as_ref()) {
+            outside.catch_up();
+            marks = self.of(inode);
+            if event.intersects(FsEvent::CHANGES) {
+                marks.retain(|mark| mark.outside.is_none());
+            }
+        }
+        self.tell_marks(marks, event, cookie, name, unlinked);
+    }
+
+    /// What [`Outside`] has to tell of an inode.
+    pub fn tell_outside(&self, inode: &Arc<dyn Inode>, event: FsEvent, cookie: u32, name: Option<&[u8]>) {
+        self.tell_marks(self.of(inode), event, cookie, name, false);
+    }
+
+    /// [`Outside`] has lost events.
+    pub fn overflowed(&self, inode: &Arc<dyn Inode>) {
         for mark in self.of(inode) {
+            if let Some(listener) = mark.listener.upgrade() {
+                listener.event(&mark, FsEvent::Q_OVERFLOW, 0, None);
+            }
+        }
+    }
+
+    /// [`Outside`] has seen the inode's end.
+    pub fn inode_ended(&self, inode: &Arc<dyn Inode>, why: FsEvent) {
+        self.end(self.of(inode), why);
+    }
+
+    fn tell_marks(&self, marks: List, event: FsEvent, cookie: u32, name: Option<&[u8]>, unlinked: bool) {
+        for mark in marks {
             let mask = mark.mask();
             if !mask.intersects(event & FsEvent::ALL) || (unlinked && mask.contains(FsEvent::EXCL_UNLINK)) {
                 continue;
@@ -237,10 +284,10 @@ impl Dentry {
         self.marks().end(marks, FsEvent::DELETE_SELF);
     }
 
-    /// Marks the inode for a listener.
-    pub fn watch(&self, id: i32, mask: FsEvent, listener: Weak<dyn Listener>) -> Arc<Mark> {
-        let inode = self.inode().clone();
-        let mark = Arc::new(Mark { id, inode, mask: AtomicU32::new(mask.bits()), listener, deleted: AtomicBool::new(false) });
+    /// Marks the inode for a listener; with who tells of it, if that is not this VFS ([`Inode::watch_outside`]).
+    pub fn watch(&self, id: i32, mask: FsEvent, listener: Weak<dyn Listener>, outside: Option<Box<dyn Outside>>) -> Arc<Mark> {
+        let (inode, mask) = (self.inode().clone(), AtomicU32::new(mask.bits()));
+        let mark = Arc::new(Mark { id, inode, mask, listener, deleted: AtomicBool::new(false), outside });
         let marks = self.marks();
         marks.by_inode.lock().entry(mark.key()).or_default().push(mark.clone());
         marks.count.fetch_add(1, Ordering::Relaxed);

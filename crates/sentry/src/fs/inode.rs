@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::{FileOps, Ownership};
+use super::fsnotify::{FsEvent, Outside};
+use super::{DentryCache, FileOps, Ownership};
 use crate::Errno;
 use crate::step::{BoxFuture, Step};
 use crate::task::Cx;
@@ -314,6 +315,16 @@ pub trait Inode: Send + Sync + Any {
     /// The data of a regular file or the entries of a directory, opened by the kernel itself (copying up, merging, executing).
     fn open_data(self: Arc<Self>, _access: super::OpenFlags) -> Step<'static, Result<Arc<dyn FileOps>, Errno>> {
         Step::err(Errno::EINVAL)
+    }
+
+    /// Where others change files too, and can be seen doing so: sees to it that `events` of this inode are told to the watchers in `cache`, as long as the result
+    /// is kept.
+    fn watch_outside<'a>(
+        &'a self,
+        _cache: &'a Arc<DentryCache>,
+        _events: FsEvent,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn Outside>, Errno>>> {
+        None
     }
 
     /// Where a socket bound to this name is kept.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::tunables::Tunables;
 use crate::Errno;
 use crate::fs::dev::device_parts;
-use crate::fs::fsnotify::{FsEvent, InodeId, Listener, Mark};
+use crate::fs::fsnotify::{FsEvent, InodeId, Listener, Mark, Outside};
 use crate::fs::{Dentry, DentryCache, File, FileOps};
 use crate::mm::Sink;
 use crate::step::Step;
@@ -160,11 +160,11 @@ impl Inotify {
         }))
     }
 
-    /// `inotify_add_watch`, for what `dentry` leads to.
+    /// `inotify_add_watch`, for what `dentry` leads to; `outside` tells of it, if that is not the VFS.
     ///
     /// # Errors
     /// `EEXIST` (`IN_MASK_CREATE`), `ENOSPC` at the user's limit.
-    pub fn add(&self, dentry: &Dentry, mask: FsEvent) -> Result<i32, Errno> {
+    pub fn add(&self, dentry: &Dentry, mask: FsEvent, outside: Option<Box<dyn Outside>>) -> Result<i32, Errno> {
         let keep = mask & (FsEvent::ALL | FsEvent::EXCL_UNLINK | FsEvent::ONESHOT);
         let mut state = self.state.lock();
         if let Some(&id) = state.by_inode.get(&InodeId::of(dentry.inode())) {
@@ -194,7 +194,7 @@ impl Inotify {
         }
         state.last_id = id;
         let listener: Weak<dyn Listener> = self.me.clone();
-        let mark = dentry.watch(id, keep, listener);
+        let mark = dentry.watch(id, keep, listener, outside);
         state.by_inode.insert(mark.key(), id);
         state.watches.insert(id, Watch { mark, cache: dentry.cache().clone() });
         Ok(id)
@@ -253,7 +253,8 @@ impl Listener for Inotify {
         // As inotify always was: these two do not say what kind of file it was.
         let alone = event.intersects(FsEvent::DELETE_SELF | FsEvent::MOVE_SELF);
         let event = if alone { event - FsEvent::ISDIR } else { event };
-        let new = self.state.lock().push(Queued { id: mark.id, event, cookie, name: name.map(Into::into) });
+        let id = if event.contains(FsEvent::Q_OVERFLOW) { -1 } else { mark.id };
+        let new = self.state.lock().push(Queued { id, event, cookie, name: name.map(Into::into) });
         if new {
             self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
         }

@@ -59,7 +59,11 @@ pub fn sys_inotify_add_watch(cx: &mut Cx, args: Args) -> Flow<'_> {
         let (view, path) = (View::of(cx), path(cx, args.u64(1))?);
         let place = resolve(cx, &view, AT_FDCWD, &path, how).await?;
         permission(ownership(place.inode()).await?, &view.creds, Mask::READ)?;
-        Ok(inotify.add(&place.dentry, mask)? as u64)
+        let outside = match place.inode().watch_outside(place.dentry.cache(), mask) {
+            Some(watched) => Some(watched.await?),
+            None => None,
+        };
+        Ok(inotify.add(&place.dentry, mask, outside)? as u64)
     })
 }
 

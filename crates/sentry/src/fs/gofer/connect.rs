@@ -6,16 +6,24 @@ use std::sync::{Arc, OnceLock, Weak};
 use gofer::client::{Client, Config, Interest};
 use parking_lot::Mutex;
 
+use super::host_changes::HostChanges;
 use crate::Errno;
 use crate::executor::{HostWatch, Reactor};
 use crate::wait::{Notify, PollEvents, Share};
+
+/// A gofer's connection, and what it tells of the host's files.
+#[derive(Clone)]
+pub struct Connection {
+    pub client: Arc<Client>,
+    pub(super) host: Arc<HostChanges>,
+}
 
 /// Takes the sentry's end of a gofer's socket. Answers that no task waits for inline are taken in by the reactor. `cpus`: how many sentry
 /// and gofer may use at the same time.
 ///
 /// # Errors
 /// The host's (`EMFILE`).
-pub fn connect(reactor: &Arc<Reactor>, socket: OwnedFd, cpus: usize) -> Result<Arc<Client>, Errno> {
+pub fn connect(reactor: &Arc<Reactor>, socket: OwnedFd, cpus: usize) -> Result<Connection, Errno> {
     let watched = Arc::new(hostcall::io::duplicate(&socket)?);
     let watch = reactor.watch_when_armed(watched)?;
     let queue = watch.queue().clone();
@@ -29,7 +37,8 @@ pub fn connect(reactor: &Arc<Reactor>, socket: OwnedFd, cpus: usize) -> Result<A
     };
     let client = Client::new(socket, Config::new(cpus, Box::new(notify)));
     let _ = hook.client.set(Arc::downgrade(&client));
-    Ok(client)
+    let host = HostChanges::new(&client, reactor);
+    Ok(Connection { client, host })
 }
 
 /// Stands between the reactor and the client.

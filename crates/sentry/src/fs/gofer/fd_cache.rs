@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use gofer::protocol::OpenHow;
 use hostcall::Window;
 use parking_lot::Mutex;
 
 use super::GoferInode;
+use super::expected::Expected;
 use crate::Errno;
 
 /// The sandbox's donated descriptors.
@@ -101,11 +102,23 @@ pub(super) struct Donated {
     /// Its mapping in the sentry, made when first needed and again when the file has outgrown it.
     pub window: Mutex<Option<Arc<Window>>>,
     _place: Place,
+    /// The file, if an inode keeps it.
+    pub inode: OnceLock<Weak<GoferInode>>,
+    /// That it is closed is expected until it is, so this comes last.
+    closed: Option<Expected>,
 }
 
 impl Donated {
     pub(super) fn new(fd: OwnedFd, how: OpenHow, inline: bool, place: Place) -> Arc<Donated> {
-        Arc::new(Donated { fd: Arc::new(fd), how, pace: Pace::new(inline), window: Mutex::default(), _place: place })
+        Arc::new(Donated {
+            fd: Arc::new(fd),
+            how,
+            pace: Pace::new(inline),
+            window: Mutex::default(),
+            _place: place,
+            inode: OnceLock::new(),
+            closed: None,
+        })
     }
 
     pub(super) fn fd(&self) -> &Arc<OwnedFd> {
@@ -123,6 +136,15 @@ impl Donated {
     /// Whether only the inode has it.
     pub(super) fn idle(self: &Arc<Donated>) -> bool {
         Arc::strong_count(self) == 1 && self.window.lock().as_ref().is_none_or(|window| Arc::strong_count(window) == 1)
+    }
+}
+
+impl Drop for Donated {
+    fn drop(&mut self) {
+        if self.writable() {
+            let inode = self.inode.get().and_then(Weak::upgrade);
+            self.closed = inode.and_then(|inode| inode.tree.host.expect_close(&inode));
+        }
     }
 }
 

@@ -59,6 +59,8 @@ type Place = (Weak<GoferInode>, Name);
 pub(super) struct Named {
     /// No place: the root, or a name that was removed (the handle still serves for what needs no name).
     pub place: Option<Place>,
+    /// Where it was before it was removed: the host still names it when it is closed.
+    former: Option<Place>,
     /// The handle that was given for this name, if one was needed.
     held: Option<Arc<Held>>,
 }
@@ -69,9 +71,12 @@ impl Named {
     }
 
     fn living(&self) -> Option<(Arc<GoferInode>, Name)> {
-        let (dir, name) = self.place.as_ref()?;
-        Some((dir.upgrade()?, name.clone()))
+        self.place.as_ref().and_then(living)
     }
+}
+
+fn living((dir, name): &Place) -> Option<(Arc<GoferInode>, Name)> {
+    Some((dir.upgrade()?, name.clone()))
 }
 
 /// Where a directory is, as the gofer is told: names below a handle.
@@ -92,6 +97,12 @@ impl GoferInode {
     /// The name found last, in a directory that is still known.
     pub(super) fn place(&self) -> Option<(Arc<GoferInode>, Name)> {
         self.names.lock().iter().rev().find_map(Named::living)
+    }
+
+    /// All names that are known, and the last one if it is removed.
+    pub(super) fn places(&self) -> Vec<(Arc<GoferInode>, Name)> {
+        let names = self.names.lock();
+        names.iter().filter_map(|named| named.place.as_ref().or(named.former.as_ref()).and_then(living)).collect()
     }
 
     /// Whether nothing leads to it any more.
@@ -181,7 +192,7 @@ impl GoferInode {
                     if named.held.is_none() {
                         named.held = held;
                     } else {
-                        extra = held.map(|held| Named { place: None, held: Some(held) });
+                        extra = held.map(|held| Named { place: None, former: None, held: Some(held) });
                     }
                     names.push(named);
                 }
@@ -190,7 +201,7 @@ impl GoferInode {
                     if names.len() >= MAX_NAMES {
                         extra = Some(names.remove(0));
                     }
-                    names.push(Named { place, held });
+                    names.push(Named { place, former: None, held });
                 }
             }
         }
@@ -213,7 +224,7 @@ impl GoferInode {
         let mut names = self.names.lock();
         if let Some(at) = names.iter().position(|named| named.is(parent, name)) {
             match names.len() {
-                1 => names.iter_mut().for_each(|named| named.place = None),
+                1 => names.iter_mut().for_each(|named| named.former = named.place.take()),
                 _ => lost = Some(names.remove(at)),
             }
         }
@@ -257,7 +268,7 @@ impl GoferInode {
     }
 
     /// Gives handles up that can be had again by name. False: some are in use.
-    fn drop_handles(&self) -> bool {
+    pub(super) fn drop_handles(&self) -> bool {
         let mut dropped = Vec::new();
         let mut all = true;
         for named in self.names.lock().iter_mut().filter(|named| named.held.is_some()) {

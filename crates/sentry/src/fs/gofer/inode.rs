@@ -16,11 +16,12 @@ use super::fd_cache::Donated;
 use super::file::GoferFile;
 use super::handles::Named;
 use super::listing::{Listing, Told};
-use super::{Key, Tree};
+use super::{Cache, Key, Tree};
 use crate::Errno;
+use crate::fs::fsnotify::{FsEvent, Outside};
 use crate::fs::{
-    FileKind, FileOps, Inode, Link, LookedUp, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr, SocketSlot,
-    Timestamp, UnlinkKind, XattrCall, XattrReply,
+    DentryCache, FileKind, FileOps, Inode, Link, LookedUp, Metadata, NewInode, OpenFlags, Ownership, RenameFlags, SetAttr,
+    SocketSlot, Timestamp, UnlinkKind, XattrCall, XattrReply,
 };
 use crate::step::{BoxFuture, Step};
 use crate::task::Cx;
@@ -154,6 +155,40 @@ impl GoferInode {
         }
     }
 
+    /// Somebody else changed it: all that is known is to be asked for again.
+    pub(super) fn changed_on_host(&self) {
+        self.changed(|_| {});
+        self.attr.lock().valid_until = 0;
+    }
+
+    /// The host tells of `events` here, or of those of a name. What could be wrong now is not believed any more.
+    pub(super) fn doubt(&self, events: FsEvent, name: Option<&Name>, cache: &DentryCache) {
+        self.changed_on_host();
+        let Some(name) = name else { return };
+        if events.intersects(FsEvent::NAMES) {
+            cache.distrust();
+        }
+        match self.tree.writable() {
+            Ok(()) => {
+                if let Some(child) = self.child(name) {
+                    child.changed_on_host();
+                }
+            }
+            // There no children are known by name.
+            Err(_) => self.tree.distrust(),
+        }
+    }
+
+    /// Gives up what keeps a file alive that is gone on the host, as far as nobody uses it.
+    pub(super) fn let_go(&self) {
+        drop(self.take_opened());
+        // Who has it open may ask for its attributes.
+        if self.close_idle(OpenHow::Read) && self.close_idle(OpenHow::Write) {
+            self.drop_handles();
+            self.tree.client.flush_forgets();
+        }
+    }
+
     /// Bytes were written up to `end`.
     pub(super) fn wrote(&self, end: u64) {
         self.changed(|metadata| metadata.size = metadata.size.max(end));
@@ -225,6 +260,8 @@ impl GoferInode {
     async fn set(&self, change: SetAttr) -> Result<(), Errno> {
         self.tree.writable()?;
         let told = self.tree.told_now();
+        // The gofer opens it for that, and closes it.
+        let _closed = change.size.and_then(|_| self.tree.host.expect_close(self));
         let host = attr::change(&change);
         let asked = self.by_name(|handle| self.tree.client.set_attr(handle, host)).await;
         let answer = match asked {
@@ -279,6 +316,7 @@ impl GoferInode {
     pub(super) fn keep(self: &Arc<GoferInode>, file: Arc<Donated>) -> Arc<Donated> {
         let Some(files) = self.files() else { return file };
         let how = file.how;
+        let _ = file.inode.set(self.me.clone());
         {
             let mut files = files.lock();
             let slot = if how == OpenHow::Read { &mut files.read } else { &mut files.write };
@@ -526,6 +564,21 @@ impl Inode for GoferInode {
         Step::wait(self.open_regular(access))
     }
 
+    fn watch_outside<'a>(
+        &'a self,
+        cache: &'a Arc<DentryCache>,
+        events: FsEvent,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn Outside>, Errno>>> {
+        // Nobody else is there.
+        if self.tree.cache == Cache::Exclusive {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let watching = self.tree.host.watch(&self.me()?, cache, events).await?;
+            Ok(Box::new(watching) as Box<dyn Outside>)
+        }))
+    }
+
     fn socket_slot(&self) -> Option<&SocketSlot> {
         match &self.body {
             Body::Socket(slot) => Some(slot),
@@ -544,6 +597,12 @@ impl Inode for GoferInode {
 
 impl Drop for GoferInode {
     fn drop(&mut self) {
+        if let Body::Regular(files) = &mut self.body
+            && let Some(file) = files.get_mut().write.take()
+        {
+            let _closed = self.tree.host.expect_close(self);
+            drop(file);
+        }
         {
             let mut inodes = self.tree.inodes.lock();
             if inodes.get(&self.key).is_some_and(|known| std::ptr::eq(known.as_ptr(), self)) {

@@ -6,6 +6,7 @@
 //! - `inode`: [`GoferInode`], its attributes. One inode for each host file, so hard links are one. `handles`: its names, and the gofer's handles for them.
 //! - `names`: lookups (several names in one round trip), making and removing. `dir`: reading directories.
 //! - `listing`: what a listing tells. `scan`: directories listed ahead of a walk, `ahead`: names known before they are asked for, `opened`: files opened ahead.
+//! - `host_changes`, `expected`: changes of watched files, whoever makes them.
 //! - `file`, `mappable`: open regular files. `fd_cache`: the descriptors. `attr`: attributes and how long they are true.
 //!
 //! What is true how long is the tree's [`Cache`]: in an exclusive one only this VFS changes anything; answers are kept for ever and brought up to date
@@ -19,9 +20,13 @@ mod ahead;
 mod attr;
 mod connect;
 mod dir;
+mod expected;
 mod fd_cache;
 mod file;
 mod handles;
+mod host_changes;
+#[cfg(test)]
+mod host_tests;
 mod inode;
 mod listing;
 mod mappable;
@@ -39,9 +44,10 @@ use gofer::client::Client;
 use gofer::protocol::{Access, Attr, Entry, FileKind as HostKind, Handle, Name};
 use parking_lot::Mutex;
 
-pub use connect::connect;
+pub use connect::{Connection, connect};
 pub use fd_cache::FdCache;
 use handles::Held;
+use host_changes::HostChanges;
 pub use inode::GoferInode;
 use listing::Told;
 
@@ -95,6 +101,7 @@ pub struct GoferFs {
 /// What a tree's inodes share.
 struct Tree {
     client: Arc<Client>,
+    host: Arc<HostChanges>,
     services: Services,
     access: Access,
     cache: Cache,
@@ -102,6 +109,8 @@ struct Tree {
     local: bool,
     /// Counts the changes made here.
     changes: AtomicU64,
+    /// What is true up to this time was told before [`Tree::distrust`].
+    untrue_until: AtomicU64,
     inodes: Mutex<HashMap<Key, Weak<GoferInode>>>,
     /// The devices that guests are shown for the host's: a tree may contain mounts.
     devices: Mutex<HashMap<(u32, u32), u64>>,
@@ -131,24 +140,27 @@ impl GoferFs {
     /// # Errors
     /// `ENOENT` for an index that is none; `EIO`.
     pub async fn new(
-        client: Arc<Client>,
+        connection: &Connection,
         index: u32,
         access: Access,
         cache: Cache,
         dev: u64,
         services: Services,
     ) -> Result<Arc<GoferFs>, Errno> {
+        let Connection { client, host } = connection.clone();
         let attached = client.attach(index).await?;
         let handle = Held::new(&client, attached.root.handle);
         let kind = client.stat_fs(handle.handle()).await.map_or(0, |stat| stat.kind);
         let read_only = access == Access::ReadOnly || attached.access == Access::ReadOnly;
         let tree = Arc::new(Tree {
             client,
+            host,
             services,
             access: if read_only { Access::ReadOnly } else { Access::ReadWrite },
             cache,
             local: is_local(kind),
             changes: AtomicU64::new(0),
+            untrue_until: AtomicU64::new(0),
             inodes: Mutex::default(),
             devices: Mutex::new(HashMap::from([(host_device(&attached.root.attr), dev)])),
             listed: Mutex::default(),
@@ -224,7 +236,12 @@ impl Tree {
 
     /// Whether a time has not come yet. (To read the clock costs more than most of what asks this, and mostly that time never comes.)
     fn is_before(&self, until: u64) -> bool {
-        until == u64::MAX || self.now_ns() < until
+        until == u64::MAX || (until > self.untrue_until.load(Ordering::Acquire) && self.now_ns() < until)
+    }
+
+    /// Others have changed something: nothing that was told of a shared tree is true any more.
+    fn distrust(&self) {
+        self.untrue_until.fetch_max(self.valid_until(), Ordering::AcqRel);
     }
 
     /// The count of changes: read before the gofer is asked for something.

@@ -6,8 +6,10 @@ use std::sync::{Arc, Weak};
 use gofer::protocol::{EntryKind, MAX_WALK, MakeNode, Name, OpenHow, Owner, RenameKind, WalkEnd};
 
 use super::GoferInode;
+use super::expected::Expected;
 use super::inode::Body;
 use crate::Errno;
+use crate::fs::fsnotify::FsEvent;
 use crate::fs::{FileKind, Inode, LookedUp, NewInode, RenameFlags, UnlinkKind};
 
 impl GoferInode {
@@ -60,10 +62,15 @@ impl GoferInode {
         let mode = new.permissions & 0o7777;
         let told = self.tree.told_now();
         let own_name = name.clone();
+        let host = &self.tree.host;
+        let own = host.expect_own(self, FsEvent::CREATE, &name);
+        // It is given to its owner.
+        let _owner = host.expect_none(self, FsEvent::ATTRIB, &name);
         let entry = match new.kind {
             FileKind::Regular => {
                 let place = self.tree.reserve()?;
                 let (entry, fd) = client.create(dir, name, mode, owner, OpenHow::ReadWrite).await?;
+                own.map(Expected::done);
                 let inode = self.tree.entry(&me, own_name, &entry, told);
                 self.made(&inode, FileKind::Regular)?;
                 inode.keep(inode.adopt(fd, OpenHow::ReadWrite, place)?);
@@ -79,6 +86,7 @@ impl GoferInode {
             // As on a file system that is mounted nodev and has no use for them.
             FileKind::CharDevice | FileKind::BlockDevice => return Err(Errno::EPERM),
         };
+        own.map(Expected::done);
         let inode = self.tree.entry(&me, own_name, &entry, told);
         self.made(&inode, new.kind)?;
         if new.kind == FileKind::Symlink {
@@ -106,7 +114,9 @@ impl GoferInode {
         let name = Name::new(name)?;
         let held = self.held().await?;
         let client = &self.tree.client;
+        let own = self.tree.host.expect_own(self, FsEvent::CREATE, &name);
         let entry = target.by_name(|handle| client.link(handle, held.handle(), name.clone())).await?;
+        own.map(Expected::done);
         self.changed(|_| {});
         let new = self.tree.hold(entry.handle);
         if super::key_of(&entry.attr) != target.key() {
@@ -129,7 +139,9 @@ impl GoferInode {
             UnlinkKind::NotDirectory => EntryKind::NotDirectory,
             UnlinkKind::Directory => EntryKind::Directory,
         };
+        let own = self.tree.host.expect_own(self, FsEvent::DELETE, &name);
         self.tree.client.unlink(held.handle(), name.clone(), entry_kind).await?;
+        own.map(Expected::done);
         self.name_gone(&name, child.as_deref());
         let dirs = u32::from(kind == UnlinkKind::Directory);
         self.changed(|metadata| metadata.nlink = metadata.nlink.saturating_sub(dirs));
@@ -137,7 +149,7 @@ impl GoferInode {
     }
 
     /// The inode that a name was last found to mean.
-    fn child(&self, name: &Name) -> Option<Arc<GoferInode>> {
+    pub(super) fn child(&self, name: &Name) -> Option<Arc<GoferInode>> {
         let Body::Directory(children) = &self.body else { return None };
 
         children.by_name.lock().get(name).and_then(Weak::upgrade)
@@ -196,6 +208,9 @@ impl GoferInode {
         if let Some(displaced) = displaced.as_ref().filter(|_| kind == RenameKind::Replace) {
             displaced.keep_reachable().await;
         }
+        let moves = FsEvent::MOVED_FROM | FsEvent::MOVED_TO;
+        let host = &self.tree.host;
+        let own = [host.expect_own(self, moves, &name), host.expect_own(&to, moves, &to_name)];
         self.tree
             .client
             .rename(
@@ -208,6 +223,7 @@ impl GoferInode {
                 other_held.as_ref().map(|held| held.handle()),
             )
             .await?;
+        own.into_iter().flatten().for_each(Expected::done);
         match &displaced {
             Some(displaced) if kind == RenameKind::Exchange => {
                 displaced.move_name((&to, &to_name), (&self.me()?, &name));

@@ -22,9 +22,9 @@ use crate::fs::{
 };
 use crate::mm::{Access as MapAccess, Sink, Source};
 
-struct Setup {
-    path: PathBuf,
-    fs: Arc<GoferFs>,
+pub(super) struct Setup {
+    pub path: PathBuf,
+    pub fs: Arc<GoferFs>,
     now: Arc<AtomicU64>,
 }
 
@@ -42,7 +42,7 @@ fn folder(what: &str) -> PathBuf {
     path
 }
 
-fn serve(path: &Path, access: HostAccess, max_handles: usize) -> Arc<Client> {
+fn serve(path: &Path, access: HostAccess, max_handles: usize) -> Connection {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("pair");
     let source = gofer::passthrough::Source::at_path(path).expect("source");
     let attaches = vec![AttachConfig { source, access, cache: HostCache::Exclusive }];
@@ -51,7 +51,7 @@ fn serve(path: &Path, access: HostAccess, max_handles: usize) -> Arc<Client> {
     connected(ours)
 }
 
-fn connected(ours: std::os::fd::OwnedFd) -> Arc<Client> {
+fn connected(ours: std::os::fd::OwnedFd) -> Connection {
     let reactor = Reactor::new().expect("epoll");
     let running = reactor.clone();
     std::thread::spawn(move || running.run());
@@ -66,13 +66,13 @@ fn services(fds: Arc<FdCache>) -> (Services, Arc<AtomicU64>) {
     (Services { pool, fds, clock: Clock::Virtual(now.clone()) }, now)
 }
 
-fn setup(what: &str, access: Access, cache: Cache, fill: impl FnOnce(&Path)) -> Setup {
+pub(super) fn setup(what: &str, access: Access, cache: Cache, fill: impl FnOnce(&Path)) -> Setup {
     hostcall::copy::install();
     let path = folder(what);
     fill(&path);
     let (services, now) = services(FdCache::new());
     let client = serve(&path, access, 5000);
-    let fs = block_on(GoferFs::new(client, 0, access, cache, 77, services)).expect("attach");
+    let fs = block_on(GoferFs::new(&client, 0, access, cache, 77, services)).expect("attach");
     Setup { path, fs, now }
 }
 
@@ -617,7 +617,7 @@ fn inodes_handles_and_descriptors_come_back() {
     let (services, _) = services(FdCache::with_limits(40, 10));
     // Fewer handles than files.
     let client = serve(&path, Access::ReadOnly, 100);
-    let fs = block_on(GoferFs::new(client, 0, Access::ReadOnly, Cache::Exclusive, 77, services.clone())).expect("attach");
+    let fs = block_on(GoferFs::new(&client, 0, Access::ReadOnly, Cache::Exclusive, 77, services.clone())).expect("attach");
     let root: Arc<dyn Inode> = fs.root();
     let look = |i: usize| block_on(async { root.lookup(format!("f{i}").as_bytes()).await });
     for i in 0..300 {
@@ -653,7 +653,7 @@ fn a_dead_gofer_is_eio_and_open_files_go_on() {
     std::thread::spawn(move || server.serve(theirs));
     let (services, _) = services(FdCache::new());
     let client = connected(ours);
-    let fs = block_on(GoferFs::new(client, 0, Access::ReadOnly, Cache::Exclusive, 77, services)).expect("attach");
+    let fs = block_on(GoferFs::new(&client, 0, Access::ReadOnly, Cache::Exclusive, 77, services)).expect("attach");
     let root: Arc<dyn Inode> = fs.root();
     let inode = block_on(async { root.lookup(b"f").await }).expect("lookup");
     let file = open(inode, OpenFlags::empty()).expect("open");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::NAME_MAX;
 use crate::Errno;
 use crate::fs::dentry::Cached;
+use crate::fs::dentry::Seen;
 use crate::fs::{Dentry, Inode};
 use crate::step::Step;
 
@@ -65,13 +66,13 @@ pub(super) async fn lookup_ahead(dir: &Arc<Dentry>, names: &[&[u8]]) -> Found {
     let mut rest = names.get(1..).unwrap_or_default().iter();
     for (name, inode) in rest.by_ref().zip(inodes) {
         let Some(parent) = at else { break };
-        let seen = parent.changes();
+        let seen = seen.of(&parent);
         at = parent.learn(name, Some(inode), seen);
     }
     Ok(child)
 }
 
-fn learn(dir: &Arc<Dentry>, name: &[u8], result: Result<Arc<dyn Inode>, Errno>, seen: u64) -> Found {
+fn learn(dir: &Arc<Dentry>, name: &[u8], result: Result<Arc<dyn Inode>, Errno>, seen: Seen) -> Found {
     match result {
         Ok(inode) => Ok(dir.learn(name, Some(inode), seen)),
         Err(Errno::ENOENT) => Ok(dir.learn(name, None, seen)),
