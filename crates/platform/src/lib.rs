@@ -145,7 +145,7 @@ pub trait Platform: Send + Sync {
 /// What an executor has spent waiting since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Idle {
-    /// On its CPU, looking.
+    /// On its CPU, looking; or letting others have it between two looks.
     pub spin_ns: u64,
     /// Off it, and how often.
     pub sleep_ns: u64,

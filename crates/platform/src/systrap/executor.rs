@@ -58,7 +58,7 @@ pub struct Executor {
     next_look_ns: AtomicU64,
 }
 
-/// What an executor has done beside polling. Only its own thread writes here.
+/// What an executor has done beside polling. Only its own thread writes here, but for what was said of it.
 #[repr(align(64))]
 #[derive(Default)]
 struct Spent {
@@ -67,6 +67,8 @@ struct Spent {
     sleep_ns: AtomicU64,
     /// Since when it sleeps; 0: it does not.
     asleep_since_ns: AtomicU64,
+    /// The most that was told of `sleep_ns`. Who asks between the end of a sleep and its addition is told the same again.
+    told_sleep_ns: AtomicU64,
 }
 
 fn bump(counter: &AtomicU64, by: u64) {
@@ -205,7 +207,14 @@ impl Executor {
     /// True if there is something to do.
     fn doze(&self, deadline_ns: Option<u64>) -> bool {
         let look = || (self.unparked.swap(false, SeqCst) || self.scan(&mut self.list.lock()) > 0).then_some(());
-        self.spin.is_enabled() && self.doze.until(deadline_ns, look).is_some()
+        if !self.spin.is_enabled() {
+            return false;
+        }
+        let from = sys::ticks();
+        let found = self.doze.until(deadline_ns, look).is_some();
+        // No sign of an interruption, however long: it lets others have the CPU.
+        bump(&self.spent.spin_ticks, sys::ticks().saturating_sub(from));
+        found
     }
 
     fn sleep(&self, deadline_ns: Option<u64>) {
@@ -279,14 +288,17 @@ impl Executor {
 
     /// See [`Platform::idle`](crate::Platform::idle).
     pub fn idle(&self) -> Idle {
+        // In this order, so that a sleep which ends meanwhile is left out, and not added twice.
+        let before = self.spent.sleep_ns.load(Acquire);
         let now = match self.spent.asleep_since_ns.load(Relaxed) {
             0 => 0,
             since => monotonic_ns().saturating_sub(since),
         };
+        let slept_ns = before.saturating_add(now);
         Idle {
             spin_ns: self.closeness.ns_of(self.spent.spin_ticks.load(Relaxed)),
             sleeps: self.spent.sleeps.load(Relaxed),
-            sleep_ns: self.spent.sleep_ns.load(Relaxed).saturating_add(now),
+            sleep_ns: self.spent.told_sleep_ns.fetch_max(slept_ns, Relaxed).max(slept_ns),
         }
     }
 
@@ -348,6 +360,7 @@ impl Executor {
             // Others may have something to do with the list.
             MutexGuard::bump(&mut list);
             if self.unparked.load(Relaxed) && self.unparked.swap(false, SeqCst) {
+                self.spun(from);
                 return true;
             }
             let now = monotonic_ns();

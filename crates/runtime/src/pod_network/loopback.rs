@@ -3,7 +3,7 @@
 //! Engines forward a pod's ports by connecting to localhost in its namespace (containerd and CRI-O do). It is the host's kernel that answers there, in
 //! which nothing of a sandbox listens. So this does, for all ports at once; who asks for the connections passes them on.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
-use super::inside;
+use super::{inside, own_inode};
 use crate::bpf;
 use crate::error::{Doing, Result};
 
@@ -35,7 +35,10 @@ impl Loopback {
     pub fn listen(path: &Path) -> Result<Loopback> {
         let about = || format!("cannot listen on the loopback interface of {}", path.display());
         let namespace = File::open(path).doing(about)?;
-        refuse_own(&namespace).doing(about)?;
+        // The host's own connections to localhost are nobody's to take, whatever a configuration names.
+        if namespace.metadata().doing(about)?.ino() == own_inode()? {
+            return Err(io::Error::other("it is the host's network")).doing(about);
+        }
         let made = inside(&namespace, || {
             let listener = listener()?;
             let redirection = bpf::take_loopback(namespace.as_fd(), listener.as_fd())?;
@@ -67,15 +70,6 @@ impl Loopback {
     pub fn end(&self) {
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
     }
-}
-
-/// The host's own connections to localhost are nobody's to take, whatever a configuration names.
-fn refuse_own(namespace: &File) -> io::Result<()> {
-    let (own, other) = (fs::metadata("/proc/thread-self/ns/net")?, namespace.metadata()?);
-    if (own.dev(), own.ino()) == (other.dev(), other.ino()) {
-        return Err(io::Error::other("it is the host's network"));
-    }
-    Ok(())
 }
 
 /// For both families, where there are two.

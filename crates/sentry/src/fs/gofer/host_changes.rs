@@ -79,6 +79,14 @@ struct Entry {
     above: Option<(u64, Name)>,
 }
 
+/// Whether it is any use to read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Goes,
+    /// It is no inotify instance.
+    Fails,
+}
+
 /// An event as the host tells it.
 struct Event<'a> {
     watch: i32,
@@ -289,28 +297,35 @@ impl HostChanges {
 
     // Events.
 
-    /// Reads and tells what is there. Returns whether it may not be all.
-    fn read(&self, rounds: usize) -> bool {
-        let Some(source) = self.source.get() else { return false };
+    /// Reads and tells what is there.
+    fn read(&self, rounds: usize) -> Reading {
+        let Some(source) = self.source.get() else { return Reading::Goes };
         let file = source.watch.file().as_fd();
         let mut buffer = self.reading.lock();
         buffer.resize(BUFFER, 0);
         let done = self.state.lock().expecting.all_done();
         for _ in 0..rounds {
             // Asked first: the gofer could have given a descriptor whose reads sleep.
-            let ready = poll_now(file, PollEvents::IN.bits() as u16).unwrap_or_default();
-            if u32::from(ready) & PollEvents::IN.bits() == 0 {
-                self.state.lock().expecting.forget(&done);
-                return false;
+            match poll_now(file, PollEvents::IN.bits() as u16).map(|ready| PollEvents::from_bits_retain(ready.into())) {
+                Ok(ready) if ready.is_empty() => {
+                    self.state.lock().expecting.forget(&done);
+                    return Reading::Goes;
+                }
+                Ok(PollEvents::IN) => {}
+                _ => return Reading::Fails,
             }
-            let Ok(n @ 1..) = io::read_at(file, &mut buffer, -1, Sleep::Allowed) else { return false };
+            let n = match io::read_at(file, &mut buffer, -1, Sleep::Allowed) {
+                Ok(n @ 1..) => n,
+                Err(Errno::EINTR) => continue,
+                _ => return Reading::Fails,
+            };
             let mut bytes = buffer.get(..n).unwrap_or_default();
             while let Some((event, rest)) = parse(bytes) {
                 self.tell(&event);
                 bytes = rest;
             }
         }
-        true
+        Reading::Goes
     }
 
     fn tell(&self, event: &Event<'_>) {
@@ -357,8 +372,9 @@ impl HostChanges {
         if expected == Some(Expectation::NotTold) {
             return;
         }
-        // As on Linux, the end of a directory comes before its name's.
-        for Target { inode, cache } in ended.into_iter().filter_map(Target::of) {
+        // As on Linux, the end of a directory comes before its name's. Of those that guests remove the VFS tells.
+        let ended = ended.into_iter().filter(|_| expected != Some(Expectation::Ours)).filter_map(Target::of);
+        for Target { inode, cache } in ended {
             cache.marks.inode_ended(&(inode as Arc<dyn Inode>), FsEvent::DELETE_SELF);
         }
         let overlapping = targets.len() > 1;
@@ -496,8 +512,12 @@ struct Hook(Weak<HostChanges>);
 impl Notify for Hook {
     fn notify(&self, _events: PollEvents) {
         if let Some(changes) = self.0.upgrade() {
-            changes.read(REACTOR_ROUNDS);
-            changes.arm();
+            match changes.read(REACTOR_ROUNDS) {
+                Reading::Goes => changes.arm(),
+                Reading::Fails => {
+                    tracing::error!("the gofer's inotify cannot be read: guests hear no more of changes on the host")
+                }
+            }
         }
     }
 }

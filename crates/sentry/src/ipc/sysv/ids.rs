@@ -85,21 +85,20 @@ impl<T> Ids<T> {
         }
     }
 
-    /// Puts a new object in; `make` is told the id's sequence number. `wish` is the id to give if it is free (-1: none), and is then
-    /// taken back.
+    /// Whether one more object may be made.
     ///
     /// # Errors
     /// `ENOSPC` at `limit` objects.
-    pub fn insert(
-        &mut self,
-        key: i32,
-        limit: usize,
-        wish: &NextId,
-        make: impl FnOnce(i32, u16) -> Arc<T>,
-    ) -> Result<i32, Errno> {
-        if self.in_use >= limit.min(IPCMNI) {
-            return Err(Errno::ENOSPC);
-        }
+    pub fn room(&self, limit: usize) -> Result<(), Errno> {
+        if self.in_use < limit.min(IPCMNI) { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    /// Puts a new object in, for which there is [`Ids::room`]; `make`, called if that succeeds, is told the id and its sequence number. `wish` is the id to give
+    /// if it is free (-1: none), and is then taken back.
+    ///
+    /// # Errors
+    /// `ENOSPC` if nothing is free from the wished id on.
+    pub fn insert(&mut self, key: i32, wish: &NextId, make: impl FnOnce(i32, u16) -> Arc<T>) -> Result<i32, Errno> {
         let wished = u32::try_from(wish.take()).ok();
         if let Some((at, seq)) = wished.and_then(|id| Some((index(id as i32)?, id >> SHIFT))) {
             // As Linux: the first free place from the wished one on.
@@ -194,7 +193,7 @@ mod tests {
     #[test]
     fn ids_are_not_given_again_soon() {
         let mut ids: Ids<u8> = Ids::default();
-        let make = |ids: &mut Ids<u8>, key| ids.insert(key, 10, &NextId::default(), |_, _| Arc::new(0));
+        let make = |ids: &mut Ids<u8>, key| ids.insert(key, &NextId::default(), |_, _| Arc::new(0));
         assert_eq!(make(&mut ids, 7), Ok(0));
         assert_eq!(make(&mut ids, 0), Ok(1));
         assert!(matches!(ids.find_key(7, 0), Ok(Found::Old(0, _))));

@@ -128,8 +128,9 @@ impl MessageQueues {
             queue.state.lock().perm.check(&creds, Wanted(flags & 0o777))?;
             return Ok(id);
         }
+        ids.room(limits.msgmni.count())?;
         let (mut perm, ctime) = (Perm::new(key, flags, &creds), now_sec(cx));
-        ids.insert(key, limits.msgmni.count(), &self.next_id, |id, seq| {
+        ids.insert(key, &self.next_id, |id, seq| {
             perm.seq = seq;
             let state = State {
                 perm,

@@ -143,16 +143,17 @@ impl SemaphoreSets {
         if count == 0 {
             return Err(Errno::EINVAL);
         }
+        ids.room(limits.semmni.count())?;
         let used = self.used.load(Ordering::Relaxed);
-        if ids.in_use() >= limits.semmni.count() || used + count as u64 > limits.semmns.get() {
+        if used + count as u64 > limits.semmns.get() {
             return Err(Errno::ENOSPC);
         }
         if used + count as u64 > BUDGET {
             return Err(Errno::ENOMEM);
         }
-        self.used.fetch_add(count as u64, Ordering::Relaxed);
         let (mut perm, ctime) = (Perm::new(key, flags, &creds), now_sec(cx));
-        ids.insert(key, limits.semmni.count(), &self.next_id, |id, seq| {
+        ids.insert(key, &self.next_id, |id, seq| {
+            self.used.fetch_add(count as u64, Ordering::Relaxed);
             perm.seq = seq;
             let state = State {
                 perm,

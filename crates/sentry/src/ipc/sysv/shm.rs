@@ -109,14 +109,12 @@ impl SharedSegments {
         if total.saturating_add(len >> 12) > limits.shmall.get() {
             return Err(Errno::ENOSPC);
         }
-        if ids.in_use() >= limits.shmmni.count() {
-            return Err(Errno::ENOSPC);
-        }
+        ids.room(limits.shmmni.count())?;
         let (inode, data) = backing(cx, &cx.task.container, size, len, flags & 0o777)?;
-        self.pages.fetch_add(len >> 12, Ordering::Relaxed);
         let mut perm = Perm::new(key, flags, &creds);
         let (cpid, ctime) = (cx.task.tgid(), now_sec(cx));
-        ids.insert(key, limits.shmmni.count(), &self.next_id, |id, seq| {
+        ids.insert(key, &self.next_id, |id, seq| {
+            self.pages.fetch_add(len >> 12, Ordering::Relaxed);
             perm.seq = seq;
             let state = Mutex::new(State { perm, atime: 0, dtime: 0, ctime, lpid: 0 });
             let segment = Arc::new(Segment { id, size, cpid, state, inode, data, pages: self.pages.clone() });
