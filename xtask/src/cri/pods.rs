@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("pod-containers", containers),
     ("pod-logs", logs),
     ("pod-volume", volume),
+    ("pod-config-map", config_map),
     ("pod-share-pid", share_pid),
     ("pod-oom", out_of_memory),
     ("pod-restart", restart),
@@ -191,6 +192,38 @@ fn volume(engine: &mut Engine) -> Result<()> {
     ensure!(std::fs::read_to_string(shared.join("file"))? == "told\n", "the host does not see it");
     std::fs::write(shared.join("file"), "updated\n")?;
     engine.soon("an update is seen", |engine| Ok(engine.exec(&one, &["cat", "/data/file"])?.stdout == "updated\n"))
+}
+
+/// A ConfigMap, as the kubelet writes and updates it: who watches it is told, and sees the new one.
+fn config_map(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "config-map"])?;
+    let (tools, map) = (engine.dir.join("tools"), engine.dir.join("volumes/kubernetes.io~configmap/config"));
+    for dir in [&tools, &map, &engine.dir.join("logs")] {
+        std::fs::create_dir_all(dir)?;
+    }
+    sh::compile_c(&sh::top().join("tests/cri/watch.c"), &tools.join("watch"))?;
+    let write = |version: &str| -> Result<()> {
+        let made = map.join(format!("..{version}"));
+        std::fs::create_dir(&made)?;
+        std::fs::write(made.join("key"), version)?;
+        std::os::unix::fs::symlink(format!("..{version}"), map.join("..data_tmp"))?;
+        Ok(std::fs::rename(map.join("..data_tmp"), map.join("..data"))?)
+    };
+    write("one")?;
+    std::os::unix::fs::symlink("..data/key", map.join("key"))?;
+    let log = engine.dir.join("logs/config-map.log");
+    let (path, tools) = (log.display().to_string(), format!("{}:/tools:ro", tools.display()));
+    let mount = format!("{}:/config:ro", map.display());
+    let options = ["--log", &path, "--mount", &tools, "--mount", &mount];
+    engine.container(&pod, "main", &options, &["/tools/watch", "/config"])?;
+    let says = |what: &'static str| {
+        let log = log.clone();
+        move |_: &Engine| Ok(std::fs::read_to_string(&log).unwrap_or_default().contains(what))
+    };
+    engine.soon("the first version is there", says(" stdout F first one\n"))?;
+    write("two")?;
+    std::fs::remove_dir_all(map.join("..one"))?;
+    engine.soon("the update is told, and seen", says(" stdout F then two\n"))
 }
 
 fn share_pid(engine: &mut Engine) -> Result<()> {

@@ -458,3 +458,25 @@ fn watches_are_of_nodes_and_end_with_them() {
     fs::write(dir.path().join("unseen"), "").unwrap();
     assert_eq!(events(&notifier), [(top, IN_IGNORED, String::new())]);
 }
+
+#[test]
+fn removed_files_are_left_out_if_all_want_that() {
+    const IN_MODIFY: u32 = 0x2;
+    const IN_EXCL_UNLINK: u32 = 0x0400_0000;
+    let dir = TestDir::new("unlinked");
+    let root = export(dir.path(), Access::ReadOnly);
+    let mut notifier = Notifier::new(&root).unwrap();
+    let mut write_removed = |more: u32| {
+        let mut file = fs::File::create(dir.path().join("f")).unwrap();
+        fs::remove_file(dir.path().join("f")).unwrap();
+        let watch = notifier.watch(&root, IN_MODIFY | more).unwrap();
+        file.write_all(b"x").unwrap();
+        (watch, events(&notifier))
+    };
+    let (watch, told) = write_removed(IN_EXCL_UNLINK);
+    assert_eq!(told, []);
+    assert_eq!(write_removed(IN_EXCL_UNLINK), (watch, Vec::new()));
+    let modified = vec![(watch, IN_MODIFY, "f".to_string())];
+    assert_eq!(write_removed(0), (watch, modified.clone()));
+    assert_eq!(write_removed(IN_EXCL_UNLINK), (watch, modified));
+}

@@ -6,7 +6,7 @@
 //! Opens and reads are not told: they are no changes, and most would be this process's own.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     ffi::CStr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
@@ -36,7 +36,8 @@ const CHANGES: WatchFlags = WatchFlags::MODIFY
 #[derive(Debug)]
 pub struct Notifier {
     fd: Arc<OwnedFd>,
-    watches: BTreeSet<i32>,
+    /// What each is for.
+    watches: BTreeMap<i32, WatchFlags>,
     /// Where the working directory is in between: it pins what it is, whose end would not be told otherwise.
     home: Arc<PathFd>,
 }
@@ -55,7 +56,7 @@ impl Notifier {
             None => Arc::clone(home.directory()?),
         };
         let fd = Arc::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?);
-        Ok(Notifier { fd, watches: BTreeSet::new(), home })
+        Ok(Notifier { fd, watches: BTreeMap::new(), home })
     }
 
     /// What the events are read from.
@@ -63,8 +64,8 @@ impl Notifier {
         &self.fd
     }
 
-    /// Watches a node, whatever its kind, for `events` (`IN_*` bits) besides those it is watched for already. Gives the number that its
-    /// events have.
+    /// Watches a node, whatever its kind, for `events` (`IN_*` bits) besides those it is watched for already; with `IN_EXCL_UNLINK` only if all want
+    /// that. Gives the number that its events have.
     ///
     /// # Errors
     /// The host's; `ENOSPC` at the limit; `ESTALE` if the node's name means another file by now.
@@ -72,11 +73,11 @@ impl Notifier {
         if self.watches.len() >= Notifier::MAX_WATCHES {
             return Err(Errno::ENOSPC);
         }
-        let events = WatchFlags::from_bits_retain(events) & CHANGES;
-        if events.is_empty() {
+        let events = WatchFlags::from_bits_retain(events) & (CHANGES | WatchFlags::EXCL_UNLINK);
+        if !events.intersects(CHANGES) {
             return Err(Errno::EINVAL);
         }
-        let watch = if node.kind == FileKind::Directory {
+        let (watch, wanted) = if node.kind == FileKind::Directory {
             self.add(&node.fd, c".", events)?
         } else {
             let place = node.place.lock().clone().ok_or(Errno::ESTALE)?;
@@ -88,31 +89,51 @@ impl Notifier {
             if !is_there()? {
                 return Err(Errno::ESTALE);
             }
-            let watch = self.add(&place.dir, place.name.as_c_str(), events).map_err(|errno| match errno {
+            let (watch, wanted) = self.add(&place.dir, place.name.as_c_str(), events).map_err(|errno| match errno {
                 Errno::ENOENT => Errno::ESTALE,
                 errno => errno,
             })?;
             // What had the name for an instant is in the same directory; it is not watched on.
             if !is_there()? {
-                if !self.watches.contains(&watch) {
+                if !self.watches.contains_key(&watch) {
                     self.remove(watch);
                 }
                 return Err(Errno::ESTALE);
             }
-            watch
+            (watch, wanted)
         };
-        self.watches.insert(watch);
+        self.watches.insert(watch, wanted);
         u32::try_from(watch).map_err(|_| Errno::EIO)
     }
 
-    fn add(&self, dir: &PathFd, name: &CStr, events: WatchFlags) -> Result<i32, Errno> {
-        let flags = events | WatchFlags::DONT_FOLLOW | WatchFlags::MASK_ADD;
+    /// A watch, and all that it is for now.
+    fn add(&self, dir: &PathFd, name: &CStr, events: WatchFlags) -> Result<(i32, WatchFlags), Errno> {
         let _alone = WORKING_DIRECTORY.lock();
         rustix::process::fchdir(dir)?;
-        let watch = inotify::add_watch(&*self.fd, name, flags);
+        let added = self.add_here(name, events);
         // It could be opened, so it can be entered. If not, a directory is pinned, and its end not told.
         let _ = rustix::process::fchdir(&*self.home);
-        Ok(watch?)
+        added
+    }
+
+    fn add_here(&self, name: &CStr, events: WatchFlags) -> Result<(i32, WatchFlags), Errno> {
+        const LESS: WatchFlags = WatchFlags::EXCL_UNLINK;
+        let add = |flags| Ok::<i32, Errno>(inotify::add_watch(&*self.fd, name, flags | WatchFlags::DONT_FOLLOW)?);
+        let watch = add((events - LESS) | WatchFlags::MASK_ADD)?;
+        match self.watches.get(&watch) {
+            None if events.contains(LESS) => {
+                add(events | WatchFlags::MASK_ADD)?;
+                Ok((watch, events))
+            }
+            None => Ok((watch, events)),
+            Some(known) if known.contains(LESS) && !events.contains(LESS) => {
+                // What is added to a watch takes nothing away: it is replaced.
+                let all = (*known - LESS) | events;
+                add(all)?;
+                Ok((watch, all))
+            }
+            Some(known) => Ok((watch, *known | (events - LESS))),
+        }
     }
 
     /// Takes a watch off.
@@ -120,7 +141,7 @@ impl Notifier {
     /// # Errors
     /// `EINVAL` for a number that is none.
     pub fn unwatch(&mut self, watch: u32) -> Result<(), Errno> {
-        let watch = i32::try_from(watch).ok().filter(|watch| self.watches.remove(watch)).ok_or(Errno::EINVAL)?;
+        let watch = i32::try_from(watch).ok().filter(|watch| self.watches.remove(watch).is_some()).ok_or(Errno::EINVAL)?;
         self.remove(watch);
         Ok(())
     }

@@ -132,7 +132,7 @@ requests! {
     25 OpenAll { dir: Handle, path: Vec<Name>, names: Vec<Name>, how: OpenHow, }
     /// The descriptor from which events of watched files are read, an inotify instance of the connection's own → `Notifier`. `ENXIO` where nothing is exported.
     26 Notifier {}
-    /// Watches a file or directory for `events` (`IN_*` bits of changes; others are left out), besides those it is watched for → `Watched`.
+    /// Watches a file or directory for `events` (`IN_*` bits of changes, and `IN_EXCL_UNLINK`; others are left out), besides those it is watched for → `Watched`.
     27 Watch { node: Handle, events: u32, }
     /// → `Done`
     28 Unwatch { watch: u32, }

@@ -125,3 +125,41 @@ impl Drop for Expected {
         self.changes.expected_is_done(&self.numbers, self.outcome);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_expected_is_told_apart_until_it_is_forgotten() {
+        let mut all = Expecting::default();
+        let (a, b) = (Name::new(b"a").expect("name"), Name::new(b"b").expect("name"));
+        let own = all.add(1, Some(&a), FsEvent::CREATE, Expectation::Ours).expect("room");
+        // Not done yet: it could be anybody's.
+        assert_eq!(all.look(1, Some(&a), FsEvent::CREATE), None);
+        all.done(&[own]);
+        assert_eq!(all.look(1, Some(&a), FsEvent::CREATE), Some(Expectation::Ours));
+        for (id, name, event) in [(2, &a, FsEvent::CREATE), (1, &b, FsEvent::CREATE), (1, &a, FsEvent::DELETE)] {
+            assert_eq!(all.look(id, Some(name), event), None);
+        }
+        let close = all.add(1, None, FsEvent::CLOSE_WRITE, Expectation::NotTold).expect("room");
+        assert_eq!(all.look(1, None, FsEvent::CLOSE_WRITE), Some(Expectation::NotTold));
+        assert_eq!(all.all_done(), [own]);
+        all.forget(&[own, close]);
+        assert_eq!(all.look(1, None, FsEvent::CLOSE_WRITE), None);
+    }
+
+    #[test]
+    fn what_does_not_come_is_not_expected_for_ever() {
+        let mut all = Expecting::default();
+        let numbers: Vec<u64> =
+            std::iter::from_fn(|| all.add(1, None, FsEvent::CLOSE_WRITE, Expectation::NotTold)).take(MOST + 1).collect();
+        assert_eq!(numbers.len(), MOST);
+        all.done(&numbers);
+        for one in &mut all.list {
+            one.done_at = Some(0);
+        }
+        assert_eq!(all.look(1, None, FsEvent::CLOSE_WRITE), None);
+        assert!(all.list.is_empty());
+    }
+}

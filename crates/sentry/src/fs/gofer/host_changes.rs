@@ -129,11 +129,12 @@ impl HostChanges {
         self.start().await?;
         let directory = inode.kind() == FileKind::Directory;
         let ends = if directory { FsEvent::DELETE_SELF } else { FsEvent::DELETE_SELF | FsEvent::ATTRIB };
-        let own = self.add(inode, cache, events & FsEvent::HOST | ends).await?;
+        let own = self.add(inode, cache, events & (FsEvent::HOST | FsEvent::EXCL_UNLINK) | ends).await?;
         let mut above = None;
         if directory && let Some((parent, name)) = inode.place() {
             // One that cannot be watched only keeps this one's end from being told.
-            above = self.add(&parent, cache, FsEvent::DELETE | FsEvent::MOVED_FROM).await.ok();
+            let ends = FsEvent::DELETE | FsEvent::MOVED_FROM | FsEvent::EXCL_UNLINK;
+            above = self.add(&parent, cache, ends).await.ok();
             if above.is_some() {
                 let mut state = self.state.lock();
                 let place = (parent.identity(), name);
@@ -519,5 +520,37 @@ impl Notify for Hook {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_as_far_as_they_are_whole() {
+        let event = |watch: i32, len: u32, name: &[u8]| {
+            let words = [watch as u32, FsEvent::CREATE.bits(), 7, len];
+            words.iter().flat_map(|word| word.to_ne_bytes()).chain(name.iter().copied()).collect::<Vec<u8>>()
+        };
+        let bytes = [event(1, 4, b"ab\0\0"), event(-1, 0, b""), event(2, 100, b"short")].concat();
+        let (first, rest) = parse(&bytes).expect("the first");
+        assert_eq!((first.watch, first.event, first.cookie, first.name), (1, FsEvent::CREATE, 7, Some(&b"ab"[..])));
+        let (second, rest) = parse(rest).expect("the second");
+        assert_eq!((second.watch, second.name), (-1, None));
+        assert!(parse(rest).is_none());
+        assert!(parse(&event(1, u32::MAX, b"")).is_none());
+        assert!(parse(&[0; 15]).is_none());
+    }
+
+    #[test]
+    fn both_halves_of_a_rename_have_one_cookie() {
+        let mut state = State::default();
+        let first = state.cookie(5);
+        assert_eq!((state.cookie(5), state.cookie(0)), (first, 0));
+        let others: Vec<u32> = (100..100 + COOKIES as u32).map(|host| state.cookie(host)).collect();
+        assert!(!others.contains(&first));
+        assert_eq!(state.cookies.len(), COOKIES);
+        assert_ne!(state.cookie(5), first, "long forgotten");
     }
 }
