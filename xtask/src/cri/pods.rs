@@ -198,6 +198,9 @@ fn volume(engine: &mut Engine) -> Result<()> {
 fn config_map(engine: &mut Engine) -> Result<()> {
     let pod = engine.call(&["run-pod", "config-map"])?;
     let (tools, map) = (engine.dir.join("tools"), engine.dir.join("volumes/kubernetes.io~configmap/config"));
+    let log = engine.dir.join("logs/config-map.log");
+    // Should this be the second try.
+    let _ = (std::fs::remove_dir_all(&map), std::fs::remove_file(&log));
     for dir in [&tools, &map, &engine.dir.join("logs")] {
         std::fs::create_dir_all(dir)?;
     }
@@ -211,7 +214,6 @@ fn config_map(engine: &mut Engine) -> Result<()> {
     };
     write("one")?;
     std::os::unix::fs::symlink("..data/key", map.join("key"))?;
-    let log = engine.dir.join("logs/config-map.log");
     let (path, tools) = (log.display().to_string(), format!("{}:/tools:ro", tools.display()));
     let mount = format!("{}:/config:ro", map.display());
     let options = ["--log", &path, "--mount", &tools, "--mount", &mount];

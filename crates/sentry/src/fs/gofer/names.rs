@@ -70,7 +70,7 @@ impl GoferInode {
             FileKind::Regular => {
                 let place = self.tree.reserve()?;
                 let (entry, fd) = client.create(dir, name, mode, owner, OpenHow::ReadWrite).await?;
-                own.map(Expected::done);
+                own.into_iter().for_each(Expected::done);
                 let inode = self.tree.entry(&me, own_name, &entry, told);
                 self.made(&inode, FileKind::Regular)?;
                 inode.keep(inode.adopt(fd, OpenHow::ReadWrite, place)?);
@@ -86,7 +86,7 @@ impl GoferInode {
             // As on a file system that is mounted nodev and has no use for them.
             FileKind::CharDevice | FileKind::BlockDevice => return Err(Errno::EPERM),
         };
-        own.map(Expected::done);
+        own.into_iter().for_each(Expected::done);
         let inode = self.tree.entry(&me, own_name, &entry, told);
         self.made(&inode, new.kind)?;
         if new.kind == FileKind::Symlink {
@@ -116,7 +116,7 @@ impl GoferInode {
         let client = &self.tree.client;
         let own = self.tree.host.expect_own(self, FsEvent::CREATE, &name);
         let entry = target.by_name(|handle| client.link(handle, held.handle(), name.clone())).await?;
-        own.map(Expected::done);
+        own.into_iter().for_each(Expected::done);
         self.changed(|_| {});
         let new = self.tree.hold(entry.handle);
         if super::key_of(&entry.attr) != target.key() {
@@ -141,7 +141,7 @@ impl GoferInode {
         };
         let own = self.tree.host.expect_own(self, FsEvent::DELETE, &name);
         self.tree.client.unlink(held.handle(), name.clone(), entry_kind).await?;
-        own.map(Expected::done);
+        own.into_iter().for_each(Expected::done);
         self.name_gone(&name, child.as_deref());
         let dirs = u32::from(kind == UnlinkKind::Directory);
         self.changed(|metadata| metadata.nlink = metadata.nlink.saturating_sub(dirs));
