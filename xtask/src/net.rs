@@ -142,6 +142,7 @@ fn over(link: Link, tier: Tier, tally: &mut Tally) -> Result<()> {
     }
     tally.step("net: a namespace that another sandbox has is refused", lab.taken());
     tally.step("net: no such namespace", lab.missing());
+    tally.step("net: nobody answers beside the sandbox", lab.quiet());
     tally.step("net: a flood of bad frames", lab.hostile(&mut sandbox));
     if link == Link::Tap {
         tally.step("net: what is not in a sandbox is told that there is no network", lab.without_nacre());
@@ -302,8 +303,8 @@ impl Lab {
     fn taken(&self) -> Result<()> {
         let ended = sh::timed(&mut self.sandbox("a", "true"), LIMIT)?;
         let why = match self.link {
-            Link::Veth if sh::in_vm() => "another sandbox has interface eth0",
-            Link::Veth => "has no address",
+            _ if !sh::in_vm() => "another sandbox has the network namespace",
+            Link::Veth => "another sandbox has interface eth0",
             Link::Tap => "another sandbox has it",
         };
         if ended.success() || !ended.stderr.contains(why) {
@@ -316,6 +317,23 @@ impl Lab {
         let ended = sh::timed(Command::new(sh::nacre()).args(["do", "--net", "/run/netns/nacre-none", "--", "true"]), LIMIT)?;
         if ended.success() || !ended.stderr.contains("cannot open the network namespace /run/netns/nacre-none") {
             bail!("{}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+        }
+        Ok(())
+    }
+
+    /// The host's kernel has the addresses as well, and keeps silent.
+    fn quiet(&self) -> Result<()> {
+        let program = sh::top().join("tests/net/quiet.py").display().to_string();
+        let ended = sh::timed(&mut self.in_host(&["python3", &program, "veth-a", A[0], A[1]]), LIMIT)?;
+        if !ended.stdout.contains("done") {
+            bail!("quiet.py: {}: {}", ended.how(), sh::tail(&ended.stderr, 3));
+        }
+        if self.link == Link::Veth {
+            let mut ping = Command::new("ip");
+            ping.args(["netns", "exec", &self.namespace("a"), "busybox", "ping", "-c", "1", "-W", "1", HOST[0]]);
+            if sh::timed(&mut ping, LIMIT)?.success() {
+                bail!("the host's kernel sends from a sandbox's interface");
+            }
         }
         Ok(())
     }

@@ -40,11 +40,11 @@ fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: 
     })
 }
 
-/// A packet socket on the interface with this index, in the caller's network namespace.
+/// A packet socket on the interface with this index, in the caller's network namespace, whose frames have this mark on the host.
 ///
 /// # Errors
-/// The host's: `EPERM` without CAP_NET_RAW there, `ENODEV`, `ENETDOWN`.
-pub fn open(index: i32) -> Result<OwnedFd, Errno> {
+/// The host's: `EPERM` without CAP_NET_RAW and CAP_NET_ADMIN there, `ENODEV`, `ENETDOWN`.
+pub fn open(index: i32, mark: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     unit(fd)?;
@@ -52,6 +52,7 @@ pub fn open(index: i32) -> Result<OwnedFd, Errno> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32)?;
     set(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1i32)?;
+    set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, &mark)?;
     // Groups are chosen by us, not by the host's interface.
     let groups =
         libc::packet_mreq { mr_ifindex: index, mr_type: libc::PACKET_MR_ALLMULTI as u16, mr_alen: 0, mr_address: [0; 8] };

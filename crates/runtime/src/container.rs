@@ -16,7 +16,7 @@ use agent_api::{
 use oci_spec::runtime::Spec;
 
 use crate::cgroup::{Cgroup, HostLimits, Location};
-use crate::cni::{self, Attachment, NetworkWish};
+use crate::cni::{self, NetworkWish};
 use crate::config::{self, Overlay};
 use crate::console::Console;
 use crate::error::{Doing, Error, Result};
@@ -25,7 +25,7 @@ use crate::pod::{self, Place, Pod};
 use crate::process::{IdMap, Network, Privilege};
 use crate::sandbox::{self, ContainerPlan, FileIds, HostStdio, Join, Kind, Launch, Sandbox};
 use crate::state::{Access, Entry, ProcessRef, Saved, Status, Store, write_whole};
-use crate::{logging, machine, timing};
+use crate::{logging, machine, pod_network, timing};
 
 /// Where the containers are, and how this runtime works.
 #[derive(Debug)]
@@ -140,12 +140,9 @@ impl Runtime {
         };
         timing::mark("runtime: cgroup made");
         let launched = match &host {
-            None => self.attached(&entry.saved.id, &spec, &create.network).and_then(|(network, attachment)| {
-                entry.saved.network = named(&network).filter(|_| attachment.is_none());
-                let launched = self.launch(kind, &entry, &cgroup, &spec, &plan, network);
-                // The sandbox has joined it, or nobody will.
-                drop(attachment);
-                launched
+            None => self.attached(&entry.saved.id, &spec, &create.network).and_then(|network| {
+                entry.saved.network = named(&network).filter(|_| matches!(create.network, NetworkWish::Ready(_)));
+                self.launch(kind, &entry, &cgroup, &spec, &plan, network)
             }),
             Some(host) => self.join(host, &cgroup, &spec),
         };
@@ -153,7 +150,7 @@ impl Runtime {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 let _ = cgroup.remove();
-                cni::detach(self.store.root(), &entry.saved.id);
+                give_back(self.store.root(), &entry.saved);
                 entry.remove()?;
                 return Err(error);
             }
@@ -197,23 +194,19 @@ impl Runtime {
     }
 
     /// What is asked for, made if need be; else the network namespace of the configuration, where it can be joined.
-    fn attached(&self, id: &str, spec: &Spec, asked: &NetworkWish) -> Result<(Network, Option<Attachment>)> {
+    fn attached(&self, id: &str, spec: &Spec, asked: &NetworkWish) -> Result<Network> {
         let asked = match asked {
             NetworkWish::Ready(network) => network,
-            NetworkWish::Cni(wish) => {
-                let attachment = cni::attach(self.store.root(), id, wish)?;
-                return Ok((attachment.network(), Some(attachment)));
-            }
+            NetworkWish::Cni(wish) => return cni::attach(self.store.root(), id, wish),
         };
-        let network = match config::network_namespace(spec).filter(|_| *asked == Network::None) {
+        Ok(match config::network_namespace(spec).filter(|_| *asked == Network::None) {
             None => asked.clone(),
             Some(path) if self.privilege == Privilege::Root => Network::Namespace(path),
             Some(path) => {
                 tracing::warn!("the network of {} is not joined: only root can; the sandbox has loopback only", path.display());
                 Network::None
             }
-        };
-        Ok((network, None))
+        })
     }
 
     fn launch(
@@ -496,11 +489,19 @@ fn has_ended(entry: &Entry, error: &Error) -> bool {
     entry.saved.sandbox.as_ref().is_none_or(|main| main.wait_gone(patience_ms))
 }
 
+/// Lets the network be as the sandbox found it, or takes it away if it was made for it.
+fn give_back(root: &Path, saved: &Saved) {
+    if let Some(network) = &saved.network {
+        pod_network::leave(network);
+    }
+    cni::detach(root, &saved.id);
+}
+
 /// After all processes are gone.
 fn clean_up(entry: &Entry, cgroup: &Cgroup) -> Result<()> {
     cgroup.remove()?;
     if let Some(root) = entry.dir.parent() {
-        cni::detach(root, &entry.saved.id);
+        give_back(root, &entry.saved);
     }
     let state = entry.saved.oci(Status::Stopped);
     entry.remove()?;

@@ -22,7 +22,7 @@ pub mod logging;
 pub mod machine;
 pub mod nacre_cni;
 pub mod pod;
-mod pod_network;
+pub mod pod_network;
 pub mod process;
 pub mod sandbox;
 pub mod state;

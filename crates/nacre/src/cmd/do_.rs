@@ -13,12 +13,12 @@ use agent_api::{
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use runtime::cgroup::{Cgroup, HostLimits, Location};
-use runtime::cni::{self, Attachment, NetworkWish};
+use runtime::cni::{self, NetworkWish};
 use runtime::config::{Overlay, capabilities, prepare_overlay};
 use runtime::process::gofer::Attach;
 use runtime::process::{Network, Privilege};
 use runtime::sandbox::{self, ContainerPlan, FileIds, Launch, Sandbox};
-use runtime::{Error, machine, timing};
+use runtime::{Error, machine, pod_network, timing};
 
 use super::Failure;
 use crate::cli::{Global, Net};
@@ -204,10 +204,10 @@ struct Guard {
     _network: Attached,
 }
 
-/// The sandbox's network. What plugins have made for it is undone when this goes.
+/// The sandbox's network. What plugins have made for it is undone when this goes, and what was there is left as it was found.
 struct Attached {
     network: Network,
-    made: Option<(PathBuf, String, Attachment)>,
+    made: Option<(PathBuf, String)>,
 }
 
 impl Attached {
@@ -217,15 +217,17 @@ impl Attached {
             NetworkWish::Cni(wish) => wish,
         };
         let root = global.runtime().store.root().to_path_buf();
-        let attachment = cni::attach(&root, id, &wish)?;
-        Ok(Attached { network: attachment.network(), made: Some((root, id.into(), attachment)) })
+        let network = cni::attach(&root, id, &wish)?;
+        Ok(Attached { network, made: Some((root, id.into())) })
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if let Some((root, id, _)) = &self.made {
-            cni::detach(root, id);
+        match (&self.made, &self.network) {
+            (Some((root, id)), _) => cni::detach(root, id),
+            (None, Network::Namespace(path)) => pod_network::leave(path),
+            (None, _) => {}
         }
     }
 }

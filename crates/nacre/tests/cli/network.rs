@@ -12,16 +12,16 @@ fn configure(place: &Place) {
         serde_json::json!({"type": "host-local", "dataDir": place.dir.join("ipam"), "ranges": [[{"subnet": "10.203.0.0/24"}]],
             "routes": [{"dst": "0.0.0.0/0"}]})
     };
-    let bridge = |masquerade: bool| {
-        serde_json::json!({"type": "bridge", "bridge": "nacretests", "isGateway": true, "ipMasq": masquerade, "hairpinMode": true,
+    let bridge = || {
+        serde_json::json!({"type": "bridge", "bridge": "nacretests", "isGateway": true, "ipMasq": true, "hairpinMode": true,
             "ipam": ipam()})
     };
     let portmap = serde_json::json!({"type": "portmap", "capabilities": {"portMappings": true}});
     let ours = serde_json::json!({"type": "nacre-cni"});
     let ptp = serde_json::json!({"type": "ptp", "ipMasq": true, "ipam": ipam()});
     let lists = [
-        ("10", "tests", vec![bridge(false), portmap.clone()]),
-        ("20", "tap", vec![bridge(true), ours.clone(), portmap]),
+        ("10", "tests", vec![bridge(), portmap.clone()]),
+        ("20", "tap", vec![bridge(), ours.clone(), portmap]),
         ("30", "ptp", vec![ptp, ours]),
     ];
     fs::create_dir_all(place.dir.join("net.d")).expect("a folder");
@@ -63,6 +63,9 @@ fn on_a_host(place: &Place, script: &str) -> Option<String> {
     Some(text)
 }
 
+/// How many rules of iptables concern the tests' addresses: masquerading.
+const RULES: &str = "iptables -t nat -S | grep -c 10.203.0 || true";
+
 /// Addresses that are given out: a file each.
 fn leases(place: &Place, network: &str) -> usize {
     let files = fs::read_dir(place.dir.join("ipam").join(network)).into_iter().flatten().flatten();
@@ -77,12 +80,15 @@ fn plugins_make_a_network_and_undo_it() {
         "$nacre do --root $root --net cni:tests -p 18080:80 -- sh -c '{page}' & background=$!; \
          for i in $(seq 100); do busybox wget -qO- http://10.203.0.2/page && break; sleep 0.1; done; \
          busybox wget -qO- http://10.203.0.1:18080/page; \
-         $nacre do --root $root --net cni -- busybox wget -qO- http://10.203.0.2/page; \
+         $nacre do --root $root --net cni -- busybox wget -qO- http://10.203.0.2/page; {RULES}; \
          kill $background; wait $background || true; \
-         for i in $(seq 50); do ip -o link show type veth | grep -q . || break; sleep 0.1; done; ip -o link show type veth | wc -l"
+         for i in $(seq 50); do ip -o link show type veth | grep -q . || break; sleep 0.1; done; ip -o link show type veth | wc -l; {RULES}"
     );
     let Some(text) = on_a_host(&place, &script) else { return };
-    assert_eq!(text, "here\nhere\nhere\n0\n");
+    let lines: Vec<&str> = text.lines().collect();
+    let [pages @ .., rules, veths, left] = &lines[..] else { panic!("{text}") };
+    assert_eq!((pages, *veths, *left), (&["here"; 3][..], "0", "0"), "{text}");
+    assert_ne!(*rules, "0", "the test looks for what is there");
     assert_eq!(leases(&place, "tests"), 0, "addresses are given back");
 }
 
@@ -98,11 +104,35 @@ fn our_plugin_puts_taps_in_the_place_of_veths() {
          $nacre do --root $root --net cni:tap -- busybox wget -qO- http://10.203.0.2/page; \
          ip -o link show type veth | wc -l; ip -d -o link show type tun | grep 'master nacretests' | grep -c 'hairpin on'; \
          kill $background; wait $background || true; \
-         for i in $(seq 50); do ip -o link show type tun | grep -q . || break; sleep 0.1; done; ip -o link show type tun | wc -l"
+         for i in $(seq 50); do ip -o link show type tun | grep -q . || break; sleep 0.1; done; ip -o link show type tun | wc -l; {RULES}"
     );
     let Some(text) = on_a_host(&place, &script) else { return };
-    assert_eq!(text, "here\nhere\nhere\n0\n1\n0\n");
+    assert_eq!(text, "here\nhere\nhere\n0\n1\n0\n0\n");
     assert_eq!(leases(&place, "tap"), 0, "addresses are given back");
+}
+
+/// An engine's network stays as its plugin made it: CHECK agrees while a sandbox has it, DEL undoes all, and between sandboxes nothing is on the interface.
+#[test]
+fn a_sandbox_leaves_what_it_finds() {
+    let Some(place) = Place::new("cni-check").busybox() else { return };
+    let script = format!(
+        "pod=nacre-check-$$; ip netns add $pod; trap 'kill -9 $background 2>/dev/null || true; ip netns del $pod' EXIT; \
+         plugin() {{ CNI_COMMAND=$1 CNI_CONTAINERID=c CNI_IFNAME=eth0 CNI_NETNS=/run/netns/$pod /usr/lib/cni/bridge; }}; \
+         config=$(sed 's/.*\"plugins\":\\[\\({{.*}}\\),{{\"capab.*/\\1/; s/^{{/{{\"cniVersion\":\"0.4.0\",\"name\":\"tests\",/; s/}}$//' $NETCONFPATH/10-tests.conflist); \
+         result=$(echo \"$config}}\" | plugin ADD); checked() {{ echo \"$config,\\\"prevResult\\\":$result}}\" | plugin $1 && echo $1; }}; \
+         look() {{ ip netns exec $pod tc qdisc show dev eth0; ip -n $pod -4 addr show eth0; ip -n $pod route; }}; \
+         before=$(look); checked CHECK; \
+         $nacre do --root $root --net /run/netns/$pod -- sleep 1000 & background=$!; \
+         for i in $(seq 100); do look | grep -q clsact && break; sleep 0.1; done; look | grep -o clsact; checked CHECK; \
+         $nacre do --root $root --net /run/netns/$pod -- true 2>&1 || true; \
+         kill $background; wait $background || true; \
+         test \"$before\" = \"$(look)\" && echo restored; checked CHECK; checked DEL; {RULES}"
+    );
+    let Some(text) = on_a_host(&place, &script) else { return };
+    let lines: Vec<&str> = text.lines().collect();
+    let [a, b, c, taken, d, e, f, g] = &lines[..] else { panic!("{text}") };
+    assert_eq!([*a, *b, *c, *d, *e, *f, *g], ["CHECK", "clsact", "CHECK", "restored", "CHECK", "DEL", "0"], "{text}");
+    assert!(taken.contains("another sandbox has the network namespace"), "{text}");
 }
 
 /// The host's end has addresses and routes of its own.

@@ -1,8 +1,9 @@
 //! Networks by CNI plugins, where no engine has called them: `--net cni[:NETWORK]` (containernetworking/cni, SPEC.md).
 //!
-//! [`attach`] makes a network namespace that has no name, lets the plugins of a configured network furnish it, and hands it over; the sandbox
-//! then joins it as it would join an engine's. What was done is in a record beside the containers' states, written before the first plugin runs: so
-//! [`detach`] undoes it in whatever process, and an attachment whose owner has died is undone by the next [`attach`].
+//! [`attach`] makes a network namespace, lets the plugins of a configured network furnish it, and hands it over; the sandbox
+//! then joins it as it would join an engine's. What was done is in a record beside the containers' states, written before the namespace is made, which
+//! is mounted there too: plugins read from it what they have to undo. So [`detach`] undoes it in whatever process, and an attachment whose owner
+//! has died is undone by the next [`attach`].
 
 mod config;
 mod plugin;
@@ -10,10 +11,9 @@ mod ports;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,19 +41,6 @@ pub enum NetworkWish {
     Cni(Wish),
 }
 
-/// A furnished namespace, until the sandbox has joined it.
-#[derive(Debug)]
-pub struct Attachment {
-    namespace: OwnedFd,
-}
-
-impl Attachment {
-    /// The network to launch a sandbox with, in this process.
-    pub fn network(&self) -> Network {
-        Network::Namespace(path_of(&self.namespace, "self"))
-    }
-}
-
 /// What has been done, to be undone.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
@@ -66,29 +53,29 @@ struct Record {
     result: Option<Value>,
 }
 
-/// Makes a namespace for sandbox `id` and lets the plugins furnish it.
+/// Makes a namespace for sandbox `id` and lets the plugins furnish it: the network to launch the sandbox with.
 ///
 /// # Errors
 /// No such network; a plugin that is missing or refuses, in its own words. Nothing is left.
-pub fn attach(root: &Path, id: &str, wish: &Wish) -> Result<Attachment> {
+pub fn attach(root: &Path, id: &str, wish: &Wish) -> Result<Network> {
     sweep(root);
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Other("--net cni: only root can have networks made".into()));
     }
     let network = config::find(wish.network.as_deref())?;
     network.can_publish(&wish.ports)?;
-    let namespace = new_namespace().doing(|| "cannot make a network namespace")?;
     let owner = ProcessRef::of(std::process::id() as i32);
     let mut record = Record { id: id.into(), owner, network, ports: wish.ports.clone(), result: None };
     record.save(root)?;
-    match record.add(&path_of(&namespace, &std::process::id().to_string())) {
-        Ok(()) => record.save(root)?,
+    let namespace = namespace(root, id);
+    let made = new_namespace(&namespace).doing(|| "cannot make a network namespace");
+    match made.and_then(|()| record.add(&namespace)).and_then(|()| record.save(root)) {
+        Ok(()) => Ok(Network::Namespace(namespace)),
         Err(error) => {
             undo(root, &record);
-            return Err(error);
+            Err(error)
         }
     }
-    Ok(Attachment { namespace })
 }
 
 /// Leaves an attachment to whoever removes the container.
@@ -123,12 +110,18 @@ fn sweep(root: &Path) {
 }
 
 fn undo(root: &Path, record: &Record) {
+    let namespace = namespace(root, &record.id);
+    let mounted = rustix::fs::statfs(&namespace).is_ok_and(|stat| stat.f_type == libc::NSFS_MAGIC);
     for plugin in record.network.plugins.iter().rev() {
         let input = record.network.input(plugin, &record.ports, record.result.as_ref());
-        if let Err(error) = plugin::run(Command::Del, &record.id, None, plugin, &input) {
+        if let Err(error) = plugin::run(Command::Del, &record.id, mounted.then_some(&*namespace), plugin, &input) {
             tracing::warn!("{error}");
         }
     }
+    if mounted && let Err(errno) = unmount(&namespace, UnmountFlags::DETACH) {
+        tracing::warn!("cannot unmount {}: {errno}", namespace.display());
+    }
+    let _ = fs::remove_file(&namespace);
     let _ = fs::remove_file(place(root, &record.id));
 }
 
@@ -166,16 +159,20 @@ fn place(root: &Path, id: &str) -> PathBuf {
     directory(root).join(format!("{id}.json"))
 }
 
-/// The namespace as a process sees it.
-fn path_of(namespace: &OwnedFd, process: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{process}/fd/{}", namespace.as_raw_fd()))
+/// Where the namespace is mounted.
+fn namespace(root: &Path, id: &str) -> PathBuf {
+    directory(root).join(format!("{id}.net"))
 }
 
-/// A network namespace with nothing but a loopback interface. It lives as long as it is held open, or something in it is.
-fn new_namespace() -> io::Result<OwnedFd> {
-    let made = std::thread::spawn(|| -> io::Result<OwnedFd> {
-        crate::sys::unshare_network()?;
-        Ok(rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+/// A network namespace with nothing but a loopback interface, mounted at `path`.
+fn new_namespace(path: &Path) -> io::Result<()> {
+    fs::File::create(path)?;
+    let made = std::thread::scope(|scope| {
+        let made = scope.spawn(|| -> io::Result<()> {
+            crate::sys::unshare_network()?;
+            Ok(mount_bind("/proc/thread-self/ns/net", path)?)
+        });
+        made.join()
     });
-    made.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it has failed")))
+    made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes it has failed")))
 }

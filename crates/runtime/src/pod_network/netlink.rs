@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
@@ -51,6 +51,11 @@ impl Netlink {
             let RouteNetlinkMessage::NewAddress(message) = message else { continue };
             let interface = interfaces.iter_mut().find(|interface| interface.index as u32 == message.header.index);
             if let (Some(interface), Some(address)) = (interface, address(&message)) {
+                if message.header.flags.contains(AddressHeaderFlags::Dadfailed) {
+                    let (ip, interface) = (address.ip, &interface.name);
+                    let what = "is in use by somebody else on its network (duplicate address detection)";
+                    return Err(Error::Other(format!("the address {ip} of interface {interface} in {name} {what}")));
+                }
                 interface.addresses.push(address);
             }
         }
@@ -84,7 +89,7 @@ impl Netlink {
         message.header.index = index as u32;
         message.attributes = vec![AddressAttribute::Local(address.ip), AddressAttribute::Address(address.ip)];
         let doing = || format!("cannot take the address {} off its interface", address.ip);
-        self.ask(RouteNetlinkMessage::DelAddress(message), NLM_F_REQUEST | NLM_F_ACK).doing(doing).map(drop)
+        self.change(RouteNetlinkMessage::DelAddress(message), 0).doing(doing)
     }
 
     /// An interface, by its name.
@@ -111,6 +116,22 @@ impl Netlink {
         self.link(name).map(|link| link.header.index as i32)
     }
 
+    /// All interfaces: their numbers and names.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn names(&mut self) -> Result<Vec<(i32, String)>> {
+        let links = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let name = |message| match message {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some((link.header.index as i32, name)),
+                _ => None,
+            }),
+            _ => None,
+        };
+        Ok(links.into_iter().filter_map(name).collect())
+    }
+
     /// Gives an interface an MTU and sets it up.
     ///
     /// # Errors
@@ -121,7 +142,7 @@ impl Netlink {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes = vec![LinkAttribute::Mtu(mtu)];
-        self.ask(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK).map(drop)
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
     /// All of a kind.
@@ -141,7 +162,7 @@ impl Netlink {
     }
 
     /// Sends a request and collects the answer, up to its end.
-    pub(super) fn ask(&mut self, query: RouteNetlinkMessage, flags: u16) -> std::io::Result<Vec<RouteNetlinkMessage>> {
+    fn ask(&mut self, query: RouteNetlinkMessage, flags: u16) -> std::io::Result<Vec<RouteNetlinkMessage>> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(query));

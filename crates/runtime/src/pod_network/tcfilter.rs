@@ -4,24 +4,17 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
-    TcAction, TcActionAttribute, TcActionGeneric, TcActionMirrorOption, TcActionOption, TcActionType, TcAttribute,
-    TcFilterU32Option, TcHandle, TcHeader, TcMessage, TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector,
-    TcU32SelectorFlags,
+    TcAction, TcActionAttribute, TcActionGeneric, TcActionMirrorOption, TcActionOption, TcActionType, TcFilterU32Option,
+    TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
 use netstack::config::Interface;
 
 use super::netlink::Netlink;
 use super::stand_in::{self, TUN};
+use super::tc;
 use crate::error::{Doing, Error, Result};
 use crate::sys::TapQueue;
-
-/// Handle of an `ingress` discipline, and its parent.
-const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
-/// `ETH_P_ALL` and the filter's priority, as a filter's header has them.
-const ALL_PROTOCOLS: u32 = 1 << 16 | (0x0003u16.to_be() as u32);
 
 /// What taps are called, before the number of their interface.
 const NAME: &str = "nacre";
@@ -31,7 +24,7 @@ const NAME: &str = "nacre";
 /// # Errors
 /// Another sandbox has the interface; the host lacks a piece, which is named.
 pub fn tap(netlink: &mut Netlink, interface: &Interface, queues: usize) -> Result<Vec<OwnedFd>> {
-    let name = name(interface);
+    let name = name(interface.index);
     let tap = open(&name, queues).map_err(|cause| match cause.raw_os_error() {
         Some(libc::EBUSY) => taken(interface),
         _ => Error::Host { what: format!("cannot make the tap {name} ({TUN}: the kernel's module tun)"), cause },
@@ -41,7 +34,7 @@ pub fn tap(netlink: &mut Netlink, interface: &Interface, queues: usize) -> Resul
     for (from, to) in [(interface.index, index), (index, interface.index)] {
         redirect(netlink, from, to).map_err(|error| match error {
             Error::Host { what, cause } => Error::Host { what: format!("{what} of interface {}", interface.name), cause },
-            other => other,
+            other => Error::Other(format!("interface {}: {other}", interface.name)),
         })?;
     }
     Ok(tap)
@@ -50,15 +43,16 @@ pub fn tap(netlink: &mut Netlink, interface: &Interface, queues: usize) -> Resul
 /// # Errors
 /// Another sandbox has the interface.
 pub fn check_free(netlink: &mut Netlink, interface: &Interface) -> Result<()> {
-    if netlink.index_of(&name(interface)).is_ok() { Err(taken(interface)) } else { Ok(()) }
+    if netlink.index_of(&name(interface.index)).is_ok() { Err(taken(interface)) } else { Ok(()) }
 }
 
-fn name(interface: &Interface) -> String {
-    format!("{NAME}{}", interface.index)
+/// What the tap of the interface with this number is called.
+pub fn name(index: i32) -> String {
+    format!("{NAME}{index}")
 }
 
 fn taken(interface: &Interface) -> Error {
-    Error::Other(format!("another sandbox has interface {} (its tap {} is there)", interface.name, name(interface)))
+    Error::Other(format!("another sandbox has interface {} (its tap {} is there)", interface.name, name(interface.index)))
 }
 
 /// Whether an interface of this name is a tap of a sandbox's.
@@ -78,34 +72,19 @@ fn open(name: &str, queues: usize) -> io::Result<Vec<OwnedFd>> {
     (0..queues.max(1)).map(one).collect()
 }
 
-/// Whatever arrives at one interface goes out at another.
+/// Whatever arrives at one interface goes out at another. What a former sandbox has left leads to a tap that is gone.
 fn redirect(netlink: &mut Netlink, from: i32, to: i32) -> Result<()> {
-    let discipline = |flags| {
-        let mut message = message(from, INGRESS, TcHandle::INGRESS, 0);
-        message.attributes = vec![TcAttribute::Kind("ingress".into())];
-        match flags {
-            0 => RouteNetlinkMessage::DelQueueDiscipline(message),
-            _ => RouteNetlinkMessage::NewQueueDiscipline(message),
-        }
-    };
-    // One that another sandbox in this namespace has left behind leads to a tap that is gone.
-    let _ = netlink.ask(discipline(0), NLM_F_REQUEST | NLM_F_ACK);
-    let create = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    tc::clear(netlink, from)?;
     let what = "cannot redirect the frames (the kernel's modules sch_ingress, cls_u32, act_mirred)";
-    netlink.ask(discipline(create), create).doing(|| what)?;
-    let mut filter = message(from, TcHandle::default(), INGRESS, ALL_PROTOCOLS);
-    filter.attributes = vec![
-        TcAttribute::Kind("u32".into()),
-        TcAttribute::Options(vec![
-            TcOption::U32(TcFilterU32Option::Selector(match_all())),
-            TcOption::U32(TcFilterU32Option::Action(vec![mirred(to)])),
-        ]),
+    tc::add_discipline(netlink, from, "ingress").map_err(|cause| match cause.raw_os_error() {
+        Some(libc::EEXIST) => Error::Other("cannot redirect the frames: somebody else has an ingress or clsact discipline there".into()),
+        _ => Error::Host { what: what.into(), cause },
+    })?;
+    let options = vec![
+        TcOption::U32(TcFilterU32Option::Selector(match_all())),
+        TcOption::U32(TcFilterU32Option::Action(vec![mirred(to)])),
     ];
-    netlink.ask(RouteNetlinkMessage::NewTrafficFilter(filter), create).doing(|| what).map(drop)
-}
-
-fn message(index: i32, handle: TcHandle, parent: TcHandle, info: u32) -> TcMessage {
-    TcMessage::from_parts(TcHeader { index, handle, parent, info, ..TcHeader::default() }, Vec::new())
+    tc::add_filter(netlink, from, tc::HANDLE, "u32", options).doing(|| what)
 }
 
 /// `match u32 0 0`
@@ -142,8 +121,7 @@ mod tests {
 
     #[test]
     fn a_tap_is_known_by_its_name() {
-        let interface = Interface { name: "eth0".into(), index: 7, mac: [2; 6], mtu: 1500, addresses: Vec::new() };
-        assert!(is_ours(&name(&interface)));
+        assert!(is_ours(&name(7)));
         for other in ["eth0", "nacre", "nacre7x", "nacre-7", "tap7"] {
             assert!(!is_ours(other), "{other}");
         }

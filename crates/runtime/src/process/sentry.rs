@@ -23,7 +23,7 @@ use crate::pod_network::Way;
 use crate::{logging, timing};
 
 /// What a sandbox starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; then, if others may come,
-/// the listening socket; then the ways to interfaces.
+/// the listening socket; then the ways to interfaces, and last what keeps others out of the network namespace.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SentryConfig {
     /// The container whose end is the sandbox's.
@@ -39,7 +39,8 @@ pub struct SentryConfig {
     pub memory_bytes: u64,
     pub cpu_model: String,
     pub network: Network,
-    /// With [`Network::Namespace`]: what is there, and what each way is. The ways are the last descriptors, one for each interface.
+    /// With [`Network::Namespace`]: what is there, and what each way is. The last descriptors are the ways, one for each interface, and one that is held while the
+    /// sandbox lives.
     pub pod: Option<(Description, Vec<Way>)>,
     pub log: logging::Config,
 }
@@ -65,6 +66,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     // No configuration: the runtime has died or given up.
     let Ok((config, descriptors)) = message::receive::<SentryConfig>(socket) else { return Ok(0) };
     let mut descriptors = descriptors;
+    let _hold = config.pod.as_ref().and_then(|_| descriptors.pop());
     let ways = config.pod.as_ref().map_or(0, |(_, ways)| ways.len());
     let ways = descriptors.split_off(descriptors.len().saturating_sub(ways));
     let mut descriptors = descriptors.into_iter();

@@ -69,7 +69,7 @@ impl SentrySandbox {
             listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
             fds.push(listener.as_fd());
         }
-        fds.extend(joined.iter().flat_map(|joined| &joined.ways).map(|(_, way)| way.as_fd()));
+        fds.extend(joined.iter().flat_map(|joined| joined.ways.iter().map(|(_, way)| way).chain(&joined.hold)).map(AsFd::as_fd));
         let config = SentryConfig {
             first_container: launch.first_container,
             executors: launch.cpus,
