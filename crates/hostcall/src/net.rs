@@ -178,20 +178,26 @@ pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, room: usize) -> Res
 ///
 /// # Errors
 /// The host's; `EAGAIN`.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], to: &[u8], flags: i32) -> Result<usize, Errno> {
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], to: &[u8], controls: &[Control], flags: i32) -> Result<usize, Errno> {
     tally::count(Counted::Sendmsg);
     let iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let control = join(controls);
     // SAFETY: all-zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = if to.is_empty() { std::ptr::null_mut() } else { to.as_ptr().cast_mut().cast() };
     message.msg_namelen = to.len() as u32;
     message.msg_iov = (&raw const iov).cast_mut();
     message.msg_iovlen = 1;
+    message.msg_control = if control.is_empty() { std::ptr::null_mut() } else { control.as_ptr().cast_mut().cast() };
+    message.msg_controllen = size_of_val(&*control);
     let flags = flags | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the message refers to `iov`, `bytes` and `to`, which are only read and live over the call.
+    // SAFETY: the message refers to `iov`, `bytes`, `control` and `to`, which are only read and live over the call.
     let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(n).map_err(|_| Errno::last_host())
 }
+
+/// A control message: level, type, data.
+pub type Control = (i32, i32, Vec<u8>);
 
 /// What came.
 #[derive(Debug, Default)]
@@ -201,8 +207,7 @@ pub struct Incoming {
     /// The packet's own length (with `MSG_TRUNC` in the flags asked for).
     pub length: usize,
     pub from: Vec<u8>,
-    /// Control messages: level, type, data.
-    pub controls: Vec<(i32, i32, Vec<u8>)>,
+    pub controls: Vec<Control>,
     /// `MSG_*`
     pub flags: i32,
 }
@@ -235,7 +240,7 @@ pub fn receive(socket: BorrowedFd<'_>, into: &mut [u8], flags: i32) -> Result<In
 }
 
 /// The control messages in a buffer.
-fn split(mut bytes: &[u8]) -> Vec<(i32, i32, Vec<u8>)> {
+fn split(mut bytes: &[u8]) -> Vec<Control> {
     let mut controls = Vec::new();
     let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
     while let Some(head) = bytes.get(..16) {
@@ -245,6 +250,21 @@ fn split(mut bytes: &[u8]) -> Vec<(i32, i32, Vec<u8>)> {
         bytes = bytes.get(len.next_multiple_of(8)..).unwrap_or_default();
     }
     controls
+}
+
+/// Control messages as a buffer of the host's; in u64s, for alignment.
+fn join(controls: &[Control]) -> Vec<u64> {
+    let mut words = Vec::new();
+    for (level, kind, data) in controls {
+        words.push(16 + data.len() as u64);
+        words.push(u64::from(*level as u32) | u64::from(*kind as u32) << 32);
+        words.extend(data.chunks(8).map(|chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_ne_bytes(word)
+        }));
+    }
+    words
 }
 
 /// Bytes that can be read at once (`FIONREAD`).
@@ -271,12 +291,30 @@ mod tests {
         bind(a.as_fd(), &any).expect("bind");
         let name = own_name(a.as_fd()).expect("name");
         let b = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).expect("socket");
-        assert_eq!(send(b.as_fd(), b"hello", &name, 0), Ok(5));
+        assert_eq!(send(b.as_fd(), b"hello", &name, &[], 0), Ok(5));
         let mut bytes = [0; 3];
         let got = receive(a.as_fd(), &mut bytes, libc::MSG_TRUNC).expect("receive");
         assert_eq!((got.bytes, got.length, got.from.len()), (3, 5, 16));
         assert_eq!(receive(a.as_fd(), &mut bytes, 0).map(|_| ()), Err(Errno::EAGAIN));
         assert_eq!(option(a.as_fd(), libc::SOL_SOCKET, libc::SO_TYPE, 4), Ok(vec![2, 0, 0, 0]));
         assert_eq!(option(a.as_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, 4), Err(Errno::ENOPROTOOPT));
+    }
+
+    #[test]
+    fn control_messages_go_and_come() {
+        let a = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).expect("socket");
+        bind(a.as_fd(), &[2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]).expect("bind");
+        set_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &1i32.to_ne_bytes()).expect("option");
+        set_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTTL, &1i32.to_ne_bytes()).expect("option");
+        let name = own_name(a.as_fd()).expect("name");
+        let b = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).expect("socket");
+        let from = [0, 0, 0, 0, 127, 7, 7, 7, 0, 0, 0, 0].to_vec();
+        let ttl = (libc::IPPROTO_IP, libc::IP_TTL, 9i32.to_ne_bytes().to_vec());
+        let controls = [ttl.clone(), (libc::IPPROTO_IP, libc::IP_PKTINFO, from)];
+        assert_eq!(send(b.as_fd(), b"x", &name, &controls, 0), Ok(1));
+        let got = receive(a.as_fd(), &mut [0; 3], 0).expect("receive");
+        assert_eq!(got.from.get(4..8), Some(&[127, 7, 7, 7][..]), "it is from whom the message says");
+        assert!(got.controls.contains(&ttl), "{:?}", got.controls);
+        assert!(got.controls.iter().any(|(level, kind, data)| (*level, *kind, data.len()) == (0, libc::IP_PKTINFO, 12)));
     }
 }

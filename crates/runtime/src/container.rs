@@ -141,7 +141,7 @@ impl Runtime {
         timing::mark("runtime: cgroup made");
         let launched = match &host {
             None => self.attached(&entry.saved.id, &spec, &create.network).and_then(|network| {
-                entry.saved.network = named(&network).filter(|_| matches!(create.network, NetworkWish::Ready(_)));
+                entry.saved.network = named(&network);
                 self.launch(kind, &entry, &cgroup, &spec, &plan, network)
             }),
             Some(host) => self.join(host, &cgroup, &spec),

@@ -72,8 +72,8 @@ pub fn run(boot: Boot) -> Result<Option<u8>, BootError> {
     let _ = kernel.reactor.set(reactor.clone());
     let receivers = match boot.network {
         Network::Loopback => Vec::new(),
-        Network::Host => {
-            kernel.net.use_host(&reactor);
+        Network::Host { names } => {
+            kernel.net.use_host(&reactor, names);
             Vec::new()
         }
         Network::Packets { description, wires } => kernel.net.use_packets(description, wires),

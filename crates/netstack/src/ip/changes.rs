@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Interface, Network, routes};
+use crate::Ns;
 use crate::config::{Address, Route, contains, is_link_local, network};
 
 /// Addresses of an interface, and routes in all, at most.
@@ -118,7 +119,7 @@ impl Network {
     ///
     /// # Errors
     /// `NoInterface`, `Missing`.
-    pub fn remove_address(&self, index: i32, ip: IpAddr, prefix: u8) -> Result<(), Refused> {
+    pub fn remove_address(&self, now: Ns, index: i32, ip: IpAddr, prefix: u8) -> Result<(), Refused> {
         let (at, interface) = self.with_index(index)?;
         let left = {
             let mut addresses = interface.addresses.write();
@@ -126,7 +127,10 @@ impl Network {
             Arc::make_mut(&mut addresses).remove(place);
             addresses.clone()
         };
-        self.leave_own(at, ip);
+        // Down, it had left it already.
+        if interface.is_up() {
+            self.leave_own(now, at, ip);
+        }
         let link = network(ip, prefix);
         let shared = left.iter().any(|own| own.prefix == prefix && contains(link, prefix, own.ip));
         self.change_routes(|routes| {
@@ -156,7 +160,7 @@ impl Network {
     ///
     /// # Errors
     /// `NoInterface`.
-    pub fn set_up(&self, index: i32, up: bool) -> Result<(), Refused> {
+    pub fn set_up(&self, now: Ns, index: i32, up: bool) -> Result<(), Refused> {
         let (at, interface) = self.with_index(index)?;
         if interface.up.swap(up, Ordering::Relaxed) == up {
             return Ok(());
@@ -168,7 +172,7 @@ impl Network {
             }
         } else {
             for address in interface.addresses().iter() {
-                self.leave_own(at, address.ip);
+                self.leave_own(now, at, address.ip);
             }
             Arc::make_mut(&mut interface.addresses.write()).retain(|address| address.ip.is_ipv4());
             self.change_routes(|routes| routes.retain(|route| route.interface != index));

@@ -15,7 +15,7 @@ use crate::{Ns, SECOND};
 
 pub const IGMP: u8 = 2;
 
-/// Groups of all interfaces that are told of, at most, those that have just been left counted in.
+/// Groups of all interfaces that are told of, at most, those that have just been left counted in; those of own addresses may be more.
 const GROUPS: usize = 1024;
 /// How often a change is told (the robustness variable), and in which time again.
 const TIMES: u8 = 2;
@@ -99,15 +99,17 @@ impl Groups {
         self.old.get(&(key.0, key.1.is_ipv6())).is_some_and(|until| now < *until)
     }
 
-    fn join(&mut self, now: Ns, key: Key) {
-        if !self.entries.contains_key(&key) && self.entries.len() >= GROUPS {
-            return;
+    /// False: there are too many to be told of, and it is not to be left.
+    fn join(&mut self, now: Ns, key: Key, most: usize) -> bool {
+        if !self.entries.contains_key(&key) && self.entries.len() >= most {
+            return false;
         }
         let entry = self.entries.entry(key).or_default();
         entry.users += 1;
         if entry.users == 1 {
             entry.change = Some((now, TIMES));
         }
+        true
     }
 
     fn leave(&mut self, now: Ns, key: Key) {
@@ -221,16 +223,30 @@ fn record(record: Record, group: IpAddr) -> Vec<u8> {
 }
 
 impl Network {
-    /// Somebody here joins a group on an interface's link.
-    pub fn join(&self, now: Ns, interface: usize, group: IpAddr) {
-        if is_told(group) && interface < self.interfaces.len() {
-            let mut groups = self.groups.lock();
-            groups.join(now, (interface, group));
-            self.asking.store(true, Ordering::Relaxed);
-        }
+    /// Somebody here joins a group on an interface's link. False: nobody is told, so that it is not to be left.
+    pub fn join(&self, now: Ns, interface: usize, group: IpAddr) -> bool {
+        self.join_among(now, interface, group, GROUPS)
     }
 
-    /// Somebody who had joined it leaves it.
+    fn join_among(&self, now: Ns, interface: usize, group: IpAddr, most: usize) -> bool {
+        let joined =
+            is_told(group) && interface < self.interfaces.len() && self.groups.lock().join(now, (interface, group), most);
+        if joined {
+            self.asking.store(true, Ordering::Relaxed);
+        }
+        joined
+    }
+
+    /// What is joined, in order: an interface's position, a group there, and by how many.
+    pub fn memberships(&self) -> Vec<(usize, IpAddr, u32)> {
+        let groups = self.groups.lock();
+        let joined = groups.entries.iter().filter(|(_, entry)| entry.users > 0);
+        let mut all: Vec<_> = joined.map(|((interface, group), entry)| (*interface, *group, entry.users)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Somebody who had joined it ([`Network::join`] said so) leaves it.
     pub fn leave(&self, now: Ns, interface: usize, group: IpAddr) {
         let mut groups = self.groups.lock();
         groups.leave(now, (interface, group));
@@ -240,13 +256,13 @@ impl Network {
     /// An own address's group, by which neighbours ask for us; told when [`Network::due`] is called next.
     pub(super) fn join_own(&self, interface: usize, ip: IpAddr) {
         if let IpAddr::V6(ip) = ip {
-            self.join(0, interface, solicited(ip));
+            self.join_among(0, interface, solicited(ip), usize::MAX);
         }
     }
 
-    pub(super) fn leave_own(&self, interface: usize, ip: IpAddr) {
+    pub(super) fn leave_own(&self, now: Ns, interface: usize, ip: IpAddr) {
         if let IpAddr::V6(ip) = ip {
-            self.leave(0, interface, solicited(ip));
+            self.leave(now, interface, solicited(ip));
         }
     }
 
@@ -373,8 +389,8 @@ mod tests {
     fn a_change_is_told_twice() {
         let mut groups = Groups::new(5);
         let key = (0, ip("239.1.2.3"));
-        groups.join(0, key);
-        groups.join(0, key);
+        groups.join(0, key, GROUPS);
+        groups.join(0, key, GROUPS);
         assert_eq!(groups.due(0).iter().map(|due| due.record).collect::<Vec<_>>(), [Record::Joined]);
         let next = groups.deadline().expect("again");
         assert!(next <= AGAIN && groups.due(next - 1).is_empty());
@@ -395,7 +411,7 @@ mod tests {
         let mut groups = Groups::new(9);
         let keys = [(0, ip("239.0.0.1")), (0, ip("239.0.0.2")), (0, ip("ff05::1")), (1, ip("239.0.0.1"))];
         for key in keys {
-            groups.join(0, key);
+            groups.join(0, key, GROUPS);
         }
         while let Some(at) = groups.deadline() {
             groups.due(at);
@@ -425,9 +441,12 @@ mod tests {
     fn there_are_not_too_many() {
         let mut groups = Groups::new(1);
         for n in 0..2 * GROUPS as u32 {
-            groups.join(0, (0, IpAddr::V4(Ipv4Addr::from_bits(0xef00_0000 + n))));
+            let joined = groups.join(0, (0, IpAddr::V4(Ipv4Addr::from_bits(0xef00_0000 + n))), GROUPS);
+            assert_eq!(joined, n < GROUPS as u32);
         }
         assert_eq!((groups.entries.len(), groups.due(0).len()), (GROUPS, GROUPS));
+        assert!(groups.join(0, (0, ip("239.0.0.0")), GROUPS), "one that is told of already");
+        assert!(groups.join(0, (0, solicited(Ipv6Addr::LOCALHOST)), usize::MAX), "an own address's");
     }
 
     #[test]

@@ -161,13 +161,13 @@ fn told(wire: &Wire) -> Vec<Vec<u8>> {
 #[test]
 fn routers_are_told_of_groups() {
     let (network, wire) = host(1);
-    network.join(0, 0, ip("224.0.0.1"));
-    network.join(0, 0, ip("ff02::1"));
+    assert!(!network.join(0, 0, ip("224.0.0.1")));
+    assert!(!network.join(0, 0, ip("ff02::1")));
     network.due(0, &mut |_| {});
     assert!(told(&wire).is_empty(), "all are in those");
-    network.join(0, 0, ip("239.1.2.3"));
-    network.join(0, 0, ip("239.1.2.4"));
-    network.join(0, 0, ip("ff05::7"));
+    assert!(network.join(0, 0, ip("239.1.2.3")));
+    assert!(network.join(0, 0, ip("239.1.2.4")));
+    assert!(network.join(0, 0, ip("ff05::7")));
     network.due(0, &mut |_| {});
     let frames = told(&wire);
     let [igmp, mld] = &frames[..] else { panic!("{frames:x?}") };
@@ -214,8 +214,8 @@ fn garbage() {
         a.send_icmp(0, &header, vec![8, 0, 0, 0, 1, 2, 3, 4]);
     }
     a.announce(0);
-    a.join(0, 0, ip("239.1.2.3"));
-    a.join(0, 0, ip("ff05::7"));
+    assert!(a.join(0, 0, ip("239.1.2.3")));
+    assert!(a.join(0, 0, ip("ff05::7")));
     a.due(0, &mut |_| {});
     let mut frames: Vec<Vec<u8>> = wire_a.0.lock().drain(..).collect();
     for frame in frames.clone() {
@@ -261,10 +261,10 @@ fn addresses_and_routes_come_and_go() {
     assert_eq!((way.next, way.source), (ip("10.1.2.3"), ip("10.1.0.9")));
     // A second one in the same network keeps the route; the last takes it along.
     assert_eq!(network.add_address(2, address("10.1.0.8", 16)), Ok(()));
-    assert_eq!(network.remove_address(2, ip("10.1.0.9"), 16), Ok(()));
+    assert_eq!(network.remove_address(0, 2, ip("10.1.0.9"), 16), Ok(()));
     assert_eq!(network.route(ip("10.1.2.3"), 0).map(|way| (way.next, way.source)), Some((ip("10.1.2.3"), ip("10.1.0.8"))));
-    assert_eq!(network.remove_address(2, ip("10.1.0.8"), 24), Err(Refused::Missing));
-    assert_eq!(network.remove_address(2, ip("10.1.0.8"), 16), Ok(()));
+    assert_eq!(network.remove_address(0, 2, ip("10.1.0.8"), 24), Err(Refused::Missing));
+    assert_eq!(network.remove_address(0, 2, ip("10.1.0.8"), 16), Ok(()));
     assert_eq!(network.route(ip("10.1.2.3"), 0).map(|way| way.next), Some(ip("10.0.0.2")), "by the default route");
 
     let to = |gateway: Option<&str>, metric| config::Route {
@@ -299,7 +299,7 @@ fn addresses_and_routes_come_and_go() {
     assert_eq!(network.add_route(to(None, 10), Existing::Kept), Err(Refused::Exists));
     assert_eq!(network.add_route(to(None, 9), Existing::Replaced), Err(Refused::Full));
     // A new address's route makes them one too many; those that are there may change all the same.
-    assert_eq!(network.remove_address(2, ip("10.2.0.1"), 32), Ok(()));
+    assert_eq!(network.remove_address(0, 2, ip("10.2.0.1"), 32), Ok(()));
     assert_eq!(network.add_address(2, address("10.3.0.1", 16)), Ok(()));
     assert_eq!(network.routes().len(), 1025);
     assert_eq!(network.add_route(to(Some("10.0.0.8"), 9), Existing::Replaced), Err(Refused::Full));
@@ -314,11 +314,11 @@ fn an_interface_that_is_down_carries_nothing() {
     assert_eq!(a.set_mtu(2, 67), Err(Refused::OutOfRange));
     assert_eq!(a.set_mtu(2, 1000), Ok(()));
     assert_eq!(send(&a, "10.0.0.2", 99, &[1; 1200], true), Sent::TooLong(1000));
-    assert_eq!(b.set_up(2, false), Ok(()));
+    assert_eq!(b.set_up(0, 2, false), Ok(()));
     send(&a, "10.0.0.2", 99, b"in vain", false);
     assert_eq!(carry([(&a, &from_a), (&b, &from_b)]), [Vec::new(), Vec::new()]);
     assert_eq!(b.route(ip("10.0.0.1"), 0), None);
-    assert_eq!(b.set_up(2, true), Ok(()));
+    assert_eq!(b.set_up(0, 2, true), Ok(()));
     assert!(b.route(ip("10.0.0.1"), 0).is_some() && b.route(ip("8.8.8.8"), 0).is_none(), "only its own networks come back");
     send(&a, "10.0.0.2", 99, b"again", false);
     let [_, got] = carry([(&a, &from_a), (&b, &from_b)]);

@@ -76,6 +76,14 @@ pub fn leave(path: &Path) {
     }
 }
 
+/// Numbers and names of the interfaces in the caller's network namespace.
+///
+/// # Errors
+/// The host's.
+pub fn names() -> Result<Vec<(i32, String)>> {
+    Netlink::new()?.names()
+}
+
 /// Does something in the network namespace at `path`, with the name that messages have for it.
 fn within<T: Send>(path: &Path, work: impl FnOnce(&mut Netlink, &str) -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(path).doing(|| format!("cannot open the network namespace {}", path.display()))?;
@@ -138,7 +146,8 @@ fn take_ways(netlink: &mut Netlink, name: &str, way: Way) -> Result<Joined> {
 
 /// A packet socket on an interface on which the host's kernel does nothing any more: it is silenced, or, where it cannot be, has no address left.
 fn packet_socket(netlink: &mut Netlink, interface: &Interface, name: &str) -> Result<OwnedFd> {
-    let socket = hostcall::packet::open(interface.index, silence::MARK).map_err(|errno| io::Error::from_raw_os_error(errno.raw()));
+    let socket =
+        hostcall::packet::open(interface.index, silence::MARK).map_err(|errno| io::Error::from_raw_os_error(errno.raw()));
     let socket = socket.doing(|| format!("cannot open a packet socket on {} in {name}", interface.name))?;
     if let Err(why) = silence::silence(netlink, interface) {
         tracing::warn!("interface {} in {name} loses its addresses: {why}", interface.name);

@@ -77,7 +77,9 @@ fn redirect(netlink: &mut Netlink, from: i32, to: i32) -> Result<()> {
     tc::clear(netlink, from)?;
     let what = "cannot redirect the frames (the kernel's modules sch_ingress, cls_u32, act_mirred)";
     tc::add_discipline(netlink, from, "ingress").map_err(|cause| match cause.raw_os_error() {
-        Some(libc::EEXIST) => Error::Other("cannot redirect the frames: somebody else has an ingress or clsact discipline there".into()),
+        Some(libc::EEXIST) => {
+            Error::Other("cannot redirect the frames: somebody else has an ingress or clsact discipline there".into())
+        }
         _ => Error::Host { what: what.into(), cause },
     })?;
     let options = vec![

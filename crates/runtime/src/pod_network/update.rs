@@ -4,7 +4,7 @@
 //! gets the ways to that.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use agent_api::{InterfaceWay, UpdateNetworkRequest, UpdateNetworkResponse};
@@ -33,28 +33,24 @@ pub fn update(
     }
     let count = queues::bounded(lacks.queues as usize);
     network.interfaces.retain(|interface| lacks.missing.iter().any(|address| *address == interface.mac));
-    let mut fds: Vec<OwnedFd> = Vec::new();
+    // One at a time: a call takes so many descriptors and no more.
     for interface in network.interfaces {
-        let hardware_address = interface.mac.to_vec();
-        let mut place = |more: Vec<OwnedFd>| {
-            let first = fds.len() as u32;
-            fds.extend(more);
-            (first..fds.len() as u32).collect()
-        };
-        let made = within(path, |netlink, _| match stand_ins.get(&interface.index) {
+        let mut fds = within(path, |netlink, _| match stand_ins.get(&interface.index) {
             None => tcfilter::tap(netlink, &interface, count),
             Some(stand_in) if count == 1 => Ok(vec![stand_in.open(&interface.name, Way::Tap(count))?]),
             Some(_) => {
                 let what = "is a tap of nacre-cni's, with one queue, and the VM's interfaces have more";
                 Err(Error::Other(format!("interface {} {what}", interface.name)))
             }
-        });
-        let taps = place(made?);
-        let vhost = place(if lacks.vhost { queues::open(count)? } else { Vec::new() });
-        request.ways.push(InterfaceWay { hardware_address, taps, vhost });
+        })?;
+        let taps = fds.len() as u32;
+        fds.extend(if lacks.vhost { queues::open(count)? } else { Vec::new() });
+        let (taps, vhost) = ((0..taps).collect(), (taps..fds.len() as u32).collect());
+        request.ways = vec![InterfaceWay { hardware_address: interface.mac.to_vec(), taps, vhost }];
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        call(&request, &fds)?;
     }
-    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    call(&request, &fds).map(drop)
+    Ok(())
 }
 
 fn request(network: &Description) -> UpdateNetworkRequest {

@@ -42,6 +42,8 @@ pub struct SentryConfig {
     /// With [`Network::Namespace`]: what is there, and what each way is. The last descriptors are the ways, one for each interface, and one that is held while the
     /// sandbox lives.
     pub pod: Option<(Description, Vec<Way>)>,
+    /// With [`Network::Host`]: its interfaces' numbers and names.
+    pub host_names: Vec<(i32, String)>,
     pub log: logging::Config,
 }
 
@@ -100,7 +102,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         first_container: config.first_container,
         executors: config.executors,
         network: match (&config.network, config.pod) {
-            (Network::Host, _) => sentry::net::Network::Host,
+            (Network::Host, _) => sentry::net::Network::Host { names: config.host_names },
             (_, Some((description, kinds))) => {
                 let wires = kinds.iter().zip(ways).map(|(kind, way)| match kind {
                     Way::PacketSocket => Wire::Socket(way),

@@ -69,7 +69,9 @@ impl SentrySandbox {
             listener.set_nonblocking(true).doing(|| "cannot make the agent's socket non-blocking")?;
             fds.push(listener.as_fd());
         }
-        fds.extend(joined.iter().flat_map(|joined| joined.ways.iter().map(|(_, way)| way).chain(&joined.hold)).map(AsFd::as_fd));
+        fds.extend(
+            joined.iter().flat_map(|joined| joined.ways.iter().map(|(_, way)| way).chain(&joined.hold)).map(AsFd::as_fd),
+        );
         let config = SentryConfig {
             first_container: launch.first_container,
             executors: launch.cpus,
@@ -81,6 +83,10 @@ impl SentrySandbox {
             cpus: launch.cpus,
             memory_bytes: launch.memory_bytes,
             cpu_model: machine::cpu_model(),
+            host_names: match launch.network {
+                Network::Host => pod_network::names()?,
+                Network::None | Network::Namespace(_) => Vec::new(),
+            },
             network: launch.network,
             pod: joined.as_ref().map(|joined| (joined.description.clone(), joined.ways.iter().map(|(way, _)| *way).collect())),
             log: launch.log,

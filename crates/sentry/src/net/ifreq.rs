@@ -48,7 +48,14 @@ pub fn ioctl(cx: &Cx, net: &NetNamespace, command: u32, argument: u64) -> Result
     let name = request.get(..NAME).unwrap_or_default();
     let name = name.split(|&byte| byte == 0 || byte == b':').next().unwrap_or_default();
     let devices = net.devices();
-    let device = devices.iter().find(|device| device.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
+    let Some(device) = devices.iter().find(|device| device.name.as_bytes() == name) else {
+        return match net.host_names().iter().find(|(_, hosts)| hosts.as_bytes() == name) {
+            Some((index, _)) if command == SIOCGIFINDEX => {
+                cx.mm.write_val(argument.wrapping_add(NAME as u64), index).map(|()| 0)
+            }
+            _ => Err(Errno::ENODEV),
+        };
+    };
     if matches!(command, SIOCSIFFLAGS | SIOCSIFMTU) && !net.allows(&cx.creds(), Capability::NetAdmin) {
         return Err(Errno::EPERM);
     }
@@ -112,8 +119,9 @@ fn name_of(cx: &Cx, net: &NetNamespace, argument: u64) -> Result<u64, Errno> {
     let request: [u8; IFREQ] = cx.mm.read_val(argument)?;
     let index = super::address::array::<4>(&request, NAME).map_or(0, i32::from_le_bytes);
     let devices = net.devices();
-    let device = devices.iter().find(|device| device.index == index).ok_or(Errno::ENODEV)?;
-    let mut name: Vec<u8> = device.name.bytes().take(NAME - 1).collect();
+    let own = devices.iter().find(|device| device.index == index).map(|device| &device.name);
+    let name = own.or_else(|| net.host_names().iter().find(|(number, _)| *number == index).map(|(_, name)| name));
+    let mut name: Vec<u8> = name.ok_or(Errno::ENODEV)?.bytes().take(NAME - 1).collect();
     name.resize(NAME, 0);
     cx.mm.write(argument, &name).map(|()| 0)
 }

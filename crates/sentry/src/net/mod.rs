@@ -12,6 +12,7 @@ mod host;
 pub mod ifreq;
 mod inward;
 mod ip;
+mod multicast;
 mod namespace;
 mod netlink;
 pub mod options;
@@ -58,8 +59,8 @@ pub enum Network {
     /// In the sandbox: a loopback interface, and nobody else.
     #[default]
     Loopback,
-    /// In the host's network namespace that the sentry was started in.
-    Host,
+    /// In the host's network namespace that the sentry was started in, whose interfaces had these numbers and names then.
+    Host { names: Vec<(i32, String)> },
     /// In the sandbox, with a way out: one for each interface of the description.
     Packets { description: Description, wires: Vec<Wire> },
 }

@@ -51,7 +51,7 @@ pub struct NetNamespace {
     /// Addresses of the loopback interface beside its first two.
     loopback: RwLock<Vec<Address>>,
     /// Set when internet sockets are the host's.
-    host: OnceLock<Arc<Reactor>>,
+    host: OnceLock<(Arc<Reactor>, Vec<(i32, String)>)>,
     /// Set when there is a way out.
     stack: OnceLock<Arc<Stack>>,
 }
@@ -126,9 +126,14 @@ impl NetNamespace {
         creds.has_in(&self.owner, capability)
     }
 
-    /// From now on internet sockets are the host's.
-    pub fn use_host(&self, reactor: &Arc<Reactor>) {
-        let _ = self.host.set(reactor.clone());
+    /// From now on internet sockets are the host's, whose interfaces have these numbers and names.
+    pub fn use_host(&self, reactor: &Arc<Reactor>, names: Vec<(i32, String)>) {
+        let _ = self.host.set((reactor.clone(), names));
+    }
+
+    /// Numbers and names of the host's interfaces, which its sockets' control messages are about. Nothing else is known of them here.
+    pub fn host_names(&self) -> &[(i32, String)] {
+        self.host.get().map_or(&[], |(_, names)| names)
     }
 
     /// Whether its internet sockets are the host's.
@@ -137,7 +142,7 @@ impl NetNamespace {
     }
 
     pub(super) fn host(&self) -> Option<&Arc<Reactor>> {
-        self.host.get()
+        self.host.get().map(|(reactor, _)| reactor)
     }
 
     /// From now on there is a way out, over these wires (one for each interface of the description). Each receiver is to be run on a thread.

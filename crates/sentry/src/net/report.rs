@@ -10,17 +10,20 @@ use super::NetNamespace;
 use super::address::{Endpoint, Family, as_v6};
 use super::datagram::{Datagram, Protocol};
 use super::devices::Device;
+use super::multicast;
 
 /// A file below /proc/net and how its text is made.
 pub type Table = (&'static str, fn(&NetNamespace) -> String);
 
 pub const TABLES: &[Table] = &[
     ("dev", |net| dev(net)),
-    ("dev_mcast", |_| String::new()),
+    ("dev_mcast", |net| multicast::devices(net)),
     ("if_inet6", |net| if_inet6(net)),
-    ("igmp", |_| {
-        "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n".into()
-    }),
+    ("igmp", |net| multicast::igmp(net)),
+    ("igmp6", |net| multicast::igmp6(net)),
+    // Nobody chooses sources here.
+    ("mcfilter", |_| "Idx Device        MCA        SRC    INC    EXC\n".into()),
+    ("mcfilter6", |_| "Idx Device                Multicast Address                   Source Address    INC    EXC\n".into()),
     ("arp", |net| arp(net)),
     ("ipv6_route", |net| ipv6_route(net)),
     ("netlink", |net| netlink(net)),

@@ -81,9 +81,9 @@ impl NetNamespace {
         u32::from(port) < self.tunables.0.read().unprivileged_port
     }
 
-    /// The longest queue of connections that wait to be accepted.
-    pub(super) fn most_backlog(&self) -> usize {
-        self.tunables.0.read().backlog as usize
+    /// How many connections may wait to be accepted by whoever asks for `backlog` (`__sys_listen`).
+    pub fn backlog(&self, backlog: i32) -> usize {
+        usize::try_from(backlog).unwrap_or(usize::MAX).min(self.tunables.0.read().backlog as usize)
     }
 
     /// Whether somebody may have an ICMP echo socket (`ping_init_sock`).

@@ -195,7 +195,7 @@ impl Socket for UnixSocket {
     }
 
     fn listen(&self, cx: &Cx, backlog: i32) -> Result<(), Errno> {
-        self.core.listen(backlog, credentials(cx))
+        self.core.listen(cx.task.namespaces().net.backlog(backlog), credentials(cx))
     }
 
     fn accept(&self) -> Result<Accepted, Errno> {

@@ -15,8 +15,6 @@ use crate::wait::{PollEvents, WaitQueue};
 
 /// Default size of the send buffer in bytes (`net.core.wmem_default`).
 const SEND_BUFFER: usize = 212_992;
-/// Largest backlog (`net.core.somaxconn`).
-const BACKLOG_MAX: usize = 4096;
 /// Most datagrams that wait at a receiver (`net.unix.max_dgram_qlen`).
 const DATAGRAMS_MAX: usize = 512;
 
@@ -281,7 +279,7 @@ impl Core {
 
     /// # Errors
     /// `EOPNOTSUPP`, `EINVAL` (no name, or connected).
-    pub fn listen(&self, backlog: i32, who: Credentials) -> Result<(), Errno> {
+    pub fn listen(&self, backlog: usize, who: Credentials) -> Result<(), Errno> {
         if self.kind == Kind::Datagram {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -289,10 +287,9 @@ impl Core {
         if state.address.is_none() || state.peer.is_some() || state.connected {
             return Err(Errno::EINVAL);
         }
-        let most = usize::try_from(backlog).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX);
         match &mut state.backlog {
-            Some((_, limit)) => *limit = most,
-            None => state.backlog = Some((VecDeque::new(), most)),
+            Some((_, limit)) => *limit = backlog,
+            None => state.backlog = Some((VecDeque::new(), backlog)),
         }
         state.own_credentials = who;
         drop(state);

@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 use core::net::IpAddr;
 use parking_lot::Mutex;
 
+pub use send::check_control;
 pub use table::Table;
 pub use wire::{Arrival, UDP_HEADER, arrives, arrives_raw, came_back, udp_header};
 

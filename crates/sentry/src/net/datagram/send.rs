@@ -308,7 +308,7 @@ fn overrides(controls: &[Control]) -> Overrides {
 ///
 /// # Errors
 /// `EINVAL`.
-pub(super) fn check_control(family: Family, control: &Control) -> Result<(), Errno> {
+pub fn check_control(family: Family, control: &Control) -> Result<(), Errno> {
     let len = control.data.len();
     let int = array::<4>(&control.data, 0).map(i32::from_le_bytes);
     let fine = match (control.level, control.kind) {

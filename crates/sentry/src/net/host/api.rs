@@ -10,13 +10,13 @@ use smallvec::SmallVec;
 use super::{BOUNCE, HostSocket};
 use crate::Errno;
 use crate::mm::{Sink, Source};
-use crate::net::address::{AF_UNSPEC, family_of};
-use crate::net::ifreq;
+use crate::net::address::{AF_INET, AF_UNSPEC, Family, family_of};
 use crate::net::options::{self, Facts, OptionIn, SOL_SOCKET, SocketOptions, so};
 use crate::net::socket::{
     Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket,
     Target, Waiting,
 };
+use crate::net::{IPPROTO_IP, IPPROTO_IPV6, datagram, ifreq};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow, Outcome};
 use crate::task::Cx;
@@ -151,9 +151,19 @@ impl Socket for HostSocket {
         }
     }
 
-    /// What goes with a packet is not passed on.
-    fn take_control(&self, _cx: &Cx, _control: Control, _out: &mut Outgoing) -> Result<(), Errno> {
-        Err(Errno::EINVAL)
+    /// What concerns a datagram itself is passed on: where it is sent from, TTL, traffic class. Of level `SOL_SOCKET` is what the host lets no sentry
+    /// do: marks, priorities. Other levels are nobody's.
+    fn take_control(&self, _cx: &Cx, control: Control, out: &mut Outgoing) -> Result<(), Errno> {
+        match control.level {
+            SOL_SOCKET => return Err(Errno::EINVAL),
+            IPPROTO_IP | IPPROTO_IPV6 if !self.is_stream() => {
+                let family = if self.kind.family == i32::from(AF_INET) { Family::Inet } else { Family::Inet6 };
+                datagram::check_control(family, &control)?;
+                out.controls.push(control);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn send(&self, from: &mut dyn Source, out: &mut Outgoing) -> Result<usize, Errno> {
@@ -171,7 +181,8 @@ impl Socket for HostSocket {
             Some(Target::Host(address)) => address.as_slice(),
             _ => &[],
         };
-        host::send(self.fd(), &bytes, to, (out.flags & SEND_FLAGS).bits() as i32)
+        let controls: Vec<_> = out.controls.iter().map(|c| (c.level, c.kind, c.data.to_vec())).collect();
+        host::send(self.fd(), &bytes, to, &controls, (out.flags & SEND_FLAGS).bits() as i32)
     }
 
     fn receive(&self, into: &mut dyn Sink, flags: MsgFlags) -> Result<Received, Errno> {

@@ -143,7 +143,7 @@ pub fn set_up(net: &NetNamespace, index: i32, up: bool) -> Result<(), Errno> {
         return Ok(());
     }
     let network = net.stack().map(|stack| &stack.network).ok_or(Errno::ENODEV)?;
-    network.set_up(index, up).map_err(|refused| errno(refused, AF_INET))
+    network.set_up(net.clock.monotonic().0, index, up).map_err(|refused| errno(refused, AF_INET))
 }
 
 fn longest(family: u8) -> u8 {
@@ -186,7 +186,10 @@ fn change_address(net: &NetNamespace, message: &Message<'_>, asker: Asker) -> Re
         (_, true) => {
             net.stack().ok_or(Refused::NoInterface).and_then(|stack| stack.network.add_address(index, address.clone()))
         }
-        (_, false) => net.stack().ok_or(Refused::NoInterface).and_then(|stack| stack.network.remove_address(index, ip, prefix)),
+        (_, false) => {
+            let now = net.clock.monotonic().0;
+            net.stack().ok_or(Refused::NoInterface).and_then(|stack| stack.network.remove_address(now, index, ip, prefix))
+        }
     };
     match changed {
         Ok(()) => {}

@@ -15,11 +15,12 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins a group on the link of an interface with this index. None: that is the loopback interface.
+    /// Joins a group on the link of an interface with this index. None: routers are not told, as that is the loopback interface, a group that stays on
+    /// its link, or one too many.
     pub fn new(net: &Arc<NetNamespace>, device: i32, group: IpAddr) -> Option<Member> {
         let network = &net.stack()?.network;
         let interface = network.interfaces().iter().position(|interface| interface.index == device)?;
-        network.join(net.clock.monotonic().0, interface, group);
+        network.join(net.clock.monotonic().0, interface, group).then_some(())?;
         let member = Member { net: Arc::downgrade(net), interface, group };
         member.watch(net);
         Some(member)

@@ -10,6 +10,7 @@ use netstack::tcp::{Flags, Ports, Segment, TimeWait};
 use super::*;
 use crate::net::address::Family;
 use crate::net::datagram::{Datagram, Protocol};
+use crate::net::multicast;
 use crate::net::socket::{End, MsgFlags, Outgoing, Socket, Target};
 use crate::net::tcp::Tcp;
 use crate::time::{Clock, Timers};
@@ -240,4 +241,28 @@ fn the_latest_sockets_only_keep_large_buffers() {
     }
     assert_eq!(to_send(), (0, 0), "and given back once they are gone");
     assert_eq!(world.net.queued(), 0);
+}
+
+#[test]
+fn groups_are_shown_as_linux_does() {
+    let World { net, .. } = World::new();
+    let first = Member::new(&net, 2, ip("239.1.2.3")).expect("told of");
+    let _second = Member::new(&net, 2, ip("239.1.2.3")).expect("told of");
+    let _third = Member::new(&net, 2, ip("ff05::7")).expect("told of");
+    assert!(Member::new(&net, 2, ip("224.0.0.1")).is_none() && Member::new(&net, 1, ip("239.1.2.3")).is_none());
+    drop(first);
+    let igmp = multicast::igmp(&net);
+    assert!(
+        igmp.ends_with(
+            "2\teth0      :     2      V3\n\t\t\t\t030201EF     1 0:00000000\t\t0\n\t\t\t\t010000E0     1 0:00000000\t\t0\n"
+        ),
+        "{igmp}"
+    );
+    let igmp6 = multicast::igmp6(&net);
+    assert!(igmp6.contains("\n2    eth0            ff050000000000000000000000000007     1 00000004 0\n"), "{igmp6}");
+    let devices = multicast::devices(&net);
+    assert!(
+        devices.starts_with("2    eth0            1     0     01005e000001\n2    eth0            1     0     01005e010203\n"),
+        "{devices}"
+    );
 }

@@ -43,7 +43,7 @@ impl Tcp {
     }
 
     pub(in crate::net) fn start_listening(&self, backlog: i32) -> Result<(), Errno> {
-        let most = usize::try_from(backlog).unwrap_or(usize::MAX).min(self.net.most_backlog());
+        let most = self.net.backlog(backlog);
         let mut table = self.net.tcp.lock();
         let (hold, ip) = {
             let mut state = self.state.lock();

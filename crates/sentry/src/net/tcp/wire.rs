@@ -316,7 +316,16 @@ impl Tcp {
         if roomy {
             wire.wants_room.store(false, Ordering::Relaxed);
         }
-        let urgent = events.contains(Events::URGENT).then(|| connection.urgent_ahead()).flatten();
+        if let Some(ahead) = events.contains(Events::URGENT).then(|| connection.urgent_ahead()).flatten() {
+            // Counted from what has come so far, so that nothing more may come now: the connection is still locked.
+            let mut state = self.state.lock();
+            let next = state.position + state.ring.len() as u64;
+            // What has been read already cannot be urgent any more.
+            let at = next.checked_add_signed(ahead.into()).filter(|at| *at >= state.position);
+            if let Some(at) = at {
+                state.urgent = Some(Urgent { at, byte: None, read: false });
+            }
+        }
         let failure = connection.failure();
         let rest = events.contains(Events::TIME_WAIT).then(|| connection.time_wait());
         drop(connection);
@@ -332,15 +341,6 @@ impl Tcp {
             if begun {
                 self.grow_buffer();
                 self.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
-            }
-        }
-        if let Some(ahead) = urgent {
-            let mut state = self.state.lock();
-            let next = state.position + state.ring.len() as u64;
-            // What has been read already cannot be urgent any more.
-            let at = next.checked_add_signed(ahead.into()).filter(|at| *at >= state.position);
-            if let Some(at) = at {
-                state.urgent = Some(Urgent { at, byte: None, read: false });
             }
         }
         if events.contains(Events::READABLE) {
