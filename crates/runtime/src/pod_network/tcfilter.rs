@@ -74,7 +74,8 @@ fn open(name: &str, queues: usize) -> io::Result<Vec<OwnedFd>> {
 
 /// Whatever arrives at one interface goes out at another. What a former sandbox has left leads to a tap that is gone.
 fn redirect(netlink: &mut Netlink, from: i32, to: i32) -> Result<()> {
-    tc::clear(netlink, from)?;
+    // If that fails, the next step says better why.
+    let _ = tc::clear(netlink, from);
     let what = "cannot redirect the frames (the kernel's modules sch_ingress, cls_u32, act_mirred)";
     tc::add_discipline(netlink, from, "ingress").map_err(|cause| match cause.raw_os_error() {
         Some(libc::EEXIST) => {
@@ -86,7 +87,11 @@ fn redirect(netlink: &mut Netlink, from: i32, to: i32) -> Result<()> {
         TcOption::U32(TcFilterU32Option::Selector(match_all())),
         TcOption::U32(TcFilterU32Option::Action(vec![mirred(to)])),
     ];
-    tc::add_filter(netlink, from, tc::HANDLE, "u32", options).doing(|| what)
+    tc::add_filter(netlink, from, tc::HANDLE, "u32", options).map_err(|cause| {
+        // Without a filter it would not be known as ours.
+        let _ = tc::remove_discipline(netlink, from);
+        Error::Host { what: what.into(), cause }
+    })
 }
 
 /// `match u32 0 0`
