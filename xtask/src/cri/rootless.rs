@@ -59,6 +59,15 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    /// A user's podman leaves a process that holds its name space.
+    fn drop(&mut self) {
+        if let Err(error) = self.podman("system migrate") {
+            eprintln!("podman's process is left: {error:#}");
+        }
+    }
+}
+
 /// Its files are of many owners, as an image's are.
 fn life(engine: &mut Engine) -> Result<()> {
     let place = Place::new(engine)?;
