@@ -304,3 +304,32 @@ CASE(proc_cgroups) {
     CHECK(!strncmp(text, "#subsys_name\thierarchy\tnum_cgroups\tenabled\n", 43));
     CHECK(strstr(slurp("/proc/self/cgroup"), "0::/"));
 }
+static long into(int dir, uint64_t flags) {
+    struct { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup; } args = {
+        .flags = 0x200000000 | flags, .exit_signal = flags & CLONE_THREAD ? 0 : SIGCHLD, .cgroup = (uint32_t)dir};
+    return syscall(SYS_clone3, &args, sizeof args);
+}
+CASE(clone_into_a_group) {
+    own();
+    int dir = OK(open(group, O_PATH | O_DIRECTORY));
+    pid_t pid = OK(into(dir, 0));
+    if (!pid) for (;;) pause();
+    char want[32];
+    snprintf(want, sizeof want, "%d\n", pid);
+    CHECK(!strcmp(slurp(at("cgroup.procs")), want));
+    end(pid);
+    ERR(into(dir, CLONE_VM | CLONE_SIGHAND | CLONE_THREAD), EOPNOTSUPP);
+    ERR(into(OK(open(at("cgroup.procs"), O_RDWR)), 0), EBADF);
+    ERR(into(OK(open(".", O_RDONLY)), 0), EBADF);
+    ERR(into(999, 0), EBADF);
+    ERR(into(-1, 0), EINVAL);
+    pid = OK(fork());
+    if (!pid) {
+        OK(setresuid(1000, 1000, 1000));
+        ERR(into(dir, 0), EACCES);
+        _exit(0);
+    }
+    EXITS(pid, 0);
+    done();
+    ERR(into(dir, 0), ENOENT);
+}

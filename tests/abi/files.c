@@ -672,6 +672,29 @@ CASE(setgid_directory_gives_group) {
     CHECK(st.st_mode & S_ISGID);
 }
 
+CASE(setgid_is_not_for_other_groups) {
+    OK(mkdir("d", 0755));
+    OK(chown("d", 1000, 555));
+    OK(chmod("d", 02777));
+    pid_t pid = OK(fork());
+    if (!pid) {
+        OK(setresgid(1000, 1000, 1000));
+        OK(setgroups(0, NULL));
+        OK(setresuid(1000, 1000, 1000));
+        struct stat st;
+        // The umask does not hide the bit for executing that takes set-group-id away.
+        const mode_t masks[] = {0, 010}, modes[] = {0777, 0767};
+        for (int i = 0; i < 2; i++) {
+            umask(masks[i]);
+            OK(fstat(OK(open(i ? "d/b" : "d/a", O_CREAT | O_EXCL | O_RDWR, 02777)), &st));
+            EQ(st.st_mode & 07777, modes[i]);
+            EQ(st.st_gid, 555);
+        }
+        _exit(0);
+    }
+    EXITS(pid, 0);
+}
+
 CASE(chmod_chown) {
     struct stat st;
     int fd = file_with("f", "");

@@ -721,6 +721,8 @@ CASE(fsopen_fsmount) {
     OK(fsconfig(fs, FSCONFIG_SET_STRING, "source", "mine", 0));
     OK(fsconfig(fs, FSCONFIG_SET_STRING, "size", "64k", 0));
     OK(fsconfig(fs, FSCONFIG_SET_STRING, "mode", "711", 0));
+    OK(fsconfig(fs, FSCONFIG_SET_STRING, "sync", "whatever", 0));
+    OK(fsconfig(fs, FSCONFIG_SET_PATH, "rw", "/", AT_FDCWD));
     OK(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
     ERR(fsconfig(fs, FSCONFIG_SET_STRING, "size", "64k", 0), EBUSY);
     int mnt = OK(fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOATIME));

@@ -1,5 +1,6 @@
 // POSIX message queues.
 #include "abi.h"
+#include <sys/socket.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <sys/mount.h>
@@ -237,5 +238,42 @@ CASE(bytes_are_limited) {
     ERR(mq_open(name, O_CREAT | O_RDWR, 0600, &attr), EMFILE);
     attr.mq_maxmsg = 1;
     OK(mq_open(name, O_CREAT | O_RDWR, 0600, &attr));
+    OK(mq_unlink(name));
+}
+
+static volatile int told;
+static void tell(union sigval value) { told = value.sival_int; }
+CASE(notification_by_thread) {
+    mqd_t q = make(4, 8, O_RDWR);
+    struct sigevent ev = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = tell, .sigev_value.sival_int = 42};
+    OK(mq_notify(q, &ev));
+    OK(mq_send(q, "x", 1, 0));
+    while (!told) nap_ms(1);
+    EQ(told, 42);
+    OK(mq_unlink(name));
+}
+CASE(notification_by_netlink) {
+    mqd_t q = make(4, 8, O_RDWR);
+    int netlink = OK(socket(AF_NETLINK, SOCK_RAW, 0));
+    char cookie[32] = "a cookie of exactly 32 bytes...", got[64];
+    struct sigevent ev = {.sigev_notify = SIGEV_THREAD, .sigev_signo = netlink, .sigev_value.sival_ptr = cookie};
+    OK(syscall(SYS_mq_notify, q, &ev));
+    ERR(syscall(SYS_mq_notify, q, &ev), EBUSY);
+    OK(mq_send(q, "x", 1, 0));
+    EQ(recv(netlink, got, sizeof got, 0), 32);
+    CHECK(!memcmp(got, cookie, 31) && got[31] == 1);
+    OK(syscall(SYS_mq_notify, q, &ev));
+    OK(mq_notify(q, NULL));
+    EQ(recv(netlink, got, sizeof got, 0), 32);
+    EQ(got[31], 2);
+    ev.sigev_value.sival_ptr = BAD;
+    ERR(syscall(SYS_mq_notify, q, &ev), EFAULT);
+    ev.sigev_value.sival_ptr = cookie;
+    ev.sigev_signo = -1;
+    ERR(syscall(SYS_mq_notify, q, &ev), EBADF);
+    ev.sigev_signo = 1;
+    ERR(syscall(SYS_mq_notify, q, &ev), ENOTSOCK);
+    ev.sigev_signo = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    ERR(syscall(SYS_mq_notify, q, &ev), EINVAL);
     OK(mq_unlink(name));
 }

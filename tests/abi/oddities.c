@@ -249,6 +249,13 @@ CASE(pidfd_info) {
     CHECK(info.mask & 8 && WIFSIGNALED(info.exit_code) && WTERMSIG(info.exit_code) == SIGKILL);
     info.mask = 1;
     ERR(ioctl(fd, get, &info), ESRCH);
+    OK(unshare(CLONE_NEWPID));
+    pid = OK(fork());
+    if (!pid) {
+        ERR(ioctl(fd, get, &info), EREMOTE);
+        _exit(0);
+    }
+    EXITS(pid, 0);
 }
 CASE(kcmp_of_nothing) {
     pid_t pid = OK(fork());

@@ -115,6 +115,9 @@ CASE(vmsplice_both_ways) {
     struct iovec big = {buf, 4096};
     EQ(vmsplice(p[1], &big, 1, 0), 4096);
     ERR(vmsplice(p[1], &big, 1, SPLICE_F_NONBLOCK), EAGAIN);
+    // Not more than has room, though it may wait.
+    struct iovec more = {buf, sizeof buf};
+    EQ(vmsplice(q[1], &more, 1, 0), 65536);
 }
 
 CASE(sendfile_rules) {

@@ -2,6 +2,7 @@
 #include "abi.h"
 #include <poll.h>
 #include <sys/timerfd.h>
+#include <sys/resource.h>
 #include <sys/times.h>
 #include <utime.h>
 
@@ -282,4 +283,31 @@ CASE(sleep_of_many_threads) {
     for (int i = 0; i < 20; i++) pthread_join(t[i], NULL);
     long long d = mono_ms() - s;
     CHECK(d >= 50 && d < 900); // beside, not after, one another
+}
+
+// Calls that take the kernel some work are system time; both kinds together are the process's clock.
+CASE(system_time) {
+    struct rusage ru;
+    struct timespec ts;
+    do {
+        for (int i = 0; i < 1000; i++) access("/nowhere", F_OK);
+        OK(getrusage(RUSAGE_SELF, &ru));
+    } while (ru.ru_stime.tv_usec == 0 && ru.ru_stime.tv_sec == 0);
+    OK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts));
+    int64_t both = (ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) * 1000000LL + ru.ru_utime.tv_usec + ru.ru_stime.tv_usec;
+    CHECK(ts.tv_sec * 1000000LL + ts.tv_nsec / 1000 >= both - 20000);
+    pid_t pid = OK(fork());
+    if (!pid) {
+        do {
+            for (int i = 0; i < 1000; i++) access("/nowhere", F_OK);
+            OK(getrusage(RUSAGE_SELF, &ru));
+        } while (ru.ru_stime.tv_usec < 20000 && ru.ru_stime.tv_sec == 0);
+        _exit(0);
+    }
+    EXITS(pid, 0);
+    OK(getrusage(RUSAGE_CHILDREN, &ru));
+    CHECK(ru.ru_stime.tv_sec > 0 || ru.ru_stime.tv_usec >= 20000);
+    struct tms t;
+    OK(times(&t));
+    CHECK(t.tms_cstime >= 2);
 }

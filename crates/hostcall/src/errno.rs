@@ -69,6 +69,7 @@ errnos! {
     EIDRM 43 "identifier removed",
     ENODATA 61 "no data available",
     ETIME 62 "timer expired",
+    EREMOTE 66 "object is remote",
     EPROTO 71 "protocol error",
     EBADMSG 74 "bad message",
     EOVERFLOW 75 "value too large for defined data type",

@@ -1,4 +1,6 @@
-//! The host's clocks, by its vDSO: no host system call in the usual case.
+//! The host's clocks, by its vDSO: no host system call in the usual case. And the CPU's own.
+
+use std::sync::OnceLock;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -20,4 +22,30 @@ pub fn realtime_ns() -> u64 {
 /// `CLOCK_BOOTTIME` in nanoseconds.
 pub fn boottime_ns() -> u64 {
     nanoseconds(ClockId::Boottime)
+}
+
+/// The CPU's own clock, read in some nanoseconds.
+pub fn ticks() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// How many [`ticks`] a microsecond has: measured once, in 20 microseconds.
+pub fn ticks_of_us() -> u64 {
+    static MEASURED: OnceLock<u64> = OnceLock::new();
+    *MEASURED.get_or_init(|| {
+        let (from, start) = (ticks(), monotonic_ns());
+        let passed = loop {
+            let passed = monotonic_ns() - start;
+            if passed > 20_000 {
+                break passed;
+            }
+        };
+        (ticks().wrapping_sub(from) * 1000 / passed).max(1)
+    })
+}
+
+/// So many [`ticks`] in nanoseconds.
+pub fn ns_of_ticks(ticks: u64) -> u64 {
+    (u128::from(ticks) * 1000 / u128::from(ticks_of_us())) as u64
 }

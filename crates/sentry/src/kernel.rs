@@ -115,8 +115,8 @@ pub struct Container {
     pub ended: Mutex<Ended>,
     /// What its tasks have trapped for.
     pub traps: Traps,
-    /// The most CPU time that was told of.
-    told_cpu_ns: AtomicU64,
+    /// The most CPU time that was told of: user, system.
+    told_cpu_ns: [AtomicU64; 2],
     /// Where writes to its root go, if that is memory: as large as the limit of memory.
     pub writable_layer: OnceLock<Weak<TmpFs>>,
     /// Processes killed for lack of memory.
@@ -161,7 +161,7 @@ impl Container {
             loops: LoopDevices::default(),
             ended: Mutex::default(),
             traps: Traps::default(),
-            told_cpu_ns: AtomicU64::new(0),
+            told_cpu_ns: Default::default(),
             writable_layer: OnceLock::new(),
             oom_kills: AtomicU64::new(0),
             logins: AtomicU32::new(0),
@@ -219,8 +219,17 @@ impl Limits {
 /// What a container's ended tasks have used and done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ended {
-    pub cpu_ns: u64,
+    pub user_ns: u64,
+    /// What executors have worked for them.
+    pub system_ns: u64,
     pub counts: Counts,
+}
+
+impl Ended {
+    /// All CPU time.
+    pub fn cpu_ns(&self) -> u64 {
+        self.user_ns.saturating_add(self.system_ns)
+    }
 }
 
 impl Container {
@@ -247,10 +256,14 @@ impl Container {
     pub fn activity(&self) -> Ended {
         let mut all = *self.ended.lock();
         for task in self.tasks() {
-            all.cpu_ns = all.cpu_ns.saturating_add(task.cpu_time_ns());
+            let usage = task.usage();
+            all.user_ns = all.user_ns.saturating_add(usage.user_ns);
+            all.system_ns = all.system_ns.saturating_add(usage.system_ns);
             all.counts.add(&task.activity.counts());
         }
-        all.cpu_ns = all.cpu_ns.max(self.told_cpu_ns.fetch_max(all.cpu_ns, Ordering::Relaxed));
+        for (now, told) in [&mut all.user_ns, &mut all.system_ns].into_iter().zip(&self.told_cpu_ns) {
+            *now = (*now).max(told.fetch_max(*now, Ordering::Relaxed));
+        }
         all
     }
 }

@@ -42,9 +42,8 @@ pub struct Crowd {
     /// The sandbox's own nice value: its guest's are counted from there.
     nice: i32,
     lines: Box<[Line]>,
-    /// Ticks of a spin that was interrupted, and of a microsecond.
+    /// Ticks of a spin that was interrupted.
     too_long: u64,
-    ticks_of_us: u64,
 }
 
 #[repr(align(64))]
@@ -58,15 +57,8 @@ struct Line {
 
 impl Crowd {
     pub fn new(cpus: Cpus, executors: usize) -> Arc<Crowd> {
-        let ticks_of_us = sys::ticks_of_us();
-        let too_long = ticks_of_us * INTERRUPTED_NS / 1000;
-        Arc::new(Crowd {
-            cpus,
-            nice: sys::own_nice(),
-            lines: (0..executors).map(|_| Line::default()).collect(),
-            too_long,
-            ticks_of_us,
-        })
+        let too_long = hostcall::time::ticks_of_us() * INTERRUPTED_NS / 1000;
+        Arc::new(Crowd { cpus, nice: sys::own_nice(), lines: (0..executors).map(|_| Line::default()).collect(), too_long })
     }
 
     /// Whether no executor is idle.
@@ -166,16 +158,11 @@ impl Closeness {
 
     /// A spin has ended that began at these ticks; how many it took.
     pub fn spun(&self, from: u64) -> u64 {
-        let ticks = sys::ticks().saturating_sub(from);
+        let ticks = hostcall::time::ticks().saturating_sub(from);
         if ticks > self.crowd.too_long {
             self.interrupted(monotonic_ns());
         }
         ticks
-    }
-
-    /// So many ticks in nanoseconds.
-    pub fn ns_of(&self, ticks: u64) -> u64 {
-        (u128::from(ticks) * 1000 / u128::from(self.crowd.ticks_of_us)) as u64
     }
 
     #[cold]

@@ -267,7 +267,7 @@ impl Executor {
         if !self.alone.load(Relaxed) {
             return false;
         }
-        let from = sys::ticks();
+        let from = hostcall::time::ticks();
         let mut back = false;
         for _ in 0..INLINE_LOOKS {
             back = turn(thread) != TURN_STUB;
@@ -296,7 +296,7 @@ impl Executor {
         };
         let slept_ns = before.saturating_add(now);
         Idle {
-            spin_ns: self.closeness.ns_of(self.spent.spin_ticks.load(Relaxed)),
+            spin_ns: hostcall::time::ns_of_ticks(self.spent.spin_ticks.load(Relaxed)),
             sleeps: self.spent.sleeps.load(Relaxed),
             sleep_ns: self.spent.told_sleep_ns.fetch_max(slept_ns, Relaxed).max(slept_ns),
         }
@@ -347,7 +347,7 @@ impl Executor {
             Plan::Yield => return self.give_cpu_away(&mut list),
             Plan::Spin { ns } => ns,
         };
-        let (mut end, from) = (None, sys::ticks());
+        let (mut end, from) = (None, hostcall::time::ticks());
         loop {
             for _ in 0..SPIN_BATCH {
                 if self.scan(&mut list) > 0 {

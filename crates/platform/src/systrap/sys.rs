@@ -113,24 +113,6 @@ pub fn cpu() -> u32 {
     number & CPU_MASK
 }
 
-/// The CPU's own clock, read in some nanoseconds.
-pub fn ticks() -> u64 {
-    // SAFETY: reads a counter.
-    unsafe { std::arch::x86_64::_rdtsc() }
-}
-
-/// How many ticks a microsecond has, measured.
-pub fn ticks_of_us() -> u64 {
-    let (from, start) = (ticks(), hostcall::time::monotonic_ns());
-    let passed = loop {
-        let passed = hostcall::time::monotonic_ns() - start;
-        if passed > 20_000 {
-            break passed;
-        }
-    };
-    (ticks().wrapping_sub(from) * 1000 / passed).max(1)
-}
-
 /// Lets a thread run on one CPU only.
 pub fn pin(tid: i32, cpu: u32) {
     bind(tid, &set_of(std::iter::once(cpu)));

@@ -114,11 +114,11 @@ fn apply_freezing(process: &ThreadGroup) {
     }
 }
 
-/// Moves a process.
+/// Lets a process come to a group that may have it, while no group is made, removed or given other controllers.
 ///
 /// # Errors
 /// `ENODEV` if the group was removed; `EBUSY` if it passes controllers on: processes are only in its leaves.
-pub fn move_process(process: &Arc<ThreadGroup>, to: &Arc<Cgroup>) -> Result<(), Errno> {
+pub fn settle<R>(to: &Arc<Cgroup>, come: impl FnOnce() -> R) -> Result<R, Errno> {
     let tree = to.hierarchy.clone();
     let _tree = tree.tree.lock();
     if to.is_removed() {
@@ -127,13 +127,22 @@ pub fn move_process(process: &Arc<ThreadGroup>, to: &Arc<Cgroup>) -> Result<(), 
     if !to.subtree_control().is_empty() {
         return Err(Errno::EBUSY);
     }
-    let from = process.set_cgroup(to.clone());
-    if !Arc::ptr_eq(&from, to) {
-        apply_freezing(process);
-        from.population_changed();
-        to.population_changed();
-    }
-    Ok(())
+    Ok(come())
+}
+
+/// Moves a process.
+///
+/// # Errors
+/// Of [`settle`].
+pub fn move_process(process: &Arc<ThreadGroup>, to: &Arc<Cgroup>) -> Result<(), Errno> {
+    settle(to, || {
+        let from = process.set_cgroup(to.clone());
+        if !Arc::ptr_eq(&from, to) {
+            apply_freezing(process);
+            from.population_changed();
+            to.population_changed();
+        }
+    })
 }
 
 /// Whether one more task may be made in a group, where `tasks_in` counts those in a group and below.

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use crate::Errno;
 use crate::kernel::Limits;
 use crate::wait::{PollEvents, WaitQueue};
-pub use membership::{Freezing, Members, admit_task, move_process};
+pub use membership::{Freezing, Members, admit_task, move_process, settle};
 
 /// Most groups of a container.
 const GROUPS_MAX: usize = 20_000;

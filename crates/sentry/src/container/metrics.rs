@@ -21,8 +21,7 @@ impl Agent {
             self.containers.lock().iter().map(|(id, handle)| (id.clone(), handle.clone())).collect();
         let done: Vec<Ended> = handles.iter().map(|(_, handle)| handle.container.activity()).collect();
         let each = handles.iter().zip(&done);
-        let mut all =
-            metrics::containers(each.map(|((id, handle), done)| (id.as_str(), stats_of(&handle.container, done.cpu_ns))));
+        let mut all = metrics::containers(each.map(|((id, handle), done)| (id.as_str(), stats_of(&handle.container, done))));
         all.extend(activity(&handles, &done));
         all.extend(gofers(&handles));
         all.extend(self.network());

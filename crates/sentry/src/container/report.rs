@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use agent_api::{Empty, ListProcessesResponse, ProcessInfo, SetStraceRequest, StatsResponse, Status};
 
 use super::Agent;
-use crate::kernel::Container;
+use crate::kernel::{Container, Ended};
 use crate::task::{Task, TaskFlags, ThreadGroup};
 
 impl Agent {
@@ -43,7 +43,7 @@ impl Agent {
 
     pub fn stats(&self, id: &str) -> Result<StatsResponse, Status> {
         let container = self.handle(id)?.container.clone();
-        Ok(stats_of(&container, container.activity().cpu_ns))
+        Ok(stats_of(&container, &container.activity()))
     }
 
     /// A line for each task of one container, or of all if `id` is empty.
@@ -76,12 +76,12 @@ impl Agent {
     }
 }
 
-/// Of a container whose tasks have used this CPU time.
-pub(super) fn stats_of(container: &Container, cpu_ns: u64) -> StatsResponse {
+/// Of a container whose tasks have done this.
+pub(super) fn stats_of(container: &Container, done: &Ended) -> StatsResponse {
     let used = container.memory.used_bytes();
     StatsResponse {
-        cpu_user_ns: cpu_ns,
-        cpu_system_ns: 0,
+        cpu_user_ns: done.user_ns,
+        cpu_system_ns: done.system_ns,
         memory_usage: used,
         memory_peak: used,
         memory_limit: container.limits.memory(),

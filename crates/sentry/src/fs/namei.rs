@@ -58,8 +58,7 @@ async fn create_locked(view: &View, dir: &Path, name: &[u8], mut new: NewInode) 
     }
     let owner = ownership(dir.inode()).await?;
     permission(owner, &view.creds, Mask::WRITE | Mask::EXEC)?;
-    let permissions = if new.kind == FileKind::Symlink { new.permissions } else { new.permissions & !view.umask };
-    (new.gid, new.permissions) = inherit(owner, &view.creds, new.kind, permissions);
+    (new.gid, new.permissions) = inherit(owner, &view.creds, view.umask, new.kind, new.permissions);
     let inode = dir.inode().create(name, &new).await?;
     let dentry = dir.dentry.added(name, inode);
     dir.dentry.notify_name(FsEvent::CREATE, name, &dentry, 0);

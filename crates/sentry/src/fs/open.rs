@@ -293,7 +293,7 @@ async fn unnamed(
     let owner = Ownership::from(&dir.inode().metadata().await?);
     permission(owner, &view.creds, Mask::WRITE | Mask::EXEC)?;
     dir.mount.writable()?;
-    let (gid, permissions) = super::permission::inherit(owner, &view.creds, FileKind::Regular, mode & 0o7777 & !view.umask);
+    let (gid, permissions) = super::permission::inherit(owner, &view.creds, view.umask, FileKind::Regular, mode & 0o7777);
     let new = NewInode { kind: FileKind::Regular, permissions, uid: view.creds.fsuid, gid, rdev: 0, target: Vec::new() };
     let inode = dir.inode().create_unnamed(&new).await?;
     let ops = inode.clone().open(cx, status(flags)).await?;

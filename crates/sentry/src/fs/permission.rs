@@ -89,18 +89,20 @@ pub fn may_remove(directory: Ownership, victim: Ownership, creds: &Creds) -> Res
     Err(Errno::EPERM)
 }
 
-/// Group and mode of a new entry in a directory: set-group-id directories hand their group down, and subdirectories the bit.
-pub fn inherit(directory: Ownership, creds: &Creds, kind: FileKind, permissions: u32) -> (u32, u32) {
+/// Group and mode of a new entry in a directory: set-group-id directories hand their group down, and subdirectories the bit. The umask
+/// is taken off last: a bit for executing that it hides does not save set-group-id.
+pub fn inherit(directory: Ownership, creds: &Creds, umask: u32, kind: FileKind, permissions: u32) -> (u32, u32) {
+    let masked = if kind == FileKind::Symlink { permissions } else { permissions & !umask };
     if directory.permissions & SET_GID == 0 {
-        return (creds.fsgid, permissions);
+        return (creds.fsgid, masked);
     }
     if kind == FileKind::Directory {
-        return (directory.gid, permissions | SET_GID);
+        return (directory.gid, masked | SET_GID);
     }
     let stripped = permissions & (SET_GID | 0o010) == SET_GID | 0o010
         && !creds.in_group(directory.gid)
         && !creds.has_over(creds.fsuid, directory.gid, Capability::Fsetid);
-    (directory.gid, if stripped { permissions & !SET_GID } else { permissions })
+    (directory.gid, if stripped { masked & !SET_GID } else { masked })
 }
 
 /// The mode after data was written or the owner changed: without set-user-id, and without set-group-id where the group may
@@ -161,9 +163,11 @@ mod tests {
         assert_eq!(may_remove(tmp, mine, &creds(8, 8, &[], &[Capability::Fowner])), Ok(()));
         let shared = Ownership { permissions: 0o2775, gid: 50, ..tmp };
         let user = creds(7, 7, &[], &[]);
-        assert_eq!(inherit(shared, &user, FileKind::Directory, 0o755), (50, 0o2755));
-        assert_eq!(inherit(shared, &user, FileKind::Regular, 0o2755), (50, 0o755));
-        assert_eq!(inherit(tmp, &user, FileKind::Regular, 0o2755), (7, 0o2755));
+        assert_eq!(inherit(shared, &user, 0o022, FileKind::Directory, 0o777), (50, 0o2755));
+        assert_eq!(inherit(shared, &user, 0o022, FileKind::Regular, 0o2777), (50, 0o755));
+        assert_eq!(inherit(shared, &user, 0o010, FileKind::Regular, 0o2777), (50, 0o767));
+        assert_eq!(inherit(tmp, &user, 0o022, FileKind::Regular, 0o2777), (7, 0o2755));
+        assert_eq!(inherit(tmp, &user, 0o022, FileKind::Symlink, 0o777), (7, 0o777));
         assert_eq!(without_set_id(0o6755), 0o755);
         assert_eq!(without_set_id(0o6745), 0o2745);
     }

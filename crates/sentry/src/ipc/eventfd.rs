@@ -81,7 +81,8 @@ impl EventFd {
             return Err(Errno::EINVAL);
         }
         let mut count = self.count.lock();
-        if value > MAX - *count {
+        // One below the greatest is where writers stop; [`EventFd::signal`] may go there.
+        if value >= u64::MAX - *count {
             return Err(Errno::EAGAIN);
         }
         *count += value;
@@ -107,6 +108,7 @@ impl FileOps for EventFd {
         let mut events = PollEvents::empty();
         events.set(PollEvents::IN, count > 0);
         events.set(PollEvents::OUT, count < MAX);
+        events.set(PollEvents::ERR, count == u64::MAX);
         events
     }
 
@@ -136,6 +138,12 @@ mod tests {
         assert_eq!(write(&event, &MAX.to_ne_bytes()), Ok(8));
         assert_eq!(event.ops.poll(&event), PollEvents::IN);
         assert_eq!(write(&event, &1u64.to_ne_bytes()), Err(Errno::EAGAIN));
+        let full = EventFd::new(MAX, Mode::Counter);
+        full.signal(2);
+        let full = file(full, OpenFlags::RDWR);
+        assert_eq!(full.ops.poll(&full), PollEvents::IN | PollEvents::ERR);
+        assert_eq!(write(&full, &0u64.to_ne_bytes()), Err(Errno::EAGAIN));
+        assert_eq!(read(&full, 8), Ok(u64::MAX.to_ne_bytes().to_vec()));
         let semaphore = file(EventFd::new(2, Mode::Semaphore), OpenFlags::RDWR);
         assert_eq!(read(&semaphore, 8), Ok(1u64.to_ne_bytes().to_vec()));
         assert_eq!(read(&semaphore, 8), Ok(1u64.to_ne_bytes().to_vec()));

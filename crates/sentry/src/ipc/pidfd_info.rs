@@ -40,6 +40,9 @@ pub(super) fn get(pidfd: &PidFd, cx: &Cx, size: usize, addr: u64) -> Result<u64,
     }
     let wanted: u64 = cx.mm.read_val(addr)?;
     let group = pidfd.named.group();
+    if !group.pid_ns.is_within(&cx.task.group.pid_ns) {
+        return Err(Errno::EREMOTE);
+    }
     let mut info = Info::default();
     if wanted & EXIT != 0
         && group.reaped()
@@ -48,7 +51,7 @@ pub(super) fn get(pidfd: &PidFd, cx: &Cx, size: usize, addr: u64) -> Result<u64,
         (info.exit_code, info.mask) = (status.wait_status() as i32, EXIT);
         (info.cgroup, info.mask) = (group.cgroup().id, info.mask | CGROUP);
     }
-    match pidfd.named.number().filter(|&number| cx.local(number) != 0) {
+    match pidfd.named.number() {
         None if info.mask & EXIT == 0 => return Err(Errno::ESRCH),
         None => {}
         Some(number) => {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use hostcall::packet::Wire;
 pub use inward::Inward;
 pub use namespace::NetNamespace;
+pub(crate) use netlink::Netlink;
 use netstack::config::Description;
 pub use tunables::SYSCTLS as TUNABLE_SYSCTLS;
 

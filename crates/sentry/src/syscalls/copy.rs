@@ -274,7 +274,7 @@ async fn tee(cx: &mut Cx, input: Arc<File>, output: Arc<File>, count: u64, waits
     }
 }
 
-/// To a pipe it is writev, from one readv: pages are never given away.
+/// To a pipe it is writev of as much as fits, from one readv: pages are never given away.
 pub fn sys_vmsplice(cx: &mut Cx, args: Args) -> Flow<'_> {
     let flags = args.u32(3);
     let prepared = cx.file(args.i32(0)).and_then(|file| {
@@ -289,7 +289,8 @@ pub fn sys_vmsplice(cx: &mut Cx, args: Args) -> Flow<'_> {
         Ok((writes, Transfer { nonblocking, ..transfer }))
     });
     match prepared {
-        Ok((true, transfer)) => transfer::write(cx, Ok(transfer)),
+        Ok((true, transfer)) if transfer::total(&transfer.ranges) == 0 => Flow::done(Ok(0)),
+        Ok((true, transfer)) => Flow::wait(transfer::write_some(cx, transfer)),
         Ok((false, transfer)) => transfer::read(cx, Ok(transfer)),
         Err(errno) => Flow::done(Err(errno)),
     }

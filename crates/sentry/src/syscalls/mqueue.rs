@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fds::install;
 use super::mask::nanoseconds;
+use super::socket::socket_of;
 use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::fs::permission::{may_remove, permission};
@@ -196,8 +197,11 @@ pub fn sys_mq_notify(cx: &mut Cx, args: Args) -> Flow<'_> {
                 let kind = match kind {
                     SIGEV_NONE => NotifyKind::None,
                     SIGEV_SIGNAL if (0..=64).contains(&signal) => NotifyKind::Signal(Signal::new(signal), value),
-                    // By a netlink socket that glibc makes.
-                    SIGEV_THREAD => return Err(Errno::ENOSYS),
+                    SIGEV_THREAD => {
+                        // The value is the datagram's address, the signal's number the socket's descriptor.
+                        let cookie = cx.mm.read_val(value)?;
+                        NotifyKind::datagram(socket_of(cx, signal)?.1, cookie)?
+                    }
                     _ => return Err(Errno::EINVAL),
                 };
                 Some(Notification { owner: Arc::downgrade(&cx.task.group), pid, kind })

@@ -59,6 +59,7 @@ pub(super) fn clone(cx: &mut Cx, args: Args) -> Flow<'_> {
             tls: args.u64(4),
             pidfd: args.u64(2),
             set_tid: Vec::new(),
+            cgroup: -1,
         },
     )
 }
@@ -138,6 +139,7 @@ fn decode_clone3(cx: &Cx, args: Args) -> Result<CloneArgs, Errno> {
         child_tid: raw.child_tid,
         pidfd: raw.pidfd,
         set_tid,
+        cgroup: raw.cgroup as i32,
     })
 }
 

@@ -63,8 +63,8 @@ impl ClockId {
             ClockId::Realtime | ClockId::RealtimeCoarse | ClockId::Tai => clock.realtime_ns(),
             ClockId::Monotonic | ClockId::MonotonicCoarse | ClockId::MonotonicRaw => clock.monotonic().0,
             ClockId::Boottime => clock.boottime_ns(),
-            ClockId::Process(0) => cx.task.group.own_usage().user_ns,
-            ClockId::Process(pid) => cx.find_process(pid).ok_or(Errno::EINVAL)?.own_usage().user_ns,
+            ClockId::Process(0) => cx.task.group.own_usage().cpu_ns(),
+            ClockId::Process(pid) => cx.find_process(pid).ok_or(Errno::EINVAL)?.own_usage().cpu_ns(),
             ClockId::Thread(0) => cx.task.cpu_time_ns(),
             ClockId::Thread(tid) => {
                 let task = cx.find_task(tid).filter(|task| task.tgid() == cx.task.tgid());

@@ -271,7 +271,7 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         return Flow::wait(async move {
             let transfer = super::fsize::cut(cx, transfer, limit).await?;
             let total = total(&transfer.ranges);
-            write_waiting(cx, transfer, total, 0).await
+            write_waiting(cx, &transfer, total, 0).await
         });
     }
     let total = total(&transfer.ranges);
@@ -299,13 +299,30 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         }
     }
     Flow::wait(async move {
-        let outcome = write_waiting(cx, transfer, total, done).await;
+        let outcome = write_waiting(cx, &transfer, total, done).await;
         cx.task.activity.count_write(*outcome.as_ref().unwrap_or(&0));
         outcome
     })
 }
 
-async fn write_waiting(cx: &mut Cx, transfer: Transfer, total: usize, mut done: usize) -> Outcome {
+/// Serves a write of which no more than fits is wanted: it waits for room (unless `transfer` says not to), and then for no more.
+pub async fn write_some(cx: &mut Cx, transfer: Transfer) -> Outcome {
+    let waits = !transfer.nonblocking;
+    let transfer = Transfer { nonblocking: true, ..transfer };
+    let total = total(&transfer.ranges);
+    loop {
+        match write_waiting(cx, &transfer, total, 0).await {
+            Err(Fail::Errno(Errno::EAGAIN)) if waits => {
+                if let Err(end) = wait_again(cx, &transfer.file, Direction::Write).await {
+                    return end;
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn write_waiting(cx: &mut Cx, transfer: &Transfer, total: usize, mut done: usize) -> Outcome {
     loop {
         let result = {
             let mut source = UserSource::from_ranges(&cx.mm, part(&transfer.ranges, done));

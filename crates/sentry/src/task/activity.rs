@@ -13,6 +13,9 @@ pub struct Activity {
     sleeping: AtomicU8,
     /// Waits that were not over at once.
     switches: AtomicU64,
+    /// The CPU's ticks when its executor took it up, and all that its executor has spent on it.
+    taken_up: AtomicU64,
+    served: AtomicU64,
     /// Turns taken away from it.
     yields: AtomicU64,
     reads: AtomicU64,
@@ -70,6 +73,22 @@ impl Activity {
             1 => Some(Sleep::Interruptible),
             _ => Some(Sleep::Killable),
         }
+    }
+
+    /// Its executor is about to work for it.
+    pub fn take_up(&self) {
+        self.taken_up.store(hostcall::time::ticks(), Ordering::Relaxed);
+    }
+
+    /// Its executor lets it run, or wait.
+    pub fn put_down(&self) {
+        let passed = hostcall::time::ticks().saturating_sub(self.taken_up.load(Ordering::Relaxed));
+        bump(&self.served, passed);
+    }
+
+    /// System time: what executors have spent on it, in nanoseconds.
+    pub fn system_ns(&self) -> u64 {
+        hostcall::time::ns_of_ticks(self.served.load(Ordering::Relaxed))
     }
 
     /// Its executor gave others a turn.

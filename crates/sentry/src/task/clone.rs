@@ -9,6 +9,8 @@ use super::{
     Capability, Creds, Cx, GroupInner, Limit, PidTable, Resource, Shared, SyscallWork, Task, TaskFlags, ThreadGroup, Tid,
 };
 use crate::Errno;
+use crate::cgroup::{Cgroup, settle};
+use crate::fs::cgroup2::group_for_child;
 use crate::fs::{FdEntry, FdTable, OpenFlags};
 use crate::ipc::pidfd::{Named, PidFd};
 use crate::ipc::sysv::UndoList;
@@ -70,6 +72,8 @@ pub struct CloneArgs {
     pub pidfd: u64,
     /// `clone3`'s `set_tid`: the numbers asked for, in the innermost pid namespace first.
     pub set_tid: Vec<Tid>,
+    /// With `CLONE_INTO_CGROUP`: the open directory of a control group.
+    pub cgroup: i32,
 }
 
 /// What a child is born into.
@@ -77,6 +81,8 @@ struct Birth {
     creds: Arc<Creds>,
     namespaces: Arc<Namespaces>,
     pid_ns: PidNs,
+    /// Not the parent's.
+    cgroup: Option<Arc<Cgroup>>,
 }
 
 /// The end of a vfork: the parent waits until the child no longer uses its memory.
@@ -143,7 +149,12 @@ impl Cx {
             true => Some(self.reserve_pidfd(args.pidfd)?),
             false => None,
         };
-        let task = self.add_task(&args, &birth, event, broadcasts).inspect_err(|_| {
+        let add = || self.add_task(&args, &birth, event, broadcasts);
+        let added = match &birth.cgroup {
+            Some(group) => settle(group, add).map_err(Fail::from).and_then(|added| added),
+            None => add(),
+        };
+        let task = added.inspect_err(|_| {
             if let Some(fd) = pidfd {
                 drop(self.files.remove(fd));
             }
@@ -205,7 +216,23 @@ impl Cx {
         let thread = args.flags.contains(CloneFlags::THREAD);
         let pid_ns = if thread { active.clone() } else { namespaces.pid_for_children.clone() };
         check_set_tid(&pid_ns, &args.set_tid, &self.creds())?;
-        Ok(Birth { creds, namespaces, pid_ns })
+        let cgroup = match args.flags.contains(CloneFlags::INTO_CGROUP) {
+            true => self.other_cgroup(args)?,
+            false => None,
+        };
+        Ok(Birth { creds, namespaces, pid_ns, cgroup })
+    }
+
+    /// The control group asked for, unless it is the caller's own.
+    fn other_cgroup(&self, args: &CloneArgs) -> Result<Option<Arc<Cgroup>>, Errno> {
+        let own = self.task.group.cgroup();
+        let group = group_for_child(&*self.file(args.cgroup)?, &own, &self.creds())?;
+        match Arc::ptr_eq(&group, &own) {
+            true => Ok(None),
+            // A process is in one group whole: there are no threaded groups.
+            false if args.flags.contains(CloneFlags::THREAD) => Err(Errno::EOPNOTSUPP),
+            false => Ok(Some(group)),
+        }
     }
 
     /// Takes a descriptor for a child that is not there yet, and stores its number.
@@ -233,7 +260,7 @@ impl Cx {
         }
         let mut pids = container.pids.inner.lock();
         pids.admit(container)?;
-        pids.admit_to_cgroup(&parent.group)?;
+        pids.admit_to_cgroup(&birth.cgroup.clone().unwrap_or_else(|| parent.group.cgroup()))?;
         // Under the lock: whoever ends the namespace kills what is in the table.
         if birth.pid_ns.is_dead() {
             return Err(Errno::ENOMEM.into());
@@ -303,7 +330,7 @@ impl Cx {
         };
         let new = NewGroup {
             tgid: tid,
-            cgroup: parent.cgroup(),
+            cgroup: birth.cgroup.clone().unwrap_or_else(|| parent.cgroup()),
             rlimits: parent.rlimits.read().clone(),
             sighand,
             pgid: parent.pgid(),
@@ -382,7 +409,7 @@ fn check_flags(args: &CloneArgs, cx: &Cx) -> Result<(), Errno> {
     if flags.contains(F::THREAD) && (flags.intersects(F::NEWPID | F::NEWUSER) || elsewhere()) {
         return Err(Errno::EINVAL);
     }
-    if both(F::SIGHAND, F::CLEAR_SIGHAND) || both(F::PIDFD, F::DETACHED) || flags.contains(F::INTO_CGROUP) {
+    if both(F::SIGHAND, F::CLEAR_SIGHAND) || both(F::PIDFD, F::DETACHED) {
         return Err(Errno::EINVAL);
     }
     Ok(())

@@ -118,7 +118,8 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     group.usage.lock().ended_threads.add(&usage);
     {
         let mut ended = container.ended.lock();
-        ended.cpu_ns = ended.cpu_ns.saturating_add(usage.user_ns);
+        ended.user_ns = ended.user_ns.saturating_add(usage.user_ns);
+        ended.system_ns = ended.system_ns.saturating_add(usage.system_ns);
         ended.counts.add(&task.activity.counts());
     }
     group.last_uid.store(task.creds().uid, Ordering::Relaxed);

@@ -269,7 +269,7 @@ impl Task {
     /// What it has used.
     pub fn usage(&self) -> Usage {
         let voluntary_switches = self.activity.counts().voluntary_switches;
-        Usage { user_ns: self.cpu_time_ns(), voluntary_switches, ..Usage::default() }
+        Usage { user_ns: self.user_ns(), system_ns: self.activity.system_ns(), voluntary_switches, ..Usage::default() }
     }
 
     /// Has the host run it as it wishes.
@@ -280,8 +280,13 @@ impl Task {
         }
     }
 
-    /// CPU time used in user mode, in nanoseconds.
+    /// CPU time used, in nanoseconds.
     pub fn cpu_time_ns(&self) -> u64 {
+        self.user_ns().saturating_add(self.activity.system_ns())
+    }
+
+    /// Of that, in user mode.
+    fn user_ns(&self) -> u64 {
         let now = self.interrupter.lock().as_ref().map_or(0, |interrupter| interrupter.cpu_time_ns());
         self.past_cpu_ns.load(Ordering::Relaxed).saturating_add(now)
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{Task, ThreadGroup, Tid};
 use crate::Errno;
+use crate::cgroup::Cgroup;
 use crate::kernel::Container;
 use crate::ns::PidNs;
 use crate::wait::PollEvents;
@@ -236,12 +237,12 @@ impl Pids {
         self.processes.values().map(|process| &process.group).filter(move |group| group.pgid() == pgid)
     }
 
-    /// Whether one more task may be made in a process's control group.
+    /// Whether one more task may be made in a control group.
     ///
     /// # Errors
     /// `EAGAIN` at a `pids.max`.
-    pub fn admit_to_cgroup(&self, process: &ThreadGroup) -> Result<(), Errno> {
-        crate::cgroup::admit_task(&process.cgroup(), |group| {
+    pub fn admit_to_cgroup(&self, group: &Arc<Cgroup>) -> Result<(), Errno> {
+        crate::cgroup::admit_task(group, |group| {
             self.tasks.values().filter(|task| group.contains(&task.group.cgroup())).count() as u64
         })
     }

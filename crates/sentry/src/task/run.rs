@@ -8,6 +8,7 @@
 //! then reads the flags; the other sets flags and then reads `in_user`.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 use platform::{Entry, ExecutorId, Fault, Syscall, Trap};
@@ -39,7 +40,17 @@ pub async fn run(mut cx: Cx, executor: ExecutorId) {
     })
     .await;
     cx.publish();
-    let status = live(&mut cx).await;
+    let task = cx.task.clone();
+    let status = {
+        let mut life = pin!(live(&mut cx));
+        poll_fn(|poll| {
+            task.activity.take_up();
+            let polled = life.as_mut().poll(poll);
+            task.activity.put_down();
+            polled
+        })
+        .await
+    };
     super::exit::exit(cx, status).await;
 }
 
@@ -86,9 +97,11 @@ async fn live(cx: &mut Cx) -> ExitStatus {
         }
         let stepping = cx.begin_step();
         let trap = {
-            let (context, executor) = (&mut cx.context, cx.executor);
+            let (context, executor, activity) = (&mut cx.context, cx.executor, &cx.task.activity);
             poll_fn(|poll| {
+                activity.put_down();
                 let polled = context.poll_switch(poll, executor);
+                activity.take_up();
                 if polled.is_pending() {
                     traps = 0;
                 }

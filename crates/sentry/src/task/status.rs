@@ -45,6 +45,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// All CPU time.
+    pub fn cpu_ns(&self) -> u64 {
+        self.user_ns.saturating_add(self.system_ns)
+    }
+
     /// Adds another process's use; the resident size is the larger one.
     pub fn add(&mut self, other: &Usage) {
         self.user_ns = self.user_ns.saturating_add(other.user_ns);

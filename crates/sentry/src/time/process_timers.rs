@@ -15,7 +15,7 @@ use super::{Clock, MonoTime, Timer, Timers};
 use crate::Errno;
 use crate::kernel::Kernel;
 use crate::signal::{SigInfo, Signal};
-use crate::task::{Limit, Resource, Task, ThreadGroup, Tid};
+use crate::task::{Limit, Resource, Task, ThreadGroup, Tid, Usage};
 
 /// How often CPU time is looked at, at most.
 const CPU_CHECK_NS: u64 = 1_000_000;
@@ -113,7 +113,7 @@ impl CpuClock {
     /// None when what it measures is gone.
     fn now_ns(&self) -> Option<u64> {
         match self {
-            CpuClock::Process(group) => group.upgrade().map(|group| group.own_usage().user_ns),
+            CpuClock::Process(group) => group.upgrade().map(|group| group.own_usage().cpu_ns()),
             CpuClock::Thread(task) => task.upgrade().filter(|task| !task.is_gone()).map(|task| task.cpu_time_ns()),
         }
     }
@@ -195,7 +195,7 @@ impl ProcessTimers {
 
     /// Sets an interval timer. Returns what it was.
     pub fn set_interval(&self, group: &Arc<ThreadGroup>, kernel: &Kernel, which: Interval, new: Setting) -> Setting {
-        let cpu_ns = group.own_usage().user_ns;
+        let used = group.own_usage();
         self.with_ground(group, kernel, |state, ground| match which {
             Interval::Real => {
                 let now = ground.clock.monotonic();
@@ -205,11 +205,14 @@ impl ProcessTimers {
                 old
             }
             Interval::Virtual | Interval::Prof => {
-                let alarm = if which == Interval::Virtual { &mut state.virtual_time } else { &mut state.prof };
+                let (alarm, cpu_ns) = match which {
+                    Interval::Virtual => (&mut state.virtual_time, used.user_ns),
+                    _ => (&mut state.prof, used.cpu_ns()),
+                };
                 let old = alarm.setting_at(cpu_ns);
                 alarm.interval_ns = new.interval_ns;
                 alarm.expires_ns = (new.value_ns != 0).then(|| cpu_ns.saturating_add(new.value_ns));
-                state.arm_cpu_check(cpu_ns, group, ground);
+                state.arm_cpu_check(&used, group, ground);
                 old
             }
         })
@@ -217,21 +220,21 @@ impl ProcessTimers {
 
     /// What an interval timer is set to.
     pub fn interval(&self, group: &Arc<ThreadGroup>, kernel: &Kernel, which: Interval) -> Setting {
-        let cpu_ns = group.own_usage().user_ns;
+        let used = group.own_usage();
         let state = self.state.lock();
         match which {
             Interval::Real => state.real.setting_at(kernel.clock.monotonic()),
-            Interval::Virtual => state.virtual_time.setting_at(cpu_ns),
-            Interval::Prof => state.prof.setting_at(cpu_ns),
+            Interval::Virtual => state.virtual_time.setting_at(used.user_ns),
+            Interval::Prof => state.prof.setting_at(used.cpu_ns()),
         }
     }
 
     /// The limit of CPU time has been set: watches it.
     pub fn watch_cpu_limit(&self, group: &Arc<ThreadGroup>, kernel: &Kernel) {
-        let cpu_ns = group.own_usage().user_ns;
+        let used = group.own_usage();
         self.with_ground(group, kernel, |state, ground| {
             state.next_xcpu = group.rlimit(Resource::Cpu).soft;
-            state.arm_cpu_check(cpu_ns, group, ground);
+            state.arm_cpu_check(&used, group, ground);
         });
     }
 
@@ -248,13 +251,14 @@ impl ProcessTimers {
 
     /// Looks at the CPU time used.
     fn check_cpu(&self, group: &Arc<ThreadGroup>) {
-        let cpu_ns = group.own_usage().user_ns;
+        let used = group.own_usage();
+        let cpu_ns = used.cpu_ns();
         let limit = group.rlimit(Resource::Cpu);
         let mut due: Vec<Signal> = Vec::new();
         let posix;
         {
             let mut state = self.state.lock();
-            due.extend(state.virtual_time.expire(cpu_ns).then_some(Signal::VTALRM));
+            due.extend(state.virtual_time.expire(used.user_ns).then_some(Signal::VTALRM));
             due.extend(state.prof.expire(cpu_ns).then_some(Signal::PROF));
             if cpu_ns / SECOND >= limit.hard {
                 due.push(Signal::KILL);
@@ -264,7 +268,7 @@ impl ProcessTimers {
             }
             posix = ProcessTimers::due_cpu_timers(&mut state);
             if let Some(ground) = state.ground.clone() {
-                state.arm_cpu_check(cpu_ns, group, &ground);
+                state.arm_cpu_check(&used, group, &ground);
             }
         }
         for (id, notify) in posix {
@@ -387,7 +391,7 @@ impl ProcessTimers {
         first: Option<CpuFirst>,
         interval_ns: u64,
     ) -> Result<Setting, Errno> {
-        let cpu_ns = group.own_usage().user_ns;
+        let used = group.own_usage();
         self.with_ground(group, kernel, |state, ground| {
             let timer = state.posix.get_mut(&id).ok_or(Errno::EINVAL)?;
             let old = timer.setting_at(ground.clock.monotonic());
@@ -399,7 +403,7 @@ impl ProcessTimers {
                 CpuFirst::After(ns) => now.saturating_add(ns),
                 CpuFirst::At(ns) => ns,
             });
-            state.arm_cpu_check(cpu_ns, group, ground);
+            state.arm_cpu_check(&used, group, ground);
             Ok(old)
         })
     }
@@ -505,10 +509,13 @@ impl State {
     }
 
     /// Sees to it that CPU time is looked at when something may be due.
-    fn arm_cpu_check(&mut self, cpu_ns: u64, group: &ThreadGroup, ground: &Ground) {
+    fn arm_cpu_check(&mut self, used: &Usage, group: &ThreadGroup, ground: &Ground) {
+        let cpu_ns = used.cpu_ns();
         let Limit { soft, hard } = group.rlimit(Resource::Cpu);
         let seconds = |s: u64| (s != Limit::INFINITY).then(|| s.saturating_mul(SECOND));
-        let limits = [seconds(self.next_xcpu.max(soft)), seconds(hard), self.virtual_time.expires_ns, self.prof.expires_ns];
+        // User time as if it were all of it: there is no more of it than of both.
+        let in_user = self.virtual_time.expires_ns.map(|at| at.saturating_sub(used.user_ns).saturating_add(cpu_ns));
+        let limits = [seconds(self.next_xcpu.max(soft)), seconds(hard), in_user, self.prof.expires_ns];
         let next = limits.into_iter().flatten().min();
         // What is left on other threads' and processes' clocks, as if it were on this one.
         let left = |timer: &PosixTimer| {

@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, Controllers, Freezing, Members, move_process};
 use crate::fs::permission::{Mask, permission};
 use crate::fs::{FileKind, Ownership};
 use crate::kernel::Container;
-use crate::task::{Task, ThreadGroup, Tid};
+use crate::task::{Creds, Task, ThreadGroup, Tid};
 
 /// What a file is asked about, and who opened it.
 pub(super) struct Ask<'a> {
@@ -273,6 +273,19 @@ fn threads(ask: &Ask<'_>) -> Result<String, Errno> {
     Ok(lines(own.iter().flat_map(|process| process.threads()).map(|thread| ask.local(thread.tid()))))
 }
 
+/// Whether somebody may write to a group's `cgroup.procs`.
+///
+/// # Errors
+/// `EACCES`.
+pub(super) fn may_write_procs(group: &Cgroup, creds: &Creds) -> Result<(), Errno> {
+    let (uid, gid, permissions) = {
+        let settings = group.settings.lock();
+        let (uid, gid, _) = settings.owners.get("").copied().unwrap_or((0, 0, 0));
+        settings.owners.get("cgroup.procs").copied().unwrap_or((uid, gid, 0o644))
+    };
+    permission(Ownership { kind: FileKind::Regular, permissions, uid, gid }, creds, Mask::WRITE)
+}
+
 /// Moves a process here. The opener must be allowed to write to `cgroup.procs` of the group that contains both too.
 fn move_here(ask: &Ask<'_>, text: &str) -> Result<(), Errno> {
     let number: Tid = text.parse().ok().filter(|&number| number >= 0).ok_or(Errno::EINVAL)?;
@@ -287,13 +300,7 @@ fn move_here(ask: &Ask<'_>, text: &str) -> Result<(), Errno> {
             .filter(|process| process.leader().is_some())
             .ok_or(Errno::ESRCH)?,
     };
-    let common = process.cgroup().common_ancestor(ask.group);
-    let (uid, gid, permissions) = {
-        let settings = common.settings.lock();
-        let (uid, gid, _) = settings.owners.get("").copied().unwrap_or((0, 0, 0));
-        settings.owners.get("cgroup.procs").copied().unwrap_or((uid, gid, 0o644))
-    };
-    permission(Ownership { kind: FileKind::Regular, permissions, uid, gid }, &opener.creds(), Mask::WRITE)?;
+    may_write_procs(&process.cgroup().common_ancestor(ask.group), &opener.creds())?;
     move_process(&process, ask.group)
 }
 

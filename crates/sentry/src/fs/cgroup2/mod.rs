@@ -8,11 +8,12 @@ mod file;
 
 use std::sync::Arc;
 
-use super::{FileSystem, Inode, StatFs, next_device};
+use super::{File, FileSystem, Inode, Origin, StatFs, next_device};
 use crate::Errno;
 use crate::cgroup::Cgroup;
 use crate::kernel::Container;
 use crate::step::Step;
+use crate::task::Creds;
 use dir::Dir;
 
 /// `CGROUP2_SUPER_MAGIC`.
@@ -40,9 +41,19 @@ impl Cgroup2Fs {
     }
 }
 
-/// The group that a descriptor of a directory stands for (`CLONE_INTO_CGROUP`).
-pub fn group_of(inode: &Arc<dyn Inode>) -> Option<Arc<Cgroup>> {
-    inode.as_any().downcast_ref::<Dir>().map(|dir| dir.group.clone())
+/// The group whose directory is open, for somebody who wants a child of a process in another group there (`CLONE_INTO_CGROUP`).
+///
+/// # Errors
+/// `EBADF` if it is no directory of a group, `ENOENT` if that was removed; `EACCES` without the right to move processes from there to here.
+pub fn group_for_child(file: &File, from: &Arc<Cgroup>, creds: &Creds) -> Result<Arc<Cgroup>, Errno> {
+    let Origin::Path(place) = &file.origin else { return Err(Errno::EBADF) };
+    let group = place.inode().as_any().downcast_ref::<Dir>().ok_or(Errno::EBADF)?.group.clone();
+    if group.is_removed() {
+        return Err(Errno::ENOENT);
+    }
+    control::may_write_procs(&group, creds)?;
+    control::may_write_procs(&from.common_ancestor(&group), creds)?;
+    Ok(group)
 }
 
 impl FileSystem for Cgroup2Fs {

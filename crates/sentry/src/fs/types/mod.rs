@@ -129,10 +129,8 @@ impl Request {
     /// # Errors
     /// `EINVAL` for one that the type does not have, or a bad value.
     pub fn set(&mut self, cx: &Cx, key: &str, value: &Value) -> Result<(), Errno> {
+        // Linux does not look at these parameters' values.
         if let Some((_, read_only)) = COMMON.iter().find(|(name, _)| *name == key) {
-            if !matches!(value, Value::Flag) {
-                return Err(Errno::EINVAL);
-            }
             self.read_only = read_only.unwrap_or(self.read_only);
             return Ok(());
         }

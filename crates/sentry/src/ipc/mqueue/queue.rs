@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use crate::Errno;
 use crate::fs::{File, FileOps};
 use crate::mm::Sink;
+use crate::net::Netlink;
+use crate::net::socket::Socket;
 use crate::signal::{SigInfo, Signal};
 use crate::step::Step;
 use crate::task::{Cx, ThreadGroup, Tid};
@@ -35,11 +37,61 @@ pub struct Notification {
     pub kind: NotifyKind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum NotifyKind {
     None,
     /// The signal and `si_value`.
     Signal(Option<Signal>, u64),
+    /// A netlink socket gets a datagram of the process's own (by which the C library starts a thread), the last byte of which says what has happened.
+    Datagram(Arc<dyn Socket>, [u8; COOKIE]),
+}
+
+/// Bytes of such a datagram (`NOTIFY_COOKIE_LEN`).
+pub const COOKIE: usize = 32;
+/// Its last byte: a message has come, or nobody will be told any more.
+const WOKEN: u8 = 1;
+const REMOVED: u8 = 2;
+
+impl NotifyKind {
+    /// `SIGEV_THREAD`.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is no netlink socket.
+    pub fn datagram(socket: Arc<dyn Socket>, cookie: [u8; COOKIE]) -> Result<NotifyKind, Errno> {
+        match socket.as_any().is::<Netlink>() {
+            true => Ok(NotifyKind::Datagram(socket, cookie)),
+            false => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl Notification {
+    /// A message of `cx`'s has come.
+    fn wake(self, cx: &Cx) {
+        match self.kind {
+            NotifyKind::Signal(Some(signal), value) => {
+                let Some(owner) = self.owner.upgrade() else { return };
+                let (pid, uid) = (owner.pid_ns.local(cx.task.tgid()), owner.show_uid(cx.creds().uid));
+                let _ = owner.send_signal(SigInfo::message_queue(signal, pid, uid, value));
+            }
+            NotifyKind::Datagram(socket, cookie) => send(&*socket, cookie, WOKEN),
+            NotifyKind::None | NotifyKind::Signal(None, _) => {}
+        }
+    }
+
+    /// It is taken off.
+    fn remove(self) {
+        if let NotifyKind::Datagram(socket, cookie) = self.kind {
+            send(&*socket, cookie, REMOVED);
+        }
+    }
+}
+
+fn send(socket: &dyn Socket, mut cookie: [u8; COOKIE], what: u8) {
+    cookie[COOKIE - 1] = what;
+    if let Some(socket) = socket.as_any().downcast_ref::<Netlink>() {
+        socket.queue_up(cookie.to_vec());
+    }
 }
 
 /// A message queue.
@@ -95,11 +147,8 @@ impl Queue {
         let told = if state.count == 1 && state.receivers == 0 { state.notification.take() } else { None };
         drop(state);
         self.queue.wake(PollEvents::IN | PollEvents::RDNORM);
-        if let Some(Notification { owner, kind: NotifyKind::Signal(Some(signal), value), .. }) = told
-            && let Some(owner) = owner.upgrade()
-        {
-            let (pid, uid) = (owner.pid_ns.local(cx.task.tgid()), owner.show_uid(cx.creds().uid));
-            let _ = owner.send_signal(SigInfo::message_queue(signal, pid, uid, value));
+        if let Some(told) = told {
+            told.wake(cx);
         }
         Ok(())
     }
@@ -137,11 +186,15 @@ impl Queue {
     pub fn set_notification(&self, pid: Tid, new: Option<Notification>) -> Result<(), Errno> {
         let mut state = self.state.lock();
         let held = state.notification.as_ref().filter(|held| held.owner.strong_count() > 0);
-        match (new, held) {
+        let removed = match (new, held) {
             (Some(_), Some(_)) => return Err(Errno::EBUSY),
-            (Some(new), None) => state.notification = Some(new),
-            (None, Some(held)) if held.pid == pid => state.notification = None,
-            (None, _) => {}
+            (Some(new), None) => state.notification.replace(new),
+            (None, Some(held)) if held.pid == pid => state.notification.take(),
+            (None, _) => None,
+        };
+        drop(state);
+        if let Some(removed) = removed {
+            removed.remove();
         }
         Ok(())
     }
@@ -152,6 +205,7 @@ impl Queue {
         let (notify, signal, pid) = match &state.notification {
             None => (0, 0, 0),
             Some(Notification { kind: NotifyKind::None, pid, .. }) => (1, 0, *pid),
+            Some(Notification { kind: NotifyKind::Datagram(..), pid, .. }) => (2, 0, *pid),
             Some(Notification { kind: NotifyKind::Signal(signal, _), pid, .. }) => (0, signal.map_or(0, Signal::number), *pid),
         };
         format!("QSIZE:{:<10} NOTIFY:{:<5} SIGNO:{:<5} NOTIFY_PID:{:<6}\n", state.bytes, notify, signal, pid)

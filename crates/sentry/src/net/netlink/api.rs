@@ -71,8 +71,8 @@ impl Netlink {
         self.state.lock().flags & (1 << option) != 0
     }
 
-    /// A datagram of another socket's.
-    fn queue_up(&self, datagram: Vec<u8>) {
+    /// A datagram of another socket's, or of the kernel's.
+    pub(crate) fn queue_up(&self, datagram: Vec<u8>) {
         self.queue_answer(vec![datagram]);
     }
 

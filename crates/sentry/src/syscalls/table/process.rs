@@ -72,7 +72,7 @@ pub(super) const LINES: &[Line] = &[
     full(424, "pidfd_send_signal", &[Fd, Signal, Addr, Hex], pidfd::pidfd_send_signal),
     full(434, "pidfd_open", &[Int, Hex], pidfd::pidfd_open),
     full(438, "pidfd_getfd", &[Fd, Fd, Hex], pidfd::pidfd_getfd),
-    partial(435, "clone3", &[Addr, Size], process::clone3, "no new time namespaces, no CLONE_INTO_CGROUP: EINVAL"),
+    partial(435, "clone3", &[Addr, Size], process::clone3, "no new time namespaces: EINVAL"),
     full(449, "futex_waitv", &[Addr, Uint, Hex, Addr, Int], futex2::futex_waitv),
     full(454, "futex_wake", &[Addr, Uint, Int, Hex], futex2::futex_wake),
     full(455, "futex_wait", &[Addr, Uint, Uint, Hex, Addr, Int], futex2::futex_wait),

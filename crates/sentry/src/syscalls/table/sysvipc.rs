@@ -20,6 +20,6 @@ pub(super) const LINES: &[Line] = &[
     full(241, "mq_unlink", &[Path], mqueue::sys_mq_unlink),
     full(242, "mq_timedsend", &[Fd, Addr, Size, Uint, Addr], mqueue::sys_mq_timedsend),
     full(243, "mq_timedreceive", &[Fd, Addr, Size, Addr, Addr], mqueue::sys_mq_timedreceive),
-    partial(244, "mq_notify", &[Fd, Addr], mqueue::sys_mq_notify, "no SIGEV_THREAD"),
+    full(244, "mq_notify", &[Fd, Addr], mqueue::sys_mq_notify),
     full(245, "mq_getsetattr", &[Fd, Addr, Addr], mqueue::sys_mq_getsetattr),
 ];
