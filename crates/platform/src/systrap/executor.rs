@@ -210,10 +210,10 @@ impl Executor {
         if !self.spin.is_enabled() {
             return false;
         }
-        let from = sys::ticks();
+        let from = hostcall::time::ticks();
         let found = self.doze.until(deadline_ns, look).is_some();
         // No sign of an interruption, however long: it lets others have the CPU.
-        bump(&self.spent.spin_ticks, sys::ticks().saturating_sub(from));
+        bump(&self.spent.spin_ticks, hostcall::time::ticks().saturating_sub(from));
         found
     }
 
