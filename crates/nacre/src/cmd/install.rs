@@ -1,12 +1,13 @@
 //! `nacre install`: runtime handlers in the configuration of engines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::Failure;
-use crate::install::{self, Engine, Places, Wish};
+use crate::install::{self, Change, Engine, Places, Wish};
 
 /// What is said after the plugin is there.
 const PLUGIN: &str = r#"in the list of plugins (/etc/cni/net.d/*.conflist) of a network for nacre's pods alone, after bridge or ptp, add
@@ -28,6 +29,12 @@ pub struct Install {
     /// The plugin nacre-cni, which gives sandboxes a tap instead of a veth pair
     #[arg(long)]
     cni: bool,
+    /// All of it for a node whose root is at --prefix: programs in /opt/nacre/bin, and handlers for the containerd or CRI-O that is there
+    #[arg(long, conflicts_with_all = ["containerd", "crio", "podman"])]
+    kubernetes: bool,
+    /// Start engines again, by systemctl in the name spaces of process 1, if their configuration has changed
+    #[arg(long)]
+    restart: bool,
     /// Take away what was installed
     #[arg(long)]
     uninstall: bool,
@@ -51,38 +58,77 @@ impl Install {
     }
 
     fn install(&self) -> anyhow::Result<u8> {
+        let (nacre, places) = self.places()?;
+        let wish = if self.uninstall { Wish::Uninstall } else { Wish::Install };
         let all = [
             (self.containerd, Engine::Containerd),
             (self.crio, Engine::Crio),
             (self.podman, Engine::Podman),
             (self.cni, Engine::Cni),
         ];
-        let engines: Vec<Engine> = all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, engine)| engine).collect();
-        if engines.is_empty() {
-            bail!("say for whom: --containerd, --crio, --podman or --cni");
-        }
-        let nacre = std::env::current_exe().context("cannot find this program")?;
-        let (bin, plugins) = (self.bindir.clone(), self.cni_bindir.clone());
-        let places = Places { root: self.prefix.clone(), bin, plugins, nacre };
-        let wish = if self.uninstall { Wish::Uninstall } else { Wish::Install };
+        let mut engines: Vec<Engine> = all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, engine)| engine).collect();
         let mut none = true;
+        if self.kubernetes {
+            engines.extend(install::engines_of_node(&places)?);
+            none &= !self.make(&install::programs_of_node(&nacre, wish, &places)?)?;
+        }
+        if engines.is_empty() {
+            bail!("say for whom: --containerd, --crio, --podman, --kubernetes or --cni");
+        }
         for engine in engines {
-            for change in install::plan(engine, wish, &places)? {
-                none = false;
-                super::print(change.describe().trim_end())?;
-                if !self.dry_run {
-                    change.apply()?;
-                }
+            let changes = install::plan(engine, wish, &places)?;
+            if !self.make(&changes)? {
+                continue;
+            }
+            none = false;
+            let (false, Some(unit)) = (self.dry_run, engine.unit()) else { continue };
+            if self.restart {
+                restart(unit)?;
+            } else {
+                super::print(&format!("it takes effect when {unit} is started again"))?;
             }
         }
         if none {
             super::print("nothing to change")?;
-        } else if !self.dry_run && (self.containerd || self.crio) {
-            super::print("it takes effect when the engine is started again")?;
         }
         if self.cni && wish == Wish::Install {
             super::print(PLUGIN)?;
         }
         Ok(0)
+    }
+
+    /// This program, and where things are.
+    fn places(&self) -> anyhow::Result<(PathBuf, Places)> {
+        let nacre = std::env::current_exe().context("cannot find this program")?;
+        let (root, bin, plugins) = (self.prefix.clone(), self.bindir.clone(), self.cni_bindir.clone());
+        let (node, installed) = match self.kubernetes {
+            true => (root.clone(), Path::new(install::HOME).join("nacre")),
+            false => ("/".into(), nacre.clone()),
+        };
+        Ok((nacre, Places { root, node, bin, plugins, nacre: installed }))
+    }
+
+    /// Says what changes, and does it. Whether there was anything.
+    fn make(&self, changes: &[Change]) -> anyhow::Result<bool> {
+        for change in changes {
+            super::print(change.describe().trim_end())?;
+            if !self.dry_run {
+                change.apply()?;
+            }
+        }
+        Ok(!changes.is_empty())
+    }
+}
+
+/// Has the node's systemd start an engine again. Its pods go on meanwhile.
+fn restart(unit: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", "1", "--mount", "--", "systemctl", "restart", unit]);
+    match command.status() {
+        Ok(status) if status.success() => super::print(&format!("{unit} was started again")),
+        Ok(status) => bail!(
+            "{unit} could not be started again ({status}): see its log; a pod that does this needs hostPID and privileges"
+        ),
+        Err(error) => Err(error).context("cannot start nsenter (Debian package util-linux)"),
     }
 }

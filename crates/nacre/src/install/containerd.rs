@@ -13,6 +13,7 @@ pub(super) fn plan(wish: Wish, places: &Places) -> Result<Vec<Change>> {
         Content::Text(text) => Some(text),
         Content::Absent => None,
         Content::Link(to) => bail!("{} is a link, to {}: change that file", path.display(), to.display()),
+        Content::Copy(_) => bail!("{} is a program", path.display()),
     };
     let others = match text.as_deref().map(without_block).transpose() {
         Ok(others) => others,

@@ -20,6 +20,7 @@ pub(super) fn plan(engine: Engine, wish: Wish, places: &Places) -> Result<Vec<Ch
         if path == places.nacre {
             continue;
         }
+        let path = places.here(&path);
         let after = match (read(&path).unwrap_or_else(|_| Content::Text(String::new())), wish) {
             (Content::Text(_), Wish::Install) => bail!("{} is in the way: a file, not a link to nacre", path.display()),
             (_, Wish::Install) => Content::Link(places.nacre.clone()),

@@ -6,12 +6,15 @@
 mod containerd;
 mod engines;
 mod links;
+mod node;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+pub use node::{HOME, engines as engines_of_node, programs as programs_of_node};
 
 /// Whose configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,17 @@ pub enum Engine {
     Podman,
     /// Whoever runs CNI plugins.
     Cni,
+}
+
+impl Engine {
+    /// Its unit of systemd, if it has to be started again to read its configuration.
+    pub fn unit(self) -> Option<&'static str> {
+        match self {
+            Engine::Containerd => Some("containerd"),
+            Engine::Crio => Some("crio"),
+            Engine::Podman | Engine::Cni => None,
+        }
+    }
 }
 
 /// Which way.
@@ -35,6 +49,8 @@ pub enum Wish {
 pub struct Places {
     /// In front of all configuration paths.
     pub root: PathBuf,
+    /// In front of the paths of programs, which are as engines see them: `/`, or where a node's root is mounted.
+    pub node: PathBuf,
     /// Where containerd and people look for programs.
     pub bin: PathBuf,
     /// Where CNI's plugins are.
@@ -51,6 +67,14 @@ impl Places {
     fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
+
+    /// Where a program's path is for this process.
+    fn here(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix("/") {
+            Ok(inside) if self.node != Path::new("/") => self.node.join(inside),
+            _ => path.into(),
+        }
+    }
 }
 
 /// What a file is to become.
@@ -59,6 +83,8 @@ pub enum Content {
     Absent,
     Text(String),
     Link(PathBuf),
+    /// A program, the same as this one.
+    Copy(PathBuf),
 }
 
 /// One file.
@@ -97,7 +123,8 @@ impl Change {
         let path = self.path.display();
         match (&self.before, &self.after) {
             (_, Content::Link(to)) => format!("link {path} -> {}\n", to.display()),
-            (Content::Link(_) | Content::Text(_), Content::Absent) => format!("remove {path}\n"),
+            (_, Content::Copy(from)) => format!("copy {} to {path}\n", from.display()),
+            (_, Content::Absent) => format!("remove {path}\n"),
             (before, after) => {
                 let lines = |content: &Content| match content {
                     Content::Text(text) => text.lines().map(String::from).collect(),
@@ -117,10 +144,11 @@ impl Change {
     /// The host's.
     pub fn apply(&self) -> Result<()> {
         let about = || format!("cannot change {}", self.path.display());
-        if let (Content::Text(_) | Content::Link(_), Some(dir)) = (&self.after, self.path.parent()) {
+        if let (Content::Text(_) | Content::Link(_) | Content::Copy(_), Some(dir)) = (&self.after, self.path.parent()) {
             fs::create_dir_all(dir).with_context(about)?;
         }
         match &self.after {
+            Content::Copy(from) => node::copy(from, &self.path).with_context(about),
             Content::Absent => fs::remove_file(&self.path).with_context(about),
             Content::Text(text) => Ok(runtime::state::replace(&self.path, text.as_bytes())?),
             Content::Link(to) => {
@@ -152,7 +180,7 @@ mod tests {
         let root = std::env::temp_dir().join(format!("nacre-install-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(root.join("etc/containerd")).expect("root");
-        Places { bin: root.join("bin"), plugins: root.join("plugins"), nacre: "/opt/nacre".into(), root }
+        Places { bin: root.join("bin"), plugins: root.join("plugins"), nacre: "/opt/nacre".into(), node: "/".into(), root }
     }
 
     fn apply(engine: Engine, wish: Wish, places: &Places) -> usize {
@@ -196,6 +224,39 @@ mod tests {
             assert_eq!(fs::metadata(&config).expect("a file").permissions().mode() & 0o777, 0o600, "{wish:?}");
         }
         fs::remove_dir_all(&places.root).expect("clean up");
+    }
+
+    #[test]
+    fn a_node_gets_programs_and_what_its_engine_reads() {
+        let outside = places("node");
+        let built = outside.root.join("built");
+        fs::create_dir_all(&built).expect("built");
+        for name in ["nacre", "nacre-agent"] {
+            fs::write(built.join(name), name).expect("a program");
+        }
+        let node = outside.root.join("node");
+        fs::create_dir_all(node.join("etc/containerd")).expect("an engine");
+        let (root, bin, plugins) = (node.clone(), "/usr/local/bin".into(), "/opt/cni/bin".into());
+        let places = Places { root, node: node.clone(), bin, plugins, nacre: Path::new(HOME).join("nacre") };
+        assert_eq!(engines_of_node(&places).expect("one"), [Engine::Containerd]);
+        let apply = |wish| {
+            let mut changes = programs_of_node(&built.join("nacre"), wish, &places).expect("programs");
+            changes.extend(plan(Engine::Containerd, wish, &places).expect("planned"));
+            changes.iter().for_each(|change| change.apply().expect("applied"));
+            changes.len()
+        };
+        assert_eq!(apply(Wish::Install), 5, "two programs, two links, a configuration");
+        let link = node.join("usr/local/bin/containerd-shim-nacre-v2");
+        assert_eq!(fs::read_link(link).expect("a link"), Path::new("/opt/nacre/bin/nacre"));
+        assert_eq!(fs::read_to_string(node.join("opt/nacre/bin/nacre-agent")).expect("a copy"), "nacre-agent");
+        assert_eq!(apply(Wish::Install), 0, "again");
+        fs::write(built.join("nacre"), "newer").expect("a program");
+        assert_eq!(apply(Wish::Install), 1, "a newer program");
+        assert_eq!(apply(Wish::Uninstall), 5);
+        assert!(!node.join("opt/nacre/bin/nacre").exists() && !node.join("etc/containerd/config.toml").exists());
+        fs::remove_dir(node.join("etc/containerd")).expect("empty");
+        engines_of_node(&places).expect_err("no engine");
+        fs::remove_dir_all(&outside.root).expect("clean up");
     }
 
     #[test]
