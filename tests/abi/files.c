@@ -567,6 +567,17 @@ CASE(chroot_confines) {
     IN_CHILD(OK(chroot("r")); OK(chdir("/")); OK(access("/in", F_OK)); OK(access("/../../in", F_OK)); ERR(access("/etc", F_OK), ENOENT));
     AS_NOBODY(ERR(chroot("r"), EPERM));
 }
+CASE(above_ones_root_is_the_outermost) {
+    struct stat root, st;
+    OK(stat("/", &root));
+    OK(mkdir("r", 0755));
+    IN_CHILD(
+        OK(chroot("r"));
+        int fd = OK(open(".", O_RDONLY | O_DIRECTORY));
+        for (int i = 0; i < 20; i++) fd = OK(openat(fd, "..", O_RDONLY | O_DIRECTORY));
+        OK(fstat(fd, &st));
+        CHECK(st.st_ino == root.st_ino && st.st_dev == root.st_dev));
+}
 
 CASE(at_calls) {
     OK(mkdir("d", 0755));

@@ -222,7 +222,7 @@ impl Global {
         }
         match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => PathBuf::from(dir).join("nacre"),
-            None => std::env::temp_dir().join(format!("nacre-{}", rustix::process::geteuid().as_raw())),
+            None => std::env::temp_dir().join(format!("nacre-{}", runtime::process::user_outside())),
         }
     }
 }

@@ -289,7 +289,7 @@ impl Runtime {
                 sandbox.kill();
                 Ok(())
             }
-            (Err(error), _) if has_ended(&entry, &error) => match target {
+            (Err(error), Some(_)) if has_ended(&entry, &error) => match target {
                 SignalTarget::Container => Ok(()),
                 _ => Err(Error::NotRunning),
             },

@@ -220,6 +220,6 @@ impl Client {
         let time = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
         // A failed poll is a short one: the caller looks again.
         tally::count(Counted::Poll);
-        let _ = rustix::event::poll(&mut [PollFd::new(&self.socket, flags)], Some(&time));
+        let _ = hostcall::time::slept(|| rustix::event::poll(&mut [PollFd::new(&self.socket, flags)], Some(&time)));
     }
 }

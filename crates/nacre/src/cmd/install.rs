@@ -68,25 +68,39 @@ impl Install {
         ];
         let mut engines: Vec<Engine> = all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, engine)| engine).collect();
         let mut none = true;
+        // Programs come first and go last: while there are handlers there is what they lead to.
+        let programs = || install::programs_of_node(&nacre, wish, &places);
         if self.kubernetes {
             engines.extend(install::engines_of_node(&places)?);
-            none &= !self.make(&install::programs_of_node(&nacre, wish, &places)?)?;
+            if wish == Wish::Install {
+                none &= !self.make(&programs()?)?;
+            }
         }
         if engines.is_empty() {
             bail!("say for whom: --containerd, --crio, --podman, --kubernetes or --cni");
         }
         for engine in engines {
             let changes = install::plan(engine, wish, &places)?;
-            if !self.make(&changes)? {
+            none &= changes.is_empty();
+            let (false, Some(unit)) = (self.dry_run, engine.unit()) else {
+                self.make(&changes)?;
                 continue;
+            };
+            // A mark, so that a restart that fails, or is not come to, is caught up with by the next run.
+            let owed = install::owed(unit, &places);
+            if self.restart && !changes.is_empty() {
+                owed.mark()?;
             }
-            none = false;
-            let (false, Some(unit)) = (self.dry_run, engine.unit()) else { continue };
-            if self.restart {
+            let changed = self.make(&changes)?;
+            if self.restart && owed.is_marked() {
                 restart(unit)?;
-            } else {
+                owed.settle()?;
+            } else if changed {
                 super::print(&format!("it takes effect when {unit} is started again"))?;
             }
+        }
+        if self.kubernetes && wish == Wish::Uninstall {
+            none &= !self.make(&programs()?)?;
         }
         if none {
             super::print("nothing to change")?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-pub use node::{HOME, engines as engines_of_node, programs as programs_of_node};
+pub use node::{HOME, engines as engines_of_node, owed, programs as programs_of_node};
 
 /// Whose configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,7 +235,8 @@ mod tests {
             fs::write(built.join(name), name).expect("a program");
         }
         let node = outside.root.join("node");
-        fs::create_dir_all(node.join("etc/containerd")).expect("an engine");
+        fs::create_dir_all(node.join("usr/bin")).expect("made");
+        fs::write(node.join("usr/bin/containerd"), "").expect("an engine");
         let (root, bin, plugins) = (node.clone(), "/usr/local/bin".into(), "/opt/cni/bin".into());
         let places = Places { root, node: node.clone(), bin, plugins, nacre: Path::new(HOME).join("nacre") };
         assert_eq!(engines_of_node(&places).expect("one"), [Engine::Containerd]);
@@ -254,7 +255,12 @@ mod tests {
         assert_eq!(apply(Wish::Install), 1, "a newer program");
         assert_eq!(apply(Wish::Uninstall), 5);
         assert!(!node.join("opt/nacre/bin/nacre").exists() && !node.join("etc/containerd/config.toml").exists());
-        fs::remove_dir(node.join("etc/containerd")).expect("empty");
+        let owed = owed("containerd", &places);
+        owed.mark().expect("marked");
+        assert!(owed.is_marked());
+        owed.settle().expect("settled");
+        assert!(!owed.is_marked());
+        fs::remove_file(node.join("usr/bin/containerd")).expect("gone");
         engines_of_node(&places).expect_err("no engine");
         fs::remove_dir_all(&outside.root).expect("clean up");
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,8 +19,9 @@ const NAMES: [&str; 2] = ["nacre", "nacre-agent"];
 /// # Errors
 /// There is none.
 pub fn engines(places: &Places) -> Result<Vec<Engine>> {
+    // The program tells, not a folder of configuration that an earlier engine has left.
     let has = |engine: &str| {
-        ["/etc/", "/usr/bin/", "/usr/local/bin/"].iter().any(|dir| places.config(&format!("{dir}{engine}")).exists())
+        ["/usr/bin/", "/usr/local/bin/", "/bin/"].iter().any(|dir| places.config(&format!("{dir}{engine}")).exists())
     };
     let found: Vec<Engine> = [("containerd", Engine::Containerd), ("crio", Engine::Crio)]
         .into_iter()
@@ -31,6 +32,33 @@ pub fn engines(places: &Places) -> Result<Vec<Engine>> {
         bail!("no containerd and no CRI-O below {}: is the node's root mounted there (--prefix)?", places.root.display());
     }
     Ok(found)
+}
+
+/// A restart that is owed to an engine, as a file of the node.
+pub struct Owed(PathBuf);
+
+/// That of the engine with this unit.
+pub fn owed(unit: &str, places: &Places) -> Owed {
+    Owed(places.config(&format!("/run/nacre-restart-{unit}")))
+}
+
+impl Owed {
+    /// # Errors
+    /// The host's.
+    pub fn mark(&self) -> Result<()> {
+        let about = || format!("cannot write {}", self.0.display());
+        self.0.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&self.0, "")).with_context(about)
+    }
+
+    pub fn is_marked(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// # Errors
+    /// The host's.
+    pub fn settle(&self) -> Result<()> {
+        fs::remove_file(&self.0).with_context(|| format!("cannot remove {}", self.0.display()))
+    }
 }
 
 /// Copies of `nacre` and of what is beside it.

@@ -117,7 +117,7 @@ fn our_plugin_puts_taps_in_the_place_of_veths() {
 fn a_sandbox_leaves_what_it_finds() {
     let Some(place) = Place::new("cni-check").busybox() else { return };
     let script = format!(
-        "pod=nacre-check-$$; ip netns add $pod; trap 'kill -9 $background 2>/dev/null || true; ip netns del $pod' EXIT; \
+        "pod=nacre-check-$$; ip netns add $pod; trap 'exit 1' TERM; trap 'kill -9 $background 2>/dev/null || true; ip netns del $pod' EXIT; \
          plugin() {{ CNI_COMMAND=$1 CNI_CONTAINERID=c CNI_IFNAME=eth0 CNI_NETNS=/run/netns/$pod /usr/lib/cni/bridge; }}; \
          config=$(sed 's/.*\"plugins\":\\[\\({{.*}}\\),{{\"capab.*/\\1/; s/^{{/{{\"cniVersion\":\"0.4.0\",\"name\":\"tests\",/; s/}}$//' $NETCONFPATH/10-tests.conflist); \
          result=$(echo \"$config}}\" | plugin ADD); checked() {{ echo \"$config,\\\"prevResult\\\":$result}}\" | plugin $1 && echo $1; }}; \
@@ -140,7 +140,8 @@ fn a_sandbox_leaves_what_it_finds() {
 #[test]
 fn our_plugin_comes_after_ptp_too() {
     let Some(place) = Place::new("cni-ptp").busybox() else { return };
-    let script = "echo there > $NETCONFPATH/page; ip addr add 10.204.0.1/32 dev lo; busybox httpd -f -p 10.204.0.1:8000 -h $NETCONFPATH & background=$!; sleep 0.2; \
+    let script = "echo there > $NETCONFPATH/page; ip addr add 10.204.0.1/32 dev lo; busybox httpd -f -p 10.204.0.1:8000 -h $NETCONFPATH & background=$!; \
+         for i in $(seq 100); do busybox wget -qO /dev/null http://10.204.0.1:8000/page && break; sleep 0.1; done; \
          $nacre do --root $root --net cni:ptp -- sh -c 'busybox wget -qO- http://10.204.0.1:8000/page; ip -o link show eth0' | sed 's/ qdisc.*//'; \
          ip -o link show type tun | wc -l";
     let Some(text) = on_a_host(&place, script) else { return };

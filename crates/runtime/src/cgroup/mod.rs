@@ -100,10 +100,16 @@ impl Location {
         let wanted = checked(path, id)?;
         let location = Location::found(&wanted)?;
         // A rootless engine's root has what of cgroups it was given: often nothing. The sandbox itself keeps to limits of memory and processes.
-        Ok(match in_user_namespace() && !location.dirs.iter().all(|dir| may_make(dir)) {
-            true => Location::default(),
-            false => location,
-        })
+        match location.dirs.iter().find(|dir| in_user_namespace() && !may_make(dir)) {
+            None => Ok(location),
+            Some(dir) => {
+                tracing::warn!(
+                    "{} may not be made: the container has no cgroup, so no limit of CPU time, CPUs or devices' bandwidth",
+                    dir.display()
+                );
+                Ok(Location::default())
+            }
+        }
     }
 
     fn found(wanted: &Path) -> Result<Location> {

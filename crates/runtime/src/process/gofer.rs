@@ -13,7 +13,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::isolate::{Code, Step, StepError, enter_private_root, tmpfs};
-use super::{IdMap, Ids, NOBODY, Privilege, message};
+use super::{Ids, NOBODY, Privilege, keeps, message};
 use crate::error::{Doing, Result};
 use crate::sys::{self, MountAttr};
 
@@ -51,7 +51,7 @@ impl Trees {
             false => Vec::new(),
         };
         // With other maps there may be no such user; it is not the host's root in any case.
-        let run_as = (ids.uids == [IdMap::IDENTITY]).then_some(NOBODY);
+        let run_as = (keeps(&ids.uids, NOBODY) && keeps(&ids.gids, NOBODY)).then_some(NOBODY);
         Ok((Trees { attaches: attaches.to_vec(), prepared, run_as }, mounts))
     }
 

@@ -122,6 +122,24 @@ impl IdMap {
     }
 }
 
+/// Whether a name space with these maps has an id, as itself.
+pub fn keeps(maps: &[IdMap], id: u32) -> bool {
+    maps.iter().any(|map| map.inside == map.outside && id >= map.inside && id - map.inside < map.count)
+}
+
+/// What this process's user is called outside of its user namespace.
+pub fn user_outside() -> u32 {
+    let own = rustix::process::geteuid().as_raw();
+    let text = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let outside = |line: &str| {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u32>().ok());
+        let (inside, outside, count) = (fields.next()??, fields.next()??, fields.next()??);
+        let above = own.checked_sub(inside).filter(|&above| above < count)?;
+        outside.checked_add(above)
+    };
+    text.lines().find_map(outside).unwrap_or(own)
+}
+
 /// Whether this process's root is that of a user namespace, as under a rootless engine, and not the host's.
 pub fn in_user_namespace() -> bool {
     IdMap::of_own_users() != [IdMap::IDENTITY]

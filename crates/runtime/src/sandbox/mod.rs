@@ -25,7 +25,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::logging;
 use crate::process::gofer::Attach;
-use crate::process::{IdMap, Ids, NOBODY, Network, Privilege};
+use crate::process::{IdMap, Ids, NOBODY, Network, Privilege, keeps};
 use crate::state::ProcessRef;
 
 /// Which kind of boundary.
@@ -133,6 +133,11 @@ impl Ids {
 /// # Errors
 /// The host's, or of what the kind needs. Nothing is left running.
 pub fn launch(kind: Kind, launch: Launch<'_>) -> Result<Box<dyn Sandbox>> {
+    let own = FileIds::own(launch.privilege);
+    if launch.privilege == Privilege::Root && !(keeps(&own.uids, NOBODY) && keeps(&own.gids, NOBODY)) {
+        let what = "this user namespace is without user or group 65534, as whom sandboxes run: give it 65,536 ids (/etc/subuid, /etc/subgid)";
+        return Err(Error::Other(what.into()));
+    }
     match kind {
         Kind::Sentry => Ok(Box::new(SentrySandbox::launch(launch)?)),
         Kind::Vm => Ok(Box::new(VmSandbox::launch(launch)?)),

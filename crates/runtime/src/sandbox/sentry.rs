@@ -84,7 +84,10 @@ impl SentrySandbox {
             memory_bytes: launch.memory_bytes,
             cpu_model: machine::cpu_model(),
             host_names: match launch.network {
-                Network::Host => pod_network::names()?,
+                Network::Host => pod_network::names().unwrap_or_else(|error| {
+                    tracing::warn!("the names of the host's interfaces are not known to the sandbox: {error}");
+                    Vec::new()
+                }),
                 Network::None | Network::Namespace(_) => Vec::new(),
             },
             network: launch.network,

@@ -180,6 +180,7 @@ impl Store {
         let mut tries = 0..ROOT_TRIES;
         loop {
             make(true, &self.root).doing(|| format!("cannot make {}", self.root.display()))?;
+            self.check_owner()?;
             match make(false, &dir) {
                 Ok(()) => break,
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::Exists(saved.id)),
@@ -191,6 +192,24 @@ impl Store {
         let entry = Entry { dir, saved, lock: Some(lock) };
         entry.save()?;
         Ok(entry)
+    }
+
+    /// Whoever may write there could have other programs run by what is kept.
+    fn check_owner(&self) -> Result<()> {
+        let root = self.root.display();
+        let found = match fs::metadata(&self.root) {
+            Ok(found) => found,
+            // Taken away in between, and made again by the caller.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).doing(|| format!("cannot read {root}")),
+        };
+        let own = rustix::process::geteuid().as_raw();
+        if ![0, own].contains(&found.uid()) || found.mode() & 0o002 != 0 {
+            return Err(Error::Other(format!(
+                "{root} is another user's, or all may write there: state is not safe in it (--root names another place)"
+            )));
+        }
+        Ok(())
     }
 
     /// Takes the root away if no container is in it, and the directory it is in likewise.

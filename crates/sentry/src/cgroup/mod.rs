@@ -193,6 +193,11 @@ impl Cgroup {
         }
     }
 
+    /// Whether both are the same container's.
+    pub fn is_of_the_tree_of(&self, other: &Cgroup) -> bool {
+        Arc::ptr_eq(&self.hierarchy, &other.hierarchy)
+    }
+
     pub fn is_root(&self) -> bool {
         self.parent.is_none()
     }

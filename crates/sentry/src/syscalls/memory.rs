@@ -129,6 +129,10 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     if !shared && prot.contains(Prot::WRITE) && flags & uapi::MAP_GROWSDOWN == 0 {
         limits::data_room(cx, len)?;
     }
+    let writable_memory = if shared { file.is_none() } else { prot.contains(Prot::WRITE) };
+    if writable_memory && flags & uapi::MAP_NORESERVE == 0 {
+        limits::promise(cx, len)?;
+    }
     limits::lock(cx, how, page_up(len).ok_or(Errno::ENOMEM)?)?;
     let at = cx.mm.map(&MapRequest { placement, len, prot, flags: how, file, limit })?;
     Ok(at)
@@ -160,8 +164,10 @@ pub(super) fn mprotect(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 pub(super) fn brk(cx: &mut Cx, args: Args) -> Flow<'_> {
-    let to = cx.mm.brk(args.u64(0), limits::data(cx), limits::address_space(cx));
-    Flow::done(Ok(to))
+    let brk = |to| cx.mm.brk(to, limits::data(cx), limits::address_space(cx));
+    let (old, to) = (brk(0), args.u64(0));
+    let promised = limits::promise(cx, to.saturating_sub(old)).is_ok();
+    Flow::done(Ok(if promised { brk(to) } else { old }))
 }
 
 pub(super) fn arch_prctl(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -198,7 +204,7 @@ mod uapi_prctl {
 }
 
 /// Limits of the process that the address space must keep.
-mod limits {
+pub(super) mod limits {
     use crate::Errno;
     use crate::mm::SegmentFlags;
     use crate::task::{Capability, Cx, Resource};
@@ -216,6 +222,12 @@ mod limits {
         let limit = data(cx);
         let over = limit != u64::MAX && cx.mm.data_bytes().saturating_add(len) > limit;
         if over { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Whether `len` bytes of memory may be promised at once, as Linux does it by default (`vm.overcommit_memory` 0): not more than the machine has. (What a
+    /// container may use of it is found out when it is touched.)
+    pub fn promise(cx: &Cx, len: u64) -> Result<(), Errno> {
+        if len > cx.kernel().machine.memory_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// Whether `len` more bytes may be locked in memory.

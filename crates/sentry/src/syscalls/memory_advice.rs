@@ -4,6 +4,7 @@ use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up, uapi};
 use crate::fs::File;
 use crate::mm::{Remap, RemapTo, SegmentFlags};
+use crate::syscalls::memory::limits;
 use crate::syscalls::{Args, Flow};
 use crate::task::{Capability, Cx, Resource};
 
@@ -23,10 +24,12 @@ fn remap(cx: &Cx, args: Args) -> Result<u64, Errno> {
         (_, true) => RemapTo::Anywhere,
         _ => RemapTo::Stay,
     };
+    let (old_len, new_len) = (args.u64(1), args.u64(2));
+    limits::promise(cx, new_len.saturating_sub(old_len))?;
     cx.mm.remap(&Remap {
         addr: args.u64(0),
-        old_len: args.u64(1),
-        new_len: args.u64(2),
+        old_len,
+        new_len,
         to,
         keep_old: flags & uapi::MREMAP_DONTUNMAP != 0,
         limit: cx.task.rlimit(Resource::As).soft,

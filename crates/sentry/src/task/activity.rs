@@ -2,9 +2,18 @@
 //!
 //! Only the task itself writes here, so plain loads and stores are enough.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::wait::Sleep;
+
+/// Microseconds of work beyond which the CPU's clock alone is not believed.
+const LONG_US: u64 = 1000;
+
+thread_local! {
+    /// When this executor last looked at its CPU time (ticks), and what that was (nanoseconds): not long before it takes up a task.
+    static LOOKED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
 
 /// What a task does and has done.
 #[derive(Default)]
@@ -77,13 +86,24 @@ impl Activity {
 
     /// Its executor is about to work for it.
     pub fn take_up(&self) {
-        self.taken_up.store(hostcall::time::ticks(), Ordering::Relaxed);
+        let now = hostcall::time::ticks();
+        if now.saturating_sub(LOOKED.get().0) > LONG_US * hostcall::time::ticks_of_us() {
+            LOOKED.set((now, hostcall::time::own_cpu_ns()));
+        }
+        let _ = hostcall::time::take_slept();
+        self.taken_up.store(now, Ordering::Relaxed);
     }
 
-    /// Its executor lets it run, or wait.
+    /// Its executor lets it run, or wait. What that has slept meanwhile does not count, nor, if it was long, when the host gave its CPU to others.
     pub fn put_down(&self) {
         let passed = hostcall::time::ticks().saturating_sub(self.taken_up.load(Ordering::Relaxed));
-        bump(&self.served, passed);
+        let mut worked = passed.saturating_sub(hostcall::time::take_slept());
+        let rate = hostcall::time::ticks_of_us();
+        if worked > LONG_US * rate {
+            let used_us = hostcall::time::own_cpu_ns().saturating_sub(LOOKED.get().1) / 1000;
+            worked = worked.min(used_us.saturating_mul(rate));
+        }
+        bump(&self.served, worked);
     }
 
     /// System time: what executors have spent on it, in nanoseconds.

@@ -81,7 +81,7 @@ struct Birth {
     creds: Arc<Creds>,
     namespaces: Arc<Namespaces>,
     pid_ns: PidNs,
-    /// Not the parent's.
+    /// The one asked for, if it need not be the parent's.
     cgroup: Option<Arc<Cgroup>>,
 }
 
@@ -217,21 +217,21 @@ impl Cx {
         let pid_ns = if thread { active.clone() } else { namespaces.pid_for_children.clone() };
         check_set_tid(&pid_ns, &args.set_tid, &self.creds())?;
         let cgroup = match args.flags.contains(CloneFlags::INTO_CGROUP) {
-            true => self.other_cgroup(args)?,
+            true => self.cgroup_for(args)?,
             false => None,
         };
         Ok(Birth { creds, namespaces, pid_ns, cgroup })
     }
 
-    /// The control group asked for, unless it is the caller's own.
-    fn other_cgroup(&self, args: &CloneArgs) -> Result<Option<Arc<Cgroup>>, Errno> {
+    /// The control group asked for; None for a thread, which is in its process's.
+    fn cgroup_for(&self, args: &CloneArgs) -> Result<Option<Arc<Cgroup>>, Errno> {
         let own = self.task.group.cgroup();
         let group = group_for_child(&*self.file(args.cgroup)?, &own, &self.creds())?;
-        match Arc::ptr_eq(&group, &own) {
-            true => Ok(None),
-            // A process is in one group whole: there are no threaded groups.
-            false if args.flags.contains(CloneFlags::THREAD) => Err(Errno::EOPNOTSUPP),
+        match args.flags.contains(CloneFlags::THREAD) {
             false => Ok(Some(group)),
+            true if Arc::ptr_eq(&group, &own) => Ok(None),
+            // A process is in one group whole: there are no threaded groups.
+            true => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -260,14 +260,18 @@ impl Cx {
         }
         let mut pids = container.pids.inner.lock();
         pids.admit(container)?;
-        pids.admit_to_cgroup(&birth.cgroup.clone().unwrap_or_else(|| parent.group.cgroup()))?;
+        let cgroup = birth.cgroup.clone().unwrap_or_else(|| parent.group.cgroup());
+        pids.admit_to_cgroup(&cgroup)?;
         // Under the lock: whoever ends the namespace kills what is in the table.
         if birth.pid_ns.is_dead() {
             return Err(Errno::ENOMEM.into());
         }
         let tid = pids.number(&birth.pid_ns, &args.set_tid)?;
-        let group =
-            if args.flags.contains(CloneFlags::THREAD) { parent.group.clone() } else { self.new_group(tid, args, birth) };
+        let group = if args.flags.contains(CloneFlags::THREAD) {
+            parent.group.clone()
+        } else {
+            self.new_group(tid, args, birth, cgroup)
+        };
         let task = Task::new(&parent.kernel, container, self.new_task(tid, group.clone(), args, birth));
         {
             let mut inner = group.inner.lock();
@@ -314,7 +318,7 @@ impl Cx {
         pids.tasks.values().filter(|task| task.creds().uid == creds.uid).count() as u64 >= soft
     }
 
-    fn new_group(&self, tid: Tid, args: &CloneArgs, birth: &Birth) -> Arc<ThreadGroup> {
+    fn new_group(&self, tid: Tid, args: &CloneArgs, birth: &Birth, cgroup: Arc<Cgroup>) -> Arc<ThreadGroup> {
         let parent = &self.task.group;
         let sighand = match () {
             () if args.flags.contains(CloneFlags::SIGHAND) => parent.sighand(),
@@ -330,7 +334,7 @@ impl Cx {
         };
         let new = NewGroup {
             tgid: tid,
-            cgroup: birth.cgroup.clone().unwrap_or_else(|| parent.cgroup()),
+            cgroup,
             rlimits: parent.rlimits.read().clone(),
             sighand,
             pgid: parent.pgid(),

@@ -44,11 +44,12 @@ impl Cgroup2Fs {
 /// The group whose directory is open, for somebody who wants a child of a process in another group there (`CLONE_INTO_CGROUP`).
 ///
 /// # Errors
-/// `EBADF` if it is no directory of a group, `ENOENT` if that was removed; `EACCES` without the right to move processes from there to here.
+/// `EBADF` if it is no directory of a group, `ENOENT` if that was removed or is another container's; `EACCES` without the right to move processes from there to here.
 pub fn group_for_child(file: &File, from: &Arc<Cgroup>, creds: &Creds) -> Result<Arc<Cgroup>, Errno> {
     let Origin::Path(place) = &file.origin else { return Err(Errno::EBADF) };
     let group = place.inode().as_any().downcast_ref::<Dir>().ok_or(Errno::EBADF)?.group.clone();
-    if group.is_removed() {
+    // Another container's is outside of what the caller sees.
+    if group.is_removed() || !group.is_of_the_tree_of(from) {
         return Err(Errno::ENOENT);
     }
     control::may_write_procs(&group, creds)?;

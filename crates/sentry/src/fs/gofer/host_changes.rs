@@ -195,6 +195,8 @@ impl HostChanges {
         let id = inode.identity();
         let mut state = self.state.lock();
         if state.ended.contains(&watch) {
+            // The gofer still counts it.
+            state.idle.push(watch);
             return Err(Errno::ENOENT);
         }
         let entry = state.entries.entry(id).or_insert_with(|| Entry {

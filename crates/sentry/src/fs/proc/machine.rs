@@ -115,23 +115,25 @@ pub(super) fn loadavg(shared: &Shared) -> String {
     format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {}\n", running(&tasks).max(1), tasks.len(), container.pids.last())
 }
 
-/// Since the container's start, in ticks: all CPUs together, and what of that was used.
-fn cpu_ticks(shared: &Shared) -> (u64, u64) {
+/// Since the container's start, in ticks: all CPUs together, and what of that was used in user mode and by the kernel.
+fn cpu_ticks(shared: &Shared) -> (u64, u64, u64) {
     let kernel = &shared.kernel;
     let up = kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns) / TICK_NS;
     let all = up * kernel.machine.cpus.max(1) as u64;
-    (all, (shared.container.activity().cpu_ns() / TICK_NS).min(all))
+    let used = shared.container.activity();
+    let user = (used.user_ns / TICK_NS).min(all);
+    (all, user, (used.system_ns / TICK_NS).min(all - user))
 }
 
-/// `proc_stat(5)`: CPU time as user time, spread over the CPUs evenly, since the host schedules; what is not known is zero.
+/// `proc_stat(5)`: CPU time, spread over the CPUs evenly, since the host schedules; what is not known is zero.
 pub(super) fn stat(shared: &Shared) -> String {
     let (kernel, container) = (&shared.kernel, &shared.container);
     let cpus = kernel.machine.cpus.max(1) as u64;
-    let (all, user) = cpu_ticks(shared);
-    let idle = all - user;
-    let mut text = format!("cpu  {user} 0 0 {idle} 0 0 0 0 0 0\n");
+    let (all, user, system) = cpu_ticks(shared);
+    let idle = all - user - system;
+    let mut text = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
     for cpu in 0..cpus {
-        let _ = writeln!(text, "cpu{cpu} {} 0 0 {} 0 0 0 0 0 0", user / cpus, idle / cpus);
+        let _ = writeln!(text, "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0", user / cpus, system / cpus, idle / cpus);
     }
     let up_s = kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns) / 1_000_000_000;
     let booted = (kernel.clock.realtime_ns() / 1_000_000_000).saturating_sub(up_s);
@@ -150,8 +152,8 @@ pub(super) fn stat(shared: &Shared) -> String {
 pub(super) fn uptime(shared: &Shared) -> String {
     let kernel = &shared.kernel;
     let up = kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns) / 10_000_000;
-    let (all, used) = cpu_ticks(shared);
-    let idle = all - used;
+    let (all, user, system) = cpu_ticks(shared);
+    let idle = all - user - system;
     format!("{}.{:02} {}.{:02}\n", up / 100, up % 100, idle / USER_HZ, idle % USER_HZ)
 }
 

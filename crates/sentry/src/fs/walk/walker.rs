@@ -421,7 +421,8 @@ impl<'v> Walker<'v> {
             }
             match at.mount.mount_point() {
                 Some(point) => at = point,
-                None => return self.move_to(at),
+                // Outside of its root: what is mounted on the outermost root hides that.
+                None => return self.move_to(at.descend()),
             }
         }
         match at.dentry.parent() {

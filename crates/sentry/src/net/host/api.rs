@@ -16,7 +16,7 @@ use crate::net::socket::{
     Accepted, AddressBytes, Control, End, Kind, MsgFlags, OptionBytes, Outgoing, Received, SOCK_STREAM, Shutdown, Socket,
     Target, Waiting,
 };
-use crate::net::{IPPROTO_IP, IPPROTO_IPV6, datagram, ifreq};
+use crate::net::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, datagram, ifreq};
 use crate::step::Step;
 use crate::syscalls::{Fail, Flow, Outcome};
 use crate::task::Cx;
@@ -152,10 +152,11 @@ impl Socket for HostSocket {
     }
 
     /// What concerns a datagram itself is passed on: where it is sent from, TTL, traffic class. Of level `SOL_SOCKET` is what the host lets no sentry
-    /// do: marks, priorities. Other levels are nobody's.
+    /// do: marks, priorities. Segments (`UDP_SEGMENT`) are not made here; other levels are nobody's.
     fn take_control(&self, _cx: &Cx, control: Control, out: &mut Outgoing) -> Result<(), Errno> {
         match control.level {
             SOL_SOCKET => return Err(Errno::EINVAL),
+            IPPROTO_UDP if !self.is_stream() => return Err(Errno::EINVAL),
             IPPROTO_IP | IPPROTO_IPV6 if !self.is_stream() => {
                 let family = if self.kind.family == i32::from(AF_INET) { Family::Inet } else { Family::Inet6 };
                 datagram::check_control(family, &control)?;

@@ -90,6 +90,7 @@ impl Netlink {
                 if let Some(filter) = &filter {
                     let Some(kept) = filter::admits(filter, &View { bytes: &datagram, ..View::default() }) else { continue };
                     datagram.truncate(kept);
+                    datagram.shrink_to_fit();
                 }
                 state.queued += datagram.len();
                 state.inbox.push_back(datagram);
