@@ -119,7 +119,9 @@ fn undo(root: &Path, record: &Record) {
         }
     }
     if mounted && let Err(errno) = unmount(&namespace, UnmountFlags::DETACH) {
+        // Kept in mind, for the next sweep.
         tracing::warn!("cannot unmount {}: {errno}", namespace.display());
+        return;
     }
     let _ = fs::remove_file(&namespace);
     let _ = fs::remove_file(place(root, &record.id));

@@ -12,8 +12,8 @@ use netstack::config::Interface;
 use super::netlink::Netlink;
 use super::tc;
 
-/// `SO_MARK` of packet sockets.
-pub const MARK: u32 = 0x6e61_6372;
+/// `SO_MARK` of packet sockets. Without the lower bits, by which others on the host tell frames apart: an interface that is no veth's lets the mark out.
+pub const MARK: u32 = 0x6e61_0000;
 
 /// `TCA_BPF_OPS_LEN`, `TCA_BPF_OPS`.
 const OPS_LEN: u16 = 4;

@@ -52,7 +52,8 @@ pub fn add_filter(
     netlink.change(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// Takes away what a sandbox that has ended has left at an interface. What is somebody else's stays.
+/// Takes away what a sandbox that has ended has left at an interface: the discipline that it has made where there was none, and with it what others have
+/// added to that meanwhile. One without a filter of ours is somebody else's and stays.
 ///
 /// # Errors
 /// The host's.
