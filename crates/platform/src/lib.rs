@@ -145,7 +145,8 @@ pub trait Platform: Send + Sync {
 /// What an executor has spent waiting since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Idle {
-    /// On its CPU, looking; or letting others have it between two looks.
+    /// On its CPU, looking; or dozing: letting others have it between two looks. (Turns that it gives to its own threads while they compute are neither
+    /// this nor sleep.)
     pub spin_ns: u64,
     /// Off it, and how often.
     pub sleep_ns: u64,

@@ -70,9 +70,6 @@ impl Notifier {
     /// # Errors
     /// The host's; `ENOSPC` at the limit; `ESTALE` if the node's name means another file by now.
     pub fn watch(&mut self, node: &Node, events: u32) -> Result<u32, Errno> {
-        if self.watches.len() >= Notifier::MAX_WATCHES {
-            return Err(Errno::ENOSPC);
-        }
         let events = WatchFlags::from_bits_retain(events) & (CHANGES | WatchFlags::EXCL_UNLINK);
         if !events.intersects(CHANGES) {
             return Err(Errno::EINVAL);
@@ -102,6 +99,10 @@ impl Notifier {
             }
             (watch, wanted)
         };
+        if self.watches.len() >= Notifier::MAX_WATCHES && !self.watches.contains_key(&watch) {
+            self.remove(watch);
+            return Err(Errno::ENOSPC);
+        }
         self.watches.insert(watch, wanted);
         u32::try_from(watch).map_err(|_| Errno::EIO)
     }

@@ -262,7 +262,15 @@ impl Network {
 
     pub(super) fn leave_own(&self, now: Ns, interface: usize, ip: IpAddr) {
         if let IpAddr::V6(ip) = ip {
-            self.leave(now, interface, solicited(ip));
+            let key = (interface, solicited(ip));
+            let mut groups = self.groups.lock();
+            groups.leave(now, key);
+            // Own addresses may come and go faster than it is told.
+            if groups.entries.len() > GROUPS && groups.entries.get(&key).is_some_and(|entry| entry.users == 0) {
+                groups.entries.remove(&key);
+            }
+            drop(groups);
+            self.asking.store(true, Ordering::Relaxed);
         }
     }
 

@@ -257,7 +257,8 @@ impl Executor {
         self.unparked.store(false, SeqCst);
         self.spent.asleep_since_ns.store(0, Relaxed);
         let slept_ns = monotonic_ns().saturating_sub(since);
-        bump(&self.spent.sleep_ns, slept_ns);
+        // After the 0: see `idle`.
+        self.spent.sleep_ns.store(self.spent.sleep_ns.load(Relaxed).wrapping_add(slept_ns), Release);
         self.doze.slept(slept_ns);
     }
 

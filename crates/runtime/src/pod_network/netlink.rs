@@ -47,17 +47,26 @@ impl Netlink {
                 aliases.push(alias(&link).unwrap_or_default().to_string());
             }
         }
+        let mut taken = Vec::new();
         for message in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
             let RouteNetlinkMessage::NewAddress(message) = message else { continue };
             let interface = interfaces.iter_mut().find(|interface| interface.index as u32 == message.header.index);
             if let (Some(interface), Some(address)) = (interface, address(&message)) {
                 if message.header.flags.contains(AddressHeaderFlags::Dadfailed) {
-                    let (ip, interface) = (address.ip, &interface.name);
-                    let what = "is in use by somebody else on its network (duplicate address detection)";
-                    return Err(Error::Other(format!("the address {ip} of interface {interface} in {name} {what}")));
+                    taken.push((interface.index, interface.name.clone(), address.ip));
+                    continue;
                 }
                 interface.addresses.push(address);
             }
+        }
+        for (index, interface, ip) in taken {
+            let what = format!(
+                "the address {ip} of interface {interface} in {name} is in use by somebody else on its network (duplicate address detection)"
+            );
+            if interfaces.iter().any(|other| other.index == index && other.addresses.is_empty()) {
+                return Err(Error::Other(what));
+            }
+            tracing::warn!("{what}: it is left out");
         }
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {

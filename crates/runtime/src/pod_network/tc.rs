@@ -65,14 +65,21 @@ pub fn clear(netlink: &mut Netlink, index: i32) -> Result<()> {
     Ok(())
 }
 
+fn asking_for(index: i32, parent: TcHandle) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetTrafficFilter(message(index, TcHandle::default(), parent, 0))
+}
+
 /// Whether a filter of ours is there. Asked on a socket of its own: of an answer with a filter of somebody's that we cannot read, the rest is left.
 fn has_ours(index: i32) -> Result<bool> {
-    let query = message(index, TcHandle::default(), ARRIVING, 0);
-    let found = Netlink::new()?.dump(RouteNetlinkMessage::GetTrafficFilter(query))?;
-    Ok(found.iter().any(|answer| match answer {
+    let ours = |answer: &RouteNetlinkMessage| match answer {
         RouteNetlinkMessage::NewTrafficFilter(filter) => filter.header.info >> 16 == u32::from(PREFERENCE),
         _ => false,
-    }))
+    };
+    if Netlink::new()?.dump(asking_for(index, ARRIVING))?.iter().any(ours) {
+        return Ok(true);
+    }
+    // Somebody may have flushed those of one side. An interface with an `ingress` discipline has no other side, which the kernel may say by an error.
+    Ok(Netlink::new()?.dump(asking_for(index, LEAVING)).is_ok_and(|found| found.iter().any(ours)))
 }
 
 /// Lets all interfaces in the caller's network namespace be as they were, but for those that a VM has, and its taps.

@@ -60,7 +60,11 @@ pub fn sys_inotify_add_watch(cx: &mut Cx, args: Args) -> Flow<'_> {
         let place = resolve(cx, &view, AT_FDCWD, &path, how).await?;
         permission(ownership(place.inode()).await?, &view.creds, Mask::READ)?;
         let outside = match place.inode().watch_outside(place.dentry.cache(), mask) {
-            Some(watched) => Some(watched.await?),
+            Some(watched) => match watched.await {
+                // The host has no name of it any more: what this sandbox does to it is told.
+                Err(Errno::ENOENT) => None,
+                watched => Some(watched?),
+            },
             None => None,
         };
         Ok(inotify.add(&place.dentry, mask, outside)? as u64)

@@ -135,7 +135,12 @@ impl Donated {
 
     /// Whether only the inode has it.
     pub(super) fn idle(self: &Arc<Donated>) -> bool {
-        Arc::strong_count(self) == 1 && self.window.lock().as_ref().is_none_or(|window| Arc::strong_count(window) == 1)
+        self.idle_but_for(1)
+    }
+
+    /// Whether no more than so many have it, and no mapping.
+    pub(super) fn idle_but_for(self: &Arc<Donated>, holders: usize) -> bool {
+        Arc::strong_count(self) == holders && self.window.lock().as_ref().is_none_or(|window| Arc::strong_count(window) == 1)
     }
 }
 

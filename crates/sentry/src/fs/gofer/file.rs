@@ -36,6 +36,15 @@ enum Attempt {
     Sleeps(usize),
 }
 
+/// Who watches a shared tree elsewhere, in another container of the pod or on the host, hears of the end of writing when a guest closes.
+impl Drop for GoferFile {
+    fn drop(&mut self) {
+        if self.file.writable() && self.inode.is_shared() {
+            self.inode.give_up_last(&self.file);
+        }
+    }
+}
+
 impl GoferFile {
     pub(super) fn new(inode: Arc<GoferInode>, file: Arc<Donated>) -> Arc<dyn FileOps> {
         Arc::new(GoferFile { inode, file })

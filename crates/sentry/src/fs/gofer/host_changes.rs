@@ -34,7 +34,7 @@ use crate::wait::{Notify, PollEvents, Registration, Share};
 const BUFFER: usize = 64 << 10;
 /// How often a guest's call, and the reactor, read before others have their turn.
 const ROUNDS: usize = 8;
-const REACTOR_ROUNDS: usize = 64;
+const REACTOR_ROUNDS: usize = 2;
 /// Halves of renames whose other half may still come.
 const COOKIES: usize = 16;
 
@@ -130,6 +130,10 @@ impl HostChanges {
         let directory = inode.kind() == FileKind::Directory;
         let ends = if directory { FsEvent::DELETE_SELF } else { FsEvent::DELETE_SELF | FsEvent::ATTRIB };
         let own = self.add(inode, cache, events & (FsEvent::HOST | FsEvent::EXCL_UNLINK) | ends).await?;
+        if !directory {
+            // If its last name has gone meanwhile, no handle of ours keeps the host from telling of its end.
+            inode.let_go();
+        }
         let mut above = None;
         if directory && let Some((parent, name)) = inode.place() {
             // One that cannot be watched only keeps this one's end from being told.
@@ -304,10 +308,14 @@ impl HostChanges {
     fn read(&self, rounds: usize) -> Reading {
         let Some(source) = self.source.get() else { return Reading::Goes };
         let file = source.watch.file().as_fd();
-        let mut buffer = self.reading.lock();
-        buffer.resize(BUFFER, 0);
-        let done = self.state.lock().expecting.all_done();
+        let done = {
+            let _read = self.reading.lock();
+            self.state.lock().expecting.all_done()
+        };
         for _ in 0..rounds {
+            // For one round: others who wait for what they have done are not kept longer by a host that is busy.
+            let mut buffer = self.reading.lock();
+            buffer.resize(BUFFER, 0);
             // Asked first: the gofer could have given a descriptor whose reads sleep.
             match poll_now(file, PollEvents::IN.bits() as u16).map(|ready| PollEvents::from_bits_retain(ready.into())) {
                 Ok(ready) if ready.is_empty() => {

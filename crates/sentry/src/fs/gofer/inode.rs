@@ -344,6 +344,21 @@ impl GoferInode {
         true
     }
 
+    /// Whether others than this VFS change its tree too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.tree.cache != Cache::Exclusive
+    }
+
+    /// No longer keeps a descriptor for writing that nobody has but the caller, who is about to drop it.
+    pub(super) fn give_up_last(&self, last: &Arc<Donated>) {
+        let Some(files) = self.files() else { return };
+        let mut files = files.lock();
+        let kept = files.write.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, last));
+        if kept && last.idle_but_for(2) {
+            files.write = None;
+        }
+    }
+
     /// Makes a donated descriptor one of ours.
     ///
     /// # Errors
