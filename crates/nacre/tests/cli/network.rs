@@ -121,13 +121,13 @@ fn a_sandbox_leaves_what_it_finds() {
          plugin() {{ CNI_COMMAND=$1 CNI_CONTAINERID=c CNI_IFNAME=eth0 CNI_NETNS=/run/netns/$pod /usr/lib/cni/bridge; }}; \
          config=$(sed 's/.*\"plugins\":\\[\\({{.*}}\\),{{\"capab.*/\\1/; s/^{{/{{\"cniVersion\":\"0.4.0\",\"name\":\"tests\",/; s/}}$//' $NETCONFPATH/10-tests.conflist); \
          result=$(echo \"$config}}\" | plugin ADD); checked() {{ echo \"$config,\\\"prevResult\\\":$result}}\" | plugin $1 && echo $1; }}; \
-         look() {{ ip netns exec $pod tc qdisc show dev eth0; ip -n $pod -4 addr show eth0 | sed 's/ qlen 1000//'; ip -n $pod route; }}; \
+         look() {{ ip netns exec $pod tc qdisc show dev eth0; ip -n $pod -4 addr show eth0 | sed 's/ qlen 1000//; s/  */ /g'; ip -n $pod route; }}; \
          before=$(look); checked CHECK; \
          $nacre do --root $root --net /run/netns/$pod -- sleep 1000 & background=$!; \
          for i in $(seq 100); do look | grep -q clsact && break; sleep 0.1; done; look | grep -o clsact; checked CHECK; \
          $nacre do --root $root --net /run/netns/$pod -- true 2>&1 || true; \
          kill $background; wait $background || true; \
-         test \"$before\" = \"$(look)\" && echo restored; checked CHECK; checked DEL; {RULES}"
+         after=$(look); if test \"$before\" = \"$after\"; then echo restored; else echo \"$before\" is now \"$after\"; fi; checked CHECK; checked DEL; {RULES}"
     );
     let Some(text) = on_a_host(&place, &script) else { return };
     let lines: Vec<&str> = text.lines().collect();
