@@ -260,7 +260,7 @@ struct Tiny(PathBuf);
 impl Tiny {
     fn mount(path: PathBuf, size: &str) -> Result<Tiny> {
         std::fs::create_dir_all(&path)?;
-        let options = format!("size={size}");
+        let options = format!("size={size},mode=755");
         sh::run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path))?;
         Ok(Tiny(path))
     }

@@ -78,6 +78,8 @@ impl Kernel {
 pub struct Machine {
     pub cpus: usize,
     pub memory_bytes: u64,
+    /// What the host has, whatever the sandbox may use of it.
+    pub host_memory_bytes: u64,
     /// The lines of one CPU in /proc/cpuinfo, without `processor`.
     pub cpu_model: String,
 }

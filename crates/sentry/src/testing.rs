@@ -83,7 +83,7 @@ impl Machine {
     pub fn with_max_tasks(max_tasks: Option<usize>) -> Machine {
         let now = Arc::new(AtomicU64::new(1_000_000_000));
         let platform = ScriptedPlatform::new(now.clone());
-        let machine = kernel::Machine { cpus: 2, memory_bytes: 1 << 30, cpu_model: String::new() };
+        let machine = kernel::Machine { cpus: 2, memory_bytes: 1 << 30, host_memory_bytes: 1 << 30, cpu_model: String::new() };
         let kernel = Kernel::new(platform.clone(), Clock::Virtual(now), 1, machine);
         let memory = hostcall::memory::anonymous_file("test").expect("a memory file");
         let memory = MemoryFile::new(memory).expect("a memory file");

@@ -37,6 +37,7 @@ pub struct SentryConfig {
     pub cpus: usize,
     /// Memory guests see, in bytes.
     pub memory_bytes: u64,
+    pub host_memory_bytes: u64,
     pub cpu_model: String,
     pub network: Network,
     /// With [`Network::Namespace`]: what is there, and what each way is. The last descriptors are the ways, one for each interface, and one that is held while the
@@ -98,7 +99,12 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         client,
         listener,
         memory,
-        machine: Machine { cpus: config.cpus, memory_bytes: config.memory_bytes, cpu_model: config.cpu_model },
+        machine: Machine {
+            cpus: config.cpus,
+            memory_bytes: config.memory_bytes,
+            host_memory_bytes: config.host_memory_bytes,
+            cpu_model: config.cpu_model,
+        },
         first_container: config.first_container,
         executors: config.executors,
         network: match (&config.network, config.pod) {

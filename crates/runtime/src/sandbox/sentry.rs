@@ -82,6 +82,7 @@ impl SentrySandbox {
             max_processes: launch.max_processes,
             cpus: launch.cpus,
             memory_bytes: launch.memory_bytes,
+            host_memory_bytes: machine::memory_bytes(),
             cpu_model: machine::cpu_model(),
             host_names: match launch.network {
                 Network::Host => pod_network::names().unwrap_or_else(|error| {

@@ -224,10 +224,10 @@ pub(super) mod limits {
         if over { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// Whether `len` bytes of memory may be promised at once, as Linux does it by default (`vm.overcommit_memory` 0): not more than the machine has. (What a
+    /// Whether `len` bytes of memory may be promised at once, as Linux does it by default (`vm.overcommit_memory` 0): not more than the host has. (What a
     /// container may use of it is found out when it is touched.)
     pub fn promise(cx: &Cx, len: u64) -> Result<(), Errno> {
-        if len > cx.kernel().machine.memory_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
+        if len > cx.kernel().machine.host_memory_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// Whether `len` more bytes may be locked in memory.
