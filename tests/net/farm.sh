@@ -1,7 +1,7 @@
 #!/bin/bash
 # Servers that people run, and their own clients, over IPv4 and IPv6, in a sandbox or on a host:
 #   farm.sh serve FOLDER PORT      nine servers on all addresses, from PORT on; says `ready`
-#   farm.sh check ADDRESS PORT FOLDER   says `ok NAME` or `FAIL NAME: why` for each
+#   farm.sh check ADDRESS PORT FOLDER [datagrams]   says `ok NAME` or `FAIL NAME: why` for each; DNS only so, if it is said
 # In FOLDER: `web`, the program of web.go, and `key`, with which ssh lets one in; the rest is made here.
 set -u
 export LC_ALL=C
@@ -54,7 +54,7 @@ one() { # NAME COMMAND
     if out=$(timeout 100 bash -c "$*" 2>&1); then echo "ok $name"; else echo "FAIL $name: $(echo "$out" | tail -2 | tr '\n' ' ' | cut -c1-200)"; fi
 }
 
-check() { # ADDRESS PORT FOLDER
+check() { # ADDRESS PORT FOLDER DNS
     local address=$1 port=$2 url=$1 keys=$3
     case $address in *:*) url="[$address]" ;; esac
     local sum
@@ -64,7 +64,9 @@ check() { # ADDRESS PORT FOLDER
     one redis "[ \"\$(redis-cli -h $address -p $((port + 1)) set key-$$ value)\" = OK ] && [ \"\$(redis-cli -h $address -p $((port + 1)) get key-$$)\" = value ]"
     one postgresql "[ \"\$(psql -h $address -p $((port + 2)) -U postgres -Atc 'select sum(n) from generate_series(1, 1000) n')\" = 500500 ]"
     one memcached "exec 9<>/dev/tcp/$address/$((port + 3)) && printf 'set key 0 0 5\r\nhello\r\nget key\r\nquit\r\n' >&9 && grep -q hello <&9"
-    one dnsmasq "[ \"\$(dig +time=10 -p $((port + 4)) @$address web.nacre.test A +short)\" = 192.0.2.1 ] && dig +time=10 +tcp -p $((port + 4)) @$address txt.nacre.test TXT +short | grep -q hello"
+    local tcp="&& dig +time=10 +tcp -p $((port + 4)) @$address txt.nacre.test TXT +short | grep -q hello"
+    [ "$4" = datagrams ] && tcp=
+    one dnsmasq "[ \"\$(dig +time=10 -p $((port + 4)) @$address web.nacre.test A +short)\" = 192.0.2.1 ] $tcp"
     one sshd "[ \"\$(ssh -F none -i $keys/key -p $((port + 5)) -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@$address 'echo \$((6 * 7))')\" = 42 ]"
     web python $((port + 6))
     web node $((port + 7))
@@ -73,5 +75,5 @@ check() { # ADDRESS PORT FOLDER
 
 case $1 in
 serve) serve "$2" "$3" ;;
-check) check "$2" "$3" "$4" ;;
+check) check "$2" "$3" "$4" "${5-}" ;;
 esac

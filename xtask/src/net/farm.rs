@@ -30,6 +30,8 @@ const PACKAGES: [&str; 13] = [
 const OF_HOST: &str = "9100";
 const OF_SANDBOX: &str = "9200";
 const OF_ITSELF: &str = "9300";
+/// On the host's network dnsmasq takes connections at addresses that netlink tells it only, and that tells of `lo` alone there (docs/net.md).
+const ON_HOST: &str = "datagrams";
 
 pub(super) struct Farm<'a> {
     lab: &'a Lab,
@@ -61,10 +63,10 @@ impl<'a> Farm<'a> {
         Server::start(&mut self.lab.in_host(&["bash", "-c", &self.serve(OF_HOST)]), "the host's servers")
     }
 
-    fn host_asks(&self, addresses: &[&str], whose: &str, tally: &mut Tally) -> Result<()> {
+    fn host_asks(&self, addresses: &[&str], whose: &str, dns: &str, tally: &mut Tally) -> Result<()> {
         for address in addresses {
             let folder = self.folder.display().to_string();
-            let mut check = self.lab.in_host(&["bash", &self.program, "check", address, OF_SANDBOX, &folder]);
+            let mut check = self.lab.in_host(&["bash", &self.program, "check", address, OF_SANDBOX, &folder, dns]);
             cases(&format!("servers: host to {whose} {address}"), &sh::timed(&mut check, LONG)?, tally);
         }
         Ok(())
@@ -75,13 +77,14 @@ impl<'a> Farm<'a> {
         &self,
         mut sandbox: impl FnMut(&str) -> Command,
         asked: &[(&str, &str, &str)],
+        dns: &str,
         tally: &mut Tally,
     ) -> Result<()> {
         let mut script =
             format!("{} >/tmp/ready & while ! grep -q ready /tmp/ready; do sleep 0.2; done; ", self.serve(OF_ITSELF));
         for (_, address, port) in asked {
             let folder = self.folder.display();
-            script += &format!("echo == {address}; bash {} check {address} {port} {folder}; ", self.program);
+            script += &format!("echo == {address}; bash {} check {address} {port} {folder} {dns}; ", self.program);
         }
         let ended = sh::timed(&mut sandbox(&format!("{script} kill %1; exit 0")), LONG)?;
         let mut parts = ended.stdout.split("== ").skip(1);
@@ -97,7 +100,7 @@ impl<'a> Farm<'a> {
     /// On the pod's network.
     pub(super) fn pods(&self, tally: &mut Tally) -> Result<()> {
         let _sandbox = Server::start(&mut self.lab.sandbox("a", &self.serve(OF_SANDBOX)), "the sandbox's servers")?;
-        self.host_asks(&A, "sandbox", tally)?;
+        self.host_asks(&A, "sandbox", "", tally)?;
         let asked = [
             ("itself", B[0], OF_ITSELF),
             ("itself", B[1], OF_ITSELF),
@@ -106,7 +109,7 @@ impl<'a> Farm<'a> {
             ("host", HOST[0], OF_HOST),
             ("host", HOST[1], OF_HOST),
         ];
-        self.sandbox_asks(|script| self.lab.sandbox("b", script), &asked, tally)
+        self.sandbox_asks(|script| self.lab.sandbox("b", script), &asked, "", tally)
     }
 
     /// On the host's.
@@ -114,7 +117,7 @@ impl<'a> Farm<'a> {
         let nacre = sh::nacre().display().to_string();
         let sandbox = |script: &str| self.lab.in_host(&[&nacre, "do", "--net", "host", "--", "bash", "-c", script]);
         let _sandbox = Server::start(&mut sandbox(&self.serve(OF_SANDBOX)), "the servers of a sandbox on the host's network")?;
-        self.host_asks(&HOST, "sandbox on its network", tally)?;
+        self.host_asks(&HOST, "sandbox on its network", ON_HOST, tally)?;
         let asked = [
             ("itself on the host's network", HOST[0], OF_ITSELF),
             ("itself on the host's network", HOST[1], OF_ITSELF),
@@ -123,7 +126,7 @@ impl<'a> Farm<'a> {
             ("host on its network", HOST[0], OF_HOST),
             ("host on its network", HOST[1], OF_HOST),
         ];
-        self.sandbox_asks(sandbox, &asked, tally)
+        self.sandbox_asks(sandbox, &asked, ON_HOST, tally)
     }
 }
 
