@@ -72,7 +72,7 @@ fn run_program(files: &[(&str, Vec<u8>)], argv: &[&str]) -> Result<(ExitStatus, 
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock();
     let platform = platform();
-    let machine = kernel::Machine { cpus: 2, memory_bytes: 1 << 30, cpu_model: String::new() };
+    let machine = kernel::Machine { cpus: 2, memory_bytes: 1 << 30, host_memory_bytes: 1 << 30, cpu_model: String::new() };
     let kernel = Kernel::new(platform.clone(), Clock::Host, 1, machine);
     let reactor = crate::executor::Reactor::new().expect("reactor");
     let _ = kernel.reactor.set(reactor.clone());
