@@ -28,7 +28,7 @@ fn main() {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let spin = if cpus > 1 { Spin::Adaptive } else { Spin::Never };
     let platform = Systrap::start(Config { executors: 1, max_address_spaces: 1000, cpus, spin }).expect("platform");
-    let machine = Machine { cpus, memory_bytes: 1 << 30, cpu_model: String::new() };
+    let machine = Machine { cpus, memory_bytes: 1 << 30, host_memory_bytes: 1 << 30, cpu_model: String::new() };
     let kernel = Kernel::new(platform, Clock::Host, 1, machine);
     let reactor = Reactor::new().expect("reactor");
     let _ = kernel.reactor.set(reactor.clone());
