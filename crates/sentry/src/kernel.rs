@@ -20,7 +20,7 @@ use crate::net::NetNamespace;
 use crate::ns::{IpcNamespace, Namespaces, Uts, UtsNamespace};
 use crate::signal::QueuedSignals;
 use crate::syscalls::{Counters, Traps};
-use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup};
+use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup, Usage};
 use crate::time::Clock;
 use crate::wait::WaitQueue;
 
@@ -221,17 +221,8 @@ impl Limits {
 /// What a container's ended tasks have used and done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ended {
-    pub user_ns: u64,
-    /// What executors have worked for them.
-    pub system_ns: u64,
+    pub usage: Usage,
     pub counts: Counts,
-}
-
-impl Ended {
-    /// All CPU time.
-    pub fn cpu_ns(&self) -> u64 {
-        self.user_ns.saturating_add(self.system_ns)
-    }
 }
 
 impl Container {
@@ -258,12 +249,10 @@ impl Container {
     pub fn activity(&self) -> Ended {
         let mut all = *self.ended.lock();
         for task in self.tasks() {
-            let usage = task.usage();
-            all.user_ns = all.user_ns.saturating_add(usage.user_ns);
-            all.system_ns = all.system_ns.saturating_add(usage.system_ns);
+            all.usage.add(&task.usage());
             all.counts.add(&task.activity.counts());
         }
-        for (now, told) in [&mut all.user_ns, &mut all.system_ns].into_iter().zip(&self.told_cpu_ns) {
+        for (now, told) in [&mut all.usage.user_ns, &mut all.usage.system_ns].into_iter().zip(&self.told_cpu_ns) {
             *now = (*now).max(told.fetch_max(*now, Ordering::Relaxed));
         }
         all

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use libc::{IN_ATTRIB, IN_CREATE, IN_DELETE_SELF, IN_EXCL_UNLINK, IN_IGNORED, IN_MODIFY, IN_OPEN};
 use rustix::fs::{FileType, Mode};
 
 use super::{Budget, Export, Node, Notifier, Source};
@@ -414,11 +415,6 @@ fn events(notifier: &Notifier) -> Vec<(u32, u32, String)> {
     events
 }
 
-const IN_ATTRIB: u32 = 0x4;
-const IN_CREATE: u32 = 0x100;
-const IN_DELETE_SELF: u32 = 0x400;
-const IN_IGNORED: u32 = 0x8000;
-
 #[test]
 fn watches_are_of_nodes_and_end_with_them() {
     let dir = TestDir::new("watch");
@@ -428,7 +424,7 @@ fn watches_are_of_nodes_and_end_with_them() {
     let root = export(dir.path(), Access::ReadOnly);
     let (d, f, l) = (look(&root, "d"), look(&root, "f"), look(&root, "l"));
     let mut notifier = Notifier::new(&root).unwrap();
-    assert_eq!(notifier.watch(&root, 0x20).unwrap_err(), Errno::EINVAL, "opens are not told");
+    assert_eq!(notifier.watch(&root, IN_OPEN).unwrap_err(), Errno::EINVAL, "opens are not told");
     let top = notifier.watch(&root, IN_CREATE).unwrap();
     let below = notifier.watch(&d, IN_CREATE | IN_DELETE_SELF).unwrap();
     let file = notifier.watch(&f, IN_ATTRIB | IN_DELETE_SELF).unwrap();
@@ -461,8 +457,6 @@ fn watches_are_of_nodes_and_end_with_them() {
 
 #[test]
 fn removed_files_are_left_out_if_all_want_that() {
-    const IN_MODIFY: u32 = 0x2;
-    const IN_EXCL_UNLINK: u32 = 0x0400_0000;
     let dir = TestDir::new("unlinked");
     let root = export(dir.path(), Access::ReadOnly);
     let mut notifier = Notifier::new(&root).unwrap();

@@ -5,6 +5,7 @@
 //! carries a mark ([`MARK`]; veth pairs take it off on the way). So the kernel's own questions (duplicate addresses, neighbours), reports of groups,
 //! resets and errors stay in. Who looks at the interface, as CNI's CHECK and DEL do, finds it as the plugin left it.
 
+use libc::sock_filter;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::tc::{TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcOption};
 use netstack::config::Interface;
@@ -19,16 +20,8 @@ pub const MARK: u32 = 0x6e61_0000;
 const OPS_LEN: u16 = 4;
 const OPS: u16 = 5;
 
-/// `struct sock_filter`.
-struct Instruction {
-    code: u16,
-    if_true: u8,
-    if_false: u8,
-    value: u32,
-}
-
-const fn instruction(code: u32, [if_true, if_false]: [u8; 2], value: u32) -> Instruction {
-    Instruction { code: code as u16, if_true, if_false, value }
+const fn instruction(code: u32, [jt, jf]: [u8; 2], k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
 }
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -41,8 +34,8 @@ const DROP: u32 = 2;
 /// `TC_ACT_UNSPEC`: other filters may look at it.
 const PASS: u32 = u32::MAX;
 
-const ALL: [Instruction; 1] = [instruction(RETURN, [0, 0], DROP)];
-const ALL_BUT_MARKED: [Instruction; 4] = [
+const ALL: [sock_filter; 1] = [instruction(RETURN, [0, 0], DROP)];
+const ALL_BUT_MARKED: [sock_filter; 4] = [
     instruction(LOAD, [0, 0], FRAMES_MARK),
     instruction(EQUAL, [0, 1], MARK),
     instruction(RETURN, [0, 0], PASS),
@@ -59,7 +52,7 @@ pub fn silence(netlink: &mut Netlink, interface: &Interface) -> Result<(), Strin
         Some(libc::EEXIST) => "it has an ingress or clsact discipline of somebody else's".into(),
         _ => format!("no clsact discipline (the kernel's module sch_ingress): {error}"),
     })?;
-    let mut filter = |parent: TcHandle, program: &[Instruction]| {
+    let mut filter = |parent: TcHandle, program: &[sock_filter]| {
         tc::add_filter(netlink, interface.index, parent, TcFilterBpf::KIND, options(program))
     };
     filter(tc::ARRIVING, &ALL).and_then(|()| filter(tc::LEAVING, &ALL_BUT_MARKED)).map_err(|error| {
@@ -68,10 +61,10 @@ pub fn silence(netlink: &mut Netlink, interface: &Interface) -> Result<(), Strin
     })
 }
 
-fn options(program: &[Instruction]) -> Vec<TcOption> {
+fn options(program: &[sock_filter]) -> Vec<TcOption> {
     let bytes = program.iter().flat_map(|at| {
-        let [code, value] = [&at.code.to_ne_bytes()[..], &at.value.to_ne_bytes()[..]];
-        [code, &[at.if_true, at.if_false], value].concat()
+        let [code, k] = [&at.code.to_ne_bytes()[..], &at.k.to_ne_bytes()[..]];
+        [code, &[at.jt, at.jf], k].concat()
     });
     let other = |kind, bytes| TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, bytes)));
     vec![

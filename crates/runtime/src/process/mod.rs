@@ -102,42 +102,49 @@ impl IdMap {
 
     /// All users that this process's own name space has, each as itself.
     pub fn of_own_users() -> Vec<IdMap> {
-        IdMap::onto_themselves(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
+        IdMap::onto_themselves(IdMap::read("uid_map"))
     }
 
     /// The same of groups.
     pub fn of_own_groups() -> Vec<IdMap> {
-        IdMap::onto_themselves(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
+        IdMap::onto_themselves(IdMap::read("gid_map"))
     }
 
-    /// By the map of a name space; where it cannot be read, all there are.
-    fn onto_themselves(map: &str) -> Vec<IdMap> {
+    /// A map of this process's name space, by the file's name below /proc/self; where it cannot be read, all there are.
+    fn read(file: &str) -> Vec<IdMap> {
+        IdMap::parse(&std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Vec<IdMap> {
         let line = |line: &str| {
             let mut fields = line.split_whitespace().map(|field| field.parse().ok());
-            let (inside, _, count) = (fields.next()??, fields.next()?, fields.next()??);
-            Some(IdMap { inside, outside: inside, count })
+            let (inside, outside, count) = (fields.next()??, fields.next()??, fields.next()??);
+            Some(IdMap { inside, outside, count })
         };
-        let maps: Vec<IdMap> = map.lines().filter_map(line).collect();
+        let maps: Vec<IdMap> = text.lines().filter_map(line).collect();
         if maps.is_empty() { vec![IdMap::IDENTITY] } else { maps }
+    }
+
+    fn onto_themselves(maps: Vec<IdMap>) -> Vec<IdMap> {
+        maps.into_iter().map(|map| IdMap { outside: map.inside, ..map }).collect()
+    }
+
+    /// What an id inside is called outside.
+    fn outside_of(&self, id: u32) -> Option<u32> {
+        let above = id.checked_sub(self.inside).filter(|&above| above < self.count)?;
+        self.outside.checked_add(above)
     }
 }
 
 /// Whether a name space with these maps has an id, as itself.
 pub fn keeps(maps: &[IdMap], id: u32) -> bool {
-    maps.iter().any(|map| map.inside == map.outside && id >= map.inside && id - map.inside < map.count)
+    maps.iter().any(|map| map.outside_of(id) == Some(id))
 }
 
 /// What this process's user is called outside of its user namespace.
 pub fn user_outside() -> u32 {
     let own = rustix::process::geteuid().as_raw();
-    let text = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let outside = |line: &str| {
-        let mut fields = line.split_whitespace().map(|field| field.parse::<u32>().ok());
-        let (inside, outside, count) = (fields.next()??, fields.next()??, fields.next()??);
-        let above = own.checked_sub(inside).filter(|&above| above < count)?;
-        outside.checked_add(above)
-    };
-    text.lines().find_map(outside).unwrap_or(own)
+    IdMap::read("uid_map").iter().find_map(|map| map.outside_of(own)).unwrap_or(own)
 }
 
 /// Whether this process's root is that of a user namespace, as under a rootless engine, and not the host's.
@@ -390,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_name_spaces_ids_are_mapped_onto_themselves() {
-        let of = IdMap::onto_themselves;
+        let of = |text| IdMap::onto_themselves(IdMap::parse(text));
         assert_eq!(of("         0          0 4294967295\n"), [IdMap::IDENTITY]);
         let rootless = [IdMap { inside: 0, outside: 0, count: 1 }, IdMap { inside: 1, outside: 1, count: 65536 }];
         assert_eq!(of("         0       1000          1\n         1     100000      65536\n"), rootless);

@@ -80,8 +80,8 @@ impl Agent {
 pub(super) fn stats_of(container: &Container, done: &Ended) -> StatsResponse {
     let used = container.memory.used_bytes();
     StatsResponse {
-        cpu_user_ns: done.user_ns,
-        cpu_system_ns: done.system_ns,
+        cpu_user_ns: done.usage.user_ns,
+        cpu_system_ns: done.usage.system_ns,
         memory_usage: used,
         memory_peak: used,
         memory_limit: container.limits.memory(),

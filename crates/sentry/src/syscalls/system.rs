@@ -32,7 +32,7 @@ struct SysInfo {
 pub fn sys_sysinfo(cx: &mut Cx, args: Args) -> Flow<'_> {
     let (kernel, container) = (cx.kernel(), &cx.task.container);
     let total = container.memory_bytes(&kernel.machine);
-    let loads = container.load.at(kernel.clock.monotonic().0, container.activity().cpu_ns());
+    let loads = container.load.at(kernel.clock.monotonic().0, container.activity().usage.cpu_ns());
     let info = SysInfo {
         loads: loads.map(|load| (load * 65536.0) as u64),
         // A begun second counts (kernel/sys.c).

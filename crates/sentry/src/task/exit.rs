@@ -118,8 +118,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     group.usage.lock().ended_threads.add(&usage);
     {
         let mut ended = container.ended.lock();
-        ended.user_ns = ended.user_ns.saturating_add(usage.user_ns);
-        ended.system_ns = ended.system_ns.saturating_add(usage.system_ns);
+        ended.usage.add(&usage);
         ended.counts.add(&task.activity.counts());
     }
     group.last_uid.store(task.creds().uid, Ordering::Relaxed);

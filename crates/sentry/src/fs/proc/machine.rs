@@ -110,7 +110,7 @@ fn running(tasks: &[std::sync::Arc<Task>]) -> usize {
 
 pub(super) fn loadavg(shared: &Shared) -> String {
     let (kernel, container) = (&shared.kernel, &shared.container);
-    let [one, five, fifteen] = container.load.at(kernel.clock.monotonic().0, container.activity().cpu_ns());
+    let [one, five, fifteen] = container.load.at(kernel.clock.monotonic().0, container.activity().usage.cpu_ns());
     let tasks = container.pids.tasks();
     format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {}\n", running(&tasks).max(1), tasks.len(), container.pids.last())
 }
@@ -120,7 +120,7 @@ fn cpu_ticks(shared: &Shared) -> (u64, u64, u64) {
     let kernel = &shared.kernel;
     let up = kernel.clock.monotonic().0.saturating_sub(kernel.boot_ns) / TICK_NS;
     let all = up * kernel.machine.cpus.max(1) as u64;
-    let used = shared.container.activity();
+    let used = shared.container.activity().usage;
     let user = (used.user_ns / TICK_NS).min(all);
     (all, user, (used.system_ns / TICK_NS).min(all - user))
 }

@@ -43,7 +43,7 @@ pub enum NotifyKind {
     /// The signal and `si_value`.
     Signal(Option<Signal>, u64),
     /// A netlink socket gets a datagram of the process's own (by which the C library starts a thread), the last byte of which says what has happened.
-    Datagram(Arc<dyn Socket>, [u8; COOKIE]),
+    Datagram(Arc<Netlink>, [u8; COOKIE]),
 }
 
 /// Bytes of such a datagram (`NOTIFY_COOKIE_LEN`).
@@ -58,10 +58,8 @@ impl NotifyKind {
     /// # Errors
     /// `EINVAL` if it is no netlink socket.
     pub fn datagram(socket: Arc<dyn Socket>, cookie: [u8; COOKIE]) -> Result<NotifyKind, Errno> {
-        match socket.as_any().is::<Netlink>() {
-            true => Ok(NotifyKind::Datagram(socket, cookie)),
-            false => Err(Errno::EINVAL),
-        }
+        let socket: Arc<dyn Any + Send + Sync> = socket;
+        socket.downcast().map(|socket| NotifyKind::Datagram(socket, cookie)).map_err(|_| Errno::EINVAL)
     }
 }
 
@@ -74,7 +72,7 @@ impl Notification {
                 let (pid, uid) = (owner.pid_ns.local(cx.task.tgid()), owner.show_uid(cx.creds().uid));
                 let _ = owner.send_signal(SigInfo::message_queue(signal, pid, uid, value));
             }
-            NotifyKind::Datagram(socket, cookie) => send(&*socket, cookie, WOKEN),
+            NotifyKind::Datagram(socket, cookie) => send(&socket, cookie, WOKEN),
             NotifyKind::None | NotifyKind::Signal(None, _) => {}
         }
     }
@@ -82,16 +80,14 @@ impl Notification {
     /// It is taken off.
     fn remove(self) {
         if let NotifyKind::Datagram(socket, cookie) = self.kind {
-            send(&*socket, cookie, REMOVED);
+            send(&socket, cookie, REMOVED);
         }
     }
 }
 
-fn send(socket: &dyn Socket, mut cookie: [u8; COOKIE], what: u8) {
+fn send(socket: &Netlink, mut cookie: [u8; COOKIE], what: u8) {
     cookie[COOKIE - 1] = what;
-    if let Some(socket) = socket.as_any().downcast_ref::<Netlink>() {
-        socket.queue_up(cookie.to_vec());
-    }
+    socket.queue_up(cookie.to_vec());
 }
 
 /// A message queue.
