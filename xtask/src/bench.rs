@@ -353,6 +353,12 @@ pub fn figure(ns: Option<f64>) -> String {
     text
 }
 
+/// How much longer a row takes than natively, by the medians.
+pub fn ratio(samples: &Samples, row: &str, system: System) -> Option<f64> {
+    let wall = |system| samples.get(&(row.to_string(), system)).and_then(|s| median(s.iter().map(|s| s.wall).collect()));
+    Some(wall(system)? / wall(System::Native)?)
+}
+
 pub fn table(title: &str, samples: &Samples, rows: &[String], options: &Options, unit: Unit) -> Result<String> {
     let figure = |ns: Option<f64>| match unit {
         Unit::Nanoseconds => figure(ns),

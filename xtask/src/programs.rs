@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::bench::{self, Load, Options, Unit};
+use crate::bench::{self, Load, Options, Samples, System, Unit};
 use crate::{bundle, packages, page, sh};
 
 pub const ROWS: [&str; 12] = [
@@ -24,6 +24,11 @@ pub const ROWS: [&str; 12] = [
     "pgbench",
     "sqlite",
 ];
+
+/// Rows that mostly compute, and how many times native's time they and the others may take: the goals.
+const COMPUTE: [&str; 5] = ["thread-pool", "python-start-5", "gcc-5000-lines", "make-j2-lua", "sqlite"];
+const COMPUTE_GOAL: f64 = 1.5;
+const CALL_GOAL: f64 = 2.5;
 
 /// How long one of them may take, with what it needs made before.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -44,8 +49,26 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let samples = bench::measure(&load, options)?;
     let title = format!("{} (ms; one run each, median of {} rounds)", HEADING.trim_start_matches("## "), options.rounds);
-    let text = bench::table(&title, &samples, &load.rows, options, Unit::Milliseconds)?;
+    let mut text = bench::table(&title, &samples, &load.rows, options, Unit::Milliseconds)?;
+    text += &verdict(&samples, &load.rows);
     page::show(HEADING, &text, options.rows.is_empty())
+}
+
+/// A sentence about the goals, with the rows that miss theirs.
+fn verdict(samples: &Samples, rows: &[String]) -> String {
+    let missed = rows.iter().filter_map(|row| {
+        let ratio = bench::ratio(samples, row, System::Nacre)?;
+        let goal = if COMPUTE.contains(&row.as_str()) { COMPUTE_GOAL } else { CALL_GOAL };
+        let behind = bench::ratio(samples, row, System::Runsc).is_some_and(|runsc| runsc < ratio);
+        let behind = if behind { ", behind runsc" } else { "" };
+        (ratio > goal || !behind.is_empty()).then(|| format!("{row} ({ratio:.2}{behind})"))
+    });
+    let missed: Vec<String> = missed.collect();
+    let missed = if missed.is_empty() { "none".into() } else { missed.join(", ") };
+    let compute = COMPUTE.join(", ");
+    format!(
+        "\nGoals: ahead of runsc; at most {COMPUTE_GOAL} times native for what computes ({compute}), {CALL_GOAL} for the others. Missed by: {missed}.\n"
+    )
 }
 
 /// What the programs work on, in /bench of the root.
