@@ -239,3 +239,19 @@ CASE(pgetevents_sets_a_mask) {
     arg.size = 4;
     ERR(syscall(SYS_io_pgetevents, ctx, 1, 1, &e, NULL, &arg), EINVAL);
 }
+
+static long aio_nr(void) { return atol(slurp("/proc/sys/fs/aio-nr")); }
+CASE(requests_of_all_contexts_are_limited) {
+    if (atol(slurp("/proc/sys/fs/aio-max-nr")) != 65536) return; // somebody else's tuning
+    aio_context_t a = 0, b = 0;
+    long before = aio_nr();
+    OK(io_setup(1000, &a));
+    CHECK(aio_nr() >= before + 1000);
+    IN_CHILD(aio_context_t other = 0; ERR(io_setup(64600, &other), EAGAIN));
+    OK(io_destroy(a));
+    a = 0;
+    OK(io_setup(40000, &a));
+    ERR(io_setup(40000, &b), EAGAIN);
+    OK(io_destroy(a));
+    OK(io_setup(40000, &b));
+}

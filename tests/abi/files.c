@@ -1080,3 +1080,28 @@ CASE(concurrent_appends_do_not_overwrite) {
     OK(stat("log", &st));
     EQ(st.st_size, 4000);
 }
+
+CASE(large_appends_are_in_one_piece) {
+    enum { N = 1 << 20, TIMES = 8 };
+    static char b[N];
+    OK(chdir(access("/dev/shm", W_OK) ? "." : "/dev/shm")); // tmpfs, and elsewhere
+    char name[] = "appends.XXXXXX";
+    close(OK(mkstemp(name)));
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = OK(fork());
+        if (!pid) {
+            int fd = open(name, O_WRONLY | O_APPEND);
+            memset(b, 'a' + i, N);
+            for (int j = 0; j < TIMES; j++) if (write(fd, b, N) != N) _exit(1);
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < 2; i++) { int st; CHECK(wait(&st) > 0); EQ(st, 0); }
+    int fd = OK(open(name, O_RDONLY));
+    OK(unlink(name));
+    for (int i = 0; i < 2 * TIMES; i++) {
+        EQ(read(fd, b, N), N);
+        for (int j = 1; j < N; j++) if (b[j] != b[0]) FAILED("piece %d changes at %d", i, j);
+    }
+    EQ(read(fd, b, 1), 0);
+}

@@ -116,3 +116,39 @@ CASE(needs_a_writable_description) {
     ERR(fcntl(p[1], F_ADD_SEALS, F_SEAL_WRITE), EINVAL);
     ERR(fcntl(p[0], F_GET_SEALS), EINVAL);
 }
+
+// A seal would have to know every way in: shmem has no FALLOC_FL_ZERO_RANGE.
+CASE(no_way_around_the_write_seal) {
+    int fd = sealing(4096);
+    EQ(pwrite(fd, "text", 4, 0), 4);
+    ERR(fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, 4096), EOPNOTSUPP);
+    OK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+    ERR(fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, 4096), EOPNOTSUPP);
+    ERR(fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 4096), EOPNOTSUPP);
+    char b[4];
+    EQ(pread(fd, b, 4, 0), 4);
+    CHECK(!memcmp(b, "text", 4));
+}
+
+static void *writes(void *arg) {
+    int fd = *(int *)arg;
+    static char page[4096];
+    memset(page, 'x', sizeof page);
+    while (pwrite(fd, page, sizeof page, 0) > 0) page[0]++;
+    return NULL;
+}
+// What is there when F_SEAL_WRITE is set stays.
+CASE(a_seal_is_a_seal_against_writes_under_way) {
+    for (int i = 0; i < 200; i++) {
+        int fd = sealing(4096);
+        pthread_t t;
+        pthread_create(&t, NULL, writes, &fd);
+        OK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+        char a[64], b[64];
+        EQ(pread(fd, a, 64, 0), 64);
+        pthread_join(t, NULL);
+        EQ(pread(fd, b, 64, 0), 64);
+        CHECK(!memcmp(a, b, 64));
+        close(fd);
+    }
+}

@@ -610,3 +610,16 @@ static void no_urgent_data(void) {
     if (is_unix()) ERR(recv(B, buf, 1, MSG_OOB | MSG_DONTWAIT), EOPNOTSUPP);
 }
 PACKETS(no_urgent_data)
+
+// A socket of messages that is shut says so, without a signal.
+static void writing_after_shutdown(void) {
+    handle(SIGPIPE, 0);
+    OK(shutdown(A, SHUT_WR));
+    ERR(write(A, "x", 1), EPIPE);
+    EQ(hits, is_stream() ? 1 : 0);
+    ERR(send(A, "x", 1, 0), EPIPE);
+    EQ(hits, is_stream() ? 2 : 0);
+    ERR(send(A, "x", 1, MSG_NOSIGNAL), EPIPE);
+    EQ(hits, is_stream() ? 2 : 0);
+}
+ALL(writing_after_shutdown)

@@ -205,3 +205,64 @@ CASE(what_cannot_be_spliced) {
     EQ(splice(zero, NULL, p[1], NULL, 100, 0), 100);
     EQ(sendfile(null, f, NULL, 3), 3);
 }
+
+static void limited_to(rlim_t bytes) {
+    struct rlimit r;
+    OK(getrlimit(RLIMIT_FSIZE, &r));
+    r.rlim_cur = bytes;
+    OK(setrlimit(RLIMIT_FSIZE, &r));
+    handle(SIGXFSZ, 0);
+}
+CASE(files_do_not_grow_past_the_limit) {
+    pipes();
+    int in = file_with("in", "0123456789");
+    struct stat st;
+    for (int how = 0; how < 3; how++) {
+        int out = OK(open("out", O_RDWR | O_CREAT | O_TRUNC, 0600));
+        limited_to(4);
+        hits = 0;
+        lseek(in, 0, SEEK_SET);
+        if (how == 1) EQ(write(p[1], "0123456789", 10), 10);
+        ssize_t n = how == 0 ? sendfile(out, in, NULL, 10) : how == 1 ? splice(p[0], NULL, out, NULL, 10, 0) : copy_file_range(in, NULL, out, NULL, 10, 0);
+        EQ(n, 4);
+        OK(fstat(out, &st));
+        EQ(st.st_size, 4);
+        hits = 0;
+        if (how == 0) ERR(sendfile(out, in, NULL, 1), EFBIG);
+        if (how == 1) ERR(splice(p[0], NULL, out, NULL, 10, 0), EFBIG);
+        if (how == 2) ERR(copy_file_range(in, NULL, out, NULL, 1, 0), EFBIG);
+        EQ(hits, 1);
+        EQ(last_sig, SIGXFSZ);
+        limited_to(RLIM_INFINITY);
+        close(out);
+    }
+}
+
+// Two that take from one pipe: each byte goes to one of them.
+enum { TOKENS = 40000 };
+static unsigned char seen[TOKENS];
+static int files[2];
+static void *splices(void *arg) {
+    int out = *(int *)arg;
+    while (splice(p[0], NULL, out, NULL, 400, 0) > 0) {}
+    return NULL;
+}
+CASE(a_shared_pipe_is_split_without_loss) {
+    pipes();
+    pthread_t t[2];
+    for (int i = 0; i < 2; i++) {
+        files[i] = OK(open(i ? "b" : "a", O_RDWR | O_CREAT, 0600));
+        pthread_create(&t[i], NULL, splices, &files[i]);
+    }
+    for (uint32_t i = 0; i < TOKENS; i++) EQ(write(p[1], &i, 4), 4);
+    close(p[1]);
+    for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
+    for (int i = 0; i < 2; i++) {
+        uint32_t token;
+        for (off_t at = 0; pread(files[i], &token, 4, at) == 4; at += 4) {
+            CHECK(token < TOKENS);
+            EQ(seen[token]++, 0);
+        }
+    }
+    for (int i = 0; i < TOKENS; i++) EQ(seen[i], 1);
+}

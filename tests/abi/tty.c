@@ -367,3 +367,37 @@ CASE(the_peer_has_its_name) {
     CHECK(ttyname(s) && !strcmp(ttyname(s), want));
     EQ(fcntl(s, F_GETFD), FD_CLOEXEC);
 }
+// A change to raw and back leaves no end of file behind, and what waits is read at once.
+CASE(raw_and_back_is_no_end_of_file) {
+    open_pty();
+    struct termios was, raw;
+    OK(tcgetattr(S, &was));
+    was.c_lflag &= ~ECHO;
+    OK(tcsetattr(S, TCSANOW, &was));
+    raw = was;
+    cfmakeraw(&raw);
+    OK(tcsetattr(S, TCSANOW, &raw));
+    OK(tcsetattr(S, TCSANOW, &was));
+    CHECK(!readable(S));
+    type("a\nb\nc");
+    OK(tcsetattr(S, TCSANOW, &raw));
+    OK(tcsetattr(S, TCSANOW, &was));
+    READS(S, "a\nb\nc");
+    CHECK(!readable(S));
+}
+// Ends of file take room too.
+CASE(ends_of_file_nobody_reads) {
+    open_pty();
+    static char eofs[1 << 16];
+    memset(eofs, 4, sizeof eofs);
+    OK(fcntl(M, F_SETFL, O_NONBLOCK));
+    // (Natively a work queue passes them on from a buffer of its own.)
+    for (int i = 0; i < 200; i++) {
+        ssize_t n = write(M, eofs, sizeof eofs);
+        if (n < 0) {
+            EQ(errno, EAGAIN);
+            return;
+        }
+    }
+    FAILED("taken for ever");
+}

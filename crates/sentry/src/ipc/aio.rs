@@ -4,8 +4,12 @@
 //! are kept here; the ring is a copy, in which the guest may only say how many of them it has taken.
 //!
 //! Locking: a context's state is a leaf.
+//!
+//! The sentry keeps completions and polls, so all contexts of a sandbox together are made for at most
+//! [`MAX_REQUESTS`], and one takes at most twice what it was made for.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -17,7 +21,7 @@ use crate::fs::File;
 use crate::mm::Mm;
 use crate::wait::{Notify, PollEvents, Registration, Share, WaitQueue};
 
-/// Most requests of all contexts (`fs.aio-max-nr`).
+/// Most requests of all contexts of a sandbox (`fs.aio-max-nr`).
 pub const MAX_REQUESTS: u64 = 65536;
 /// `sizeof(struct aio_ring)`, and of an event.
 pub const RING_HEADER: u64 = 32;
@@ -34,12 +38,48 @@ pub struct Event {
     pub result2: i64,
 }
 
+/// How many requests the contexts of a sandbox are made for (`fs.aio-nr`).
+#[derive(Default)]
+pub struct Requests {
+    used: AtomicU64,
+}
+
+/// A context's part of them.
+pub struct Claim {
+    of: Arc<Requests>,
+    requests: u64,
+}
+
+impl Requests {
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// # Errors
+    /// `EAGAIN` when there are not so many left.
+    pub fn take(self: &Arc<Requests>, requests: u64) -> Result<Claim, Errno> {
+        let more = |used: u64| used.checked_add(requests).filter(|&sum| sum <= MAX_REQUESTS);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map_err(|_| Errno::EAGAIN)?;
+        Ok(Claim { of: self.clone(), requests })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.of.used.fetch_sub(self.requests, Ordering::Relaxed);
+    }
+}
+
 /// A context.
 pub struct Context {
     /// Address of the ring: the context's name.
     pub ring: u64,
     /// Events the ring has places for.
     slots: u32,
+    /// Most requests whose results nobody has taken.
+    most: usize,
+    claim: Mutex<Option<Claim>>,
     state: Mutex<State>,
     queue: WaitQueue,
 }
@@ -72,10 +112,19 @@ impl Context {
     ///
     /// # Errors
     /// `EFAULT`.
-    pub fn new(mm: &Mm, ring: u64, slots: u32) -> Result<Arc<Context>, Errno> {
+    pub fn new(mm: &Mm, ring: u64, slots: u32, claim: Claim) -> Result<Arc<Context>, Errno> {
+        // Linux takes as many as the ring's pages have places for; twice what was asked for there are at least.
+        let most = (2 * claim.requests.max(4)).min(u64::from(slots) - 1) as usize;
         // id, nr, head, tail, magic, compatible and incompatible features, header length.
         mm.write_val(ring, &[0, slots, 0, 0, MAGIC, 1, 0, RING_HEADER as u32])?;
-        Ok(Arc::new(Context { ring, slots, state: Mutex::default(), queue: WaitQueue::new() }))
+        Ok(Arc::new(Context {
+            ring,
+            slots,
+            most,
+            claim: Mutex::new(Some(claim)),
+            state: Mutex::default(),
+            queue: WaitQueue::new(),
+        }))
     }
 
     /// Events the ring has places for.
@@ -103,7 +152,7 @@ impl Context {
         }
         self.take_notice(&mut state, mm);
         let used = state.done.len() + state.polls.len();
-        if used + 1 >= self.slots as usize { Err(Errno::EAGAIN) } else { Ok(()) }
+        if used >= self.most { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
     /// A request is done.
@@ -214,6 +263,7 @@ impl Context {
     pub fn destroy(&self) {
         let mut state = self.state.lock();
         state.destroyed = true;
+        *self.claim.lock() = None;
         let polls = std::mem::take(&mut state.polls);
         drop(state);
         for poll in polls.into_values() {

@@ -1,11 +1,14 @@
 //! memfd_create(2): a file in memory without a name, and its seals.
 //!
 //! The file is a tmpfs node; [`MemFd`] and [`MemFdInode`] stand before it and enforce the seals.
+//!
+//! Locking: a file's seals are locked over what they admit (a write, a change of size, a mapping being made), so that what began before a seal is over
+//! when the seal is set. Inside are the locks of address spaces and the data's own. tmpfs never waits.
 
 use std::any::Any;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use platform::Prot;
 
 use crate::Errno;
@@ -22,9 +25,9 @@ use crate::task::Cx;
 const SEALS: u32 = uapi::F_SEAL_SEAL | uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS | uapi::F_SEAL_EXEC;
 const WRITE_SEALS: u32 = uapi::F_SEAL_WRITE | uapi::F_SEAL_FUTURE_WRITE;
 
-/// What may not be done any more.
-#[derive(Default)]
-struct Seals {
+/// What may not be done any more (`F_SEAL_*`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seals {
     set: u32,
 }
 
@@ -61,7 +64,7 @@ pub async fn create(cx: &Cx, name: &str, sealing: bool, permissions: u32) -> Res
 
 impl MemFd {
     pub fn seals(&self) -> u32 {
-        self.inode.seals.lock().set
+        self.inode.seals().set
     }
 
     /// `F_ADD_SEALS`; `memory` is where mappings of it are to be found.
@@ -72,7 +75,7 @@ impl MemFd {
         if more & !SEALS != 0 {
             return Err(Errno::EINVAL);
         }
-        let mut seals = self.inode.seals.lock();
+        let mut seals = self.inode.seals();
         if seals.set & uapi::F_SEAL_SEAL != 0 {
             return Err(Errno::EPERM);
         }
@@ -90,6 +93,11 @@ impl MemFd {
         Ok(())
     }
 
+    /// The node with the seals.
+    pub fn inode(&self) -> &Arc<MemFdInode> {
+        &self.inode
+    }
+
     fn writable_mappings(&self, memory: &MemoryFile) -> u64 {
         let ours = |vma: &VmaInfo| {
             let file = vma.file.as_ref().and_then(|(file, _)| file.file.downcast_ref::<File>()?.downcast::<MemFd>());
@@ -98,27 +106,35 @@ impl MemFd {
         };
         memory.count_vmas(ours)
     }
+}
 
-    /// Whether it may be mapped so. A shared mapping of a sealed file can never be made writable.
+impl MemFdInode {
+    /// The seals. While they are held, none is added.
+    pub fn seals(&self) -> MutexGuard<'_, Seals> {
+        self.seals.lock()
+    }
+}
+
+impl Seals {
+    /// Whether the file may be mapped so. A shared mapping of a sealed file can never be made writable.
     ///
     /// # Errors
     /// `EPERM`.
-    pub fn admit_mapping(&self, prot: Prot, flags: SegmentFlags) -> Result<SegmentFlags, Errno> {
-        if !flags.contains(SegmentFlags::SHARED) || self.seals() & WRITE_SEALS == 0 {
+    pub fn admit_mapping(self, prot: Prot, flags: SegmentFlags) -> Result<SegmentFlags, Errno> {
+        if !flags.contains(SegmentFlags::SHARED) || self.set & WRITE_SEALS == 0 {
             return Ok(flags);
         }
         if prot.contains(Prot::WRITE) { Err(Errno::EPERM) } else { Ok(flags - SegmentFlags::MAY_WRITE) }
     }
 
-    fn may_write(&self, at: WriteAt, len: usize) -> Result<(), Errno> {
-        let set = self.seals();
-        if set & WRITE_SEALS != 0 {
+    fn admit_write(self, node: &dyn Inode, at: WriteAt, len: usize) -> Result<(), Errno> {
+        if self.set & WRITE_SEALS != 0 {
             return Err(Errno::EPERM);
         }
-        if set & uapi::F_SEAL_GROW == 0 {
+        if self.set & uapi::F_SEAL_GROW == 0 {
             return Ok(());
         }
-        let size = size_of(&*self.inode.node)?;
+        let size = size_of(node)?;
         let end = match at {
             WriteAt::Offset(offset) => offset.saturating_add(len as u64),
             WriteAt::Append => size.saturating_add(len as u64),
@@ -141,7 +157,8 @@ impl FileOps for MemFd {
     }
 
     fn write<'a>(&'a self, file: &'a File, at: WriteAt, from: &'a mut dyn Source) -> Step<'a, Result<Written, Errno>> {
-        match self.may_write(at, from.remaining()) {
+        let seals = self.inode.seals();
+        match seals.admit_write(&*self.inode.node, at, from.remaining()) {
             Ok(()) => self.data.write(file, at, from),
             Err(errno) => Step::err(errno),
         }
@@ -164,7 +181,8 @@ impl FileOps for MemFd {
     }
 
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Step<'_, Result<(), Errno>> {
-        let set = self.seals();
+        let seals = self.inode.seals();
+        let set = seals.set;
         let grows = size_of(&*self.inode.node).map(|size| offset.saturating_add(len) > size);
         match grows {
             Err(errno) => Step::err(errno),
@@ -189,7 +207,8 @@ impl Inode for MemFdInode {
     }
 
     fn set_attr(&self, change: SetAttr) -> Step<'_, Result<(), Errno>> {
-        let set = self.seals.lock().set;
+        let seals = self.seals();
+        let set = seals.set;
         if let Some(new) = change.size {
             let refused = size_of(&*self.node)
                 .map(|old| (new < old && set & uapi::F_SEAL_SHRINK != 0) || (new > old && set & uapi::F_SEAL_GROW != 0));
@@ -222,5 +241,47 @@ impl Inode for MemFdInode {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::testing::{run, tmpfs};
+
+    /// Bytes that note whether seals could be added while they are taken.
+    struct Watching<'a> {
+        inode: &'a MemFdInode,
+        left: usize,
+        held: bool,
+    }
+
+    impl Source for Watching<'_> {
+        fn remaining(&self) -> usize {
+            self.left
+        }
+
+        fn take(&mut self, into: &mut [u8]) -> Result<usize, Errno> {
+            self.held = self.inode.seals.is_locked();
+            into.fill(b'x');
+            self.left -= into.len();
+            Ok(into.len())
+        }
+    }
+
+    #[test]
+    fn no_seal_comes_between_a_writes_check_and_its_bytes() {
+        let new = NewInode { kind: FileKind::Regular, permissions: 0o600, uid: 0, gid: 0, rdev: 0, target: Vec::new() };
+        let node: Arc<dyn Inode> = tmpfs().unnamed(&new).expect("a node");
+        let data = run(node.clone().open_data(OpenFlags::RDWR).into_future()).expect("open");
+        let inode = Arc::new(MemFdInode { node, seals: Mutex::default() });
+        let ops = Arc::new(MemFd { inode: inode.clone(), data });
+        let file = File::new(ops, Origin::Anonymous { inode: inode.clone(), name: "m".into() }, OpenFlags::RDWR);
+        let mut bytes = Watching { inode: &inode, left: 3, held: false };
+        assert_eq!(run(file.ops.write(&file, WriteAt::Offset(0), &mut bytes).into_future()).map(|done| done.bytes), Ok(3));
+        assert!(bytes.held);
+        inode.seals().set |= uapi::F_SEAL_WRITE;
+        let mut bytes = Watching { inode: &inode, left: 3, held: false };
+        assert_eq!(run(file.ops.write(&file, WriteAt::Offset(0), &mut bytes).into_future()).err(), Some(Errno::EPERM));
     }
 }

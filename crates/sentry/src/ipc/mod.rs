@@ -53,6 +53,7 @@ pub struct Ipc {
     pub leases: Arc<leases::LeaseTable>,
     pub epoll_topology: epoll::Topology,
     pub inotify: Arc<inotify::Limits>,
+    pub aio: Arc<aio::Requests>,
     pub tunables: Arc<tunables::Tunables>,
 }
 

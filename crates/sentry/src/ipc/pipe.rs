@@ -47,6 +47,8 @@ struct State {
     /// How often each side was opened: a fifo's opener sees a peer that came and went.
     reader_opens: u64,
     writer_opens: u64,
+    /// Somebody looks at the bytes to move them elsewhere ([`Moving`]): for others there are none.
+    moving: bool,
 }
 
 impl State {
@@ -157,6 +159,7 @@ impl Pipe {
             writers: 0,
             reader_opens: 0,
             writer_opens: 0,
+            moving: false,
         };
         Arc::new(Pipe { state: Mutex::new(state), queue: WaitQueue::new() })
     }
@@ -235,6 +238,9 @@ impl PipeEnd {
 
     fn read_now(&self, into: &mut dyn Sink) -> Result<usize, Errno> {
         let mut state = self.pipe.state.lock();
+        if state.moving {
+            return Err(Errno::EAGAIN);
+        }
         if state.bytes.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
@@ -285,8 +291,17 @@ impl PipeEnd {
         Ok(n)
     }
 
+    /// Begins to move bytes elsewhere: until the result is dropped, nobody else takes any (Linux holds the pipe's lock over a splice).
+    ///
+    /// # Errors
+    /// `EAGAIN` while somebody else does.
+    pub fn begin_move(&self) -> Result<Moving<'_>, Errno> {
+        let moving = std::mem::replace(&mut self.pipe.state.lock().moving, true);
+        if moving { Err(Errno::EAGAIN) } else { Ok(Moving { end: self }) }
+    }
+
     /// Takes bytes that were looked at out.
-    pub fn skip(&self, n: usize) {
+    fn skip(&self, n: usize) {
         let mut state = self.pipe.state.lock();
         let was_writable = state.writable();
         state.skip(n);
@@ -303,10 +318,46 @@ impl PipeEnd {
     /// `EAGAIN` when there is nothing yet.
     pub fn peek(&self, from: usize, into: &mut dyn Sink, max: usize) -> Result<usize, Errno> {
         let state = self.pipe.state.lock();
+        if state.moving { Err(Errno::EAGAIN) } else { self.look(&state, from, into, max) }
+    }
+
+    fn look(&self, state: &State, from: usize, into: &mut dyn Sink, max: usize) -> Result<usize, Errno> {
         if state.bytes.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
         state.bytes.copy_out_from(from, into, max)
+    }
+}
+
+/// Who moves a pipe's bytes elsewhere.
+pub struct Moving<'a> {
+    end: &'a PipeEnd,
+}
+
+impl Moving<'_> {
+    /// As [`PipeEnd::peek`], from the first byte on.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is nothing yet.
+    pub fn peek(&self, into: &mut dyn Sink, max: usize) -> Result<usize, Errno> {
+        self.end.look(&self.end.pipe.state.lock(), 0, into, max)
+    }
+
+    /// Bytes that were looked at have arrived.
+    pub fn took(&self, n: usize) {
+        self.end.skip(n);
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        let mut state = self.end.pipe.state.lock();
+        state.moving = false;
+        let left = !state.bytes.is_empty() || state.writers == 0;
+        drop(state);
+        if left {
+            self.end.pipe.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+        }
     }
 }
 
@@ -323,7 +374,7 @@ impl FileOps for PipeEnd {
         let state = self.pipe.state.lock();
         let mut events = PollEvents::empty();
         if self.side.reads() {
-            if !state.bytes.is_empty() {
+            if !state.bytes.is_empty() && !state.moving {
                 events |= PollEvents::IN | PollEvents::RDNORM;
             }
             if state.writers == 0 && self.alone != Some(state.writer_opens) {
@@ -472,6 +523,23 @@ mod tests {
         assert_eq!(read(&reader, PIPE_BUF), Ok(vec![1; PIPE_BUF]));
         assert!(writer.ops.poll(&writer).contains(PollEvents::OUT));
         assert_eq!(write(&writer, &[4; 2 * PIPE_BUF]), Ok(PIPE_BUF), "a large write is cut");
+    }
+
+    #[test]
+    fn what_is_being_moved_is_nobody_elses() {
+        let (reader, writer) = pipe();
+        assert_eq!(write(&writer, b"abcdef"), Ok(6));
+        let end = reader.downcast::<PipeEnd>().expect("a pipe");
+        let moving = end.begin_move().expect("nobody else");
+        let mut seen = Vec::new();
+        assert_eq!(moving.peek(&mut seen, 4), Ok(4));
+        assert_eq!(end.begin_move().err(), Some(Errno::EAGAIN));
+        assert_eq!(read(&reader, 6), Err(Errno::EAGAIN));
+        assert!(!reader.ops.poll(&reader).contains(PollEvents::IN));
+        moving.took(4);
+        drop(moving);
+        assert!(reader.ops.poll(&reader).contains(PollEvents::IN));
+        assert_eq!((seen, read(&reader, 6)), (b"abcd".to_vec(), Ok(b"ef".to_vec())));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::Errno;
 use crate::abi::PAGE_SIZE;
 use crate::executor::yield_now;
 use crate::fs::File;
-use crate::ipc::aio::{Context, EVENT, Event, MAX_REQUESTS, RING_HEADER};
+use crate::ipc::aio::{Context, EVENT, Event, RING_HEADER};
 use crate::ipc::eventfd::EventFd;
 use crate::mm::{MapRequest, Placement, Ranges};
 use crate::task::Cx;
@@ -60,14 +60,11 @@ fn setup(cx: &Cx, requests: u64, addr: u64) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let mut contexts = cx.mm.attached();
-    let used: u64 = contexts.len() as u64;
-    if requests > MAX_REQUESTS || used >= 1024 {
-        return Err(Errno::EAGAIN);
-    }
+    let claim = cx.kernel().ipc.aio.take(requests)?;
     let len = (RING_HEADER + (2 * requests.max(4) + 2) * EVENT).next_multiple_of(PAGE_SIZE);
     let slots = ((len - RING_HEADER) / EVENT) as u32;
     let ring = cx.mm.map(&MapRequest::anonymous(Placement::Hint(0), len, Prot::READ | Prot::WRITE))?;
-    let made = Context::new(&cx.mm, ring, slots).and_then(|context| cx.mm.write_val(addr, &ring).map(|()| context));
+    let made = Context::new(&cx.mm, ring, slots, claim).and_then(|context| cx.mm.write_val(addr, &ring).map(|()| context));
     match made {
         Ok(context) => {
             contexts.insert(ring, context);

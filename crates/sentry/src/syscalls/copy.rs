@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::transfer::{self, Transfer, accessed, broken_pipe, modified, wait_ready};
-use super::{Args, Fail, Flow, Outcome, Restart};
+use super::{Args, Fail, Flow, Outcome, Restart, fsize};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::fs::{Direction, File, FileKind, OpenFlags, WriteAt};
@@ -63,26 +63,26 @@ impl End {
         }
     }
 
-    /// Fills the buffer; of a pipe, without taking the bytes yet.
     async fn read(&self, buffer: &mut Buffer) -> Result<usize, Errno> {
-        if let Some(pipe) = self.pipe() {
-            let room = buffer.room;
-            return pipe.peek(0, buffer, room);
-        }
         self.file.ops.read(&self.file, self.at.unwrap_or(0), buffer).await
     }
 
-    /// The bytes read have arrived.
-    fn took(&mut self, n: usize) {
-        self.advance(n);
-        // They were there just now; another reader may have been faster.
-        if let Some(pipe) = self.pipe() {
-            pipe.skip(n);
+    /// What `RLIMIT_FSIZE` leaves of `bytes` to be written.
+    ///
+    /// # Errors
+    /// `EFBIG`, with `SIGXFSZ`, when it leaves nothing.
+    fn within_limit<'a>(&self, cx: &Cx, bytes: &'a [u8]) -> Result<&'a [u8], Errno> {
+        match (self.at, fsize::limit(cx)) {
+            (Some(at), Some(limit)) if self.file.inode().kind() == FileKind::Regular && !bytes.is_empty() => {
+                let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
+                if room == 0 { Err(fsize::exceeded(cx)) } else { Ok(bytes.get(..room).unwrap_or(bytes)) }
+            }
+            _ => Ok(bytes),
         }
-        accessed(&self.file, n);
     }
 
-    async fn write(&mut self, mut bytes: &[u8]) -> Result<usize, Errno> {
+    async fn write(&mut self, cx: &Cx, bytes: &[u8]) -> Result<usize, Errno> {
+        let mut bytes = self.within_limit(cx, bytes)?;
         let append = self.file.flags().contains(OpenFlags::APPEND) && self.at.is_some();
         let at = if append { WriteAt::Append } else { WriteAt::Offset(self.at.unwrap_or(0)) };
         let written = self.file.ops.write(&self.file, at, &mut bytes).await?;
@@ -123,6 +123,9 @@ async fn copy(cx: &mut Cx, from: &mut End, to: &mut End, count: u64, waits: Wait
 }
 
 async fn copy_on(cx: &mut Cx, from: &mut End, to: &mut End, count: u64, waits: Waits, done: &mut u64) -> Result<(), Fail> {
+    if from.pipe().is_some() {
+        return move_on(cx, from, to, count, waits, done).await;
+    }
     while *done < count {
         let mut buffer = Buffer { bytes: Vec::new(), room: PIECE.min((count - *done) as usize) };
         match from.read(&mut buffer).await {
@@ -136,16 +139,17 @@ async fn copy_on(cx: &mut Cx, from: &mut End, to: &mut End, count: u64, waits: W
         }
         let mut rest = buffer.bytes.as_slice();
         while !rest.is_empty() {
-            match to.write(rest).await {
+            match to.write(cx, rest).await {
                 Ok(0) => return Ok(()),
                 Ok(n) => {
-                    from.took(n);
+                    from.advance(n);
+                    accessed(&from.file, n);
                     *done += n as u64;
                     rest = rest.get(n..).unwrap_or_default();
                 }
                 Err(Errno::EAGAIN) if waits.output => to.ready(cx, Direction::Write).await?,
                 Err(errno) => {
-                    broken_pipe(cx, errno);
+                    broken_pipe(cx, &to.file, errno);
                     return Err(errno.into());
                 }
             }
@@ -154,6 +158,49 @@ async fn copy_on(cx: &mut Cx, from: &mut End, to: &mut End, count: u64, waits: W
             return Ok(());
         }
         yield_now().await;
+    }
+    Ok(())
+}
+
+/// From a pipe: what is in it is taken out when it has arrived, and meanwhile is nobody else's.
+async fn move_on(cx: &mut Cx, from: &End, to: &mut End, count: u64, waits: Waits, done: &mut u64) -> Result<(), Fail> {
+    let pipe = from.pipe().ok_or(Errno::EINVAL)?;
+    let mut left = None;
+    // What was there at first, or as much as is asked for.
+    while *done < count && left != Some(0) {
+        let moved = {
+            let room = PIECE.min((count - *done) as usize).min(left.unwrap_or(usize::MAX));
+            let mut buffer = Buffer { bytes: Vec::new(), room };
+            match pipe.begin_move().and_then(|moving| moving.peek(&mut buffer, room).map(|n| (moving, n))) {
+                Ok((_, 0)) => return Ok(()),
+                Ok((moving, n)) => {
+                    left.get_or_insert(n);
+                    let written = to.write(cx, &buffer.bytes).await;
+                    moving.took(*written.as_ref().unwrap_or(&0));
+                    written.map_err(|errno| (errno, Direction::Write))
+                }
+                Err(errno) => Err((errno, Direction::Read)),
+            }
+        };
+        match moved {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                accessed(&from.file, n);
+                *done += n as u64;
+                left = left.map(|left| left - n.min(left));
+                if cx.task.interrupted() {
+                    return Ok(());
+                }
+            }
+            Err((Errno::EAGAIN, Direction::Read)) if waits.input && *done == 0 => from.ready(cx, Direction::Read).await?,
+            Err((Errno::EAGAIN, Direction::Write)) if waits.output => to.ready(cx, Direction::Write).await?,
+            Err((errno, side)) => {
+                if side == Direction::Write {
+                    broken_pipe(cx, &to.file, errno);
+                }
+                return Err(errno.into());
+            }
+        }
     }
     Ok(())
 }
@@ -259,7 +306,7 @@ async fn tee(cx: &mut Cx, input: Arc<File>, output: Arc<File>, count: u64, waits
                 Ok(n) => return Ok(n as u64),
                 Err(Errno::EAGAIN) => (&output, Direction::Write),
                 Err(errno) => {
-                    broken_pipe(cx, errno);
+                    broken_pipe(cx, &output, errno);
                     return Err(errno.into());
                 }
             },
@@ -318,7 +365,13 @@ async fn copy_file_range(cx: &mut Cx, args: Args) -> Outcome {
         return Err(Errno::EBADF.into());
     }
     let (mut from, mut to) = (End::new(cx, input, args.u64(1))?, End::new(cx, output, args.u64(3))?);
-    let count = args.u64(4);
+    let mut count = args.u64(4);
+    if let (Some(at), Some(limit)) = (to.at, fsize::limit(cx)) {
+        if at >= limit {
+            return Err(fsize::exceeded(cx).into());
+        }
+        count = count.min(limit - at);
+    }
     if let (Some(a), Some(b)) = (from.at, to.at)
         && inodes.first() == inodes.last()
         && a < b.saturating_add(count)

@@ -127,8 +127,8 @@ impl Send {
     }
 
     fn failed(&self, cx: &Cx, errno: Errno) -> Fail {
-        if !self.out.flags.contains(MsgFlags::NOSIGNAL) && self.socket.kind().kind == SOCK_STREAM {
-            broken_pipe(cx, errno);
+        if !self.out.flags.contains(MsgFlags::NOSIGNAL) {
+            broken_pipe(cx, &self.file, errno);
         }
         errno.into()
     }

@@ -14,6 +14,7 @@ use crate::executor::yield_now;
 use crate::fs::fsnotify::FsEvent;
 use crate::fs::{Direction, Expired, File, OpenFlags, Turn, WriteAt};
 use crate::mm::{Ranges, Sink, Source, UserSink, UserSource};
+use crate::net::socket::{SOCK_STREAM, SocketFile};
 use crate::step::Step;
 use crate::task::Cx;
 use crate::time::MonoTime;
@@ -21,6 +22,9 @@ use crate::wait::{Interrupt, PollEvents, WaitError};
 
 /// Bytes moved between turns.
 pub const CHUNK: usize = 256 << 10;
+
+/// Of a write at a file's end: others' bytes do not come between its own.
+const APPEND_CHUNK: usize = 4 << 20;
 
 /// Where in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +145,11 @@ pub fn total(ranges: &Ranges) -> usize {
 
 /// The ranges from `done` bytes on, at most a chunk of them.
 pub fn part(ranges: &Ranges, done: usize) -> Ranges {
-    let (mut skip, mut room) = (done, CHUNK);
+    part_of(ranges, done, CHUNK)
+}
+
+fn part_of(ranges: &Ranges, done: usize, most: usize) -> Ranges {
+    let (mut skip, mut room) = (done, most);
     let mut part = Ranges::new();
     for &(addr, len) in ranges {
         let start = skip.min(len);
@@ -240,11 +248,12 @@ async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize) -> Outcome 
                 accessed(&transfer.file, n);
                 done += n;
                 let more = n == asked && done < total && transfer.at != At::Stream;
-                if !more || cx.task.interrupted() {
+                if cx.task.interrupted() || !more && (n == asked || !cx.found_memory().await) {
                     return Ok(done as u64);
                 }
                 yield_now().await;
             }
+            Err(Fail::Errno(Errno::EFAULT)) if cx.found_memory().await => {}
             Err(_) if done > 0 => return Ok(done as u64),
             Err(Fail::Errno(Errno::EAGAIN)) if !transfer.nonblocking => {
                 if let Err(end) = wait_again(cx, &transfer.file, Direction::Read).await {
@@ -292,7 +301,7 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
             }
             Some(Err(Errno::EAGAIN)) if !transfer.nonblocking => {}
             Some(Err(errno)) => {
-                broken_pipe(cx, errno);
+                broken_pipe(cx, &transfer.file, errno);
                 return Flow::done(Err(errno));
             }
             None => {}
@@ -325,7 +334,8 @@ pub async fn write_some(cx: &mut Cx, transfer: Transfer) -> Outcome {
 async fn write_waiting(cx: &mut Cx, transfer: &Transfer, total: usize, mut done: usize) -> Outcome {
     loop {
         let result = {
-            let mut source = UserSource::from_ranges(&cx.mm, part(&transfer.ranges, done));
+            let most = if transfer.append { APPEND_CHUNK } else { CHUNK };
+            let mut source = UserSource::from_ranges(&cx.mm, part_of(&transfer.ranges, done, most));
             transfer.write_some(cx, done, &mut source).await
         };
         match result {
@@ -337,6 +347,7 @@ async fn write_waiting(cx: &mut Cx, transfer: &Transfer, total: usize, mut done:
                 }
                 yield_now().await;
             }
+            Err(Fail::Errno(Errno::EFAULT)) if cx.found_memory().await => {}
             Err(Fail::Errno(Errno::EAGAIN)) if !transfer.nonblocking => {
                 if let Err(end) = wait_again(cx, &transfer.file, Direction::Write).await {
                     return if done > 0 { Ok(done as u64) } else { end };
@@ -344,7 +355,7 @@ async fn write_waiting(cx: &mut Cx, transfer: &Transfer, total: usize, mut done:
             }
             Err(fail) => {
                 if let Fail::Errno(errno) = fail {
-                    broken_pipe(cx, errno);
+                    broken_pipe(cx, &transfer.file, errno);
                 }
                 return if done > 0 { Ok(done as u64) } else { Err(fail) };
             }
@@ -368,9 +379,10 @@ pub fn modified(file: &File, n: usize) {
     }
 }
 
-/// `SIGPIPE`, with `EPIPE`.
-pub fn broken_pipe(cx: &Cx, errno: Errno) {
-    if errno == Errno::EPIPE {
+/// `SIGPIPE`, with `EPIPE`: by pipes and streams; sockets of messages raise none.
+pub fn broken_pipe(cx: &Cx, file: &File, errno: Errno) {
+    let messages = || SocketFile::of(file).is_some_and(|socket| socket.kind().kind != SOCK_STREAM);
+    if errno == Errno::EPIPE && !messages() {
         cx.task.send_sigpipe();
     }
 }

@@ -8,6 +8,7 @@ use super::{Shared, machine};
 use crate::Errno;
 use crate::fs::Inode;
 use crate::fs::pseudo::{Entry, Tree};
+use crate::ipc::aio::MAX_REQUESTS;
 use crate::ipc::sysv::NextId;
 use crate::ipc::tunables::{Tunable, Tunables};
 use crate::ipc::{IpcObjects, limits};
@@ -23,8 +24,8 @@ const SYSCTLS: &[Sysctl] = &[
     ("debug/exception-trace", |_| "0".into()),
     ("dev/tty/ldisc_autoload", |_| "0".into()),
     ("dev/tty/legacy_tiocsti", |_| "0".into()),
-    ("fs/aio-max-nr", |_| "65536".into()),
-    ("fs/aio-nr", |_| "0".into()),
+    ("fs/aio-max-nr", |_| MAX_REQUESTS.to_string()),
+    ("fs/aio-nr", |shared| shared.kernel.ipc.aio.used().to_string()),
     ("fs/dentry-state", |_| "0\t0\t45\t0\t0\t0".into()),
     ("fs/dir-notify-enable", |_| "0".into()),
     ("fs/epoll/max_user_watches", |shared| (shared.kernel.machine.memory_bytes / 25 / 184).to_string()),

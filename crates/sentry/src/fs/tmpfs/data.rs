@@ -4,13 +4,13 @@
 //! extents; what is ahead costs no memory until it is touched.
 //!
 //! Locking: one lock, a leaf. Guest memory is never copied under it (it may be a mapping of this very file): data passes through
-//! a buffer.
+//! a buffer. `appending`, before it, is held by who writes at the end, over copies too: those never append.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::Shared;
 use crate::Errno;
@@ -31,6 +31,8 @@ const SIZE_MAX: u64 = i64::MAX as u64;
 pub(in crate::fs) struct Data {
     fs: Arc<Shared>,
     identity: u64,
+    /// Held over a write at the end.
+    appending: Mutex<()>,
     inner: RwLock<Inner>,
 }
 
@@ -52,7 +54,12 @@ impl Data {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // The top bit keeps these apart from host files' identities.
         let identity = 1 << 63 | NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Data { fs, identity, inner: RwLock::default() })
+        Arc::new(Data { fs, identity, appending: Mutex::default(), inner: RwLock::default() })
+    }
+
+    /// While it is held, nobody else writes at the end.
+    pub fn appending(&self) -> MutexGuard<'_, ()> {
+        self.appending.lock()
     }
 
     pub fn size_and_blocks(&self) -> (u64, u64) {

@@ -19,7 +19,6 @@ const CHUNK: usize = 64 << 10;
 
 const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
-const ZERO_RANGE: u32 = 0x10;
 
 /// An open regular file.
 pub(super) struct OpenFile {
@@ -84,6 +83,8 @@ impl OpenFile {
             WriteAt::Offset(offset) => Some(offset),
             WriteAt::Append => None,
         };
+        // All that is appended at once is in one piece.
+        let _appending = place.is_none().then(|| data.appending());
         let mut written = Written { bytes: 0, end: place.unwrap_or(0) };
         while from.remaining() > 0 {
             let want = from.remaining().min(buffer.len());
@@ -170,7 +171,7 @@ impl FileOps for OpenFile {
             match mode & !KEEP_SIZE {
                 0 => data.allocate(offset, end, keep_size),
                 PUNCH_HOLE if keep_size => data.punch(offset, end),
-                ZERO_RANGE => data.punch(offset, end).and_then(|()| data.allocate(offset, end, keep_size)),
+                // Also ZERO_RANGE (`shmem_fallocate`): the seals of a memfd know of writes and punched holes only.
                 _ => Err(Errno::EOPNOTSUPP),
             }
         });

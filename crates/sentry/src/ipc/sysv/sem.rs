@@ -3,7 +3,7 @@
 //! Operations of one call happen together or not at all. One that cannot happen waits in the set's list; whoever changes the set performs what has become
 //! possible, in the order of arrival, and tells the waiters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -29,12 +29,16 @@ pub const SEM_UNDO: u16 = 0x1000;
 /// Semaphores that a namespace may really have: the sentry keeps them.
 const BUDGET: u64 = 4 << 20;
 
+/// Adjustments other than 0 that the processes of a namespace may have pending.
+const UNDO_BUDGET: u64 = 1 << 20;
+
 /// The sets of a namespace.
 #[derive(Default)]
 pub struct SemaphoreSets {
     ids: Mutex<Ids<Set>>,
     pub next_id: NextId,
     used: Arc<AtomicU64>,
+    undos: Arc<AtomicU64>,
 }
 
 /// `struct sembuf`.
@@ -70,10 +74,15 @@ pub struct State {
     pub ctime: i64,
     pub semaphores: Vec<Semaphore>,
     /// Adjustments at the end of a process, by its [`UndoList`].
-    undo: HashMap<u64, Box<[i16]>>,
+    undo: HashMap<u64, Adjustments>,
+    /// How many there are in the namespace's sets.
+    undos: Arc<AtomicU64>,
     pending: Vec<Arc<Pending>>,
     removed: bool,
 }
+
+/// Adjustments of a set's semaphores, by number; none is 0.
+type Adjustments = BTreeMap<u16, i16>;
 
 /// Operations that wait.
 pub struct Pending {
@@ -161,6 +170,7 @@ impl SemaphoreSets {
                 ctime,
                 semaphores: vec![Semaphore::default(); count],
                 undo: HashMap::new(),
+                undos: self.undos.clone(),
                 pending: Vec::new(),
                 removed: false,
             };
@@ -185,7 +195,7 @@ impl SemaphoreSets {
         let removed = self.ids.lock().remove(set.id);
         let mut state = set.state.lock();
         state.removed = true;
-        state.undo.clear();
+        state.forget_undo();
         for pending in std::mem::take(&mut state.pending) {
             *pending.result.lock() = Some(Err(Errno::EIDRM));
         }
@@ -284,13 +294,14 @@ impl Set {
                 *semaphore = Semaphore { value, pid };
             }
         }
-        for adjustments in state.undo.values_mut() {
-            for (number, adjustment) in adjustments.iter_mut().enumerate() {
-                if which(number).is_some() {
-                    *adjustment = 0;
-                }
-            }
-        }
+        let mut gone = 0;
+        state.undo.retain(|_, adjustments| {
+            let before = adjustments.len();
+            adjustments.retain(|&number, _| which(usize::from(number)).is_none());
+            gone += before - adjustments.len();
+            !adjustments.is_empty()
+        });
+        state.undos.fetch_sub(gone as u64, Ordering::Relaxed);
         state.ctime = now_sec(cx);
         let woken = state.update(now_sec(cx));
         drop(state);
@@ -303,8 +314,9 @@ impl Set {
     fn process_ended(&self, undo: u64, pid: Tid) {
         let mut state = self.state.lock();
         let Some(adjustments) = state.undo.remove(&undo) else { return };
-        for (semaphore, &adjustment) in state.semaphores.iter_mut().zip(&adjustments) {
-            if adjustment != 0 {
+        state.undos.fetch_sub(adjustments.len() as u64, Ordering::Relaxed);
+        for (number, adjustment) in adjustments {
+            if let Some(semaphore) = state.semaphores.get_mut(usize::from(number)) {
                 semaphore.value = (semaphore.value + i32::from(adjustment)).clamp(0, SEMVMX);
                 semaphore.pid = pid;
             }
@@ -339,10 +351,57 @@ impl Set {
 impl Drop for Set {
     fn drop(&mut self) {
         self.used.fetch_sub(self.count as u64, Ordering::Relaxed);
+        self.state.get_mut().forget_undo();
     }
 }
 
 impl State {
+    fn forget_undo(&mut self) {
+        let gone: usize = self.undo.values().map(BTreeMap::len).sum();
+        self.undos.fetch_sub(gone as u64, Ordering::Relaxed);
+        self.undo.clear();
+    }
+
+    /// Notes what operations with [`SEM_UNDO`] will have to be adjusted by: all, or nothing is changed.
+    ///
+    /// # Errors
+    /// `ERANGE`; `ENOMEM` when the namespace has too many.
+    fn note_undo(&mut self, operations: &[Operation], undo: u64) -> Result<(), Errno> {
+        let old = self.undo.get(&undo);
+        let mut changed: SmallVec<[(u16, i16); 4]> = SmallVec::new();
+        for operation in operations.iter().filter(|operation| operation.flags & SEM_UNDO != 0) {
+            let known = changed.iter().position(|(number, _)| *number == operation.number);
+            let before = match known.and_then(|at| changed.get(at)) {
+                Some((_, adjustment)) => *adjustment,
+                None => old.and_then(|old| old.get(&operation.number)).copied().unwrap_or(0),
+            };
+            // SEMAEM is SEMVMX.
+            let then = i16::try_from(i32::from(before) - i32::from(operation.value)).map_err(|_| Errno::ERANGE)?;
+            match known.and_then(|at| changed.get_mut(at)) {
+                Some(entry) => entry.1 = then,
+                None => changed.push((operation.number, then)),
+            }
+        }
+        let had = |number: &u16| old.is_some_and(|old| old.contains_key(number));
+        let more = changed.iter().filter(|(number, then)| *then != 0 && !had(number)).count() as u64;
+        let less = changed.iter().filter(|(number, then)| *then == 0 && had(number)).count() as u64;
+        let charge = |used: u64| Some(used - less + more).filter(|&sum| sum <= UNDO_BUDGET || more == 0);
+        if self.undos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charge).is_err() {
+            return Err(Errno::ENOMEM);
+        }
+        let adjustments = self.undo.entry(undo).or_default();
+        for (number, then) in changed {
+            match then {
+                0 => adjustments.remove(&number),
+                then => adjustments.insert(number, then),
+            };
+        }
+        if adjustments.is_empty() {
+            self.undo.remove(&undo);
+        }
+        Ok(())
+    }
+
     /// Whether operations could happen now.
     fn probe(&self, operations: &[Operation]) -> Attempt {
         let mut values: SmallVec<[(u16, i32); 8]> = SmallVec::new();
@@ -373,25 +432,10 @@ impl State {
             Attempt::Done => {}
             other => return other,
         }
-        let count = self.semaphores.len();
-        if let Some(undo) = undo {
-            let old = self.undo.get(&undo).cloned();
-            let adjustments = self.undo.entry(undo).or_insert_with(|| vec![0; count].into());
-            for operation in operations.iter().filter(|operation| operation.flags & SEM_UNDO != 0) {
-                let Some(adjustment) = adjustments.get_mut(usize::from(operation.number)) else { continue };
-                // SEMAEM is SEMVMX.
-                let new = i32::from(*adjustment) - i32::from(operation.value);
-                match i16::try_from(new) {
-                    Ok(new) => *adjustment = new,
-                    Err(_) => {
-                        match old {
-                            Some(old) => self.undo.insert(undo, old),
-                            None => self.undo.remove(&undo),
-                        };
-                        return Attempt::Failed(Errno::ERANGE);
-                    }
-                }
-            }
+        if let Some(undo) = undo
+            && let Err(errno) = self.note_undo(operations, undo)
+        {
+            return Attempt::Failed(errno);
         }
         for operation in operations {
             if let Some(semaphore) = self.semaphores.get_mut(usize::from(operation.number)) {
@@ -428,5 +472,53 @@ impl State {
             }
         }
         any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(semaphores: usize, undos: &Arc<AtomicU64>) -> State {
+        State {
+            perm: Perm::default(),
+            otime: 0,
+            ctime: 0,
+            semaphores: vec![Semaphore::default(); semaphores],
+            undo: HashMap::new(),
+            undos: undos.clone(),
+            pending: Vec::new(),
+            removed: false,
+        }
+    }
+
+    fn undoing(number: u16, value: i16) -> Operation {
+        Operation { number, value, flags: SEM_UNDO }
+    }
+
+    #[test]
+    fn only_adjustments_that_are_not_0_are_kept_and_counted() {
+        let undos = Arc::new(AtomicU64::new(0));
+        let count = || undos.load(Ordering::Relaxed);
+        let mut state = state(32000, &undos);
+        assert!(matches!(state.attempt(&[undoing(7, 2), undoing(9, 1), undoing(7, 1)], Some(1), 1), Attempt::Done));
+        assert_eq!(count(), 2);
+        assert_eq!(
+            state.undo.get(&1).map(|adjustments| adjustments.clone().into_iter().collect()),
+            Some(vec![(7, -3), (9, -1)])
+        );
+        assert!(matches!(state.attempt(&[undoing(7, -3)], Some(1), 1), Attempt::Done));
+        assert_eq!(count(), 1);
+        // The last goes too far: nothing is changed.
+        state.semaphores[9].value = 0;
+        let plain = Operation { flags: 0, ..undoing(9, -32767) };
+        let far = [undoing(3, 1), undoing(9, 32767), plain, undoing(9, 1)];
+        assert!(matches!(state.attempt(&far, Some(1), 1), Attempt::Failed(Errno::ERANGE)));
+        assert_eq!((count(), state.semaphores[3].value), (1, 0));
+        undos.store(UNDO_BUDGET, Ordering::Relaxed);
+        assert!(matches!(state.attempt(&[undoing(3, 1)], Some(2), 1), Attempt::Failed(Errno::ENOMEM)));
+        assert!(matches!(state.attempt(&[undoing(9, 1)], Some(1), 1), Attempt::Done));
+        state.forget_undo();
+        assert_eq!(count(), UNDO_BUDGET - 1);
     }
 }

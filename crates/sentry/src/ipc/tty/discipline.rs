@@ -50,13 +50,17 @@ impl Discipline {
         &self.termios
     }
 
-    /// Changes the settings. Input that waits is kept: an unfinished line becomes raw bytes, raw bytes become a line.
+    /// Changes the settings. Input that waits is kept: lines and what there is of the next become raw bytes (an end of file among them is
+    /// gone; Linux makes a NUL of it), raw bytes become a line.
     pub fn set_termios(&mut self, termios: Termios) {
         let was_canonical = self.canonical();
         self.termios = termios;
         if was_canonical && !self.canonical() {
             let line = std::mem::take(&mut self.line);
-            self.ready.push_back(line.into());
+            let raw: Chunk = self.ready.drain(..).flatten().chain(line).collect();
+            if !raw.is_empty() {
+                self.ready.push_back(raw);
+            }
             self.literal = false;
         }
         if !termios.input(uapi::IXON) {
@@ -82,6 +86,11 @@ impl Discipline {
         self.ready.iter().map(VecDeque::len).sum()
     }
 
+    /// What waits to be read, as it counts against [`INPUT_MAX`]: an end of file takes a byte, as in Linux's buffer.
+    pub fn held(&self) -> usize {
+        self.ready.iter().map(|chunk| chunk.len().max(1)).sum()
+    }
+
     /// Whether a read would give something now.
     pub fn readable(&self) -> bool {
         if self.canonical() {
@@ -96,7 +105,7 @@ impl Discipline {
 
     /// Whether input is taken. In canonical mode it always is while no line is ready: what does not fit is dropped.
     pub fn has_room(&self) -> bool {
-        self.available() + self.line.len() < INPUT_MAX || (self.canonical() && self.ready.is_empty())
+        self.held() + self.line.len() < INPUT_MAX || (self.canonical() && self.ready.is_empty())
     }
 
     /// Drops all input.
@@ -217,7 +226,7 @@ impl Discipline {
         if self.canonical() && self.line.is_empty() {
             self.line_column = self.column;
         }
-        let full = self.available() + self.line.len() >= INPUT_MAX;
+        let full = self.held() + self.line.len() >= INPUT_MAX;
         if self.termios.local(uapi::ECHO) && !(full && self.canonical()) {
             match byte {
                 b'\n' => self.emit(byte, fx),

@@ -207,7 +207,7 @@ impl Pty {
             if !state.has_input_room() {
                 break;
             }
-            let most = if state.discipline.available() + PIECE < 4096 { PIECE } else { 1 };
+            let most = if state.discipline.held() + PIECE < 4096 { PIECE } else { 1 };
             let Some(piece) = bytes.get_mut(..from.remaining().min(most)) else { break };
             let n = match from.take(piece) {
                 Ok(n) => n,

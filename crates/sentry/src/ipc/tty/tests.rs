@@ -169,3 +169,33 @@ fn each_side_sees_the_other_go() {
     assert!(slave.ops.poll(&slave).contains(PollEvents::HUP));
     assert_eq!(terminals.list(), []);
 }
+
+#[test]
+fn no_empty_line_comes_of_a_change_to_raw_and_back() {
+    let mut discipline = Discipline::default();
+    let mut effects = Effects::default();
+    discipline.set_termios(Termios::raw());
+    discipline.set_termios(Termios::default());
+    assert!(!discipline.readable());
+    for &byte in b"a\nb\nc" {
+        discipline.receive(byte, &mut effects);
+    }
+    discipline.set_termios(Termios::raw());
+    discipline.set_termios(Termios::default());
+    let mut bytes = Vec::new();
+    assert_eq!(discipline.read(&mut bytes), Ok(5));
+    assert_eq!(bytes, b"a\nb\nc");
+}
+
+#[test]
+fn ends_of_file_that_nobody_reads_are_not_taken_for_ever() {
+    let (_terminals, pty, master, slave) = open_pair();
+    let mut typed = 0;
+    while let Ok(n) = write(&master, &[4; 1000]) {
+        typed += n;
+        assert!(typed < 10_000, "taken for ever");
+    }
+    assert!(!pty.master_poll().contains(PollEvents::OUT));
+    assert_eq!(read(&slave, 10), Ok(vec![]));
+    assert!(pty.master_poll().contains(PollEvents::OUT));
+}
