@@ -156,3 +156,32 @@ CASE(core_filter_file) {
     EQ(strtol(slurp("/proc/self/coredump_filter"), NULL, 16), 0x7f);
     IN_CHILD(EQ(strtol(slurp("/proc/self/coredump_filter"), NULL, 16), 0x7f));
 }
+// What the program does not want in it is not.
+CASE(core_without_what_was_advised_against) {
+    if (!plain_pattern()) return;
+    char *secret = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(secret != MAP_FAILED);
+    strcpy(secret, "secret");
+    OK(madvise(secret, 4096, MADV_DONTDUMP));
+    for (int again = 0; again < 2; again++) {
+        pid_t pid = OK(fork());
+        if (!pid) {
+            core_limit(RLIM_INFINITY);
+            raise(SIGSEGV);
+            _exit(1);
+        }
+        CHECK(WCOREDUMP(wait_status(pid)));
+        int fd = OK(open("core", O_RDONLY));
+        Elf64_Ehdr e;
+        Elf64_Phdr p;
+        EQ(read(fd, &e, sizeof e), sizeof e);
+        unsigned long at = (unsigned long)secret, size = 0;
+        for (int i = 0; i < e.e_phnum; i++) {
+            EQ(pread(fd, &p, sizeof p, e.e_phoff + i * sizeof p), sizeof p);
+            if (p.p_type == PT_LOAD && p.p_vaddr <= at && at < p.p_vaddr + p.p_memsz) size = p.p_filesz;
+        }
+        CHECK(again ? size > 0 : size == 0);
+        OK(unlink("core"));
+        OK(madvise(secret, 4096, MADV_DODUMP));
+    }
+}

@@ -639,3 +639,69 @@ CASE(more_than_there_is) {
     CHECK(sbrk(huge) == (void *)-1);
     CHECK(malloc(huge) == NULL);
 }
+
+CASE(locked_memory_is_not_emptied) {
+    char *p = anon(3, RW);
+    memset(p, 7, 3 * PAGE);
+    OK(mlock(p + PAGE, PAGE));
+    ERR(madvise(p, 3 * PAGE, MADV_DONTNEED), EINVAL);
+    EQ(p[0], 0); // what comes before it is done
+    EQ(p[PAGE], 7);
+    EQ(p[2 * PAGE], 7);
+    ERR(madvise(p + PAGE, PAGE, MADV_FREE), EINVAL);
+    ERR(madvise(p + PAGE, PAGE, 20), EINVAL); // MADV_COLD
+    OK(madvise(p + PAGE, PAGE, 24)); // MADV_DONTNEED_LOCKED
+    EQ(p[PAGE], 0);
+    OK(munlock(p + PAGE, PAGE));
+    OK(madvise(p, 3 * PAGE, MADV_DONTNEED));
+    EQ(p[2 * PAGE], 0);
+}
+
+CASE(future_mappings_keep_the_limit_of_locked_memory) {
+    struct rlimit r = {1 << 16, 1 << 16};
+    OK(setrlimit(RLIMIT_MEMLOCK, &r));
+    OK(setresuid(65534, 65534, 65534));
+    OK(mlockall(MCL_FUTURE));
+    ERR((long)mmap(NULL, 1 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), EAGAIN);
+    char *p = mmap(NULL, 1 << 14, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(p != MAP_FAILED);
+    ERR((long)mremap(p, 1 << 14, 1 << 20, MREMAP_MAYMOVE), EAGAIN);
+    unsigned long brk = syscall(SYS_brk, 0);
+    EQ(syscall(SYS_brk, brk + (1 << 20)), brk);
+    OK(munlockall());
+    EQ(syscall(SYS_brk, brk + (1 << 20)), brk + (1 << 20));
+}
+
+CASE(mmap_32bit) {
+    for (int i = 0; i < 3; i++) {
+        char *p = mmap(NULL, 4 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+        CHECK(p != MAP_FAILED);
+        CHECK((unsigned long)p + 4 * PAGE <= 1ul << 31);
+        p[0] = p[4 * PAGE - 1] = 1;
+    }
+    ERR((long)mmap(NULL, 1ul << 31, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT | MAP_NORESERVE, -1, 0), ENOMEM);
+}
+
+CASE(mremap_of_nothing_maps_shared_memory_again) {
+    volatile char *p = mmap(NULL, 2 * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(p != MAP_FAILED);
+    p[PAGE] = 5;
+    volatile char *q = mremap((void *)p, 0, 2 * PAGE, MREMAP_MAYMOVE);
+    CHECK(q != MAP_FAILED && q != p);
+    EQ(q[PAGE], 5);
+    q[0] = 6;
+    EQ(p[0], 6);
+    OK(munmap((void *)p, 2 * PAGE));
+    EQ(q[0], 6);
+    ERR((long)mremap(anon(1, RW), 0, PAGE, MREMAP_MAYMOVE), EINVAL);
+}
+
+CASE(protection_that_flips_at_each_write) {
+    volatile char *p = anon(2, RW | PROT_EXEC);
+    for (int i = 0; i < 2000; i++) {
+        OK(mprotect((void *)p, PAGE, PROT_READ | PROT_EXEC));
+        OK(mprotect((void *)p, PAGE, RW | PROT_EXEC));
+        p[64] = i;
+    }
+    EQ(p[64], (char)1999);
+}

@@ -3,6 +3,7 @@
 #include "abi.h"
 #include <linux/sched.h>
 #include <sys/auxv.h>
+#include <sys/personality.h>
 
 // What this program does when a case executes it again.
 int special(int argc, char **argv) {
@@ -46,6 +47,10 @@ int special(int argc, char **argv) {
         int fd = open(argv[2], O_RDONLY);
         ssize_t n = read(fd, b, sizeof b);
         _exit(write(1, b, n) == n ? 0 : 10);
+    }
+    if (!strcmp(what, "places")) { // writes where stack, heap and mappings are
+        unsigned long here[3] = {(unsigned long)&argc, (unsigned long)sbrk(0), (unsigned long)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)};
+        _exit(write(1, here, sizeof here) == sizeof here ? 0 : 10);
     }
     if (!strcmp(what, "auxv")) {
         if (getauxval(AT_PAGESZ) != 4096) _exit(10);
@@ -698,4 +703,53 @@ CASE(exec_with_an_unlimited_stack) {
     pid_t pid = OK(fork());
     if (!pid) execl("/bin/true", "true", NULL);
     EXITS(pid, 0);
+}
+
+static void places(unsigned long at[3]) {
+    int p[2];
+    OK(pipe(p));
+    pid_t pid = OK(fork());
+    if (!pid) {
+        dup2(p[1], 1);
+        self((char *[]){abi_self, "@places", NULL});
+    }
+    EQ(read(p[0], at, 3 * sizeof *at), 3 * sizeof *at);
+    EXITS(pid, 0);
+    close(p[0]);
+    close(p[1]);
+}
+CASE(no_randomisation_by_personality) {
+    unsigned long a[3], b[3];
+    OK(personality(0x0040000)); // ADDR_NO_RANDOMIZE
+    places(a);
+    places(b);
+    for (int i = 0; i < 3; i++) EQ(a[i], b[i]);
+    OK(personality(0));
+    // With it, three numbers do not all fall the same.
+    places(b);
+    CHECK(memcmp(a, b, sizeof a));
+}
+
+static pthread_barrier_t all_there;
+static void *meeting_thread(void *arg) {
+    pthread_barrier_wait(&all_there);
+    return arg;
+}
+CASE(a_thousand_threads_at_once) {
+    enum { N = 1000 };
+    static pthread_t t[N];
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 65536);
+    pthread_barrier_init(&all_there, NULL, N + 1);
+    for (long i = 0; i < N; i++) {
+        int error = pthread_create(&t[i], &attr, meeting_thread, (void *)i);
+        if (error) FAILED("thread %ld: errno %d", i, error);
+    }
+    pthread_barrier_wait(&all_there);
+    for (long i = 0; i < N; i++) {
+        void *end;
+        EQ(pthread_join(t[i], &end), 0);
+        EQ(end, i);
+    }
 }

@@ -16,7 +16,7 @@ use crate::{bundle, packages, sh};
 
 type Case = fn(&Ground) -> Result<()>;
 
-const CASES: [(&str, Case); 21] = [
+const CASES: [(&str, Case); 23] = [
     ("exit-codes", exit_codes),
     ("stdin-and-stdout", stdin_and_stdout),
     ("signals-are-forwarded", signals_are_forwarded),
@@ -24,6 +24,8 @@ const CASES: [(&str, Case); 21] = [
     ("closed-stdout", closed_stdout),
     ("memory-hog", memory_hog),
     ("memory-hog-in-the-kernel", memory_hog_in_the_kernel),
+    ("memory-hog-that-is-idle", memory_hog_that_is_idle),
+    ("memory-hog-that-is-protected", memory_hog_that_is_protected),
     ("fork-bomb", fork_bomb),
     ("fork-bomb-in-container", fork_bomb_in_container),
     ("full-volume", full_volume),
@@ -220,6 +222,41 @@ fn memory_hog_in_the_kernel(ground: &Ground) -> Result<()> {
     let ended = sh::timed(&mut command, LIMIT)?;
     if !ended.stdout.contains("hog ended with 137") {
         bail!("{}: {} {}", ended.how(), ended.stdout, sh::tail(&ended.stderr, 3));
+    }
+    Ok(())
+}
+
+/// A process that holds nearly all memory and does nothing, another that needs a little more than is left. `first` is what the
+/// first does before. Gives what was said of their ends.
+fn hog_and_other(ground: &Ground, first: &str) -> Result<String> {
+    // The pipe's first byte comes when all is read into the buffer.
+    let script = format!(
+        "mkfifo /tmp/p; exec 3<>/tmp/p; ({first} exec dd if=/dev/zero of=/tmp/p bs=100M count=1) & hog=$!
+        head -c 1 <&3 >/dev/null
+        dd if=/dev/zero of=/dev/null bs=60M count=1; echo other ended with $?
+        kill -0 $hog && echo hog is alive && kill $hog; wait $hog; echo hog ended with $?"
+    );
+    let ended = sh::timed(&mut ground.inside(&["--memory", "128M"], &["/bin/sh", "-c", &script]), LIMIT)?;
+    if !ended.success() {
+        bail!("{}: {} {}", ended.how(), ended.stdout, sh::tail(&ended.stderr, 3));
+    }
+    Ok(ended.stdout)
+}
+
+/// Who holds most is killed, not who touches what is no longer there; and that one goes on.
+fn memory_hog_that_is_idle(ground: &Ground) -> Result<()> {
+    let said = hog_and_other(ground, "")?;
+    if !said.contains("other ended with 0") || !said.contains("hog ended with 137") || said.contains("alive") {
+        bail!("{said}");
+    }
+    Ok(())
+}
+
+/// `oom_score_adj` -1000: somebody else is.
+fn memory_hog_that_is_protected(ground: &Ground) -> Result<()> {
+    let said = hog_and_other(ground, "echo -1000 >/proc/self/oom_score_adj;")?;
+    if !said.contains("other ended with 137") || !said.contains("hog is alive") {
+        bail!("{said}");
     }
     Ok(())
 }

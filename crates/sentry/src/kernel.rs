@@ -20,7 +20,7 @@ use crate::net::NetNamespace;
 use crate::ns::{IpcNamespace, Namespaces, Uts, UtsNamespace};
 use crate::signal::QueuedSignals;
 use crate::syscalls::{Counters, Traps};
-use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup, Usage};
+use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup, Usage, Victims};
 use crate::time::Clock;
 use crate::wait::WaitQueue;
 
@@ -121,8 +121,9 @@ pub struct Container {
     told_cpu_ns: [AtomicU64; 2],
     /// Where writes to its root go, if that is memory: as large as the limit of memory.
     pub writable_layer: OnceLock<Weak<TmpFs>>,
-    /// Processes killed for lack of memory.
+    /// Processes killed for lack of memory, and those that are going.
     pub oom_kills: AtomicU64,
+    pub oom: Victims,
     /// How many logins there were (/proc/PID/sessionid).
     pub logins: AtomicU32,
     pub load: LoadAverage,
@@ -166,6 +167,7 @@ impl Container {
             told_cpu_ns: Default::default(),
             writable_layer: OnceLock::new(),
             oom_kills: AtomicU64::new(0),
+            oom: Victims::default(),
             logins: AtomicU32::new(0),
             load: LoadAverage::default(),
             life: ContainerLife::default(),

@@ -105,6 +105,9 @@ impl Cx {
 
     /// How much of a mapping goes in (`vma_dump_size`).
     fn dumped(&self, vma: &VmaInfo) -> u64 {
+        if vma.flags.contains(SegmentFlags::DONT_DUMP) {
+            return 0;
+        }
         let len = vma.range.end - vma.range.start;
         let wants = |bit: u32| filter(self) & bit != 0;
         let shared = vma.flags.contains(SegmentFlags::SHARED);

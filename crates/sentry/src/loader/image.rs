@@ -9,7 +9,7 @@ use super::elf::{Load, Program};
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_down, page_up};
 use crate::fs::File;
-use crate::mm::{MapRequest, MappedFile, Mm, Placement};
+use crate::mm::{MapRequest, MappedFile, Mm, Placement, Randomisation};
 
 /// Where a position-independent program goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,9 +119,11 @@ fn note_places(mm: &Mm, program: &Program, base: u64) {
 }
 
 /// The heap begins a random distance after the program (`arch_randomize_brk`: up to 32 MiB).
-pub(super) fn set_break(mm: &Mm, main: &Loaded) -> Result<(), Errno> {
+pub(super) fn set_break(mm: &Mm, main: &Loaded, randomisation: Randomisation) -> Result<(), Errno> {
     let mut dice = [0; 2];
-    hostcall::random::fill(&mut dice)?;
+    if randomisation == Randomisation::On {
+        hostcall::random::fill(&mut dice)?;
+    }
     let shift = (u64::from(u16::from_le_bytes(dice)) & 0x1fff) * PAGE_SIZE;
     let start = page_up(main.end).and_then(|end| end.checked_add(shift)).ok_or(Errno::ENOMEM)?;
     mm.set_places(|places| {

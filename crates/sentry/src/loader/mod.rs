@@ -11,14 +11,16 @@ mod stack;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use platform::Registers;
 
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_down};
 use crate::fs::File;
-use crate::mm::{MapRequest, Mm, Placement, SegmentFlags, Sink};
+use crate::mm::{MapRequest, Mm, Placement, Randomisation, SegmentFlags, Sink};
 use crate::step::BoxFuture;
+use crate::syscalls::persona;
 use crate::task::{Creds, Cx};
 use elf::{HEADER_LEN, Header, Program};
 use image::{Loaded, Where};
@@ -86,21 +88,32 @@ pub async fn load(cx: &Cx, request: Request<'_>) -> Result<NewImage, Errno> {
     let program = read_program(&run.file, header).await?;
     let interpreter = read_interpreter(&run.file, &program, open).await?;
 
+    let (creds, secure) = credentials(&run.file);
+    // Not for those who would be told where a privileged program lies (PER_CLEAR_ON_SETID).
+    let fixed = cx.task.group.personality.load(Ordering::Relaxed) & persona::ADDR_NO_RANDOMIZE != 0 && !secure;
+    let randomisation = if fixed { Randomisation::Off } else { Randomisation::On };
     let kernel = cx.kernel();
-    let mm = Mm::new(kernel.platform.clone(), cx.mm.memory().clone())?;
+    let mm = Mm::with_randomisation(kernel.platform.clone(), cx.mm.memory().clone(), randomisation)?;
     mm.set_places(|places| places.set_stack_limit(stack_limit));
     let main = image::map(&mm, &run.file, &program, Where::Program)?;
     let linker = match &interpreter {
         Some((file, program)) => Some(image::map(&mm, file, program, Where::Mappings)?),
         None => None,
     };
-    image::set_break(&mm, &main)?;
-    let (creds, secure) = credentials(&run.file);
+    image::set_break(&mm, &main, randomisation)?;
     let aux = auxiliary_vector(cx, &main, linker.as_ref(), &creds, secure);
     let sp = make_stack(&mm, &run, &envp, &path, &aux, program.stack_executable, stack_limit)?;
     run.file.begin_running();
     let entry = linker.as_ref().map_or(main.entry, |linker| linker.entry);
     Ok(NewImage { mm, registers: Registers::at_entry(entry, sp), name: task_name(&path), file: run.file, creds })
+}
+
+/// Whether a whole file in memory is a program, as far as its headers go. (A door for the fuzz target `elf`.)
+pub fn is_program(file: &[u8]) -> bool {
+    let Some(header) = Header::parse(file) else { return false };
+    let table = usize::try_from(header.phoff).ok().and_then(|at| file.get(at..)).unwrap_or_default();
+    let table = table.get(..header.program_headers_len()).unwrap_or_default();
+    Program::parse(header, table).is_ok_and(|program| program.span().is_ok())
 }
 
 /// What is to be run, as scripts rewrite it.

@@ -129,7 +129,7 @@ impl Mm {
         if let Some((_, segment)) = state.map.find(addr)
             && matches!(segment.back, Backing::Memory(_))
         {
-            self.set_out_of_memory();
+            self.count_shortage();
         }
     }
 

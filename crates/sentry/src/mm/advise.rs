@@ -16,15 +16,31 @@ use crate::abi::{PAGE_SIZE, page_down, page_up};
 /// Largest range that is zeroed in place when it is emptied again and again; others are punched.
 const ZERO_MAX: u64 = 64 << 10;
 
+/// What becomes of memory that is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locked {
+    Refused,
+    Emptied,
+}
+
 impl Mm {
     /// `MADV_DONTNEED`: private anonymous pages read as zeros from now on, private file pages as the file again.
     ///
     /// # Errors
-    /// `EINVAL`; `ENOMEM` when part of the range is not mapped (the rest is done).
-    pub fn dont_need(&self, addr: u64, len: u64) -> Result<(), Errno> {
-        let range = checked_range(addr, len)?;
+    /// `EINVAL`, also where something is locked and that is not wanted (what comes before is done); `ENOMEM` when part of the range is not mapped (the
+    /// rest is done).
+    pub fn dont_need(&self, addr: u64, len: u64, locked: Locked) -> Result<(), Errno> {
+        let asked = checked_range(addr, len)?;
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
+        let refused = match locked {
+            Locked::Refused => first_locked(&state, &asked),
+            Locked::Emptied => None,
+        };
+        let range = asked.start..refused.unwrap_or(asked.end);
+        if range.is_empty() {
+            return Err(Errno::EINVAL);
+        }
         if state.places.is_reserved(&range) {
             return Err(Errno::ENOMEM);
         }
@@ -66,7 +82,21 @@ impl Mm {
         if stale {
             self.settle(&mut state, &mut trash);
         }
-        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
+        match refused {
+            Some(_) => Err(Errno::EINVAL),
+            None if whole => Ok(()),
+            None => Err(Errno::ENOMEM),
+        }
+    }
+
+    /// Whether anything in the range is locked.
+    pub fn has_locked(&self, addr: u64, len: u64) -> bool {
+        first_locked(&self.state.read(), &(addr..addr.saturating_add(len))).is_some()
+    }
+
+    /// Whether new mappings are locked (`MCL_FUTURE`).
+    pub fn locks_future(&self) -> bool {
+        self.state.read().lock_future
     }
 
     /// Puts new zero pages (or, for a file mapping, nothing, to be mapped from the file when touched) in the place of shared ones.
@@ -262,4 +292,10 @@ impl Mm {
         }
         if state.map.covers(range) { Ok(files) } else { Err(Errno::ENOMEM) }
     }
+}
+
+/// Where in the range the first locked mapping begins.
+fn first_locked(state: &State, range: &Range<u64>) -> Option<u64> {
+    let mut segments = state.map.overlapping(range.clone());
+    segments.find(|(_, segment)| segment.flags.contains(SegmentFlags::LOCKED)).map(|(start, _)| start.max(range.start))
 }

@@ -23,8 +23,10 @@ pub enum FaultOutcome {
     MovedTo(u64),
     /// Send this signal (forced).
     Signal { signo: i32, code: i32, addr: u64 },
-    /// The container's memory is used up: kill the process as the out-of-memory killer does.
+    /// The container's memory is used up: find some, and run on.
     OutOfMemory,
+    /// The stub cannot be made to agree with the map: kill the process.
+    Broken,
 }
 
 /// How an address is used.
@@ -120,7 +122,7 @@ impl Mm {
                 // It would only come back, too early.
                 let mut trash = Trash::new(self);
                 self.settle(&mut self.state.write(), &mut trash);
-                if self.out_of_memory() { FaultOutcome::OutOfMemory } else { FaultOutcome::Resume }
+                if self.is_broken() { FaultOutcome::Broken } else { FaultOutcome::Resume }
             }
             Ok(Ready::Already) => self.late(fault),
             Err(Unready::NoMapping) => segv(uapi::SEGV_MAPERR),
@@ -137,8 +139,8 @@ impl Mm {
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
         self.settle(&mut state, &mut trash);
-        if self.out_of_memory() {
-            return FaultOutcome::OutOfMemory;
+        if self.is_broken() {
+            return FaultOutcome::Broken;
         }
         let posted = self.posted.load(Ordering::Relaxed);
         let same = state.repeated.0 == fault.addr && state.repeated.2 == posted;
@@ -177,7 +179,7 @@ impl Mm {
         match self.ready(addr, len, touch) {
             Ok(_) => Ok(()),
             Err(Unready::OutOfMemory) => {
-                self.set_out_of_memory();
+                self.count_shortage();
                 Err(Errno::EFAULT)
             }
             Err(_) => Err(Errno::EFAULT),

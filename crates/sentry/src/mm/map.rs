@@ -20,11 +20,16 @@ const COPY_WHOLE_MAX: u64 = 2 << 20;
 const LAZY_MIN: u64 = 16 << 30;
 const LAZY_NORESERVE_MIN: u64 = 64 << 20;
 
+/// Where `MAP_32BIT` places mappings (`find_start_end`).
+const LOW: Range<u64> = 0x4000_0000..0x8000_0000;
+
 /// Where a mapping is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// At this address if it is free, or elsewhere.
     Hint(u64),
+    /// Within 31 bits (`MAP_32BIT`): at this address if it is free, or elsewhere.
+    Low(u64),
     /// There, over whatever is there (`MAP_FIXED`).
     Fixed(u64),
     /// There, or `EEXIST` (`MAP_FIXED_NOREPLACE`).
@@ -78,6 +83,15 @@ impl Mm {
         let len =
             page_up(request.len).filter(|&len| len > 0).ok_or(if request.len == 0 { Errno::EINVAL } else { Errno::ENOMEM })?;
         let content = self.content(request, len)?;
+        self.map_content(request, len, content)
+    }
+
+    /// A further mapping of pages that are there.
+    pub(super) fn map_pieces(&self, request: &MapRequest, pieces: Vec<Piece>) -> Result<u64, Errno> {
+        self.map_content(request, request.len, Content::Pieces(pieces))
+    }
+
+    fn map_content(&self, request: &MapRequest, len: u64, content: Content) -> Result<u64, Errno> {
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
         let start = place(&mut state, request.placement, len)?;
@@ -520,18 +534,19 @@ pub(super) fn checked_range(addr: u64, len: u64) -> Result<Range<u64>, Errno> {
 
 fn place(state: &mut State, placement: Placement, len: u64) -> Result<u64, Errno> {
     let span = |at: u64| at.checked_add(len).map(|end| at..end).ok_or(Errno::ENOMEM);
+    let free = |state: &State, hint: u64| {
+        let range = span(page_up(hint).filter(|&at| at > 0)?).ok()?;
+        (state.places.allows(&range) && state.map.is_free(range.clone())).then_some(range)
+    };
     match placement {
-        Placement::Hint(hint) => {
-            let at = page_up(hint).unwrap_or(0);
-            if at > 0
-                && let Ok(range) = span(at)
-                && state.places.allows(&range)
-                && state.map.is_free(range)
-            {
-                return Ok(at);
-            }
-            state.find_gap(len).ok_or(Errno::ENOMEM)
-        }
+        Placement::Hint(hint) => match free(state, hint) {
+            Some(range) => Ok(range.start),
+            None => state.find_gap(len).ok_or(Errno::ENOMEM),
+        },
+        Placement::Low(hint) => match free(state, hint).filter(|range| range.end <= LOW.end) {
+            Some(range) => Ok(range.start),
+            None => state.gap_above(LOW, len).ok_or(Errno::ENOMEM),
+        },
         Placement::Fixed(at) | Placement::FixedNoReplace(at) => {
             if !at.is_multiple_of(PAGE_SIZE) {
                 return Err(Errno::EINVAL);

@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 use super::patch::TextCache;
 use super::{Detail, Mm, Pages, VmaInfo};
 use crate::abi::PAGE_SIZE;
+use crate::wait::WaitQueue;
 
 /// Bytes of a chunk.
 pub(super) const CHUNK: u64 = 64 << 20;
@@ -45,6 +46,7 @@ pub struct MemoryFile {
     pub(super) texts: TextCache,
     /// The address spaces that live on it, older ones first.
     spaces: Mutex<Vec<Weak<Mm>>>,
+    spaces_gone: WaitQueue,
 }
 
 /// A range of offsets that was just allocated, with one reference.
@@ -110,7 +112,13 @@ impl MemoryFile {
             inner: Mutex::default(),
             texts: TextCache::default(),
             spaces: Mutex::default(),
+            spaces_gone: WaitQueue::new(),
         }))
+    }
+
+    /// Woken (`IN`) when an address space has given its memory back.
+    pub fn spaces_gone(&self) -> &WaitQueue {
+        &self.spaces_gone
     }
 
     /// The sentry's mapping of the whole file.

@@ -34,11 +34,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub use access::FutexKey;
+pub use advise::Locked;
 pub use fault::FaultOutcome;
 pub use map::{MapRequest, Placement};
 pub use memory_file::MemoryFile;
 pub use pages::Pages;
-pub use places::{MIN_ADDR, Places};
+pub use places::{MIN_ADDR, Places, Randomisation};
 pub use remap::{Remap, RemapTo};
 pub use report::{Detail, Resident, Usage, VmaInfo};
 pub use segment::{MappedFile, SegmentFlags};
@@ -102,10 +103,15 @@ pub struct Mm {
     space: Arc<dyn AddressSpace>,
     memory: Arc<MemoryFile>,
     state: RwLock<State>,
-    out_of_memory: AtomicBool,
+    /// An order was refused: the two sides differ.
+    broken: AtomicBool,
+    /// How often memory ran out under a copy of the sentry's.
+    shortages: AtomicU32,
+    /// Set when its memory has gone back.
+    released: Arc<AtomicBool>,
     /// What `membarrier` has been registered for (`MEMBARRIER_CMD_REGISTER_*`).
     pub membarrier: AtomicU32,
-    /// Map orders so far.
+    /// Orders so far that give something: the same fault after another one is not the same again.
     posted: AtomicU64,
     /// What of other rooms lies in the address space and goes with it, by address (rings of asynchronous I/O).
     attached: Mutex<Attached>,
@@ -119,7 +125,19 @@ impl Mm {
     /// # Errors
     /// `EAGAIN` when the platform can make no more.
     pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryFile>) -> Result<Arc<Mm>, Errno> {
-        let places = Places::new(platform.layout())?;
+        Mm::with_randomisation(platform, memory, Randomisation::On)
+    }
+
+    /// The same, whose places are perhaps always the same.
+    ///
+    /// # Errors
+    /// As [`Mm::new`].
+    pub fn with_randomisation(
+        platform: Arc<dyn Platform>,
+        memory: Arc<MemoryFile>,
+        randomisation: Randomisation,
+    ) -> Result<Arc<Mm>, Errno> {
+        let places = Places::new(platform.layout(), randomisation)?;
         Mm::with_state(platform, memory, State::new(places))
     }
 
@@ -135,7 +153,9 @@ impl Mm {
             space,
             memory,
             state: RwLock::new(state),
-            out_of_memory: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            shortages: AtomicU32::new(0),
+            released: Arc::default(),
             membarrier: AtomicU32::new(0),
             posted: AtomicU64::new(0),
             attached: Mutex::default(),
@@ -159,13 +179,22 @@ impl Mm {
         &self.memory
     }
 
-    /// Whether memory ran out while the sentry wrote to this address space, or an order on it failed; the process is to be killed as the
-    /// out-of-memory killer does.
-    pub fn out_of_memory(&self) -> bool {
-        self.out_of_memory.load(Ordering::Relaxed)
+    /// Whether an order on it was refused; the process is to be killed.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
-    fn set_out_of_memory(&self) {
-        self.out_of_memory.store(true, Ordering::Relaxed);
+    /// Counts the times that memory ran out while the sentry copied from or to this address space (and gave `EFAULT`).
+    pub fn shortages(&self) -> u32 {
+        self.shortages.load(Ordering::Relaxed)
+    }
+
+    fn count_shortage(&self) {
+        self.shortages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Set when the last user is gone and the memory has gone back; see [`MemoryFile::spaces_gone`].
+    pub fn released(&self) -> &Arc<AtomicBool> {
+        &self.released
     }
 }

@@ -16,6 +16,14 @@ const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 /// Distance kept between a growing stack and what is below it (`stack_guard_gap`).
 pub(super) const STACK_GUARD: u64 = 256 * PAGE_SIZE;
 
+/// Whether places are drawn by lot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Randomisation {
+    On,
+    /// `ADDR_NO_RANDOMIZE`: as setarch -R and debuggers ask for.
+    Off,
+}
+
 /// The corners of an address space.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -44,10 +52,12 @@ pub struct Places {
 }
 
 impl Places {
-    /// Randomised places in a platform's layout.
-    pub(super) fn new(layout: &Layout) -> Result<Places, Errno> {
+    /// Places in a platform's layout.
+    pub(super) fn new(layout: &Layout, randomisation: Randomisation) -> Result<Places, Errno> {
         let mut dice = [0; 24];
-        hostcall::random::fill(&mut dice)?;
+        if randomisation == Randomisation::On {
+            hostcall::random::fill(&mut dice)?;
+        }
         let roll = |n: usize, bits: u32| {
             let bytes = dice.get(n * 8..n * 8 + 8).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
             (u64::from_le_bytes(bytes) & ((1 << bits) - 1)) * PAGE_SIZE

@@ -8,7 +8,7 @@ use platform::Prot;
 use super::map::MAY_ALL;
 use super::segment::{Backing, MappedFile, Segment, SegmentFlags};
 use super::space::{State, Trash};
-use super::{MapRequest, Mm, Placement};
+use super::{MapRequest, Mm, Pages, Piece, Placement};
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up};
 
@@ -79,7 +79,7 @@ impl Mm {
 
     /// `old_len` of 0: a second mapping of the same shared pages.
     fn duplicate_shared(&self, addr: u64, len: u64, to: RemapTo, limit: u64) -> Result<u64, Errno> {
-        let (request, anonymous) = {
+        let (request, pieces) = {
             let state = self.state.read();
             let (start, segment) = state.map.find(addr).ok_or(Errno::EFAULT)?;
             if !segment.shared() || to == RemapTo::Stay {
@@ -90,10 +90,31 @@ impl Mm {
                 _ => Placement::Hint(0),
             };
             let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (addr - start)));
-            let anonymous = file.is_none();
-            (MapRequest { placement, len, prot: segment.prot, flags: segment.flags, file, limit }, anonymous)
+            // Shared memory has no end of its own here beyond which to map.
+            let pieces = match file {
+                Some(_) => None,
+                None => Some(self.pieces_of(&state, addr..addr.checked_add(len).ok_or(Errno::EINVAL)?)?),
+            };
+            (MapRequest { placement, len, prot: segment.prot, flags: segment.flags, file, limit }, pieces)
         };
-        if anonymous { Err(Errno::EINVAL) } else { self.map(&request) }
+        match pieces {
+            Some(pieces) => self.map_pieces(&request, pieces),
+            None => self.map(&request),
+        }
+    }
+
+    /// The pages of a range of shared memory, which must be one mapping.
+    fn pieces_of(&self, state: &State, range: Range<u64>) -> Result<Vec<Piece>, Errno> {
+        one_mapping(state, range.clone()).map_err(|_| Errno::EINVAL)?;
+        let piece = |(start, segment): (u64, &Segment)| {
+            let (from, to) = (start.max(range.start), segment.end.min(range.end));
+            let Backing::Memory(at) = segment.back else { return Err(Errno::EINVAL) };
+            let at = at + (from - start);
+            self.memory.retain(at, to - from);
+            let pages = Pages::new(self.memory.clone(), at, to - from);
+            Ok(Piece { window: self.memory.window().clone(), offset: at, len: to - from, pages: Some(pages) })
+        };
+        state.map.overlapping(range.clone()).map(piece).collect()
     }
 
     fn grow_in_place(&self, growth: &Growth, kept: &Range<u64>, new_len: u64, limit: u64) -> Result<bool, Errno> {
@@ -142,6 +163,9 @@ impl Mm {
         let target = new..new + (old.end - old.start);
         // The reservation has nothing behind it.
         let reserved = state.map.remove(target.clone());
+        let locked = reserved.iter().filter(|(_, segment)| segment.flags.contains(SegmentFlags::LOCKED));
+        let locked: u64 = locked.map(|(start, segment)| segment.end - start).sum();
+        state.locked_bytes = state.locked_bytes.saturating_sub(locked);
         state.limbo.extend(reserved);
         let segments = state.map.remove(old.clone());
         for (start, segment) in segments {
@@ -178,7 +202,14 @@ impl Growth {
         }
         let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (kept.end - start)));
         let flags = segment.flags
-            & (MAY_ALL | SegmentFlags::SHARED | SegmentFlags::NORESERVE | SegmentFlags::LOCKED | SegmentFlags::HUGE);
+            & (MAY_ALL
+                | SegmentFlags::SHARED
+                | SegmentFlags::NORESERVE
+                | SegmentFlags::LOCKED
+                | SegmentFlags::HUGE
+                | SegmentFlags::DONT_FORK
+                | SegmentFlags::WIPE_ON_FORK
+                | SegmentFlags::DONT_DUMP);
         Ok(Growth { prot: segment.prot, flags, file })
     }
 

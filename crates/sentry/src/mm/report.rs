@@ -5,7 +5,7 @@ use std::ops::Range;
 use hostcall::io::{Seek, seek_data};
 use platform::Prot;
 
-use super::segment::{Backing, MappedFile, SegmentFlags};
+use super::segment::{Backing, MappedFile, Segment, SegmentFlags};
 use super::{Mm, Places};
 use crate::abi::PAGE_SIZE;
 use std::sync::Arc;
@@ -229,8 +229,18 @@ impl Mm {
         })
     }
 
+    /// Bytes it has of the container's memory: what may come back when it goes. Asks the host about every mapping.
+    pub fn memory_bytes(&self) -> u64 {
+        let state = self.state.read();
+        let present = |(start, segment): (u64, &Segment)| match segment.back {
+            Backing::Memory(at) => self.resident(at, segment.end - start),
+            _ => 0,
+        };
+        state.map.iter().map(present).sum()
+    }
+
     /// What of a segment is in memory; `asked` counts what the host was asked about.
-    fn residency(&self, start: u64, segment: &super::segment::Segment, asked: &mut u64) -> Resident {
+    fn residency(&self, start: u64, segment: &Segment, asked: &mut u64) -> Resident {
         let len = segment.end - start;
         let mut resident = Resident::default();
         match &segment.back {

@@ -46,6 +46,8 @@ bitflags::bitflags! {
         const SLOTS = 0x2000;
         /// Text with patched system-call sites: behind it is our copy, not the file.
         const PATCHED = 0x4000;
+        /// `MADV_DONTDUMP`.
+        const DONT_DUMP = 0x8000;
     }
 }
 

@@ -17,6 +17,7 @@ use super::places::STACK_GUARD;
 use super::segment::{Backing, Segment, SegmentFlags, SegmentMap};
 use super::{MemoryFile, Mm, Places};
 use crate::Errno;
+use crate::wait::PollEvents;
 
 /// Most segments (`vm.max_map_count`, with room for the stub's own mappings).
 pub(super) const MAP_COUNT_MAX: usize = 65_000;
@@ -137,13 +138,14 @@ impl State {
             self.gap_hint = (start + len, largest);
             return Some(start);
         }
-        self.gap_above(base, len)
+        self.gap_above(base..self.places.user.end, len)
     }
 
-    fn gap_above(&self, base: u64, len: u64) -> Option<u64> {
-        let mut at = base;
+    /// The lowest gap in the range.
+    pub fn gap_above(&self, within: Range<u64>, len: u64) -> Option<u64> {
+        let mut at = within.start;
         loop {
-            let end = at.checked_add(len).filter(|&end| end <= self.places.user.end)?;
+            let end = at.checked_add(len).filter(|&end| end <= within.end.min(self.places.user.end))?;
             if let Some(reserved) = self.places.reserved_in(&(at..end)) {
                 at = reserved.end;
             } else if let Some((start, segment)) = self.map.at_or_after(at) {
@@ -308,6 +310,7 @@ impl Mm {
     }
 
     pub(super) fn post_protect(&self, range: Range<u64>, prot: Prot) {
+        self.posted.fetch_add(1, Ordering::Relaxed);
         self.ordered(self.space.protect(range.start, range.end - range.start, prot));
     }
 
@@ -317,7 +320,7 @@ impl Mm {
             Ok(()) | Err(PlatformError::Dead(_)) => {}
             Err(error) => {
                 tracing::warn!("{error}");
-                self.set_out_of_memory();
+                self.broken.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -373,5 +376,7 @@ impl Drop for Mm {
         for chunk in arenas.into_values().flatten() {
             self.memory.give_chunk(chunk);
         }
+        self.released.store(true, Ordering::Release);
+        self.memory.spaces_gone().wake(PollEvents::IN);
     }
 }

@@ -30,6 +30,7 @@ use hostcall::packet::Wire;
 pub use inward::Inward;
 pub use namespace::NetNamespace;
 pub(crate) use netlink::Netlink;
+pub use netlink::answer_all as answer_netlink;
 use netstack::config::Description;
 pub use tunables::SYSCTLS as TUNABLE_SYSCTLS;
 

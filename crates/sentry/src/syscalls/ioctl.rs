@@ -10,6 +10,10 @@ use crate::ipc::async_io;
 use crate::net::socket::SocketFile;
 use crate::task::Cx;
 
+/// Of any file (linux/fs.h, asm-generic/ioctls.h).
+const FIGETBSZ: u32 = 2;
+const FIOQSIZE: u32 = 0x5460;
+
 /// Changes of a terminal's settings, which a background process may not make (`tty_check_change`).
 const TERMINAL_CHANGES: [u32; 12] = [
     codes::TCSETS,
@@ -53,6 +57,8 @@ pub fn sys_ioctl(cx: &mut Cx, args: Args) -> Flow<'_> {
     }
     match ready(file.ops.ioctl(&file, cx, command, argument)) {
         Some(Err(Errno::ENOTTY)) if command == codes::FIONREAD => Flow::wait(readable_bytes(cx, file, argument)),
+        Some(Err(Errno::ENOTTY)) if command == FIGETBSZ => Flow::wait(block_size(cx, file, argument)),
+        Some(Err(Errno::ENOTTY)) if command == FIOQSIZE => Flow::wait(bytes_on_disk(cx, file, argument)),
         Some(result) => Flow::done(result),
         None => Flow::wait(async move { file.ops.ioctl(&file, cx, command, argument).await.map_err(Fail::Errno) }),
     }
@@ -75,6 +81,23 @@ fn set_async(cx: &Cx, fd: i32, file: &std::sync::Arc<File>, argument: u64) -> Re
     }
     let flags = file.flags();
     file.set_flags(if on { flags | OpenFlags::ASYNC } else { flags - OpenFlags::ASYNC });
+    Ok(0)
+}
+
+/// `FIGETBSZ`: the file system's block size.
+async fn block_size(cx: &mut Cx, file: std::sync::Arc<File>, addr: u64) -> super::Outcome {
+    let metadata = file.inode().metadata().await?;
+    cx.mm.write_val(addr, &metadata.block_size)?;
+    Ok(0)
+}
+
+/// `FIOQSIZE`: what a file, directory or link takes of the disk.
+async fn bytes_on_disk(cx: &mut Cx, file: std::sync::Arc<File>, addr: u64) -> super::Outcome {
+    let metadata = file.inode().metadata().await?;
+    if !matches!(metadata.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink) {
+        return Err(Errno::ENOTTY.into());
+    }
+    cx.mm.write_val(addr, &metadata.blocks.saturating_mul(512))?;
     Ok(0)
 }
 

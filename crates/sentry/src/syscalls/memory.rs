@@ -39,6 +39,9 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     if len == 0 {
         return Err(Errno::EINVAL);
     }
+    // Held until it is mapped: no seal comes in between.
+    let sealed = file.as_ref().and_then(|file| file.downcast::<MemFd>()).map(|memfd| memfd.inode().clone());
+    let seals = sealed.as_ref().map(|inode| inode.seals());
     let kind = flags & uapi::MAP_TYPE;
     let shared = match kind {
         uapi::MAP_PRIVATE => false,
@@ -110,8 +113,8 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
                 }
                 how -= SegmentFlags::MAY_EXEC;
             }
-            if let Some(memfd) = file.downcast::<MemFd>() {
-                how = memfd.admit_mapping(prot, how)?;
+            if let Some(seals) = &seals {
+                how = seals.admit_mapping(prot, how)?;
             }
             let mappable = file.ops.mappable()?;
             Some((Arc::new(MappedFile { mappable, file }), offset))
@@ -123,7 +126,8 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     } else if flags & uapi::MAP_FIXED != 0 {
         Placement::Fixed(addr)
     } else {
-        Placement::Hint(page_down(addr))
+        let low = flags & uapi::MAP_32BIT != 0;
+        if low { Placement::Low(page_down(addr)) } else { Placement::Hint(page_down(addr)) }
     };
     let limit = limits::address_space(cx);
     if !shared && prot.contains(Prot::WRITE) && flags & uapi::MAP_GROWSDOWN == 0 {
@@ -166,7 +170,9 @@ pub(super) fn mprotect(cx: &mut Cx, args: Args) -> Flow<'_> {
 pub(super) fn brk(cx: &mut Cx, args: Args) -> Flow<'_> {
     let brk = |to| cx.mm.brk(to, limits::data(cx), limits::address_space(cx));
     let (old, to) = (brk(0), args.u64(0));
-    let promised = limits::promise(cx, to.saturating_sub(old)).is_ok();
+    let growth = to.saturating_sub(old);
+    let promised =
+        limits::promise(cx, growth).is_ok() && (growth == 0 || limits::lock(cx, SegmentFlags::empty(), growth).is_ok());
     Flow::done(Ok(if promised { brk(to) } else { old }))
 }
 
@@ -230,9 +236,9 @@ pub(super) mod limits {
         if len > cx.kernel().machine.host_memory_bytes { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// Whether `len` more bytes may be locked in memory.
+    /// Whether a new mapping of `len` bytes, if it is to be locked in memory, may be.
     pub fn lock(cx: &Cx, flags: SegmentFlags, len: u64) -> Result<(), Errno> {
-        if !flags.contains(SegmentFlags::LOCKED) {
+        if !flags.contains(SegmentFlags::LOCKED) && !cx.mm.locks_future() {
             return Ok(());
         }
         let limit = cx.task.rlimit(Resource::Memlock).soft;

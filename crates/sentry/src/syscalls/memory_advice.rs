@@ -3,7 +3,7 @@
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up, uapi};
 use crate::fs::File;
-use crate::mm::{Remap, RemapTo, SegmentFlags};
+use crate::mm::{Locked, Remap, RemapTo, SegmentFlags};
 use crate::syscalls::memory::limits;
 use crate::syscalls::{Args, Flow};
 use crate::task::{Capability, Cx, Resource};
@@ -25,7 +25,11 @@ fn remap(cx: &Cx, args: Args) -> Result<u64, Errno> {
         _ => RemapTo::Stay,
     };
     let (old_len, new_len) = (args.u64(1), args.u64(2));
-    limits::promise(cx, new_len.saturating_sub(old_len))?;
+    let growth = new_len.saturating_sub(old_len);
+    limits::promise(cx, growth)?;
+    if growth > 0 && cx.mm.has_locked(args.u64(0), 1) {
+        limits::lock(cx, SegmentFlags::LOCKED, growth)?;
+    }
     cx.mm.remap(&Remap {
         addr: args.u64(0),
         old_len,
@@ -46,9 +50,12 @@ fn advise(cx: &Cx, addr: u64, len: u64, advice: u32) -> Result<(), Errno> {
     let mm = &cx.mm;
     let flag = |flag, on| Change::Flag(flag, on);
     let change = match advice {
-        uapi::MADV_DONTNEED | uapi::MADV_FREE | DONTNEED_LOCKED => Change::Empty,
+        uapi::MADV_DONTNEED | uapi::MADV_FREE => Change::Empty(Locked::Refused),
+        DONTNEED_LOCKED => Change::Empty(Locked::Emptied),
         uapi::MADV_NORMAL | uapi::MADV_RANDOM | uapi::MADV_SEQUENTIAL | uapi::MADV_WILLNEED => Change::Nothing,
-        uapi::MADV_COLD | uapi::MADV_PAGEOUT | uapi::MADV_DONTDUMP | uapi::MADV_DODUMP => Change::Nothing,
+        uapi::MADV_COLD | uapi::MADV_PAGEOUT => Change::Reclaim,
+        uapi::MADV_DONTDUMP => flag(SegmentFlags::DONT_DUMP, true),
+        uapi::MADV_DODUMP => flag(SegmentFlags::DONT_DUMP, false),
         uapi::MADV_DONTFORK => flag(SegmentFlags::DONT_FORK, true),
         uapi::MADV_DOFORK => flag(SegmentFlags::DONT_FORK, false),
         uapi::MADV_WIPEONFORK => flag(SegmentFlags::WIPE_ON_FORK, true),
@@ -66,19 +73,24 @@ fn advise(cx: &Cx, addr: u64, len: u64, advice: u32) -> Result<(), Errno> {
         return Ok(());
     }
     match change {
-        Change::Empty => mm.dont_need(addr, len),
+        Change::Empty(locked) => mm.dont_need(addr, len, locked),
         Change::Flag(flag, on) => mm.set_flag(addr, len, flag, on),
         Change::Populate { write } => mm.populate(addr, len, write),
-        Change::Nothing if mm.is_mapped(addr, len) => Ok(()),
-        Change::Nothing => Err(Errno::ENOMEM),
+        Change::Reclaim if mm.has_locked(addr, len) => Err(Errno::EINVAL),
+        Change::Nothing | Change::Reclaim if mm.is_mapped(addr, len) => Ok(()),
+        Change::Nothing | Change::Reclaim => Err(Errno::ENOMEM),
     }
 }
 
 enum Change {
     Nothing,
-    Empty,
+    /// Not here, but what is locked is refused.
+    Reclaim,
+    Empty(Locked),
     Flag(SegmentFlags, bool),
-    Populate { write: bool },
+    Populate {
+        write: bool,
+    },
 }
 
 pub(super) fn msync(cx: &mut Cx, args: Args) -> Flow<'_> {

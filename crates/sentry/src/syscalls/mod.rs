@@ -79,6 +79,7 @@ use crate::task::Cx;
 use crate::wait::WaitError;
 pub use args::Args;
 pub use counters::{Counters, Traps};
+pub(crate) use prctl::persona;
 pub use table::{Arg, Line, Support, line};
 
 /// A handler of one system call.

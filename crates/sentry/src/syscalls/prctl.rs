@@ -43,6 +43,7 @@ const SET_NO_NEW_PRIVS: i32 = 38;
 const GET_NO_NEW_PRIVS: i32 = 39;
 const GET_TID_ADDRESS: i32 = 40;
 const CAP_AMBIENT: i32 = 47;
+const GET_AUXV: i32 = 0x4155_5856;
 
 const KEEP_CAPS: u32 = 1 << 4;
 const KEEP_CAPS_LOCKED: u32 = 1 << 5;
@@ -113,6 +114,13 @@ fn option(cx: &mut Cx, args: Args) -> Result<u64, Errno> {
             let mut name = task.name.lock().clone();
             name.resize(16, 0);
             cx.mm.write(value, &name).map(|()| 0)
+        }
+        GET_AUXV => {
+            zeros(3)?;
+            let vector = cx.mm.auxiliary_vector();
+            let most = usize::try_from(args.u64(2)).unwrap_or(usize::MAX).min(vector.len());
+            cx.mm.write(value, vector.get(..most).unwrap_or_default())?;
+            Ok(vector.len() as u64)
         }
         GET_SECCOMP => Ok(task.seccomp().mode as u64),
         SET_SECCOMP => super::seccomp::set_mode(cx, value, args.u64(2)),
@@ -220,8 +228,10 @@ fn ambient(cx: &mut Cx, operation: u64, capability: u64) -> Result<u64, Errno> {
     }
 }
 
-/// What of a personality changes anything here: see `memory` (`READ_IMPLIES_EXEC`), `mask` (`STICKY_TIMEOUTS`), `uname`.
-pub(super) mod persona {
+/// What of a personality changes anything here: see `memory` (`READ_IMPLIES_EXEC`), `mask` (`STICKY_TIMEOUTS`), `uname`, and the
+/// loader (`ADDR_NO_RANDOMIZE`).
+pub(crate) mod persona {
+    pub const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
     pub const READ_IMPLIES_EXEC: u64 = 0x0040_0000;
     pub const STICKY_TIMEOUTS: u64 = 0x0400_0000;
     pub const UNAME26: u64 = 0x0002_0000;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use platform::{Context, ExecutorId, Syscall, XState};
 
+use super::oom::Shortage;
 use super::{Creds, ExitStatus, Resource, Shared, Task, ThreadGroup, Tid};
 use crate::Errno;
 use crate::fs::{FdTable, File, FsContext};
@@ -34,6 +35,8 @@ pub struct Cx {
     pub(super) cut_short: Option<CutShort>,
     /// The kind of restart that the current call is.
     pub(super) rerun: Option<Restart>,
+    /// Where memory was short last.
+    pub(super) shortage: Shortage,
 }
 
 /// A system call that was cut short.
@@ -57,6 +60,7 @@ impl Cx {
             fatal: None,
             cut_short: None,
             rerun: None,
+            shortage: Shortage::default(),
         }
     }
 

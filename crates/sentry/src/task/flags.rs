@@ -17,6 +17,8 @@ bitflags::bitflags! {
         const RESTORE_MASK = 16;
         /// `membarrier`: being out of user mode is all that is asked.
         const BARRIER = 32;
+        /// Memory was short: some is found before it goes on.
+        const MEMORY = 64;
         /// What ends an interruptible wait.
         const INTERRUPTS = Self::SIGNAL.bits() | Self::KILLED.bits() | Self::STOP.bits();
     }

@@ -20,7 +20,7 @@ use crate::executor::yield_now;
 use crate::mm::FaultOutcome;
 use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
 use crate::syscalls::{Fail, Flow, Outcome, Restart};
-use crate::wait::PollEvents;
+use crate::wait::{Interrupt, PollEvents};
 
 /// After so many traps without a pause, other tasks of the executor get a turn.
 const TRAPS_PER_TURN: u32 = 64;
@@ -135,7 +135,7 @@ async fn live(cx: &mut Cx) -> ExitStatus {
             Trap::Died(death) => {
                 tracing::warn!(pid = cx.task.tgid(), tid = cx.task.tid(), %death, "an application thread died");
                 let mut inner = cx.task.group.inner.lock();
-                inner.oom_killed |= cx.mm.out_of_memory();
+                inner.oom_killed |= cx.mm.is_broken();
                 inner.begin_exit(ExitStatus::killed(Signal::KILL));
             }
         }
@@ -199,6 +199,8 @@ impl Cx {
             } else if flags.contains(TaskFlags::BARRIER) {
                 self.task.clear(TaskFlags::BARRIER);
                 self.kernel().barriers.wake(PollEvents::IN);
+            } else if flags.contains(TaskFlags::MEMORY) {
+                Box::pin(self.find_memory()).await;
             } else if flags.contains(TaskFlags::RESTORE_MASK) {
                 self.restore_mask();
             } else {
@@ -212,7 +214,13 @@ impl Cx {
         if let Some(cut) = self.cut_short.take() {
             self.end_cut_short(&cut, caught);
         }
-        if self.push_frame(caught).await.is_err() {
+        let mut pushed = self.push_frame(caught).await;
+        while pushed.is_err() && self.was_short() && !self.task.killed() {
+            self.short_at(self.context.registers().rsp);
+            Box::pin(self.find_memory()).await;
+            pushed = self.push_frame(caught).await;
+        }
+        if pushed.is_err() {
             // The frame does not fit: SIGSEGV, and if that was it, by default.
             if caught.info.signal == Signal::SEGV {
                 self.task.group.sighand().set(Signal::SEGV, crate::signal::SigAction::default());
@@ -265,8 +273,13 @@ impl Cx {
         let value = match outcome {
             Ok(value) => value,
             Err(Fail::Errno(errno)) => {
-                if errno == Errno::EFAULT && self.mm.out_of_memory() {
+                if errno == Errno::EFAULT && self.mm.is_broken() {
                     self.task.group.kill_out_of_memory();
+                } else if errno == Errno::EFAULT && self.was_short() {
+                    // Once there is memory: again.
+                    self.short_at(self.context.registers().rip);
+                    self.cut_short = Some(CutShort { call: *call, restart: Restart::Always });
+                    return;
                 }
                 errno.as_return() as u64
             }
@@ -311,7 +324,8 @@ impl Cx {
                 let signal = Signal::new(signo).unwrap_or(Signal::SEGV);
                 self.task.force_signal(SigInfo::fault(signal, code, addr));
             }
-            FaultOutcome::OutOfMemory => self.task.group.kill_out_of_memory(),
+            FaultOutcome::OutOfMemory => self.short_at(fault.addr),
+            FaultOutcome::Broken => self.task.group.kill_out_of_memory(),
         }
     }
 }

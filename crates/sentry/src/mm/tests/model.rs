@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::mm::Locked;
 
 struct Random(u64);
 
@@ -89,7 +90,7 @@ fn step(random: &mut Random, mm: &Mm, stub: &Stub, model: &mut Model) -> String 
         }
         3 => {
             let whole = pages().all(|page| model.contains_key(&page));
-            assert_eq!(mm.dont_need(addr, len).is_ok(), whole);
+            assert_eq!(mm.dont_need(addr, len, Locked::Refused).is_ok(), whole);
             for page in pages() {
                 if let Some(naive) = model.get_mut(&page) {
                     naive.value = 0;

@@ -9,7 +9,7 @@ use platform::Patch;
 use super::*;
 use crate::Errno;
 use crate::mm::fault::FILE_RUN;
-use crate::mm::{Access, Mappable, MappedFile, Piece, SegmentFlags};
+use crate::mm::{Access, Locked, Mappable, MappedFile, Piece, SegmentFlags};
 
 /// A host file; its size can change.
 struct HostFile {
@@ -81,7 +81,7 @@ fn private_file_pages_are_copied_on_write() {
     let child = mm.fork(0).expect("fork");
     child.write(at + PAGE, &[202]).expect("write");
     assert_eq!(stub.read(at + PAGE), Some(200));
-    mm.dont_need(at, 600 * PAGE).expect("madvise");
+    mm.dont_need(at, 600 * PAGE, Locked::Refused).expect("madvise");
     mm.read(at + PAGE, &mut byte).expect("read");
     assert_eq!(byte, [2]);
 }
@@ -109,7 +109,7 @@ fn past_the_end_is_a_bus_error_until_the_file_grows() {
     file.resize(PAGE);
     let bus = Fault { signal: 7, ..read_fault(at + PAGE) };
     assert!(matches!(mm.fault(&bus, 0), FaultOutcome::Signal { signo: 7, .. }));
-    assert!(!mm.out_of_memory());
+    assert!(!mm.is_broken());
 }
 
 const TEXT: u64 = 0x5555_0000_0000;

@@ -106,9 +106,50 @@ pub fn lines() -> impl Iterator<Item = &'static Line> {
     by_number().iter().flatten()
 }
 
+/// How many calls there are in full, in part, and not at all.
+pub fn totals() -> [usize; 3] {
+    let mut totals = [0; 3];
+    for line in lines() {
+        let [full, partial, none] = &mut totals;
+        *match line.support {
+            Support::Full(_) => full,
+            Support::Partial(..) => partial,
+            Support::None(..) => none,
+        } += 1;
+    }
+    totals
+}
+
+/// The table as docs/syscalls.md has it.
+pub fn markdown() -> String {
+    let [full, partial, none] = totals();
+    let mut text = format!(
+        "# System calls\n\nMade by `nacre help syscalls --markdown` from the sentry's one table (`crates/sentry/src/syscalls/table`); a test fails when this page is \
+         stale. Linux for x86-64 has {} calls: {full} are here in full, {partial} in part, {none} are refused with the error given.\n\n\
+         | number | name | support | what to know |\n|---|---|---|---|\n",
+        full + partial + none,
+    );
+    for line in lines() {
+        let (level, note) = match line.support {
+            Support::Full(_) => ("full", String::new()),
+            Support::Partial(_, note) => ("partial", note.to_string()),
+            Support::None(errno, "") => ("none", format!("`{errno}`")),
+            Support::None(errno, note) => ("none", format!("`{errno}`: {note}")),
+        };
+        text.push_str(&format!("| {} | `{}` | {level} | {} |\n", line.number, line.name, note.replace('|', "\\|")));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_says_what_the_table_says() {
+        let page = include_str!("../../../../../docs/syscalls.md");
+        assert!(page == markdown(), "docs/syscalls.md is stale: nacre help syscalls --markdown >docs/syscalls.md");
+    }
 
     #[test]
     fn every_number_is_there_once() {

@@ -27,13 +27,7 @@ pub(super) const LINES: &[Line] = &[
     full(112, "setsid", &[], process::setsid),
     full(121, "getpgid", &[Int], process::getpgid),
     full(124, "getsid", &[Int], process::getsid),
-    partial(
-        135,
-        "personality",
-        &[Hex],
-        prctl::personality,
-        "MMAP_PAGE_ZERO, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT are kept without effect",
-    ),
+    partial(135, "personality", &[Hex], prctl::personality, "MMAP_PAGE_ZERO and ADDR_COMPAT_LAYOUT are kept without effect"),
     partial(
         157,
         "prctl",

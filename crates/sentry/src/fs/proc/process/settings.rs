@@ -120,7 +120,7 @@ fn oom_score_adj(subject: &Subject) -> Result<Vec<u8>, Errno> {
     Ok(format!("{value}\n").into_bytes())
 }
 
-/// Kept and reported: the kernel picks out-of-memory victims by their size.
+/// See `task/oom.rs`.
 fn set_oom_score_adj(subject: &Subject, opener: &Arc<Task>, bytes: &[u8]) -> Result<(), Errno> {
     let value = number::<i32>(bytes)?;
     if !(-SCORE_MAX..=SCORE_MAX).contains(&value) {

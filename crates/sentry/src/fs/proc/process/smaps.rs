@@ -108,6 +108,7 @@ fn flags(shown: &Shown) -> String {
         (segment(SegmentFlags::DONT_FORK), "dc"),
         (segment(SegmentFlags::NORESERVE), "nr"),
         (segment(SegmentFlags::WIPE_ON_FORK), "wf"),
+        (segment(SegmentFlags::DONT_DUMP), "dd"),
         (segment(SegmentFlags::HUGE), "hg"),
     ];
     known.iter().filter(|(on, _)| *on).fold(String::new(), |text, (_, letters)| text + letters + " ")
