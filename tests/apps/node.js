@@ -18,6 +18,10 @@ else if(isMainThread){
   await new Promise(r=>setTimeout(r,20));
   const net=require('net'); const sock=path.join(os.tmpdir(),'s'+process.pid);
   await new Promise((ok)=>{const s=net.createServer(c=>c.pipe(c)).listen(sock,()=>{const c=net.connect(sock);c.end('ping');let t='';c.on('data',d=>t+=d);c.on('end',()=>{assert.strictEqual(t,'ping');s.close(ok)})})});
+  const http=require('http');
+  await new Promise((ok,no)=>{const s=http.createServer((q,r)=>{let b='';q.on('data',d=>b+=d);q.on('end',()=>{r.setHeader('x-path',q.url);r.end(q.method+' '+b.length)})}).listen(0,'127.0.0.1',async()=>{
+   const one=n=>new Promise((ok,no)=>{const q=http.request({host:'127.0.0.1',port:s.address().port,path:'/p'+n,method:'POST'},r=>{let t='';r.on('data',d=>t+=d);r.on('end',()=>{assert.strictEqual(r.headers['x-path'],'/p'+n);assert.strictEqual(t,'POST '+n*1000);ok()})});q.on('error',no);q.end('y'.repeat(n*1000))});
+   try{await Promise.all([...Array(50).keys()].map(one));s.close(ok)}catch(e){no(e)}})});
   const child=cp.fork(__filename,['child']); await new Promise(ok=>child.on('message',m=>{assert.strictEqual(m,'from child');child.disconnect();ok()}));
   console.log('node ok');
  })().catch(e=>{console.error(e);process.exit(1)});

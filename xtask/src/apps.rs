@@ -57,8 +57,8 @@ const LONG: Duration = Duration::from_secs(900);
 /// How many times longer a program may take in an emulated machine.
 const EMULATED: u32 = 4;
 
-/// Programs whose Debian sources the scripts build.
-const SOURCES: [&str; 2] = ["busybox", "gzip"];
+/// Programs whose scripts build or use a Debian source.
+const SOURCES: [(&str, &str); 3] = [("busybox", "busybox"), ("gzip", "gzip"), ("test_sqlite3", "python3.11")];
 
 const SCRIPTS: [App; 26] = [
     app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
@@ -93,7 +93,7 @@ const SCRIPTS: [App; 26] = [
 const CPYTHON_FAST: [&str; 4] = ["test_httplib", "test_urllib2_localnet", "test_socketserver", "test_poll"];
 
 /// CPython's tests that the full tier runs.
-const CPYTHON: [&str; 36] = [
+const CPYTHON: [&str; 37] = [
     "test_os",
     "test_posix",
     "test_subprocess",
@@ -130,6 +130,7 @@ const CPYTHON: [&str; 36] = [
     "test_smtplib",
     "test_imaplib",
     "test_telnetlib",
+    "test_sqlite3",
 ];
 
 /// Go's packages that the full tier tests.
@@ -176,8 +177,8 @@ pub fn run(args: &[String]) -> Result<Tally> {
     if chosen.iter().any(|app| app.tier == Tier::Full) {
         packages::ensure(packages::APPS)?;
     }
-    for name in SOURCES.iter().filter(|name| chosen.iter().any(|app| app.name == **name)) {
-        packages::source(name)?;
+    for (_, source) in SOURCES.iter().filter(|(name, _)| chosen.iter().any(|app| app.name == *name)) {
+        packages::source(source)?;
     }
     if places != ["native"] {
         sh::build_nacre()?;

@@ -11,12 +11,17 @@ use crate::cli::Cli;
 pub struct Help {
     #[arg(value_name = "VERB|syscalls")]
     topic: Option<String>,
+    /// The table of system calls as the page docs/syscalls.md
+    #[arg(long)]
+    markdown: bool,
 }
 
 impl Help {
     pub fn run(&self) -> Result<u8, Failure> {
         let mut command = Cli::command();
         match self.topic.as_deref() {
+            Some("syscalls") if self.markdown => super::print(&table::markdown())?,
+            _ if self.markdown => return Err(anyhow::anyhow!("--markdown is for help syscalls").into()),
             None => command.print_help()?,
             Some("syscalls") => syscalls()?,
             Some(verb) => match command.find_subcommand_mut(verb) {
@@ -29,7 +34,6 @@ impl Help {
 }
 
 fn syscalls() -> anyhow::Result<()> {
-    let mut counts = [0; 3];
     let mut text = String::new();
     for line in table::lines() {
         let (level, note) = match line.support {
@@ -38,15 +42,10 @@ fn syscalls() -> anyhow::Result<()> {
             Support::None(errno, "") => ("none", errno.to_string()),
             Support::None(errno, note) => ("none", format!("{errno}; {note}")),
         };
-        if let Some(count) =
-            ["full", "partial", "none"].iter().position(|known| *known == level).and_then(|at| counts.get_mut(at))
-        {
-            *count += 1;
-        }
         text.push_str(format!("{:>4} {:<28} {level:<8} {note}", line.number, line.name).trim_end());
         text.push('\n');
     }
-    let [full, partial, none] = counts;
+    let [full, partial, none] = table::totals();
     text.push_str(&format!("{} system calls: {full} full, {partial} partial, {none} not supported", full + partial + none));
     super::print(&text)
 }

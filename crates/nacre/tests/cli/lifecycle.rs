@@ -239,6 +239,24 @@ fn do_runs_over_the_host() {
 }
 
 #[test]
+fn an_overlay_directory_keeps_what_a_command_has_done() {
+    let place = Place::new("do-overlay");
+    let host_file = place.bundle().join("host-file");
+    fs::write(&host_file, "of the host\n").expect("write");
+    let mode = format!("dir:{}", place.dir.join("kept").display());
+    let run = |script: &str| place.nacre(&["do", "--overlay", &mode, "--", "/bin/sh", "-c", script]);
+    let first = run("echo first > /etc/nacre-was-here && rm host-file && ls -A ../kept");
+    assert_eq!((first.code, first.stdout.as_str()), (Some(0), ""), "its raw content is not for the guest: {first:?}");
+    assert!(!fs::exists("/etc/nacre-was-here").expect("stat"), "the host was written");
+    assert_eq!(fs::read_to_string(&host_file).expect("host-file"), "of the host\n");
+    let second = run("cat /etc/nacre-was-here; ls; echo second >> /etc/nacre-was-here");
+    assert_eq!((second.code, second.stdout.as_str()), (Some(0), "first\nrootfs\n"), "{second:?}");
+    assert_eq!(run("cat /etc/nacre-was-here").stdout, "first\nsecond\n");
+    let other = place.nacre(&["do", "--", "/bin/sh", "-c", "cat host-file; ls /etc/nacre-was-here 2>/dev/null"]);
+    assert_eq!(other.stdout, "of the host\n", "kept there only");
+}
+
+#[test]
 fn do_passes_signals_on() {
     let place = Place::new("do-signal");
     let mut child = place
