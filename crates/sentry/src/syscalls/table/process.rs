@@ -47,7 +47,13 @@ pub(super) const LINES: &[Line] = &[
     full(274, "get_robust_list", &[Int, Addr, Addr], futex::get_robust_list),
     full(302, "prlimit64", &[Int, Int, Addr, Addr], rlimit::prlimit64),
     full(308, "setns", &[Fd, Hex], namespaces::setns),
-    full(312, "kcmp", &[Int, Int, Int, Uint, Uint], kcmp::kcmp),
+    partial(
+        312,
+        "kcmp",
+        &[Int, Int, Int, Uint, Uint],
+        kcmp::kcmp,
+        "KCMP_IO and KCMP_SYSVSEM tell apart processes that use neither",
+    ),
     partial(
         317,
         "seccomp",
