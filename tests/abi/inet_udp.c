@@ -342,6 +342,85 @@ CASE(control_messages_of_the_way) {
     EQ(get_int(r, SOL_SOCKET, SO_TIMESTAMP), 0); // one of the two
 }
 
+// Sends a byte that shall come from an address, with IP_PKTINFO; 0 or the error.
+static int send_from(int fd, const char *ip, int index, in4 to) {
+    char room[CMSG_SPACE(sizeof(struct in_pktinfo))] = {0};
+    struct iovec io = {"x", 1};
+    struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof to, .msg_iov = &io, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(struct in_pktinfo)), .cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO};
+    *(struct in_pktinfo *)CMSG_DATA(c) = (struct in_pktinfo){.ipi_ifindex = index, .ipi_spec_dst.s_addr = inet_addr(ip)};
+    return sendmsg(fd, &m, 0) < 0 ? errno : 0;
+}
+static int send_from6(int fd, const char *ip, int index, in6 to) {
+    char room[CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
+    struct iovec io = {"x", 1};
+    struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof to, .msg_iov = &io, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(struct in6_pktinfo)), .cmsg_level = IPPROTO_IPV6, .cmsg_type = IPV6_PKTINFO};
+    struct in6_pktinfo info = {.ipi6_ifindex = index};
+    inet_pton(AF_INET6, ip, &info.ipi6_addr);
+    memcpy(CMSG_DATA(c), &info, sizeof info);
+    return sendmsg(fd, &m, 0) < 0 ? errno : 0;
+}
+
+CASE(who_sends_says_so_truly) {
+    in4 a, from;
+    char b[4];
+    socklen_t n = sizeof from;
+    int r = bound(SOCK_DGRAM, &a), s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    EQ(send_from(s, "127.0.0.9", 0, a), 0);
+    EQ(recvfrom(r, b, 4, 0, SA(from), &n), 1);
+    EQ(from.sin_addr.s_addr, inet_addr("127.0.0.9"));
+    for (int free = 0; free < 2; free++) { // who may bind to anything may not send from there
+        set_int(s, IPPROTO_IP, IP_FREEBIND, free);
+        EQ(send_from(s, "192.0.2.1", 0, a), ENETUNREACH);
+        EQ(send_from(s, "127.255.255.255", 0, a), ENETUNREACH);
+        EQ(send_from(s, "224.0.0.1", 0, a), EINVAL);
+        EQ(send_from(s, "255.255.255.255", 0, a), EINVAL);
+        EQ(send_from(s, "0.0.0.0", 99, a), ENODEV);
+    }
+    in4 other = v4("192.0.2.1", 0);
+    s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    set_int(s, IPPROTO_IP, IP_FREEBIND, 1);
+    OK(bind(s, SA(other), sizeof other));
+    ERR(sendto(s, "x", 1, 0, SA(a), sizeof a), ENETUNREACH);
+    ERR(connect(s, SA(a), sizeof a), ENETUNREACH);
+    int t = OK(socket(AF_INET, SOCK_STREAM, 0)), l = listener(&a, 1);
+    set_int(t, IPPROTO_IP, IP_FREEBIND, 1);
+    OK(bind(t, SA(other), sizeof other));
+    ERR(connect(t, SA(a), sizeof a), ENETUNREACH);
+    OK(close(l));
+    ERR(recv(r, b, 4, MSG_DONTWAIT), EAGAIN);
+}
+
+CASE(who_sends_by_v6_says_so_truly) {
+    in6 a = v6("::1", 0), from;
+    char b[4];
+    socklen_t n = sizeof from;
+    int r = OK(socket(AF_INET6, SOCK_DGRAM, 0)), s = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    OK(bind(r, SA(a), sizeof a));
+    a = name6(r);
+    const char *others[] = {"2001:db8::1", "ff02::1", "::ffff:127.0.0.1", "fe80::1"};
+    for (int i = 0; i < 4; i++) EQ(send_from6(s, others[i], 0, a), EINVAL);
+    EQ(send_from6(s, "::1", 99, a), ENODEV);
+    ERR(recv(r, b, 4, MSG_DONTWAIT), EAGAIN);
+    EQ(send_from6(s, "::1", 0, a), 0);
+    EQ(recv(r, b, 4, 0), 1);
+    set_int(s, IPPROTO_IPV6, 78, 1); // IPV6_FREEBIND
+    EQ(send_from6(s, "2001:db8::1", 0, a), 0);
+    EQ(recvfrom(r, b, 4, 0, SA(from), &n), 1);
+    EQ(from.sin6_addr.s6_addr[15], 1);
+    EQ(from.sin6_addr.s6_addr[0], 0x20);
+    in4 mapped;
+    bound(SOCK_DGRAM, &mapped);
+    in6 to = v6("::ffff:127.0.0.1", ntohs(mapped.sin_port));
+    s = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    EQ(send_from6(s, "::ffff:192.0.2.1", 0, to), ENETUNREACH);
+    EQ(send_from6(s, "::1", 0, to), EINVAL);
+    EQ(send_from6(s, "::ffff:127.0.0.3", 0, to), 0);
+}
+
 CASE(control_messages_of_a_send) {
     in4 a;
     int r = bound(SOCK_DGRAM, &a), s = OK(socket(AF_INET, SOCK_DGRAM, 0));

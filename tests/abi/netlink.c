@@ -240,6 +240,30 @@ CASE(receiving_details) {
     EQ(recv(fd, in, sizeof in, 0), whole);
 }
 
+CASE(nothing_is_no_message) {
+    int fd = nl(), other = nl();
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+    socklen_t n = sizeof a;
+    OK(bind(other, SA(a), sizeof a));
+    OK(getsockname(other, SA(a), &n));
+    ERR(sendto(fd, "", 0, 0, SA(a), sizeof a), ENODATA);
+    ERR(send(fd, "", 0, 0), ENODATA);
+    ERR(recv(other, in, 10, MSG_DONTWAIT), EAGAIN);
+}
+
+CASE(small_messages_fill_an_inbox_too) {
+    int fd = nl(), other = nl();
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+    socklen_t n = sizeof a;
+    set_int(other, SOL_SOCKET, SO_RCVBUF, 4096);
+    OK(bind(other, SA(a), sizeof a));
+    OK(getsockname(other, SA(a), &n));
+    for (int i = 0; i < 1000; i++) sendto(fd, "x", 1, MSG_DONTWAIT, SA(a), sizeof a);
+    int taken = 0;
+    for (int i = 0; i < 1100; i++) taken += recv(other, in, 10, MSG_DONTWAIT) == 1;
+    CHECK(taken > 0 && taken < 100);
+}
+
 CASE(uevents_are_silent) {
     int fd = OK(socket(AF_NETLINK, SOCK_RAW, NETLINK_KOBJECT_UEVENT));
     struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_groups = 1};

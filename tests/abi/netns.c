@@ -2,6 +2,8 @@
 #include "abi.h"
 #include <arpa/inet.h>
 #include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -138,4 +140,56 @@ CASE(proc_net_is_the_readers) {
 }
 CASE(it_ends_with_its_last_user) {
     for (int i = 0; i < 40; i++) IN_CHILD(OK(unshare(CLONE_NEWNET)); OK(lo_up()); listening(18474); OK(connecting(18474)));
+}
+
+// Writes a sysctl of the network; 0 or the error.
+static int sysctl_error(const char *name, const char *value) {
+    char path[128];
+    snprintf(path, sizeof path, "/proc/sys/net/%s", name);
+    int fd = open(path, O_WRONLY | O_CLOEXEC), e;
+    if (fd < 0) return errno;
+    e = write(fd, value, strlen(value)) < 0 ? errno : 0;
+    close(fd);
+    return e;
+}
+static int tcp_option(int level, int name) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), v = -1;
+    socklen_t n = sizeof v;
+    OK(getsockopt(fd, level, name, &v, &n));
+    close(fd);
+    return v;
+}
+
+CASE(tcp_s_sysctls_are_each_network_s) {
+    OK(unshare(CLONE_NEWNET));
+    int before = OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), v;
+    socklen_t n = sizeof v;
+    struct { const char *sysctl; int option; const char *value; int shown; } t[] = {
+        {"ipv4/tcp_keepalive_time", TCP_KEEPIDLE, "600\n", 600}, {"ipv4/tcp_keepalive_intvl", TCP_KEEPINTVL, "11", 11},
+        {"ipv4/tcp_keepalive_probes", TCP_KEEPCNT, "3", 3}, {"ipv4/tcp_syn_retries", TCP_SYNCNT, "2", 2}, {"ipv4/tcp_fin_timeout", TCP_LINGER2, "30", 30},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        EQ(sysctl_error(t[i].sysctl, t[i].value), 0);
+        char path[128];
+        snprintf(path, sizeof path, "/proc/sys/net/%s", t[i].sysctl);
+        EQ(atoi(slurp(path)), t[i].shown);
+        EQ(tcp_option(IPPROTO_TCP, t[i].option), t[i].shown);
+        OK(getsockopt(before, IPPROTO_TCP, t[i].option, &v, &n)); // whoever has not set it himself follows
+        EQ(v, t[i].shown);
+        EQ(sysctl_error(t[i].sysctl, "x"), EINVAL);
+    }
+    OK(setsockopt(before, IPPROTO_TCP, TCP_KEEPIDLE, &(int){77}, sizeof(int)));
+    EQ(sysctl_error("ipv4/tcp_keepalive_time", "500"), 0);
+    OK(getsockopt(before, IPPROTO_TCP, TCP_KEEPIDLE, &v, &n));
+    EQ(v, 77);
+    EQ(sysctl_error("ipv4/tcp_keepalive_probes", "256"), EINVAL);
+    EQ(sysctl_error("ipv4/tcp_syn_retries", "0"), EINVAL);
+    EQ(sysctl_error("ipv4/tcp_rmem", "0 1 2"), EINVAL);
+    EQ(sysctl_error("ipv4/tcp_rmem", "4096 100000 200000"), 0);
+    EQ(strcmp(slurp("/proc/sys/net/ipv4/tcp_rmem"), "4096\t100000\t200000\n"), 0);
+    EQ(sysctl_error("ipv4/tcp_wmem", "4096 30000"), 0);
+    EQ(tcp_option(SOL_SOCKET, SO_RCVBUF), 100000);
+    EQ(tcp_option(SOL_SOCKET, SO_SNDBUF), 30000);
+    IN_CHILD(OK(unshare(CLONE_NEWNET)); EQ(tcp_option(IPPROTO_TCP, TCP_LINGER2), 60));
+    IN_CHILD(OK(setresuid(1000, 1000, 1000)); EQ(sysctl_error("ipv4/tcp_fin_timeout", "9"), EACCES));
 }

@@ -209,6 +209,11 @@ CASE(tcp_flags_and_numbers) {
     }
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 55);
     EQ(get_int(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    struct { int asked, got; } lingers[] = {{0, 60}, {-5, -1}, {1000, 120}};
+    for (int i = 0; i < 3; i++) {
+        set_int(fd, IPPROTO_TCP, TCP_LINGER2, lingers[i].asked);
+        EQ(get_int(fd, IPPROTO_TCP, TCP_LINGER2), lingers[i].got);
+    }
 }
 
 CASE(tcp_limits) {

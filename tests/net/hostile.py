@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Throws bad frames at a sandbox: `hostile.py INTERFACE TARGET-IP SEED`. Says `done` when all is sent.
 
-Mutated frames of every kind the stack reads, a flood of SYNs that nobody completes, and pieces of packets whose rest never comes."""
+Mutated frames of every kind the stack reads, a flood of SYNs that nobody completes, while which others connect all the same, and pieces of packets
+whose rest never comes."""
 
 import random
 import socket
@@ -76,6 +77,12 @@ samples = [
 ]
 
 
+def connects():
+    with socket.create_connection((target, 7001), timeout=30) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+
+
 def send(frame):
     try:
         raw.send(frame)
@@ -93,6 +100,8 @@ for _ in range(40000):
 for n in range(30000):
     source = somebody()
     send(ip4(6, tcp(source, random.randrange(1024, 65536), 7000, random.randrange(1 << 32), 0, 2), source))
+    if n in (6000, 15000, 29999):
+        connects()
 for n in range(20000):
     send(ip4(17, bytes(1400), somebody(), ident=n & 0xFFFF, fragment=0x2000 | random.randrange(8000)))
     if n % 4 == 0:

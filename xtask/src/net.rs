@@ -2,7 +2,7 @@
 //! twice: over the veth pairs (packet sockets, or tcfilter for VMs), and over the taps that our own plugin puts in their place.
 //!
 //! tests/net/peer.py is at both ends, in every pairing (a sandbox and itself, the host, another sandbox), over IPv4 and IPv6; tests/net/hostile.py
-//! sends what nobody should; tests/net/tools.sh is what people use (curl, ssh, dig, ss, tcpdump, `ip`, apt), with servers.sh on the host;
+//! sends what nobody should; tests/net/tools.sh is what people use (curl, ssh, dig, ss, tcpdump, `ip`, apt; not in VMs), with servers.sh on the host;
 //! tests/net/farm.sh has the servers that people run (`servers`; VMs only with `--full`), in all pairings. `--full`
 //! adds ten thousand connections held by one server, and two hundred thousand short ones; `--small` is what an emulated VM does in some minutes. With
 //! `NACRE_SANDBOX=vm` the sandboxes are VMs, and what takes an emulated one long is asked by the host only.

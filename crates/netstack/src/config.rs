@@ -100,6 +100,11 @@ pub(crate) fn is_link_local_v6(ip: Ipv6Addr) -> bool {
     ip.segments().first().is_some_and(|first| first & 0xffc0 == 0xfe80)
 }
 
+/// Whether a group stays on its host (`IPV6_ADDR_SCOPE_NODELOCAL`, and the reserved scope 0).
+pub fn is_host_scope(group: Ipv6Addr) -> bool {
+    group.octets()[1] & 0xf <= 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -82,8 +82,18 @@ pub struct Header {
     pub protocol: u8,
     pub hops: u8,
     pub class: u8,
-    /// No router may cut it (IPv4).
-    pub whole: bool,
+    pub cutting: Cutting,
+}
+
+/// Who may cut a packet that is too long (`IP_MTU_DISCOVER`). Of IPv6 no router ever does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cutting {
+    Anywhere,
+    /// Its sender; routers are to tell it.
+    Here,
+    Nowhere,
+    /// Likewise, and what routers have told before does not count.
+    Probe,
 }
 
 /// A place in a packet that was cut: bytes before it, and whether more come.
@@ -101,7 +111,9 @@ impl Header {
         match (self.from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let id = cut.map_or(id, |cut| cut.id as u16);
-                let fragment = cut.map_or(u16::from(self.whole) << 14, |cut| (u16::from(cut.more) << 13) | (cut.offset / 8));
+                let fragment = cut.map_or(u16::from(self.cutting != Cutting::Anywhere) << 14, |cut| {
+                    (u16::from(cut.more) << 13) | (cut.offset / 8)
+                });
                 bytes.extend_from_slice(&[0x45, self.class]);
                 bytes.extend_from_slice(&((IPV4 + length) as u16).to_be_bytes());
                 bytes.extend_from_slice(&id.to_be_bytes());

@@ -8,7 +8,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use super::frame::{self, Header, Offload};
+use super::frame::{self, Cutting, Header, Offload};
 use super::{ICMPV6, Network, Packet, checksum};
 use crate::config::is_link_local;
 use crate::{Ns, SECOND};
@@ -359,7 +359,7 @@ impl Network {
         let mac = frame::group_mac(to);
         let virtio = frame::virtio(Offload::Nothing, frame::ETHERNET, to.is_ipv4());
         let ethernet = frame::ethernet(mac, port.mac, frame::ethertype(to));
-        let header = |from, protocol| Header { from, to, protocol, hops: 1, class: 0, whole: true };
+        let header = |from, protocol| Header { from, to, protocol, hops: 1, class: 0, cutting: Cutting::Nowhere };
         if to.is_ipv4() {
             let from = same.into_iter().next().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             checksum::put(&mut body, 2, 0);

@@ -4,11 +4,12 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use smoltcp::wire::{ArpOperation, ArpPacket};
 
-use super::frame::{self, Header, Offload};
+use super::frame::{self, Cutting, Header, Offload};
 use super::groups::solicited;
 use super::neighbours::{Mac, Unasked};
 use super::{ICMP, ICMPV6, Network, Owner, Packet, TCP, UDP};
 use crate::Ns;
+use crate::config::is_link_local_v6;
 
 /// Bytes of an ICMP header.
 const HEADER: usize = 8;
@@ -140,7 +141,7 @@ impl Network {
     /// Sends a message of neighbour discovery.
     fn discovery(&self, interface: usize, from: IpAddr, to: IpAddr, mac: Mac, mut body: Vec<u8>) {
         let Some(port) = self.interfaces.get(interface) else { return };
-        let header = Header { from, to, protocol: ICMPV6, hops: 255, class: 0, whole: true };
+        let header = Header { from, to, protocol: ICMPV6, hops: 255, class: 0, cutting: Cutting::Nowhere };
         header.sum_icmp(&mut body);
         let ethernet = frame::ethernet(mac, port.mac, frame::ETHERTYPE_IPV6);
         self.put(interface, &[&[0; frame::VIRTIO], &ethernet, &header.bytes(body.len(), 0, None), &body]);
@@ -193,24 +194,37 @@ impl Network {
     }
 
     fn echo(&self, now: Ns, packet: &Packet<'_>) {
-        if packet.payload.len() < HEADER || !self.may_tell(now) || self.owner(packet.to) != Owner::Own {
+        // As many as there are questions (`icmp_ratemask`, and RFC 4443's too, are about errors): nobody's flood silences another's `ping`.
+        if packet.payload.len() < HEADER || self.owner(packet.to) != Owner::Own {
             return;
         }
         let mut reply = packet.payload.to_vec();
         if let Some(kind) = reply.first_mut() {
             *kind = if packet.protocol == ICMP { 0 } else { 129 };
         }
-        let header =
-            Header { from: packet.to, to: packet.from, protocol: packet.protocol, hops: 64, class: packet.class, whole: false };
-        self.send_icmp(now, &header, reply);
+        let header = Header {
+            from: packet.to,
+            to: packet.from,
+            protocol: packet.protocol,
+            hops: 64,
+            class: packet.class,
+            cutting: Cutting::Anywhere,
+        };
+        self.send_icmp(now, &header, self.answers_over(packet), reply);
     }
 
-    /// Sends an ICMP message, whose checksum is made here.
-    pub fn send_icmp(&self, now: Ns, header: &Header, mut body: Vec<u8>) {
+    /// Sends an ICMP message, whose checksum is made here, over the interface with index `device` if that is not 0.
+    pub(super) fn send_icmp(&self, now: Ns, header: &Header, device: i32, mut body: Vec<u8>) {
         header.sum_icmp(&mut body);
-        if let Some(way) = self.route(header.to, 0) {
+        if let Some(way) = self.route(header.to, device) {
             self.send(now, &way, header, Offload::Nothing, &[&body]);
         }
+    }
+
+    /// The index of the interface that an answer must take: who has an address of a link's own is on that link. 0: whichever leads there.
+    pub fn answers_over(&self, packet: &Packet<'_>) -> i32 {
+        let scoped = matches!(packet.from, IpAddr::V6(from) if is_link_local_v6(from));
+        self.interfaces.get(packet.interface).filter(|_| scoped).map_or(0, |interface| interface.index)
     }
 
     fn neighbour_message(&self, now: Ns, packet: &Packet<'_>) {
@@ -284,8 +298,8 @@ impl Network {
         }
         body.extend_from_slice(quote);
         let protocol = if v4 { ICMP } else { ICMPV6 };
-        let header = Header { from: packet.to, to: packet.from, protocol, hops: 64, class: 0, whole: false };
-        self.send_icmp(now, &header, body);
+        let header = Header { from: packet.to, to: packet.from, protocol, hops: 64, class: 0, cutting: Cutting::Anywhere };
+        self.send_icmp(now, &header, self.answers_over(packet), body);
     }
 
     /// Tells an interface's neighbours who we are, so that they forget who had our addresses before; and switches, by which groups we are asked for.

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 pub use changes::{Existing, Refused, RouteKey};
-pub use frame::{Header, Offload};
+pub use frame::{Cutting, Header, Offload};
 pub use icmp::{Fault, Quoted};
 pub use neighbours::{Mac, Shown};
 pub use receive::Packet;
@@ -54,7 +54,7 @@ const PATH_AGE: Ns = 600 * SECOND;
 /// Least MTUs that a router may ask for (`min_pmtu`; RFC 8200).
 const LEAST_MTU_V4: u32 = 552;
 const LEAST_MTU_V6: u32 = 1280;
-/// ICMP messages that are sent of one's own in a second (`icmp_msgs_per_sec`).
+/// ICMP errors that are sent in a second (`icmp_msgs_per_sec`).
 const MESSAGES: u32 = 1000;
 
 /// Where frames go.
@@ -196,9 +196,14 @@ impl Network {
         if broadcast { Owner::Broadcast } else { Owner::Other }
     }
 
+    /// Bytes of the largest packet on the first link of a way.
+    fn link_mtu(&self, way: &Way) -> u32 {
+        self.interfaces.get(way.interface).map_or(LEAST_MTU_V6, Interface::mtu)
+    }
+
     /// Bytes of the largest packet on the way to `to`.
     pub fn path_mtu(&self, to: IpAddr, way: &Way, now: Ns) -> u32 {
-        let mtu = self.interfaces.get(way.interface).map_or(LEAST_MTU_V6, Interface::mtu);
+        let mtu = self.link_mtu(way);
         match self.paths.lock().get(&to) {
             Some((path, since)) if now.saturating_sub(*since) < PATH_AGE => mtu.min(*path),
             _ => mtu,
@@ -250,7 +255,7 @@ impl Network {
         }
     }
 
-    /// Whether another message of our own may be sent.
+    /// Whether another error may be told.
     fn may_tell(&self, now: Ns) -> bool {
         let mut limiter = self.limiter.lock();
         if now.saturating_sub(limiter.0) >= SECOND {

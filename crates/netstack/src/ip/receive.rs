@@ -10,6 +10,7 @@ use super::frame::{self, Cut, Virtio};
 use super::neighbours::Mac;
 use super::{ICMP, ICMPV6, IGMP, Network, Owner, TCP, UDP, count};
 use crate::Ns;
+use crate::config::is_host_scope;
 
 /// Most extension headers of an IPv6 packet.
 const EXTENSIONS: usize = 8;
@@ -82,8 +83,8 @@ impl Network {
             (Owner::Other, to) => to.is_multicast(),
         };
         let from = outer.packet.from;
-        let nonsense = from.is_multicast() || from.is_loopback() || from == IpAddr::V4(core::net::Ipv4Addr::BROADCAST);
-        if !wanted || nonsense || self.owner(from) == Owner::Own {
+        // Ours, and all hosts' of a link: nobody may be answered there.
+        if !wanted || !may_be_source(from, outer.packet.to, outer.packet.protocol) || self.owner(from) != Owner::Other {
             return None;
         }
         let Some(cut) = outer.cut else { return self.pass(now, outer.packet, outer.virtio, up) };
@@ -120,6 +121,23 @@ impl Network {
         }
         up(&packet);
         Some(())
+    }
+}
+
+/// Whether a packet to `to` may come from `from` over a link (`ip_route_input_slow`, `ip_mc_validate_source`, `ip6_rcv_core`).
+fn may_be_source(from: IpAddr, to: IpAddr, protocol: u8) -> bool {
+    match (from, to) {
+        _ if from.is_multicast() || from.is_loopback() => false,
+        // "This network": who has no address yet, to all on the link.
+        (IpAddr::V4(from), IpAddr::V4(to)) if from.octets()[0] == 0 => {
+            let local_group = to.octets()[..3] == [224, 0, 0];
+            to.is_broadcast() || (to.is_multicast() && (local_group || protocol == IGMP))
+        }
+        (IpAddr::V4(from), _) => !from.is_broadcast(),
+        // IPv4 has its own packets: from here it would be taken for a peer whose address nobody has looked at. A group of the host's own never
+        // leaves it.
+        (IpAddr::V6(from), IpAddr::V6(to)) => from.to_ipv4_mapped().is_none() && !(to.is_multicast() && is_host_scope(to)),
+        (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use super::checksum::Sum;
-use super::frame::{self, Cut, Header, Offload};
+use super::frame::{self, Cut, Cutting, Header, Offload};
 use super::neighbours::{Mac, Reach};
 use super::{Network, Way, count};
 use crate::Ns;
@@ -23,13 +23,19 @@ impl Network {
     pub fn send(&self, now: Ns, way: &Way, header: &Header, offload: Offload, transport: &[&[u8]]) -> Sent {
         let length: usize = transport.iter().map(|piece| piece.len()).sum();
         let head = if header.to.is_ipv4() { frame::IPV4 } else { frame::IPV6 };
-        let mtu = self.path_mtu(header.to, way, now);
+        let mtu = match header.cutting {
+            Cutting::Probe => self.link_mtu(way),
+            _ => self.path_mtu(header.to, way, now),
+        };
         let one = match offload {
             Offload::Segments { header, mss, .. } => usize::from(header) + usize::from(mss),
             _ => length,
         };
         if head + one > mtu as usize {
-            return if header.whole { Sent::TooLong(mtu) } else { self.send_cut(now, way, header, offload, transport, mtu) };
+            return match header.cutting {
+                Cutting::Nowhere | Cutting::Probe => Sent::TooLong(mtu),
+                Cutting::Anywhere | Cutting::Here => self.send_cut(now, way, header, offload, transport, mtu),
+            };
         }
         let ip = header.bytes(length, self.next_id(), None);
         self.frame(now, way, header.to, offload, &ip, transport)

@@ -70,10 +70,10 @@ fn carry(sides: [(&Network, &Wire); 2]) -> [Got; 2] {
     }
 }
 
-fn send(network: &Network, to: &str, protocol: u8, bytes: &[u8], whole: bool) -> Sent {
+fn send(network: &Network, to: &str, protocol: u8, bytes: &[u8], cutting: Cutting) -> Sent {
     let to = ip(to);
     let way = network.route(to, 0).expect("a way");
-    let header = Header { from: way.source, to, protocol, hops: 64, class: 0, whole };
+    let header = Header { from: way.source, to, protocol, hops: 64, class: 0, cutting };
     network.send(0, &way, &header, Offload::Nothing, &[bytes])
 }
 
@@ -81,7 +81,7 @@ fn send(network: &Network, to: &str, protocol: u8, bytes: &[u8], whole: bool) ->
 fn a_packet_waits_for_the_neighbour_and_goes() {
     let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
     for (to, from) in [("10.0.0.2", "10.0.0.1"), ("fd00::2", "fd00::1")] {
-        send(&a, to, 200, b"hello", true);
+        send(&a, to, 200, b"hello", Cutting::Nowhere);
         let [_, got] = carry([(&a, &wire_a), (&b, &wire_b)]);
         let hello = got.iter().find(|(.., protocol, _)| *protocol == 200).expect("the packet");
         assert_eq!(*hello, (ip(from), ip(to), 200, b"hello".to_vec()));
@@ -95,7 +95,7 @@ fn a_packet_waits_for_the_neighbour_and_goes() {
 #[test]
 fn nobody_there() {
     let (a, wire) = host(1);
-    send(&a, "10.0.0.9", 200, b"hello", true);
+    send(&a, "10.0.0.9", 200, b"hello", Cutting::Nowhere);
     let mut failed = Vec::new();
     let mut now = 0;
     while let Some(at) = a.deadline() {
@@ -115,12 +115,12 @@ fn echoes_and_refusals() {
     let sides = [(&a, &wire_a), (&b, &wire_b)];
     for (to, protocol, request, reply) in [("10.0.0.2", ICMP, 8, 0), ("fd00::2", ICMPV6, 128, 129)] {
         let from = a.route(ip(to), 0).expect("a way").source;
-        let header = Header { from, to: ip(to), protocol, hops: 64, class: 0, whole: false };
-        a.send_icmp(0, &header, vec![request, 0, 0, 0, 1, 2, 3, 4, 5]);
+        let header = Header { from, to: ip(to), protocol, hops: 64, class: 0, cutting: Cutting::Anywhere };
+        a.send_icmp(0, &header, 0, vec![request, 0, 0, 0, 1, 2, 3, 4, 5]);
         let [got, _] = carry(sides);
         assert!(got.iter().any(|(_, _, _, body)| body[0] == reply && body[4..] == [1, 2, 3, 4, 5]), "{got:?}");
     }
-    send(&a, "10.0.0.2", 200, b"12345678", true);
+    send(&a, "10.0.0.2", 200, b"12345678", Cutting::Nowhere);
     let frame = wire_a.0.lock().pop_front().expect("a frame");
     b.receive(0, 0, &frame, &mut |packet| b.refuse(0, packet, Fault::ProtocolUnreachable));
     let frame = wire_b.0.lock().pop_front().expect("an answer");
@@ -139,13 +139,26 @@ fn long_packets_are_cut_unless_they_must_not_be() {
     let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
     let long: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
     for to in ["10.0.0.2", "fd00::2"] {
-        assert_eq!(send(&a, to, 200, &long, true), Sent::TooLong(1500));
-        assert_eq!(send(&a, to, 200, &long, false), Sent::Yes);
+        assert_eq!(send(&a, to, 200, &long, Cutting::Nowhere), Sent::TooLong(1500));
+        assert_eq!(send(&a, to, 200, &long, Cutting::Anywhere), Sent::Yes);
         let [_, got] = carry([(&a, &wire_a), (&b, &wire_b)]);
         assert_eq!(got.iter().filter(|(.., protocol, body)| *protocol == 200 && *body == long).count(), 1);
     }
     a.learn_path_mtu(ip("10.0.0.2"), 1000, 0);
-    assert_eq!(send(&a, "10.0.0.2", 200, &[0; 1400], true), Sent::TooLong(1000));
+    assert_eq!(send(&a, "10.0.0.2", 200, &[0; 1400], Cutting::Nowhere), Sent::TooLong(1000));
+    // By whom a packet may be cut is said in it: "don't fragment", "more fragments".
+    wire_a.0.lock().clear();
+    let flags = |length: usize, cutting| {
+        assert_eq!(send(&a, "10.0.0.2", 200, &vec![0; length], cutting), Sent::Yes);
+        wire_a.0.lock().drain(..).map(|frame| frame[frame::VIRTIO + frame::ETHERNET + 6] >> 5).collect::<Vec<_>>()
+    };
+    assert_eq!((flags(900, Cutting::Here), flags(900, Cutting::Anywhere)), (vec![2], vec![0]));
+    assert_eq!(
+        (flags(1400, Cutting::Here), flags(1400, Cutting::Probe)),
+        (vec![1, 0], vec![2]),
+        "a probe may be longer than the path"
+    );
+    assert_eq!(send(&a, "10.0.0.2", 200, &[0; 1500], Cutting::Probe), Sent::TooLong(1500));
     assert_eq!(a.learn_path_mtu(ip("10.0.0.2"), 1, 0), 552, "nobody needs packets that small");
 }
 
@@ -186,7 +199,8 @@ fn routers_are_told_of_groups() {
     let mut query = vec![0x11, 5, 0, 0, 0, 0, 0, 0];
     let sum = checksum::of(&query);
     checksum::put(&mut query, 2, sum);
-    let header = Header { from: ip("10.0.0.2"), to: ip("224.0.0.1"), protocol: 2, hops: 1, class: 0, whole: true };
+    let header =
+        Header { from: ip("10.0.0.2"), to: ip("224.0.0.1"), protocol: 2, hops: 1, class: 0, cutting: Cutting::Nowhere };
     let ethernet = frame::ethernet([1, 0, 0x5e, 0, 0, 1], [2, 0, 0, 0, 0, 2], frame::ETHERTYPE_IPV4);
     let frame = [&[0; frame::VIRTIO][..], &ethernet, &header.bytes(8, 1, None), &query].concat();
     network.receive(SECOND, 0, &frame, &mut |_| {});
@@ -204,14 +218,115 @@ fn routers_are_told_of_groups() {
     assert_eq!(network.deadline(), None);
 }
 
+/// What comes up at a second host of a packet with these addresses.
+fn comes_up(from: &str, to: &str, protocol: u8) -> usize {
+    let ((a, wire), (b, wire_b)) = (host(1), host(2));
+    let way = a.route(ip(if ip(to).is_ipv4() { "10.0.0.2" } else { "fd00::2" }), 0).expect("a way");
+    let header = Header { from: ip(from), to: ip(to), protocol, hops: 64, class: 0, cutting: Cutting::Nowhere };
+    a.send(0, &way, &header, Offload::Nothing, &[b"12345678"]);
+    let [_, got] = carry([(&a, &wire), (&b, &wire_b)]);
+    got.iter().filter(|(source, _, _, body)| *source == ip(from) && body == b"12345678").count()
+}
+
+#[test]
+fn who_may_not_send_is_not_heard() {
+    assert_eq!((comes_up("10.0.0.1", "10.0.0.2", 200), comes_up("fd00::1", "fd00::2", 200)), (1, 1));
+    // All hosts of the link, a host of "this network", the loopback interface, ourselves.
+    for from in ["10.0.0.255", "0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.0.0.2"] {
+        assert_eq!(comes_up(from, "10.0.0.2", 200), 0, "{from}");
+    }
+    for from in ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::1", "ff02::1", "fd00::2"] {
+        assert_eq!(comes_up(from, "fd00::2", 200), 0, "{from}");
+    }
+    // Who has no address yet asks all; and reports groups.
+    assert_eq!((comes_up("0.0.0.0", "255.255.255.255", 200), comes_up("0.0.0.0", "239.1.2.3", 200)), (1, 0));
+    assert_eq!((comes_up("0.0.0.0", "224.0.0.251", 200), comes_up("0.0.0.0", "239.1.2.3", IGMP)), (1, 1));
+    assert_eq!((comes_up("fd00::1", "ff02::5", 200), comes_up("fd00::1", "ff01::5", 200)), (1, 0));
+}
+
+#[test]
+fn errors_are_limited_and_echoes_are_not() {
+    let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
+    let header =
+        Header { from: ip("10.0.0.1"), to: ip("10.0.0.2"), protocol: ICMP, hops: 64, class: 0, cutting: Cutting::Anywhere };
+    let count = |refuses: bool| {
+        let mut answers = 0;
+        for _ in 0..3000 {
+            if refuses {
+                send(&a, "10.0.0.2", 200, b"12345678", Cutting::Nowhere);
+            } else {
+                a.send_icmp(0, &header, 0, vec![8, 0, 0, 0, 1, 2, 3, 4]);
+            }
+            while let Some(frame) = wire_a.0.lock().pop_front() {
+                b.receive(0, 0, &frame, &mut |packet| {
+                    if refuses {
+                        b.refuse(0, packet, Fault::ProtocolUnreachable);
+                    }
+                });
+            }
+            while let Some(frame) = wire_b.0.lock().pop_front() {
+                a.receive(0, 0, &frame, &mut |packet| answers += usize::from(packet.protocol == ICMP));
+            }
+        }
+        answers
+    };
+    assert_eq!(count(true), 1000);
+    assert_eq!(count(false), 3000, "though no error may be told");
+}
+
+/// Two links: the one on which a packet went.
+#[derive(Clone, Default)]
+struct Links(Arc<Mutex<Vec<usize>>>);
+
+impl Link for Links {
+    fn send(&self, interface: usize, _pieces: &[&[u8]]) -> bool {
+        self.0.lock().push(interface);
+        true
+    }
+}
+
+#[test]
+fn who_has_an_address_of_a_link_s_own_is_answered_there() {
+    let interface = |number: u8, index| config::Interface {
+        name: format!("eth{number}"),
+        index,
+        mac: [2, 0, 0, 0, 0, number],
+        mtu: 1500,
+        addresses: vec![Address { ip: ip(&format!("fe80::{number}")), prefix: 64, broadcast: None, scope: 253 }],
+    };
+    let description = Description { interfaces: vec![interface(1, 2), interface(2, 3)], ..Description::default() };
+    let links = Links::default();
+    let network = Network::new(description, Box::new(links.clone()), 7);
+    for (at, own) in [(0, "fe80::1"), (1, "fe80::2")] {
+        let mac = [2, 0, 0, 0, 0, at as u8 + 1];
+        for refuses in [false, true] {
+            let (protocol, body) = if refuses { (200, vec![0; 8]) } else { (ICMPV6, vec![128, 0, 0, 0, 1, 2, 3, 4]) };
+            let header = Header { from: ip("fe80::9"), to: ip(own), protocol, hops: 64, class: 0, cutting: Cutting::Anywhere };
+            let mut body = body;
+            if !refuses {
+                header.sum_icmp(&mut body);
+            }
+            let ethernet = frame::ethernet(mac, [2, 0, 0, 0, 0, 9], frame::ETHERTYPE_IPV6);
+            let frame = [&[0; frame::VIRTIO][..], &ethernet, &header.bytes(body.len(), 0, None), &body].concat();
+            network.receive(0, at, &frame, &mut |packet| {
+                if refuses {
+                    network.refuse(0, packet, Fault::ProtocolUnreachable);
+                }
+            });
+        }
+        let went = std::mem::take(&mut *links.0.lock());
+        assert!(!went.is_empty() && went.iter().all(|went| *went == at), "{went:?} for {own}");
+    }
+}
+
 /// Whatever comes: no panic, bounded memory.
 #[test]
 fn garbage() {
     let ((a, wire_a), (b, wire_b)) = (host(1), host(2));
     for to in ["10.0.0.2", "fd00::2"] {
-        send(&a, to, UDP, &[0; 4000], false);
-        let header = Header { from: ip(to), to: ip(to), protocol: ICMP, hops: 64, class: 0, whole: false };
-        a.send_icmp(0, &header, vec![8, 0, 0, 0, 1, 2, 3, 4]);
+        send(&a, to, UDP, &[0; 4000], Cutting::Anywhere);
+        let header = Header { from: ip(to), to: ip(to), protocol: ICMP, hops: 64, class: 0, cutting: Cutting::Anywhere };
+        a.send_icmp(0, &header, 0, vec![8, 0, 0, 0, 1, 2, 3, 4]);
     }
     a.announce(0);
     assert!(a.join(0, 0, ip("239.1.2.3")));
@@ -313,14 +428,14 @@ fn an_interface_that_is_down_carries_nothing() {
     assert_eq!(a.set_mtu(2, 1501), Err(Refused::OutOfRange), "the host's takes no more");
     assert_eq!(a.set_mtu(2, 67), Err(Refused::OutOfRange));
     assert_eq!(a.set_mtu(2, 1000), Ok(()));
-    assert_eq!(send(&a, "10.0.0.2", 99, &[1; 1200], true), Sent::TooLong(1000));
+    assert_eq!(send(&a, "10.0.0.2", 99, &[1; 1200], Cutting::Nowhere), Sent::TooLong(1000));
     assert_eq!(b.set_up(0, 2, false), Ok(()));
-    send(&a, "10.0.0.2", 99, b"in vain", false);
+    send(&a, "10.0.0.2", 99, b"in vain", Cutting::Anywhere);
     assert_eq!(carry([(&a, &from_a), (&b, &from_b)]), [Vec::new(), Vec::new()]);
     assert_eq!(b.route(ip("10.0.0.1"), 0), None);
     assert_eq!(b.set_up(0, 2, true), Ok(()));
     assert!(b.route(ip("10.0.0.1"), 0).is_some() && b.route(ip("8.8.8.8"), 0).is_none(), "only its own networks come back");
-    send(&a, "10.0.0.2", 99, b"again", false);
+    send(&a, "10.0.0.2", 99, b"again", Cutting::Anywhere);
     let [_, got] = carry([(&a, &from_a), (&b, &from_b)]);
     assert!(got.iter().any(|(_, _, _, bytes)| bytes == b"again"));
 }

@@ -48,7 +48,7 @@ impl Congestion {
             self.peak = self.peak.max(segments);
             self.to_peak = ((self.peak - segments) / SCALE).max(0.0).cbrt();
         }
-        let seconds = (now - start + rtt) as f64 / SECOND as f64;
+        let seconds = (now.saturating_sub(start).saturating_add(rtt)) as f64 / SECOND as f64;
         let target = self.peak + SCALE * (seconds - self.to_peak).powi(3);
         // Never slower than Reno would: one segment for each window.
         self.credit = self.credit.saturating_add(bytes);

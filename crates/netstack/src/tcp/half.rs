@@ -6,6 +6,10 @@ use super::{
 use crate::tcp::segment::{Flags, Segment};
 use crate::{Ns, SECOND};
 
+/// Low bits of a cookie's timestamp: a window's scale, or [`NO_SCALE`], and whether selective acknowledgements are understood.
+const OPTION_BITS: u32 = 0x1f;
+const NO_SCALE: u32 = 0xf;
+const SACK_BIT: u32 = 0x10;
 /// Longest time between repeated SYN-ACKs.
 const SLOWEST: Ns = 32 * SECOND;
 
@@ -60,6 +64,43 @@ impl HalfOpen {
             timestamps: self.timestamp.map(|value| (timestamp(now, offset), value)),
             ..Segment::default()
         }
+    }
+
+    /// The SYN-ACK of a connection that is not kept: the options agreed on are in its timestamp, so there are none without
+    /// (`cookie_init_timestamp`). The first number is a cookie, which tells the rest.
+    pub fn cookie_reply(&self, now: Ns) -> Segment {
+        let reply = self.reply(now);
+        let Some((value, recent)) = reply.timestamps else {
+            return Segment { window_scale: None, sack_permitted: false, ..reply };
+        };
+        let bits = self.scale.map_or(NO_SCALE, u32::from) | if self.sack { SACK_BIT } else { 0 };
+        let with_bits = (value & !OPTION_BITS) | bits;
+        // Not in the future: time would run backwards afterwards.
+        let with_bits = if seq::before(value, with_bits) { with_bits.wrapping_sub(OPTION_BITS + 1) } else { with_bits };
+        Segment { timestamps: Some((with_bits, recent)), ..reply }
+    }
+
+    /// What was not kept, by the third segment, which brings the cookie back: `start` has it as its first number.
+    pub fn of_cookie(start: Start, peer_mss: u16, third: &Segment, settings: &Settings) -> HalfOpen {
+        let bits = third.timestamps.map_or(NO_SCALE, |(_, echo)| echo & OPTION_BITS);
+        HalfOpen {
+            start,
+            irs: third.seq.wrapping_sub(1),
+            peer_mss: peer_mss.max(LEAST_MSS),
+            scale: Some((bits & NO_SCALE) as u8).filter(|scale| u32::from(*scale) != NO_SCALE),
+            sack: bits & SACK_BIT != 0,
+            timestamp: third.timestamps.map(|(value, _)| value),
+            window: settings.window.min(65_535) as u16,
+            asked_mss: settings.asked_mss(start.path_mss),
+            again_at: start.now + SECOND,
+            // Nobody knows when the SYN-ACK went: it measures nothing.
+            retries: 1,
+        }
+    }
+
+    /// What the peer asked for as its largest segment.
+    pub fn peer_mss(&self) -> u16 {
+        self.peer_mss
     }
 
     /// The SYN-ACK has not been answered. Says whether to send it again (`tcp_synack_retries` is 5).

@@ -43,8 +43,10 @@ const LEAST_MSS: u16 = 88;
 const DEFAULT_MSS: u16 = 536;
 /// Bytes that timestamps take of each segment.
 const TIMESTAMPS: u32 = 12;
-/// How long the side that closed waits for the other's FIN once nobody holds it (`tcp_fin_timeout`).
-pub const FIN_TIMEOUT: Ns = 60 * SECOND;
+/// The first window in bytes, as Linux's. It grows with what is read, so that a connection which nobody reads cannot hold more.
+const FIRST_WINDOW: usize = 65_535;
+/// Acknowledgements that go at once at the start, and when the program asks for them.
+const QUICK: u32 = 8;
 /// How long an acknowledgement may wait for data to go with.
 const DELAYED_ACK: Ns = 40 * MILLISECOND;
 
@@ -123,8 +125,10 @@ pub struct Settings {
     pub user_timeout: Ns,
     /// Repeated SYNs (`TCP_SYNCNT`).
     pub syn_retries: u32,
-    /// Most bytes that may wait to be read.
+    /// Most bytes that may wait to be read, once the program has shown that it reads as many.
     pub window: usize,
+    /// How long the side that closed waits for the other's FIN once nobody holds it (`tcp_fin_timeout`, `TCP_LINGER2`).
+    pub fin_timeout: Ns,
     /// Largest segment to send and to ask for (`TCP_MAXSEG`); 0: by the path.
     pub max_segment: u16,
 }
@@ -137,6 +141,7 @@ impl Default for Settings {
             user_timeout: 0,
             syn_retries: 6,
             window: 65_535,
+            fin_timeout: 60 * SECOND,
             max_segment: 0,
         }
     }
@@ -211,6 +216,9 @@ pub struct Connection {
     /// Right edge of the window that was told.
     edge: u32,
     unread: usize,
+    /// Bytes that may wait to be read so far, and those read since that grew.
+    grown: usize,
+    read_since: usize,
     reorder: Reorder,
     fin_at: Option<u32>,
     fin_received: bool,
@@ -301,6 +309,8 @@ impl Connection {
             expected: 0,
             edge: 0,
             unread: 0,
+            grown: FIRST_WINDOW,
+            read_since: 0,
             reorder: Reorder::default(),
             fin_at: None,
             fin_received: false,
@@ -328,7 +338,7 @@ impl Connection {
             waiting_since: None,
             ack_now: false,
             unacked: 0,
-            quick: 8,
+            quick: QUICK,
             challenges: (0, 0),
             counts: Counts::default(),
         }
@@ -443,6 +453,27 @@ impl Connection {
         self.settings.window = bytes;
     }
 
+    /// Bytes that may wait to be read now.
+    fn window_limit(&self) -> usize {
+        self.settings.window.min(self.grown)
+    }
+
+    /// Bytes that were written and have never been sent.
+    pub fn unsent(&self) -> usize {
+        seq::distance(seq::later(self.max, self.data_start()), self.fin_seq()) as usize
+    }
+
+    /// What comes is acknowledged at once, for a while (`TCP_QUICKACK`).
+    pub fn acknowledge_quickly(&mut self) {
+        self.quick = QUICK;
+        self.ack_now |= self.unacked > 0;
+    }
+
+    /// Acknowledgements wait for something to go with.
+    pub fn acknowledge_late(&mut self) {
+        self.quick = 0;
+    }
+
     /// Whether a byte with this number is on its way: what an ICMP error must quote.
     pub fn has_sent(&self, number: u32) -> bool {
         seq::until(self.una, number) && before(number, self.max)
@@ -451,9 +482,15 @@ impl Connection {
     /// `bytes` of those handed out have been read. Says whether the peer must hear of it: the caller transmits then.
     pub fn read(&mut self, bytes: usize) -> bool {
         self.unread = self.unread.saturating_sub(bytes);
+        // It reads: whoever has read half a window may have twice as much (in the manner of `tcp_rcv_space_adjust`).
+        self.read_since = self.read_since.saturating_add(bytes);
+        if self.read_since >= self.grown / 2 && self.grown < self.settings.window {
+            (self.grown, self.read_since) = (self.grown.saturating_mul(2), 0);
+        }
         let open = seq::distance(self.expected, self.edge) as usize;
-        let could = self.settings.window.saturating_sub(self.unread);
-        let worth = (self.settings.window / 2).clamp(self.mss as usize, 256 << 10).min(self.settings.window.max(1));
+        let limit = self.window_limit();
+        let could = limit.saturating_sub(self.unread);
+        let worth = (limit / 2).clamp(self.mss as usize, 256 << 10).min(limit.max(1));
         if could.saturating_sub(open) >= worth && !matches!(self.phase, Phase::SynSent | Phase::Closed) {
             self.ack_now = true;
         }
@@ -475,7 +512,7 @@ impl Connection {
     pub fn abandon(&mut self, now: Ns) {
         self.orphan = true;
         if self.phase == Phase::FinWait2 {
-            self.end_at = Some(now + FIN_TIMEOUT);
+            self.end_at = Some(now + self.settings.fin_timeout);
         }
     }
 
@@ -483,14 +520,19 @@ impl Connection {
     pub fn abort(&mut self) -> Option<Segment> {
         let known = !matches!(self.phase, Phase::SynSent | Phase::Closed | Phase::TimeWait);
         self.end(self.failure);
-        known.then(|| Segment {
+        known.then(|| self.reset())
+    }
+
+    /// The segment that says it is over.
+    fn reset(&self) -> Segment {
+        Segment {
             source: self.ports.near,
             destination: self.ports.far,
             seq: self.max,
             ack: self.expected,
             flags: Flags::RST | Flags::ACK,
             ..Segment::default()
-        })
+        }
     }
 
     /// What is left after both FINs.

@@ -2,7 +2,7 @@
 
 use super::segment::{Flags, Segment};
 use super::seq::{before, distance, later, until};
-use super::{Connection, DEFAULT_MSS, DELAYED_ACK, Events, FIN_TIMEOUT, Failure, Phase};
+use super::{Connection, DEFAULT_MSS, DELAYED_ACK, Events, Failure, Phase};
 use crate::{MILLISECOND, Ns, SECOND};
 
 /// A timestamp so old that it means nothing any more (RFC 7323, 5.5).
@@ -110,6 +110,12 @@ impl Connection {
             events |= self.established(now);
         }
         if before(self.max, segment.ack) {
+            self.challenge(now);
+            return events;
+        }
+        // Older than all that may be on its way: whoever has only guessed a number in the window (RFC 5961, 5.2).
+        let reach = u64::from(self.max_window).min(self.counts.bytes_acked) as u32;
+        if before(segment.ack, self.una.wrapping_sub(reach)) {
             self.challenge(now);
             return events;
         }
@@ -228,7 +234,7 @@ impl Connection {
             match self.phase {
                 Phase::FinWait1 => {
                     self.phase = Phase::FinWait2;
-                    self.end_at = self.orphan.then_some(now + FIN_TIMEOUT);
+                    self.end_at = self.orphan.then_some(now + self.settings.fin_timeout);
                 }
                 Phase::Closing => {
                     self.phase = Phase::TimeWait;

@@ -194,10 +194,8 @@ impl World {
                     && connection.deadline().is_some_and(|at| at <= now)
                 {
                     let mut events = connection.due(now);
-                    match connection.probe(now) {
-                        Ok(segment) => probe = segment,
-                        Err(more) => events |= more,
-                    }
+                    let (segment, more) = connection.probe(now);
+                    (probe, events) = (segment, events | more);
                     self.ends[at].events.push(events);
                     self.turn(at);
                 }
@@ -395,7 +393,7 @@ fn sends(connection: &mut Connection, now: Ns) -> Vec<(Segment, usize)> {
     let mut out = Vec::new();
     if connection.deadline().is_some_and(|at| at <= now) {
         connection.due(now);
-        out.extend(connection.probe(now).expect("a connection").map(|segment| (segment, 0)));
+        out.extend(connection.probe(now).0.map(|segment| (segment, 0)));
     }
     connection.transmit(now, &mut |outgoing| {
         out.push((outgoing.segment.clone(), outgoing.bytes()));
@@ -510,6 +508,118 @@ fn segments_as_long_as_a_packet_can_be_get_through() {
         let start = Start { ports: Ports { near: 1, far: 2 }, iss: 7, path_mss: mss, now: 0 };
         assert!(Connection::connect(start, wide()).mss() <= 65_435);
     }
+}
+
+#[test]
+fn a_window_grows_with_what_is_read() {
+    let mut world = World::new(Weather::default(), Settings { window: 1 << 20, ..Settings::default() });
+    world.run(SECOND);
+    world.ends[1].reads = false;
+    world.ends[0].to_send = text(3_000_000, 0);
+    world.run(100 * SECOND);
+    let got = world.ends[1].got.len();
+    assert!((60_000..=65_535).contains(&got), "{got} bytes that nobody reads");
+    // Read to the end of a window, and of two more: each may hold twice as much.
+    for most in [131_070, 262_140] {
+        let before = world.ends[1].got.len();
+        let unread = world.ends[1].connection.as_ref().map_or(0, |connection| connection.unread);
+        world.ends[1].connection.as_mut().expect("server").read(unread);
+        world.turn(1);
+        let until = world.now + 100 * SECOND;
+        world.run(until);
+        let got = world.ends[1].got.len() - before;
+        assert!((most / 10 * 9..=most).contains(&got), "{got} bytes of {most}");
+    }
+    world.ends[1].reads = true;
+    let unread = world.ends[1].connection.as_ref().map_or(0, |connection| connection.unread);
+    world.ends[1].connection.as_mut().expect("server").read(unread);
+    let until = world.now + 1000 * SECOND;
+    world.run(until);
+    assert_eq!(world.ends[1].got.len(), 3_000_000);
+    assert_eq!(world.ends[1].connection.as_ref().map(Connection::window_limit), Some(1 << 20), "and no more than was set");
+}
+
+#[test]
+fn bytes_with_an_acknowledgement_out_of_all_reach_are_not_taken() {
+    let mut world = World::new(Weather::default(), wide());
+    world.ends[1].to_send = text(1000, 0);
+    world.run(SECOND);
+    let server = world.ends[1].connection.as_mut().expect("server");
+    let segment = from_peer(server, 1000);
+    // Beyond what it ever had acknowledged, or half a circle away.
+    for back in [1002, 70_000, 1 << 30] {
+        let old = Segment { ack: segment.ack.wrapping_sub(back), ..segment.clone() };
+        assert_eq!(server.arrives(SECOND, &old, b"guessed", &mut |_| panic!("taken")), Events::empty());
+        assert_eq!(sends(server, SECOND).len(), 1, "a challenge");
+    }
+    let late = Segment { ack: segment.ack.wrapping_sub(900), ..segment };
+    let mut got = 0;
+    server.arrives(SECOND, &late, b"late", &mut |bytes| got += bytes.len());
+    assert_eq!(got, 4);
+}
+
+#[test]
+fn who_gives_up_a_quiet_peer_says_so_and_in_the_program_s_time() {
+    let keep = KeepAlive { idle: 10 * SECOND, interval: SECOND, count: 9 };
+    let ended = |user_timeout: Ns| {
+        let mut world = World::new(Weather::default(), Settings { keep_alive: Some(keep), user_timeout, ..wide() });
+        world.run(SECOND);
+        let connection = world.ends[0].connection.as_mut().expect("client");
+        let mut sent = Vec::new();
+        let mut now = SECOND;
+        while connection.phase() == Phase::Established {
+            now = connection.deadline().expect("a probe");
+            sent = sends(connection, now);
+        }
+        assert!(sent.iter().any(|(segment, _)| segment.has(Flags::RST)), "{sent:?}");
+        assert_eq!(connection.failure(), Some(Failure::TimedOut));
+        (now - connection.last_heard) / SECOND
+    };
+    assert_eq!(ended(0), 19, "nine probes in vain");
+    assert_eq!(ended(12 * SECOND), 12);
+
+    // And waiting for an answer to data.
+    let mut world = World::new(Weather::default(), Settings { user_timeout: 700 * MILLISECOND, ..wide() });
+    world.run(SECOND);
+    let connection = world.ends[0].connection.as_mut().expect("client");
+    write(connection, 10);
+    sends(connection, SECOND);
+    let mut now = SECOND;
+    while connection.phase() == Phase::Established {
+        now = connection.deadline().expect("a timer");
+        sends(connection, now);
+    }
+    assert_eq!(now, SECOND + 700 * MILLISECOND, "not with the next repetition");
+}
+
+#[test]
+fn acknowledgements_wait_or_do_not() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    let server = world.ends[1].connection.as_mut().expect("server");
+    let answers = |server: &mut Connection| {
+        let segment = from_peer(server, 1000);
+        server.arrives(SECOND, &segment, b"x", &mut |_| {});
+        sends(server, SECOND).len()
+    };
+    server.acknowledge_late();
+    assert_eq!(answers(server), 0);
+    server.acknowledge_quickly();
+    assert_eq!(sends(server, SECOND).len(), 1, "what waited goes");
+    assert_eq!(answers(server), 1);
+}
+
+#[test]
+fn bytes_that_were_never_sent_are_counted() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    let connection = world.ends[0].connection.as_mut().expect("client");
+    write(connection, 100_000);
+    assert_eq!(connection.unsent(), 100_000);
+    let sent: usize = sends(connection, SECOND).iter().map(|(_, bytes)| bytes).sum();
+    assert!(sent > 0 && connection.unsent() == 100_000 - sent, "{sent}");
+    connection.finish();
+    assert_eq!(connection.unsent(), 100_000 - sent, "the FIN is no byte");
 }
 
 /// Whatever comes: no panic, no endless loop, bounded memory.

@@ -2,7 +2,7 @@
 
 use super::segment::Segment;
 use super::{Coalesce, Connection, Events, Failure, Phase};
-use crate::{Ns, SECOND};
+use crate::{MILLISECOND, Ns, SECOND};
 
 /// Times that data is sent in vain (`tcp_retries2`), and by whom nobody waits for (`tcp_orphan_retries`).
 const RETRIES: u32 = 15;
@@ -52,6 +52,17 @@ impl Connection {
         }
     }
 
+    /// How long to wait for an answer; not beyond the end of the program's patience (`tcp_clamp_rto_to_user_timeout`).
+    pub(super) fn patience(&self, now: Ns) -> Ns {
+        let timeout = self.rtt.timeout(self.retransmit.count);
+        let waited = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
+        match self.settings.user_timeout {
+            0 => timeout,
+            _ if self.retransmit.count == 0 => timeout,
+            most => timeout.min(most.saturating_sub(waited).max(MILLISECOND)),
+        }
+    }
+
     fn retransmit_due(&mut self, now: Ns) -> Events {
         self.retransmit.at = None;
         if self.una == self.max {
@@ -83,15 +94,18 @@ impl Connection {
     /// The peer's window is closed and nothing else will tell when it opens.
     pub(super) fn arm_probe(&mut self, now: Ns) {
         if self.probe.at.is_none() {
-            self.probe.at = Some(now + self.rtt.timeout(self.probe.count).min(LONGEST));
+            let timeout = self.rtt.timeout(self.probe.count).min(LONGEST);
+            let silent = now.saturating_sub(self.last_heard);
+            self.probe.at = Some(match self.settings.user_timeout {
+                most if most > 0 && self.probe.count > 0 => now + timeout.min(most.saturating_sub(silent).max(MILLISECOND)),
+                _ => now + timeout,
+            });
         }
     }
 
-    /// A probe that is due: a segment which the peer must answer. `Err`: it has not for too long.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    pub fn probe(&mut self, now: Ns) -> Result<Option<Segment>, Events> {
+    /// A probe that is due: a segment which the peer must answer. If it has not for too long the connection ends, and the segment, if any, tells
+    /// the peer so.
+    pub fn probe(&mut self, now: Ns) -> (Option<Segment>, Events) {
         if self.probe.at.is_some_and(|at| at <= now) {
             self.probe.at = None;
             self.probe.count += 1;
@@ -99,21 +113,27 @@ impl Connection {
             let user = self.settings.user_timeout;
             let dead = if user > 0 { silent >= user } else { self.probe.count > RETRIES && silent > 60 * SECOND };
             if dead || (self.orphan && self.probe.count > ORPHAN_RETRIES) {
-                return Err(self.end(Some(Failure::TimedOut)));
+                return (None, self.end(Some(Failure::TimedOut)));
             }
             let segment = self.header(now, self.una.wrapping_sub(1));
-            return Ok(Some(segment));
+            return (Some(segment), Events::empty());
         }
-        let (Some(at), Some(keep)) = (self.keep_alive_at(), self.settings.keep_alive) else { return Ok(None) };
+        let (Some(at), Some(keep)) = (self.keep_alive_at(), self.settings.keep_alive) else { return (None, Events::empty()) };
         if at > now {
-            return Ok(None);
+            return (None, Events::empty());
         }
-        if self.keep.count >= keep.count {
-            return Err(self.end(Some(Failure::TimedOut)));
+        // `TCP_USER_TIMEOUT` takes the place of the count (`tcp_keepalive_timer`).
+        let over = match self.settings.user_timeout {
+            0 => self.keep.count >= keep.count,
+            most => self.keep.count > 0 && now.saturating_sub(self.last_heard) >= most,
+        };
+        if over {
+            let reset = self.reset();
+            return (Some(reset), self.end(Some(Failure::TimedOut)));
         }
         self.keep.count += 1;
         self.keep.at = Some(now + keep.interval);
-        Ok(Some(self.header(now, self.una.wrapping_sub(1))))
+        (Some(self.header(now, self.una.wrapping_sub(1))), Events::empty())
     }
 
     /// Whether short segments are held back for now.

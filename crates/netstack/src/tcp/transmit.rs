@@ -100,7 +100,7 @@ impl Connection {
             }
             self.waiting_since = self.waiting_since.or(Some(now));
             if self.retransmit.at.is_none() {
-                self.retransmit.at = Some(now + self.rtt.timeout(self.retransmit.count));
+                self.retransmit.at = Some(now + self.patience(now));
             }
         }
         if self.ack_now {
@@ -176,7 +176,7 @@ impl Connection {
 
     /// The window to tell: it never shrinks, and does not grow by crumbs (RFC 9293, 3.8.6.2.2).
     fn advertise(&mut self) -> u16 {
-        let limit = self.settings.window;
+        let limit = self.window_limit();
         let could = limit.saturating_sub(self.unread).min(1 << 29) as u32;
         let open = distance(self.expected, self.edge);
         let worth = (2 * self.mss).min(limit as u32 / 2);

@@ -70,6 +70,9 @@ mod tests {
             ("net.ipv4.ping_group_range", "0 2147483647"),
             ("net/core/somaxconn", "1024"),
             ("net.ipv4.tcp_syncookies", "1"),
+            ("net.ipv4.tcp_fin_timeout", "30"),
+            ("net.ipv4.tcp_rmem", "4096 87380 4194304"),
+            ("net.ipv4.tcp_keepalive_time", "600"),
             ("kernel.sem", "250 32000 100 128"),
             ("kernel.shmmax", "68719476736"),
             ("fs.mqueue.msg_max", "100"),
@@ -80,13 +83,17 @@ mod tests {
         let net = &container.namespaces.net;
         assert_eq!(net.sysctl("net/ipv4/ip_local_port_range").as_deref(), Some("50000\t50009"));
         assert_eq!(net.sysctl("net/core/somaxconn").as_deref(), Some("1024"));
+        assert_eq!(net.sysctl("net/ipv4/tcp_rmem").as_deref(), Some("4096\t87380\t4194304"));
         let limits = &container.namespaces.ipc.objects.limits;
         assert_eq!((limits.semmsl.get(), limits.semmni.get(), limits.mq_msg_max.get()), (250, 128, 100));
         assert_eq!(container.namespaces.uts.get().domainname, "example");
         for (key, value, why) in [
             ("net.ipv4.ip_unprivileged_port_start", "65536", "value"),
             ("net.ipv4.ip_local_port_range", "9 1", "value"),
-            ("net.ipv4.tcp_fin_timeout", "30", "\"60\""),
+            ("net.ipv4.tcp_retries2", "30", "\"15\""),
+            ("net.ipv4.tcp_wmem", "0 1 2", "value"),
+            ("net.ipv4.tcp_keepalive_probes", "256", "value"),
+            ("net.ipv4.tcp_syn_retries", "0", "value"),
             ("net.ipv4.conf.eth9.proxy_arp", "1", "none of that name"),
             ("kernel.sem", "250 32000 100", "value"),
             ("kernel.shmmni", "1000000", "value"),

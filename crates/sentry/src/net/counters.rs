@@ -27,5 +27,6 @@ counters! {
     /// Messages over the loopback interface, and their bytes.
     packets, bytes,
     tcp_active_opens, tcp_passive_opens, tcp_attempt_fails, tcp_resets, tcp_segments,
+    syn_cookies_sent, syn_cookies_received,
     udp_datagrams, udp_no_ports, udp_receive_errors,
 }

@@ -31,6 +31,7 @@ pub mod opt {
     pub const IP_FREEBIND: i32 = 15;
     pub const IP_TRANSPARENT: i32 = 19;
     pub const IP_RECVORIGDSTADDR: i32 = 20;
+    pub const IP_MINTTL: i32 = 21;
     pub const IP_MULTICAST_IF: i32 = 32;
     pub const IP_MULTICAST_TTL: i32 = 33;
     pub const IP_MULTICAST_LOOP: i32 = 34;
@@ -52,6 +53,7 @@ pub mod opt {
     pub const IPV6_RECVHOPLIMIT: i32 = 51;
     pub const IPV6_RECVTCLASS: i32 = 66;
     pub const IPV6_TCLASS: i32 = 67;
+    pub const IPV6_MINHOPCOUNT: i32 = 73;
     pub const IPV6_TRANSPARENT: i32 = 75;
     pub const IPV6_FREEBIND: i32 = 78;
 }
@@ -134,9 +136,9 @@ const ROWS: &[Row] = &[
     row(IPPROTO_IP, 18, 0, Takes::Bool), // IP_PASSSEC
     row(IPPROTO_IP, IP_TRANSPARENT, 0, Takes::Bool),
     row(IPPROTO_IP, IP_RECVORIGDSTADDR, 0, Takes::Bool),
-    row(IPPROTO_IP, 21, 0, Takes::Range(0, 255)), // IP_MINTTL
-    row(IPPROTO_IP, 24, 0, Takes::Bool),          // IP_BIND_ADDRESS_NO_PORT
-    row(IPPROTO_IP, 26, 0, Takes::StrictBool),    // IP_RECVERR_RFC4884
+    row(IPPROTO_IP, IP_MINTTL, 0, Takes::Range(0, 255)),
+    row(IPPROTO_IP, 24, 0, Takes::Bool),       // IP_BIND_ADDRESS_NO_PORT
+    row(IPPROTO_IP, 26, 0, Takes::StrictBool), // IP_RECVERR_RFC4884
     row(IPPROTO_IP, IP_MULTICAST_TTL, 1, Takes::OrDefault(0, 255)),
     row(IPPROTO_IP, IP_MULTICAST_LOOP, 1, Takes::Bool),
     row(IPPROTO_IP, IP_MULTICAST_ALL, 1, Takes::StrictBool),
@@ -154,9 +156,9 @@ const ROWS: &[Row] = &[
     row(IPPROTO_IPV6, 62, 0, Takes::Bool), // IPV6_DONTFRAG
     row(IPPROTO_IPV6, IPV6_RECVTCLASS, 0, Takes::Bool),
     row(IPPROTO_IPV6, IPV6_TCLASS, 0, Takes::OrDefault(0, 255)),
-    row(IPPROTO_IPV6, 70, 1, Takes::Bool),          // IPV6_AUTOFLOWLABEL
-    row(IPPROTO_IPV6, 73, 0, Takes::Range(0, 255)), // IPV6_MINHOPCOUNT
-    row(IPPROTO_IPV6, 74, 0, Takes::Bool),          // IPV6_RECVORIGDSTADDR
+    row(IPPROTO_IPV6, 70, 1, Takes::Bool), // IPV6_AUTOFLOWLABEL
+    row(IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0, Takes::Range(0, 255)),
+    row(IPPROTO_IPV6, 74, 0, Takes::Bool), // IPV6_RECVORIGDSTADDR
     row(IPPROTO_IPV6, IPV6_TRANSPARENT, 0, Takes::Bool),
     row(IPPROTO_IPV6, IPV6_FREEBIND, 0, Takes::Bool),
 ];
@@ -166,7 +168,12 @@ const ROWS: &[Row] = &[
 pub struct IpOptions {
     ints: Ints,
     pub only_v6: bool,
+    /// `IP_FREEBIND`, or `transparent`.
     pub free_bind: bool,
+    /// `IP_TRANSPARENT`, by either name.
+    pub transparent: bool,
+    /// Hops that a packet must have left, of IPv4 and of IPv6 (`IP_MINTTL`, `IPV6_MINHOPCOUNT`).
+    pub least_hops: [u8; 2],
     /// `IP_MULTICAST_IF`: an interface, if chosen, and the address by which it was.
     pub multicast_device: i32,
     multicast_address: Ipv4Addr,
@@ -180,6 +187,8 @@ impl Default for IpOptions {
             ints: Ints::new(ROWS),
             only_v6: false,
             free_bind: false,
+            transparent: false,
+            least_hops: [0; 2],
             multicast_device: 0,
             multicast_address: Ipv4Addr::UNSPECIFIED,
             multicast_device_v6: 0,
@@ -204,7 +213,8 @@ pub struct About {
     /// `SOCK_*`
     pub kind: i32,
     pub bound: bool,
-    pub connected: bool,
+    /// Bytes of the largest packet on the way to the peer, if there is one.
+    pub mtu: Option<i32>,
     pub protocol: i32,
 }
 
@@ -212,6 +222,11 @@ impl IpOptions {
     /// An integer option of `SOL_IP`.
     pub fn v4(&self, name: i32) -> i32 {
         self.ints.get(ROWS, IPPROTO_IP, name).unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub fn set_v4(&mut self, name: i32, value: i32) {
+        self.ints.set(ROWS, IPPROTO_IP, name, value).expect("an option");
     }
 
     /// An integer option of `SOL_IPV6`.
@@ -287,9 +302,9 @@ impl IpOptions {
         };
         self.ints.set(ROWS, level, name, n)?;
         self.only_v6 = self.v6(IPV6_V6ONLY) != 0;
-        self.free_bind = [self.v4(IP_FREEBIND), self.v4(IP_TRANSPARENT), self.v6(IPV6_FREEBIND), self.v6(IPV6_TRANSPARENT)]
-            .iter()
-            .any(|&on| on != 0);
+        self.transparent = self.v4(IP_TRANSPARENT) != 0 || self.v6(IPV6_TRANSPARENT) != 0;
+        self.least_hops = [self.v4(IP_MINTTL) as u8, self.v6(IPV6_MINHOPCOUNT) as u8];
+        self.free_bind = self.transparent || self.v4(IP_FREEBIND) != 0 || self.v6(IPV6_FREEBIND) != 0;
         Ok(())
     }
 
@@ -301,12 +316,9 @@ impl IpOptions {
             return Err(Errno::ENOPROTOOPT);
         }
         let value = match (v6, name) {
-            (false, IP_MTU) | (true, IPV6_MTU) => match about.connected {
-                // An IPv4 packet is no longer than that (`IP_MAX_MTU`).
-                true if !v6 => 65_535,
-                true => LOOPBACK_MTU,
-                false => return Err(Errno::ENOTCONN),
-            },
+            // An IPv4 packet is no longer than that (`IP_MAX_MTU`).
+            (false, IP_MTU) => about.mtu.ok_or(Errno::ENOTCONN)?.min(65_535),
+            (true, IPV6_MTU) => about.mtu.ok_or(Errno::ENOTCONN)?,
             (false, IP_OPTIONS) => return Ok(OptionBytes::new()),
             (false, IP_MULTICAST_IF) => return Ok(SmallVec::from_slice(&self.multicast_address.octets())),
             (false, 52) => about.protocol, // IP_PROTOCOL
@@ -409,9 +421,24 @@ impl IpOptions {
         Ok(())
     }
 
-    /// Whether the socket is in a group, on whatever interface.
-    pub fn is_in(&self, group: IpAddr) -> bool {
-        self.groups.iter().any(|joined| joined.group == group)
+    /// Whether the socket is in a group on an interface.
+    pub fn is_in(&self, group: IpAddr, device: i32) -> bool {
+        self.groups.iter().any(|joined| (joined.group, joined.device) == (group, device))
+    }
+
+    /// The address that packets to a group come from, if it was by one that their interface was chosen.
+    pub fn source_for(&self, to: IpAddr) -> Option<IpAddr> {
+        let by_address = to.is_ipv4() && to.is_multicast() && !self.multicast_address.is_unspecified();
+        by_address.then_some(self.multicast_address.into())
+    }
+
+    /// The interface that packets to a group take (`IP_MULTICAST_IF`); 0: whichever leads there.
+    pub fn device_for(&self, to: IpAddr) -> i32 {
+        match to {
+            _ if !to.is_multicast() => 0,
+            IpAddr::V4(_) => self.multicast_device,
+            IpAddr::V6(_) => self.multicast_device_v6,
+        }
     }
 }
 

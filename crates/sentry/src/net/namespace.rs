@@ -246,6 +246,16 @@ impl NetNamespace {
         self.stack().and_then(|stack| stack.network.route(to, device)).ok_or(Errno::ENETUNREACH)
     }
 
+    /// Bytes of the largest packet on the way to a destination.
+    pub(super) fn mtu_towards(&self, to: IpAddr, device: i32) -> i32 {
+        let foreign = matches!(self.address_kind(to), AddressKind::Foreign | AddressKind::Multicast | AddressKind::Broadcast);
+        let way = self.way(to, device).ok().filter(|_| foreign);
+        match (self.stack(), way) {
+            (Some(stack), Some(way)) => stack.network.path_mtu(to, &way, self.clock.monotonic().0) as i32,
+            _ => super::ip::LOOPBACK_MTU,
+        }
+    }
+
     /// The index of the interface that is the way to a destination.
     pub(super) fn way_device(&self, to: IpAddr) -> Option<i32> {
         let way = self.way(to, 0).ok()?;
@@ -284,6 +294,29 @@ impl NetNamespace {
         let interfaces = self.stack()?.network.interfaces();
         let owner = interfaces.iter().find(|interface| interface.addresses().iter().any(|address| address.ip == ip));
         owner.map(|interface| interface.index)
+    }
+
+    /// The interface over which a packet to one of our own addresses comes: the one that its sender has chosen, else the one that has the address.
+    /// It passes over `lo`, but is counted as of there (`ip_route_output_key_hash_rcu`).
+    pub(super) fn local_device(&self, to: IpAddr, chosen: i32) -> i32 {
+        if chosen != 0 { chosen } else { self.device_with(to).unwrap_or(LOOPBACK) }
+    }
+
+    /// Whether packets to `to` may come from `own`, which a program has named. For IPv6 it is asked when the address is named.
+    ///
+    /// # Errors
+    /// As `ip_route_output_key_hash_rcu` and `__mkroute_output`: `EINVAL` of an address that is no host's, and of the loopback interface's for what
+    /// leaves; `ENETUNREACH` of another's, but for whoever may be `IP_TRANSPARENT`.
+    pub(super) fn check_source(&self, own: IpAddr, to: IpAddr, transparent: bool) -> Result<(), Errno> {
+        let IpAddr::V4(ip) = own else { return Ok(()) };
+        match self.address_kind(own) {
+            AddressKind::Multicast => Err(Errno::EINVAL),
+            _ if ip.is_broadcast() => Err(Errno::EINVAL),
+            AddressKind::Local if ip.is_loopback() && self.address_kind(to) == AddressKind::Foreign => Err(Errno::EINVAL),
+            AddressKind::Local => Ok(()),
+            _ if transparent => Ok(()),
+            AddressKind::Unspecified | AddressKind::Broadcast | AddressKind::Foreign => Err(Errno::ENETUNREACH),
+        }
     }
 
     /// Whether an interface has an address.

@@ -41,15 +41,22 @@ impl Claim {
         self.reuse_port && other.reuse_port && self.uid == other.uid
     }
 
-    /// How well it fits a packet to `ip`; None: not at all.
-    pub fn score(&self, ip: IpAddr) -> Option<u32> {
-        match (self.ip, ip) {
-            (own, to) if own == to => Some(4),
-            (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => Some(2),
-            (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => Some(2),
-            (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() && !self.only_v6 => Some(1),
-            _ => None,
-        }
+    /// How well it fits a packet to `ip` that came over an interface (0: nobody knows which); None: not at all. The address counts most, then the interface
+    /// (`compute_score`, which is asked for sockets with the address first).
+    pub fn score(&self, ip: IpAddr, device: i32) -> Option<u32> {
+        let by_device = match self.device {
+            0 => 0,
+            own if own == device || device == 0 => 4,
+            _ => return None,
+        };
+        let by_address = match (self.ip, ip) {
+            (own, to) if own == to => 8,
+            (IpAddr::V4(own), IpAddr::V4(_)) if own.is_unspecified() => 2,
+            (IpAddr::V6(own), IpAddr::V6(_)) if own.is_unspecified() => 2,
+            (IpAddr::V6(own), IpAddr::V4(_)) if own.is_unspecified() && !self.only_v6 => 1,
+            _ => return None,
+        };
+        Some(by_address + by_device)
     }
 }
 
@@ -180,8 +187,18 @@ mod tests {
         assert!(any4.overlaps(&any6) && any6.overlaps(&one4) && any6.overlaps(&one6) && any4.overlaps(&one4));
         assert!(!only.overlaps(&any4) && !only.overlaps(&one4) && only.overlaps(&one6));
         assert!(!any4.overlaps(&one6) && !one4.overlaps(&one6));
-        assert_eq!(any6.score(Ipv4Addr::LOCALHOST.into()), Some(1));
-        assert_eq!(only.score(Ipv4Addr::LOCALHOST.into()), None);
+        assert_eq!(any6.score(Ipv4Addr::LOCALHOST.into(), 1), Some(1));
+        assert_eq!(only.score(Ipv4Addr::LOCALHOST.into(), 1), None);
+    }
+
+    #[test]
+    fn an_interface_fits_or_excludes() {
+        let (any, one) = (claim(Ipv4Addr::UNSPECIFIED), claim(Ipv4Addr::LOCALHOST));
+        let on = |claim: Claim, device| Claim { device, ..claim };
+        let score = |claim: Claim| claim.score(Ipv4Addr::LOCALHOST.into(), 2);
+        assert_eq!((score(on(any, 1)), score(on(one, 1))), (None, None));
+        assert!(score(on(any, 2)) > score(any) && score(on(one, 2)) > score(one));
+        assert!(score(one) > score(on(any, 2)), "the address counts more");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub const TABLES: &[Table] = &[
     ("arp", |net| arp(net)),
     ("ipv6_route", |net| ipv6_route(net)),
     ("netlink", |net| netlink(net)),
-    ("netstat", |_| "TcpExt: SyncookiesSent\nTcpExt: 0\nIpExt: InNoRoutes\nIpExt: 0\n".into()),
+    ("netstat", |net| netstat(net)),
     ("packet", |net| net.packets.report()),
     ("protocols", |net| protocols(net)),
     ("raw", |net| datagrams(net, Family::Inet, Which::Raw)),
@@ -71,22 +71,15 @@ pub const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/tcp_congestion_control", "cubic"),
     ("net/ipv4/tcp_ecn", "2"),
     ("net/ipv4/tcp_fastopen", "0"),
-    ("net/ipv4/tcp_fin_timeout", "60"),
-    ("net/ipv4/tcp_keepalive_intvl", "75"),
-    ("net/ipv4/tcp_keepalive_probes", "9"),
-    ("net/ipv4/tcp_keepalive_time", "7200"),
     ("net/ipv4/tcp_max_syn_backlog", "4096"),
     ("net/ipv4/tcp_max_tw_buckets", "16384"),
     ("net/ipv4/tcp_moderate_rcvbuf", "1"),
     ("net/ipv4/tcp_retries2", "15"),
-    ("net/ipv4/tcp_rmem", "4096\t131072\t6291456"),
     ("net/ipv4/tcp_sack", "1"),
-    ("net/ipv4/tcp_syn_retries", "6"),
     ("net/ipv4/tcp_syncookies", "1"),
     ("net/ipv4/tcp_timestamps", "1"),
     ("net/ipv4/tcp_tw_reuse", "2"),
     ("net/ipv4/tcp_window_scaling", "1"),
-    ("net/ipv4/tcp_wmem", "4096\t16384\t4194304"),
     ("net/ipv4/udp_rmem_min", "4096"),
     ("net/ipv4/udp_wmem_min", "4096"),
     ("net/ipv6/bindv6only", "0"),
@@ -137,6 +130,11 @@ fn dev(net: &NetNamespace) -> String {
         );
     }
     text
+}
+
+fn netstat(net: &NetNamespace) -> String {
+    let (sent, received) = (net.counters.syn_cookies_sent.get(), net.counters.syn_cookies_received.get());
+    format!("TcpExt: SyncookiesSent SyncookiesRecv\nTcpExt: {sent} {received}\nIpExt: InNoRoutes\nIpExt: 0\n")
 }
 
 fn if_inet6(net: &NetNamespace) -> String {

@@ -1,4 +1,4 @@
-//! [`Tunables`]: what a pod's sysctls may change of a network namespace.
+//! [`Tunables`]: what a pod's sysctls, and root inside, may change of a network namespace.
 
 use std::ops::RangeInclusive;
 
@@ -20,14 +20,53 @@ struct Values {
     ping_groups: (u32, u32),
     /// `net.core.somaxconn`: largest backlog.
     backlog: u32,
+    tcp: TcpValues,
+}
+
+/// What concerns TCP sockets that have not set it themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TcpValues {
+    /// `net.ipv4.tcp_rmem`, `tcp_wmem`: bytes of a buffer, at least, at first, and what it grows to.
+    pub receive: [u32; 3],
+    pub send: [u32; 3],
+    /// `net.ipv4.tcp_fin_timeout`, in seconds.
+    pub fin_timeout: i32,
+    /// `net.ipv4.tcp_keepalive_time`, `tcp_keepalive_intvl` in seconds, and `tcp_keepalive_probes`.
+    pub keep_idle: i32,
+    pub keep_interval: i32,
+    pub keep_probes: u8,
+    /// `net.ipv4.tcp_syn_retries`
+    pub syn_retries: u8,
+}
+
+impl Default for TcpValues {
+    fn default() -> TcpValues {
+        TcpValues {
+            receive: [4096, 131_072, 1 << 20],
+            send: [4096, 16_384, 1 << 19],
+            fin_timeout: 60,
+            keep_idle: 7200,
+            keep_interval: 75,
+            keep_probes: 9,
+            syn_retries: 6,
+        }
+    }
 }
 
 /// Those of [`Values`], below /proc/sys.
-pub const SYSCTLS: [&str; 4] = [PORT, PORTS, PING, BACKLOG];
+pub const SYSCTLS: [&str; 11] =
+    [PORT, PORTS, PING, BACKLOG, RECEIVE, SEND, FIN_TIMEOUT, KEEP_IDLE, KEEP_INTERVAL, KEEP_PROBES, SYN_RETRIES];
 const PORT: &str = "net/ipv4/ip_unprivileged_port_start";
 const PORTS: &str = "net/ipv4/ip_local_port_range";
 const PING: &str = "net/ipv4/ping_group_range";
 const BACKLOG: &str = "net/core/somaxconn";
+const RECEIVE: &str = "net/ipv4/tcp_rmem";
+const SEND: &str = "net/ipv4/tcp_wmem";
+const FIN_TIMEOUT: &str = "net/ipv4/tcp_fin_timeout";
+const KEEP_IDLE: &str = "net/ipv4/tcp_keepalive_time";
+const KEEP_INTERVAL: &str = "net/ipv4/tcp_keepalive_intvl";
+const KEEP_PROBES: &str = "net/ipv4/tcp_keepalive_probes";
+const SYN_RETRIES: &str = "net/ipv4/tcp_syn_retries";
 
 /// The first values.
 pub(super) const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
@@ -35,7 +74,8 @@ pub(super) const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 impl Default for Tunables {
     fn default() -> Tunables {
         let (ping_groups, backlog) = ((0, i32::MAX as u32), 4096);
-        Tunables(RwLock::new(Values { unprivileged_port: 1024, ports: EPHEMERAL, ping_groups, backlog }))
+        let tcp = TcpValues::default();
+        Tunables(RwLock::new(Values { unprivileged_port: 1024, ports: EPHEMERAL, ping_groups, backlog, tcp }))
     }
 }
 
@@ -48,13 +88,26 @@ impl NetNamespace {
             PORTS => format!("{}\t{}", values.ports.start(), values.ports.end()),
             PING => format!("{}\t{}", values.ping_groups.0, values.ping_groups.1),
             BACKLOG => values.backlog.to_string(),
+            RECEIVE => three(values.tcp.receive),
+            SEND => three(values.tcp.send),
+            FIN_TIMEOUT => values.tcp.fin_timeout.to_string(),
+            KEEP_IDLE => values.tcp.keep_idle.to_string(),
+            KEEP_INTERVAL => values.tcp.keep_interval.to_string(),
+            KEEP_PROBES => values.tcp.keep_probes.to_string(),
+            SYN_RETRIES => values.tcp.syn_retries.to_string(),
             _ => return None,
         })
     }
 
     /// Sets one; false if it is none, or that is no value for it.
     pub fn set_sysctl(&self, path: &str, text: &str) -> bool {
-        let Some(numbers) = text.split_ascii_whitespace().map(|word| word.parse().ok()).collect::<Option<Vec<u32>>>() else {
+        let Some(numbers) = text.split_ascii_whitespace().map(|word| word.parse().ok()).collect::<Option<Vec<i64>>>() else {
+            return false;
+        };
+        if let Some(set) = self.set_tcp(path, &numbers) {
+            return set;
+        }
+        let Some(numbers) = numbers.into_iter().map(|number| u32::try_from(number).ok()).collect::<Option<Vec<u32>>>() else {
             return false;
         };
         let ports = {
@@ -76,6 +129,36 @@ impl NetNamespace {
         true
     }
 
+    /// Sets one of TCP's, within the ranges that Linux has. None: it is none of those.
+    fn set_tcp(&self, path: &str, numbers: &[i64]) -> Option<bool> {
+        let mut values = self.tunables.0.write();
+        let values = &mut values.tcp;
+        let fine = match (path, numbers) {
+            (RECEIVE | SEND, numbers) => {
+                let sizes = if path == RECEIVE { &mut values.receive } else { &mut values.send };
+                let good = |number: &i64| (1..=i64::from(i32::MAX)).contains(number);
+                let fine = (1..=sizes.len()).contains(&numbers.len()) && numbers.iter().all(good);
+                // Those that are not named stay.
+                if fine {
+                    sizes.iter_mut().zip(numbers).for_each(|(size, number)| *size = *number as u32);
+                }
+                fine
+            }
+            (FIN_TIMEOUT, [seconds]) => set(&mut values.fin_timeout, *seconds),
+            (KEEP_IDLE, [seconds]) => set(&mut values.keep_idle, *seconds),
+            (KEEP_INTERVAL, [seconds]) => set(&mut values.keep_interval, *seconds),
+            (KEEP_PROBES, [count]) => set(&mut values.keep_probes, *count),
+            (SYN_RETRIES, [count]) => (1..=127).contains(count) && set(&mut values.syn_retries, *count),
+            (FIN_TIMEOUT | KEEP_IDLE | KEEP_INTERVAL | KEEP_PROBES | SYN_RETRIES, _) => false,
+            _ => return None,
+        };
+        Some(fine)
+    }
+
+    pub(super) fn tcp_values(&self) -> TcpValues {
+        self.tunables.0.read().tcp
+    }
+
     /// Whether a port is for who has `CAP_NET_BIND_SERVICE` only.
     pub(super) fn is_privileged(&self, port: u16) -> bool {
         u32::from(port) < self.tunables.0.read().unprivileged_port
@@ -92,4 +175,13 @@ impl NetNamespace {
         let inside = |group: &u32| (first..=last).contains(group);
         inside(&creds.egid) || creds.groups.iter().any(inside)
     }
+}
+
+fn three(sizes: [u32; 3]) -> String {
+    sizes.map(|size| size.to_string()).join("\t")
+}
+
+fn set<T: TryFrom<i64>>(place: &mut T, number: i64) -> bool {
+    let number = T::try_from(number);
+    number.map(|number| *place = number).is_ok()
 }

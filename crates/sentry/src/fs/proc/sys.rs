@@ -189,7 +189,7 @@ pub(super) fn directory(shared: &Arc<Shared>) -> Arc<dyn Inode> {
         tree.add(*path, || (*value).to_string());
     }
     for path in TUNABLE_SYSCTLS {
-        tree.add_entry(path, Entry::new(move |task| task.namespaces().net.sysctl(path).unwrap_or_default()));
+        tree.add_entry(path, network(path));
     }
     for (path, fields) in limits::SYSCTLS {
         tree.add_entry(*path, Entry::new(move |task| task.ipc_objects().limits.show(fields)));
@@ -211,6 +211,18 @@ fn tunable(shared: &Arc<Shared>, path: &'static str, field: fn(&Tunables) -> &Tu
         // As Linux: a power of two of pages.
         let number = if pages && number <= 1 << 31 { number.max(4096).next_power_of_two() } else { number };
         if field(&change).set(number) { Ok(()) } else { Err(Errno::EINVAL) }
+    })
+}
+
+/// A value of a network namespace's, which its root may change (`EINVAL` outside its range), but not where the network is the host's.
+fn network(path: &'static str) -> Entry {
+    Entry::new(move |task| task.namespaces().net.sysctl(path).unwrap_or_default()).writable(move |task, bytes| {
+        let net = task.namespaces().net.clone();
+        if net.is_hosts() {
+            return Err(Errno::EPERM);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+        if net.set_sysctl(path, text.trim_matches('\0')) { Ok(()) } else { Err(Errno::EINVAL) }
     })
 }
 

@@ -40,12 +40,13 @@ impl Datagram {
     }
 
     fn about(&self) -> About {
+        let device = self.options.lock().device;
         let state = self.state.lock();
         About {
             family: self.family,
             kind: self.kind().kind,
             bound: state.local.port != 0,
-            connected: state.remote.is_some(),
+            mtu: state.remote.map(|remote| self.net.mtu_towards(remote.ip, device)),
             protocol: self.number(),
         }
     }

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use netstack::ip::{Header, checksum, frame};
+use netstack::ip::{Cutting, Header, checksum, frame};
 use smallvec::SmallVec;
 
 use super::{Packet, Protocol};
@@ -53,13 +53,14 @@ pub fn deliver(net: &NetNamespace, family: Family, protocol: i32, packet: &Packe
     show(packet);
     to_raw(net, family, protocol, || packet.clone());
     let Some(reply) = answer(family, protocol, packet) else { return };
+    let reply = Packet { device: net.local_device(reply.to.ip, 0), ..reply };
     net.counters.packets.add(1);
     net.counters.bytes.add(reply.bytes.len() as u64 + 20);
     show(&reply);
     to_raw(net, family, protocol, || reply.clone());
     let identifier = array::<2>(&reply.bytes, 4).map_or(0, u16::from_be_bytes);
     let to = Endpoint::new(reply.to.ip, identifier);
-    let socket = net.datagrams.lock().find(Protocol::Ping, to, Endpoint::new(reply.from.ip, 0));
+    let socket = net.datagrams.lock().find(Protocol::Ping, to, Endpoint::new(reply.from.ip, 0), reply.device);
     if let Some(socket) = socket {
         socket.take_in(reply);
     }
@@ -103,7 +104,7 @@ pub fn to_raw(net: &NetNamespace, family: Family, protocol: i32, make: impl FnOn
                 IPPROTO_ICMPV6 => word & (1 << (kind & 31)) != 0,
                 _ => false,
             };
-            near && far && !filtered
+            near && far && !filtered && socket.hears(packet.device)
         };
         if wanted {
             socket.take_in(packet.clone());
@@ -121,7 +122,7 @@ pub fn wrap(packet: &Packet, protocol: i32) -> Vec<u8> {
 /// The header of an IPv4 packet.
 pub fn header(packet: &Packet, protocol: i32) -> SmallVec<[u8; 64]> {
     let Packet { from, to, hops, class, .. } = *packet;
-    let header = Header { from: from.ip, to: to.ip, protocol: protocol as u8, hops, class, whole: true };
+    let header = Header { from: from.ip, to: to.ip, protocol: protocol as u8, hops, class, cutting: Cutting::Nowhere };
     // Of a longer one it tells the most that it can.
     header.bytes(packet.bytes.len().min(usize::from(u16::MAX) - IP_HEADER), 0, None)
 }

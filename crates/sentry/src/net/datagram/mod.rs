@@ -103,16 +103,16 @@ struct Packet {
     at_ns: u64,
 }
 
-/// A packet that came back as an ICMP error.
+/// A packet that came back as an ICMP error, or could not go.
 struct Failure {
     bytes: Arc<[u8]>,
     to: Endpoint,
     errno: Errno,
-    /// ICMP's type and code, what it told, and who sent it.
+    /// ICMP's type and code, what it told, and who sent it; None: this host, by no ICMP.
     kind: u8,
     code: u8,
     info: u32,
-    offender: IpAddr,
+    offender: Option<IpAddr>,
 }
 
 impl Datagram {
@@ -152,6 +152,12 @@ impl Datagram {
         }
         drop(table);
         socket
+    }
+
+    /// An integer option of `SOL_IP`.
+    #[cfg(test)]
+    pub(super) fn set_ip(&self, name: i32, value: i32) {
+        self.ip.lock().set_v4(name, value);
     }
 
     /// The protocol's number (`SO_PROTOCOL`).

@@ -84,7 +84,7 @@ impl Datagram {
             let mut state = self.state.lock();
             let failure = state.errors.pop_front().ok_or(Errno::EAGAIN)?;
             // The next error shows; without one there is none.
-            state.error = state.errors.front().map(|next| next.errno);
+            state.error = state.errors.front().filter(|next| next.offender.is_some()).map(|next| next.errno);
             failure
         };
         let (bytes, to, control) = failure.parts(self.family);

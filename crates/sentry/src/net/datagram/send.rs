@@ -10,9 +10,9 @@ use super::{Datagram, ERRORS, Failure, OVERHEAD, Packet, Protocol, UDP_HEADER, i
 use crate::Errno;
 use crate::bpf::Program;
 use crate::mm::Source;
-use crate::net::address::{Endpoint, Family, array};
+use crate::net::address::{Endpoint, Family, array, needs_scope};
 use crate::net::filter::{self, View};
-use crate::net::ip::opt;
+use crate::net::ip::{IpOptions, opt};
 use crate::net::namespace::{AddressKind, NetNamespace, to_loopback};
 use crate::net::options::SockFlags;
 use crate::net::socket::{Control, MsgFlags, Outgoing, Target};
@@ -50,7 +50,8 @@ impl Datagram {
         if self.protocol.has_ports() && to.port == 0 {
             return Err(Errno::EINVAL);
         }
-        let mut set = overrides(&out.controls);
+        let mut set = overrides(self.family, &out.controls);
+        self.check_overrides(&set, to.ip)?;
         if set.device == 0 {
             set.device = scope;
         }
@@ -80,12 +81,13 @@ impl Datagram {
         counters.bytes.add((len + header + if to.ip.is_ipv4() { 20 } else { 40 }) as u64);
         let (hops, class) = self.hops_and_class(to.ip, &set);
         let near = Endpoint::new(source, self.state.lock().local.port);
-        let mut packet = Packet { bytes, from: near, to, hops, class, device: LOOPBACK, at_ns: self.net.clock.realtime_ns() };
-        let device = match set.device {
-            0 => self.options.lock().device,
-            chosen => chosen,
+        let chosen = self.device_towards(to.ip, set.device);
+        let device = match self.net.address_kind(to.ip) {
+            AddressKind::Local => self.net.local_device(to.ip, chosen),
+            _ => LOOPBACK,
         };
-        let way = self.way_out(&packet, device)?;
+        let mut packet = Packet { bytes, from: near, to, hops, class, device, at_ns: self.net.clock.realtime_ns() };
+        let way = self.way_out(&packet, chosen)?;
         match self.protocol {
             Protocol::Udp | Protocol::UdpLite => {
                 counters.udp_datagrams.add(1);
@@ -116,9 +118,8 @@ impl Datagram {
                 }
             }
             Protocol::Raw(number) => {
-                let wrapped = number == super::IPPROTO_RAW || self.ip.lock().v4(opt::IP_HDRINCL) != 0;
-                let (packet, number) =
-                    if self.family == Family::Inet && wrapped { icmp::unwrap(packet)? } else { (packet, number) };
+                let wrapped = self.is_wrapped(&self.ip.lock());
+                let (packet, number) = if wrapped { icmp::unwrap(packet)? } else { (packet, number) };
                 match way {
                     Some(way) => self.depart(&way, number, &packet)?,
                     None => icmp::deliver(&self.net, self.family, number, &packet),
@@ -139,34 +140,72 @@ impl Datagram {
         (set.hops.unwrap_or(hops as u8), set.class.unwrap_or(class as u8))
     }
 
+    /// What the program says of a packet must be possible (`ip6_datagram_send_ctl`, `ip_cmsg_send`; of an IPv4 address see
+    /// [`NetNamespace::check_source`]).
+    fn check_overrides(&self, set: &Overrides, to: IpAddr) -> Result<(), Errno> {
+        if set.device != 0 && !self.net.has_device(set.device) {
+            return Err(Errno::ENODEV);
+        }
+        let Some(source) = set.source else { return Ok(()) };
+        if source.is_ipv4() != to.is_ipv4() {
+            return Err(Errno::EINVAL);
+        }
+        let fine = match self.net.address_kind(source) {
+            _ if source.is_ipv4() => true,
+            AddressKind::Local => !needs_scope(source) || self.net.has_on(set.device, source),
+            AddressKind::Foreign => self.ip.lock().free_bind,
+            _ => false,
+        };
+        if fine { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// The interface that packets to `to` must take; 0: whichever leads there. `chosen` is that of the packet.
+    fn device_towards(&self, to: IpAddr, chosen: i32) -> i32 {
+        let own = self.options.lock().device;
+        let group = self.ip.lock().device_for(to);
+        [chosen, own, group].into_iter().find(|device| *device != 0).unwrap_or(0)
+    }
+
     /// The source address for a packet, if there is a way.
     pub(super) fn source_for(&self, to: IpAddr, set: Option<&Overrides>) -> Result<IpAddr, Errno> {
-        let (broadcast, device) = {
-            let options = self.options.lock();
-            (options.has(SockFlags::BROADCAST), options.device)
-        };
-        let local = self.state.lock().local.ip;
-        let (source, chosen) = set.map_or((None, 0), |set| (set.source, set.device));
-        let own = source.unwrap_or(local);
-        let loopback: IpAddr = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let by_device = {
+        let broadcast = self.options.lock().has(SockFlags::BROADCAST);
+        let device = self.device_towards(to, set.map_or(0, |set| set.device));
+        let (transparent, group_source, wrapped) = {
             let ip = self.ip.lock();
-            let group = if to.is_ipv4() { ip.multicast_device } else { ip.multicast_device_v6 };
-            [device, chosen, if to.is_multicast() { group } else { 0 }].contains(&LOOPBACK)
+            (ip.transparent, ip.source_for(to), self.is_wrapped(&ip))
         };
-        let way = match self.net.address_kind(to) {
+        // One that is bound to a group, or to all of a link, sends from the way's address.
+        let local = Some(self.state.lock().local.ip);
+        let local = local.filter(|ip| matches!(self.net.address_kind(*ip), AddressKind::Local | AddressKind::Foreign));
+        let named = set.and_then(|set| set.source).or(local).or(group_source).filter(|own| own.is_ipv4() == to.is_ipv4());
+        let loopback: IpAddr = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let kind = self.net.address_kind(to);
+        let way = match kind {
             _ if !self.net.is_up() => Err(Errno::ENETUNREACH),
-            AddressKind::Multicast | AddressKind::Broadcast if by_device || own.is_loopback() => Ok(loopback),
-            AddressKind::Foreign if chosen != 0 || device != 0 => {
-                self.net.way(to, if chosen != 0 { chosen } else { device }).map(|way| way.source)
+            AddressKind::Multicast | AddressKind::Broadcast
+                if device == LOOPBACK || named.is_some_and(|own| own.is_loopback()) =>
+            {
+                Ok(loopback)
             }
+            AddressKind::Foreign | AddressKind::Multicast if device != 0 => self.net.way(to, device).map(|way| way.source),
+            AddressKind::Broadcast if device != 0 && !to.is_loopback() => self.net.way(to, device).map(|way| way.source),
             _ => self.net.route(to),
         }?;
-        if self.net.address_kind(to) == AddressKind::Broadcast && !broadcast {
+        if kind == AddressKind::Broadcast && !broadcast {
             return Err(Errno::EACCES);
         }
-        let usable = !own.is_unspecified() && !own.is_multicast() && own.is_ipv4() == to.is_ipv4();
-        Ok(if usable { own } else { way })
+        let Some(own) = named else { return Ok(way) };
+        // Whoever makes the header may say anything in it.
+        if !wrapped {
+            self.net.check_source(own, to, transparent)?;
+        }
+        Ok(own)
+    }
+
+    /// Whether the program makes the IPv4 header (`IP_HDRINCL`).
+    fn is_wrapped(&self, ip: &IpOptions) -> bool {
+        let raw = matches!(self.protocol, Protocol::Raw(_)) && self.family == Family::Inet;
+        raw && (self.protocol == Protocol::Raw(super::IPPROTO_RAW) || ip.v4(opt::IP_HDRINCL) != 0)
     }
 
     fn deliver(&self, packet: Packet) {
@@ -175,7 +214,7 @@ impl Datagram {
             deliver_to_all(&self.net, self.protocol, &packet);
             return;
         }
-        let receiver = self.net.datagrams.lock().find(self.protocol, to, from);
+        let receiver = self.net.datagrams.lock().find(self.protocol, to, from, packet.device);
         match receiver {
             Some(receiver) => receiver.take_in(packet),
             None => self.unreachable(packet),
@@ -243,7 +282,7 @@ impl Datagram {
                 kind,
                 code,
                 info: 0,
-                offender: packet.to.ip,
+                offender: Some(packet.to.ip),
             });
         }
         drop(state);
@@ -253,16 +292,16 @@ impl Datagram {
 
 /// Puts a packet to a group, or to all, into the inboxes of those who want it.
 pub(super) fn deliver_to_all(net: &NetNamespace, protocol: Protocol, packet: &Packet) {
-    let sockets = net.datagrams.lock().find_all(protocol, packet.to, packet.from);
+    let sockets = net.datagrams.lock().find_all(protocol, packet.to, packet.from, packet.device);
     let group = packet.to.ip;
-    if sockets.is_empty() || (group.is_multicast() && !is_joined(net, group)) {
+    if sockets.is_empty() || (group.is_multicast() && !is_joined(net, group, packet.device)) {
         return;
     }
     for socket in sockets {
         let wanted = {
             let ip = socket.ip.lock();
             let all = if group.is_ipv4() { ip.v4(opt::IP_MULTICAST_ALL) } else { ip.v6(29) };
-            !group.is_multicast() || all != 0 || ip.is_in(group)
+            !group.is_multicast() || all != 0 || ip.is_in(group, packet.device)
         };
         if wanted {
             socket.take_in(packet.clone());
@@ -270,17 +309,17 @@ pub(super) fn deliver_to_all(net: &NetNamespace, protocol: Protocol, packet: &Pa
     }
 }
 
-/// Whether the interface takes what is for a group: any socket has joined it, or it is 224.0.0.1 or ff02::1.
-fn is_joined(net: &NetNamespace, group: IpAddr) -> bool {
+/// Whether an interface takes what is for a group: any socket has joined it there, or it is 224.0.0.1 or ff02::1.
+fn is_joined(net: &NetNamespace, group: IpAddr, device: i32) -> bool {
     if group == Ipv4Addr::new(224, 0, 0, 1) || group == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1) {
         return true;
     }
     let everybody = net.datagrams.lock().all();
-    everybody.iter().any(|socket| socket.ip.lock().is_in(group))
+    everybody.iter().any(|socket| socket.ip.lock().is_in(group, device))
 }
 
 /// Reads the control messages that were checked by [`check_control`].
-fn overrides(controls: &[Control]) -> Overrides {
+fn overrides(family: Family, controls: &[Control]) -> Overrides {
     let mut set = Overrides::default();
     for control in controls {
         let data = &control.data;
@@ -293,7 +332,7 @@ fn overrides(controls: &[Control]) -> Overrides {
                 set.device = int.unwrap_or(0);
                 set.source = array::<4>(data, 4).map(|ip| Ipv4Addr::from(ip).into());
             }
-            (IPPROTO_IPV6, 50) => {
+            (IPPROTO_IPV6, 50) if family == Family::Inet6 => {
                 set.source = array::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).to_canonical());
                 set.device = array::<4>(data, 16).map_or(0, i32::from_le_bytes);
             }
@@ -330,12 +369,20 @@ impl Failure {
     pub(super) fn parts(self, family: Family) -> (Arc<[u8]>, Endpoint, Control) {
         let v4 = self.to.ip.is_ipv4() && family == Family::Inet;
         let mut data = (self.errno.raw() as u32).to_le_bytes().to_vec();
-        // Origin ICMP or ICMP6.
-        data.extend_from_slice(&[if v4 { 2 } else { 3 }, self.kind, self.code, 0]);
+        // Origin local, ICMP or ICMP6.
+        let origin = match self.offender {
+            None => 1,
+            Some(_) if v4 => 2,
+            Some(_) => 3,
+        };
+        data.extend_from_slice(&[origin, self.kind, self.code, 0]);
         data.extend_from_slice(&self.info.to_le_bytes());
         data.extend_from_slice(&[0; 4]);
-        let offender = Endpoint::new(self.offender, 0).encode(family);
-        data.extend_from_slice(&offender);
+        match self.offender {
+            Some(offender) => data.extend_from_slice(&Endpoint::new(offender, 0).encode(family)),
+            // An address of no family, as long as one.
+            None => data.resize(data.len() + Endpoint::new(family.unspecified(), 0).encode(family).len(), 0),
+        }
         let control = if v4 {
             Control::new(IPPROTO_IP, opt::IP_RECVERR, &data)
         } else {

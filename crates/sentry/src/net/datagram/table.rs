@@ -29,13 +29,13 @@ struct Entry {
 
 impl Entry {
     /// How well it fits a packet; None: not at all.
-    fn score(&self, to: IpAddr, from: Endpoint) -> Option<u32> {
+    fn score(&self, to: IpAddr, from: Endpoint, device: i32) -> Option<u32> {
         let connected = match self.remote {
             None => 0,
-            Some(remote) if remote == from => 8,
+            Some(remote) if remote == from => 16,
             Some(_) => return None,
         };
-        Some(self.claim.score(to)? + connected)
+        Some(self.claim.score(to, device)? + connected)
     }
 }
 
@@ -135,8 +135,9 @@ impl Table {
         }
     }
 
-    /// The receiver of a packet: the best fit; of equals the latest, or (sharing a port) one by the sender.
-    pub(super) fn find(&self, protocol: Protocol, to: Endpoint, from: Endpoint) -> Option<Arc<Datagram>> {
+    /// The receiver of a packet that came over an interface (0: nobody knows which): the best fit; of equals the latest, or (sharing a port) one by
+    /// the sender.
+    pub(super) fn find(&self, protocol: Protocol, to: Endpoint, from: Endpoint, device: i32) -> Option<Arc<Datagram>> {
         let ports = match protocol {
             Protocol::Udp => &self.udp,
             Protocol::UdpLite => &self.udp_lite,
@@ -144,7 +145,7 @@ impl Table {
             Protocol::Raw(_) => return None,
         };
         let entries = ports.get(&to.port)?;
-        let scored = || entries.iter().filter_map(|entry| Some((entry.score(to.ip, from)?, entry)));
+        let scored = || entries.iter().filter_map(|entry| Some((entry.score(to.ip, from, device)?, entry)));
         let best = scored().map(|(score, _)| score).max()?;
         let fits: SmallVec<[&Entry; 4]> = scored().filter(|(score, _)| *score == best).map(|(_, entry)| entry).collect();
         let last = *fits.last()?;
@@ -157,18 +158,11 @@ impl Table {
         chosen.socket.upgrade()
     }
 
-    /// All on a port that a packet to a group, or to all, may be for.
-    pub(super) fn find_all(&self, protocol: Protocol, to: Endpoint, from: Endpoint) -> Vec<Arc<Datagram>> {
+    /// All on a port that a packet to a group, or to all, may be for that came over an interface.
+    pub(super) fn find_all(&self, protocol: Protocol, to: Endpoint, from: Endpoint, device: i32) -> Vec<Arc<Datagram>> {
         let ports = if protocol == Protocol::UdpLite { &self.udp_lite } else { &self.udp };
         let entries = ports.get(&to.port).into_iter().flatten();
-        let open = entries.filter(|entry| entry.remote.is_none_or(|remote| remote == from));
-        let fit = open.filter(|entry| match (entry.claim.ip, to.ip) {
-            (own, to) if own == to => true,
-            (IpAddr::V4(own), IpAddr::V4(_)) => own.is_unspecified(),
-            (IpAddr::V6(own), IpAddr::V6(_)) => own.is_unspecified(),
-            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !entry.claim.only_v6,
-            _ => false,
-        });
+        let fit = entries.filter(|entry| entry.score(to.ip, from, device).is_some());
         fit.filter_map(|entry| entry.socket.upgrade()).collect()
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use core::net::IpAddr;
-use netstack::ip::{Fault, Quoted, Way, checksum};
+use netstack::config::is_host_scope;
+use netstack::ip::{Cutting, Fault, Quoted, Way, checksum};
 
 use super::{Datagram, ERRORS, Failure, Packet, Protocol, icmp, send};
 use crate::Errno;
@@ -14,8 +15,6 @@ use crate::net::namespace::{AddressKind, NetNamespace};
 use crate::net::stack::Departure;
 use crate::wait::PollEvents;
 
-/// `IP_MTU_DISCOVER`: never to be cut (`IP_PMTUDISC_DO`, `_PROBE`).
-const NEVER_CUT: [i32; 2] = [2, 3];
 const IP_MTU_DISCOVER: i32 = 10;
 const IPV6_MTU_DISCOVER: i32 = 23;
 const IPV6_DONTFRAG: i32 = 62;
@@ -59,8 +58,8 @@ pub fn arrives(net: &NetNamespace, arrival: &Arrival, bytes: &[u8]) -> bool {
         send::deliver_to_all(net, arrival.protocol, &arrival.packet(bytes));
         return true;
     }
-    let found = net.datagrams.lock().find(arrival.protocol, arrival.to, arrival.from);
-    let Some(socket) = found.filter(|socket| socket.hears(arrival.device)) else { return false };
+    let found = net.datagrams.lock().find(arrival.protocol, arrival.to, arrival.from, arrival.device);
+    let Some(socket) = found else { return false };
     socket.take_in(arrival.packet(bytes));
     true
 }
@@ -73,7 +72,7 @@ pub fn arrives_raw(net: &NetNamespace, family: Family, arrival: &Arrival, bytes:
 
 /// A packet of ours came back as an ICMP error.
 pub fn came_back(net: &NetNamespace, protocol: Protocol, near: Endpoint, far: Endpoint, quoted: &Quoted<'_>, bytes: &[u8]) {
-    let found = net.datagrams.lock().find(protocol, near, far);
+    let found = net.datagrams.lock().find(protocol, near, far, 0);
     // Only if somebody here may have sent it: others must not narrow our paths.
     if let (Fault::TooLong(mtu), Some(stack)) = (quoted.fault, net.stack())
         && (found.is_some() || sends_raw(net, quoted.protocol.into(), far.ip))
@@ -95,8 +94,15 @@ pub fn came_back(net: &NetNamespace, protocol: Protocol, near: Endpoint, far: En
         Fault::TooLong(mtu) => mtu,
         _ => 0,
     };
-    let failure =
-        Failure { bytes: bytes.into(), to: far, errno, kind: quoted.kind, code: quoted.code, info, offender: quoted.offender };
+    let failure = Failure {
+        bytes: bytes.into(),
+        to: far,
+        errno,
+        kind: quoted.kind,
+        code: quoted.code,
+        info,
+        offender: Some(quoted.offender),
+    };
     socket.failed(failure, hard);
 }
 
@@ -110,19 +116,53 @@ fn sends_raw(net: &NetNamespace, protocol: i32, to: IpAddr) -> bool {
     })
 }
 
+/// What a value of `IP_MTU_DISCOVER` says.
+fn cutting(discover: i32) -> Cutting {
+    match discover {
+        1 => Cutting::Here,
+        2 => Cutting::Nowhere,
+        3 => Cutting::Probe,
+        _ => Cutting::Anywhere,
+    }
+}
+
 impl Datagram {
+    /// A packet of so many bytes at most could go: who asks for errors finds more about it in the queue (`ip_local_error`).
+    fn too_long(&self, packet: &Packet, mtu: u32) -> Errno {
+        if self.asks_for_errors() {
+            let mut state = self.state.lock();
+            if state.errors.len() < ERRORS {
+                state.errors.push_back(Failure {
+                    bytes: Arc::default(),
+                    to: packet.to,
+                    errno: Errno::EMSGSIZE,
+                    kind: 0,
+                    code: 0,
+                    info: mtu,
+                    offender: None,
+                });
+            }
+            drop(state);
+            self.queue.wake(PollEvents::ERR);
+        }
+        Errno::EMSGSIZE
+    }
+
+    /// `IP_RECVERR`, `IPV6_RECVERR`
+    fn asks_for_errors(&self) -> bool {
+        let ip = self.ip.lock();
+        (if self.family == Family::Inet { ip.v4(opt::IP_RECVERR) } else { ip.v6(opt::IPV6_RECVERR) }) != 0
+    }
+
     /// Whether it hears what comes over an interface.
-    fn hears(&self, device: i32) -> bool {
+    pub(super) fn hears(&self, device: i32) -> bool {
         let own = self.options.lock().device;
         own == 0 || own == device
     }
 
     /// A packet came back.
     fn failed(&self, failure: Failure, hard: bool) {
-        let asks = {
-            let ip = self.ip.lock();
-            (if self.family == Family::Inet { ip.v4(opt::IP_RECVERR) } else { ip.v6(opt::IPV6_RECVERR) }) != 0
-        };
+        let asks = self.asks_for_errors();
         let mut state = self.state.lock();
         if !asks && (!hard || state.remote.is_none()) {
             return;
@@ -154,13 +194,16 @@ impl Datagram {
     /// Sends a packet away; and to those here who are in its group.
     pub(super) fn depart(&self, way: &Way, protocol: i32, packet: &Packet) -> Result<(), Errno> {
         let Some(stack) = self.net.stack() else { return Err(Errno::ENETUNREACH) };
-        let (whole, loops) = {
+        let (cutting, loops) = {
             let ip = self.ip.lock();
             match packet.to.ip {
-                IpAddr::V4(_) => (NEVER_CUT.contains(&ip.v4(IP_MTU_DISCOVER)), ip.v4(opt::IP_MULTICAST_LOOP) != 0),
+                IpAddr::V4(_) => (cutting(ip.v4(IP_MTU_DISCOVER)), ip.v4(opt::IP_MULTICAST_LOOP) != 0),
                 IpAddr::V6(_) => {
-                    let whole = NEVER_CUT.contains(&ip.v6(IPV6_MTU_DISCOVER)) || ip.v6(IPV6_DONTFRAG) != 0;
-                    (whole, ip.v6(opt::IPV6_MULTICAST_LOOP) != 0)
+                    let cutting = match cutting(ip.v6(IPV6_MTU_DISCOVER)) {
+                        Cutting::Anywhere | Cutting::Here if ip.v6(IPV6_DONTFRAG) != 0 => Cutting::Nowhere,
+                        cutting => cutting,
+                    };
+                    (cutting, ip.v6(opt::IPV6_MULTICAST_LOOP) != 0)
                 }
             }
         };
@@ -170,17 +213,26 @@ impl Datagram {
             protocol: protocol as u8,
             hops: packet.hops,
             class: packet.class,
-            whole,
+            cutting,
             bytes: &packet.bytes,
         };
         let stack: Arc<_> = stack.clone();
-        stack.depart(&self.net, way, &departure)?;
+        // What may not leave the host is for those here only (`ip_mc_output`, `ip6_finish_output2`).
+        let stays = match packet.to.ip {
+            to if !to.is_multicast() => false,
+            IpAddr::V6(to) if is_host_scope(to) => true,
+            _ => packet.hops == 0,
+        };
+        if !stays {
+            stack.depart(&self.net, way, &departure).map_err(|mtu| self.too_long(packet, mtu))?;
+        }
         let here = match self.net.address_kind(packet.to.ip) {
             AddressKind::Multicast => loops,
             kind => kind == AddressKind::Broadcast,
         };
         if here && self.protocol.has_ports() {
-            send::deliver_to_all(&self.net, self.protocol, packet);
+            let device = stack.network.interfaces().get(way.interface).map_or(0, |interface| interface.index);
+            send::deliver_to_all(&self.net, self.protocol, &Packet { device, ..packet.clone() });
         }
         Ok(())
     }

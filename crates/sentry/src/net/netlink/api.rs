@@ -31,8 +31,15 @@ const CAP_ACK: i32 = 10;
 const GET_STRICT_CHK: i32 = 12;
 /// Options that are on or off: PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
 const BOOLEANS: [i32; 7] = [PKTINFO, 4, 5, 8, CAP_ACK, 11, GET_STRICT_CHK];
+/// Bytes of memory that a datagram takes beside its own.
+const OVERHEAD: usize = 512;
 /// The sender may be told by flag whether it was privileged when it sent.
 const ADMIN: u32 = 1 << 31;
+
+/// What a datagram takes of the receive buffer: memory of its own beside its bytes, so that many small ones are not for nothing.
+fn cost(datagram: &[u8]) -> usize {
+    datagram.len() + OVERHEAD
+}
 
 fn address(port: u32, groups: u32) -> AddressBytes {
     let mut bytes: AddressBytes = SmallVec::from_slice(&AF_NETLINK.to_le_bytes());
@@ -83,7 +90,7 @@ impl Netlink {
             (options.receive_buffer, options.filter.clone())
         };
         let mut state = self.state.lock();
-        if datagrams.first().is_some_and(|first| state.queued + first.len() > most) {
+        if datagrams.first().is_some_and(|first| state.queued + cost(first) > most) {
             state.error = Some(Errno::ENOBUFS);
         } else {
             for mut datagram in datagrams {
@@ -92,7 +99,7 @@ impl Netlink {
                     datagram.truncate(kept);
                     datagram.shrink_to_fit();
                 }
-                state.queued += datagram.len();
+                state.queued += cost(&datagram);
                 state.inbox.push_back(datagram);
             }
         }
@@ -231,6 +238,9 @@ impl Socket for Netlink {
             return Err(Errno::EOPNOTSUPP);
         }
         let len = from.remaining();
+        if len == 0 {
+            return Err(Errno::ENODATA);
+        }
         if len > self.options.lock().send_buffer.saturating_sub(32) {
             return Err(Errno::EMSGSIZE);
         }
@@ -268,7 +278,7 @@ impl Socket for Netlink {
             true => state.inbox.front().cloned(),
             false => {
                 let datagram = state.inbox.pop_front();
-                state.queued -= datagram.as_ref().map_or(0, Vec::len);
+                state.queued -= datagram.as_ref().map_or(0, |datagram| cost(datagram));
                 datagram
             }
         };

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use core::net::IpAddr;
-use netstack::ip::Header;
 use netstack::ip::frame::{self, ETHERNET};
+use netstack::ip::{Cutting, Header};
 use parking_lot::Mutex;
 
 use super::devices::{ARPHRD_ETHER, ARPHRD_LOOPBACK};
@@ -191,7 +191,7 @@ impl Taps {
             return;
         }
         let length = transport.iter().map(|piece| piece.len()).sum();
-        let header = Header { from, to, protocol, hops, class, whole: true };
+        let header = Header { from, to, protocol, hops, class, cutting: Cutting::Nowhere };
         let mut frame = frame::ethernet([0; 6], [0; 6], frame::ethertype(to)).to_vec();
         frame.extend_from_slice(&header.bytes(length, 0, None));
         transport.iter().for_each(|piece| frame.extend_from_slice(piece));

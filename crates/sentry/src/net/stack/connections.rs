@@ -10,7 +10,7 @@ use super::Pair;
 use crate::net::tcp::Tcp;
 use crate::time::MonoTime;
 
-/// Connections under way to a listener, of all listeners (`tcp_max_syn_backlog`); the oldest make way.
+/// Connections under way to a listener, of all listeners (`tcp_max_syn_backlog`). When there are as many, those that come get a cookie.
 const HALF_OPEN: usize = 4096;
 /// Connections in TIME_WAIT (`tcp_max_tw_buckets`), and how long.
 const TIME_WAITS: usize = 16_384;
@@ -45,6 +45,10 @@ impl Connections {
 
     pub fn has_half_open(&self) -> bool {
         !self.half_open.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.half_open.len() >= HALF_OPEN
     }
 
     /// Half-open connections whose answer is to be sent again; those that have waited too long are forgotten.

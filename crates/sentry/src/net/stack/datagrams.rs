@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use core::net::IpAddr;
-use netstack::ip::{Fault, Header, ICMP, ICMPV6, Offload, Packet as Wire, Quoted, Sent, UDP, Way, checksum};
+use netstack::ip::{Cutting, Fault, Header, ICMP, ICMPV6, Offload, Packet as Wire, Quoted, Sent, UDP, Way, checksum};
 
 use super::Stack;
-use crate::Errno;
 use crate::net::NetNamespace;
 use crate::net::address::{Endpoint, Family};
 use crate::net::datagram::{Arrival, Protocol, UDP_HEADER, udp_header};
@@ -25,8 +24,7 @@ pub struct Departure<'a> {
     pub protocol: u8,
     pub hops: u8,
     pub class: u8,
-    /// It must not be cut (`IP_PMTUDISC_DO`).
-    pub whole: bool,
+    pub cutting: Cutting,
     pub bytes: &'a [u8],
 }
 
@@ -34,10 +32,10 @@ impl Stack {
     /// Sends a packet.
     ///
     /// # Errors
-    /// `EMSGSIZE` when it must not be cut and is too long; `ENOBUFS` when the link has no room.
-    pub fn depart(self: &Arc<Stack>, net: &Arc<NetNamespace>, way: &Way, packet: &Departure<'_>) -> Result<(), Errno> {
-        let Departure { from, to, protocol, hops, class, whole, bytes } = *packet;
-        let header = Header { from: from.ip, to: to.ip, protocol, hops, class, whole };
+    /// It must not be cut and is too long: bytes that the path takes.
+    pub fn depart(self: &Arc<Stack>, net: &Arc<NetNamespace>, way: &Way, packet: &Departure<'_>) -> Result<(), u32> {
+        let Departure { from, to, protocol, hops, class, cutting, bytes } = *packet;
+        let header = Header { from: from.ip, to: to.ip, protocol, hops, class, cutting };
         let now = net.clock.monotonic().0;
         let sent = match (protocol, to.ip) {
             (UDP, _) => {
@@ -56,7 +54,7 @@ impl Stack {
         self.watch_neighbours(net);
         match sent {
             Sent::Yes => Ok(()),
-            Sent::TooLong(_) => Err(Errno::EMSGSIZE),
+            Sent::TooLong(mtu) => Err(mtu),
             // As a full queue of a device: told only to who asks for errors (ip(7)); the packet is lost.
             Sent::Full => Ok(()),
         }

@@ -8,6 +8,7 @@
 //! state.
 
 mod connections;
+mod cookies;
 mod datagrams;
 mod groups;
 mod receive;
@@ -29,6 +30,7 @@ use super::devices::ARPHRD_ETHER;
 use super::packet::{Passing, Taps, Whose};
 use crate::time::{LazyTimer, MonoTime};
 use connections::{Connections, Entry, Half};
+use cookies::Cookies;
 pub use datagrams::Departure;
 pub use groups::Member;
 pub use receive::Receiver;
@@ -43,6 +45,7 @@ pub type Pair = (Endpoint, Endpoint);
 pub struct Stack {
     pub network: Network,
     connections: Mutex<Connections>,
+    cookies: Cookies,
     /// From which first sequence numbers are made.
     secret: u64,
     /// Looks after neighbours that do not answer, groups that are told of, and half-open connections.
@@ -81,6 +84,7 @@ impl Stack {
         let stack = Arc::new(Stack {
             network: Network::new(description, Box::new(link), seed as u64),
             connections: Mutex::default(),
+            cookies: Cookies::default(),
             secret: (seed >> 64) as u64,
             timer: LazyTimer::default(),
         });

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use core::net::IpAddr;
 use netstack::ip::frame::{IPV4, IPV6};
-use netstack::ip::{Header, Offload, Packet, Quoted, Sent, TCP, Way};
+use netstack::ip::{Cutting, Header, Offload, Packet, Quoted, Sent, TCP, Way};
 use netstack::tcp::{Connection, Flags, HalfOpen, Late, Outgoing, Ports, Segment, Settings, Start, TimeWait};
 
 use super::{Entry, Half, Pair, Stack};
 use crate::net::NetNamespace;
-use crate::net::address::{Endpoint, needs_scope};
+use crate::net::address::Endpoint;
 use crate::net::tcp::Tcp;
 use crate::time::MonoTime;
 
@@ -40,11 +40,10 @@ impl Stack {
         let pair = (near, Endpoint::new(packet.from, segment.source));
         let now = net.clock.monotonic();
         // What comes from an address of the link's own is answered there.
-        let device = match self.network.interfaces().get(packet.interface) {
-            Some(interface) if needs_scope(packet.from) => interface.index,
-            _ => 0,
-        };
+        let device = self.network.answers_over(packet);
+        let came_over = self.network.interfaces().get(packet.interface).map_or(0, |interface| interface.index);
         match self.find(&pair, &segment, payload, device, now) {
+            Found::Live(socket) if !socket.hears(packet, came_over) => {}
             Found::Live(socket) => {
                 socket.segment_arrives(&segment, payload);
                 if !late.iter().any(|other| Arc::ptr_eq(other, &socket)) {
@@ -52,11 +51,22 @@ impl Stack {
                 }
             }
             Found::Answer(answer, way) => self.send_segment(now, &way, &pair, answer),
-            Found::Complete(half) => self.complete(net, pair, *half, &segment, payload),
+            Found::Complete(half) => self.complete(net, pair, *half, &segment, payload, device),
             Found::New(after) if segment.has(Flags::SYN) && !segment.flags.intersects(Flags::ACK | Flags::RST) => {
-                self.begin(net, pair, &segment, after, device);
+                let listener = net.tcp.lock().listener(near, came_over);
+                match listener {
+                    Some(listener) if !listener.hears(packet, came_over) => {}
+                    Some(listener) => self.begin(net, &listener, pair, &segment, after, device),
+                    None => self.refuse_segment(&pair, &segment, payload.len(), device, now),
+                }
             }
-            Found::New(_) => self.refuse_segment(&pair, &segment, payload.len(), now),
+            Found::New(_) => match self.by_cookie(net, &pair, &segment, packet, device) {
+                Some(half) => {
+                    net.counters.syn_cookies_received.add(1);
+                    self.complete(net, pair, half, &segment, payload, device);
+                }
+                None => self.refuse_segment(&pair, &segment, payload.len(), device, now),
+            },
             Found::Nothing => {}
         }
     }
@@ -102,16 +112,29 @@ impl Stack {
         }
     }
 
-    /// A SYN for nobody known.
-    fn begin(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, syn: &Segment, after: Option<u32>, device: i32) {
+    /// A SYN for a listener.
+    fn begin(
+        self: &Arc<Stack>,
+        net: &Arc<NetNamespace>,
+        listener: &Arc<Tcp>,
+        pair: Pair,
+        syn: &Segment,
+        after: Option<u32>,
+        device: i32,
+    ) {
         let now = net.clock.monotonic();
-        let Some(listener) = net.tcp.lock().listener(pair.0) else {
-            self.refuse_segment(&pair, syn, 0, now);
-            return;
-        };
         let Some(way) = self.network.route(pair.1.ip, device) else { return };
         // Full: as if the SYN were lost (`tcp_conn_request`).
         if !listener.has_room_for_connection() {
+            return;
+        }
+        let settings = listener.wire_settings();
+        if after.is_none() && self.connections.lock().is_full() {
+            net.counters.syn_cookies_sent.add(1);
+            let half = HalfOpen::new(self.start(&pair, &way, 0, now), syn, &settings);
+            let iss = self.cookies.give(&pair, syn.seq, half.peer_mss(), now);
+            let half = HalfOpen::new(self.start(&pair, &way, iss, now), syn, &settings);
+            self.send_segment(now, &way, &pair, half.cookie_reply(now.0));
             return;
         }
         let iss = match after {
@@ -119,19 +142,42 @@ impl Stack {
             Some(number) => number.wrapping_add(65_535 + 2),
             None => self.first_number(&pair, now),
         };
-        let settings = listener.wire_settings();
         let half = HalfOpen::new(self.start(&pair, &way, iss, now), syn, &settings);
         let answer = half.reply(now.0);
-        self.add_half_open(pair, Half { half, listener: Arc::downgrade(&listener), way });
+        self.add_half_open(pair, Half { half, listener: Arc::downgrade(listener), way });
         self.send_segment(now, &way, &pair, answer);
     }
 
+    /// The half of a connection that was not kept, if this is the third segment of its handshake.
+    fn by_cookie(&self, net: &NetNamespace, pair: &Pair, segment: &Segment, packet: &Packet<'_>, device: i32) -> Option<Half> {
+        if !segment.has(Flags::ACK) || segment.flags.intersects(Flags::SYN | Flags::RST) {
+            return None;
+        }
+        let now = net.clock.monotonic();
+        let cookie = segment.ack.wrapping_sub(1);
+        let mss = self.cookies.check(pair, segment.seq.wrapping_sub(1), cookie, now)?;
+        let came_over = self.network.interfaces().get(packet.interface).map_or(0, |interface| interface.index);
+        let listener = net.tcp.lock().listener(pair.0, came_over)?;
+        let way = self.network.route(pair.1.ip, device)?;
+        let start = self.start(pair, &way, cookie, now);
+        let half = HalfOpen::of_cookie(start, mss, segment, &listener.wire_settings());
+        Some(Half { half, listener: Arc::downgrade(&listener), way })
+    }
+
     /// The handshake is complete: a socket for the listener's queue.
-    fn complete(self: &Arc<Stack>, net: &Arc<NetNamespace>, pair: Pair, half: Half, segment: &Segment, payload: &[u8]) {
+    fn complete(
+        self: &Arc<Stack>,
+        net: &Arc<NetNamespace>,
+        pair: Pair,
+        half: Half,
+        segment: &Segment,
+        payload: &[u8],
+        device: i32,
+    ) {
         let now = net.clock.monotonic();
         let Half { half, listener, way } = half;
         let Some(listener) = listener.upgrade().filter(|listener| listener.is_listening()) else {
-            self.refuse_segment(&pair, segment, payload.len(), now);
+            self.refuse_segment(&pair, segment, payload.len(), device, now);
             return;
         };
         if !listener.has_room_for_connection() {
@@ -184,9 +230,9 @@ impl Stack {
         drop(old);
     }
 
-    /// Answers a segment, with so many bytes, that belongs to nothing.
-    pub fn refuse_segment(&self, pair: &Pair, segment: &Segment, payload: usize, now: MonoTime) {
-        if let (Some(reset), Some(way)) = (segment.reset_for(payload), self.network.route(pair.1.ip, 0)) {
+    /// Answers a segment, with so many bytes, that belongs to nothing, over the interface `device` if that is not 0.
+    pub fn refuse_segment(&self, pair: &Pair, segment: &Segment, payload: usize, device: i32, now: MonoTime) {
+        if let (Some(reset), Some(way)) = (segment.reset_for(payload), self.network.route(pair.1.ip, device)) {
             self.send_segment(now, &way, pair, reset);
         }
     }
@@ -202,7 +248,14 @@ impl Stack {
         let (near, far) = pair;
         let mut head = outgoing.segment.header();
         let bytes = outgoing.bytes();
-        let header = Header { from: near.ip, to: far.ip, protocol: TCP, hops: marks.hops, class: marks.class, whole: true };
+        let header = Header {
+            from: near.ip,
+            to: far.ip,
+            protocol: TCP,
+            hops: marks.hops,
+            class: marks.class,
+            cutting: Cutting::Nowhere,
+        };
         let pseudo = header.pseudo(head.len() + bytes).folded();
         netstack::ip::checksum::put(&mut head, CHECKSUM.into(), pseudo);
         let offload = if bytes > outgoing.mss as usize {

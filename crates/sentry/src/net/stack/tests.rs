@@ -8,6 +8,7 @@ use netstack::ip::{Packet, TCP, UDP};
 use netstack::tcp::{Flags, Ports, Segment, TimeWait};
 
 use super::*;
+use crate::Errno;
 use crate::net::address::Family;
 use crate::net::datagram::{Datagram, Protocol};
 use crate::net::multicast;
@@ -17,6 +18,23 @@ use crate::time::{Clock, Timers};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("address")
+}
+
+/// A TCP packet from a neighbour.
+fn packet(payload: &[u8]) -> Packet<'_> {
+    Packet {
+        interface: 0,
+        mac: [2, 0, 0, 0, 0, 2],
+        from: ip("10.0.0.2"),
+        to: ip("10.0.0.1"),
+        protocol: TCP,
+        hops: 64,
+        class: 0,
+        for_all: false,
+        payload,
+        segment: 0,
+        whole: payload,
+    }
 }
 
 struct World {
@@ -55,19 +73,7 @@ impl World {
     fn arrives(&self, port: u16, segment: Segment, bytes: &[u8]) {
         let segment = Segment { source: port, destination: self.near.port, window: 65_535, ..segment };
         let payload = [&segment.header()[..], bytes].concat();
-        let packet = Packet {
-            interface: 0,
-            mac: [2, 0, 0, 0, 0, 2],
-            from: ip("10.0.0.2"),
-            to: self.near.ip,
-            protocol: TCP,
-            hops: 64,
-            class: 0,
-            for_all: false,
-            payload: &payload,
-            segment: 0,
-            whole: &payload,
-        };
+        let packet = packet(&payload);
         let mut late = Vec::new();
         self.stack.segment_arrives(&self.net, &packet, &mut late);
         for socket in late {
@@ -160,10 +166,136 @@ fn bytes_out_of_order_are_counted_and_make_way_under_pressure() {
     world.net.charge(other);
     assert_eq!(send(1111, 600), other + 510);
     assert_eq!(send(511, 100), other + 610, "what is in order is taken all the same");
+    assert_eq!(send(611, 4000), other + 4610, "while there is little of it");
+    assert_eq!(send(4611, 1000), other + 4610);
     world.net.discharge(other);
-    assert_eq!(send(1111, 600), 1210);
-    world.arrives(1000, Segment { seq: 611, flags: Flags::RST, ..Segment::default() }, &[]);
-    assert_eq!(world.net.queued(), 610);
+    assert_eq!(send(4611, 1000), 5610);
+    assert_eq!(send(6611, 600), 6210);
+    world.arrives(1000, Segment { seq: 5611, flags: Flags::RST, ..Segment::default() }, &[]);
+    assert_eq!(world.net.queued(), 5610);
+}
+
+#[test]
+fn what_nobody_accepts_holds_a_first_window_only() {
+    let world = World::new();
+    for port in 1000..1005 {
+        let (socket, ack) = world.connection(port);
+        for n in 0..40 {
+            let segment = Segment { seq: 1 + n * 30_000, ack, flags: Flags::ACK, ..Segment::default() };
+            world.arrives(port, segment, &vec![7; 30_000]);
+        }
+        drop(socket);
+    }
+    assert!(world.net.queued() <= 5 * 65_535, "{}", world.net.queued());
+}
+
+#[test]
+fn who_comes_while_too_many_are_half_open_gets_a_cookie() {
+    let world = World::new();
+    for port in 0..5000 {
+        world.arrives(port, Segment { seq: 1, flags: Flags::SYN, ..Segment::default() }, &[]);
+    }
+    let pair = |port: u16| (world.near, Endpoint::new(ip("10.0.0.2"), port));
+    assert!(world.stack.connections.lock().get(&pair(0)).is_some(), "those that were first stay");
+    assert!(world.stack.connections.lock().get(&pair(4999)).is_none());
+    let cookie = world.stack.cookies.give(&pair(7000), 40, 1460, world.net.clock.monotonic());
+    let third = |ack: u32, seq: u32| Segment { seq, ack, flags: Flags::ACK, ..Segment::default() };
+    for (ack, seq) in [(cookie, 41), (cookie.wrapping_add(2), 41), (cookie.wrapping_add(1), 42)] {
+        world.arrives(7000, third(ack, seq), b"forged");
+        assert!(world.listener.accept().is_err());
+    }
+    world.arrives(7000, third(cookie.wrapping_add(1), 41), b"hello");
+    let socket = world.listener.accept().expect("a connection").socket;
+    let mut got: Vec<u8> = Vec::new();
+    socket.receive(&mut got, MsgFlags::empty()).expect("bytes");
+    assert_eq!(got, b"hello");
+}
+
+#[test]
+fn a_socket_on_another_interface_hears_nothing() {
+    let world = World::new();
+    let (socket, ack) = world.connection(1000);
+    let bind = |socket: &dyn Socket, device: i32| socket.options().lock().device = device;
+    // A connection.
+    bind(&*socket, 1);
+    let segment = Segment { seq: 1, ack, flags: Flags::ACK, ..Segment::default() };
+    world.arrives(1000, segment.clone(), b"hello");
+    assert_eq!(world.net.queued(), 0);
+    bind(&*socket, 2);
+    world.arrives(1000, segment, b"hello");
+    assert_eq!(world.net.queued(), 5);
+    // A listener: its claim is what counts.
+    let syn = Segment { seq: 1, flags: Flags::SYN, ..Segment::default() };
+    let half_open = || world.counts().1;
+    bind(&*world.listener, 1);
+    world.listener.claim_changed();
+    world.arrives(1001, syn.clone(), &[]);
+    assert_eq!(half_open(), 0);
+    bind(&*world.listener, 2);
+    world.listener.claim_changed();
+    world.arrives(1001, syn, &[]);
+    assert_eq!(half_open(), 1);
+    // Datagrams: to one, and to all on the link.
+    let on = |device: i32| {
+        let udp = Datagram::new(&world.net, Family::Inet, Protocol::Udp, 0);
+        bind(&*udp, device);
+        udp.send(
+            &mut &b"x"[..],
+            &mut Outgoing { to: Some(Target::Inet(Endpoint::new(ip("10.0.0.2"), 53), 2)), ..Outgoing::default() },
+        )
+        .expect("a port");
+        let name = udp.name(End::Own).expect("a name");
+        (udp, u16::from_be_bytes([name[2], name[3]]))
+    };
+    for (device, hears) in [(1, false), (2, true), (0, true)] {
+        let (udp, port) = on(device);
+        for to in ["10.0.0.1", "10.0.0.255"] {
+            let body = [&[0, 53][..], &port.to_be_bytes(), &[0, 13, 0, 0], b"hello"].concat();
+            let packet = Packet { to: ip(to), protocol: UDP, payload: &body, ..packet(&body) };
+            world.stack.datagram_arrives(&world.net, &packet);
+            let mut got: Vec<u8> = Vec::new();
+            assert_eq!(udp.receive(&mut got, MsgFlags::DONTWAIT).is_ok(), hears, "{device}, {to}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_is_told_of_at_once() {
+    let world = World::new();
+    let socket = Datagram::new(&world.net, Family::Inet, Protocol::Udp, 0);
+    let to = || Outgoing { to: Some(Target::Inet(Endpoint::new(ip("10.0.0.2"), 53), 0)), ..Outgoing::default() };
+    let set = |name: i32, value: i32| socket.set_ip(name, value);
+    let send = |length: usize| socket.send(&mut &vec![7; length][..], &mut to());
+    assert_eq!(send(2000), Ok(2000), "it is cut");
+    set(10, 2);
+    assert_eq!(send(2000), Err(Errno::EMSGSIZE));
+    let error = || socket.receive(&mut Vec::<u8>::new(), MsgFlags::ERRQUEUE);
+    assert!(error().is_err(), "nobody has asked");
+    set(11, 1);
+    assert_eq!(send(2000), Err(Errno::EMSGSIZE));
+    let told = error().expect("an error");
+    let data = &told.controls[0].data;
+    // EMSGSIZE, by this host, and what would do.
+    assert_eq!(
+        (data[..4].to_vec(), data[4], data[8..12].to_vec()),
+        (90u32.to_le_bytes().to_vec(), 1, 1500u32.to_le_bytes().to_vec())
+    );
+    assert_eq!((told.bytes, data.len(), send(10)), (0, 32, Ok(10)));
+    assert_eq!(world.net.mtu_towards(ip("10.0.0.2"), 0), 1500);
+    assert_eq!(world.net.mtu_towards(ip("10.0.0.1"), 0), 65_536, "to itself");
+}
+
+#[test]
+fn who_wants_near_peers_does_not_hear_far_ones() {
+    let world = World::new();
+    let (socket, ack) = world.connection(1000);
+    let socket = socket.as_any().downcast_ref::<Tcp>().expect("a TCP socket");
+    let segment = Segment { seq: 1, ack, flags: Flags::ACK, ..Segment::default() };
+    for (least, queued) in [(65, 0), (64, 5)] {
+        socket.ip.lock().least_hops = [least, 255];
+        world.arrives(1000, segment.clone(), b"hello");
+        assert_eq!(world.net.queued(), queued);
+    }
 }
 
 #[test]
@@ -213,13 +345,23 @@ fn the_latest_sockets_only_keep_large_buffers() {
     };
     for port in 1000..1100 {
         let (socket, ack) = world.connection(port);
-        for n in 0..3 {
+        let arrives = |n: u32| {
             let segment = Segment { seq: 1 + n * 60_000, ack, flags: Flags::ACK, ..Segment::default() };
             world.arrives(port, segment, &vec![7; 60_000]);
+        };
+        let read = || {
+            let mut got: Vec<u8> = Vec::new();
+            socket.receive(&mut got, MsgFlags::empty()).expect("bytes");
+            got.len()
+        };
+        // Two that are read open the window for two more.
+        for n in 0..2 {
+            arrives(n);
+            assert_eq!(read(), 60_000);
         }
-        let mut got: Vec<u8> = Vec::new();
-        socket.receive(&mut got, MsgFlags::empty()).expect("bytes");
-        assert_eq!(got.len(), 180_000);
+        arrives(2);
+        arrives(3);
+        assert_eq!(read(), 120_000);
         sockets.push(socket);
     }
     let kept = |socket: &Arc<dyn Socket>| {

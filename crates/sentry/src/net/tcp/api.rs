@@ -25,12 +25,14 @@ use crate::wait::{PollEvents, WaitError, WaitQueue};
 
 impl Tcp {
     fn about(&self) -> About {
+        let device = self.options.lock().device;
         let state = self.state.lock();
+        let remote = state.remote.filter(|_| matches!(state.phase, Phase::Connected));
         About {
             family: self.family,
             kind: SOCK_STREAM,
             bound: state.local.port != 0,
-            connected: matches!(state.phase, Phase::Connected),
+            mtu: remote.map(|remote| self.net.mtu_towards(remote.ip, device)),
             protocol: IPPROTO_TCP,
         }
     }
@@ -158,7 +160,7 @@ impl Socket for Tcp {
         let result = match level {
             SOL_SOCKET => {
                 options::set(cx, &self.net, &self.options, self.kind(), name, value)?;
-                if matches!(name, so::REUSEADDR | so::REUSEPORT) {
+                if matches!(name, so::REUSEADDR | so::REUSEPORT | so::BINDTODEVICE | so::BINDTOIFINDEX) {
                     self.claim_changed();
                 }
                 Ok(())

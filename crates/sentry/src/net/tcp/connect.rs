@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::options::buffers;
 use super::table::Remains;
-use super::{CONNECTED_SEND_BUFFER, Deferred, Listener, Phase, Progress, State, Tcp};
+use super::{Deferred, Listener, Phase, Progress, State, Tcp};
 use crate::Errno;
 use crate::net::address::{Endpoint, needs_scope};
 use crate::net::namespace::{AddressKind, to_loopback};
@@ -84,10 +85,15 @@ impl Tcp {
             }
             _ => (self.net.route(to.ip)?, None),
         };
+        let own = self.state.lock().local.ip;
+        if matches!(self.net.address_kind(own), AddressKind::Local | AddressKind::Foreign) {
+            let transparent = self.ip.lock().transparent;
+            self.net.check_source(own, to.ip, transparent)?;
+        }
         let now = self.net.clock.monotonic();
         let key = self.key(source);
         let mut table = self.net.tcp.lock();
-        let listener = if way.is_none() { table.listener(to) } else { None };
+        let listener = if way.is_none() { table.listener(to, self.net.local_device(to.ip, device)) } else { None };
         let pair;
         {
             let mut state = self.state.lock();
@@ -239,7 +245,8 @@ impl Tcp {
     pub(super) fn grow_buffer(&self) {
         let mut options = self.options.lock();
         if !options.has(SockFlags::SNDBUF_LOCK) {
-            options.send_buffer = CONNECTED_SEND_BUFFER;
+            let (_, [_, _, most]) = buffers(&self.net);
+            options.send_buffer = most;
         }
     }
 

@@ -32,11 +32,8 @@ use options::TcpOptions;
 use table::{Hold, Key, Remains};
 use wire::Wire;
 
-/// `tcp_wmem[1]` and `tcp_rmem[1]`: the sizes of a new socket's buffers in bytes.
-const SEND_BUFFER: usize = 16_384;
-const RECEIVE_BUFFER: usize = 131_072;
-/// What a connection's send buffer grows to when the program has not set one.
-const CONNECTED_SEND_BUFFER: usize = 524_288;
+/// Waiting for more bytes than this is waiting for this many.
+const MOST_WAITED_FOR: usize = 131_072;
 
 /// A TCP socket.
 pub struct Tcp {
@@ -141,7 +138,8 @@ pub(super) struct State {
 
 impl Tcp {
     pub fn new(net: &Arc<NetNamespace>, family: Family, uid: u32) -> Arc<Tcp> {
-        let options = SocketOptions { send_buffer: SEND_BUFFER, receive_buffer: RECEIVE_BUFFER, ..SocketOptions::default() };
+        let ([_, receive_buffer, _], [_, send_buffer, _]) = options::buffers(net);
+        let options = SocketOptions { send_buffer, receive_buffer, ..SocketOptions::default() };
         Tcp::with_options(net, family, uid, options, IpOptions::default(), TcpOptions::default())
     }
 
@@ -194,7 +192,7 @@ impl Tcp {
     }
 
     /// Tells the table of changed options.
-    fn claim_changed(&self) {
+    pub(super) fn claim_changed(&self) {
         let mut table = self.net.tcp.lock();
         let state = self.state.lock();
         if let Some(Hold::Bound(port)) = state.hold {
@@ -226,7 +224,7 @@ impl Tcp {
         }
         let mark = state.urgent.filter(|urgent| urgent.at == state.position && !inline);
         let target = low_water + usize::from(mark.is_some());
-        if state.ring.len() >= target.min(RECEIVE_BUFFER) && !state.ring.is_empty() {
+        if state.ring.len() >= target.min(MOST_WAITED_FOR) && !state.ring.is_empty() {
             events |= PollEvents::IN | PollEvents::RDNORM;
         }
         events.set(PollEvents::PRI, state.urgent.is_some_and(|urgent| !urgent.read && urgent.byte.is_some()));

@@ -1,15 +1,21 @@
-//! Options of level `SOL_TCP`. Those that are about segments and their timing are kept and given back; there are no segments here.
+//! Options of level `SOL_TCP`. On loopback, where there are no segments, those about segments and their timing are kept and given back; over the wire
+//! they are the connection's [`Settings`]. Kept there too, and no more: `TCP_CONGESTION` (always CUBIC), `TCP_THIN_*`, `TCP_SAVE_SYN`.
+//!
+//! What the program has not set is the namespace's ([`TcpValues`]), at the time when it counts.
 
 use netstack::tcp::{Coalesce, Connection, KeepAlive, Settings};
 use netstack::{MILLISECOND, SECOND};
 use smallvec::SmallVec;
 
+use super::wire::Acknowledge;
 use super::{Phase, Tcp};
 use crate::Errno;
 use crate::net::IPPROTO_TCP;
+use crate::net::NetNamespace;
 use crate::net::ip::{Ints, Row, Takes, row};
 use crate::net::options::{OptionIn, SockFlags, int};
 use crate::net::socket::OptionBytes;
+use crate::net::tunables::TcpValues;
 
 const NODELAY: i32 = 1;
 const MAXSEG: i32 = 2;
@@ -20,40 +26,56 @@ const KEEPCNT: i32 = 6;
 const SYNCNT: i32 = 7;
 const DEFER_ACCEPT: i32 = 9;
 const WINDOW_CLAMP: i32 = 10;
+const LINGER2: i32 = 8;
 const INFO: i32 = 11;
+const QUICKACK: i32 = 12;
 const CONGESTION: i32 = 13;
 const MD5SIG: i32 = 14;
 const USER_TIMEOUT: i32 = 18;
 const REPAIR: i32 = 19;
 const ULP: i32 = 31;
 const FASTOPEN: i32 = 23;
+const NOTSENT_LOWAT: i32 = 25;
 pub(super) const INQ: i32 = 36;
 
-/// Bytes that may wait to be read from the wire when the program has not set a buffer's size: what Linux's own would grow to in a while.
-const WINDOW: usize = 1 << 20;
+/// The least and the largest buffers, whatever the namespace's values are.
+const BUFFERS: std::ops::RangeInclusive<usize> = 4608..=8 << 20;
+/// Longest wait for the peer's FIN that a program may ask for (`TCP_FIN_TIMEOUT_MAX`), in seconds.
+const LONGEST_LINGER: i32 = 120;
 /// Largest segment on the loopback interface.
 const LOOPBACK_MSS: i32 = 65_483;
 const DEFAULT_MSS: i32 = 536;
 
 const ROWS: &[Row] = &[
-    row(IPPROTO_TCP, 1, 0, Takes::Bool),                 // TCP_NODELAY
-    row(IPPROTO_TCP, 3, 0, Takes::Bool),                 // TCP_CORK
-    row(IPPROTO_TCP, 4, 7200, Takes::Range(1, 32_767)),  // TCP_KEEPIDLE
-    row(IPPROTO_TCP, 5, 75, Takes::Range(1, 32_767)),    // TCP_KEEPINTVL
-    row(IPPROTO_TCP, 6, 9, Takes::Range(1, 127)),        // TCP_KEEPCNT
-    row(IPPROTO_TCP, 7, 6, Takes::Range(1, 127)),        // TCP_SYNCNT
-    row(IPPROTO_TCP, 8, 60, Takes::Range(-1, i32::MAX)), // TCP_LINGER2
+    row(IPPROTO_TCP, 1, 0, Takes::Bool), // TCP_NODELAY
+    row(IPPROTO_TCP, 3, 0, Takes::Bool), // TCP_CORK
+    // Of these, 0 is the namespace's.
+    row(IPPROTO_TCP, KEEPIDLE, 0, Takes::Range(1, 32_767)),
+    row(IPPROTO_TCP, KEEPINTVL, 0, Takes::Range(1, 32_767)),
+    row(IPPROTO_TCP, KEEPCNT, 0, Takes::Range(1, 127)),
+    row(IPPROTO_TCP, SYNCNT, 0, Takes::Range(1, 127)),
+    row(IPPROTO_TCP, LINGER2, 0, Takes::Range(-1, LONGEST_LINGER)),
     row(IPPROTO_TCP, DEFER_ACCEPT, 0, Takes::Range(0, i32::MAX)),
     row(IPPROTO_TCP, 10, 0, Takes::Range(0, i32::MAX)), // TCP_WINDOW_CLAMP
-    row(IPPROTO_TCP, 12, 1, Takes::Bool),               // TCP_QUICKACK
+    row(IPPROTO_TCP, QUICKACK, 1, Takes::Bool),
     row(IPPROTO_TCP, 16, 0, Takes::StrictBool),         // TCP_THIN_LINEAR_TIMEOUTS
     row(IPPROTO_TCP, 17, 0, Takes::StrictBool),         // TCP_THIN_DUPACK
     row(IPPROTO_TCP, 18, 0, Takes::Range(0, i32::MAX)), // TCP_USER_TIMEOUT
     row(IPPROTO_TCP, 24, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_TIMESTAMP
-    row(IPPROTO_TCP, 25, 0, Takes::Range(i32::MIN, i32::MAX)), // TCP_NOTSENT_LOWAT
-    row(IPPROTO_TCP, 27, 0, Takes::Range(0, 2)),        // TCP_SAVE_SYN
+    row(IPPROTO_TCP, NOTSENT_LOWAT, 0, Takes::Range(i32::MIN, i32::MAX)),
+    row(IPPROTO_TCP, 27, 0, Takes::Range(0, 2)), // TCP_SAVE_SYN
     row(IPPROTO_TCP, INQ, 0, Takes::StrictBool),
 ];
+
+/// Sizes of the receive and the send buffer in bytes: at least, at first, and what they grow to as they are used.
+pub(super) fn buffers(net: &NetNamespace) -> ([usize; 3], [usize; 3]) {
+    let TcpValues { receive, send, .. } = net.tcp_values();
+    let sizes = |[least, first, most]: [u32; 3]| {
+        let size = |bytes: u32| (bytes as usize).clamp(*BUFFERS.start(), *BUFFERS.end());
+        [size(least), size(first), size(most).max(size(first))]
+    };
+    (sizes(receive), sizes(send))
+}
 
 /// Linux counts in retransmissions, which come after 1, 2, 4 … seconds: rounded up to their sum.
 fn retransmissions(seconds: i32) -> i32 {
@@ -75,6 +97,27 @@ impl TcpOptions {
         self.inq
     }
 
+    /// Bytes not sent yet from which on no more are taken (`TCP_NOTSENT_LOWAT`).
+    pub(super) fn most_unsent(&self) -> usize {
+        match self.ints.get(ROWS, IPPROTO_TCP, NOTSENT_LOWAT).unwrap_or(0) {
+            0 => usize::MAX,
+            most => most as u32 as usize,
+        }
+    }
+
+    /// Of those that the namespace has a value for.
+    fn or(&self, name: i32, values: &TcpValues) -> i32 {
+        let set = self.ints.get(ROWS, IPPROTO_TCP, name).unwrap_or(0);
+        match (set, name) {
+            (0, KEEPIDLE) => values.keep_idle,
+            (0, KEEPINTVL) => values.keep_interval,
+            (0, KEEPCNT) => values.keep_probes.into(),
+            (0, SYNCNT) => values.syn_retries.into(),
+            (0, LINGER2) => values.fin_timeout,
+            (set, _) => set,
+        }
+    }
+
     /// Seconds of `TCP_DEFER_ACCEPT`; 0 is off.
     pub(super) fn defers_accept(&self) -> i32 {
         self.ints.get(ROWS, IPPROTO_TCP, DEFER_ACCEPT).unwrap_or(0)
@@ -94,11 +137,15 @@ impl Tcp {
             let options = self.options.lock();
             (options.flags, options.receive_buffer)
         };
+        let values = self.net.tcp_values();
         let tcp = self.tcp.lock();
-        let int = |name: i32| tcp.ints.get(ROWS, IPPROTO_TCP, name).unwrap_or(0);
+        let int = |name: i32| tcp.or(name, &values);
         let number = |name: i32| u64::from(int(name).unsigned_abs());
+        // Probes without a pause would never end.
+        let pause = |name: i32| int(name).max(1).unsigned_abs() as u64 * SECOND;
         let fixed = flags.contains(SockFlags::RCVBUF_LOCK);
-        let window = if fixed { receive_buffer } else { receive_buffer.max(WINDOW) };
+        let ([_, _, most], _) = buffers(&self.net);
+        let window = if fixed { receive_buffer } else { receive_buffer.max(most) };
         let clamp = int(WINDOW_CLAMP);
         Settings {
             coalesce: match (int(CORK), int(NODELAY)) {
@@ -107,12 +154,13 @@ impl Tcp {
                 _ => Coalesce::Cork,
             },
             keep_alive: flags.contains(SockFlags::KEEPALIVE).then(|| KeepAlive {
-                idle: number(KEEPIDLE) * SECOND,
-                interval: number(KEEPINTVL) * SECOND,
+                idle: pause(KEEPIDLE),
+                interval: pause(KEEPINTVL),
                 count: number(KEEPCNT) as u32,
             }),
             user_timeout: number(USER_TIMEOUT) * MILLISECOND,
             syn_retries: number(SYNCNT) as u32,
+            fin_timeout: u64::from(int(LINGER2).max(0).unsigned_abs()) * SECOND,
             window: if clamp > 0 { window.min(clamp as usize) } else { window },
             max_segment: tcp.max_segment as u16,
         }
@@ -141,6 +189,13 @@ impl Tcp {
             10 if n > 0 => options.ints.set(ROWS, IPPROTO_TCP, name, n.max(1152)),
             DEFER_ACCEPT => options.ints.set(ROWS, IPPROTO_TCP, name, retransmissions(n)),
             24 => Err(Errno::EPERM),
+            LINGER2 => options.ints.set(ROWS, IPPROTO_TCP, LINGER2, n.clamp(-1, LONGEST_LINGER)),
+            QUICKACK => {
+                options.ints.set(ROWS, IPPROTO_TCP, QUICKACK, n)?;
+                drop(options);
+                self.acknowledge(if n == 0 { Acknowledge::Late } else { Acknowledge::Quickly });
+                Ok(())
+            }
             INQ => {
                 options.ints.set(ROWS, IPPROTO_TCP, INQ, n)?;
                 options.inq = n != 0;
@@ -183,6 +238,7 @@ impl Tcp {
             }
             INFO => Ok(self.info()),
             ULP => Ok(OptionBytes::new()),
+            KEEPIDLE | KEEPINTVL | KEEPCNT | SYNCNT | LINGER2 => Ok(int(options.or(name, &self.net.tcp_values()))),
             _ => Ok(int(options.ints.get(ROWS, IPPROTO_TCP, name).ok_or(Errno::ENOPROTOOPT)?)),
         }
     }

@@ -161,12 +161,12 @@ impl Table {
         }
     }
 
-    /// The listener for a connection to `to`: the best fit, any of the best.
-    pub fn listener(&mut self, to: Endpoint) -> Option<Arc<Tcp>> {
+    /// The listener for a connection to `to` that comes over an interface: the best fit, any of the best.
+    pub fn listener(&mut self, to: Endpoint, device: i32) -> Option<Arc<Tcp>> {
         let bucket = self.ports.get(&to.port)?;
         let scored = || {
             let listeners = bucket.bound.iter().filter_map(|bound| Some((bound, bound.listener.as_ref()?)));
-            listeners.filter_map(|(bound, socket)| Some((bound.claim.score(to.ip)?, socket)))
+            listeners.filter_map(|(bound, socket)| Some((bound.claim.score(to.ip, device)?, socket)))
         };
         let best = scored().map(|(score, _)| score).max()?;
         let fits: SmallVec<[&Weak<Tcp>; 4]> = scored().filter(|(score, _)| *score == best).map(|(_, socket)| socket).collect();

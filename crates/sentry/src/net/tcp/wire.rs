@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use netstack::ip::{Fault, Sent, Way};
-use netstack::tcp::{Connection, Events, Failure, Phase as Wired, Segment};
+use netstack::ip::{Fault, Packet, Sent, Way};
+use netstack::tcp::{Connection, Events, Failure, Flags, Phase as Wired, Segment};
 use parking_lot::Mutex;
 
 use super::table::Remains;
@@ -26,6 +26,13 @@ const LITTLE: usize = 4096;
 /// A connection with more memory than this for what it sends is a large one.
 const LARGE: usize = 64 << 10;
 const ALL: PollEvents = PollEvents::all();
+
+/// When what comes is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acknowledge {
+    Quickly,
+    Late,
+}
 
 pub(super) struct Wire {
     pub connection: Mutex<Connection>,
@@ -153,6 +160,13 @@ impl Tcp {
         }
     }
 
+    /// Whether it takes a packet that came over an interface: it may be bound to another, or want its peer near (`IP_MINTTL`).
+    pub(in crate::net) fn hears(&self, packet: &Packet<'_>, device: i32) -> bool {
+        let own = self.options.lock().device;
+        let least = self.ip.lock().least_hops[usize::from(packet.from.is_ipv6())];
+        (own == 0 || own == device) && packet.hops >= least
+    }
+
     /// A segment for this connection; [`Tcp::answer`] follows, after one or several.
     pub(in crate::net) fn segment_arrives(&self, segment: &Segment, payload: &[u8]) {
         let Some(wire) = self.wire() else { return };
@@ -162,6 +176,15 @@ impl Tcp {
         if pressed {
             connection.set_window(LITTLE);
         }
+        // Under pressure nothing more comes in where enough waits, whatever was told before: it is to be sent again.
+        let full = pressed && self.state.lock().ring.len() > LITTLE;
+        let cut;
+        let (segment, payload) = if full && segment.length(payload.len()) > 0 {
+            cut = Segment { flags: segment.flags - Flags::FIN, ..segment.clone() };
+            (&cut, &[][..])
+        } else {
+            (segment, payload)
+        };
         let (mut delivered, mut unwanted) = (0, false);
         let events = connection.arrives(now.0, segment, payload, &mut |bytes| {
             let mut state = self.state.lock();
@@ -179,8 +202,9 @@ impl Tcp {
         }
         if events.contains(Events::ANSWER_RESET)
             && let Some(stack) = self.net.stack()
+            && let Some(reset) = segment.reset_for(payload.len())
         {
-            stack.refuse_segment(&wire.pair, segment, payload.len(), now);
+            stack.send_segment(now, &wire.way, &wire.pair, reset);
         }
         if unwanted {
             // Nobody will ever read it (RFC 1122, 4.2.2.13).
@@ -291,14 +315,10 @@ impl Tcp {
         let now = self.net.clock.monotonic();
         let mut connection = wire.connection.lock();
         let mut events = connection.due(now.0);
-        match connection.probe(now.0) {
-            Ok(Some(probe)) => {
-                if let Some(stack) = self.net.stack() {
-                    stack.send_segment(now, &wire.way, &wire.pair, probe);
-                }
-            }
-            Ok(None) => {}
-            Err(more) => events |= more,
+        let (probe, more) = connection.probe(now.0);
+        events |= more;
+        if let (Some(probe), Some(stack)) = (probe, self.net.stack()) {
+            stack.send_segment(now, &wire.way, &wire.pair, probe);
         }
         self.transmit(wire, &mut connection);
         self.happened(wire, connection, events);
@@ -309,10 +329,8 @@ impl Tcp {
         if events.is_empty() {
             return;
         }
-        let roomy = events.contains(Events::WRITABLE) && wire.wants_room.load(Ordering::Relaxed) && {
-            let send_buffer = self.options.lock().send_buffer;
-            writable(send_buffer, connection.unacknowledged())
-        };
+        let roomy =
+            events.contains(Events::WRITABLE) && wire.wants_room.load(Ordering::Relaxed) && self.is_writable(&connection);
         if roomy {
             wire.wants_room.store(false, Ordering::Relaxed);
         }
@@ -457,6 +475,8 @@ impl Tcp {
             return Err(Errno::EPIPE);
         }
         let wanted = from.remaining();
+        let unsent = connection.unsent();
+        let most = if unsent < self.tcp.lock().most_unsent() { most } else { 0 };
         let room = most.saturating_sub(connection.unacknowledged()).min(wanted);
         let mut done = 0;
         while done < room {
@@ -503,13 +523,30 @@ impl Tcp {
 
     /// Whether there is room to send; who waits for it is woken when there is.
     pub(super) fn wire_is_writable(&self, wire: &Wire) -> bool {
-        let send_buffer = self.options.lock().send_buffer;
         let connection = wire.connection.lock();
-        let writable = writable(send_buffer, connection.unacknowledged());
+        let writable = self.is_writable(&connection);
         if !writable {
             wire.wants_room.store(true, Ordering::Relaxed);
         }
         writable
+    }
+
+    /// `sk_stream_is_writeable`: at least a third of the buffer is free, and not too much has never been sent.
+    fn is_writable(&self, connection: &Connection) -> bool {
+        let (send_buffer, used) = (self.options.lock().send_buffer, connection.unacknowledged());
+        let roomy = used < send_buffer && (send_buffer - used) * 2 >= used;
+        roomy && connection.unsent() < self.tcp.lock().most_unsent()
+    }
+
+    /// `TCP_QUICKACK`
+    pub(super) fn acknowledge(&self, when: Acknowledge) {
+        let Some(wire) = self.wire() else { return };
+        let mut connection = wire.connection.lock();
+        match when {
+            Acknowledge::Quickly => connection.acknowledge_quickly(),
+            Acknowledge::Late => connection.acknowledge_late(),
+        }
+        self.transmit(&wire, &mut connection);
     }
 
     /// Options have changed.
@@ -539,9 +576,4 @@ impl Tcp {
             Wired::Closing => 11,
         }
     }
-}
-
-/// `sk_stream_is_writeable`: at least a third of the buffer is free.
-fn writable(send_buffer: usize, used: usize) -> bool {
-    used < send_buffer && (send_buffer - used) * 2 >= used
 }
