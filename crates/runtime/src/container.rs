@@ -89,7 +89,7 @@ impl Runtime {
             Some(host) => host.entry.saved.kind,
         };
         let pod = host.as_ref().map(|host| Pod { sandbox_id: &host.entry.saved.id, pid: host.main.pid, store: &self.store });
-        let plan = config::plan(create.id, &bundle, &spec, &overlay, pod)?;
+        let mut plan = config::plan(create.id, &bundle, &spec, &overlay, pod)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
             // An image's root has no attributes yet.
@@ -156,6 +156,9 @@ impl Runtime {
             }
         };
         let mut container = Container { entry, sandbox, cgroup };
+        if let Some(servers) = cni::resolv_conf(self.store.root(), &container.entry.saved.sandbox_id) {
+            plan.set_resolv_conf(&servers);
+        }
         match container.finish(create, &spec, plan).and_then(|()| cni::keep(self.store.root(), create.id)) {
             Ok(()) => Ok(container),
             Err(error) => {

@@ -55,10 +55,13 @@ impl Do {
         let privilege = global.privilege();
         let wire = self.flags.wire()?;
         let kind = global.sandbox()?.unwrap_or_default();
-        let plan = self.plan(kind, privilege, wire)?;
+        let mut plan = self.plan(kind, privilege, wire)?;
         let id = plan.request.id.clone();
         let limits = plan.request.limits.unwrap_or_default();
         let attached = Attached::by(self.net.wish()?, &id, global)?;
+        if let Some(servers) = attached.made.as_ref().and_then(|(root, id)| cni::resolv_conf(root, id)) {
+            plan.set_resolv_conf(&servers);
+        }
         let cgroup = cgroup(kind, &id, &limits, privilege)?;
         let launched = launch(kind, global, &plan, &cgroup, privilege, attached.network.clone())?;
         let mut sandbox = Guard { sandbox: launched, cgroup, _network: attached };

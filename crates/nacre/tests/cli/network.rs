@@ -1,6 +1,7 @@
 //! Networks by the host's CNI plugins, in a network namespace that plays the host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -19,10 +20,17 @@ fn configure(place: &Place) {
     let portmap = serde_json::json!({"type": "portmap", "capabilities": {"portMappings": true}});
     let ours = serde_json::json!({"type": "nacre-cni"});
     let ptp = serde_json::json!({"type": "ptp", "ipMasq": true, "ipam": ipam()});
+    // One that names servers, and one whose second plugin refuses what the first has done.
+    let mut named = bridge();
+    named["dns"] =
+        serde_json::json!({"nameservers": ["10.203.0.53", "fd00::53"], "search": ["tests.example"], "options": ["ndots:2"]});
+    let refuses = serde_json::json!({"type": "refuses"});
     let lists = [
         ("10", "tests", vec![bridge(), portmap.clone()]),
         ("20", "tap", vec![bridge(), ours.clone(), portmap]),
         ("30", "ptp", vec![ptp, ours]),
+        ("40", "dns", vec![named]),
+        ("50", "refused", vec![bridge(), refuses]),
     ];
     fs::create_dir_all(place.dir.join("net.d")).expect("a folder");
     for (order, name, plugins) in lists {
@@ -32,6 +40,10 @@ fn configure(place: &Place) {
     fs::create_dir_all(place.dir.join("plugins")).expect("a folder");
     let nacre = place.command(&[]).get_program().to_owned();
     std::os::unix::fs::symlink(nacre, place.dir.join("plugins/nacre-cni")).expect("a link");
+    let refuses = place.dir.join("plugins/refuses");
+    fs::write(&refuses, "#!/bin/sh\ntest $CNI_COMMAND = DEL && exit 0\necho '{\"msg\":\"not here\"}'; exit 1\n")
+        .expect("a script");
+    fs::set_permissions(refuses, fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
 /// Runs a script on the host that a namespace plays, with `$nacre` and `$root`; what it prints.
@@ -51,6 +63,7 @@ fn on_a_host(place: &Place, script: &str) -> Option<String> {
         .args(["60", "unshare", "--net", "sh", "-c", &script])
         .env("nacre", format!("{} {}", nacre.get_program().to_string_lossy(), root.join(" ")))
         .env("root", place.bundle().join("rootfs"))
+        .env("state", place.dir.join("state"))
         .env("NETCONFPATH", place.dir.join("net.d"))
         .env("CNI_PATH", format!("{}:/usr/lib/cni", place.dir.join("plugins").display()))
         .stdin(Stdio::null())
@@ -179,6 +192,31 @@ fn our_plugin_says_what_it_needs() {
     for (line, said) in lines.iter().zip(said) {
         assert!(line.contains(said), "{said}: {text}");
     }
+}
+
+/// The network's name servers are the sandbox's, and the file goes with the network.
+#[test]
+fn name_servers_are_those_of_the_network() {
+    let Some(place) = Place::new("cni-dns").busybox() else { return };
+    let script = "$nacre do --root $root --net cni:dns -- cat /etc/resolv.conf; \
+         $nacre do --root $root --net cni:tests -- sh -c 'test -s /etc/resolv.conf || echo none'; ls $state/~networks | wc -l";
+    let Some(text) = on_a_host(&place, script) else { return };
+    let servers = "search tests.example\nnameserver 10.203.0.53\nnameserver fd00::53\noptions ndots:2\n";
+    assert_eq!(text, format!("{servers}none\n0\n"));
+}
+
+#[test]
+fn nothing_is_left_of_a_network_that_a_plugin_refuses() {
+    let Some(place) = Place::new("cni-refused").busybox() else { return };
+    let script = format!(
+        "$nacre do --root $root --net cni:refused -- true 2>&1 || true; \
+         ip -o link show type veth | wc -l; {RULES}; ls $state/~networks | wc -l"
+    );
+    let Some(text) = on_a_host(&place, &script) else { return };
+    let lines: Vec<&str> = text.lines().collect();
+    let [said @ .., veths, rules, left] = &lines[..] else { panic!("{text}") };
+    assert!(said.iter().any(|line| line.contains("the CNI plugin refuses (ADD): not here")), "{text}");
+    assert_eq!((*veths, *rules, *left, leases(&place, "refused")), ("0", "0", "0", 0));
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Networks by CNI plugins, where no engine has called them: `--net cni[:NETWORK]` (containernetworking/cni, SPEC.md).
 //!
 //! [`attach`] makes a network namespace, lets the plugins of a configured network furnish it, and hands it over; the sandbox
-//! then joins it as it would join an engine's. What was done is in a record beside the containers' states, written before the namespace is made, which
+//! then joins it as it would join an engine's. Name servers that the plugins tell of are in a file beside it ([`resolv_conf`]), for the containers'
+//! /etc/resolv.conf. What was done is in a record beside the containers' states, written before the namespace is made, which
 //! is mounted there too: plugins read from it what they have to undo. So [`detach`] undoes it in whatever process, and an attachment whose owner
-//! has died is undone by the next [`attach`].
+//! has died, or that a plugin could not undo, is undone by the next [`attach`].
 
+mod answer;
 mod config;
 mod plugin;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::io;
@@ -19,10 +23,14 @@ use serde_json::Value;
 
 pub use self::ports::PortMapping;
 use crate::error::{Doing, Error, Result};
+use crate::pod_network;
 use crate::process::Network;
 use crate::state::{ProcessRef, check_id, write_whole};
 use config::NetworkConfig;
-use plugin::Command;
+use plugin::{Command, INTERFACE, Plugins};
+
+/// How often it is tried to undo an attachment; a plugin that cannot by then never will.
+const ATTEMPTS: u32 = 3;
 
 /// What `--net cni` and `--publish` ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +59,9 @@ struct Record {
     ports: Vec<PortMapping>,
     /// The plugins' last answer.
     result: Option<Value>,
+    /// How often it could not be undone: more than 0, and the next sweep is to try.
+    #[serde(default)]
+    attempts: u32,
 }
 
 /// Makes a namespace for sandbox `id` and lets the plugins furnish it: the network to launch the sandbox with.
@@ -64,18 +75,25 @@ pub fn attach(root: &Path, id: &str, wish: &Wish) -> Result<Network> {
     }
     let network = config::find(wish.network.as_deref())?;
     network.can_publish(&wish.ports)?;
+    if place(root, id).exists() {
+        return Err(Error::Other(format!("the network that an earlier {id} had has not been given back: its plugins say why")));
+    }
     let owner = ProcessRef::of(std::process::id() as i32);
-    let mut record = Record { id: id.into(), owner, network, ports: wish.ports.clone(), result: None };
+    let mut record = Record { id: id.into(), owner, network, ports: wish.ports.clone(), result: None, attempts: 0 };
     record.save(root)?;
-    let namespace = namespace(root, id);
-    let made = new_namespace(&namespace).doing(|| "cannot make a network namespace");
-    match made.and_then(|()| record.add(&namespace)).and_then(|()| record.save(root)) {
-        Ok(()) => Ok(Network::Namespace(namespace)),
+    match record.make(root, &Plugins::installed()) {
+        Ok(()) => Ok(Network::Namespace(namespace(root, id))),
         Err(error) => {
-            undo(root, &record);
+            undo(root, record, &Plugins::installed());
             Err(error)
         }
     }
+}
+
+/// A file that is to be the containers' /etc/resolv.conf, if the network of a sandbox names servers.
+pub fn resolv_conf(root: &Path, id: &str) -> Option<PathBuf> {
+    check_id(id).ok()?;
+    Some(servers(root, id)).filter(|path| path.is_file())
 }
 
 /// Leaves an attachment to whoever removes the container.
@@ -88,43 +106,61 @@ pub fn keep(root: &Path, id: &str) -> Result<()> {
     record.save(root)
 }
 
-/// Undoes an attachment, if there is one. What a plugin cannot undo is logged.
+/// Undoes an attachment, if there is one. What a plugin cannot undo is logged, and tried again by the next [`attach`].
 pub fn detach(root: &Path, id: &str) {
     if check_id(id).is_ok()
         && let Some(record) = Record::read(&place(root, id))
     {
-        undo(root, &record);
+        undo(root, record, &Plugins::installed());
     }
 }
 
-/// Undoes the attachments of processes that have died.
+/// Undoes the attachments of processes that have died, and those that could not be undone before.
 fn sweep(root: &Path) {
     for entry in fs::read_dir(directory(root)).into_iter().flatten().flatten() {
-        if let Some(record) = Record::read(&entry.path())
-            && record.owner.is_some_and(|owner| !owner.is_alive())
-        {
-            tracing::info!("the network of {} is given back: its process has died", record.id);
-            undo(root, &record);
+        let Some(record) = Record::read(&entry.path()) else { continue };
+        let left = record.attempts > 0;
+        if left || record.owner.is_some_and(|owner| !owner.is_alive()) {
+            let why = if left { "it could not be before" } else { "its process has died" };
+            tracing::info!("the network of {} is given back: {why}", record.id);
+            undo(root, record, &Plugins::installed());
         }
     }
 }
 
-fn undo(root: &Path, record: &Record) {
+fn undo(root: &Path, mut record: Record, plugins: &Plugins) {
     let namespace = namespace(root, &record.id);
     let mounted = rustix::fs::statfs(&namespace).is_ok_and(|stat| stat.f_type == libc::NSFS_MAGIC);
+    let mut undone = true;
     for plugin in record.network.plugins.iter().rev() {
         let input = record.network.input(plugin, &record.ports, record.result.as_ref());
-        if let Err(error) = plugin::run(Command::Del, &record.id, mounted.then_some(&*namespace), plugin, &input) {
+        if let Err(error) = plugins.run(Command::Del, &record.id, mounted.then_some(&*namespace), plugin, &input) {
             tracing::warn!("{error}");
+            undone = false;
         }
     }
-    if mounted && let Err(errno) = unmount(&namespace, UnmountFlags::DETACH) {
-        // Kept in mind, for the next sweep.
-        tracing::warn!("cannot unmount {}: {errno}", namespace.display());
+    record.attempts += 1;
+    if !undone && record.attempts < ATTEMPTS {
+        match record.save(root) {
+            Ok(()) => tracing::warn!("the network of {} is kept: the next that is made tries again to give it back", record.id),
+            Err(error) => tracing::warn!("{error}"),
+        }
         return;
     }
-    let _ = fs::remove_file(&namespace);
-    let _ = fs::remove_file(place(root, &record.id));
+    if !undone {
+        tracing::error!("the network of {} is forgotten: its plugins could not undo it {ATTEMPTS} times", record.id);
+    }
+    if mounted && let Err(errno) = unmount(&namespace, UnmountFlags::DETACH) {
+        tracing::warn!("cannot unmount {}: {errno}", namespace.display());
+        // Kept in mind, for the next sweep.
+        if let Err(error) = record.save(root) {
+            tracing::warn!("{error}");
+        }
+        return;
+    }
+    for path in [namespace, servers(root, &record.id), place(root, &record.id)] {
+        let _ = fs::remove_file(path);
+    }
 }
 
 impl Record {
@@ -140,11 +176,30 @@ impl Record {
         write_whole(&path, &text)
     }
 
+    /// Makes the namespace and what is in it.
+    fn make(&mut self, root: &Path, plugins: &Plugins) -> Result<()> {
+        let namespace = namespace(root, &self.id);
+        new_namespace(&namespace).doing(|| "cannot make a network namespace")?;
+        self.add(&namespace, plugins)?;
+        // Whatever they have answered.
+        if !pod_network::has_interface(&namespace, INTERFACE)? {
+            return Err(Error::Other(format!(
+                "the plugins of CNI network {} have made no interface {INTERFACE}",
+                self.network.name
+            )));
+        }
+        if let Some(text) = self.result.as_ref().and_then(answer::resolv_conf) {
+            let path = servers(root, &self.id);
+            fs::write(&path, text).doing(|| format!("cannot write {}", path.display()))?;
+        }
+        self.save(root)
+    }
+
     /// Runs the plugins, each with the answer of the one before it.
-    fn add(&mut self, namespace: &Path) -> Result<()> {
+    fn add(&mut self, namespace: &Path, plugins: &Plugins) -> Result<()> {
         for plugin in &self.network.plugins {
             let input = self.network.input(plugin, &self.ports, self.result.as_ref());
-            if let Some(answer) = plugin::run(Command::Add, &self.id, Some(namespace), plugin, &input)? {
+            if let Some(answer) = plugins.run(Command::Add, &self.id, Some(namespace), plugin, &input)? {
                 self.result = Some(answer);
             }
         }
@@ -164,6 +219,11 @@ fn place(root: &Path, id: &str) -> PathBuf {
 /// Where the namespace is mounted.
 fn namespace(root: &Path, id: &str) -> PathBuf {
     directory(root).join(format!("{id}.net"))
+}
+
+/// The text of /etc/resolv.conf.
+fn servers(root: &Path, id: &str) -> PathBuf {
+    directory(root).join(format!("{id}.resolv"))
 }
 
 /// A network namespace with nothing but a loopback interface, mounted at `path`.

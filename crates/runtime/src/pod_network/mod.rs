@@ -84,6 +84,14 @@ pub fn names() -> Result<Vec<(i32, String)>> {
     Netlink::new()?.names()
 }
 
+/// Whether the namespace at `path` has an interface of this name.
+///
+/// # Errors
+/// No such namespace, no right to enter it; the host's.
+pub fn has_interface(path: &Path, interface: &str) -> Result<bool> {
+    within(path, |netlink, _| Ok(netlink.names()?.iter().any(|(_, name)| name == interface)))
+}
+
 /// Does something in the network namespace at `path`, with the name that messages have for it.
 fn within<T: Send>(path: &Path, work: impl FnOnce(&mut Netlink, &str) -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(path).doing(|| format!("cannot open the network namespace {}", path.display()))?;

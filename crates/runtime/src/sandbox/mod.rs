@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Client, ClientError, CreateContainerRequest, Stdio};
+use agent_api::{CacheMode, Client, ClientError, CreateContainerRequest, GoferMount, Mount, MountFlags, Stdio, mount};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ use crate::logging;
 use crate::process::gofer::Attach;
 use crate::process::{IdMap, Ids, NOBODY, Network, Privilege, keeps};
 use crate::state::ProcessRef;
+
+const RESOLV_CONF: &[u8] = b"/etc/resolv.conf";
 
 /// Which kind of boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -191,6 +193,24 @@ pub struct ContainerPlan {
     pub images: Vec<PathBuf>,
     /// Disks with file systems that the guest's own kernel mounts, likewise. For VMs.
     pub disks: Vec<Disk>,
+}
+
+impl ContainerPlan {
+    /// Puts a file of the host's in the place of /etc/resolv.conf, unless the container brings one.
+    pub fn set_resolv_conf(&mut self, source: &Path) {
+        if self.request.mounts.iter().any(|mount| mount.destination == RESOLV_CONF) {
+            return;
+        }
+        let (source_text, source) = (source.as_os_str().as_encoded_bytes().to_vec(), source.to_path_buf());
+        self.attaches.push(Attach { source, recursive: false, read_only: true, exclusive: false, hidden: Vec::new() });
+        let attach = self.attaches.len() as u32 - 1;
+        self.request.mounts.push(Mount {
+            destination: RESOLV_CONF.to_vec(),
+            kind: Some(mount::Kind::Gofer(GoferMount { attach, cache: CacheMode::Shared.into() })),
+            flags: Some(MountFlags { read_only: true, nosuid: true, nodev: true, noexec: true, ..MountFlags::default() }),
+            source: source_text,
+        });
+    }
 }
 
 /// A block device of the host, or a file with the content of one.
