@@ -261,6 +261,31 @@ static void tcp_row(long n) {
     close_pair();
     close(l);
 }
+// A stream over loopback, 16 KiB a write and at most as much a read: per 16 KiB.
+static void tcp_stream_row(long n) {
+    enum { PIECE = 16 << 10 };
+    struct sockaddr_in a;
+    int l = tcp_listener(&a), c = MUST(socket(AF_INET, SOCK_STREAM, 0));
+    MUST(connect(c, (void *)&a, sizeof a));
+    int s = MUST(accept(l, NULL, NULL));
+    pid_t pid = MUST(fork());
+    if (!pid) {
+        close(c);
+        long left = n * PIECE;
+        while (left > 0) left -= MUST(read(s, buffer, PIECE));
+        MUST(write(s, buffer, 1)); // it has all come
+        _exit(0);
+    }
+    begin();
+    for (long i = 0; i < n; i++)
+        for (long done = 0; done < PIECE;) done += MUST(write(c, buffer, PIECE - done));
+    MUST(read(c, buffer, 1));
+    end();
+    reap(pid);
+    close(c);
+    close(s);
+    close(l);
+}
 static void tcp_accept_row(long n) {
     struct sockaddr_in a;
     int l = tcp_listener(&a);
@@ -390,7 +415,7 @@ static const struct { const char *name; void (*run)(long); } rows[] = {
     {"file-mmap-touch", file_mmap_row}, {"mprotect-pair", mprotect_row}, {"madvise-dontneed", dontneed_row},
     {"pipe-self", pipe_self_row}, {"pipe-threads", pipe_threads_row}, {"pipe-processes", pipe_processes_row},
     {"futex-threads", futex_threads_row}, {"futex-processes", futex_processes_row}, {"unix-socket", unix_row},
-    {"tcp-pingpong", tcp_row}, {"tcp-connect-accept", tcp_accept_row},
+    {"tcp-pingpong", tcp_row}, {"tcp-connect-accept", tcp_accept_row}, {"tcp-stream-16k", tcp_stream_row},
     {"epoll-eventfd", epoll_eventfd_row}, {"signal-self", signal_row}, {"thread-create-join", thread_row}, {"fork-wait", fork_row},
     {"fork-16MiB-dirty", fork_dirty_row}, {"vfork-exec-wait", vfork_exec_row}, {"sched_yield", yield_row}, {"nanosleep-1us", nanosleep_row},
 };
