@@ -20,7 +20,7 @@ use crate::net::NetNamespace;
 use crate::ns::{IpcNamespace, Namespaces, Uts, UtsNamespace};
 use crate::signal::QueuedSignals;
 use crate::syscalls::{Counters, Traps};
-use crate::task::{ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup, Usage, Victims};
+use crate::task::{Bandwidth, ContainerLife, Counts, LoadAverage, PidTable, Task, ThreadGroup, Usage, Victims};
 use crate::time::Clock;
 use crate::wait::WaitQueue;
 
@@ -129,6 +129,8 @@ pub struct Container {
     pub load: LoadAverage,
     /// Whether its processes run, are paused, or are gone; and who is told.
     pub life: ContainerLife,
+    /// What it may use of the CPUs.
+    pub bandwidth: Bandwidth,
 }
 
 /// Namespaces of another container of the pod that a new one starts in.
@@ -171,6 +173,7 @@ impl Container {
             logins: AtomicU32::new(0),
             load: LoadAverage::default(),
             life: ContainerLife::default(),
+            bandwidth: Bandwidth::default(),
         });
         // A loop device's file may lead back to the container.
         let weak = Arc::downgrade(&container);

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::Errno;
 use crate::kernel::Limits;
+use crate::task::CpuMax;
 use crate::wait::{PollEvents, WaitQueue};
 pub use membership::{Freezing, Members, admit_task, move_process, settle};
 
@@ -191,6 +192,13 @@ impl Cgroup {
             // As runc converts them: 2..=262144 to 1..=10000.
             settings.cpu_weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
         }
+    }
+
+    /// What of the CPUs' time it may have, if that is limited.
+    pub fn cpu_max(&self) -> Option<CpuMax> {
+        let settings = self.settings.lock();
+        let ns = |us: u64| us.saturating_mul(1000).max(1);
+        Some(CpuMax { quota_ns: ns(settings.cpu_quota_us?), period_ns: ns(settings.cpu_period_us) })
     }
 
     /// Whether both are the same container's.

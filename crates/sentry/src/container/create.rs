@@ -99,6 +99,7 @@ impl Agent {
         let most = kernel::Limits::new(limits.memory, limits.pids.map(|most| most as usize));
         let container = Container::new(request.id.clone(), memory, uts, self.kernel.net.clone(), most, shared);
         container.cgroup.set_cpu_limits(limits.into());
+        container.cpu_max_changed();
         Ok(container)
     }
 }

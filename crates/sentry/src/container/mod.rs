@@ -199,6 +199,7 @@ impl Agent {
         }
         container.cgroup.set_limits(limits.memory, limits.pids);
         container.cgroup.set_cpu_limits(limits.into());
+        container.cpu_max_changed();
         Ok(Empty {})
     }
 }

@@ -19,6 +19,8 @@ bitflags::bitflags! {
         const BARRIER = 32;
         /// Memory was short: some is found before it goes on.
         const MEMORY = 64;
+        /// The container's CPU time is to be looked at.
+        const THROTTLE = 128;
         /// What ends an interruptible wait.
         const INTERRUPTS = Self::SIGNAL.bits() | Self::KILLED.bits() | Self::STOP.bits();
     }

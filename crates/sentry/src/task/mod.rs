@@ -6,6 +6,7 @@
 //! Locking: see docs/locks-and-waits.md. `PidTable` before a thread group before a task's own locks; none is held across an await.
 
 mod activity;
+mod bandwidth;
 mod call;
 mod clone;
 mod creds;
@@ -31,6 +32,7 @@ mod work;
 
 pub(crate) use activity::bump;
 pub use activity::{Activity, Counts};
+pub use bandwidth::{Bandwidth, CpuMax, Throttling};
 pub(crate) use call::dispatch;
 pub use clone::{CloneArgs, CloneFlags};
 pub use creds::{Capability, Creds, Login};

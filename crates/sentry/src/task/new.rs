@@ -8,7 +8,7 @@ use platform::Context;
 
 use super::group::KeptFlags;
 use super::pids::Process;
-use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, ThreadGroup, Tid};
+use super::{Activity, Creds, Cx, GroupInner, Rlimits, Scheduling, Session, Shared, Task, TaskFlags, ThreadGroup, Tid};
 use crate::Errno;
 use crate::cgroup::Cgroup;
 use crate::fs::File;
@@ -61,7 +61,7 @@ impl Task {
             name: Mutex::new(new.name),
             shared: RwLock::new(None),
             signals: Mutex::new(new.signals),
-            flags: AtomicU32::new(0),
+            flags: AtomicU32::new(if container.bandwidth.is_limited() { TaskFlags::THROTTLE.bits() } else { 0 }),
             work: AtomicU32::new(0),
             seccomp: Mutex::default(),
             ptrace: Tracee::default(),

@@ -203,6 +203,8 @@ impl Cx {
                 Box::pin(self.find_memory()).await;
             } else if flags.contains(TaskFlags::RESTORE_MASK) {
                 self.restore_mask();
+            } else if flags.contains(TaskFlags::THROTTLE) {
+                self.wait_for_cpu_time().await;
             } else {
                 return BeforeUser::Go;
             }

@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, Controllers, Freezing, Members, move_process};
 use crate::fs::permission::{Mask, permission};
 use crate::fs::{FileKind, Ownership};
 use crate::kernel::Container;
-use crate::task::{Creds, Task, ThreadGroup, Tid};
+use crate::task::{Creds, Task, ThreadGroup, Throttling, Tid};
 
 /// What a file is asked about, and who opened it.
 pub(super) struct Ask<'a> {
@@ -327,7 +327,10 @@ fn cpu_stat(ask: &Ask<'_>) -> Result<String, Errno> {
     let (user, system) = Members(ask.container).cpu_ns(ask.group);
     let mut text = format!("usage_usec {}\nuser_usec {}\nsystem_usec {}\n", (user + system) / 1000, user / 1000, system / 1000);
     if ask.group.controllers().contains(Controllers::CPU) {
-        text.push_str("nr_periods 0\nnr_throttled 0\nthrottled_usec 0\n");
+        // Groups made inside are not kept to theirs.
+        let stats = if ask.group.is_root() { ask.container.bandwidth.stats() } else { Throttling::default() };
+        let Throttling { periods, throttled, throttled_ns } = stats;
+        text.push_str(&format!("nr_periods {periods}\nnr_throttled {throttled}\nthrottled_usec {}\n", throttled_ns / 1000));
     }
     Ok(text)
 }
