@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use runtime::cgroup::Driver;
 use runtime::cni::{NetworkWish, PortMapping, Wish};
 use runtime::container::Runtime;
 use runtime::logging::{self, Format};
@@ -77,7 +78,7 @@ pub struct Global {
     /// Log more
     #[arg(long)]
     pub debug: bool,
-    /// (not supported: cgroups are made by cgroupfs)
+    /// Cgroups are named as systemd's (cgroupsPath SLICE:PREFIX:NAME), and nothing else is; they are made by cgroupfs all the same
     #[arg(long)]
     systemd_cgroup: bool,
     /// Ignore cgroup permission errors: true, false or auto
@@ -89,9 +90,9 @@ pub struct Global {
 #[derive(Debug, Args)]
 pub struct Net {
     /// Network: none (a loopback interface), host (sockets in the network namespace nacre runs in), cni or cni:NAME (one that
-    /// the host's CNI plugins make), or the path of a network namespace to join
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = network)]
-    net: NetworkWish,
+    /// the host's CNI plugins make), or the path of a network namespace to join. The default is what a bundle's config.json says; without a bundle, none
+    #[arg(long, value_name = "MODE", value_parser = network)]
+    net: Option<NetworkWish>,
     /// Publish a port of the sandbox on the host, with --net cni: [ADDRESS:]HOST:SANDBOX[/tcp|udp|sctp]
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<PortMapping>,
@@ -103,7 +104,7 @@ impl Net {
     /// # Errors
     /// Ports to publish, and no network that could.
     pub fn wish(&self) -> anyhow::Result<NetworkWish> {
-        match self.net.clone() {
+        match self.net.clone().unwrap_or_default() {
             NetworkWish::Cni(wish) => Ok(NetworkWish::Cni(Wish { ports: self.publish.clone(), ..wish })),
             ready if self.publish.is_empty() => Ok(ready),
             _ => bail!("--publish needs --net cni"),
@@ -146,9 +147,6 @@ impl Global {
             }
         };
         logging::install(&self.log_config(), file);
-        if self.systemd_cgroup {
-            bail!("--systemd-cgroup is not supported: cgroups are made by cgroupfs");
-        }
         if !["true", "false", "auto"].contains(&self.rootless.as_str()) {
             bail!("--rootless takes true, false or auto, not {:?}", self.rootless);
         }
@@ -160,7 +158,7 @@ impl Global {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         };
-        logging::Config { format, debug: self.debug }
+        logging::Config { format, debug: self.debug, sandbox: None }
     }
 
     /// The log file again, for a sandbox to log to.
@@ -180,6 +178,7 @@ impl Global {
         Runtime {
             store: Store::new(self.root()),
             privilege: self.privilege(),
+            cgroups: if self.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs },
             log: self.log_config(),
             log_file: self.log_file(),
         }

@@ -15,7 +15,7 @@ use agent_api::{
 };
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::{Cgroup, HostLimits, Location};
+use crate::cgroup::{Cgroup, Driver, HostLimits, Location};
 use crate::cni::{self, NetworkWish};
 use crate::config::{self, Overlay};
 use crate::console::Console;
@@ -32,6 +32,7 @@ use crate::{logging, machine, pod_network, timing};
 pub struct Runtime {
     pub store: Store,
     pub privilege: Privilege,
+    pub cgroups: Driver,
     pub log: logging::Config,
     /// For sandboxes to log to.
     pub log_file: Option<File>,
@@ -84,6 +85,7 @@ impl Runtime {
             Place::Alone | Place::First => None,
             Place::Member(sandbox) => Some(self.host(&sandbox)?),
         };
+        logging::about(host.as_ref().map_or(create.id, |host| &host.entry.saved.id), create.id);
         let kind = match &host {
             None => kind(&spec, create.sandbox)?,
             Some(host) => host.entry.saved.kind,
@@ -125,7 +127,7 @@ impl Runtime {
             stand_in: None,
             memory_dev: None,
             network: None,
-            cgroup: Location::plan(cgroups_path, create.id, self.privilege)?,
+            cgroup: Location::plan(cgroups_path, create.id, self.cgroups, self.privilege)?,
             hooks: spec.hooks().clone(),
             process: spec.process().clone(),
         };
@@ -196,20 +198,20 @@ impl Runtime {
         sandbox::join(host.entry.saved.kind, join)
     }
 
-    /// What is asked for, made if need be; else the network namespace of the configuration, where it can be joined.
+    /// What is asked for, made if need be; else what the configuration says.
     fn attached(&self, id: &str, spec: &Spec, asked: &NetworkWish) -> Result<Network> {
-        let asked = match asked {
-            NetworkWish::Ready(network) => network,
-            NetworkWish::Cni(wish) => return cni::attach(self.store.root(), id, wish),
-        };
-        Ok(match config::network_namespace(spec).filter(|_| *asked == Network::None) {
-            None => asked.clone(),
-            Some(path) if self.privilege == Privilege::Root => Network::Namespace(path),
-            Some(path) => {
-                tracing::warn!("the network of {} is not joined: only root can; the sandbox has loopback only", path.display());
-                Network::None
-            }
-        })
+        match asked {
+            NetworkWish::Ready(network) => Ok(network.clone()),
+            NetworkWish::Cni(wish) => cni::attach(self.store.root(), id, wish),
+            NetworkWish::Configured => match config::network(spec)? {
+                Network::Namespace(path) if self.privilege == Privilege::User => {
+                    let path = path.display();
+                    tracing::warn!("the network of {path} is not joined: only root can; the sandbox has loopback only");
+                    Ok(Network::None)
+                }
+                network => Ok(network),
+            },
+        }
     }
 
     fn launch(
@@ -242,7 +244,7 @@ impl Runtime {
             cgroup,
             privilege: self.privilege,
             file_ids: file_ids(spec, self.privilege),
-            log: self.log.clone(),
+            log: logging::Config { sandbox: Some(entry.saved.sandbox_id.clone()), ..self.log.clone() },
             log_file: self.log_file.as_ref().map(AsFd::as_fd),
             die_with_parent: false,
         };

@@ -1,13 +1,19 @@
 //! OCI hooks: programs run with the container's state on standard input.
 
-use std::io::Write;
+use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{Hook, Hooks};
 
+use crate::child;
 use crate::error::{Doing, Error, Result};
+
+/// How long a hook may take that sets itself no limit: whoever runs it holds the container's lock.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What of a failed hook's words is shown, in bytes.
+const STDERR: u64 = 8 << 10;
 
 /// When a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,36 +80,25 @@ fn one(hook: &Hook, state: &str) -> Result<()> {
     }
     command.args(args.iter().skip(1)).env_clear();
     command.envs(hook.env().iter().flatten().filter_map(|entry| entry.split_once('=')));
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().doing(|| format!("cannot run {}", path.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read it.
-        let _ = stdin.write_all(state.as_bytes());
+    // Files, no pipes: a hook need not read the one, and what it leaves running may keep the other.
+    let stream = |content: &[u8]| child::file_of(content).doing(|| "cannot make a hook's streams");
+    let mut said = stream(b"")?;
+    let stderr = said.try_clone().doing(|| "cannot make a hook's streams")?;
+    command.stdin(stream(state.as_bytes())?).stdout(Stdio::null()).stderr(stderr);
+    let patience = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map_or(PATIENCE, Duration::from_secs);
+    let mut hook = command.spawn().doing(|| format!("cannot run {}", path.display()))?;
+    let ended = child::wait_until(&mut hook, Instant::now() + patience).doing(|| "cannot wait for the hook")?;
+    let Some(ended) = ended else {
+        return Err(Error::Other(format!("{} did not end within {} seconds", path.display(), patience.as_secs())));
+    };
+    if ended.success() {
+        return Ok(());
     }
-    let deadline =
-        hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(|s| Instant::now() + Duration::from_secs(s));
-    if let Some(deadline) = deadline {
-        while child.try_wait().doing(|| "cannot wait for the hook")?.is_none() {
-            if Instant::now() >= deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::Other(format!(
-                    "{} did not end within {} seconds",
-                    path.display(),
-                    hook.timeout().unwrap_or(0)
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-    let output = child.wait_with_output().doing(|| "cannot wait for the hook")?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(Error::Other(format!("{}: {}, stderr: {}", path.display(), output.status, said.trim())))
-        }
-    }
+    let mut text = Vec::new();
+    // The file's position is shared with the hook, which has written.
+    let read = said.rewind().and_then(|()| said.take(STDERR).read_to_end(&mut text));
+    read.doing(|| "cannot read what the hook has said")?;
+    Err(Error::Other(format!("{}: {ended}, stderr: {}", path.display(), String::from_utf8_lossy(&text).trim())))
 }
 
 #[cfg(test)]
@@ -135,6 +130,11 @@ mod tests {
         let error =
             run(Some(&shell("echo broken >&2; exit 3", None)), Moment::Poststart, &state).expect_err("fails").to_string();
         assert!(error.contains("poststart hook #0") && error.contains("broken") && error.contains('3'), "{error}");
+        // What a hook leaves running is none of its end, nor does it have to read or be short.
+        let hooks = shell("sleep 30 & head -c 200000 /dev/zero >&2; exit 4", None);
+        let long = serde_json::json!({"annotations": "x".repeat(200_000)});
+        let error = run(Some(&hooks), Moment::Poststart, &long).expect_err("fails").to_string();
+        assert!(error.contains('4'), "{error}");
         let error = run(Some(&shell("sleep 10", Some(0))), Moment::Poststart, &state).expect_err("slow").to_string();
         assert!(error.contains("did not end"), "{error}");
     }

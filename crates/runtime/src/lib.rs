@@ -11,6 +11,7 @@
 
 mod bpf;
 pub mod cgroup;
+pub mod child;
 pub mod cni;
 pub mod config;
 pub mod console;

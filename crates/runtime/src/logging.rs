@@ -4,6 +4,7 @@
 //! little else. One line is one write. What a guest can provoke it can provoke without end, so each place in the code gets so many lines in
 //! so much time ([`Rate`]).
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -27,6 +28,8 @@ pub enum Format {
 pub struct Config {
     pub format: Format,
     pub debug: bool,
+    /// The sandbox that all lines are about, if it is known from the start ([`about`]).
+    pub sandbox: Option<String>,
 }
 
 impl Config {
@@ -48,6 +51,9 @@ struct Log {
     /// Short lines for people.
     terminal: bool,
     rate: Mutex<Rate>,
+    sandbox: OnceLock<String>,
+    /// Unless a thread has another ([`About`]).
+    container: OnceLock<String>,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -55,9 +61,42 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// Starts logging to `file`, or to standard error. The first call counts.
 pub fn install(config: &Config, file: Option<File>) {
     let terminal = file.is_none() && std::io::stderr().is_terminal();
-    let log = Log { format: config.format, level: config.level(), file, terminal, rate: Mutex::default() };
+    let sandbox = OnceLock::new();
+    if let Some(id) = &config.sandbox {
+        let _ = sandbox.set(id.clone());
+    }
+    let (rate, container) = (Mutex::default(), OnceLock::new());
+    let log = Log { format: config.format, level: config.level(), file, terminal, rate, sandbox, container };
     if LOG.set(log).is_ok() {
         let _ = tracing::subscriber::set_global_default(Lines);
+    }
+}
+
+/// From now on all lines of this process are about this container in this sandbox. The first call counts.
+pub fn about(sandbox: &str, container: &str) {
+    if let Some(log) = LOG.get() {
+        let _ = log.sandbox.set(sandbox.into());
+        let _ = log.container.set(container.into());
+    }
+}
+
+thread_local! {
+    static CONTAINER: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// While this lives, the lines of this thread are about a container.
+#[derive(Debug)]
+pub struct About(Option<String>);
+
+impl About {
+    pub fn container(id: &str) -> About {
+        About(CONTAINER.replace(Some(id.into())))
+    }
+}
+
+impl Drop for About {
+    fn drop(&mut self) {
+        CONTAINER.set(self.0.take());
     }
 }
 
@@ -86,6 +125,11 @@ impl Subscriber for Lines {
         };
         let mut fields = Fields::default();
         event.record(&mut fields);
+        if !log.terminal {
+            let container = CONTAINER.with_borrow(|id| id.clone()).or_else(|| log.container.get().cloned());
+            fields.others.extend(log.sandbox.get().map(|id| ("sandbox", id.clone())));
+            fields.others.extend(container.map(|id| ("container", id)));
+        }
         if left_out > 0 {
             fields.others.push(("left_out", format!("{left_out} like it")));
         }

@@ -4,6 +4,7 @@ use agent_api::{Limits, UpdateContainerRequest};
 use oci_spec::runtime::LinuxResources;
 
 use crate::cgroup::{self, Cgroup, HostLimits};
+use crate::config::{self, resources::without_effect};
 use crate::container::{Runtime, connect};
 use crate::error::{Doing, Error, Result};
 use crate::pod;
@@ -23,6 +24,7 @@ impl Runtime {
         if !matches!(status, Status::Created | Status::Running | Status::Paused) {
             return Err(Error::WrongStatus { verb: "update", id: id.into(), status });
         }
+        refuse(&entry, resources)?;
         let limits = wanted(resources)?;
         if let (Kind::Sentry, Some(bytes)) = (entry.saved.kind, limits.memory) {
             resize_memory(&entry, bytes)?;
@@ -57,6 +59,22 @@ impl Runtime {
         })?;
         let agent = connect(&sandbox)?;
         pod_network::update(network, |request, fds| agent.call_with(request, fds).doing(|| "cannot change the VM's network"))
+    }
+}
+
+/// What would have no effect is refused; but not if it is as it was when the container was made, as engines send all of it again.
+fn refuse(entry: &Entry, resources: &LinuxResources) -> Result<()> {
+    let asked = without_effect(resources);
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let spec = config::load(&entry.saved.bundle)?;
+    let before = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()).map(without_effect).unwrap_or_default();
+    match asked.into_iter().find(|(key, value)| before.get(key) != Some(value)) {
+        Some((key, value)) => {
+            Err(Error::Other(format!("linux.resources.{key}: {value} would have no effect: a sandbox has no such limit")))
+        }
+        None => Ok(()),
     }
 }
 

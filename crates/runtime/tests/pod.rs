@@ -100,7 +100,7 @@ impl Pod {
             cgroup: &Cgroup::default(),
             privilege,
             file_ids: FileIds::own(privilege),
-            log: logging::Config { format: logging::Format::Text, debug: false },
+            log: logging::Config { format: logging::Format::Text, debug: false, sandbox: None },
             log_file: Some(stderr.as_fd()),
             die_with_parent: true,
         };

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,11 +11,13 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use runtime::cgroup::Driver;
 use runtime::container::Runtime;
 use runtime::logging::{self, Format};
 use runtime::process::Privilege;
 use runtime::sandbox::Kind;
 use runtime::state::{Access, Store, write_whole};
+use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
 use crate::args::{Args, Verb};
@@ -23,7 +25,7 @@ use crate::proto::{DeleteResponse, RuntimeInfo, RuntimeVersion, Timestamp};
 use crate::publish::Publisher;
 use crate::service::TaskService;
 use crate::tasks::Tasks;
-use crate::{name_of, rootfs, server};
+use crate::{confine, name_of, rootfs, server};
 
 /// How long a shim without a container stays without a client.
 const IDLE: Duration = Duration::from_secs(10);
@@ -113,25 +115,67 @@ fn start(kind: Kind, args: &Args) -> Result<(), String> {
     let group = group(&here, &args.id)?;
     let socket = socket_path(&[&args.address, &args.namespace, &group]);
     let address = format!("unix://{}", socket.display());
-    if UnixStream::connect(&socket).is_err() {
-        leave(kind, args, &group, &socket)?;
+    if let Some(listener) = claim(&socket)? {
+        leave(kind, args, &group, listener).inspect_err(|_| _ = fs::remove_file(&socket))?;
     }
     // containerd reads it when it is started again.
     write_whole(&here.join("address"), address.as_bytes()).map_err(|e| e.to_string())?;
     say(address.as_bytes())
 }
 
-/// Leaves a process that serves the pod.
-fn leave(kind: Kind, args: &Args, group: &str, socket: &Path) -> Result<(), String> {
+/// Listens on a pod's socket; None if somebody does already. Of several that are started at once for one pod, as after its shim's death, only one listens.
+fn claim(socket: &Path) -> Result<Option<UnixListener>, String> {
     let dir = socket.parent().unwrap_or(Path::new(BASE));
     fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     fs::set_permissions(BASE, std::os::unix::fs::PermissionsExt::from_mode(0o711))
         .map_err(|e| format!("cannot close {BASE} to others: {e}"))?;
     fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .map_err(|e| format!("cannot close {} to others: {e}", dir.display()))?;
-    // Nobody answers there.
+    let _lock = lock(dir)?;
+    if is_served(socket) {
+        return Ok(None);
+    }
     let _ = fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
+    Ok(Some(listener))
+}
+
+/// Held for the moment in which a socket is looked at, made or removed.
+fn lock(dir: &Path) -> Result<File, String> {
+    let about = |e: std::io::Error| format!("cannot lock {}: {e}", dir.display());
+    let lock = File::open(dir).map_err(about)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| about(e.into()))?;
+    Ok(lock)
+}
+
+/// Whether somebody listens there, however busy.
+fn is_served(socket: &Path) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (Ok(address), Ok(client)) =
+        (SocketAddrUnix::new(socket), socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None))
+    else {
+        return false;
+    };
+    // With EAGAIN the queue of connections is full.
+    matches!(connect(&client, &address), Ok(()) | Err(rustix::io::Errno::AGAIN))
+}
+
+/// Removes a socket if it is still this one.
+fn remove_own(socket: &Path, own: Option<(u64, u64)>) {
+    let _lock = socket.parent().map(lock);
+    if own.is_some() && inode(socket) == own {
+        let _ = fs::remove_file(socket);
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Leaves a process that serves the pod.
+fn leave(kind: Kind, args: &Args, group: &str, listener: UnixListener) -> Result<(), String> {
     let log =
         OpenOptions::new().create(true).append(true).open("nacre-shim.log").map_err(|e| format!("cannot open the log: {e}"))?;
     let mut command = Command::new("/proc/self/exe");
@@ -148,7 +192,8 @@ fn leave(kind: Kind, args: &Args, group: &str, socket: &Path) -> Result<(), Stri
 
 /// The life of a process that serves.
 fn serve(kind: Kind, args: &Args) -> Result<(), String> {
-    logging::install(&logging::Config { format: Format::Json, debug: args.debug }, None);
+    logging::install(&logging::Config { sandbox: Some(args.id.clone()), ..log_config(args) }, None);
+    confine::drop_privileges()?;
     let stdin = std::io::stdin();
     let listener = rustix::io::dup(&stdin).map_err(|e| format!("no socket to listen on: {e}"))?;
     let listener = UnixListener::from(listener);
@@ -164,10 +209,11 @@ fn serve(kind: Kind, args: &Args) -> Result<(), String> {
     let tasks = Arc::new(Tasks::new(new_runtime(args), kind, root(args), args.debug, publisher));
     tasks.recover(&args.id);
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);
+    let own = inode(&socket);
     let last = tasks.clone();
     let end = move || {
         last.publisher.flush();
-        let _ = fs::remove_file(&socket);
+        remove_own(&socket, own);
         last.runtime.store.tidy();
         std::process::exit(0);
     };
@@ -198,11 +244,16 @@ fn end_when_idle(tasks: Arc<Tasks>, clients: Weak<()>, end: Arc<dyn Fn() + Send 
     thread.spawn(watching).map(drop).map_err(|e| format!("cannot start a thread: {e}"))
 }
 
+fn log_config(args: &Args) -> logging::Config {
+    logging::Config { format: Format::Json, debug: args.debug, sandbox: None }
+}
+
 fn new_runtime(args: &Args) -> Runtime {
     Runtime {
         store: Store::new(root(args)),
         privilege: Privilege::current(),
-        log: logging::Config { format: Format::Json, debug: args.debug },
+        cgroups: Driver::default(),
+        log: log_config(args),
         log_file: None,
     }
 }
@@ -213,7 +264,7 @@ fn delete(kind: Kind, args: &Args) -> Result<(), String> {
         Some(bundle) => bundle.clone(),
         None => std::env::current_dir().map_err(|e| format!("cannot find the bundle: {e}"))?,
     };
-    logging::install(&logging::Config { format: Format::Text, debug: args.debug }, None);
+    logging::install(&logging::Config { format: Format::Text, ..log_config(args) }, None);
     let runtime = new_runtime(args);
     let pid = runtime.store.open(&args.id, Access::Look).map_or(0, |entry| entry.saved.pid());
     let deleted = runtime.delete(&args.id, true);
@@ -223,9 +274,38 @@ fn delete(kind: Kind, args: &Args) -> Result<(), String> {
     runtime.store.tidy();
     // The socket of a shim that is dead; one that lives serves other containers of the pod.
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);
-    if UnixStream::connect(&socket).is_err() {
+    if let Some(Ok(_lock)) = socket.parent().filter(|dir| dir.is_dir()).map(lock)
+        && !is_served(&socket)
+    {
         let _ = fs::remove_file(&socket);
     }
     let exit = 128 + libc::SIGKILL as u32;
     say(&DeleteResponse { pid: pid as u32, exit_status: exit, exited_at: Some(Timestamp::now()) }.encode_to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_shims_of_a_pod_one_listens() {
+        let dir = std::env::temp_dir().join(format!("nacre-shim-claim-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("dir");
+        let socket = dir.join("s");
+        // A dead one's.
+        drop(UnixListener::bind(&socket).expect("bound"));
+        assert!(!is_served(&socket));
+        let listener = UnixListener::bind(dir.join("t")).expect("bound");
+        assert!(is_served(&dir.join("t")));
+        let own = inode(&dir.join("t"));
+        // A tmpfs, as /run is, gives no inode's number twice; others may, of one that is gone.
+        fs::rename(dir.join("t"), dir.join("gone")).expect("renamed");
+        let later = UnixListener::bind(dir.join("t")).expect("bound");
+        remove_own(&dir.join("t"), own);
+        assert!(is_served(&dir.join("t")), "another's was removed");
+        remove_own(&dir.join("t"), inode(&dir.join("t")));
+        assert!(!dir.join("t").exists());
+        drop((listener, later));
+        fs::remove_dir_all(dir).expect("clean up");
+    }
 }

@@ -13,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod confine;
 mod launch;
+mod options;
 mod proto;
 mod publish;
 mod rootfs;

@@ -1,7 +1,10 @@
 //! The root that containerd's snapshotter describes: mounted at the bundle's `rootfs`, as runc's shim does.
 
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::proto::Mount;
@@ -10,40 +13,117 @@ use crate::proto::Mount;
 ///
 /// # Errors
 /// Names the mount.
-pub fn mount(mounts: &[Mount], target: &Path) -> Result<(), String> {
+pub fn mount(mounts: &[Mount], root: &Path) -> Result<(), String> {
     if mounts.is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(target).map_err(|e| format!("cannot make {}: {e}", target.display()))?;
+    std::fs::create_dir_all(root).map_err(|e| format!("cannot make {}: {e}", root.display()))?;
     for mount in mounts {
-        if let Err(error) = one(mount, target) {
-            unmount(target);
-            return Err(format!("cannot mount {} ({}) at {}: {error}", mount.source, mount.kind, target.display()));
+        if let Err(error) = one(mount, root) {
+            unmount(root);
+            let (root, target) = (root.display(), &mount.target);
+            return Err(format!("cannot mount {} ({}) at {root}{target}: {error}", mount.source, mount.kind));
         }
     }
     Ok(())
 }
 
-fn one(mount: &Mount, target: &Path) -> rustix::io::Result<()> {
+fn one(mount: &Mount, root: &Path) -> rustix::io::Result<()> {
     let Options { flags, propagation, data } = Options::parse(&mount.options);
-    let data = std::ffi::CString::new(data).map_err(|_| rustix::io::Errno::INVAL)?;
+    let (data, _layers) = within_a_page(&data)?;
+    let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL)?;
+    // Anew each time: what was mounted last is on top.
+    let place = || Place::find(root, &mount.target);
     if flags.contains(MountFlags::BIND) {
         let recursive = flags & (MountFlags::BIND | MountFlags::REC);
         match recursive.contains(MountFlags::REC) {
-            true => rustix::mount::mount_bind_recursive(&mount.source, target)?,
-            false => rustix::mount::mount_bind(&mount.source, target)?,
+            true => rustix::mount::mount_bind_recursive(&mount.source, place()?.path())?,
+            false => rustix::mount::mount_bind(&mount.source, place()?.path())?,
         }
         let rest = flags - MountFlags::REC;
         if rest != MountFlags::BIND {
-            rustix::mount::mount_remount(target, rest, c"")?;
+            rustix::mount::mount_remount(place()?.path(), rest, c"")?;
         }
     } else {
-        rustix::mount::mount(&mount.source, target, &mount.kind, flags, Some(data.as_c_str()))?;
+        rustix::mount::mount(&mount.source, place()?.path(), &mount.kind, flags, Some(data.as_c_str()))?;
     }
     match propagation {
-        Some(propagation) => rustix::mount::mount_change(target, propagation),
+        Some(propagation) => rustix::mount::mount_change(place()?.path(), propagation),
         None => Ok(()),
     }
+}
+
+/// Where something is mounted.
+enum Place<'a> {
+    Root(&'a Path),
+    /// Inside what is mounted there already, whose links lead nowhere else.
+    Inside(OwnedFd),
+}
+
+impl Place<'_> {
+    fn find<'a>(root: &'a Path, target: &str) -> rustix::io::Result<Place<'a>> {
+        let target = target.trim_matches('/');
+        if target.is_empty() {
+            return Ok(Place::Root(root));
+        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
+        rustix::fs::openat2(root, target, flags, Mode::empty(), ResolveFlags::IN_ROOT).map(Place::Inside)
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Place::Root(root) => root.to_path_buf(),
+            Place::Inside(fd) => by_number(fd).into(),
+        }
+    }
+}
+
+fn by_number(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// The options as mount(2) takes them, which reads no more than a page. The layers of an image of many are longer by their names: then they are opened, and have the
+/// names of descriptors, which last until this is dropped.
+fn within_a_page(data: &[String]) -> rustix::io::Result<(String, Vec<OwnedFd>)> {
+    let page = rustix::param::page_size();
+    let (whole, mut layers) = (data.join(","), Vec::new());
+    if whole.len() < page {
+        return Ok((whole, layers));
+    }
+    let mut short = Vec::new();
+    for option in data {
+        short.push(match option.strip_prefix("lowerdir=") {
+            None => option.clone(),
+            Some(lower) => {
+                let mut names = Vec::new();
+                for layer in split_layers(lower) {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    let layer = rustix::fs::open(layer, flags, Mode::empty())?;
+                    names.push(by_number(&layer));
+                    layers.push(layer);
+                }
+                format!("lowerdir={}", names.join(":"))
+            }
+        });
+    }
+    let short = short.join(",");
+    if short.len() < page { Ok((short, layers)) } else { Err(Errno::TOOBIG) }
+}
+
+/// overlayfs's list: a backslash takes a colon its meaning.
+fn split_layers(lower: &str) -> Vec<String> {
+    let (mut layers, mut layer) = (Vec::new(), String::new());
+    let mut rest = lower.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            ':' => layers.push(std::mem::take(&mut layer)),
+            '\\' => layer.extend(rest.next()),
+            c => layer.push(c),
+        }
+    }
+    layers.push(layer);
+    layers
 }
 
 /// Takes away all that is mounted there; nothing is no error.
@@ -55,12 +135,12 @@ struct Options {
     flags: MountFlags,
     propagation: Option<MountPropagationFlags>,
     /// For the file system itself.
-    data: String,
+    data: Vec<String>,
 }
 
 impl Options {
     fn parse(options: &[String]) -> Options {
-        let mut parsed = Options { flags: MountFlags::empty(), propagation: None, data: String::new() };
+        let mut parsed = Options { flags: MountFlags::empty(), propagation: None, data: Vec::new() };
         for option in options {
             match option.as_str() {
                 "ro" => parsed.flags |= MountFlags::RDONLY,
@@ -79,12 +159,7 @@ impl Options {
                 "slave" => parsed.propagation = Some(MountPropagationFlags::DOWNSTREAM),
                 "rslave" => parsed.propagation = Some(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC),
                 "defaults" | "suid" | "dev" | "exec" | "async" => {}
-                data => {
-                    if !parsed.data.is_empty() {
-                        parsed.data.push(',');
-                    }
-                    parsed.data.push_str(data);
-                }
+                data => parsed.data.push(data.into()),
             }
         }
         parsed
@@ -100,7 +175,79 @@ mod tests {
         let options = ["ro", "lowerdir=/a:/b", "rbind", "index=off", "rprivate"].map(String::from);
         let parsed = Options::parse(&options);
         assert_eq!(parsed.flags, MountFlags::RDONLY | MountFlags::BIND | MountFlags::REC);
-        assert_eq!(parsed.data, "lowerdir=/a:/b,index=off");
+        assert_eq!(parsed.data, ["lowerdir=/a:/b", "index=off"]);
         assert!(parsed.propagation.is_some());
+    }
+
+    #[test]
+    fn layers_are_told_apart() {
+        assert_eq!(split_layers(r"/a:/b\:c:/d\\e"), ["/a", "/b:c", r"/d\e"]);
+    }
+
+    /// Where it can be: by root.
+    fn scratch(name: &str) -> Option<PathBuf> {
+        let dir = std::env::temp_dir().join(format!("nacre-shim-rootfs-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("dir");
+        let tmpfs = rustix::mount::mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), c"");
+        if tmpfs.is_err() {
+            eprintln!("not tested: nothing can be mounted here");
+            return None;
+        }
+        Some(dir)
+    }
+
+    fn of(kind: &str, source: &str, target: &str, options: &[String]) -> Mount {
+        Mount { kind: kind.into(), source: source.into(), target: target.into(), options: options.to_vec() }
+    }
+
+    /// As containerd's snapshotter has them: more than a page of names.
+    #[test]
+    fn images_of_many_layers() {
+        let Some(dir) = scratch("layers") else { return };
+        let snapshots = dir.join("var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots");
+        let layers: Vec<PathBuf> = (0..70).map(|n| snapshots.join(format!("{n}/fs"))).collect();
+        for (n, layer) in layers.iter().enumerate() {
+            std::fs::create_dir_all(layer).expect("a layer");
+            std::fs::write(layer.join("of-all"), n.to_string()).expect("a file");
+            std::fs::write(layer.join(n.to_string()), "").expect("a file");
+        }
+        let lower = layers.iter().map(|layer| layer.display().to_string()).collect::<Vec<_>>().join(":");
+        assert!(lower.len() > rustix::param::page_size());
+        let (upper, work) = (dir.join("upper"), dir.join("work"));
+        for dir in [&upper, &work] {
+            std::fs::create_dir(dir).expect("dir");
+        }
+        let options =
+            [format!("workdir={}", work.display()), format!("upperdir={}", upper.display()), format!("lowerdir={lower}")];
+        let root = dir.join("rootfs");
+        mount(&[of("overlay", "overlay", "", &options)], &root).expect("mounted");
+        assert_eq!(std::fs::read_to_string(root.join("of-all")).expect("a file"), "0");
+        assert!(root.join("69").exists());
+        std::fs::write(root.join("new"), "").expect("writable");
+        assert!(upper.join("new").exists());
+        unmount(&root);
+        unmount(&dir);
+        std::fs::remove_dir_all(dir).expect("clean up");
+    }
+
+    #[test]
+    fn mounts_inside_the_root_stay_there() {
+        let Some(dir) = scratch("target") else { return };
+        let (root, outside) = (dir.join("rootfs"), dir.join("outside"));
+        for dir in [dir.join("base/inside"), outside.clone()] {
+            std::fs::create_dir_all(dir).expect("dir");
+        }
+        std::os::unix::fs::symlink(&outside, dir.join("base/link")).expect("a link");
+        let base = of("bind", &dir.join("base").display().to_string(), "", &["bind".into()]);
+        let tmpfs = |target: &str| of("tmpfs", "tmpfs", target, &["ro".into()]);
+        mount(&[base.clone(), tmpfs("/inside")], &root).expect("mounted");
+        assert!(std::fs::write(root.join("inside/x"), "").is_err(), "read-only");
+        assert!(std::fs::write(root.join("x"), "").is_ok());
+        unmount(&root);
+        assert!(mount(&[base, tmpfs("/link")], &root).is_err(), "there is no such directory in the root");
+        assert!(std::fs::write(outside.join("x"), "").is_ok());
+        unmount(&dir);
+        std::fs::remove_dir_all(dir).expect("clean up");
     }
 }

@@ -15,7 +15,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::proto::{
-    CreateSandboxRequest, CreateTaskRequest, KillRequest, Platform, PlatformResponse, PodConfig, SandboxMetric,
+    CreateSandboxRequest, CreateTaskRequest, KillRequest, NamespaceMode, Platform, PlatformResponse, PodConfig, SandboxMetric,
     SandboxMetricsResponse, SandboxRequest, SandboxStatusResponse, StartSandboxResponse, StopSandboxRequest, TaskStatus,
     Timestamp,
 };
@@ -136,9 +136,12 @@ fn config(request: &CreateSandboxRequest) -> std::io::Result<Value> {
             annotations.insert(name.into(), value.into());
         }
     }
-    let mut network = json!({"type": "network"});
-    if !request.netns_path.is_empty() {
-        network["path"] = request.netns_path.as_str().into();
+    let mut namespaces = vec![json!({"type": "pid"}), json!({"type": "ipc"}), json!({"type": "uts"}), json!({"type": "mount"})];
+    let security = linux.security_context.unwrap_or_default();
+    match (request.netns_path.as_str(), security.namespace_options.unwrap_or_default().network()) {
+        ("", NamespaceMode::Node) => {}
+        ("", _) => namespaces.push(json!({"type": "network"})),
+        (path, _) => namespaces.push(json!({"type": "network", "path": path})),
     }
     let mut config = json!({
         "ociVersion": "1.0.2",
@@ -146,7 +149,7 @@ fn config(request: &CreateSandboxRequest) -> std::io::Result<Value> {
         "process": {"args": ["/pause"], "cwd": "/", "user": {"uid": 65535, "gid": 65535}, "noNewPrivileges": true},
         "annotations": annotations,
         "linux": {
-            "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, network],
+            "namespaces": namespaces,
             "sysctl": linux.sysctls,
         },
     });
@@ -154,9 +157,17 @@ fn config(request: &CreateSandboxRequest) -> std::io::Result<Value> {
         config["hostname"] = pod.hostname.into();
     }
     if !linux.cgroup_parent.is_empty() {
-        config["linux"]["cgroupsPath"] = format!("{}/{}", linux.cgroup_parent, request.sandbox_id).into();
+        config["linux"]["cgroupsPath"] = cgroups_path(&linux.cgroup_parent, &request.sandbox_id).into();
     }
     Ok(config)
+}
+
+/// As containerd's CRI writes it: for a slice of systemd's in systemd's form.
+fn cgroups_path(parent: &str, id: &str) -> String {
+    match Path::new(parent).file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".slice")) {
+        Some(slice) => format!("{slice}:cri-containerd:{id}"),
+        None => format!("{parent}/{id}"),
+    }
 }
 
 fn start(tasks: &Arc<Tasks>, id: &str) -> Result<StartSandboxResponse, Status> {
@@ -216,7 +227,7 @@ const PAUSE: &[u8] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Any, PodLinux, PodMetadata};
+    use crate::proto::{Any, NamespaceOption, PodLinux, PodMetadata, SecurityContext};
 
     #[test]
     fn the_program_waits() {
@@ -244,6 +255,7 @@ mod tests {
             linux: Some(PodLinux {
                 cgroup_parent: "/kubepods/pod1".into(),
                 sysctls: [("kernel.shm_rmid_forced".to_string(), "1".to_string())].into(),
+                security_context: None,
             }),
         };
         let options = Any { type_url: format!("type.googleapis.com/{POD_CONFIG}"), value: pod.encode_to_vec() };
@@ -260,6 +272,19 @@ mod tests {
         assert_eq!(config["linux"]["cgroupsPath"], "/kubepods/pod1/s1");
         assert_eq!(config["linux"]["sysctl"]["kernel.shm_rmid_forced"], "1");
         assert_eq!(config["linux"]["namespaces"][4]["path"], "/run/netns/x");
+        let of = |linux: PodLinux| {
+            let value = PodConfig { linux: Some(linux), ..PodConfig::default() }.encode_to_vec();
+            let options = Some(Any { type_url: POD_CONFIG.into(), value });
+            super::config(&CreateSandboxRequest { options, netns_path: String::new(), ..request.clone() })
+                .expect("a configuration")
+        };
+        assert_eq!(of(PodLinux::default())["linux"]["namespaces"][4], json!({"type": "network"}));
+        let network = NamespaceOption { network: NamespaceMode::Node.into() };
+        let security_context = Some(SecurityContext { namespace_options: Some(network) });
+        let node = of(PodLinux { security_context, ..PodLinux::default() });
+        assert_eq!(node["linux"]["namespaces"][4], Value::Null, "the host's network");
+        let slice = of(PodLinux { cgroup_parent: "/kubepods.slice/kubepods-pod1.slice".into(), ..PodLinux::default() });
+        assert_eq!(slice["linux"]["cgroupsPath"], "kubepods-pod1.slice:cri-containerd:s1");
         let bad = Any { type_url: POD_CONFIG.into(), value: vec![0xff] };
         assert!(super::config(&CreateSandboxRequest { options: Some(bad), ..request }).is_err());
     }

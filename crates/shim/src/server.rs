@@ -22,6 +22,9 @@ pub trait Service: Send + Sync + 'static {
     /// For the client, in gRPC's codes.
     fn call(&self, service: &str, method: &str, payload: &[u8]) -> Result<Vec<u8>, Status>;
 
+    /// A client has come.
+    fn connected(&self) {}
+
     /// After an answer has been sent.
     fn answered(&self) {}
 }
@@ -34,6 +37,7 @@ pub fn serve<S: Service>(listener: &UnixListener, service: &Arc<S>, clients: &Ar
                 let (service, connected) = (service.clone(), clients.clone());
                 let serving = move || {
                     let _connected = connected;
+                    service.connected();
                     connection(client, &service);
                 };
                 if let Err(error) = thread().spawn(serving) {

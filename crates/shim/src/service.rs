@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_api::{Code, Status};
 use prost::Message;
+use runtime::logging;
 
 use crate::proto::{
     CloseIoRequest, ConnectResponse, ContainerRequest, CreateTaskRequest, Empty, ExecProcessRequest, KillRequest,
@@ -33,6 +34,9 @@ impl TaskService {
 
 impl Service for TaskService {
     fn call(&self, service: &str, method: &str, payload: &[u8]) -> Result<Vec<u8>, Status> {
+        // All requests begin with the id of what they are about.
+        let about = decode::<ContainerRequest>(payload).map(|request| request.id).unwrap_or_default();
+        let _about = logging::About::container(&about);
         if service == sandbox::SERVICE {
             tracing::debug!("{method}");
             let (answer, after) = sandbox::call(&self.tasks, method, payload)?;
@@ -90,6 +94,11 @@ impl Service for TaskService {
             }
             other => Err(Status::new(Code::Unimplemented, format!("there is no method {other}"))),
         }
+    }
+
+    /// Perhaps one that was away.
+    fn connected(&self) {
+        self.tasks.offer_outputs();
     }
 
     fn answered(&self) {

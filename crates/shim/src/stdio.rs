@@ -1,8 +1,10 @@
 //! A process's streams: containerd's FIFOs, or files.
 //!
-//! The sandbox gets the FIFO's own descriptors; no byte passes through here. What stays here only keeps the FIFOs alive: a reader of each output, so
-//! that a containerd that is started again does not make the container's writes fail, and, if nobody has come to write to the input by the time the
+//! The sandbox gets the FIFO's own descriptors; no byte passes through here. What stays here only keeps the FIFOs alive: a reader of each output ([`Output`]), so
+//! that a containerd that is started again does not make the container's writes fail, and finds what it has not read; and, if nobody has come to write to the input by the time the
 //! process is made, a writer until CloseIO, so that the process does not read an end before somebody has attached. Only a terminal's bytes are carried, as its FIFOs are two and a terminal is one.
+
+mod output;
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -14,6 +16,8 @@ use std::time::Duration;
 use runtime::forward::copy;
 use runtime::sandbox::HostStdio;
 use serde::{Deserialize, Serialize};
+
+use self::output::Output;
 
 /// Bytes that an output's FIFO is to hold: a sandbox that has filled one is woken by way of three threads when there is room again, so that should not be often.
 const CAPACITY: usize = 1 << 20;
@@ -42,7 +46,20 @@ pub struct Streams {
 pub struct Kept {
     /// Until CloseIO, where nobody else had the input open.
     pub stdin: Option<File>,
-    outputs: Vec<File>,
+    outputs: Vec<Output>,
+}
+
+impl Kept {
+    /// After the process's end: what it has written waits for whoever reads it, until this is dropped.
+    pub fn process_ended(&mut self) {
+        self.stdin = None;
+        self.offer();
+    }
+
+    /// Lets a reader that is still to come have what nobody has read yet.
+    pub fn offer(&self) {
+        self.outputs.iter().for_each(Output::offer);
+    }
 }
 
 impl Streams {
@@ -115,7 +132,7 @@ fn open_input(path: &str) -> std::io::Result<(File, Option<File>)> {
 }
 
 /// An end to write to, with these further flags if it is a FIFO's, and what keeps it alive.
-fn open_output(path: &str, flags: i32) -> Result<(File, Option<File>), String> {
+fn open_output(path: &str, flags: i32) -> Result<(File, Option<Output>), String> {
     let path = match path.split_once("://") {
         None => path,
         Some(("fifo", path)) => path,
@@ -136,7 +153,7 @@ fn open_output(path: &str, flags: i32) -> Result<(File, Option<File>), String> {
     let writer = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(|e| e.to_string())?;
     // A host that does not allow it has a smaller one.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
-    Ok((writer, Some(reader)))
+    Ok((writer, Some(Output::new(reader))))
 }
 
 /// Carries a terminal's bytes between its master and the FIFOs, until the process's end is closed.
@@ -162,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    fn place(name: &str) -> std::path::PathBuf {
+    pub fn place(name: &str) -> std::path::PathBuf {
         let dir = std::env::temp_dir().join(format!("nacre-shim-io-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).expect("dir");

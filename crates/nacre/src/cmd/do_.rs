@@ -12,7 +12,7 @@ use agent_api::{
 };
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use runtime::cgroup::{Cgroup, HostLimits, Location};
+use runtime::cgroup::{Cgroup, Driver, HostLimits, Location};
 use runtime::cni::{self, NetworkWish};
 use runtime::config::{Overlay, capabilities, prepare_overlay};
 use runtime::process::gofer::Attach;
@@ -216,6 +216,7 @@ struct Attached {
 impl Attached {
     fn by(wish: NetworkWish, id: &str, global: &Global) -> anyhow::Result<Attached> {
         let wish = match wish {
+            NetworkWish::Configured => return Ok(Attached { network: Network::None, made: None }),
             NetworkWish::Ready(network) => return Ok(Attached { network, made: None }),
             NetworkWish::Cni(wish) => wish,
         };
@@ -270,7 +271,7 @@ fn cgroup(kind: sandbox::Kind, id: &str, limits: &Limits, privilege: Privilege) 
     if limits.memory.is_none() && limits.pids.is_none() {
         return Ok(Cgroup::default());
     }
-    let location = Location::plan(Some(Path::new(&format!("nacre-{id}"))), id, privilege)?;
+    let location = Location::plan(Some(Path::new(&format!("nacre-{id}"))), id, Driver::Cgroupfs, privilege)?;
     Ok(Cgroup::create(location, &HostLimits::with_overhead(kind, limits.memory, limits.pids))?)
 }
 

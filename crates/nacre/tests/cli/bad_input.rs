@@ -11,7 +11,6 @@ fn flags_and_verbs() {
     place.nacre(&["--colour", "list"]).fails(1, "--colour");
     place.nacre(&["paint"]).fails(3, "paint");
     place.nacre(&["state"]).fails(1, "CONTAINER-ID");
-    place.nacre(&["--systemd-cgroup", "list"]).fails(1, "--systemd-cgroup is not supported");
     place.nacre(&["--log-format", "xml", "list"]).fails(1, "xml");
     place.nacre(&["events", "--interval", "soon", "x"]).fails(1, "soon");
     place.nacre(&["debug", "x"]).fails(1, "--stacks");
@@ -45,7 +44,9 @@ fn a_missing_or_malformed_configuration() {
         ("/root/path", json!("nowhere"), "invalid rootfs"),
         ("/mounts/0/type", json!("ntfs"), "mounts[0].type"),
         ("/mounts/0/type", json!("bind"), "mounts[0].source"),
+        ("/linux/namespaces", json!([]), "dev.nacre.network"),
         ("/linux/cgroupsPath", json!("../../x"), "linux.cgroupsPath"),
+        ("/linux/cgroupsPath", json!("kubepods:cri-containerd:x"), "is no name of a slice"),
     ];
     for (pointer, value, text) in cases {
         let mut config = Place::config(&["true"]);
@@ -81,6 +82,11 @@ fn failing_hooks_stop_a_create_and_leave_nothing() {
     place.write(&config);
     place.nacre(&["create", "x"]).fails(1, "createRuntime hook #0");
     place.assert_clean();
+    // What is logged says of whom.
+    let log = place.dir.join("log");
+    place.nacre(&["--log", &log.display().to_string(), "--log-format", "json", "create", "x"]);
+    let line: serde_json::Value = serde_json::from_str(std::fs::read_to_string(&log).expect("a log").trim()).expect("a line");
+    assert_eq!((&line["sandbox"], &line["container"], &line["level"]), (&json!("x"), &json!("x"), &json!("error")));
     config["hooks"] = json!({"startContainer": [{"path": "/bin/true"}]});
     place.write(&config);
     place.nacre(&["create", "x"]).fails(1, "hooks.startContainer");

@@ -203,8 +203,16 @@ fn a_shim_that_nobody_uses_ends() {
     let bundle = place.dir.join("sandbox");
     fs::create_dir_all(&bundle).expect("bundle");
     let Some(shim) = Shim::start(&place, &bundle) else { return };
-    // Somebody was there, and has gone.
-    drop(UnixStream::connect(&shim.address).expect("it listens"));
+    // It answers, so it has given up what it gives up.
+    let asked = Asked { id: place.id(), bundle: String::new() };
+    assert_eq!(shim.sandbox::<()>("PingSandbox", &asked), Err(NOT_FOUND));
+    let pid = fs::read_to_string(bundle.join("shim.pid")).expect("its pid");
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).expect("it lives");
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).expect("a set");
+    let bounding = u64::from_str_radix(bounding, 16).expect("hexadecimal");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    const SYS_MODULE: u64 = 1 << 16;
+    assert_eq!(bounding & SYS_MODULE, 0, "{bounding:x}");
     // Looking at its socket would be a client.
     let deadline = Instant::now() + Duration::from_secs(60);
     while shim.address.exists() {
@@ -212,4 +220,23 @@ fn a_shim_that_nobody_uses_ends() {
         std::thread::sleep(Duration::from_millis(100));
     }
     shim.ends();
+}
+
+/// As containerd does for the containers of a pod whose shim is dead.
+#[test]
+fn of_several_starts_at_once_one_leaves_a_shim() {
+    let place = Place::new("shim-starts");
+    let bundle = |n: usize| place.dir.join(format!("sandbox{n}"));
+    let start = &|n: usize| Shim::start(&place, &bundle(n));
+    let started: Vec<Option<Shim>> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..12).map(|n| scope.spawn(move || start(n))).collect();
+        starts.into_iter().map(|start| start.join().expect("started")).collect()
+    });
+    let [Some(first), others @ ..] = &started[..] else { return };
+    assert!(others.iter().flatten().all(|other| other.address == first.address));
+    let left = (0..12).filter(|n| bundle(*n).join("shim.pid").exists()).count();
+    assert_eq!(left, 1, "shims for one pod");
+    let asked = Asked { id: place.id(), bundle: bundle(0).display().to_string() };
+    assert_eq!(first.sandbox::<()>("PingSandbox", &asked), Err(NOT_FOUND), "it serves");
+    first.ends();
 }

@@ -40,7 +40,7 @@ impl Place {
             "root": {"path": "rootfs"},
             "process": {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-            "linux": {},
+            "linux": {"namespaces": [{"type": "network"}]},
         })
     }
 

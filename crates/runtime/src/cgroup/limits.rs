@@ -133,6 +133,18 @@ mod tests {
         assert!(HostLimits::of(Kind::Sentry, &resources).expect_err("negative").to_string().contains("memory.limit"));
     }
 
+    /// What a node's scheduler is told (`deploy/runtimeclass.yaml`) is what a sandbox may use.
+    #[test]
+    fn runtime_classes_have_the_same_overhead() {
+        let text = include_str!("../../../../deploy/runtimeclass.yaml");
+        let of = |name: &str| {
+            let class = text.split("---").find(|class| class.contains(&format!("handler: {name}\n"))).expect("a class");
+            let memory = class.lines().find_map(|line| line.trim().strip_prefix("memory: ")).expect("an overhead");
+            memory.strip_suffix("Mi").and_then(|number| number.parse::<u64>().ok()).expect("MiB") << 20
+        };
+        assert_eq!((of("nacre"), of("nacre-vm")), (MEMORY_OVERHEAD, VM_MEMORY_OVERHEAD));
+    }
+
     #[test]
     fn weights() {
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));

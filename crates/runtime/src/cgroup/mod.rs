@@ -1,9 +1,10 @@
-//! The host cgroup of a sandbox: v1 or v2, by cgroupfs. Ordinary users have none.
+//! The host cgroup of a sandbox: v1 or v2, by cgroupfs, also inside systemd's slices ([`systemd`]). Ordinary users have none.
 //!
 //! Its limits are a second fence: the sentry keeps a container's own limits exactly, and these leave room above them for the sandbox's
 //! own threads and memory, so that the host's out-of-memory killer is not met first.
 
 mod limits;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -40,6 +41,16 @@ pub enum Version {
     None,
     V1,
     V2,
+}
+
+/// How the engine names cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// By paths; systemd's form is understood too, as engines use it without saying so here.
+    #[default]
+    Cgroupfs,
+    /// In systemd's form alone (`--systemd-cgroup`).
+    Systemd,
 }
 
 /// A sandbox's cgroup.
@@ -88,16 +99,16 @@ pub struct Usage {
 }
 
 impl Location {
-    /// Where the cgroup of container `id` is to be. `path` is OCI's `linux.cgroupsPath`: absolute from the hierarchy's root, or relative to
-    /// where this process is.
+    /// Where the cgroup of container `id` is to be. `path` is OCI's `linux.cgroupsPath`: absolute from the hierarchy's root, relative to
+    /// where this process is, or as engines write it for systemd.
     ///
     /// # Errors
     /// The path leaves the hierarchy, or the host's layout is not understood.
-    pub fn plan(path: Option<&Path>, id: &str, privilege: Privilege) -> Result<Location> {
+    pub fn plan(path: Option<&Path>, id: &str, driver: Driver, privilege: Privilege) -> Result<Location> {
         if privilege == Privilege::User {
             return Ok(Location::default());
         }
-        let wanted = checked(path, id)?;
+        let wanted = checked(path, id, driver)?;
         let location = Location::found(&wanted)?;
         // A rootless engine's root has what of cgroups it was given: often nothing. The sandbox itself keeps to limits of memory and processes.
         match location.dirs.iter().find(|dir| in_user_namespace() && !may_make(dir)) {
@@ -126,15 +137,22 @@ impl Location {
     }
 }
 
-/// An OCI cgroups path, without `..`; the id if there is none.
-fn checked(path: Option<&Path>, id: &str) -> Result<PathBuf> {
-    match path {
-        None => Ok(PathBuf::from(id)),
-        Some(path) if path.as_os_str().is_empty() => Ok(PathBuf::from(id)),
-        Some(path) if path.components().any(|c| c == std::path::Component::ParentDir) => {
-            Err(Error::Other(format!("linux.cgroupsPath {} contains \"..\"", path.display())))
+/// An OCI cgroups path, without `..`; by the id if there is none.
+fn checked(path: Option<&Path>, id: &str, driver: Driver) -> Result<PathBuf> {
+    let wrong = |path: &Path, what: String| Error::Other(format!("linux.cgroupsPath {}: {what}", path.display()));
+    match (path.filter(|path| !path.as_os_str().is_empty()), driver) {
+        (None, Driver::Cgroupfs) => Ok(PathBuf::from(id)),
+        (None, Driver::Systemd) => systemd::path(&format!(":nacre:{id}")).map_err(|what| wrong(Path::new(id), what)),
+        (Some(path), _) if path.components().any(|c| c == std::path::Component::ParentDir) => {
+            Err(wrong(path, "it contains \"..\"".into()))
         }
-        Some(path) => Ok(path.to_path_buf()),
+        (Some(path), driver) => match path.to_str().filter(|text| systemd::is_meant(text)) {
+            Some(text) => systemd::path(text).map_err(|what| wrong(path, what)),
+            None if driver == Driver::Systemd => {
+                Err(wrong(path, "it is not of the form SLICE:PREFIX:NAME, as --systemd-cgroup has it".into()))
+            }
+            None => Ok(path.to_path_buf()),
+        },
     }
 }
 
@@ -273,13 +291,19 @@ mod tests {
 
     #[test]
     fn paths_that_climb_are_refused() {
-        assert!(checked(Some(Path::new("/a/../../b")), "x").is_err());
-        assert_eq!(checked(None, "x").expect("path"), Path::new("x"));
-        assert_eq!(checked(Some(Path::new("/kubepods/pod1/x")), "x").expect("path"), Path::new("/kubepods/pod1/x"));
+        let checked = |path: &str, driver| checked(Some(Path::new(path)), "x", driver).map(|path| path.display().to_string());
+        assert!(checked("/a/../../b", Driver::Cgroupfs).is_err());
+        assert_eq!(checked("", Driver::Cgroupfs).expect("path"), "x");
+        assert_eq!(checked("/kubepods/pod1/x", Driver::Cgroupfs).expect("path"), "/kubepods/pod1/x");
+        for driver in [Driver::Cgroupfs, Driver::Systemd] {
+            assert_eq!(checked("a-b.slice:cri:x", driver).expect("path"), "/a.slice/a-b.slice/cri-x.scope");
+        }
+        assert_eq!(checked("", Driver::Systemd).expect("path"), "/system.slice/nacre-x.scope");
+        assert!(checked("/kubepods/pod1/x", Driver::Systemd).is_err());
     }
 
     #[test]
     fn users_have_none() {
-        assert_eq!(Location::plan(None, "x", Privilege::User).expect("plan"), Location::default());
+        assert_eq!(Location::plan(None, "x", Driver::default(), Privilege::User).expect("plan"), Location::default());
     }
 }

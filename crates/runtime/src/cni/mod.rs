@@ -41,8 +41,11 @@ pub struct Wish {
 }
 
 /// Which network a sandbox is to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum NetworkWish {
+    /// What the configuration says (`config::Network`); a loopback interface where there is none.
+    #[default]
+    Configured,
     /// One that is there.
     Ready(Network),
     /// One that plugins make.

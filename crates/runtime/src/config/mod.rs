@@ -4,9 +4,12 @@
 //! so, except what a sandbox makes pointless (AppArmor, SELinux), which is logged.
 
 pub mod capabilities;
+mod devices;
 pub mod mounts;
+mod network;
 mod overlay;
 mod process;
+pub mod resources;
 mod seccomp;
 
 use std::fs;
@@ -14,14 +17,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    CacheMode, CreateContainerRequest, Device, DeviceKind, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace,
-    Sysctl, root,
+    CacheMode, CreateContainerRequest, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace, Sysctl, root,
 };
-use oci_spec::runtime::{LinuxDeviceType, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 
 pub use oci_spec::runtime::Process as OciProcess;
 pub use overlay::{Overlay, prepare as prepare_overlay};
 
+pub use self::network::{network, network_namespace};
 pub use self::process::{check as check_process, process};
 use crate::cgroup;
 use crate::pod::{Named, Place, Pod, named};
@@ -227,7 +230,7 @@ pub fn plan(
         mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
         read_only_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
-        devices: linux.and_then(|l| l.devices().as_ref()).into_iter().flatten().map(device).collect::<Result<_, _>>()?,
+        devices: linux.map(devices::devices).transpose()?.unwrap_or_default(),
         sysctls: sysctls(linux.and_then(|l| l.sysctl().as_ref())),
         limits: resources.map(limits).transpose()?,
         shared_namespaces: shared(namespaces, spec, pod)?,
@@ -255,27 +258,6 @@ fn id_mappings(list: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMapping> {
     list.into_iter().flatten().map(mapping).collect()
 }
 
-fn device(device: &oci_spec::runtime::LinuxDevice) -> Result<Device, ConfigError> {
-    let name = || format!("linux.devices {}", device.path().display());
-    let number =
-        |value: i64, what: &str| u32::try_from(value).map_err(|_| wrong(name(), format!("{what} {value} is out of range")));
-    Ok(Device {
-        path: device.path().as_os_str().as_encoded_bytes().to_vec(),
-        kind: match device.typ() {
-            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
-            LinuxDeviceType::B => DeviceKind::Block,
-            LinuxDeviceType::P => DeviceKind::Fifo,
-            LinuxDeviceType::A => return Err(wrong(name(), "type \"a\" is no device type")),
-        }
-        .into(),
-        major: number(device.major(), "major")?,
-        minor: number(device.minor(), "minor")?,
-        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
-    })
-}
-
 /// The limits the sentry keeps.
 ///
 /// # Errors
@@ -294,13 +276,6 @@ fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
         cpu_period_us: cpu.and_then(|c| c.period()),
         cpu_shares: cpu.and_then(|c| c.shares()),
     })
-}
-
-/// The network namespace that the container is to join, if it names one.
-pub fn network_namespace(spec: &Spec) -> Option<PathBuf> {
-    let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
-    let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network)?;
-    network.path().clone().filter(|path| !path.as_os_str().is_empty())
 }
 
 /// A namespace given by a path is shared with the pod's first container if it is the pod's; the host's and other sandboxes' cannot be joined. A
@@ -379,7 +354,10 @@ fn warn_of_ignored(spec: &Spec) {
         ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
     ];
     for (key, _) in ignored.iter().filter(|(_, given)| *given) {
-        tracing::info!("{key} has no effect in a sentry sandbox");
+        tracing::info!("{key} has no effect in a sandbox");
+    }
+    for (key, value) in linux.resources().iter().flat_map(resources::without_effect) {
+        tracing::info!("linux.resources.{key}: {value} has no effect in a sandbox");
     }
 }
 

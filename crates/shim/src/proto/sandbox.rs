@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use prost::Message;
+use prost::{Enumeration, Message};
 
 use super::{Any, Mount, Timestamp};
 
@@ -119,6 +119,30 @@ pub struct PodMetadata {
 pub struct PodLinux {
     #[prost(string, tag = "1")]
     pub cgroup_parent: String,
+    #[prost(message, optional, tag = "2")]
+    pub security_context: Option<SecurityContext>,
     #[prost(map = "string, string", tag = "3")]
     pub sysctls: HashMap<String, String>,
+}
+
+/// `LinuxSandboxSecurityContext`.
+#[derive(Clone, PartialEq, Message)]
+pub struct SecurityContext {
+    #[prost(message, optional, tag = "1")]
+    pub namespace_options: Option<NamespaceOption>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct NamespaceOption {
+    #[prost(enumeration = "NamespaceMode", tag = "1")]
+    pub network: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum NamespaceMode {
+    Pod = 0,
+    Container = 1,
+    Node = 2,
+    Target = 3,
 }

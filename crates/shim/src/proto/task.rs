@@ -22,6 +22,8 @@ pub struct CreateTaskRequest {
     pub stderr: String,
     #[prost(string, tag = "8")]
     pub checkpoint: String,
+    #[prost(message, optional, tag = "10")]
+    pub options: Option<Any>,
 }
 
 /// Answer of Create and Start.

@@ -8,19 +8,22 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_api::{Code, Status};
+use runtime::child;
 use runtime::sandbox::Kind;
 use runtime::state::Access;
 
 use super::{Container, Process, Stage, Tasks, deleted, recover, status, unknown};
 use crate::proto::{CreateTaskRequest, DeleteResponse, PidResponse, TaskCreate, TaskDelete, TaskIo, Timestamp};
 use crate::stdio::{Io, Kept, Streams};
-use crate::{launch, rootfs};
+use crate::{launch, options, rootfs};
 
 /// How long the containers of a sandbox that ends may take to do so.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the making of a container may take, with its hooks; other containers of the pod wait meanwhile.
+const CREATION: Duration = Duration::from_secs(300);
 /// What of the log of a container that could not be made is looked at for the reason.
 const LOG_TAIL: usize = 8 << 10;
 
@@ -31,6 +34,7 @@ impl Tasks {
         if !request.checkpoint.is_empty() {
             return Err(Status::new(Code::Unimplemented, "a sandbox cannot be restored from a checkpoint"));
         }
+        options::check(request.options.as_ref()).map_err(|what| Status::new(Code::InvalidArgument, what))?;
         {
             let mut state = self.lock();
             if state.containers.contains_key(&request.id) || !state.creating.insert(request.id.clone()) {
@@ -121,11 +125,23 @@ impl Tasks {
         }
         command.arg(id);
         let said = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        // Its own group, for all of it to be killed together.
+        command.process_group(0);
         let ended = {
             let _ours = self.children();
-            command.status().map_err(|error| unknown(format!("cannot run nacre create: {error}")))?
+            let child = command.spawn();
+            child.and_then(|mut child| child::wait_until(&mut child, Instant::now() + CREATION))
+        };
+        let Some(ended) = ended.map_err(|error| unknown(format!("cannot run nacre create: {error}")))? else {
+            self.clear(id);
+            let what = format!("nacre create did not end within {} s, and was killed", CREATION.as_secs());
+            return Err(Status::new(Code::Unknown, what));
         };
         if !ended.success() {
+            if ended.code().is_none() {
+                // Somebody has killed it, in the middle of its work.
+                self.clear(id);
+            }
             let reason = reason(&log, said).unwrap_or_else(|| format!("nacre create: {ended}"));
             let exists = reason.contains("already exists");
             return Err(Status::new(if exists { Code::AlreadyExists } else { Code::Unknown }, reason));
@@ -134,14 +150,19 @@ impl Tasks {
             let carried = console.take().and_then(|master| crate::stdio::carry(master, streams));
             if let Err(error) = carried {
                 // It is there, and nobody would know of it.
-                let _ours = self.children();
-                if let Err(error) = self.runtime.delete(id, true) {
-                    tracing::warn!("a container without its terminal stays: {error}");
-                }
+                self.clear(id);
                 return Err(unknown(format!("cannot take the terminal: {error}")));
             }
         }
         Ok(process)
+    }
+
+    /// Takes away what there is of a container that could not be made.
+    fn clear(&self, id: &str) {
+        let _ours = self.children();
+        if let Err(error) = self.runtime.delete(id, true) {
+            tracing::warn!("{id} could not be made, and something of it stays: {error}");
+        }
     }
 
     /// Deletes a stopped container, or forgets an ended process of one.

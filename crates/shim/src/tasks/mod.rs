@@ -7,6 +7,7 @@ mod create;
 mod forward;
 mod process;
 mod recover;
+mod told;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,8 @@ struct Container {
 struct Process {
     io: Io,
     kept: Kept,
+    /// By CloseIO, which may come before the process has been started.
+    stdin_closed: bool,
     /// Of an exec, until it is started.
     spec: Option<OciProcess>,
     stage: Stage,
@@ -103,7 +106,21 @@ impl From<WaitProcessResponse> for Exit {
 
 impl Process {
     fn new(io: Io, kept: Kept) -> Process {
-        Process { io, kept, spec: None, stage: Stage::Created, early: None }
+        Process { io, kept, stdin_closed: false, spec: None, stage: Stage::Created, early: None }
+    }
+
+    /// What keeps the streams of a process that has just been made.
+    fn keep(&mut self, kept: Kept) {
+        self.kept = kept;
+        if self.stdin_closed {
+            self.kept.stdin = None;
+        }
+    }
+
+    /// It reads the end of its input once whoever else writes to it has gone.
+    fn close_stdin(&mut self) {
+        self.stdin_closed = true;
+        self.kept.stdin = None;
     }
 
     fn exit(&self) -> Option<Exit> {
@@ -179,6 +196,13 @@ impl Tasks {
         Some(Timestamp::from_ns(entry.saved.created_ns))
     }
 
+    /// Lets a containerd that was away find what processes that have ended meanwhile have written.
+    pub fn offer_outputs(&self) {
+        let state = self.lock();
+        let processes = state.containers.values().flat_map(|container| container.processes.values());
+        processes.filter(|process| process.exit().is_some()).for_each(|process| process.kept.offer());
+    }
+
     pub fn state_of(&self, id: &str, exec_id: &str) -> Result<StateResponse, Status> {
         let mut state = self.lock();
         let container = state.container(id)?;
@@ -247,5 +271,31 @@ fn agent_status(error: agent_api::ClientError) -> Status {
         agent_api::ClientError::Status(status) => status,
         agent_api::ClientError::Closed => Status::new(Code::NotFound, "the sandbox has ended"),
         error => Status::new(Code::Unknown, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// As `ctr` and CRI may send it: added, input closed, started.
+    #[test]
+    fn an_input_that_was_closed_before_the_start_has_an_end() {
+        let dir = std::env::temp_dir().join(format!("nacre-shim-closed-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("dir");
+        let path = dir.join("in");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
+        let io = Io { stdin: path.to_string_lossy().into_owned(), ..Io::default() };
+        let mut process = Process::new(io.clone(), Kept::default());
+        process.close_stdin();
+        let (streams, kept) = io.open().expect("opened");
+        assert!(kept.stdin.is_some(), "nobody else writes");
+        process.keep(kept);
+        let mut text = String::new();
+        streams.stdin.expect("stdin").read_to_string(&mut text).expect("an end");
+        assert_eq!(text, "");
+        std::fs::remove_dir_all(dir).expect("clean up");
     }
 }

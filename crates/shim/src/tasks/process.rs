@@ -87,7 +87,7 @@ impl Tasks {
         })?;
         drop(fds);
         if let Ok(process) = self.lock().process(id, exec_id) {
-            process.kept = kept;
+            process.keep(kept);
         }
         let Some(console) = console else { return Ok(()) };
         carry(console.into_master(), streams).map_err(|error| {
@@ -187,9 +187,8 @@ impl Tasks {
         self.agent()?.call(&resize).map(drop).map_err(agent_status)
     }
 
-    /// The process reads the end of its input once whoever else writes to it has gone.
     pub fn close_stdin(&self, id: &str, exec_id: &str) -> Result<(), Status> {
-        self.lock().process(id, exec_id)?.kept.stdin = None;
+        self.lock().process(id, exec_id)?.close_stdin();
         Ok(())
     }
 

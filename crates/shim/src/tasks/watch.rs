@@ -1,38 +1,46 @@
 //! Following a sandbox: ends of processes, lack of memory, and the sandbox's own end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_api::{Client, EventKind};
 use runtime::container::connect;
+use runtime::logging;
 use runtime::process::report::{self, Report};
 use runtime::state::Entry;
 
+use super::told::Told;
 use super::{Exit, Stage, Tasks};
 use crate::proto::{TaskExit, TaskNotice, Timestamp};
 
 impl Tasks {
     /// Connects to the sandbox of a container, and follows it from now on, unless that is done already.
     pub(super) fn watch(self: &Arc<Tasks>, entry: &Entry) {
-        let agent = {
+        if self.lock().agent.is_some() {
+            return;
+        }
+        // It may take its time, and the lock is everybody's.
+        let agent = match connect(entry) {
+            Ok(agent) => Arc::new(agent),
+            Err(error) => {
+                tracing::warn!("the sandbox of {} has ended: {error}", entry.saved.id);
+                self.sandbox_ended(entry);
+                return;
+            }
+        };
+        {
             let mut state = self.lock();
+            // Another container of the pod was quicker.
             if state.agent.is_some() {
                 return;
             }
-            match connect(entry) {
-                Ok(agent) => state.agent.insert(Arc::new(agent)).clone(),
-                Err(error) => {
-                    drop(state);
-                    tracing::warn!("the sandbox of {} has ended: {error}", entry.saved.id);
-                    self.sandbox_ended(entry);
-                    return;
-                }
-            }
-        };
+            state.agent = Some(agent.clone());
+        }
         self.forward_ports(entry);
-        let (tasks, entry) = (self.clone(), EntryOf { id: entry.saved.sandbox_id.clone(), report: entry.report_path() });
+        let (tasks, entry) = (self.clone(), EntryOf::new(entry));
         let thread = std::thread::Builder::new().name("sandbox".into()).stack_size(128 << 10);
         let followed = thread.spawn(move || {
-            tasks.follow(&agent);
+            tasks.follow(&agent, Told::open(&entry.dir));
             tasks.lock().agent = None;
             tasks.end_forwarding();
             tasks.end_all(&entry);
@@ -44,17 +52,20 @@ impl Tasks {
     }
 
     fn sandbox_ended(&self, entry: &Entry) {
-        self.end_all(&EntryOf { id: entry.saved.sandbox_id.clone(), report: entry.report_path() });
+        self.end_all(&EntryOf::new(entry));
     }
 
-    /// Until the agent is gone. What has happened before is told as well.
-    fn follow(&self, agent: &Client) {
-        let error = agent.follow(|event| match (event.kind(), event.exit) {
-            (EventKind::ProcessExited, Some(exit)) => self.exited(&event.container_id, &event.exec_id, exit.into()),
-            (EventKind::OutOfMemory, _) => {
-                self.publisher.put("oom", "TaskOOM", &TaskNotice { container_id: event.container_id });
+    /// Until the agent is gone. What has happened before is told as well, if it has not been.
+    fn follow(&self, agent: &Client, mut told: Told) {
+        let error = agent.follow(|event| {
+            let _about = logging::About::container(&event.container_id);
+            match (event.kind(), event.exit) {
+                (EventKind::ProcessExited, Some(exit)) => self.exited(&event.container_id, &event.exec_id, exit.into()),
+                (EventKind::OutOfMemory, _) if told.is_news(event.sequence) => {
+                    self.publisher.put("oom", "TaskOOM", &TaskNotice { container_id: event.container_id });
+                }
+                (EventKind::OutOfMemory, _) | (EventKind::ProcessExited, None) => {}
             }
-            (EventKind::ProcessExited, None) => {}
         });
         tracing::debug!("the sandbox is gone: {error}");
     }
@@ -98,7 +109,7 @@ impl Tasks {
                 // Killed before it was started.
                 Stage::Created | Stage::Running => {
                     process.stage = Stage::Exited(exit);
-                    process.kept = Default::default();
+                    process.kept.process_ended();
                 }
             }
             pid
@@ -118,5 +129,12 @@ impl Tasks {
 /// What is needed of the state of a sandbox's first container after its end.
 struct EntryOf {
     id: String,
-    report: std::path::PathBuf,
+    dir: PathBuf,
+    report: PathBuf,
+}
+
+impl EntryOf {
+    fn new(entry: &Entry) -> EntryOf {
+        EntryOf { id: entry.saved.sandbox_id.clone(), dir: entry.sandbox_dir(), report: entry.report_path() }
+    }
 }
