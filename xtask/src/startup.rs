@@ -96,7 +96,8 @@ fn idle(system: System) -> Result<Idle> {
     Ok(Idle { processes: sandbox.len(), pss_kib, cpu_ms })
 }
 
-fn stat(pid: u32) -> Option<Vec<String>> {
+/// What is in /proc/PID/stat after the name.
+pub fn stat(pid: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_whitespace().map(String::from).collect())

@@ -1,7 +1,7 @@
 //! `cri-client`: what the tests need of the kubelet's side of CRI, one verb at a time, over containerd's real socket.
 //!
-//!     cri-client SOCKET run-pod NAME [--handler H] [--cni] [--share-pid] [--annotation K=V] [--sysctl K=V]
-//!     cri-client SOCKET create POD NAME IMAGE [--memory BYTES] [--cpu-quota US] [--mount HOST:INSIDE[:ro]] [--log FILE]
+//!     cri-client SOCKET run-pod NAME [--handler H] [--cni|--node-network] [--cgroup-parent PATH] [--share-pid] [--privileged] [--annotation K=V] [--sysctl K=V]
+//!     cri-client SOCKET create POD NAME IMAGE [--memory BYTES] [--cpu-quota US] [--mount HOST:INSIDE[:ro]] [--device HOST:INSIDE] [--log FILE]
 //!         [--target CONTAINER] [--interactive] [--tty] [--user UID] [--group GID] [--groups GID] [--read-only] [--privileged] [--no-new-privileges]
 //!         [--seccomp] [--cap-add C] [--cap-drop C] -- COMMAND...
 //!     cri-client SOCKET update CONTAINER [--memory BYTES] [--cpu-quota US]
@@ -177,6 +177,15 @@ fn namespaces(options: &Options) -> cri::NamespaceOption {
     cri::NamespaceOption { network: network.into(), pid: pid.into(), ipc: cri::NamespaceMode::Pod.into(), target }
 }
 
+/// Those on the node's network are there because it needs no plugin: they want no network of the node's.
+fn annotations(options: &Options) -> std::collections::HashMap<String, String> {
+    let mut annotations: std::collections::HashMap<_, _> = options.annotations.iter().cloned().collect();
+    if !options.cni && !options.node_network {
+        annotations.entry("dev.nacre.network".into()).or_insert_with(|| "none".into());
+    }
+    annotations
+}
+
 fn pod_config(name: &str, options: &Options) -> cri::PodSandboxConfig {
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
@@ -187,10 +196,13 @@ fn pod_config(name: &str, options: &Options) -> cri::PodSandboxConfig {
         }),
         hostname: if options.cni { name.into() } else { String::new() },
         log_directory: options.log_directory(),
-        annotations: options.annotations.iter().cloned().collect(),
+        annotations: annotations(options),
         linux: Some(cri::LinuxPodSandboxConfig {
-            cgroup_parent: String::new(),
-            security_context: Some(cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces(options)) }),
+            cgroup_parent: options.cgroup_parent.clone(),
+            security_context: Some(cri::LinuxSandboxSecurityContext {
+                namespace_options: Some(namespaces(options)),
+                privileged: options.privileged,
+            }),
             sysctls: options.sysctls.iter().cloned().collect(),
         }),
     }
@@ -210,12 +222,17 @@ fn container_config(name: &str, image: &str, options: &Options) -> Result<cri::C
         let (host, inside) = text.split_once(':').context("--mount takes HOST:INSIDE or HOST:INSIDE:ro")?;
         Ok(cri::Mount { container_path: inside.into(), host_path: host.into(), readonly })
     };
+    let device = |text: &String| -> Result<cri::Device> {
+        let (host, inside) = text.split_once(':').context("--device takes HOST:INSIDE")?;
+        Ok(cri::Device { container_path: inside.into(), host_path: host.into(), permissions: "rwm".into() })
+    };
     let capabilities = cri::Capability { add: options.capabilities_added.clone(), drop: options.capabilities_dropped.clone() };
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
         image: Some(cri::ImageSpec { image: image.into() }),
         command: options.command.clone(),
         mounts: options.mounts.iter().map(mount).collect::<Result<_>>()?,
+        devices: options.devices.iter().map(device).collect::<Result<_>>()?,
         annotations: options.annotations.iter().cloned().collect(),
         log_path: options.log_name(),
         stdin: options.interactive,

@@ -67,6 +67,8 @@ pub struct LinuxPodSandboxConfig {
 pub struct LinuxSandboxSecurityContext {
     #[prost(message, optional, tag = "1")]
     pub namespace_options: Option<NamespaceOption>,
+    #[prost(bool, tag = "6")]
+    pub privileged: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -133,6 +135,8 @@ pub struct ContainerConfig {
     pub command: Vec<String>,
     #[prost(message, repeated, tag = "7")]
     pub mounts: Vec<Mount>,
+    #[prost(message, repeated, tag = "8")]
+    pub devices: Vec<Device>,
     #[prost(map = "string, string", tag = "10")]
     pub annotations: HashMap<String, String>,
     #[prost(string, tag = "11")]
@@ -153,6 +157,16 @@ pub struct Mount {
     pub host_path: String,
     #[prost(bool, tag = "3")]
     pub readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Device {
+    #[prost(string, tag = "1")]
+    pub container_path: String,
+    #[prost(string, tag = "2")]
+    pub host_path: String,
+    #[prost(string, tag = "3")]
+    pub permissions: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

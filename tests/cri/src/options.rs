@@ -12,6 +12,9 @@ pub struct Options {
     pub handler: String,
     pub share_pid: bool,
     pub cni: bool,
+    /// The pod's network is the node's, and nothing is said of how.
+    pub node_network: bool,
+    pub cgroup_parent: String,
     pub tty: bool,
     /// The container whose processes are to be seen.
     pub target: Option<String>,
@@ -34,6 +37,7 @@ pub struct Options {
     pub no_new_privileges: bool,
     pub seccomp: bool,
     pub mounts: Vec<String>,
+    pub devices: Vec<String>,
     log: Option<String>,
 }
 
@@ -55,6 +59,8 @@ impl Options {
                 "--stdin" => options.stdin = Some(value()?),
                 "--until" => options.until = Some(value()?),
                 "--cni" => options.cni = true,
+                "--node-network" => options.node_network = true,
+                "--cgroup-parent" => options.cgroup_parent = value()?,
                 "--interactive" => options.interactive = true,
                 "--read-only" => options.read_only = true,
                 "--privileged" => options.privileged = true,
@@ -69,6 +75,7 @@ impl Options {
                 "--groups" => options.groups.push(value()?.parse()?),
                 "--memory" => options.memory = Some(value()?.parse()?),
                 "--user" => options.user = Some(value()?.parse()?),
+                "--device" => options.devices.push(value()?),
                 "--mount" => options.mounts.push(value()?),
                 "--log" => options.log = Some(value()?),
                 "--" => options.command = args.by_ref().collect(),

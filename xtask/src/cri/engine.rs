@@ -1,22 +1,28 @@
 //! [`Engine`]: a containerd of our own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::image;
-use crate::packages;
 use crate::sh::{self, Ended};
+use crate::{packages, startup};
 
 /// How long one command of a case may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long something may take to come about that nobody is told of.
 const SOON: Duration = Duration::from_secs(20);
-const NAMESPACE: &str = "test";
+/// Emulated machines are slow.
+const SOON_VM: Duration = Duration::from_secs(120);
+pub const SENTRY: &str = "nacre";
+pub const VM: &str = "nacre-vm";
+pub const NAMESPACE: &str = "test";
 const CRI_NAMESPACE: &str = "k8s.io";
 
 /// Which containerd.
@@ -34,8 +40,12 @@ pub struct Engine {
     /// Where containerd and its programs are; None: installed.
     programs: Option<PathBuf>,
     containerd: Option<Child>,
+    /// The handler of pods that name none.
+    pub handler: &'static str,
     /// What was there before, of others: [`Engine::remains`] leaves it out.
     foreign: Vec<PathBuf>,
+    /// Processes of sandboxes that have been seen, with when they started.
+    seen: Mutex<BTreeSet<(u32, u64)>>,
 }
 
 impl Engine {
@@ -55,7 +65,8 @@ impl Engine {
         std::fs::write(dir.join("config.toml"), config(release, &dir))?;
         std::fs::create_dir_all(dir.join("net.d"))?;
         std::fs::write(dir.join("net.d/10-nacre-test.conflist"), network(&dir))?;
-        let mut engine = Engine { dir, release, programs, containerd: None, foreign: Vec::new() };
+        let mut engine =
+            Engine { dir, release, programs, containerd: None, handler: SENTRY, foreign: Vec::new(), seen: Mutex::default() };
         engine.foreign = engine.remains()?;
         engine.run()?;
         let archive = image::archive(&engine.dir)?;
@@ -93,11 +104,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends it SIGKILL.
-    pub fn signal_containerd(&self) {
-        if let Some(containerd) = &self.containerd {
-            sh::signal(containerd.id(), "KILL");
-        }
+    /// Sends it SIGKILL; whether it was there.
+    pub fn signal_containerd(&self) -> bool {
+        self.containerd.as_ref().is_some_and(|containerd| sh::signal(containerd.id(), "KILL"))
     }
 
     /// Starts it again, whether it still runs or not, and waits for its CRI.
@@ -129,6 +138,13 @@ impl Engine {
             bail!("ctr {}: {}: {}", args.join(" "), ended.how(), ended.stderr.trim());
         }
         Ok(ended.stdout)
+    }
+
+    /// `ctr events`, into a file, until it is killed.
+    pub fn listen(&self, file: &Path) -> Result<Child> {
+        let mut command = self.command(&["events"]);
+        command.stdout(File::create(file)?).stderr(Stdio::null());
+        command.spawn().context("cannot start ctr events")
     }
 
     /// `ctr` in a shell, `$CTR` before its arguments: for pipes and terminals.
@@ -178,10 +194,11 @@ impl Engine {
 
     /// Waits until something is so.
     pub fn soon(&self, what: &str, mut check: impl FnMut(&Engine) -> Result<bool>) -> Result<()> {
-        let end = Instant::now() + SOON;
+        let patience = if self.handler == VM { SOON_VM } else { SOON };
+        let end = Instant::now() + patience;
         while !check(self)? {
             if Instant::now() > end {
-                bail!("not so after {} s: {what}", SOON.as_secs());
+                bail!("not so after {} s: {what}", patience.as_secs());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -213,17 +230,37 @@ impl Engine {
 
     /// Live children of a process with this name.
     pub fn children(&self, parent: u32, name: &str) -> Vec<u32> {
-        let mut found = Vec::new();
-        for pid in sh::pids() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let Some((head, rest)) = stat.rsplit_once(')') else { continue };
-            let mut fields = rest.split_whitespace();
-            let live = !matches!(fields.next(), Some("Z" | "X"));
-            if live && fields.next() == Some(&parent.to_string()) && head.ends_with(&format!("({name}")) {
-                found.push(pid);
+        sh::pids().into_iter().filter(|pid| startup::parent(*pid) == Some(parent) && is_called(*pid, name)).collect()
+    }
+
+    /// All live processes that descend from our shims.
+    pub fn family(&self) -> Vec<u32> {
+        let shims = self.shims();
+        let parents: BTreeMap<u32, u32> = sh::pids().into_iter().filter_map(|pid| Some((pid, startup::parent(pid)?))).collect();
+        let ours = |pid: &u32| {
+            let mut above = parents.get(pid);
+            while let Some(parent) = above {
+                if shims.contains(parent) {
+                    return true;
+                }
+                above = parents.get(parent);
             }
-        }
-        found
+            false
+        };
+        parents.keys().copied().filter(ours).filter(|pid| is_live(*pid)).collect()
+    }
+
+    /// They have to have ended when all is cleared away, whoever adopts them.
+    pub fn note_family(&self) {
+        let family = self.family().into_iter().filter_map(|pid| Some((pid, started(pid)?)));
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(family);
+    }
+
+    /// Those that have not.
+    fn left(&self) -> Vec<PathBuf> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = seen.iter().filter(|(pid, start)| started(*pid) == Some(*start) && is_live(*pid));
+        live.map(|(pid, _)| format!("/proc/{pid}").into()).collect()
     }
 
     /// Removes all containers; then nothing may be left of any.
@@ -231,6 +268,7 @@ impl Engine {
         if self.containerd.is_none() {
             self.restart()?;
         }
+        self.note_family();
         for id in self.ctr(&["container", "ls", "-q"])?.lines() {
             let _ = self.try_ctr(&["task", "kill", "-s", "KILL", id]);
             let _ = self.try_ctr(&["task", "delete", "--force", id]);
@@ -244,9 +282,10 @@ impl Engine {
     }
 
     /// What is still there of containers: the runtime's state (also an empty directory), bundles, FIFOs, sockets of shims, cgroups with the
-    /// processes in them, network namespaces, addresses.
+    /// processes in them, processes that have been seen, network namespaces, addresses.
     fn remains(&self) -> Result<Vec<PathBuf>> {
         let mut found = self.states()?;
+        found.extend(self.left());
         // By containerd; emptied ones go.
         let states = entries(Path::new("/run/nacre-shim/state"));
         found.extend(states.into_iter().filter(|state| !self.foreign.contains(state)));
@@ -310,6 +349,20 @@ impl Drop for Engine {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// Whether a live process has this name.
+pub fn is_called(pid: u32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name) && is_live(pid)
+}
+
+fn is_live(pid: u32) -> bool {
+    startup::stat(pid).and_then(|fields| Some(!matches!(fields.first()?.as_str(), "Z" | "X"))).unwrap_or(false)
+}
+
+/// In ticks since boot.
+fn started(pid: u32) -> Option<u64> {
+    startup::stat(pid)?.get(19)?.parse().ok()
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("pod", pod),
     ("pod-containers", containers),
     ("pod-logs", logs),
+    ("pod-debug-stacks", stacks),
     ("pod-volume", volume),
     ("pod-config-map", config_map),
     ("pod-share-pid", share_pid),
@@ -40,6 +41,10 @@ impl Engine {
     pub fn cri_within(&self, args: &[&str], limit: Duration) -> Result<Ended> {
         let mut command = Command::new(sh::target().join("debug/cri-client"));
         command.arg(self.dir.join("c.sock"));
+        let args = match args {
+            ["run-pod", rest @ ..] if !rest.contains(&"--handler") => &[&["run-pod", "--handler", self.handler], rest].concat(),
+            args => args,
+        };
         // A pod on the node's network makes containerd 2.1 panic where its sandbox is the shim's (containerd issue 12983): there all have one of their own.
         if let (Release::Two, ["run-pod" | "create", ..]) = (self.release, args) {
             command.arg(args[0]).arg("--cni").args(&args[1..]);
@@ -130,7 +135,7 @@ fn pod(engine: &mut Engine) -> Result<()> {
     let said = engine.exec(&id, &["sh", "-c", "id -u; echo err >&2; exit 7"])?;
     ensure!(said.code() == Some(7) && said.stdout == "1000\n" && said.stderr == "err\n", "{:?} {:?}", said.code(), said.stderr);
     let stats = engine.call(&["stats", &id])?;
-    ensure!(!stats.contains("memory 0"), "{stats}");
+    ensure!(!stats.contains("memory 0") && !stats.contains("cpu 0 "), "{stats}");
     engine.wait_status(&id, "exited 3 Error")?;
     ensure!(engine.exec(&id, &["true"])?.code() != Some(0), "exec in an ended container");
     engine.call(&["remove", &id])?;
@@ -176,6 +181,20 @@ fn logs(engine: &mut Engine) -> Result<()> {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         Ok(text.contains(" stdout F out\n") && text.contains(" stderr F err\n"))
     })
+}
+
+/// `nacre debug`, of a container in a pod.
+fn stacks(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "stacks"])?;
+    let id = engine.container(&pod, "main", &[], &["sleep", "1234"])?;
+    let state = engine.state_of(&id)?;
+    let root = state.parent().context("state without a root")?;
+    for (flag, wanted) in [("--stacks", "sleep"), ("--ps", "sleep 1234")] {
+        let mut debug = Command::new(engine.dir.join("bin/nacre"));
+        let said = sh::timed(debug.arg("--root").arg(root).args(["debug", flag, &id]), LIMIT)?;
+        ensure!(said.success() && said.stdout.contains(wanted), "{flag}: {} {:?} {}", said.how(), said.stdout, said.stderr);
+    }
+    Ok(())
 }
 
 /// A directory of the host, in two containers: emptyDir and hostPath.

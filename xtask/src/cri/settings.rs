@@ -1,9 +1,11 @@
 //! What a pod's specification can ask for: users, capabilities, volumes, limits; and what makes no sense.
 
-use anyhow::{Result, bail, ensure};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Case;
-use super::engine::Engine;
+use super::engine::{Engine, Release};
 use super::image;
 
 pub const CASES: &[Case] = &[
@@ -11,7 +13,14 @@ pub const CASES: &[Case] = &[
     ("pod-files", files),
     ("pod-config-map", config_map),
     ("pod-resources", resources),
+    ("pod-cpu-limit", cpu_limit),
     ("pod-network", network),
+    ("pod-node-network", node_network),
+    ("pod-cgroup-parent", cgroup_parent),
+    ("pod-sysctl", sysctl),
+    ("pod-memory-volume", memory_volume),
+    ("pod-init", init),
+    ("pod-block-device", block_device),
     ("pod-bad-requests", bad_requests),
 ];
 
@@ -119,6 +128,33 @@ fn resources(engine: &mut Engine) -> Result<()> {
     })
 }
 
+/// Of two containers that are always busy, the one with a limit is kept to it.
+fn cpu_limit(engine: &mut Engine) -> Result<()> {
+    const QUOTA_US: u64 = 20_000;
+    let pod = engine.call(&["run-pod", "cpu-limit"])?;
+    let busy = ["sh", "-c", "while true; do :; done"];
+    let free = engine.container(&pod, "free", &[], &busy)?;
+    let limited = engine.container(&pod, "limited", &["--cpu-quota", &QUOTA_US.to_string()], &busy)?;
+    let count = |engine: &Engine, id: &str, key: &str| -> Result<u64> {
+        let text = engine.exec(id, &["cat", "/sys/fs/cgroup/cpu.stat"])?.stdout;
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        value.with_context(|| format!("no {key} in {text:?}"))
+    };
+    engine.soon("it is stopped again and again", |engine| Ok(count(engine, &limited, "nr_throttled")? >= 20))?;
+    // What is too much in one period is taken off the next ones.
+    let (used, periods) = (count(engine, &limited, "usage_usec")?, count(engine, &limited, "nr_periods")?);
+    let most = (periods + 5) * QUOTA_US;
+    ensure!(used <= most + most / 4, "{used} us in {periods} periods of {QUOTA_US} us");
+    ensure!(count(engine, &free, "nr_throttled")? == 0, "the other is stopped, too");
+    // Without a limit it goes on.
+    engine.call(&["update", &limited, "--cpu-quota", "-1"])?;
+    let before = count(engine, &limited, "nr_throttled")?;
+    let then = count(engine, &limited, "usage_usec")?;
+    engine.soon("it runs on", |engine| Ok(count(engine, &limited, "usage_usec")? > then + 1_000_000))?;
+    ensure!(count(engine, &limited, "nr_throttled")? == before, "it is still stopped");
+    Ok(())
+}
+
 /// A pod's address is the sandbox's, and one pod reaches another.
 fn network(engine: &mut Engine) -> Result<()> {
     let one = engine.call(&["run-pod", "one", "--cni"])?;
@@ -134,6 +170,119 @@ fn network(engine: &mut Engine) -> Result<()> {
     ensure!(host == "hello\n", "from the host: {host:?}");
     let name = engine.exec(&server, &["hostname"])?.stdout;
     ensure!(name == "one\n", "the pod's name: {name:?}");
+    Ok(())
+}
+
+/// hostNetwork: not unasked, and then by the node's sockets.
+fn node_network(engine: &mut Engine) -> Result<()> {
+    if engine.release == Release::Two {
+        // It cannot be asked (Engine::cri_within).
+        return Ok(());
+    }
+    let refused = engine.cri(&["run-pod", "node", "--node-network"])?;
+    ensure!(!refused.success() && refused.stderr.contains("dev.nacre.network"), "{:?} {}", refused.code(), refused.stderr);
+    let given = ["--node-network", "--annotation", "dev.nacre.network=host"];
+    let pod = engine.call(&[&["run-pod", "node"], &given[..]].concat())?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port().to_string();
+    let id = engine.container(&pod, "main", &given, &["sh", "-c", &format!("echo from inside | nc 127.0.0.1 {port}")])?;
+    let (mut client, _) = listener.accept()?;
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut client, &mut said)?;
+    drop(client);
+    ensure!(said == "from inside\n", "{said:?}");
+    engine.wait_status(&id, "exited 0 Completed")
+}
+
+/// As a kubelet whose driver is systemd's names it.
+fn cgroup_parent(engine: &mut Engine) -> Result<()> {
+    let parent = ["--cgroup-parent", "/nacretest.slice/nacretest-pod1.slice"];
+    let pod = engine.call(&[&["run-pod", "slice"], &parent[..]].concat())?;
+    let id = engine.container(&pod, "main", &parent, &["sleep", "1000"])?;
+    let hierarchies = [Path::new("/sys/fs/cgroup").to_path_buf(), "/sys/fs/cgroup/memory".into()];
+    let slice = hierarchies.map(|dir| dir.join("nacretest.slice")).into_iter().find(|dir| dir.is_dir());
+    let slice = slice.context("there is no slice")?;
+    let scope = |id: &str| slice.join(format!("nacretest-pod1.slice/cri-containerd-{id}.scope"));
+    let members = |id: &str| std::fs::read_to_string(scope(id).join("cgroup.procs")).unwrap_or_default().lines().count();
+    ensure!(members(&pod) > 0 && members(&id) > 0, "nobody is in {} or {}", scope(&pod).display(), scope(&id).display());
+    engine.call(&["stop", &id])?;
+    engine.call(&["remove", &id])?;
+    engine.remove_pod(&pod)?;
+    ensure!(!scope(&pod).exists() && !scope(&id).exists(), "scopes are left");
+    // The kubelet's to remove.
+    let tops = std::fs::read_dir("/sys/fs/cgroup")?.flatten().map(|entry| entry.path());
+    for hierarchy in tops.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        let slice = hierarchy.join("nacretest.slice");
+        let _ = std::fs::remove_dir(slice.join("nacretest-pod1.slice"));
+        let _ = std::fs::remove_dir(&slice);
+        ensure!(!slice.exists(), "{} is left", slice.display());
+    }
+    Ok(())
+}
+
+fn sysctl(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "sysctl", "--sysctl", "kernel.sem=250 32000 100 77"])?;
+    let id = engine.container(&pod, "main", &[], &["sleep", "1000"])?;
+    let said = engine.exec(&id, &["cat", "/proc/sys/kernel/sem"])?.stdout;
+    ensure!(said.split_whitespace().eq(["250", "32000", "100", "77"]), "{said:?}");
+    let refused = engine.cri(&["run-pod", "sysctl2", "--sysctl", "kernel.no_such_thing=1"])?;
+    ensure!(!refused.success() && refused.stderr.contains("no_such_thing"), "{:?} {}", refused.code(), refused.stderr);
+    Ok(())
+}
+
+/// An emptyDir of medium Memory: a tmpfs of the kubelet's.
+fn memory_volume(engine: &mut Engine) -> Result<()> {
+    let volume = engine.dir.join("memory-volume");
+    std::fs::create_dir_all(&volume)?;
+    crate::sh::run(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs"]).arg(&volume))?;
+    let used = (|| {
+        let pod = engine.call(&["run-pod", "memory-volume"])?;
+        let mount = format!("{}:/cache", volume.display());
+        let one = engine.container(&pod, "one", &["--mount", &mount], &["sleep", "1000"])?;
+        let two = engine.container(&pod, "two", &["--mount", &mount, "--user", "1000"], &["sleep", "1000"])?;
+        let script =
+            "echo told > /cache/file; dd if=/dev/zero of=/cache/big bs=1k count=2000 2>/dev/null; echo $?; rm /cache/big";
+        let said = engine.exec(&one, &["sh", "-c", script])?;
+        ensure!(said.stdout == "1\n", "more than its size was written: {:?} {}", said.stdout, said.stderr);
+        let said = engine.exec(&two, &["cat", "/cache/file"])?;
+        ensure!(said.stdout == "told\n", "{:?} {}", said.stdout, said.stderr);
+        engine.clear_pods()
+    })();
+    crate::sh::run(std::process::Command::new("umount").arg(&volume))?;
+    used
+}
+
+/// Init containers: each ends before the next begins, and what they leave is there.
+fn init(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "init"])?;
+    let work = engine.dir.join("init");
+    let _ = std::fs::remove_dir_all(&work);
+    std::fs::create_dir_all(&work)?;
+    let mount = format!("{}:/work", work.display());
+    for (name, status) in [("first", "exited 0 Completed"), ("second", "exited 0 Completed"), ("failing", "exited 7 Error")] {
+        let script = format!("echo {name} >> /work/done; [ {name} != failing ] || exit 7");
+        let id = engine.container(&pod, name, &["--mount", &mount], &["sh", "-c", &script])?;
+        engine.wait_status(&id, status)?;
+        engine.call(&["remove", &id])?;
+    }
+    let id = engine.container(&pod, "main", &["--mount", &mount], &["sleep", "1000"])?;
+    let said = engine.exec(&id, &["cat", "/work/done"])?.stdout;
+    ensure!(said == "first\nsecond\nfailing\n", "{said:?}");
+    Ok(())
+}
+
+/// A raw block volume is refused, and a privileged container, which gets all devices of the node, has none of its disks.
+fn block_device(engine: &mut Engine) -> Result<()> {
+    let pod = engine.call(&["run-pod", "block", "--privileged"])?;
+    let disk = std::fs::read_dir("/sys/class/block")?.flatten().map(|entry| entry.file_name());
+    let disk = disk.map(|name| format!("/dev/{}", name.to_string_lossy())).find(|path| Path::new(path).exists());
+    let disk = disk.context("this machine has no block device")?;
+    let id = engine.call(&["create", &pod, "volume", image::NAME, "--device", &format!("{disk}:/dev/volume"), "--", "true"])?;
+    let refused = engine.cri(&["start", &id])?;
+    ensure!(!refused.success() && refused.stderr.contains("block device"), "{:?} {}", refused.code(), refused.stderr);
+    let id = engine.container(&pod, "privileged", &["--privileged"], &["sleep", "1000"])?;
+    let said = engine.exec(&id, &["ls", &disk])?;
+    ensure!(!said.success(), "it is there: {:?}", said.stdout);
     Ok(())
 }
 

@@ -3,12 +3,13 @@
 use anyhow::{Result, bail, ensure};
 
 use super::Case;
-use super::engine::Engine;
+use super::engine::{self, Engine};
 
 pub const CASES: &[Case] = &[
     ("run", run),
     ("life", life),
     ("exec", exec),
+    ("events", events),
     ("streams", streams),
     ("log-file", log_file),
     ("terminal", terminal),
@@ -64,6 +65,41 @@ fn exec(engine: &mut Engine) -> Result<()> {
         ensure!(ended.code() == Some(n), "exec {n}: {:?} {}", ended.code(), ended.stderr);
     }
     Ok(())
+}
+
+/// What containerd tells of a task's life.
+fn events(engine: &mut Engine) -> Result<()> {
+    let said = engine.dir.join("events");
+    let mut listener = engine.listen(&said)?;
+    let done = (|| {
+        // Until it listens.
+        engine.soon("events are told", |engine| {
+            engine.ctr(&["namespace", "label", engine::NAMESPACE, "told=yes"])?;
+            Ok(std::fs::read_to_string(&said)?.contains("/namespaces/update"))
+        })?;
+        engine.run_detached("events", &[], &["sleep", "1000"])?;
+        engine.ctr(&["task", "exec", "--exec-id", "added", "events", "true"])?;
+        engine.ctr(&["task", "pause", "events"])?;
+        engine.ctr(&["task", "resume", "events"])?;
+        engine.ctr(&["task", "kill", "-s", "KILL", "events"])?;
+        engine.wait_for("events", Some("STOPPED"))?;
+        engine.deleted("events", 137)?;
+        let wanted = ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"];
+        engine.soon("all that happened is told, in order", |_| {
+            let text = std::fs::read_to_string(&said)?;
+            let mut rest = text.as_str();
+            Ok(wanted.iter().all(|topic| match rest.split_once(&format!("/tasks/{topic} ")) {
+                Some((_, after)) => {
+                    rest = after;
+                    true
+                }
+                None => false,
+            }))
+        })
+    })();
+    listener.kill()?;
+    listener.wait()?;
+    done
 }
 
 /// Input, its end, and much output.

@@ -9,6 +9,16 @@ use crate::sh;
 
 pub const CASES: &[Case] = &[("vm-run", run), ("vm-pod", pod), ("vm-kill", kill)];
 
+/// Cases of pods that are not played again in VMs, and why.
+pub const EXCEPTIONS: &[(&str, &str)] = &[
+    ("pod-containers", "it counts a sentry's processes; vm-pod is the like"),
+    ("pod-kill-sentry", "vm-kill is the like"),
+    ("pod-debug", "containers of a VM have no pids of their own on the host"),
+    ("pod-debug-stacks", "a guest's kernel shows no stacks"),
+    ("pod-node-network", "a VM has no sockets of the host's"),
+    ("pods", "twenty emulated machines at once"),
+];
+
 const RUNTIME: &str = "io.containerd.nacre-vm.v2";
 
 /// A container of `ctr`: output, input, exit status.

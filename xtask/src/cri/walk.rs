@@ -1,14 +1,14 @@
 //! The fault walk: a pod's life, step by step, and at each step a process of its own is killed, or containerd.
 //!
 //! Whatever is killed when: every call comes back in time and with a status of its own, what ends a life succeeds (at the latest when it is tried again,
-//! as a kubelet does), and nothing is left.
+//! as a kubelet does), and nothing is left. A moment at which there was nobody to kill fails, unless it is one of [`Life::may_miss`].
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Case;
-use super::engine::Engine;
+use super::engine::{self, Engine};
 use super::image;
 use crate::sh::{self, Ended};
 
@@ -18,14 +18,17 @@ pub const FULL: &[Case] = &[
     ("walk-sentry", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-sentry"), Moments::Some)),
     ("walk-gofer", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-gofer"), Moments::Some)),
     ("walk-containerd", |engine| walk(engine, Sandbox::Sentry, Victim::Containerd, Moments::Some)),
+    ("walk-create", |engine| walk(engine, Sandbox::Sentry, Victim::Create, Moments::Some)),
     ("walk-all-shim", |engine| walk(engine, Sandbox::Sentry, Victim::Shim, Moments::All)),
     ("walk-all-sentry", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-sentry"), Moments::All)),
     ("walk-all-gofer", |engine| walk(engine, Sandbox::Sentry, Victim::Process("nacre-gofer"), Moments::All)),
     ("walk-all-containerd", |engine| walk(engine, Sandbox::Sentry, Victim::Containerd, Moments::All)),
+    ("walk-all-create", |engine| walk(engine, Sandbox::Sentry, Victim::Create, Moments::All)),
     ("walk-vm-shim", |engine| walk(engine, Sandbox::Vm, Victim::Shim, Moments::Some)),
     ("walk-vm-keeper", |engine| walk(engine, Sandbox::Vm, Victim::Process("nacre-keeper"), Moments::Some)),
     ("walk-vm-files", |engine| walk(engine, Sandbox::Vm, Victim::Process("nacre-fs"), Moments::Some)),
-    ("walk-vm-machine", |engine| walk(engine, Sandbox::Vm, Victim::Machine, Moments::Some)),
+    ("walk-vm-machine", |engine| walk(engine, Sandbox::Vm, Victim::Process("qemu-system-x86"), Moments::Some)),
+    ("walk-vm-create", |engine| walk(engine, Sandbox::Vm, Victim::Create, Moments::Some)),
 ];
 
 /// How long any call may take.
@@ -33,6 +36,8 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// How long what ends a life is tried again, and how often.
 const AGAIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(300);
+/// How soon a victim that is not there is looked for again.
+const AGAIN_SOON: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sandbox {
@@ -51,10 +56,10 @@ enum Moments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Shim,
-    /// The shim's children of this name.
+    /// Those of this name that descend from a shim: also of a sandbox that is just being made.
     Process(&'static str),
-    /// A keeper's child.
-    Machine,
+    /// `nacre create`, which lives for a moment only.
+    Create,
     Containerd,
 }
 
@@ -92,14 +97,23 @@ fn walk(engine: &mut Engine, sandbox: Sandbox, victim: Victim, which: Moments) -
             Moments::Some => &all[turn % 3..=turn % 3],
             Moments::All => &all[..],
         };
-        // Before the first step there is nobody.
-        for moment in moments.iter().copied().filter(|moment| *moment != Moment::Before(Step::RunPod)) {
+        for moment in moments.iter().copied().filter(|moment| victim.lives(*moment)) {
             let about = || format!("{victim:?} killed {moment:?}");
             Life::new(engine, sandbox, victim, moment).live().with_context(about)?;
             engine.clear().with_context(about)?;
         }
     }
     Ok(())
+}
+
+impl Victim {
+    /// Whether there can be one at that moment. Before the first step there is nobody.
+    fn lives(self, moment: Moment) -> bool {
+        match (self, moment) {
+            (Victim::Create, moment) => matches!(moment, Moment::During(Step::RunPod | Step::Create, _)),
+            (_, moment) => moment != Moment::Before(Step::RunPod),
+        }
+    }
 }
 
 /// One life.
@@ -110,20 +124,22 @@ struct Life<'a> {
     moment: Moment,
     pod: String,
     container: String,
-    /// The victim has been killed.
+    /// It has come to the moment; the victim has been killed, if it was there.
     struck: bool,
+    /// How many were.
+    killed: usize,
 }
 
 impl Life<'_> {
     fn new(engine: &mut Engine, sandbox: Sandbox, victim: Victim, moment: Moment) -> Life<'_> {
-        Life { engine, sandbox, victim, moment, pod: String::new(), container: String::new(), struck: false }
+        Life { engine, sandbox, victim, moment, pod: String::new(), container: String::new(), struck: false, killed: 0 }
     }
 
     fn live(&mut self) -> Result<()> {
         for step in STEPS {
             if self.moment == Moment::Before(step) {
-                strike(self.engine, self.victim);
-                self.struck()?;
+                let killed = strike(self.engine, self.victim);
+                self.struck(killed)?;
             }
             if !self.reached(step) {
                 continue;
@@ -146,8 +162,15 @@ impl Life<'_> {
                 _ => {}
             }
         }
-        ensure!(self.struck, "nobody was killed");
+        ensure!(self.struck && (self.killed > 0 || self.may_miss()), "nobody was killed");
         Ok(())
+    }
+
+    /// Once a pod has stopped nobody is left but containerd, and a stop takes but a moment.
+    fn may_miss(&self) -> bool {
+        let ending =
+            matches!(self.moment, Moment::During(Step::StopPod | Step::RemovePod, _) | Moment::Before(Step::RemovePod));
+        ending && self.victim != Victim::Containerd
     }
 
     /// Whether there is what the step is done to.
@@ -200,20 +223,27 @@ impl Life<'_> {
 
     fn struck_call(&mut self, step: Step, after: Duration) -> Result<Ended> {
         let args = self.args(step);
-        let ended = std::thread::scope(|scope| {
+        let (ended, killed) = std::thread::scope(|scope| {
             let engine = &*self.engine;
             let call = scope.spawn(|| run(engine, &args));
             std::thread::sleep(after);
-            strike(engine, self.victim);
-            call.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))?
+            // Who is just being made may not be there yet.
+            let mut killed = strike(engine, self.victim);
+            while killed == 0 && !call.is_finished() {
+                std::thread::sleep(AGAIN_SOON);
+                killed = strike(engine, self.victim);
+            }
+            let ended = call.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))?;
+            ended.map(|ended| (ended, killed))
         })?;
-        self.struck()?;
+        self.struck(killed)?;
         Ok(ended)
     }
 
     /// After the victim was killed: containerd is started again, nobody else.
-    fn struck(&mut self) -> Result<()> {
+    fn struck(&mut self, killed: usize) -> Result<()> {
         self.struck = true;
+        self.killed += killed;
         match self.victim {
             Victim::Containerd => self.engine.restart(),
             _ => Ok(()),
@@ -226,16 +256,20 @@ fn run(engine: &Engine, args: &[String]) -> Result<Ended> {
     engine.cri_within(&args, LIMIT)
 }
 
-/// Kills those that are there; at some moments nobody is.
-fn strike(engine: &Engine, victim: Victim) {
-    let of = |parents: &[u32], name| parents.iter().flat_map(|parent| engine.children(*parent, name)).collect::<Vec<_>>();
+/// Kills those that are there. How many were.
+fn strike(engine: &Engine, victim: Victim) -> usize {
+    engine.note_family();
     let victims = match victim {
         Victim::Shim => engine.shims(),
-        Victim::Process(name) => of(&engine.shims(), name),
-        Victim::Machine => of(&of(&engine.shims(), "nacre-keeper"), "qemu-system-x86"),
-        Victim::Containerd => return engine.signal_containerd(),
+        Victim::Process(name) => engine.family().into_iter().filter(|pid| engine::is_called(*pid, name)).collect(),
+        Victim::Create => engine.family().into_iter().filter(|pid| is_create(*pid)).collect(),
+        Victim::Containerd => return usize::from(engine.signal_containerd()),
     };
-    for pid in victims {
-        sh::signal(pid, "KILL");
-    }
+    victims.into_iter().filter(|pid| sh::signal(*pid, "KILL")).count()
+}
+
+fn is_create(pid: u32) -> bool {
+    let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut args = text.split(|byte| *byte == 0);
+    args.next() == Some(b"nacre") && args.any(|arg| arg == b"create")
 }
