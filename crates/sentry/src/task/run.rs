@@ -204,7 +204,7 @@ impl Cx {
             } else if flags.contains(TaskFlags::RESTORE_MASK) {
                 self.restore_mask();
             } else if flags.contains(TaskFlags::THROTTLE) {
-                self.wait_for_cpu_time().await;
+                Box::pin(self.wait_for_cpu_time()).await;
             } else {
                 return BeforeUser::Go;
             }
