@@ -118,7 +118,7 @@ fn every_device() {
         -device {"bus":"pcie.0","driver":"virtio-pmem-pci","id":"image","memdev":"m-image"}
         -add-fd fd=17,set=17,opaque=disk
         -blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/dev/fdset/17","read-only":false},"node-name":"b-disk","read-only":false}
-        -device {"bus":"pcie.0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","serial":"disk"}
+        -device {"bus":"pcie.0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","rerror":"report","serial":"disk","werror":"report"}
         -netdev {"fd":"18","id":"n-nic","type":"tap","vhost":false}
         -device {"bus":"pcie.0","driver":"virtio-net-pci","id":"nic","mac":"02:00:00:00:ab:01","netdev":"n-nic","romfile":""}
         -netdev {"fds":"19:20","id":"n-wide","type":"tap","vhost":true,"vhostfds":"21:22"}

@@ -67,7 +67,10 @@ pub(super) fn parts<'a>(id: &str, device: &'a Device) -> Result<Parts<'a>> {
         Device::Block { image, access } => {
             let driver = block_driver(id, image.as_fd())?;
             let back = Back::Block { id: format!("b-{id}"), fd: image.as_fd(), access: *access, driver };
-            ("virtio-blk-pci", Some(back), json!({"drive": format!("b-{id}"), "serial": id.get(..20).unwrap_or(id)}))
+            let serial = id.get(..20).unwrap_or(id);
+            // A host that has no room left is the guest's disk that has none: QEMU would stop the whole machine, and nobody would start it again.
+            let front = json!({"drive": format!("b-{id}"), "serial": serial, "werror": "report", "rerror": "report"});
+            ("virtio-blk-pci", Some(back), front)
         }
         Device::Net { taps, vhost, mac } => {
             let (queues, fds) = (taps.len(), |list: &'a [OwnedFd]| list.iter().map(AsFd::as_fd).collect());

@@ -179,7 +179,7 @@ fn a_device_that_is_refused_leaves_nothing_behind() {
             r#"qom-list {"path":"/machine/peripheral"}"#,
             r#"add-fd {"opaque":"disk"}"#,
             r#"blockdev-add {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/dev/fdset/4","read-only":true},"node-name":"b-disk","read-only":true}"#,
-            r#"device_add {"bus":"port0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","serial":"disk"}"#,
+            r#"device_add {"bus":"port0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","rerror":"report","serial":"disk","werror":"report"}"#,
             r#"blockdev-del {"node-name":"b-disk"}"#,
             r#"query-fdsets {}"#,
             r#"remove-fd {"fdset-id":4}"#,
