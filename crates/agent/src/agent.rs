@@ -12,7 +12,7 @@ use agent_api::{
     StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest,
 };
 use parking_lot::Mutex;
-use rustix::process::{kill_process, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 use rustix::termios::{tcgetpgrp, tcsetwinsize};
 
 use crate::cgroup::Freeze;
@@ -84,9 +84,14 @@ impl Agent {
             Ok((container, process, ending)) => {
                 container.processes.lock().insert(String::new(), process.clone());
                 log::debug(format_args!("container {id} is made, its process is {}", process.pid));
-                self.containers.lock().insert(id, Some(container.clone()));
-                self.watch_memory(container.clone())?;
-                self.follow(container, "", process, ending)?;
+                self.containers.lock().insert(id.clone(), Some(container.clone()));
+                let watched = self.watch_memory(container.clone());
+                if let Err(status) = watched.and_then(|()| self.follow(container.clone(), "", process.clone(), ending)) {
+                    self.give_up(&process);
+                    container.end();
+                    self.containers.lock().remove(&id);
+                    return Err(status);
+                }
                 Ok(CreateContainerResponse {})
             }
             Err(status) => {
@@ -153,13 +158,29 @@ impl Agent {
         let (process, ending) = container.add(&self.reaper, wanted, &first)?;
         container.processes.lock().insert(exec_id.clone(), process.clone());
         let pid = process.inner_pid;
-        let opened = process.start().map_or(Ok(()), |gate| gate.open());
-        if let Err(status) = opened {
+        let paused = *container.paused.lock();
+        let opened = process.start().map_or(Ok(()), |gate| match paused {
+            false => gate.open(),
+            true => {
+                gate.unlock();
+                Ok(())
+            }
+        });
+        if let Err(status) = opened.and_then(|()| self.follow(container.clone(), exec_id, process.clone(), ending)) {
+            self.give_up(&process);
             container.processes.lock().remove(exec_id);
             return Err(status);
         }
-        self.follow(container, exec_id, process, ending)?;
         Ok(ExecProcessResponse { pid })
+    }
+
+    /// Kills a process that nobody follows, and tells those of its end who wait for it already.
+    fn give_up(&self, process: &Process) {
+        let _ = process.kill_for(Signal::KILL);
+        let exit = process::killed();
+        for request in process.set_exited(exit) {
+            self.outbox.reply(request, Ok(exit));
+        }
     }
 
     /// Reports a process's end when it comes.
@@ -312,8 +333,7 @@ impl Agent {
             container.cgroup.kill();
             process.wait_exited();
         }
-        container.cgroup.remove();
-        let _ = rustix::io::write(&container.deleted, &1_u64.to_ne_bytes());
+        container.end();
         self.containers.lock().remove(id);
         log::debug(format_args!("container {id} is deleted"));
         Ok(Empty {})

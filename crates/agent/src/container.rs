@@ -11,7 +11,7 @@ use rustix::process::{Pid, WaitStatus};
 use rustix::thread::ThreadNameSpaceType as Namespaces;
 
 use crate::cgroup::Cgroup;
-use crate::helper::launch;
+use crate::helper::{Step, launch};
 use crate::init::channel::Plan;
 use crate::process::Process;
 use crate::reaper::Reaper;
@@ -82,27 +82,35 @@ impl Container {
         for shared in &request.shared_namespaces {
             joins.push(joinable(shared.kind)?.bits());
         }
+        let owners = owners.iter().map(|owner| owner.pidfd()).collect::<Result<Vec<_>, _>>()?;
+        let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.as_fd()).collect();
+        let deleted = eventfd(0, EventfdFlags::CLOEXEC)
+            .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make an eventfd: {errno}")))?;
         let container = Arc::new(Container {
             id: request.id.clone(),
+            // The last thing that can fail before the launch: it is nobody's but the container's to remove.
             cgroup: Cgroup::new(&request.id, &request.limits.unwrap_or_default())?,
             seccomp: request.seccomp.clone(),
             processes: Mutex::default(),
             paused: Mutex::new(false),
             oom_told: Mutex::new(0),
-            deleted: eventfd(0, EventfdFlags::CLOEXEC)
-                .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make an eventfd: {errno}")))?,
+            deleted,
         });
         let plan = Plan { seccomp: request.seccomp.clone(), create: Some(request), joins, ..Plan::default() };
-        let owners = owners.iter().map(|owner| owner.pidfd()).collect::<Result<Vec<_>, _>>()?;
-        let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.as_fd()).collect();
         match container.launch(reaper, plan, &joined, streams, None) {
             Ok((process, ending)) => Ok((container, process, ending)),
             Err(status) => {
-                container.cgroup.kill();
-                container.cgroup.remove();
+                container.end();
                 Err(status)
             }
         }
+    }
+
+    /// Kills whatever is in it and removes what the kernel knows it by.
+    pub fn end(&self) {
+        self.cgroup.kill();
+        self.cgroup.remove();
+        let _ = rustix::io::write(&self.deleted, &1_u64.to_ne_bytes());
     }
 
     /// Makes one more process, which waits to be started. `first` is the container's own.
@@ -131,10 +139,16 @@ impl Container {
         plan.stdio = streams.theirs.iter().map(Option::is_some).collect();
         let fds: Vec<_> = joined.iter().copied().chain(streams.theirs.iter().flatten().map(AsFd::as_fd)).collect();
         let ending = Arc::new(Ending::default());
-        let launched = launch(&plan, &fds, |pid| {
-            let ending = ending.clone();
-            reaper.register(pid, Box::new(move |status| ending.set(status)));
-            self.cgroup.add(pid, beside)
+        let launched = launch(&plan, &fds, |pid, step| match (step, beside) {
+            (Step::Forked, _) => {
+                let ending = ending.clone();
+                reaper.register(pid, Box::new(move |status| ending.set(status)));
+                // What makes a container is within its limits already.
+                if beside.is_none() { self.cgroup.add(pid, None) } else { Ok(()) }
+            }
+            // One that joins a paused container stops here, until that is resumed, and not before it is ready.
+            (Step::Ready, Some(_)) => self.cgroup.add(pid, beside),
+            (Step::Ready, None) => Ok(()),
         })?;
         drop(fds);
         let outputs = streams.start(launched.terminal.as_ref())?;

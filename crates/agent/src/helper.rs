@@ -26,17 +26,26 @@ pub struct Launched {
     pub gate: Gate,
 }
 
+/// How far a helper's process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is there, and cannot have been buried yet.
+    Forked,
+    /// Its program is what comes next.
+    Ready,
+}
+
 /// What holds a process back.
 #[derive(Debug)]
 pub struct Gate {
     socket: OwnedFd,
 }
 
-/// Runs a helper up to the point where its process is ready. `forked` is told of the process while it cannot have been buried yet.
+/// Runs a helper up to the point where its process is ready. `at` is told of the process at each step.
 ///
 /// # Errors
 /// The helper's, or what kept it from working.
-pub fn launch(plan: &Plan, fds: &[BorrowedFd<'_>], forked: impl FnOnce(Pid) -> Result<(), Status>) -> Result<Launched, Status> {
+pub fn launch(plan: &Plan, fds: &[BorrowedFd<'_>], at: impl Fn(Pid, Step) -> Result<(), Status>) -> Result<Launched, Status> {
     let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(internal)?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).map_err(internal)?;
     let mut command = Command::new("/proc/self/exe");
@@ -54,13 +63,13 @@ pub fn launch(plan: &Plan, fds: &[BorrowedFd<'_>], forked: impl FnOnce(Pid) -> R
         _ => return Err(internal(Errno::PROTO)),
     };
     let prepare = || -> Result<Option<OwnedFd>, Status> {
-        forked(pid)?;
+        at(pid, Step::Forked)?;
         go(&socket).map_err(internal)?;
         let mut fds = Vec::new();
         loop {
             match next(&socket, &mut fds)?.0 {
                 Kind::Terminal => {}
-                Kind::Ready => return Ok(fds.pop()),
+                Kind::Ready => return at(pid, Step::Ready).map(|()| fds.pop()),
                 _ => return Err(internal(Errno::PROTO)),
             }
         }
@@ -85,6 +94,15 @@ impl Gate {
         if go(&self.socket).is_err() {
             return Ok(());
         }
+        self.opened()
+    }
+
+    /// As [`open`](Gate::open), for a process that is stopped: it executes its program when it goes on, and if it cannot, it ends.
+    pub fn unlock(self) {
+        let _ = go(&self.socket);
+    }
+
+    fn opened(self) -> Result<(), Status> {
         match channel::receive::<Report>(self.socket.as_fd(), &mut Vec::new()) {
             Ok(None) => Ok(()),
             Ok(Some(report)) => Err(report.status()),

@@ -108,7 +108,6 @@ impl Process {
 
     /// A status as the protocol has it, at this moment.
     pub fn exit(&self, status: WaitStatus, oom_killed: bool) -> WaitProcessResponse {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let killed = status.terminating_signal() == Some(Signal::KILL.as_raw());
         let signal = match self.state.lock().killed_for {
             Some(signal) if killed => Some(signal.as_raw()),
@@ -118,7 +117,7 @@ impl Process {
             exit_code: status.exit_status().unwrap_or(0) as u32,
             signal: signal.unwrap_or(0) as u32,
             oom_killed: oom_killed && killed,
-            exited_at_ns: now.as_nanos() as u64,
+            exited_at_ns: now_ns(),
         }
     }
 
@@ -150,6 +149,16 @@ impl Process {
             self.changed.wait(&mut state);
         }
     }
+}
+
+/// The exit of a process that was killed without anybody looking.
+pub fn killed() -> WaitProcessResponse {
+    let signal = Signal::KILL.as_raw() as u32;
+    WaitProcessResponse { signal, exited_at_ns: now_ns(), ..WaitProcessResponse::default() }
+}
+
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 
 /// Whether a signal ends a program that does nothing about it (signal(7)).

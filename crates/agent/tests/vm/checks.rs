@@ -285,8 +285,15 @@ fn paused(machine: &Machine) {
     let before = used();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(used(), before);
+    // What is executed meanwhile is ready, and begins when the rest goes on.
+    let (exec_id, mut ends) = machine.begin("c", &["echo", "begun"]).unwrap();
+    ends.stdout.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    assert!(ends.stdout.read(&mut [0; 16]).is_err(), "it is paused too");
+    ends.stdout.set_read_timeout(None).unwrap();
     machine.call(&ResumeContainerRequest { container_id: "c".into() });
     assert_eq!(status(), Some(ContainerStatus::Running));
+    let done = machine.finish("c", &exec_id, ends);
+    assert_eq!((done.stdout.as_str(), done.exit.exit_code), ("begun\n", 0));
     machine.call(&PauseContainerRequest { container_id: "c".into() });
     machine.signal("c", "", 9, SignalTarget::Container).unwrap();
     assert_eq!(machine.wait("c", "").signal, 9);
@@ -304,7 +311,16 @@ fn shared(machine: &Machine) {
     });
     let done = done.unwrap();
     assert_eq!((done.stdout.as_str(), done.exit.exit_code), ("box\nsleep 1000 ", 5), "{done:?}");
-    machine.delete("one", true);
+    // One that cannot be joined any more is no reason for the next of the same name to fail.
+    machine.signal("one", "", 9, SignalTarget::Process).unwrap();
+    assert_eq!(machine.wait("one", "").signal, 9);
+    let late = machine.run("two", "true", |request| {
+        let kind = NamespaceKind::Pid.into();
+        request.shared_namespaces = vec![SharedNamespace { kind, container_id: "one".into() }];
+    });
+    assert_eq!(refused(late), (Code::NotFound, "the process has exited".into()));
+    assert_eq!(machine.run("two", "exit 6", |_| {}).unwrap().exit.exit_code, 6);
+    machine.delete("one", false);
     drop(keep);
 }
 
