@@ -19,8 +19,8 @@ use crate::messages::{Event, NextEventsRequest};
 use crate::service::{Method, SERVICE};
 use crate::status::Status;
 
-/// How long the agent may take to accept a connection, to read a request, or to send the rest of a frame.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the agent may take to accept a connection, and how long a whole frame may take either way once it has begun.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call has no reply.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,8 +36,24 @@ pub enum ClientError {
     Unresponsive(Duration),
     #[error("cannot reach the sandbox: {0}")]
     Socket(Errno),
+    /// It has sent or taken a part of a message, and no more.
+    #[error("the sandbox's agent stopped within a message for {} s; `delete --force` ends it", .0.as_secs())]
+    Stalled(Duration),
     #[error("the sandbox's agent sent nonsense: {0}")]
     Frame(#[from] FrameError),
+    /// Of ours: it was not sent.
+    #[error("a request of {0} bytes is too large: at most {most} go", most = frame::MAX_PAYLOAD)]
+    TooLarge(usize),
+}
+
+impl ClientError {
+    /// Whether the agent is of no use any more, to nobody: it has gone, or cannot be talked with.
+    pub fn is_the_end(&self) -> bool {
+        match self {
+            ClientError::Closed | ClientError::Socket(_) | ClientError::Stalled(_) | ClientError::Frame(_) => true,
+            ClientError::Status(_) | ClientError::Unresponsive(_) | ClientError::TooLarge(_) => false,
+        }
+    }
 }
 
 /// A connection to an agent. Calls may be made from any number of threads at once; whichever thread waits reads for all.
@@ -47,6 +63,8 @@ pub struct Client {
     state: Mutex<State>,
     changed: Condvar,
     sending: Mutex<()>,
+    /// For a whole frame.
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +106,14 @@ impl Client {
 
     /// Takes a connected (blocking) stream socket.
     pub fn new(socket: OwnedFd) -> Client {
+        Client::with_patience(socket, PATIENCE)
+    }
+
+    /// With another patience than [`PATIENCE`] for a whole frame.
+    pub fn with_patience(socket: OwnedFd, patience: Duration) -> Client {
         // A socket that refuses the option only waits longer.
-        let _ = sockopt::set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
-        Client { socket, state: Mutex::default(), changed: Condvar::new(), sending: Mutex::new(()) }
+        let _ = sockopt::set_socket_timeout(&socket, Timeout::Send, Some(patience));
+        Client { socket, state: Mutex::default(), changed: Condvar::new(), sending: Mutex::new(()), patience }
     }
 
     /// Calls and waits for the reply.
@@ -145,24 +168,43 @@ impl Client {
             RequestBody { service: SERVICE.into(), method: M::NAME.into(), payload: request.encode_to_vec(), timeout_nano: 0 };
         let bytes = frame::encode(stream, Kind::Request, &body);
         if bytes.len() > HEADER + frame::MAX_PAYLOAD {
-            return Err(FrameError::TooLong(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).into());
+            return Err(ClientError::TooLarge(bytes.len()));
         }
         self.send(&bytes, fds)?;
         Ok(pending)
     }
 
-    fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+    fn send(&self, bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
         let _one_frame_at_a_time = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        while !bytes.is_empty() {
-            match fds::send(self.socket.as_fd(), bytes, fds) {
-                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+        // Behind a part of a frame no other one can be sent.
+        if let Some(error) = &self.lock().failed {
+            return Err(error.clone());
+        }
+        let end = Instant::now() + self.patience;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match fds::send(self.socket.as_fd(), rest, fds) {
+                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(ClientError::Closed),
-                Err(Errno::AGAIN) => return Err(ClientError::Unresponsive(PATIENCE)),
+                Err(Errno::AGAIN) if rest.len() == bytes.len() => return Err(ClientError::Unresponsive(self.patience)),
+                Err(Errno::AGAIN) => return Err(self.fail(ClientError::Stalled(self.patience))),
                 Err(errno) => return Err(ClientError::Socket(errno)),
             }
             fds = &[];
+            if !rest.is_empty() && Instant::now() > end {
+                return Err(self.fail(ClientError::Stalled(self.patience)));
+            }
         }
         Ok(())
+    }
+
+    /// From now on every call fails, for this reason.
+    fn fail(&self, error: ClientError) -> ClientError {
+        self.lock().failed.get_or_insert(error.clone());
+        self.changed.notify_all();
+        // Who reads sleeps until something comes.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        error
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -207,7 +249,7 @@ impl Client {
                         *slot = Some(body);
                     }
                 }
-                Some(Err(error)) => state.failed = Some(error),
+                Some(Err(error)) => drop(state.failed.get_or_insert(error)),
             }
             self.changed.notify_all();
         }
@@ -227,23 +269,25 @@ impl Client {
         }
     }
 
+    /// When something of it is there: no frame takes longer than the patience in all, however its bytes drip.
     fn read_frame(&self) -> Result<(u32, ResponseBody), ClientError> {
+        let end = Instant::now() + self.patience;
         let mut header = [0; HEADER];
-        self.read_exact(&mut header)?;
+        self.read_exact(&mut header, end)?;
         let header = Header::parse(header)?;
         if header.kind != Kind::Response {
             return Err(FrameError::UnknownKind(1).into());
         }
         let mut payload = vec![0; header.len];
-        self.read_exact(&mut payload)?;
+        self.read_exact(&mut payload, end)?;
         let body = ResponseBody::decode(payload.as_slice()).map_err(FrameError::from)?;
         Ok((header.stream, body))
     }
 
-    fn read_exact(&self, mut into: &mut [u8]) -> Result<(), ClientError> {
+    fn read_exact(&self, mut into: &mut [u8], end: Instant) -> Result<(), ClientError> {
         while !into.is_empty() {
-            if !self.readable(Some(PATIENCE)) {
-                return Err(ClientError::Unresponsive(PATIENCE));
+            if !self.readable(Some(end.saturating_duration_since(Instant::now()))) {
+                return Err(ClientError::Stalled(self.patience));
             }
             match fds::receive_bytes(self.socket.as_fd(), into) {
                 Ok(0) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),

@@ -29,6 +29,7 @@ pub mod rate;
 pub mod seccomp;
 mod service;
 mod status;
+pub mod text;
 pub mod vm;
 
 pub use client::{Client, ClientError};

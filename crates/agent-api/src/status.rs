@@ -34,6 +34,9 @@ impl Code {
     }
 }
 
+/// Bytes of a message that are kept: two paths of any length, and words around them.
+const MAX_MESSAGE: usize = 9 << 10;
+
 /// Why a call failed. The message says what was wrong, for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -48,9 +51,10 @@ impl Status {
     }
 }
 
+/// The other side may have been taken over, and its words go to logs and people's terminals: one line, of bounded length, that cannot steer them.
 impl From<StatusBody> for Status {
     fn from(body: StatusBody) -> Status {
-        Status { code: Code::from_raw(body.code), message: body.message }
+        Status { code: Code::from_raw(body.code), message: crate::text::line(&body.message, MAX_MESSAGE) }
     }
 }
 

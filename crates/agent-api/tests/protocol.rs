@@ -2,11 +2,14 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use agent_api::frame::{self, Kind, ResponseBody};
 use agent_api::{
     Call, Client, ClientError, Code, Connection, ConnectionError, CreateContainerRequest, Empty, Process, SetStraceRequest,
     StatsRequest, StatsResponse, Status, WaitProcessRequest, WaitProcessResponse,
 };
+use prost::Message;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 fn pair(flags: SocketFlags) -> (Client, Connection) {
@@ -104,6 +107,64 @@ fn a_hostile_client_is_cut_off() {
     let (client, mut agent) = pair(SocketFlags::empty());
     rustix::io::write(&client, &[0xff; 10]).expect("write");
     assert!(matches!(agent.recv(), Err(ConnectionError::Frame(_))));
+}
+
+/// Bytes that come one by one, each in time, are no frame if the whole of it is not.
+#[test]
+fn a_frame_that_drips_ends_the_connection() {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
+    let client = Client::with_patience(a, Duration::from_millis(300));
+    let body = ResponseBody { status: None, payload: StatsResponse { pids: 3, ..Default::default() }.encode_to_vec() };
+    let mut bytes = frame::encode(1, Kind::Response, &body);
+    // A field that nobody knows, for length: number 15, of 200 bytes.
+    let more = [vec![0x7a, 0xc8, 0x01], vec![0; 200]].concat();
+    bytes[3] += more.len() as u8;
+    bytes.extend(more);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for byte in bytes {
+                let _ = rustix::io::write(&b, &[byte]);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // Until the other test thread is done with it.
+            b
+        });
+        let first = client.call(&StatsRequest::default());
+        assert!(matches!(first, Err(ClientError::Stalled(_))), "{first:?}");
+        let next = client.call(&StatsRequest::default());
+        assert!(matches!(next, Err(ClientError::Stalled(_))), "{next:?}");
+    });
+}
+
+#[test]
+fn an_agent_that_stops_within_a_request_ends_the_connection() {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
+    let client = Client::with_patience(a, Duration::from_millis(300));
+    let waiting = client.start(&WaitProcessRequest::default(), &[]).expect("send");
+    let process = Process { env: vec![vec![b'x'; 1 << 20]; 2], ..Default::default() };
+    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| waiting.wait().map(drop));
+        // More than the socket holds, and nobody reads.
+        let stuck = client.call(&request);
+        assert!(matches!(stuck, Err(ClientError::Stalled(_))), "{stuck:?}");
+        let waited = waiter.join().expect("joined");
+        assert!(matches!(waited, Err(ClientError::Stalled(_))), "{waited:?}");
+    });
+    drop(b);
+}
+
+#[test]
+fn a_request_that_is_too_large_ends_nothing() {
+    let (client, mut agent) = pair(SocketFlags::empty());
+    let process = Process { env: vec![vec![b'x'; 1 << 20]; 5], ..Default::default() };
+    let large = CreateContainerRequest { process: Some(process), ..Default::default() };
+    let refused = client.call(&large).expect_err("too large");
+    assert!(matches!(refused, ClientError::TooLarge(_)) && !refused.is_the_end(), "{refused:?}");
+    let pending = client.start(&StatsRequest::default(), &[]).expect("send");
+    let incoming = agent.recv().expect("recv").expect("frame");
+    agent.reply(incoming.stream, Ok(StatsResponse { pids: 3, ..Default::default() })).expect("reply");
+    assert_eq!(pending.wait().expect("reply").pids, 3);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Connections to the host (`agent_api::vm`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::Duration;
 
-use agent_api::vm::{CONTROL_PORT, HOST, STREAM_PORT};
+use agent_api::vm::{ANY_PORT, CONTROL_PORT, HOST, STREAM_PORT};
 use agent_api::{Code, Status};
 use rustix::io::Errno;
 
@@ -21,7 +21,7 @@ const BETWEEN: Duration = Duration::from_millis(20);
 pub fn connect_control() -> Result<OwnedFd, String> {
     let mut last = Errno::NODEV;
     for _ in 0..ATTEMPTS {
-        match sys::connect_vsock(HOST, CONTROL_PORT) {
+        match sys::connect_vsock(HOST, CONTROL_PORT, ANY_PORT) {
             Ok(socket) => return Ok(socket),
             Err(errno) => last = errno,
         }
@@ -36,11 +36,5 @@ pub fn connect_control() -> Result<OwnedFd, String> {
 /// `Internal`, when the host does not take the connection.
 pub fn connect_stream(number: u32) -> Result<OwnedFd, Status> {
     let about = |errno: Errno| Status::new(Code::Internal, format!("cannot connect stream {number} to the host: {errno}"));
-    let socket = sys::connect_vsock(HOST, STREAM_PORT).map_err(about)?;
-    let mut bytes = number.to_le_bytes().as_slice().to_vec();
-    while !bytes.is_empty() {
-        let sent = agent_api::fds::send(socket.as_fd(), &bytes, &[]).map_err(about)?;
-        bytes.drain(..sent);
-    }
-    Ok(socket)
+    sys::connect_vsock(HOST, STREAM_PORT, number).map_err(about)
 }

@@ -17,20 +17,26 @@ fn checked(answer: libc::c_long) -> Result<libc::c_long, Errno> {
     }
 }
 
-/// Connects to a port of a vsock context.
+/// Connects to a port of a vsock context, from one of ours (`VMADDR_PORT_ANY`: any).
 ///
 /// # Errors
 /// The kernel's: `ENODEV` without a transport, `ECONNRESET` when nobody listens.
-pub fn connect_vsock(cid: u32, port: u32) -> Result<OwnedFd, Errno> {
+pub fn connect_vsock(cid: u32, port: u32, from: u32) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // SAFETY: all zeros are a value of this plain C struct.
-    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = cid;
-    address.svm_port = port;
+    let address = |cid: u32, port: u32| {
+        // SAFETY: all zeros are a value of this plain C struct.
+        let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+        address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+        address.svm_cid = cid;
+        address.svm_port = port;
+        address
+    };
+    let (own, other) = (address(libc::VMADDR_CID_ANY, from), address(cid, port));
     let size = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
     // SAFETY: the address lives through the call and `size` is its size.
-    checked(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size) }.into())?;
+    checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const own).cast(), size) }.into())?;
+    // SAFETY: as above.
+    checked(unsafe { libc::connect(socket.as_raw_fd(), (&raw const other).cast(), size) }.into())?;
     Ok(socket)
 }
 

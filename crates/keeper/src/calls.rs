@@ -187,14 +187,11 @@ impl Server {
         let server = self.clone();
         let watching = crate::spawn("first", move || {
             let request = WaitProcessRequest { container_id: server.first_container.clone(), exec_id: String::new() };
-            // If waiting fails, somebody else has said why.
-            if let Ok(exit) = server.wait(&request) {
-                let status = match exit.signal {
-                    0 => exit.exit_code,
-                    signal => 128 + signal,
-                };
-                let _ = server.news.send(News::Ended(status as u8));
-            }
+            let _ = server.news.send(match server.wait(&request) {
+                Ok(exit) => News::Ended(shell_status(&exit)),
+                // Where the agent is why, that has been told already, and is heard first.
+                Err(status) => News::AgentGone(format!("does not tell the first container's end ({status})")),
+            });
         });
         watching.map_err(|error| Status::new(Code::ResourceExhausted, error.to_string()))
     }
@@ -226,6 +223,14 @@ impl Server {
             stderr: number(stdio.stderr, Direction::Out, "stderr")?,
         });
         Ok(announced)
+    }
+}
+
+/// A process's end as a shell has it. The guest may say any numbers.
+fn shell_status(exit: &WaitProcessResponse) -> u8 {
+    match exit.signal {
+        0 => exit.exit_code as u8,
+        signal => 128 | signal as u8,
     }
 }
 

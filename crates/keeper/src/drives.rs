@@ -1,7 +1,8 @@
 //! Images and disks of containers, as devices of the VM.
 //!
 //! An EROFS image whose size a memory device can have, and which the VMM's user may open again, is one: pods share the host's page cache and the guest
-//! keeps no copy. Everything else is a disk. An image is plugged in once however many containers have it.
+//! keeps no copy. Everything else is a disk, and so is an image that the VM has no room for any more. An image is plugged in once however many containers
+//! have it.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
@@ -63,20 +64,33 @@ impl Drives {
         let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
         let readable = Mode::from_raw_mode(stat.st_mode).contains(Mode::ROTH);
         let mappable = is_file && readable && size > 0 && size.is_multiple_of(vmm::qemu::PMEM_ALIGN);
-        let (number, id, device) = match access {
+        let (number, new) = match access {
             Access::Read if mappable => {
                 self.pmems += 1;
                 let number = self.pmems - 1;
-                (number, format!("image-{number}"), Device::Pmem { image: file, size, access })
+                (number, NewDevice { id: format!("image-{number}"), device: Device::Pmem { image: file, size, access } })
             }
-            _ => {
-                self.disks += 1;
-                let number = self.disks - 1;
-                (number | vm::DISK, vm::disk_serial(number), Device::Block { image: file, access })
-            }
+            _ => self.disk(file, access),
         };
-        self.list.push(Drive { file: key, access, number, id: id.clone(), containers: vec![container.into()] });
-        Ok((number, Some(NewDevice { id, device })))
+        self.list.push(Drive { file: key, access, number, id: new.id.clone(), containers: vec![container.into()] });
+        Ok((number, Some(new)))
+    }
+
+    fn disk(&mut self, image: OwnedFd, access: Access) -> (u32, NewDevice) {
+        self.disks += 1;
+        let number = self.disks - 1;
+        (number | vm::DISK, NewDevice { id: vm::disk_serial(number), device: Device::Block { image, access } })
+    }
+
+    /// The VM does not take the memory device that was taken last: the image becomes a disk.
+    fn as_disk(&mut self, id: &str, image: OwnedFd) -> (u32, NewDevice) {
+        // The guest counts its memory devices too.
+        self.pmems -= 1;
+        let (number, new) = self.disk(image, Access::Read);
+        if let Some(drive) = self.list.iter_mut().find(|drive| drive.id == id) {
+            (drive.number, drive.id) = (number, new.id.clone());
+        }
+        (number, new)
     }
 
     /// A container has gone: the disks that nobody has now, to be taken out. (A memory device cannot leave.)
@@ -86,6 +100,14 @@ impl Drives {
         }
         let free = self.list.iter().filter(|drive| drive.containers.is_empty() && drive.number & vm::DISK != 0);
         free.map(|drive| drive.id.clone()).collect()
+    }
+
+    /// It never was in the VM.
+    fn take_back(&mut self, id: &str, number: u32) {
+        self.forget(id);
+        if number & vm::DISK == 0 {
+            self.pmems -= 1;
+        }
     }
 
     /// It is out of the VM.
@@ -112,24 +134,31 @@ impl Plugs {
     /// One cannot be plugged in.
     pub fn plug(&self, container: &str, files: Vec<(OwnedFd, Access)>) -> Result<Vec<u32>, Status> {
         let mut drives = self.drives.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut plug = |(file, access)| {
-            let (number, new) = drives.take(container, file, access)?;
-            if let Some(NewDevice { id, device }) = new {
-                let failed = |error: vmm::Error| {
-                    Status::new(Code::ResourceExhausted, format!("the VM cannot be given an image or disk: {error}"))
-                };
-                if let Err(error) = self.vmm.add_device(&id, device) {
-                    drives.forget(&id);
-                    if number & vm::DISK == 0 {
-                        // The guest counts its memory devices too.
-                        drives.pmems -= 1;
-                    }
-                    return Err(failed(error));
-                }
-            }
-            Ok(number)
+        files.into_iter().map(|(file, access)| self.plug_one(&mut drives, container, file, access)).collect()
+    }
+
+    fn plug_one(&self, drives: &mut Drives, container: &str, file: OwnedFd, access: Access) -> Result<u32, Status> {
+        let (mut number, new) = drives.take(container, file, access)?;
+        let Some(NewDevice { mut id, device }) = new else { return Ok(number) };
+        let spare = match &device {
+            Device::Pmem { image, .. } => rustix::io::fcntl_dupfd_cloexec(image, 0).ok(),
+            _ => None,
         };
-        files.into_iter().map(&mut plug).collect()
+        let mut added = self.vmm.add_device(&id, device);
+        if let (Err(error @ vmm::Error::Refused { .. }), Some(image)) = (&added, spare) {
+            tracing::info!(%error, "the VM has no room for an image as memory: it becomes a disk");
+            let new = drives.as_disk(&id, image);
+            (number, id) = (new.0, new.1.id);
+            added = self.vmm.add_device(&id, new.1.device);
+        }
+        match added {
+            Ok(()) => Ok(number),
+            Err(error) => {
+                drives.take_back(&id, number);
+                let what = format!("the VM cannot be given an image or disk: {error}");
+                Err(Status::new(Code::ResourceExhausted, what))
+            }
+        }
     }
 
     /// Takes out what only this container had.

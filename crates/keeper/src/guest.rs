@@ -26,11 +26,13 @@ pub struct Guest {
     state: Mutex<State>,
     changed: Condvar,
     news: Sender<News>,
+    /// How long one message of the agent's may take.
+    patience: Duration,
 }
 
 impl Guest {
-    pub fn new(news: Sender<News>) -> Guest {
-        Guest { state: Mutex::new(State::Awaited), changed: Condvar::new(), news }
+    pub fn new(news: Sender<News>, patience: Duration) -> Guest {
+        Guest { state: Mutex::new(State::Awaited), changed: Condvar::new(), news, patience }
     }
 
     /// The agent calls: once. What comes after is somebody else in the guest.
@@ -40,7 +42,7 @@ impl Guest {
             return None;
         }
         let (ours, theirs) = UnixStream::pair().ok()?;
-        *state = State::Up(Arc::new(Client::new(ours.into())));
+        *state = State::Up(Arc::new(Client::with_patience(ours.into(), self.patience)));
         self.changed.notify_all();
         Some(theirs.into())
     }
@@ -63,19 +65,22 @@ impl Guest {
         }
     }
 
-    /// Calls the agent, when it is up.
+    /// Calls the agent, when it is up. One that has gone, or cannot be talked with, is the VM's end: nobody can reach what is in there any more.
     ///
     /// # Errors
     /// The agent's; or that it has gone.
     pub fn call<M: Method>(&self, request: &M) -> Result<M::Reply, Status> {
         let client = self.wait()?;
-        client.call(request).map_err(|error| match error {
-            ClientError::Status(status) => status,
-            ClientError::Closed | ClientError::Socket(_) => {
-                let _ = self.news.send(News::AgentGone);
-                Status::new(Code::Internal, self.why_gone())
-            }
-            other => Status::new(Code::Internal, format!("the agent in the guest: {other}")),
+        client.call(request).map_err(|error| {
+            let how = match &error {
+                ClientError::Status(status) => return status.clone(),
+                ClientError::Closed | ClientError::Socket(_) => "has gone".into(),
+                ClientError::Frame(what) => format!("sent nonsense: {what}"),
+                ClientError::Stalled(patience) => format!("stopped within a message for {} s", patience.as_secs()),
+                other => return Status::new(Code::Internal, format!("the agent in the guest: {other}")),
+            };
+            let _ = self.news.send(News::AgentGone(how));
+            Status::new(Code::Internal, self.why_gone())
         })
     }
 

@@ -17,16 +17,19 @@ mod nics;
 mod serve;
 mod size;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use agent_api::{Metric, SetUpSandboxRequest, ShutdownRequest, vm};
+use agent_api::rate::Rate;
+use agent_api::{CreateContainerRequest, Method, Metric, SetUpSandboxRequest, ShutdownRequest, client, vm};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use vmm::vsock::Vsock;
+use vmm::vsock::{Ports, Vsock};
 use vmm::{Event, Vmm, vsock};
 
 use console::Console;
@@ -44,11 +47,19 @@ use streams::Streams;
 const CONTEXT: u64 = 3;
 /// How long a guest may take from its first instruction to its agent's call. Emulated machines on busy hosts are slow, and those within
 /// emulated machines slower.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(100);
+// Who has the first container made is told why the guest did not come up, or why it could not be set up then.
+const _: () = assert!(match (SetUpSandboxRequest::PATIENCE, CreateContainerRequest::PATIENCE) {
+    (Some(set_up), Some(create)) => BOOT.as_secs() + set_up.as_secs() < create.as_secs(),
+    _ => false,
+});
 /// How long answers that are on their way may take when the first container has ended.
 const ANSWERS: Duration = Duration::from_millis(100);
 /// How long a guest may take to power off when asked to. Whoever waits for the keeper's end does so for two seconds.
 const POWER_OFF: Duration = Duration::from_millis(1500);
+/// Devices' failures in one [`PERIOD`] that are logged: the guest can have as many as it likes.
+const FAILURES: u32 = 10;
+const PERIOD: Duration = Duration::from_secs(60);
 /// How long news of one fault may be apart.
 const MOMENT: Duration = Duration::from_millis(300);
 /// Threads here only wait and copy, with [`streams::PIECE`] bytes at a time on the heap.
@@ -89,12 +100,12 @@ pub enum KeeperError {
     Vsock(std::io::Error),
     #[error("the VMM does not start: {cause}: {tail}")]
     NoVmm { cause: vmm::Error, tail: String },
-    #[error("the guest did not come up within {} s: {tail}", BOOT.as_secs())]
-    NoAgent { tail: String },
+    #[error("the guest did not come up within {} s: {tail}", .waited.as_secs())]
+    NoAgent { waited: Duration, tail: String },
     #[error("the guest {how}: {tail}")]
     GuestEnded { how: &'static str, tail: String },
-    #[error("the agent in the guest has gone: {tail}")]
-    AgentGone { tail: String },
+    #[error("the agent in the guest {how}: {tail}")]
+    AgentGone { how: String, tail: String },
     #[error("the process that serves the VM's files (nacre-fs) has ended")]
     FilesGone,
 }
@@ -103,8 +114,8 @@ pub enum KeeperError {
 enum News {
     /// The first container has ended, with this status for a shell.
     Ended(u8),
-    /// The agent's connection has ended.
-    AgentGone,
+    /// The agent is of no use any more: what it has done.
+    AgentGone(String),
     /// The process that serves the files has ended.
     FilesGone,
     /// A client wants the end.
@@ -120,11 +131,11 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
     let (news, told) = channel();
     let console = Console::watch(boot.console)?;
     let streams = Arc::new(Streams::default());
-    let guest = Arc::new(Guest::new(news.clone()));
+    let guest = Arc::new(Guest::new(news.clone(), client::PATIENCE));
     let ports = (guest.clone(), streams.clone());
-    let connect = move |port| match port {
+    let connect = move |asked: Ports| match asked.host {
         vm::CONTROL_PORT => ports.0.connect(),
-        vm::STREAM_PORT => ports.1.connect(),
+        vm::STREAM_PORT => ports.1.connect(asked.guest),
         _ => None,
     };
     let (vsock, sockets) = vsock::Device::new(boot.vsock.into(), CONTEXT, connect).map_err(KeeperError::Vsock)?;
@@ -163,7 +174,7 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         news: news.clone(),
     };
     let serving = Arc::new(server).serve(boot.client, boot.listener)?;
-    let end = wait_for_the_end(&told, &guest, &console);
+    let end = wait_for_the_end(&told, &guest, &console, BOOT);
     if let Err(error) = &end {
         guest.ended(error.to_string());
     }
@@ -179,15 +190,17 @@ fn wait_for_the_end(
     told: &std::sync::mpsc::Receiver<News>,
     guest: &Guest,
     console: &Console,
+    boot: Duration,
 ) -> Result<Option<u8>, KeeperError> {
-    let up_by = Instant::now() + BOOT;
+    let up_by = Instant::now() + boot;
+    let mut failures = Rate::new(FAILURES, PERIOD, Instant::now());
     loop {
         let news = match guest.is_up() {
             true => told.recv().ok(),
             false => match told.recv_timeout(up_by.saturating_duration_since(Instant::now())) {
                 Ok(news) => Some(news),
                 Err(RecvTimeoutError::Timeout) if guest.is_up() => continue,
-                Err(_) => return Err(KeeperError::NoAgent { tail: console.tail() }),
+                Err(_) => return Err(KeeperError::NoAgent { waited: boot, tail: console.tail() }),
             },
         };
         let news = match news {
@@ -204,9 +217,9 @@ fn wait_for_the_end(
             Some(News::Ended(status)) => return Ok(Some(status)),
             Some(News::ShutDown) => return Ok(None),
             // Its last words may still be on the way.
-            Some(News::AgentGone) => match (console.last_words(), console.has_panicked()) {
+            Some(News::AgentGone(how)) => match (console.last_words(), console.has_panicked()) {
                 (_, true) => "kernel has panicked",
-                (tail, false) => return Err(KeeperError::AgentGone { tail }),
+                (tail, false) => return Err(KeeperError::AgentGone { how, tail }),
             },
             Some(News::FilesGone) => return Err(KeeperError::FilesGone),
             Some(News::Vm(Event::Shutdown)) => "has powered itself off",
@@ -214,7 +227,9 @@ fn wait_for_the_end(
             Some(News::Vm(Event::Panicked)) => "kernel has panicked",
             Some(News::Vm(Event::Ended)) | None => "has ended with its VMM",
             Some(News::Vm(Event::DeviceFailed(device))) => {
-                tracing::error!(device, "a device of the VM has failed");
+                if let Some(left_out) = failures.take(Instant::now()) {
+                    tracing::error!(device, left_out, "a device of the VM has failed");
+                }
                 continue;
             }
             Some(News::Vm(Event::DeviceRemoved(_))) => continue,

@@ -1,8 +1,8 @@
 //! Streams of the guest's processes, each joined to a descriptor of the host.
 //!
 //! Before a call goes to the guest its descriptors are [announced](Streams::announce) under random numbers; the guest's agent connects for each
-//! and names the number. Who does not name one that is announced, at once, gets nothing. A stream's thread copies until one side ends, and passes
-//! the end on: the end of a file as that, a reader that has gone as a broken pipe.
+//! from the port of that number. Who comes from another port gets nothing, so other programs of the guest's are not in the agent's way. A stream's
+//! thread copies until one side ends, and passes the end on: the end of a file as that, a reader that has gone as a broken pipe.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use agent_api::vm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -19,8 +20,6 @@ use crate::spawn;
 
 /// Bytes that are copied at a time.
 pub const PIECE: usize = 64 << 10;
-/// How long who has connected may take to say for what.
-const INTRODUCTION: Duration = Duration::from_secs(10);
 /// What has been written arrives within this time, if nothing is in its way.
 const ARRIVAL: Duration = Duration::from_millis(30);
 
@@ -58,8 +57,6 @@ pub struct Streams {
 #[derive(Default)]
 struct State {
     streams: HashMap<u32, Stream>,
-    /// Connections that have not said a number yet.
-    unnamed: usize,
 }
 
 /// Numbers given out for one call; taken back unless [kept](Announced::keep).
@@ -75,19 +72,20 @@ impl Streams {
         Announced { streams: self.clone(), owner: (container_id.into(), exec_id.into()), numbers: Vec::new() }
     }
 
-    /// Somebody in the guest connects. There may be as many as streams are announced.
-    pub fn connect(self: &Arc<Streams>) -> Option<OwnedFd> {
+    /// Somebody in the guest connects from this port.
+    pub fn connect(self: &Arc<Streams>, number: u32) -> Option<OwnedFd> {
         let mut state = self.lock();
-        let announced = state.streams.values().filter(|s| matches!(s.state, Progress::Announced(_))).count();
-        if state.unnamed >= announced {
-            return None;
-        }
+        let stream = state.streams.get_mut(&number).filter(|s| matches!(s.state, Progress::Announced(_)))?;
         let (ours, theirs) = UnixStream::pair().ok()?;
-        state.unnamed += 1;
+        let guest = Arc::new(ours);
+        let open = Progress::Open { guest: guest.clone(), moving: false };
+        let Progress::Announced(host) = std::mem::replace(&mut stream.state, open) else { return None };
+        let direction = stream.direction;
         drop(state);
         let streams = self.clone();
-        if spawn("stream", move || streams.attend(ours)).is_err() {
-            self.lock().unnamed -= 1;
+        if let Err(error) = spawn("stream", move || streams.attend(number, host, &guest, direction)) {
+            tracing::error!(%error, "a stream of the guest's is not served");
+            self.end(number);
             return None;
         }
         Some(theirs.into())
@@ -118,34 +116,19 @@ impl Streams {
     }
 
     /// A connection's life.
-    fn attend(&self, guest: UnixStream) {
-        let taken = self.introduce(guest);
-        if let Some((number, host, guest, direction)) = taken {
-            match direction {
-                Direction::In => pump_in(&host, &guest),
-                Direction::Out => self.pump_out(number, &host, &guest),
-            }
-            drop(host);
-            self.lock().streams.remove(&number);
-            self.changed.notify_all();
+    fn attend(&self, number: u32, host: OwnedFd, guest: &UnixStream, direction: Direction) {
+        match direction {
+            Direction::In => pump_in(&host, guest),
+            Direction::Out => self.pump_out(number, &host, guest),
         }
+        drop(host);
+        self.end(number);
     }
 
-    /// Reads the number; the stream is open then.
-    fn introduce(&self, mut guest: UnixStream) -> Option<(u32, OwnedFd, Arc<UnixStream>, Direction)> {
-        let mut number = [0; 4];
-        let said = guest.set_read_timeout(Some(INTRODUCTION)).and_then(|()| guest.read_exact(&mut number));
-        let mut state = self.lock();
-        state.unnamed -= 1;
-        said.and_then(|()| guest.set_read_timeout(None)).ok()?;
-        let number = u32::from_le_bytes(number);
-        let stream = state.streams.get_mut(&number).filter(|s| matches!(s.state, Progress::Announced(_)))?;
-        let guest = Arc::new(guest);
-        let open = Progress::Open { guest: guest.clone(), moving: false };
-        match std::mem::replace(&mut stream.state, open) {
-            Progress::Announced(host) => Some((number, host, guest, stream.direction)),
-            Progress::Open { .. } => None,
-        }
+    /// A stream is over.
+    fn end(&self, number: u32) {
+        self.lock().streams.remove(&number);
+        self.changed.notify_all();
     }
 
     fn pump_out(&self, number: u32, host: &OwnedFd, guest: &UnixStream) {
@@ -192,7 +175,7 @@ impl Announced {
             let mut bytes = [0; 4];
             let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
             let number = u32::from_le_bytes(bytes);
-            if number != 0 && !state.streams.contains_key(&number) {
+            if (vm::FIRST_STREAM..vm::ANY_PORT).contains(&number) && !state.streams.contains_key(&number) {
                 break number;
             }
         };
@@ -202,9 +185,15 @@ impl Announced {
         number
     }
 
-    /// The call has succeeded: the streams are in use.
+    /// The call has succeeded: the streams are in use. The agent connects before it answers; what it has not fetched by now it never will.
     pub fn keep(mut self) {
-        self.numbers.clear();
+        let mut state = self.streams.lock();
+        for number in self.numbers.drain(..) {
+            if let Some(Stream { state: Progress::Announced(_), .. }) = state.streams.get(&number) {
+                tracing::warn!("the agent in the guest has not taken a stream of {:?}", self.owner);
+                state.streams.remove(&number);
+            }
+        }
     }
 }
 
@@ -276,9 +265,7 @@ mod tests {
     }
 
     fn guest_side(streams: &Arc<Streams>, number: u32) -> UnixStream {
-        let mut guest = UnixStream::from(streams.connect().unwrap());
-        guest.write_all(&number.to_le_bytes()).unwrap();
-        guest
+        UnixStream::from(streams.connect(number).unwrap())
     }
 
     #[test]
@@ -287,8 +274,8 @@ mod tests {
         let (mut reader, writer) = pipe();
         let mut announced = streams.announce("c", "");
         let number = announced.add(writer.into(), Direction::Out);
-        announced.keep();
         let mut guest = guest_side(&streams, number);
+        announced.keep();
         let slow = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(100));
             let mut all = Vec::new();
@@ -309,8 +296,8 @@ mod tests {
         let (reader, mut writer) = pipe();
         let mut announced = streams.announce("c", "e");
         let number = announced.add(reader.into(), Direction::In);
-        announced.keep();
         let mut guest = guest_side(&streams, number);
+        announced.keep();
         writer.write_all(b"all there is").unwrap();
         drop(writer);
         let mut text = String::new();
@@ -320,8 +307,8 @@ mod tests {
         let (reader, writer) = pipe();
         let mut announced = streams.announce("c", "f");
         let number = announced.add(writer.into(), Direction::Out);
-        announced.keep();
         let mut guest = guest_side(&streams, number);
+        announced.keep();
         drop(reader);
         let broken = (0..1000).any(|_| {
             std::thread::sleep(Duration::from_millis(5));
@@ -333,21 +320,34 @@ mod tests {
     #[test]
     fn only_what_is_announced_can_be_had_and_once() {
         let streams = Arc::new(Streams::default());
-        assert!(streams.connect().is_none(), "nothing is announced");
         let (mut reader, writer) = pipe();
         let mut announced = streams.announce("c", "");
         let number = announced.add(writer.into(), Direction::Out);
-        let mut stranger = guest_side(&streams, number ^ 1);
-        assert!(matches!(stranger.read(&mut [0]), Ok(0) | Err(_)), "a wrong number ends the connection");
+        assert!((vm::FIRST_STREAM..vm::ANY_PORT).contains(&number));
+        // However many strangers try, the agent is let in.
+        assert!((1..100).all(|other| streams.connect(number ^ other).is_none()), "a wrong number gets nothing");
         let guest = guest_side(&streams, number);
+        assert!(streams.connect(number).is_none(), "it is taken");
         // The call failed: the stream ends with it, on both sides.
-        while streams.connect().is_some() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
         drop(announced);
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty());
         assert!(matches!((&guest).read(&mut [0]), Ok(0) | Err(_)));
+    }
+
+    #[test]
+    fn what_is_not_fetched_is_not_kept() {
+        let streams = Arc::new(Streams::default());
+        let (mut unread, unwritten) = pipe();
+        let (reader, writer) = pipe();
+        let mut announced = streams.announce("c", "");
+        let (never, taken) = (announced.add(unwritten.into(), Direction::Out), announced.add(writer.into(), Direction::Out));
+        let guest = guest_side(&streams, taken);
+        announced.keep();
+        assert_eq!(unread.read(&mut [0]).unwrap(), 0, "the host's reader sees the end");
+        assert!(streams.connect(never).is_none());
+        assert_eq!(streams.lock().streams.len(), 1);
+        drop((guest, reader));
     }
 }

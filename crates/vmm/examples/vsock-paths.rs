@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [socket, cid, prefix] =
         std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "vsock-paths SOCKET CID PREFIX")?;
     let (vmm, _) = UnixListener::bind(socket)?.accept()?;
-    let host = move |port| UnixStream::connect(format!("{prefix}_{port}")).ok().map(OwnedFd::from);
+    let host = move |ports: vmm::vsock::Ports| UnixStream::connect(format!("{prefix}_{}", ports.host)).ok().map(OwnedFd::from);
     let (device, vsock) = vmm::vsock::Device::new(vmm, cid.parse()?, host)?;
     std::thread::spawn(move || {
         while let Ok((connections, counts)) = vsock.counts() {

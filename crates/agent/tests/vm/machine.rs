@@ -17,7 +17,7 @@ use agent_api::*;
 use gofer::passthrough::Source;
 use gofer::protocol::{Access, Cache};
 use virtiofs::{Config, Server, TreeConfig};
-use vmm::vsock::Device;
+use vmm::vsock::{Device, Ports};
 
 /// Emulation is slow, and other tests may run.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -94,27 +94,25 @@ impl Machine {
             .spawn();
         let qemu = Qemu(qemu.expect("QEMU starts"));
         let (sender, connections) = mpsc::channel();
-        let host = move |port: u32| {
+        let host = move |ports: Ports| {
             let (ours, theirs) = UnixStream::pair().ok()?;
-            sender.send((port, ours)).ok()?;
+            sender.send((ports, ours)).ok()?;
             Some(OwnedFd::from(theirs))
         };
         let (device, _) = Device::new(vsock.accept().unwrap().0, 3, host).unwrap();
         thread::spawn(move || device.run());
-        let (port, control) = connections.recv_timeout(LIMIT).expect("the agent connects");
-        assert_eq!(port, vm::CONTROL_PORT);
+        let (ports, control) = connections.recv_timeout(LIMIT).expect("the agent connects");
+        assert_eq!(ports.host, vm::CONTROL_PORT);
         let streams: Arc<(Mutex<HashMap<u32, UnixStream>>, Condvar)> = Arc::default();
         let own = streams.clone();
         thread::spawn(move || {
-            for (port, mut stream) in connections {
-                assert_eq!(port, vm::STREAM_PORT);
-                let mut number = [0; 4];
-                stream.read_exact(&mut number).unwrap();
-                own.0.lock().unwrap().insert(u32::from_le_bytes(number), stream);
+            for (ports, stream) in connections {
+                assert_eq!(ports.host, vm::STREAM_PORT);
+                own.0.lock().unwrap().insert(ports.guest, stream);
                 own.1.notify_all();
             }
         });
-        Machine { client: Client::new(control.into()), streams, last: AtomicU32::new(1), qemu, folder }
+        Machine { client: Client::new(control.into()), streams, last: AtomicU32::new(vm::FIRST_STREAM), qemu, folder }
     }
 
     /// A call that succeeds.

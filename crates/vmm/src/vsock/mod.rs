@@ -22,5 +22,5 @@ mod tests;
 pub use connection::BUFFER;
 pub use device::{Device, Vsock};
 pub use mux::{Counts, Host, MAX_CONNECTIONS, Mux};
-pub use packet::{HEADER, HOST_CID, Header, Op, Shut};
+pub use packet::{HEADER, HOST_CID, Header, Op, Ports, Shut};
 pub use queues::{Moved, receive, transmit};

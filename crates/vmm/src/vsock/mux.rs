@@ -28,13 +28,14 @@ const FIRST_PORT: u32 = 1 << 30;
 
 /// The host's services.
 pub trait Host: Send {
-    /// The guest asks for a connection to `port`: a connected unix stream socket, made non-blocking by the caller; None refuses. Must not wait.
-    fn connect(&mut self, port: u32) -> Option<OwnedFd>;
+    /// The guest asks for a connection between these ports: a connected unix stream socket, made non-blocking by the caller; None refuses. Must not
+    /// wait.
+    fn connect(&mut self, ports: Ports) -> Option<OwnedFd>;
 }
 
-impl<F: FnMut(u32) -> Option<OwnedFd> + Send> Host for F {
-    fn connect(&mut self, port: u32) -> Option<OwnedFd> {
-        self(port)
+impl<F: FnMut(Ports) -> Option<OwnedFd> + Send> Host for F {
+    fn connect(&mut self, ports: Ports) -> Option<OwnedFd> {
+        self(ports)
     }
 }
 
@@ -264,7 +265,7 @@ impl Mux {
     }
 
     fn accept(&mut self, ports: Ports, request: &Header) {
-        let stream = (self.len() < MAX_CONNECTIONS || self.make_room()).then(|| self.host.connect(ports.host));
+        let stream = (self.len() < MAX_CONNECTIONS || self.make_room()).then(|| self.host.connect(ports));
         if stream.is_none() {
             self.counts.refused += 1;
         }

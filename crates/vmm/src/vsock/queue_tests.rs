@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::mux::Mux;
-use super::packet::{HEADER, HOST_CID, Header, Op, STREAM};
+use super::packet::{HEADER, HOST_CID, Header, Op, Ports, STREAM};
 use super::queues::{Moved, receive, transmit};
 
 const CID: u64 = 3;
@@ -27,7 +27,7 @@ fn memory() -> GuestMemoryMmap {
 
 fn mux() -> (Mux, std::sync::mpsc::Receiver<UnixStream>) {
     let (sender, hosts) = std::sync::mpsc::channel();
-    let host = move |_| {
+    let host = move |_: Ports| {
         let (guests, hosts) = UnixStream::pair().ok()?;
         hosts.set_nonblocking(true).ok()?;
         sender.send(hosts).ok()?;

@@ -28,10 +28,10 @@ struct Guest {
 impl Guest {
     fn new() -> Guest {
         let (sender, hosts) = channel();
-        let host = move |port| {
+        let host = move |ports: Ports| {
             let (guests, hosts) = UnixStream::pair().ok()?;
             hosts.set_nonblocking(true).ok()?;
-            (port != DEAF).then(|| sender.send(hosts).ok()).flatten()?;
+            (ports.host != DEAF).then(|| sender.send(hosts).ok()).flatten()?;
             Some(OwnedFd::from(guests))
         };
         Guest { mux: Mux::new(CID, Box::new(host)).unwrap(), hosts, room: 1 << 20, passed: 0 }
@@ -115,6 +115,18 @@ fn read_now(stream: &mut UnixStream, into: &mut Vec<u8>) -> Result<(), ErrorKind
         Ok(_) => Ok(()),
         Err(e) => Err(e.kind()),
     }
+}
+
+#[test]
+fn the_host_is_told_whose_port_it_is() {
+    let (sender, asked) = channel();
+    let host = move |ports: Ports| {
+        sender.send(ports).ok()?;
+        None
+    };
+    let mut guest = Guest { mux: Mux::new(CID, Box::new(host)).unwrap(), ..Guest::new() };
+    guest.say(0xdead_beef, 2000, Op::Request);
+    assert_eq!(asked.try_recv(), Ok(Ports { host: 2000, guest: 0xdead_beef }));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use vmm::qemu::PMEM_ALIGN;
-use vmm::vsock::{Device as VsockDevice, Vsock};
+use vmm::vsock::{Device as VsockDevice, Ports, Vsock};
 use vmm::{Accelerator, Access, Cpus, Device, Error, Event, Features, Machine, Memory, Status, Vmm};
 
 use crate::guest::Guest;
@@ -31,7 +31,7 @@ impl Booted {
     fn new(guest: &Guest) -> Booted {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let (sender, connections) = channel();
-        let host = move |port: u32| {
+        let host = move |Ports { host: port, .. }| {
             let (guests, hosts) = UnixStream::pair().ok()?;
             (port >= 1024).then(|| sender.send((port, hosts)).ok()).flatten()?;
             Some(OwnedFd::from(guests))
@@ -202,7 +202,7 @@ fn changes_nics(booted: &mut Booted) {
 /// What stands for all vhost-user devices: the guest has no use for a second one of these, but its slot does.
 fn changes_vhost_user(booted: &mut Booted) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (device, _) = VsockDevice::new(ours, 4, |_| None).unwrap();
+    let (device, _) = VsockDevice::new(ours, 4, |_: Ports| None).unwrap();
     let served = std::thread::spawn(move || device.run());
     booted.running.qemu.add_device("second", Device::Vsock { socket: theirs.into() }).unwrap();
     booted.running.qemu.remove_device("second", SOON).unwrap();
