@@ -92,10 +92,29 @@ impl Place {
         left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Nothing of any container is left.
+    /// Nothing of any container is left: no state, no cgroup, no mount.
     pub fn assert_clean(&self) {
         let left = self.left();
         assert!(left.is_empty(), "left behind: {left:?}");
+        let mut cgroups = Vec::new();
+        named(Path::new("/sys/fs/cgroup"), &self.id(), 0, &mut cgroups);
+        assert!(cgroups.is_empty(), "left behind: {cgroups:?}");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let of_state = self.dir.join("state").to_string_lossy().into_owned();
+        let mounts: Vec<&str> = mounts.lines().filter(|line| line.contains(&of_state)).collect();
+        assert!(mounts.is_empty(), "left behind: {mounts:?}");
+    }
+}
+
+/// The directories below one, some levels deep, whose names have this part.
+fn named(dir: &Path, part: &str, depth: usize, found: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)) {
+            found.push(path);
+        } else if depth < 6 {
+            named(&path, part, depth + 1, found);
+        }
     }
 }
 

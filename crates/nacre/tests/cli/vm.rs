@@ -227,10 +227,10 @@ fn measurements_reach_the_log_and_the_host() {
 }
 
 /// A network namespace that stands for a pod's, and one for the host's, with veth pairs between them; gone when dropped.
-struct Network(String);
+pub struct Network(String);
 
 impl Network {
-    fn new(name: &str) -> Option<Network> {
+    pub fn new(name: &str) -> Option<Network> {
         let network = Network(format!("{name}-{}", std::process::id()));
         let made = ["pod", "host"].iter().all(|end| network.ip(&format!("netns add {}", network.end(end))));
         if !made {
@@ -243,7 +243,7 @@ impl Network {
         format!("{}-{end}", self.0)
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/run/netns/{}", self.end("pod"))
     }
 
@@ -252,7 +252,7 @@ impl Network {
     }
 
     /// An interface of the pod's, in the network 10.NET.0.0/24, where the host is 10.NET.0.1.
-    fn attach(&self, interface: &str, net: u8) {
+    pub fn attach(&self, interface: &str, net: u8) {
         let (pod, host) = (self.end("pod"), self.end("host"));
         for command in [
             format!("link add peer{net} netns {host} type veth peer name {interface} netns {pod}"),
@@ -263,6 +263,15 @@ impl Network {
         ] {
             assert!(self.ip(&command), "ip {command}");
         }
+    }
+
+    /// What there is of the pod's interfaces, and of what is done with the frames of one.
+    pub fn state(&self, interface: &str) -> String {
+        let script = format!(
+            "ip -o link show | cut -d: -f2 | cut -d@ -f1; tc qdisc show dev {interface}; tc filter show dev {interface} parent ffff: 2>&1"
+        );
+        let shown = Command::new("ip").args(["netns", "exec", &self.end("pod"), "sh", "-c", &script]).output();
+        String::from_utf8_lossy(&shown.expect("ip runs").stdout).into_owned()
     }
 
     fn detach(&self, interface: &str) {

@@ -1,7 +1,7 @@
 //! What befalls virtual machines: each fault ends the sandbox in a bounded time, says why, and leaves nothing behind.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::{Place, Run};
-use crate::vm::place;
+use crate::vm::{Network, place};
 
 /// The longest a fault may take to be over: the emulated guest is given its time to answer first.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -122,6 +122,91 @@ fn whichever_process_dies_all_is_over() {
             place.assert_clean();
         }
     }
+}
+
+#[test]
+fn a_killed_machine_leaves_the_pods_network_as_it_was() {
+    let Some(place) = place("vm-net-killed") else { return };
+    let Some(network) = Network::new("nacre-vm-killed") else { return };
+    let id = &*place.id();
+    network.attach("eth0", 95);
+    let before = network.state("eth0");
+    let mut config = Place::config(&["sleep", "1000"]);
+    config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "network", "path": network.path()}]);
+    place.write(&config);
+    for victim in ["qemu", "nacre-keeper"] {
+        place.detached(&["run", "-d", id]).ok();
+        let meanwhile = network.state("eth0");
+        assert!(meanwhile.contains("nacre") && meanwhile.contains("mirred"), "the test looks for what is there: {meanwhile}");
+        let all = processes(&place, id);
+        let (_, pid) = all.iter().find(|(name, _)| name.starts_with(victim)).expect("the victim");
+        send(*pid, Signal::KILL);
+        gone(&all);
+        place.nacre(&["delete", id]).ok();
+        assert_eq!(network.state("eth0"), before, "{victim}");
+        place.assert_clean();
+    }
+}
+
+/// A file system of the host's that others fill, too.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(path: PathBuf) -> Option<Small> {
+        fs::create_dir(&path).expect("a directory");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&path).status();
+        match mounted.is_ok_and(|status| status.success()) {
+            true => Some(Small(path)),
+            false => {
+                eprintln!("not tested: no mounts here (root)");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_host_without_room_for_a_disk_is_an_error_in_the_guest() {
+    let Some(place) = place("vm-full") else { return };
+    let Some(small) = Small::new(place.dir.join("small")) else { return };
+    let disk = small.0.join("disk.ext4");
+    fs::File::create(&disk).and_then(|file| file.set_len(64 << 20)).expect("a disk");
+    let made = Command::new("mkfs.ext4").args(["-qF", "-O", "^has_journal"]).arg(&disk).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4, of e2fsprogs");
+    let script = "busybox dd if=/dev/zero of=/disk/file bs=64k count=512 conv=fsync; echo $?; echo alive";
+    let mut config = Place::config(&["sh", "-c", script]);
+    let mount = json!({"destination": "/disk", "type": "ext4", "source": disk, "options": ["noatime"]});
+    config["mounts"].as_array_mut().expect("a list").push(mount);
+    place.write(&config);
+    let run = end_of(spawn(&place, &["run", &place.id()])).ok();
+    assert_eq!(run.stdout, "1\nalive\n", "{run:?}");
+    assert!(run.stderr.contains("I/O error"), "{run:?}");
+    drop(small);
+    place.assert_clean();
+}
+
+#[test]
+fn what_a_machine_is_missing_is_named() {
+    let Some(place) = place("vm-missing") else { return };
+    place.write(&Place::config(&["true"]));
+    let id = place.id();
+    let run = place.command(&["run", &id]).env("PATH", "/nonexistent").output().expect("nacre runs");
+    Run::of(run).fails(1, "no qemu-system-x86_64 in PATH: install the Debian package qemu-system-x86");
+    place.assert_clean();
+    // A host without kernels, whose user has built none.
+    let nacre = place.command(&["run", &id]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs tmpfs /boot && exec \"$@\"", "sh"]).arg(nacre.get_program());
+    let run = command.args(nacre.get_args()).current_dir(place.bundle()).env("XDG_CACHE_HOME", place.dir.join("cache"));
+    let why = "no guest kernel: /boot has none that has the modules a VM needs; install the package linux-image-cloud-amd64";
+    Run::of(run.output().expect("unshare")).fails(1, why);
+    place.assert_clean();
 }
 
 #[test]
