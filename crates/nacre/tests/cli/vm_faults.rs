@@ -179,14 +179,14 @@ fn a_host_without_room_for_a_disk_is_an_error_in_the_guest() {
     fs::File::create(&disk).and_then(|file| file.set_len(64 << 20)).expect("a disk");
     let made = Command::new("mkfs.ext4").args(["-qF", "-O", "^has_journal"]).arg(&disk).status();
     assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4, of e2fsprogs");
-    let script = "busybox dd if=/dev/zero of=/disk/file bs=64k count=512 conv=fsync; echo $?; echo alive";
+    let script = "busybox yes | busybox dd of=/disk/file bs=4k count=8192 conv=fsync; echo $?; echo alive";
     let mut config = Place::config(&["sh", "-c", script]);
     let mount = json!({"destination": "/disk", "type": "ext4", "source": disk, "options": ["noatime"]});
     config["mounts"].as_array_mut().expect("a list").push(mount);
     place.write(&config);
     let run = end_of(spawn(&place, &["run", &place.id()])).ok();
     assert_eq!(run.stdout, "1\nalive\n", "{run:?}");
-    assert!(run.stderr.contains("I/O error"), "{run:?}");
+    assert!(run.stderr.contains("Input/output error"), "{run:?}");
     drop(small);
     place.assert_clean();
 }
