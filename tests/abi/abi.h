@@ -1,6 +1,6 @@
 // abi.h: what each family of cases shares. A family is one static program: `PROGRAM` runs every case in a child of its
-// own and prints `ok NAME` or `FAIL NAME: what`; `PROGRAM --list` names them; `PROGRAM NAME...` runs the named ones;
-// `PROGRAM --bare NAME` runs one case in the process itself (for a debugger or a tracer).
+// own and prints `ok NAME`, `FAIL NAME: what` or `skip NAME: why`; `PROGRAM --list` names them; `PROGRAM NAME...` runs the named
+// ones; `PROGRAM --bare NAME` runs one case in the process itself (for a debugger or a tracer).
 #ifndef ABI_H
 #define ABI_H
 #ifndef _GNU_SOURCE
@@ -27,6 +27,7 @@
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -80,6 +81,28 @@ __attribute__((noreturn, format(printf, 2, 3))) static void abi_fail(int line, c
         if (abi_r != -1) FAILED("%s gives %ld instead of errno %d", #e, abi_r, want);                                  \
         if (errno != (want)) FAILED("%s fails with errno %d instead of %d", #e, errno, want);                          \
     } while (0)
+
+// Cases for which this machine has not what it takes are skipped, and said to be. Only where ABI_MAY_SKIP is set, which is where the kernel is Linux:
+// elsewhere they run, whatever the kernel calls itself.
+enum { ABI_SKIPPED = 77 };
+static char *abi_reason; // shared with the process that runs the cases
+static int abi_bare;
+__attribute__((format(printf, 1, 2))) static inline void skip(const char *fmt, ...) {
+    if (!getenv("ABI_MAY_SKIP")) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(abi_reason, 200, fmt, ap);
+    va_end(ap);
+    if (abi_bare) { printf("skip %s: %s\n", abi_name, abi_reason); fflush(stdout); }
+    _exit(ABI_SKIPPED);
+}
+// For a case about what Linux has had since this version. To be called first, by the case's own process.
+static inline void needs(int major, int minor) {
+    struct utsname u;
+    int has[2] = {0};
+    if (uname(&u) < 0 || sscanf(u.release, "%d.%d", &has[0], &has[1]) != 2) FAILED("no version in '%s'", u.release);
+    if (has[0] < major || (has[0] == major && has[1] < minor)) skip("needs Linux %d.%d, this is %d.%d", major, minor, has[0], has[1]);
+}
 
 // An address where nothing is mapped; volatile, so that no compiler sees it coming.
 static void *volatile abi_bad = (void *)16;
@@ -242,6 +265,7 @@ static inline int run_case(const struct abi_case *c) {
     if (!mkdtemp(dir)) { printf("FAIL %s: no folder: errno %d\n", c->name, errno); return 1; }
     chmod(dir, 0755);
     abi_name = c->name;
+    abi_reason[0] = 0;
     fflush(stdout);
     pid_t pid = fork();
     if (pid < 0) { printf("FAIL %s: fork: errno %d\n", c->name, errno); return 1; }
@@ -267,6 +291,8 @@ static inline int run_case(const struct abi_case *c) {
         failed = 1;
     } else if (WEXITSTATUS(st) == 0) {
         printf("ok %s\n", c->name);
+    } else if (WEXITSTATUS(st) == ABI_SKIPPED && abi_reason[0]) {
+        printf("skip %s: %s\n", c->name, abi_reason);
     } else {
         printf("FAIL %s: exit %d\n", c->name, WEXITSTATUS(st));
         failed = 1;
@@ -283,7 +309,10 @@ int main(int argc, char **argv) {
     // A shell that starts us in the background, or nohup, has these ignored.
     const int background[] = {SIGHUP, SIGINT, SIGQUIT};
     for (size_t i = 0; i < sizeof background / sizeof *background; i++) signal(background[i], SIG_DFL);
-    int failed = 0, bare = argc > 2 && !strcmp(argv[1], "--bare");
+    int failed = 0;
+    abi_bare = argc > 2 && !strcmp(argv[1], "--bare");
+    abi_reason = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (abi_reason == MAP_FAILED) { printf("no memory: errno %d\n", errno); return 1; }
 #ifdef ABI_PROGRAM
     int special(int, char **);
     if (argc > 1 && !strncmp(argv[1], "@", 1)) return special(argc, argv);
@@ -293,7 +322,7 @@ int main(int argc, char **argv) {
         int named = argc < 2;
         for (int i = 1; i < argc; i++) named |= !strcmp(argv[i], c->name);
         if (!named) continue;
-        if (bare) { abi_name = c->name; c->run(); printf("ok %s\n", c->name); continue; }
+        if (abi_bare) { abi_name = c->name; c->run(); printf("ok %s\n", c->name); continue; }
         failed += run_case(c);
     }
     fflush(stdout);

@@ -393,6 +393,7 @@ CASE(eventfd_counts) {
 }
 
 CASE(eventfd_takes_exactly_one_value) {
+    needs(6, 14);
     int fd = OK(eventfd(0, 0));
     uint64_t v[64];
     for (int i = 0; i < 64; i++) v[i] = 3;

@@ -267,7 +267,7 @@ static void *new_waiter(void *r) {
     return NULL;
 }
 CASE(new_wake_and_wait) {
-    if (syscall(SYS_futex_wake_, &word, 1L, 1L, (long)FUTEX_32) < 0 && errno == ENOSYS) _exit(0); // before Linux 6.7
+    needs(6, 7);
     pthread_t t;
     long r = 9;
     spawn(&t, new_waiter, &r);
@@ -287,7 +287,7 @@ CASE(new_wake_and_wait) {
     ERR(syscall(SYS_futex_wait_, &word, 0L, 1L, (long)FUTEX_32, &ts, (long)CLOCK_REALTIME), ETIMEDOUT);
 }
 CASE(new_requeue) {
-    if (syscall(SYS_futex_wake_, &word, 1L, 1L, (long)FUTEX_32) < 0 && errno == ENOSYS) _exit(0);
+    needs(6, 7);
     pthread_t t;
     long r = 9;
     struct wv v[2] = {{0, (uintptr_t)&word, FUTEX_32 | FUTEX_PRIVATE_FLAG, 0}, {0, (uintptr_t)&word2, FUTEX_32 | FUTEX_PRIVATE_FLAG, 0}};

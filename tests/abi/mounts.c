@@ -851,6 +851,7 @@ CASE(move_mount_set_group) {
     CHECK(exists("m/b/x/f"));
 }
 CASE(move_mount_beneath) {
+    needs(6, 5);
     own();
     dir("m/a");
     tmp("m/a"); touch("m/a/top");
@@ -866,6 +867,7 @@ CASE(move_mount_beneath) {
     CHECK(exists("m/a/under"));
 }
 CASE(listmount_statmount) {
+    needs(6, 8);
     own();
     dir("m/a");
     OK(mount("src", "m/a", "tmpfs", MS_NOSUID, NULL));

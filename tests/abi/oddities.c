@@ -84,6 +84,7 @@ CASE(siginfo_with_garbage_at_its_end) {
     ERR(syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGUSR1, &info), E2BIG);
 }
 CASE(created_query) {
+    needs(6, 12);
     char name[] = "/tmp/created-XXXXXX";
     int fd = OK(mkstemp(name));
     EQ(OK(fcntl(fd, 1028, 0)), 1);
@@ -231,6 +232,7 @@ struct info {
     uint32_t more[2];
 };
 CASE(pidfd_info) {
+    needs(6, 13);
     pid_t pid = OK(fork());
     if (!pid) { pause(); _exit(0); }
     int fd = OK(syscall(SYS_pidfd_open, pid, 0));

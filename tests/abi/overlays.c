@@ -84,6 +84,15 @@ CASE(whiteouts) {
     char v[8];
     EQ(getxattr("u/d", "trusted.overlay.opaque", v, sizeof v), 1);
     EQ(v[0], 'y');
+}
+CASE(own_xattrs_are_hidden) {
+    needs(6, 7); // before, they were refused
+    own();
+    over(WHOLE);
+    OK(unlink("m/d/a")); OK(unlink("m/d/b")); OK(rmdir("m/d/sub")); OK(rmdir("m/d"));
+    OK(mkdir("m/d", 0755));
+    char v[8];
+    EQ(getxattr("u/d", "trusted.overlay.opaque", v, sizeof v), 1);
     ERR(getxattr("m/d", "trusted.overlay.opaque", v, sizeof v), ENODATA);
 }
 CASE(an_upper_directory_is_read) {

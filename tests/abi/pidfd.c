@@ -266,6 +266,7 @@ static void *waiting_thread(void *a) {
     return a;
 }
 CASE(thread_pidfd) {
+    needs(6, 9);
     pthread_t t;
     OK(pipe(thread_pipe));
     pthread_create(&t, NULL, waiting_thread, NULL);
@@ -283,6 +284,7 @@ CASE(thread_pidfd) {
 static volatile pid_t handled_by;
 static void note_thread(int s) { (void)s; handled_by = gettid(); }
 CASE(signal_to_a_thread) {
+    needs(6, 9);
     pthread_t t;
     OK(pipe(thread_pipe));
     signal(SIGUSR2, note_thread);
@@ -297,6 +299,7 @@ CASE(signal_to_a_thread) {
 }
 
 CASE(signal_to_a_process_group) {
+    needs(6, 9);
     pid_t a = sleeper();
     OK(setpgid(a, a));
     pid_t b = sleeper();

@@ -1,8 +1,10 @@
 //! `abi`: the programs of tests/abi, natively and in a sandbox.
 //!
-//! Each family is one program that prints `ok CASE` or `FAIL CASE: what`. A case passes if it passes natively and in the
+//! Each family is one program that prints `ok CASE`, `FAIL CASE: what` or `skip CASE: why`. A case passes if it passes natively and in the
 //! sandbox; `tests/abi/known-failures` names those that may fail there (`FAMILY/CASE reason`; in VMs it is
 //! `known-failures-vm`), and one of them that passes is a failure too. A program that dies is started again for the cases it has not answered.
+//! Cases about what a Linux has that is newer, or configured otherwise, may be skipped natively and in VMs ([`MAY_SKIP`]), which is counted and said; never
+//! in a sentry, whose kernel is the one that they are about.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,9 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// How often a family's program is started again after it died.
 const RESTARTS: usize = 40;
 
+/// The variable without which no case skips itself.
+const MAY_SKIP: &str = "ABI_MAY_SKIP";
+
 #[derive(Clone, Copy, PartialEq)]
 enum Where {
     Native,
@@ -30,8 +35,18 @@ enum Where {
 /// Families whose cases run in a volume too. What may fail there alone is known as `FAMILY@volume/CASE`.
 const VOLUME: [&str; 1] = ["inotify"];
 
-/// Case name to what went wrong, if anything.
-pub type Results = BTreeMap<String, Option<String>>;
+/// What came of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
+    /// What went wrong.
+    Failed(String),
+    /// Why it cannot be run here.
+    Skipped(String),
+}
+
+/// By names of cases.
+pub type Results = BTreeMap<String, Outcome>;
 
 pub fn run(args: &[String]) -> Result<Tally> {
     let mut places = vec![Where::Native, Where::Sandbox, Where::Volume];
@@ -63,7 +78,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
                 continue;
             }
             let results = run_family(&program, &cases, place)?;
-            let again = |case: &str| Ok(run_family(&program, &[case], place)?.remove(case).flatten());
+            let again = |case: &str| Ok(run_family(&program, &[case], place)?.remove(case));
             judge(&family, place, &results, &known, &again, &mut tally);
         }
     }
@@ -96,23 +111,37 @@ fn compile(source: &Path, family: &str, dir: &Path) -> Result<PathBuf> {
 fn run_family(program: &Path, cases: &[&str], place: Where) -> Result<Results> {
     run_cases(cases, &mut |left| {
         let mut command = match place {
-            Where::Native => Command::new(program),
+            Where::Native => {
+                let mut command = Command::new(program);
+                command.env(MAY_SKIP, "1");
+                command
+            }
             Where::Sandbox => {
-                let mut command = Command::new(sh::nacre());
-                command.args(["do", "--"]).arg(program);
+                let mut command = sandbox();
+                command.arg("--").arg(program);
                 command
             }
             Where::Volume => {
                 let volume = program.with_file_name("volume");
                 std::fs::create_dir_all(&volume)?;
-                let mut command = Command::new(sh::nacre());
-                command.arg("do").arg("-v").arg(format!("{}:/mnt", volume.display()));
+                let mut command = sandbox();
+                command.arg("-v").arg(format!("{}:/mnt", volume.display()));
                 command.args(["--env", "ABI_FOLDER=/mnt", "--"]).arg(program);
                 command
             }
         };
         sh::timed(command.args(left), LIMIT)
     })
+}
+
+/// `nacre do`, to be gone on with.
+fn sandbox() -> Command {
+    let mut command = Command::new(sh::nacre());
+    command.arg("do");
+    if sh::in_vm() {
+        command.args(["--env", &format!("{MAY_SKIP}=1")]);
+    }
+    command
 }
 
 /// Runs a program for these cases, again for those it has not answered.
@@ -130,29 +159,33 @@ pub fn run_cases(cases: &[&str], run: &mut dyn FnMut(&[&str]) -> Result<sh::Ende
             continue;
         };
         let why = format!("no answer; the end: {}; {}", ended.how(), sh::tail(&ended.stderr, 3));
-        results.insert(culprit.to_string(), Some(why));
+        results.insert(culprit.to_string(), Outcome::Failed(why));
         if ended.stdout.is_empty() && results.len() == 3 {
             // Nothing runs at all: do not try it for every case.
             break;
         }
     }
     for case in cases {
-        results.entry(case.to_string()).or_insert(Some("no answer".into()));
+        results.entry(case.to_string()).or_insert(Outcome::Failed("no answer".into()));
     }
     Ok(results)
 }
 
 fn parse(text: &str, cases: &[&str], results: &mut Results) {
     for line in text.lines() {
-        if let Some(case) = line.strip_prefix("ok ") {
-            if cases.contains(&case) {
-                results.entry(case.into()).or_insert(None);
-            }
-        } else if let Some((case, what)) = line.strip_prefix("FAIL ").and_then(|l| l.split_once(": "))
-            && cases.contains(&case)
-        {
+        let with_reason = |word: &str| line.strip_prefix(word).and_then(|l| l.split_once(": "));
+        let (case, outcome) = if let Some(case) = line.strip_prefix("ok ") {
+            (case, Outcome::Passed)
+        } else if let Some((case, what)) = with_reason("FAIL ") {
+            (case, Outcome::Failed(what.into()))
+        } else if let Some((case, why)) = with_reason("skip ") {
+            (case, Outcome::Skipped(why.into()))
+        } else {
+            continue;
+        };
+        if cases.contains(&case) {
             // The first complaint is the most precise one.
-            results.entry(case.into()).or_insert(Some(what.into()));
+            results.entry(case.into()).or_insert(outcome);
         }
     }
 }
@@ -177,7 +210,7 @@ fn judge(
     place: Where,
     results: &Results,
     known: &BTreeMap<String, String>,
-    again: &dyn Fn(&str) -> Result<Option<String>>,
+    again: &dyn Fn(&str) -> Result<Option<Outcome>>,
     tally: &mut Tally,
 ) {
     let label = match place {
@@ -187,7 +220,7 @@ fn judge(
         Where::Volume if sh::in_vm() => "vm, volume",
         Where::Volume => "sandbox, volume",
     };
-    let mut good = 0;
+    let (mut good, mut skipped) = (0, 0);
     for (case, result) in results {
         let name = format!("{family}/{case}");
         let excused = match place {
@@ -196,20 +229,58 @@ fn judge(
             Where::Volume => known.get(&format!("{family}@volume/{case}")),
         };
         match (result, excused) {
-            (None, None) => {
+            (Outcome::Passed, None) => {
                 tally.pass();
                 good += 1;
             }
-            (None, Some(_)) => tally.fail(format!("{name}: passes, but known-failures lists it")),
-            (Some(_), Some(reason)) => {
+            (Outcome::Passed, Some(_)) => tally.fail(format!("{name}: passes, but known-failures lists it")),
+            (Outcome::Skipped(why), None) if place == Where::Native || sh::in_vm() => {
+                tally.skip(format!("{label} {name}: {why}"));
+                skipped += 1;
+            }
+            (Outcome::Skipped(why), _) => tally.fail(format!("{label} {name} is skipped: {why}")),
+            (Outcome::Failed(_), Some(reason)) => {
                 println!("known {name}: {reason}");
                 tally.known();
             }
-            (Some(what), None) => {
-                let again = || again(case)?.map_or(Ok(()), |still| Err(anyhow!(still)));
+            (Outcome::Failed(what), None) => {
+                let again = || match again(case)? {
+                    Some(Outcome::Passed) => Ok(()),
+                    Some(Outcome::Failed(still) | Outcome::Skipped(still)) => Err(anyhow!(still)),
+                    None => Err(anyhow!("no answer")),
+                };
                 tally.attempt(&format!("{label} {name}"), Err::<(), _>(anyhow!(what.clone())), again);
             }
         }
     }
-    println!("abi {family} ({label}): {good} of {} cases pass", results.len());
+    let skipped = if skipped > 0 { format!(", {skipped} are skipped") } else { String::new() };
+    println!("abi {family} ({label}): {good} of {} cases pass{skipped}", results.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_about_a_case_counts() {
+        let text = "skip new: needs Linux 6.9, this is 6.1\nFAIL bad: line 3: x is 1\nFAIL bad: exit 1\nok good\nok other\nskip what\n";
+        let mut results = Results::new();
+        parse(text, &["new", "bad", "good", "what"], &mut results);
+        let outcome = |case: &str| results.get(case).cloned();
+        assert_eq!(outcome("new"), Some(Outcome::Skipped("needs Linux 6.9, this is 6.1".into())));
+        assert_eq!(outcome("bad"), Some(Outcome::Failed("line 3: x is 1".into())));
+        assert_eq!((outcome("good"), outcome("other"), outcome("what")), (Some(Outcome::Passed), None, None));
+    }
+
+    #[test]
+    fn nothing_is_skipped_in_a_sentry() {
+        let judged = |place| {
+            let results = Results::from([("case".into(), Outcome::Skipped("why".into()))]);
+            let mut tally = Tally::default();
+            judge("family", place, &results, &BTreeMap::new(), &|_| Ok(Some(Outcome::Passed)), &mut tally);
+            tally.finish().is_ok()
+        };
+        assert!(judged(Where::Native));
+        assert_eq!(judged(Where::Sandbox), sh::in_vm());
+    }
 }

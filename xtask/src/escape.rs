@@ -56,8 +56,8 @@ fn attack(name: &str, tally: &mut Tally) -> Result<()> {
     })?;
     for (case, result) in results {
         match result {
-            None => tally.pass(),
-            Some(what) => tally.fail(format!("escape {name}/{case}: {what}")),
+            abi::Outcome::Passed => tally.pass(),
+            abi::Outcome::Failed(what) | abi::Outcome::Skipped(what) => tally.fail(format!("escape {name}/{case}: {what}")),
         }
     }
     tally.step(&format!("escape {name}: the host is as before"), host.untouched());

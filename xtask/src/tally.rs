@@ -9,6 +9,7 @@ const SECOND_TRIES: usize = 3;
 pub struct Tally {
     passed: usize,
     expected: usize,
+    skipped: Vec<String>,
     /// Passed at the second try, with what the first one said.
     unsteady: Vec<String>,
     failures: Vec<String>,
@@ -22,6 +23,11 @@ impl Tally {
     /// A failure that a list of known ones names.
     pub fn known(&mut self) {
         self.expected += 1;
+    }
+
+    /// A case that says that it cannot be run here.
+    pub fn skip(&mut self, what: impl Into<String>) {
+        self.skipped.push(what.into());
     }
 
     pub fn fail(&mut self, what: impl Into<String>) {
@@ -61,6 +67,7 @@ impl Tally {
     pub fn add(&mut self, other: Tally) {
         self.passed += other.passed;
         self.expected += other.expected;
+        self.skipped.extend(other.skipped);
         self.unsteady.extend(other.unsteady);
         self.failures.extend(other.failures);
     }
@@ -73,11 +80,14 @@ impl Tally {
         if self.unsteady.len() > SECOND_TRIES {
             self.failures.push(format!("{} cases needed a second try", self.unsteady.len()));
         }
+        for case in &self.skipped {
+            println!("skipped: {case}");
+        }
         for failure in &self.failures {
             println!("failed: {failure}");
         }
         let failed = self.failures.len();
-        println!("{} passed, {failed} failed, {} known failures", self.passed, self.expected);
+        println!("{} passed, {failed} failed, {} known failures, {} skipped", self.passed, self.expected, self.skipped.len());
         if failed > 0 {
             bail!("{failed} failed");
         }
