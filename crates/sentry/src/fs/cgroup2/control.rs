@@ -69,7 +69,8 @@ const fn below(file: File) -> File {
 
 /// All files. The place in the list is part of the inode number.
 pub(super) const FILES: &[File] = &[
-    below(takes(
+    // Linux's very first group has none, but a container's root is a group like others, whose processes must leave it before it passes controllers on.
+    takes(
         "cgroup.type",
         CORE,
         |_| Ok("domain\n".into()),
@@ -77,7 +78,7 @@ pub(super) const FILES: &[File] = &[
             // Threaded groups are not there.
             Err(if text == "threaded" { Errno::EOPNOTSUPP } else { Errno::EINVAL })
         },
-    )),
+    ),
     takes("cgroup.procs", CORE, procs, move_here),
     takes("cgroup.threads", CORE, threads, |_, _| Err(Errno::EOPNOTSUPP)),
     shows("cgroup.controllers", CORE, |ask| Ok(format!("{}\n", ask.group.controllers().names()))),
