@@ -1,10 +1,11 @@
-//! Landlock for a sandbox's main process.
+//! Landlock for a sandbox's processes.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use super::Network;
@@ -18,7 +19,7 @@ pub type Allowed<'a> = (BorrowedFd<'a>, BitFlags<AccessFs>);
 /// # Errors
 /// The host has no Landlock.
 pub fn landlock(network: &Network, allowed: &[Allowed<'_>]) -> Result<(), String> {
-    let confine = || {
+    enforce(|| {
         let files = Ruleset::default().handle_access(AccessFs::from_all(ABI::V6))?;
         let handled = match network {
             Network::Host => files,
@@ -29,13 +30,160 @@ pub fn landlock(network: &Network, allowed: &[Allowed<'_>]) -> Result<(), String
         for (directory, rights) in allowed {
             rules = rules.add_rule(PathBeneath::new(directory, *rights))?;
         }
-        rules.restrict_self()
-    };
+        Ok(rules)
+    })
+}
+
+/// For the calling thread and those it makes: no TCP, no abstract socket and no signal outside. Files are as before: of a process whose trees change, a
+/// ruleset would have to be made anew, which Landlock has not.
+///
+/// # Errors
+/// The host has no Landlock.
+pub fn landlock_but_files() -> Result<(), String> {
+    enforce(|| Ok(Ruleset::default().handle_access(AccessNet::from_all(ABI::V6))?.scope(Scope::from_all(ABI::V6))?.create()?))
+}
+
+/// For a VMM, from before it is executed: it may execute what is below `programs`, and list the directories there and in `proc`; `device` is all that it may
+/// open to write. Nothing is made, removed, renamed or cut; no TCP, no abstract socket and no signal outside.
+///
+/// Opening files to read is not handled. A VMM opens the kernel, and images that it is given while it runs, by the names of their descriptors in /proc,
+/// and Landlock judges what such a name leads to: a file that is below no directory of this process, and later ones that no rule can know. What there is
+/// to be read is bounded by its root.
+///
+/// # Errors
+/// The host has no Landlock; a directory cannot be opened.
+pub fn landlock_vmm(programs: &[&Path], proc: &Path, device: Option<&Path>) -> Result<(), String> {
+    enforce(|| {
+        let mut rules = Ruleset::default()
+            .handle_access(AccessFs::from_all(ABI::V6) & !BitFlags::from(AccessFs::ReadFile))?
+            .handle_access(AccessNet::from_all(ABI::V6))?
+            .scope(Scope::from_all(ABI::V6))?
+            .create()?;
+        for directory in programs {
+            rules = rules.add_rule(PathBeneath::new(PathFd::new(directory)?, AccessFs::Execute | AccessFs::ReadDir))?;
+        }
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(proc)?, AccessFs::ReadDir))?;
+        if let Some(device) = device {
+            rules = rules.add_rule(PathBeneath::new(PathFd::new(device)?, AccessFs::WriteFile | AccessFs::IoctlDev))?;
+        }
+        Ok(rules)
+    })
+}
+
+/// What may be wrong with rules.
+#[derive(Debug, thiserror::Error)]
+enum RulesError {
+    #[error(transparent)]
+    Ruleset(#[from] RulesetError),
+    #[error(transparent)]
+    Path(#[from] PathFdError),
+}
+
+fn enforce(rules: impl FnOnce() -> Result<RulesetCreated, RulesError>) -> Result<(), String> {
+    let confine = || Ok::<_, RulesError>(rules()?.restrict_self()?);
     match confine() {
         Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
             Err("the host kernel has no Landlock, or it is off (boot parameter lsm=)".into())
         }
         Ok(_) => Ok(()),
-        Err::<_, RulesetError>(e) => Err(format!("cannot set up Landlock: {e}")),
+        Err(e) => Err(format!("cannot set up Landlock: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::{self, ErrorKind};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::process::{Child, Command};
+
+    use rustix::process::{Pid, test_kill_process};
+
+    use super::*;
+
+    /// What is outside of a ruleset.
+    struct Outside {
+        tcp: TcpListener,
+        name: SocketAddr,
+        _abstract: UnixListener,
+        child: Child,
+    }
+
+    impl Outside {
+        fn new(name: &str) -> Outside {
+            let name = SocketAddr::from_abstract_name(format!("nacre-{name}-{}", std::process::id())).unwrap();
+            Outside {
+                tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
+                _abstract: UnixListener::bind_addr(&name).unwrap(),
+                name,
+                child: Command::new("/bin/sleep").arg("100").spawn().unwrap(),
+            }
+        }
+
+        /// Whether each can be reached: TCP, the abstract socket, the process.
+        fn reached(&self) -> [bool; 3] {
+            let pid = Pid::from_child(&self.child);
+            [
+                TcpStream::connect(self.tcp.local_addr().unwrap()).is_ok(),
+                UnixStream::connect_addr(&self.name).is_ok(),
+                test_kill_process(pid).is_ok(),
+            ]
+        }
+    }
+
+    impl Drop for Outside {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// A ruleset holds for its thread alone.
+    fn in_a_thread(run: impl FnOnce() + Send) {
+        std::thread::scope(|scope| scope.spawn(run).join().unwrap());
+    }
+
+    fn refused<T>(outcome: io::Result<T>) -> bool {
+        matches!(outcome, Err(error) if error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn a_vmm_reads_and_executes_programs_and_no_more() {
+        let outside = Outside::new("vmm");
+        assert_eq!(outside.reached(), [true; 3]);
+        let dir = std::env::temp_dir().join(format!("nacre-confine-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (image, device, copy) = (dir.join("image"), dir.join("device"), dir.join("program"));
+        fs::write(&image, "of the image").unwrap();
+        fs::write(&device, "").unwrap();
+        fs::copy("/bin/true", &copy).unwrap();
+        let given = File::open(&image).unwrap();
+        in_a_thread(|| {
+            landlock_vmm(&[Path::new("/usr")], Path::new("/proc"), Some(&device)).unwrap();
+            // An image is opened by its descriptor's name, to be read only.
+            let name = format!("/proc/self/fd/{}", given.as_raw_fd());
+            assert_eq!(fs::read_to_string(&name).unwrap(), "of the image");
+            assert!(refused(File::options().write(true).open(&name)));
+            assert!(File::options().write(true).open(&device).is_ok());
+            assert!(Command::new("/usr/bin/true").status().unwrap().success() && refused(Command::new(&copy).status()));
+            assert!(fs::read_dir("/usr/bin").is_ok() && refused(fs::read_dir(&dir)));
+            assert!(refused(File::create(dir.join("new"))) && refused(fs::remove_file(&image)));
+            assert!(refused(fs::rename(&image, dir.join("other"))) && refused(fs::create_dir(dir.join("sub"))));
+            assert_eq!(outside.reached(), [false; 3]);
+        });
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn files_can_be_left_out() {
+        let outside = Outside::new("files");
+        in_a_thread(|| {
+            landlock_but_files().unwrap();
+            assert!(fs::read_dir("/").is_ok() && File::options().write(true).open("/dev/null").is_ok());
+            assert_eq!(outside.reached(), [false; 3]);
+        });
     }
 }

@@ -12,6 +12,7 @@ use virtiofs::{Server, TreeConfig};
 
 use serde::{Deserialize, Serialize};
 
+use super::confine::landlock_but_files;
 use super::fs_control::Control;
 use super::gofer::Trees;
 use super::{Confined, message};
@@ -99,6 +100,7 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
         server.shown().add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
     }
     give_up(config.trees.run_as(), access).map_err(|e| e.to_string())?;
+    landlock_but_files()?;
     if let Some(listener) = control {
         Control::start(listener.into(), server.shown().clone()).map_err(|e| format!("cannot start its control: {e}"))?;
     }

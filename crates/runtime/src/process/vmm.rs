@@ -2,12 +2,12 @@
 //!
 //! It sees, read-only, what programs of the distribution are made of (/usr and what leads there), a /proc of its own pid name space, /dev/kvm where
 //! there is one ([`kvm`](super::kvm)), and nothing else; everything it works with it inherits as a descriptor. It is a child of the keeper, whose
-//! name spaces it shares but for the mounts.
+//! name spaces it shares but for the mounts. A Landlock ruleset ([`landlock_vmm`]) is on before it is executed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,6 +15,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::Signal;
 use vmm::CommandLine;
 
+use super::confine::landlock_vmm;
 use super::gofer::{Attach, detached};
 use super::isolate::{Code, Step, StepError, drop_privileges, enter_private_root, new_fs};
 use super::kvm::{self, Kvm};
@@ -44,12 +45,20 @@ fn become_it(
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("set the death signal")?;
     enter_private_root(|root| furnish(root, kvm))?;
     drop_privileges()?;
+    confine(kvm).map_err(io::Error::other).step("confine it")?;
     // 0 and 1 stay.
     let inherited = line.inherited.iter().map(|inherited| (inherited.fd, inherited.number));
     place_descriptors(&[(stderr, 2)].into_iter().chain(inherited).collect::<Vec<_>>()).step("place descriptors")?;
     let mut command = Command::new(program);
     command.args(&line.args).env_clear();
     Err(command.exec()).step("execute it")
+}
+
+/// In the new root.
+fn confine(kvm: Option<&Kvm>) -> Result<(), String> {
+    let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| Path::new("/").join(name)).filter(|path| path.exists()).collect();
+    let programs: Vec<&Path> = programs.iter().map(PathBuf::as_path).collect();
+    landlock_vmm(&programs, Path::new("/proc"), kvm.map(|_| Path::new(kvm::DEVICE)))
 }
 
 /// The program's root.
