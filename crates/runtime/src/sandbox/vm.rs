@@ -34,6 +34,11 @@ const POD_SLOTS: u8 = 8;
 const NIC_SLOTS: u8 = 2;
 /// Guest memory is a multiple of this.
 const MEMORY_STEP: u64 = 2 << 20;
+/// How many CPUs and bytes of memory the driver gives a machine at most, however large the host is.
+const MOST_CPUS: usize = 255;
+const MOST_MEMORY: u64 = 1 << 40;
+/// An emulated CPU's addresses end at 1 TiB, and devices need some of them.
+const MOST_EMULATED_MEMORY: u64 = 896 << 30;
 
 /// A VM sandbox, held by the process that made it, or joined.
 #[derive(Debug)]
@@ -96,14 +101,14 @@ impl VmSandbox {
         let vmm_side = fs::vmm_end(&fs)?;
         timing::mark("runtime: file process connected");
         // Nobody else can reach it: nobody can change it.
-        let resizable = launch.listener.is_some();
-        let follows = resizable && matches!(launch.network, Network::Namespace(_));
-        let memory = memory(launch.memory_limit);
+        let growth = if launch.listener.is_some() { Growth::ToTheHosts } else { Growth::None };
+        let follows = launch.listener.is_some() && matches!(launch.network, Network::Namespace(_));
+        let host = Host { cpus: machine::cpus(), memory: machine::memory_bytes(), accelerated };
         let config = KeeperConfig {
             first_container: launch.first_container,
             program,
-            cpus: [launch.cpus as u32, if resizable { machine::cpus() as u32 } else { launch.cpus as u32 }],
-            memory: [memory, if resizable { most_memory(memory) } else { memory }],
+            cpus: host.cpus_for(launch.cpus, growth),
+            memory: host.memory_for(launch.memory_limit, growth),
             images: images.len(),
             disks: launch.disks.iter().map(|disk| if disk.read_only { DiskConfig::Read } else { DiskConfig::Write }).collect(),
             slots: if launch.pod.is_some() { POD_SLOTS } else { 0 } + if follows { NIC_SLOTS } else { 0 },
@@ -245,20 +250,53 @@ fn number_trees(request: &mut CreateContainerRequest, numbers: &[u32]) {
     }
 }
 
-/// Bytes of guest memory for containers that may use `limit`.
-fn memory(limit: Option<u64>) -> u64 {
-    let wanted = match limit {
-        Some(limit) => limit.saturating_add(GUEST_MEMORY_OVERHEAD),
-        None => DEFAULT_MEMORY,
-    };
-    let most = (machine::memory_bytes() / 2).max(GUEST_MEMORY_OVERHEAD);
-    wanted.min(most).next_multiple_of(MEMORY_STEP)
+/// What there is to be divided.
+#[derive(Debug, Clone, Copy)]
+struct Host {
+    cpus: usize,
+    /// Bytes.
+    memory: u64,
+    /// How its VMs run.
+    accelerated: Accelerated,
 }
 
-/// As much as a VM may ever have that starts with `boot` bytes: the host's memory, in the steps by which it grows.
-fn most_memory(boot: u64) -> u64 {
-    const STEP: u64 = vmm::qemu::MEMORY_STEP;
-    boot + machine::memory_bytes().saturating_sub(boot) / STEP * STEP
+/// Whether a VM may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    ToTheHosts,
+    None,
+}
+
+impl Host {
+    /// CPUs of a VM whose containers may use so many: at the start, and at most.
+    fn cpus_for(self, wanted: usize, growth: Growth) -> [u32; 2] {
+        let boot = wanted.clamp(1, MOST_CPUS);
+        let most = match growth {
+            Growth::ToTheHosts => self.cpus.clamp(boot, MOST_CPUS),
+            Growth::None => boot,
+        };
+        [boot as u32, most as u32]
+    }
+
+    /// Bytes of guest memory for containers that may use `limit`, likewise; it grows in steps.
+    fn memory_for(self, limit: Option<u64>, growth: Growth) -> [u64; 2] {
+        const STEP: u64 = vmm::qemu::MEMORY_STEP;
+        let wanted = match limit {
+            Some(limit) => limit.saturating_add(GUEST_MEMORY_OVERHEAD),
+            None => DEFAULT_MEMORY,
+        };
+        let bound = match self.accelerated {
+            Accelerated::ByKvm => MOST_MEMORY,
+            Accelerated::Emulated => MOST_EMULATED_MEMORY,
+        };
+        let most = (self.memory / 2).max(GUEST_MEMORY_OVERHEAD).min(bound);
+        let boot = wanted.min(most).next_multiple_of(MEMORY_STEP);
+        let most = match growth {
+            Growth::ToTheHosts => boot + self.memory.min(bound).saturating_sub(boot) / STEP * STEP,
+            Growth::None => boot,
+        };
+        [boot, most]
+    }
 }
 
 /// The VMM's program, by PATH.
@@ -283,10 +321,47 @@ mod tests {
 
     use super::*;
 
+    const GIB: u64 = 1 << 30;
+
     #[test]
     fn memory_has_room_for_the_guest_itself() {
-        assert_eq!(memory(Some((64 << 20) + 1)), (192 << 20) + MEMORY_STEP);
-        assert!(memory(None) <= DEFAULT_MEMORY && memory(Some(u64::MAX)) <= machine::memory_bytes());
+        let host = Host { cpus: 2, memory: 16 * GIB, accelerated: Accelerated::ByKvm };
+        let boot = |limit| host.memory_for(limit, Growth::None)[0];
+        assert_eq!(boot(Some((64 << 20) + 1)), (192 << 20) + MEMORY_STEP);
+        assert_eq!((boot(None), boot(Some(u64::MAX))), (DEFAULT_MEMORY, 8 * GIB));
+        assert_eq!(host.memory_for(None, Growth::ToTheHosts), [GIB, 16 * GIB]);
+    }
+
+    /// The driver builds what is made of the largest hosts.
+    #[test]
+    fn no_host_is_too_large() {
+        let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let host = Host { cpus: 1024, memory: 6144 * GIB + 4096, accelerated: Accelerated::ByKvm };
+        for (cpus, limit) in [(1, None), (300, None), (1, Some(2048 * GIB)), (1024, Some(u64::MAX))] {
+            for growth in [Growth::ToTheHosts, Growth::None] {
+                let ([boot, max], [memory, most]) = (host.cpus_for(cpus, growth), host.memory_for(limit, growth));
+                let machine = vmm::Machine {
+                    name: "large".into(),
+                    accelerator: vmm::Accelerator::Kvm,
+                    kernel: file(),
+                    initrd: None,
+                    cmdline: String::new(),
+                    cpus: vmm::Cpus { boot, max },
+                    memory: vmm::Memory { boot: memory, max: most },
+                    console: None,
+                    devices: Vec::new(),
+                    slots: POD_SLOTS + NIC_SLOTS,
+                };
+                let qmp = file();
+                let line = vmm::qemu::command_line(&machine, qmp.as_fd());
+                assert!(line.is_ok(), "{cpus} {limit:?} {growth:?}: {:?}", line.err());
+            }
+        }
+        assert_eq!(host.cpus_for(300, Growth::None), [255; 2]);
+        let [boot, most] = host.memory_for(None, Growth::ToTheHosts);
+        assert_eq!((boot, most), (GIB, 1024 * GIB));
+        let emulated = Host { accelerated: Accelerated::Emulated, ..host };
+        assert_eq!(emulated.memory_for(Some(u64::MAX), Growth::ToTheHosts), [896 * GIB; 2]);
     }
 
     #[test]
