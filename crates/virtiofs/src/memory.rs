@@ -23,6 +23,12 @@ pub enum Placement {
     End,
 }
 
+impl<'a> FromIterator<VolatileSlice<'a>> for Pieces<'a> {
+    fn from_iter<I: IntoIterator<Item = VolatileSlice<'a>>>(pieces: I) -> Pieces<'a> {
+        Pieces(pieces.into_iter().collect())
+    }
+}
+
 impl<'a> Pieces<'a> {
     pub fn push(&mut self, piece: VolatileSlice<'a>) {
         self.0.push(piece);

@@ -25,7 +25,7 @@ use rustix::{
     io::Errno,
 };
 use virtio_queue::{DescriptorChain, QueueT};
-use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions};
+use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 use vmm::vhost_user::{FREE, Frontend, KICK, Layout, Ring, Shared};
 
 use crate::{
@@ -98,6 +98,12 @@ impl Shown {
         self.trees.add_at(index, tree)
     }
 
+    /// Does one request, whose bytes are in `input`, as the device's threads do those that they find in its rings; returns how many bytes of `output` its
+    /// answer has.
+    pub fn serve(&self, input: &[VolatileSlice<'_>], output: &[VolatileSlice<'_>]) -> usize {
+        self.fs.serve(&input.iter().copied().collect(), &output.iter().copied().collect())
+    }
+
     /// No longer shows a tree, and closes all that is open in it; what a guest still knows of it is `ESTALE`. Whether there was one.
     pub fn remove(&self, index: u32) -> bool {
         self.fs.remove_tree(index)
@@ -162,7 +168,7 @@ impl Running {
 
     /// Confines all threads of the process to what the device needs (`hostcall::seccomp::virtiofs`), for good. With `ReadOnly` no tree may be
     /// writable. The rest of the lock-down (namespaces, user, capabilities) must be done before [`Server::start`], as it holds for one
-    /// thread and those it makes. Landlock cannot be used: it would not let trees in that are added later.
+    /// thread and those it makes. Landlock's rules for files cannot be used: they would not let trees in that are added later.
     ///
     /// # Errors
     /// The host refuses; nothing should be served then.
