@@ -21,7 +21,8 @@ const LIMITS: [(&str, Option<u64>); 2] = [("128 MiB", Some(128 << 20)), ("none",
 
 pub fn report(kernels: &[Kernel]) -> Result<String> {
     let mut text = format!(
-        "\nA sandbox that sleeps, {} s after its start; KiB. Guest memory is what the host has given for it.\n\n\
+        "\nA sandbox that sleeps, {} s after its start; KiB. Guest memory is what the host has given for it. Goals: processes at most 15,360; \
+         guest memory with our kernel at most 40,960.\n\n\
          | kernel | memory limit | processes but QEMU, PSS | QEMU without guest memory, PSS | guest memory |\n|---|--:|--:|--:|--:|\n",
         SETTLE.as_secs()
     );

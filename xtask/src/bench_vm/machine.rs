@@ -11,7 +11,7 @@ use super::{Kernel, vmm_has_kvm};
 use crate::backend::Server;
 use crate::sh;
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What a script may need of modules, where they are not built in.
 const MODULES: &[&str] = &["virtio_pci", "virtiofs", "vmw_vsock_virtio_transport"];
