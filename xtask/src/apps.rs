@@ -2,13 +2,14 @@
 //!
 //! The fast tier is the small scripts that `cargo xtask test` runs; `--full` adds servers, run-times and CPython's and Go's own tests, whose packages it
 //! installs. `tests/apps/known-failures` names what may fail (`PLACE NAME reason`); one of them that passes is a failure too. With `NACRE_SANDBOX=vm`
-//! sandboxes are virtual machines: the place is called `vm` then, and all have more time, as the machine is an emulated one here.
+//! sandboxes are virtual machines: the place is called `vm` then, and all have more time, as the machine is an emulated one here. `--within` bounds all
+//! programs together, in seconds.
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::tally::Tally;
 use crate::{bundle, packages, sh};
@@ -46,8 +47,9 @@ const fn app(name: &'static str, interpreter: &'static str, script: &'static str
 }
 
 impl App {
-    fn limit(&self, place: &str) -> Duration {
-        if place != "native" && sh::in_vm() { self.limit * EMULATED } else { self.limit }
+    fn limit(&self, place: &str, end: Option<Instant>) -> Duration {
+        let own = if place != "native" && sh::in_vm() { self.limit * EMULATED } else { self.limit };
+        end.map_or(own, |end| own.min(end.saturating_duration_since(Instant::now())))
     }
 }
 
@@ -153,9 +155,11 @@ fn apps() -> Vec<App> {
 pub fn run(args: &[String]) -> Result<Tally> {
     let mut places = vec!["native", "do", "bundle"];
     let mut wanted = Vec::new();
-    let mut tier = Tier::Fast;
-    for arg in args {
+    let (mut tier, mut within) = (Tier::Fast, None);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--within" => within = Some(args.next().context("apps: --within SECONDS")?.parse().context("apps: --within")?),
             "--native" => places = vec!["native"],
             "--do" => places = vec!["do"],
             "--bundle" => places = vec!["bundle"],
@@ -185,6 +189,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     }
     let known = known_failures()?;
     let mut tally = Tally::default();
+    let end = within.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     for place in places {
         for app in &chosen {
             let fits = match app.places {
@@ -193,7 +198,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
                 Places::OnlyDo => place == "do",
             };
             if fits {
-                judge(&mut tally, place, app, &known);
+                judge(&mut tally, place, app, end, &known);
             }
         }
     }
@@ -201,13 +206,13 @@ pub fn run(args: &[String]) -> Result<Tally> {
 }
 
 /// Runs one; a known failure must fail.
-fn judge(tally: &mut Tally, place: &str, app: &App, known: &[(String, String)]) {
+fn judge(tally: &mut Tally, place: &str, app: &App, end: Option<Instant>, known: &[(String, String)]) {
     let called = called(place);
     let label = format!("{called} {}", app.name);
     if !known.iter().any(|(p, name)| p == called && name == app.name) {
-        return tally.attempt(&label, one(place, app), || one(place, app));
+        return tally.attempt(&label, one(place, app, end), || one(place, app, end));
     }
-    let result = match one(place, app) {
+    let result = match one(place, app, end) {
         Ok(()) => Err(anyhow::anyhow!("passes, but known-failures lists it")),
         Err(_) => Ok(()),
     };
@@ -229,7 +234,11 @@ fn known_failures() -> Result<Vec<(String, String)>> {
     Ok(text.lines().filter(|l| !l.starts_with('#')).filter_map(line).collect())
 }
 
-fn one(place: &str, app: &App) -> Result<()> {
+fn one(place: &str, app: &App, end: Option<Instant>) -> Result<()> {
+    let limit = app.limit(place, end);
+    if limit.is_zero() {
+        bail!("not started: the time for all programs is over");
+    }
     let path = sh::top().join("tests/apps").join(app.script);
     let mut command = match place {
         "native" => Command::new(app.interpreter),
@@ -238,7 +247,7 @@ fn one(place: &str, app: &App) -> Result<()> {
             command.args(["do", "--", app.interpreter]);
             command
         }
-        _ => return in_bundle(app, &path),
+        _ => return in_bundle(app, &path, limit),
     };
     command
         .arg(&path)
@@ -246,10 +255,10 @@ fn one(place: &str, app: &App) -> Result<()> {
         .env("APPS_PLACE", called(place))
         .env("APPS_SOURCES", packages::sources())
         .current_dir("/");
-    verdict(sh::timed(&mut command, app.limit(place))?)
+    verdict(sh::timed(&mut command, limit)?)
 }
 
-fn in_bundle(app: &App, path: &Path) -> Result<()> {
+fn in_bundle(app: &App, path: &Path, limit: Duration) -> Result<()> {
     let made = bundle::debian()?;
     let root = made.join("rootfs");
     std::fs::create_dir_all(root.join("apps"))?;
@@ -260,7 +269,7 @@ fn in_bundle(app: &App, path: &Path) -> Result<()> {
     let state = sh::scratch()?;
     let mut command = Command::new(sh::nacre());
     command.arg("--root").arg(&state).arg("run").arg("--bundle").arg(&dir).arg(&id);
-    let result = verdict(sh::timed(&mut command, app.limit("bundle"))?);
+    let result = verdict(sh::timed(&mut command, limit)?);
     let mut delete = Command::new(sh::nacre());
     let _ = sh::timed(delete.arg("--root").arg(&state).args(["delete", "--force", &id]), Duration::from_secs(20));
     let _ = std::fs::remove_dir_all(state);

@@ -38,7 +38,7 @@ const USAGE: &str = "\
 cargo xtask COMMAND
   test [--fast|--full]                   install what is missing, then every test (--fast: those that need no sandbox; --full: all programs)
   abi [--native|--sandbox] [FAMILY...]   Linux's ABI: natively, in a sandbox, or both and compared
-  apps [--full] [--native|--do|--bundle] [NAME...]  real programs: the small ones, or all
+  apps [--full] [--native|--do|--bundle] [--within SECONDS] [NAME...]  real programs: the small ones, or all
   escape [NAME...]                       the known ways out of a sandbox
   fuzz [--minutes N] [--seed N]          system calls at random in sandboxes, which must not break
   hostcalls [--update]                   the host calls of each process, and all others tried; --update writes docs/host-calls.md

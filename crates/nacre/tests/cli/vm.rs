@@ -1,12 +1,13 @@
 //! What only virtual machines have: volumes on disks, and a size of their own. Run with `NACRE_SANDBOX=vm` (`cargo xtask vm`).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, in_vm};
+use crate::support::{Place, Run, in_vm};
 
 const MIB: u64 = 1 << 20;
 
@@ -332,6 +333,38 @@ fn interfaces_come_and_go() {
     network.attach("eth0", 94);
     update().ok();
     assert_eq!((reaches(94).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo\n"));
+}
+
+/// QEMU's stand-in, a shell, is started as QEMU is, and tells on the console what it may not do.
+#[test]
+fn the_vmm_is_under_landlock() {
+    let Some(place) = place("vm-landlock") else { return };
+    place.write(&Place::config(&["true"]));
+    let stand_in = place.dir.join("qemu-system-x86_64");
+    let script = "#!/bin/bash\nexec 9<> /dev/tcp/127.0.0.1/1 || echo this was the stand-in >&2\n";
+    fs::write(&stand_in, script).expect("a program");
+    fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).expect("its mode");
+    // Only what is below /usr can be a VMM: there, in a mount name space that nobody else sees.
+    let nacre = place.command(&["run", &place.id()]);
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "sh", "-c", "mount --bind \"$0\" /usr/bin/qemu-system-x86_64 && exec \"$@\""]).arg(&stand_in);
+    hidden.arg(nacre.get_program()).args(nacre.get_args()).current_dir(place.bundle());
+    let run = Run::of(hidden.output().expect("unshare runs"));
+    assert!(run.stderr.contains("this was the stand-in"), "{run:?}");
+    // Without the rules, the network would be unreachable.
+    assert!(run.stderr.contains("Permission denied"), "{run:?}");
+}
+
+#[test]
+fn the_guest_image_is_the_same_each_time() {
+    let Some(place) = place("vm-image") else { return };
+    let build = |name: &str| {
+        let dir = place.dir.join(name);
+        place.nacre(&["guest", "build", "--output", dir.to_str().expect("a path")]).ok();
+        ["vmlinuz", "initrd.cpio"].map(|file| fs::read(dir.join(file)).expect("a file of the image"))
+    };
+    let (one, two) = (build("one"), build("two"));
+    assert!(one.iter().all(|file| file.len() > 1 << 20) && one == two, "two builds differ");
 }
 
 #[test]
