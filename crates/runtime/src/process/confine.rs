@@ -34,13 +34,21 @@ pub fn landlock(network: &Network, allowed: &[Allowed<'_>]) -> Result<(), String
     })
 }
 
-/// For the calling thread and those it makes: no TCP, no abstract socket and no signal outside. Files are as before: of a process whose trees change, a
-/// ruleset would have to be made anew, which Landlock has not.
+/// For the calling thread and those it makes: no TCP (since Linux 6.7), no abstract socket and no signal outside (6.12). Files are as before: of a process
+/// whose trees change, a ruleset would have to be made anew, which Landlock has not. An older kernel knows none of this and does nothing; the others'
+/// rulesets are what fails where there is no Landlock at all.
 ///
 /// # Errors
-/// The host has no Landlock.
+/// The host's.
 pub fn landlock_but_files() -> Result<(), String> {
-    enforce(|| Ok(Ruleset::default().handle_access(AccessNet::from_all(ABI::V6))?.scope(Scope::from_all(ABI::V6))?.create()?))
+    let confine = || {
+        Ruleset::default()
+            .handle_access(AccessNet::from_all(ABI::V6))?
+            .scope(Scope::from_all(ABI::V6))?
+            .create()?
+            .restrict_self()
+    };
+    confine().map(drop).map_err(|e: RulesetError| not_set_up(&e))
 }
 
 /// For a VMM, from before it is executed: it may execute what is below `programs`, and list the directories there and in `proc`; `device` is all that it may
@@ -86,8 +94,12 @@ fn enforce(rules: impl FnOnce() -> Result<RulesetCreated, RulesError>) -> Result
             Err("the host kernel has no Landlock, or it is off (boot parameter lsm=)".into())
         }
         Ok(_) => Ok(()),
-        Err(e) => Err(format!("cannot set up Landlock: {e}")),
+        Err(e) => Err(not_set_up(&e)),
     }
+}
+
+fn not_set_up(error: &dyn std::fmt::Display) -> String {
+    format!("cannot set up Landlock: {error}")
 }
 
 #[cfg(test)]
