@@ -73,6 +73,11 @@ def serve_one(conn):
         elif words[0] == "name":
             host, port = conn.getpeername()[:2]
             conn.sendall(f"{host} {port}".encode())
+        elif words[0] == "sockets":
+            # Those of TCP in this network namespace.
+            lines = open("/proc/net/sockstat").readlines() + open("/proc/net/sockstat6").readlines()
+            counts = [int(line.split()[2]) for line in lines if line.startswith(("TCP:", "TCP6:"))]
+            conn.sendall(str(sum(counts)).encode())
         elif words[0] == "sleep":
             # Reads nothing for a while, then all.
             time.sleep(float(words[1]))
@@ -265,17 +270,35 @@ def case_many(to):
         sock.close()
 
 
-def case_churn(to):
-    """Short connections, one after the other: ports and buffers come back."""
-    for n in range(int(os.environ.get("MANY", "500"))):
+def sockets(to):
+    with connect(to, "sockets") as sock:
+        return int(rest(sock))
+
+
+def churn(to, many, end):
+    """Short connections, one after the other: ports, buffers and sockets come back."""
+    before = sockets(to)
+    for n in range(many):
         sock = socket.socket(family(to[0]), socket.SOCK_STREAM)
-        # A reset at the end: the client's own ports would run out in TIME_WAIT.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end(sock)
         sock.connect((to[0], to[1] + 1))
         if n % 100 == 0:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
         sock.close()
+    until = time.monotonic() + LIMIT
+    while (now := sockets(to)) > before + 3:
+        assert time.monotonic() < until, f"{before} sockets before, {now} after"
+        time.sleep(0.1)
+
+
+def case_churn(to):
+    # A reset at the end: the client's own ports would run out in TIME_WAIT.
+    churn(to, int(os.environ.get("MANY", "500")), lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)))
+
+
+def case_churn_by_fin(to):
+    churn(to, 300, lambda sock: None)
 
 
 def udp(to):
