@@ -705,3 +705,15 @@ CASE(protection_that_flips_at_each_write) {
     }
     EQ(p[64], (char)1999);
 }
+
+static long rss_kb(void) { return atol(strstr(slurp("/proc/self/status"), "VmRSS:") + 6); }
+CASE(resident_pages_are_those_touched) {
+    long before = rss_kb(), large = 100 << 20;
+    char *p = anon(large / PAGE, RW), *q = anon(large / PAGE, RW);
+    OK(madvise(q, large, MADV_NOHUGEPAGE));
+    memset(p, 1, large);
+    q[0] = q[large / 2] = 1;
+    long more = rss_kb() - before;
+    CHECK(more >= large / 1024 - 1024);
+    CHECK(more <= large / 1024 + 8192);
+}

@@ -272,3 +272,34 @@ CASE(reboot_with_nonsense) {
     ERR(syscall(SYS_reboot, 1, 2, 3, NULL), EINVAL);
     ERR(syscall(SYS_reboot, 0xfee1dead, 672274793, 0x55, NULL), EINVAL);
 }
+
+CASE(sizes_by_ioctl) {
+    static char bytes[8192];
+    int fd = OK(open("f", O_RDWR | O_CREAT, 0600)), block = 0, p[2];
+    EQ(write(fd, bytes, sizeof bytes), sizeof bytes);
+    OK(fsync(fd));
+    struct stat st;
+    OK(fstat(fd, &st));
+    OK(ioctl(fd, 2, &block)); // FIGETBSZ
+    EQ(block, st.st_blksize);
+    long long taken = 0;
+    OK(ioctl(fd, 0x5460, &taken)); // FIOQSIZE
+    EQ(taken, st.st_blocks * 512);
+    OK(pipe(p));
+    ERR(ioctl(p[0], 0x5460, &taken), ENOTTY);
+    ERR(ioctl(fd, 0x5460, BAD), EFAULT);
+}
+
+CASE(auxiliary_vector_by_prctl) {
+    unsigned long v[128], size = 0;
+    long n = prctl(0x41555856, v, sizeof v, 0, 0); // PR_GET_AUXV
+    if (n < 0 && errno == EINVAL) return; // before Linux 6.4
+    CHECK(n > 0 && n <= (long)sizeof v);
+    for (int i = 0; i < n / 16; i++) if (v[2 * i] == 6) size = v[2 * i + 1]; // AT_PAGESZ
+    EQ(size, 4096);
+    v[1] = 77;
+    EQ(prctl(0x41555856, v, 8, 0, 0), n);
+    EQ(v[1], 77);
+    ERR(prctl(0x41555856, v, 8, 1, 0), EINVAL);
+    ERR(prctl(0x41555856, BAD, 8, 0, 0), EFAULT);
+}

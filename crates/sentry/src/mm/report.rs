@@ -59,8 +59,8 @@ pub enum Detail {
     Residency,
 }
 
-/// Bytes of the memory file that one look asks the host about; the rest counts as present.
-const ASK_MAX: u64 = 64 << 20;
+/// Mappings that one look asks the host about; those beyond count as present.
+const ASK_MAX: u64 = 1024;
 
 /// Sizes of an address space, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -158,8 +158,8 @@ impl Mm {
         self.state.read().locked_bytes
     }
 
-    /// Sizes, for /proc/PID/status and statm. Which pages are present is asked of the host for pages of the memory file
-    /// (`mincore`, at most 64 MiB of them); others are counted as a whole.
+    /// Sizes, for /proc/PID/status and statm. Which pages are present is asked of the host for pages of the memory file (of at most 1,024
+    /// mappings); others are counted as a whole.
     pub fn usage(&self) -> Usage {
         let state = self.state.read();
         let mut usage = Usage {
@@ -239,7 +239,7 @@ impl Mm {
         state.map.iter().map(present).sum()
     }
 
-    /// What of a segment is in memory; `asked` counts what the host was asked about.
+    /// What of a segment is in memory; `asked` counts what the host was asked.
     fn residency(&self, start: u64, segment: &Segment, asked: &mut u64) -> Resident {
         let len = segment.end - start;
         let mut resident = Resident::default();
@@ -247,8 +247,8 @@ impl Mm {
             Backing::Empty => {}
             Backing::Host(..) => resident.file = len,
             Backing::Memory(at) => {
-                let present = if *asked < ASK_MAX { self.resident(*at, len.min(ASK_MAX)) } else { len };
-                *asked += len;
+                let present = if *asked < ASK_MAX { self.resident(*at, len) } else { len };
+                *asked += 1;
                 if segment.shared() {
                     resident.shared = present;
                 } else {
