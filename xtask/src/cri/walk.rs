@@ -3,6 +3,7 @@
 //! Whatever is killed when: every call comes back in time and with a status of its own, what ends a life succeeds (at the latest when it is tried again,
 //! as a kubelet does), and nothing is left. A moment at which there was nobody to kill fails, unless it is one of [`Life::may_miss`].
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -258,18 +259,23 @@ fn run(engine: &Engine, args: &[String]) -> Result<Ended> {
 
 /// Kills those that are there. How many were.
 fn strike(engine: &Engine, victim: Victim) -> usize {
-    engine.note_family();
+    // It lives for milliseconds: nothing before.
+    if victim != Victim::Create {
+        engine.note_family();
+    }
     let victims = match victim {
         Victim::Shim => engine.shims(),
         Victim::Process(name) => engine.family().into_iter().filter(|pid| engine::is_called(*pid, name)).collect(),
-        Victim::Create => engine.family().into_iter().filter(|pid| is_create(*pid)).collect(),
+        Victim::Create => sh::pids().into_iter().filter(|pid| is_create(*pid, &engine.dir)).collect(),
         Victim::Containerd => return usize::from(engine.signal_containerd()),
     };
     victims.into_iter().filter(|pid| sh::signal(*pid, "KILL")).count()
 }
 
-fn is_create(pid: u32) -> bool {
+/// Whether it is a `nacre create` with a bundle in this directory.
+fn is_create(pid: u32, dir: &Path) -> bool {
     let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let dir = dir.as_os_str().as_encoded_bytes();
     let mut args = text.split(|byte| *byte == 0);
-    args.next() == Some(b"nacre") && args.any(|arg| arg == b"create")
+    args.next() == Some(b"nacre") && args.clone().any(|arg| arg == b"create") && args.any(|arg| arg.starts_with(dir))
 }
