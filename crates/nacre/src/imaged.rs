@@ -62,6 +62,8 @@ pub struct Wish<'a> {
     pub command: &'a [OsString],
     pub id: &'a str,
     pub wire: Wire,
+    /// `--overlay`.
+    pub overlay: Option<&'a str>,
 }
 
 /// A bundle made from an image.
@@ -81,6 +83,9 @@ pub fn prepare(wish: &Wish<'_>, global: &Global) -> anyhow::Result<Imaged> {
     drop(source);
     let dir = store.bundle_path(wish.id);
     let mut config = config(wish, &image, &root, &limits)?;
+    if let Some(mapped) = mapped(wish, &store, &root) {
+        object(&mut config, "annotations").insert("dev.nacre.rootfs".into(), format!("erofs:{}", mapped.display()).into());
+    }
     let mut files = Vec::new();
     if let Some(hosts) = hosts(&root, wish.id) {
         files.push(("hosts", hosts.into_bytes()));
@@ -119,6 +124,18 @@ fn unpacked(wish: &Wish<'_>, store: &Store) -> anyhow::Result<(Source, Image, Ro
     };
     let root = store.root(&source, &image, &unpacker(), &*progress)?;
     Ok((source, image, root))
+}
+
+/// The root as an image to map. None: it cannot be had, or shall be written to.
+fn mapped(wish: &Wish<'_>, store: &Store, root: &Root) -> Option<PathBuf> {
+    if wish.overlay == Some("none") {
+        return None;
+    }
+    let mapped = store.mapped(root);
+    mapped.unwrap_or_else(|error| {
+        tracing::warn!("the image is used as a directory: {error}");
+        None
+    })
 }
 
 /// Layers are unpacked by this program again, confined.

@@ -151,7 +151,7 @@ pub enum All {
 }
 
 /// Bytes on the disk below a directory; hard links count once.
-fn used_bytes(path: &Path) -> u64 {
+pub(super) fn used_bytes(path: &Path) -> u64 {
     let mut seen = HashSet::new();
     let mut total = 0;
     let mut waiting = vec![path.to_path_buf()];

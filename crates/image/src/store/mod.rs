@@ -1,7 +1,7 @@
 //! What is kept of images, by digest.
 //!
 //! `STORE/` is an OCI layout (`oci-layout`, `index.json`, `blobs/sha256/`), so other tools can read it, and beside it
-//! - `roots/CHAIN/rootfs`: layers unpacked, shared read-only by every container of that chain id;
+//! - `roots/CHAIN/rootfs`: layers unpacked, shared read-only by every container of that chain id; `rootfs.erofs`, the same as one image;
 //! - `containers/NAME/`: bundles of containers made from images;
 //! - `tmp/`: what is being made, each under a lock of its own.
 //!
@@ -12,6 +12,7 @@
 mod containers;
 mod gc;
 mod index;
+mod mapped;
 mod parts;
 mod roots;
 

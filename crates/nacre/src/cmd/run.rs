@@ -94,6 +94,7 @@ impl Run {
             command: &self.args,
             id: &id,
             wire,
+            overlay: self.options.overlay.as_deref(),
         };
         let Imaged { container, using } = imaged::prepare(&wish, global)?;
         let ran = self.run_bundle(&container.dir, &id, || drop(using), global);

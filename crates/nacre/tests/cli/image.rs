@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ fn build(place: &Place, name: &str, config: Value) -> Option<Built> {
     for applet in ["sh", "cat", "echo", "id", "env", "pwd", "ls", "sleep", "touch", "true", "hostname", "rm"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("link");
     }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("mode");
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nme:x:1234:1234::/home/me:/bin/sh\n").expect("passwd");
     fs::write(root.join("etc/group"), "root:x:0:\nme:x:1234:\nmore:x:77:me\n").expect("group");
     fs::write(root.join("hello"), "hello from a layer\n").expect("file");
@@ -117,6 +119,29 @@ fn images_run_from_layouts_and_archives() {
     nacre(&place, &["run", "--image", "/nowhere"]).fails(1, "No such file");
     nacre(&place, &["run", "--user", "x", "id"]).fails(1, "--user needs --image");
     assert_eq!(fs::read_dir(place.dir.join("store/containers")).expect("containers").count(), 0);
+    place.assert_clean();
+}
+
+/// What is run is the image made of the root, where the host can make one, unless the root itself shall take the writes.
+#[test]
+fn roots_are_mapped_images() {
+    let place = Place::new("image-mapped");
+    let Some(built) = build(&place, "layout", json!({"Cmd": ["cat", "/hello"], "User": "me"})) else { return };
+    let path = built.files.to_str().expect("path");
+    assert_eq!(nacre(&place, &["run", "-q", "--image", path]).ok().stdout, "hello from a layer\n");
+    let root = fs::read_dir(place.dir.join("store/roots")).expect("roots").flatten().next().expect("a root").path();
+    if Command::new("mkfs.erofs").arg("-V").output().is_err() {
+        eprintln!("not tested: no mkfs.erofs on this host (erofs-utils)");
+        return;
+    }
+    assert_eq!(fs::metadata(root.join("rootfs.erofs")).expect("an image").len() % (128 << 20), 0);
+    fs::write(root.join("rootfs/hello"), "from the directory\n").expect("file");
+    assert_eq!(nacre(&place, &["run", "-q", "--image", path]).ok().stdout, "hello from a layer\n");
+    let all = ["run", "-q", "--image", path, "sh", "-c", "id -u; ls -ld /bin/busybox; echo x > /tmp/x; cat /tmp/x"];
+    let text = nacre(&place, &all).ok().stdout;
+    assert!(text.starts_with("1234\n-rwxr-xr-x    1 root     root") && text.ends_with("\nx\n"), "{text}");
+    let written = ["run", "-q", "--overlay", "none", "--user", "0", "--image", path, "cat", "/hello"];
+    assert_eq!(nacre(&place, &written).ok().stdout, "from the directory\n");
     place.assert_clean();
 }
 
