@@ -47,7 +47,7 @@ type Runs = &'static [&'static [&'static str]];
 const SMALL: Runs = &[
     &["abi", "--sandbox", "files", "mounts", "namespaces", "pipes", "process", "sockdiag", "unix"],
     &["robust", "exit-codes", "stdin-and-stdout", "signals-are-forwarded", "memory-hog", "kill-each-process", "life-cycle"],
-    &["apps", "--do", "everyday", "python"],
+    &["apps", "--do", "python"],
 ];
 const ALL: Runs = &[
     &["abi", "--sandbox"],
