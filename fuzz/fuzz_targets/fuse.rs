@@ -45,7 +45,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (mut known, mut rest) = (vec![1_u64], bytes);
     // The first request of a guest: version 7.38.
     let init: Vec<u8> = [7_u32, 38, 0, 0].iter().flat_map(|n| n.to_le_bytes()).collect();
-    let mut ask = |opcode: u32, node: u64, body: &[u8], room: usize, known: &mut Vec<u64>| {
+    let ask = |opcode: u32, node: u64, body: &[u8], room: usize, known: &mut Vec<u64>| {
         let mut input = Vec::with_capacity(HEADS.0 + body.len());
         input.extend(((HEADS.0 + body.len()) as u32).to_le_bytes());
         input.extend(opcode.to_le_bytes());

@@ -12,7 +12,7 @@ use std::sync::mpsc::sync_channel;
 
 use libfuzzer_sys::fuzz_target;
 use vm_memory::VolatileSlice;
-use vmm::vsock::{Header, Host, MAX_CONNECTIONS, Mux};
+use vmm::vsock::{Header, Host, MAX_CONNECTIONS, Mux, Ports};
 
 const GUEST: u64 = 3;
 /// Bytes kept for slow host sides, of all connections together.
@@ -35,8 +35,8 @@ impl Ends {
 }
 
 impl Host for Ends {
-    fn connect(&mut self, port: u32) -> Option<OwnedFd> {
-        (port != 7).then(|| self.pair().into())
+    fn connect(&mut self, ports: Ports) -> Option<OwnedFd> {
+        (ports.host != 7).then(|| self.pair().into())
     }
 }
 
