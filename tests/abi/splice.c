@@ -67,6 +67,34 @@ CASE(splice_waits) {
     EQ(read(q[0], buf, 100), 4);
 }
 
+// Whoever reads while the last bytes are on their way to a file gets what is left, and both come to an end.
+CASE(splice_and_a_reader_share_the_last_bytes) {
+    for (int i = 0; i < 20; i++) {
+        pipes();
+        EQ(write(p[1], buf, 65536), 65536);
+        pid_t pid = OK(fork());
+        close(p[1]);
+        if (!pid) {
+            close(q[0]);
+            int out = OK(open("out", O_WRONLY | O_CREAT | O_TRUNC | O_DSYNC, 0600));
+            loff_t sum = 0;
+            ssize_t n;
+            while ((n = splice(p[0], NULL, out, NULL, 20000, 0)) > 0) sum += n;
+            EQ(n, 0);
+            EQ(write(q[1], &sum, sizeof sum), sizeof sum);
+            _exit(0);
+        }
+        loff_t sum = 0, theirs;
+        ssize_t n;
+        while ((n = read(p[0], buf, 5000)) > 0) sum += n;
+        EQ(n, 0);
+        EQ(read(q[0], &theirs, sizeof theirs), sizeof theirs);
+        EQ(sum + theirs, 65536);
+        EXITS(pid, 0);
+        close(p[0]); close(q[0]); close(q[1]);
+    }
+}
+
 CASE(splice_sockets) {
     pipes();
     int s[2];

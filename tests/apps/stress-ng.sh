@@ -6,7 +6,7 @@ here=$(dirname "$(readlink -f "$0")")
 place=${APPS_PLACE:-native}
 codes=$APPS_SOURCES/stress-ng
 [ "$place" = native ] && mkdir -p "$codes"
-stressors=$(stress-ng --stressors)
+stressors=$(stress-ng --stressors) && [ -n "$stressors" ] || exit 1
 [ $# -gt 0 ] && stressors=$*
 known=$(awk -v place="$place" '$1 == "stress-ng" && ($2 == "any" || $2 == place || $2 == "sandbox" && place != "native") { print $3 }' "$here/suite-exceptions")
 dir=$(mktemp -d)

@@ -26,6 +26,7 @@ const CASES: [(&str, Case); 23] = [
     ("memory-hog-in-the-kernel", memory_hog_in_the_kernel),
     ("memory-hog-that-is-idle", memory_hog_that_is_idle),
     ("memory-hog-that-is-protected", memory_hog_that_is_protected),
+    ("memory-hog-that-two-wait-for", memory_hog_that_two_wait_for),
     ("fork-bomb", fork_bomb),
     ("fork-bomb-in-container", fork_bomb_in_container),
     ("full-volume", full_volume),
@@ -226,14 +227,16 @@ fn memory_hog_in_the_kernel(ground: &Ground) -> Result<()> {
     Ok(())
 }
 
+const OTHER: &str = "dd if=/dev/zero of=/dev/null bs=60M count=1; echo other ended with $?";
+
 /// A process that holds nearly all memory and does nothing, another that needs a little more than is left. `first` is what the
-/// first does before. Gives what was said of their ends.
-fn hog_and_other(ground: &Ground, first: &str) -> Result<String> {
+/// first does before, `other` the other's command. Gives what was said of their ends.
+fn hog_and_other(ground: &Ground, first: &str, other: &str) -> Result<String> {
     // The pipe's first byte comes when all is read into the buffer.
     let script = format!(
         "mkfifo /tmp/p; exec 3<>/tmp/p; ({first} exec dd if=/dev/zero of=/tmp/p bs=100M count=1) & hog=$!
         head -c 1 <&3 >/dev/null
-        dd if=/dev/zero of=/dev/null bs=60M count=1; echo other ended with $?
+        {other}
         kill -0 $hog && echo hog is alive && kill $hog; wait $hog; echo hog ended with $?"
     );
     let ended = sh::timed(&mut ground.inside(&["--memory", "128M"], &["/bin/sh", "-c", &script]), LIMIT)?;
@@ -245,8 +248,19 @@ fn hog_and_other(ground: &Ground, first: &str) -> Result<String> {
 
 /// Who holds most is killed, not who touches what is no longer there; and that one goes on.
 fn memory_hog_that_is_idle(ground: &Ground) -> Result<()> {
-    let said = hog_and_other(ground, "")?;
+    let said = hog_and_other(ground, "", OTHER)?;
     if !said.contains("other ended with 0") || !said.contains("hog ended with 137") || said.contains("alive") {
+        bail!("{said}");
+    }
+    Ok(())
+}
+
+/// Two meet the limit at about the same time: one victim is enough for both.
+fn memory_hog_that_two_wait_for(ground: &Ground) -> Result<()> {
+    let one = "dd if=/dev/zero of=/dev/null bs=40M count=1";
+    let other = format!("{one} & a=$!; {one} & b=$!; wait $a; echo a ended with $?; wait $b; echo b ended with $?");
+    let said = hog_and_other(ground, "", &other)?;
+    if !said.contains("a ended with 0") || !said.contains("b ended with 0") || !said.contains("hog ended with 137") {
         bail!("{said}");
     }
     Ok(())
@@ -254,7 +268,7 @@ fn memory_hog_that_is_idle(ground: &Ground) -> Result<()> {
 
 /// `oom_score_adj` -1000: somebody else is.
 fn memory_hog_that_is_protected(ground: &Ground) -> Result<()> {
-    let said = hog_and_other(ground, "echo -1000 >/proc/self/oom_score_adj;")?;
+    let said = hog_and_other(ground, "echo -1000 >/proc/self/oom_score_adj;", OTHER)?;
     if !said.contains("other ended with 137") || !said.contains("hog is alive") {
         bail!("{said}");
     }

@@ -67,7 +67,8 @@ impl MemFd {
         self.inode.seals().set
     }
 
-    /// `F_ADD_SEALS`; `memory` is where mappings of it are to be found.
+    /// `F_ADD_SEALS`; `memory` is where mappings of it are to be found. A mapping that a fork or `mremap` doubles at the same moment, while the
+    /// first goes, may be missed.
     ///
     /// # Errors
     /// `EPERM` when sealed against more seals; `EBUSY` for `F_SEAL_WRITE` while there are mappings through which it could be written.

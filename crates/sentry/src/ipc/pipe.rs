@@ -353,10 +353,16 @@ impl Drop for Moving<'_> {
     fn drop(&mut self) {
         let mut state = self.end.pipe.state.lock();
         state.moving = false;
-        let left = !state.bytes.is_empty() || state.writers == 0;
+        let mut events = PollEvents::empty();
+        if !state.bytes.is_empty() {
+            events |= PollEvents::IN | PollEvents::RDNORM;
+        }
+        if state.writers == 0 {
+            events |= PollEvents::IN | PollEvents::HUP;
+        }
         drop(state);
-        if left {
-            self.end.pipe.queue.wake(PollEvents::IN | PollEvents::RDNORM);
+        if !events.is_empty() {
+            self.end.pipe.queue.wake(events);
         }
     }
 }
@@ -377,7 +383,8 @@ impl FileOps for PipeEnd {
             if !state.bytes.is_empty() && !state.moving {
                 events |= PollEvents::IN | PollEvents::RDNORM;
             }
-            if state.writers == 0 && self.alone != Some(state.writer_opens) {
+            // Not while the last bytes are on their way elsewhere: a reader would try again and again without one.
+            if state.writers == 0 && !state.moving && self.alone != Some(state.writer_opens) {
                 events |= PollEvents::HUP;
             }
         }
@@ -510,6 +517,21 @@ mod tests {
     fn pipe() -> (Arc<File>, Arc<File>) {
         let (reader, writer) = ends();
         (file(reader), file(writer))
+    }
+
+    #[test]
+    fn while_bytes_are_moved_a_reader_waits() {
+        let (reader, writer) = pipe();
+        assert_eq!(write(&writer, b"last"), Ok(4));
+        drop(writer);
+        let end: &PipeEnd = reader.downcast().expect("a pipe's end");
+        let moving = end.begin_move().expect("nobody else moves");
+        assert_eq!(read(&reader, 4), Err(Errno::EAGAIN));
+        assert!(reader.ops.poll(&reader).is_empty(), "who sees it ready reads again at once");
+        moving.took(2);
+        drop(moving);
+        assert!(reader.ops.poll(&reader).contains(PollEvents::IN | PollEvents::HUP));
+        assert_eq!(read(&reader, 4).as_deref(), Ok(&b"st"[..]));
     }
 
     #[test]

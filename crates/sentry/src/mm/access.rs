@@ -53,6 +53,18 @@ enum Missing {
     NotReady,
 }
 
+/// Why a copy went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// Nothing is there, or it is not allowed.
+    Fault,
+    /// The container's memory is used up.
+    Short,
+}
+
+/// How many bytes a copy has done, and why no more.
+type Copied = (u64, Result<(), Stopped>);
+
 impl Mm {
     fn spot<'a>(&'a self, state: &'a State, addr: u64, len: u64, touch: Touch) -> Result<Spot<'a>, Missing> {
         let (start, segment) = state.map.find(addr).ok_or(Missing::NotReady)?;
@@ -81,11 +93,11 @@ impl Mm {
         len: u64,
         touch: Touch,
         mut copy: impl FnMut(&Window, u64, u64, u64) -> Result<(), MemoryFault>,
-    ) -> (u64, Result<(), Errno>) {
+    ) -> Copied {
         let mut done = 0;
         let mut tries = 0;
         while done < len {
-            let Some(at) = addr.checked_add(done) else { return (done, Err(Errno::EFAULT)) };
+            let Some(at) = addr.checked_add(done) else { return (done, Err(Stopped::Fault)) };
             let mut held = 0;
             let state = self.state.read();
             let missing = loop {
@@ -97,8 +109,7 @@ impl Mm {
                     Ok(spot) => {
                         if copy(spot.window, spot.at, spot.len, done).is_err() {
                             drop(state);
-                            self.copy_fault(at + held, touch);
-                            return (done, Err(Errno::EFAULT));
+                            return (done, Err(self.copy_fault(at + held)));
                         }
                         held += spot.len;
                         done += spot.len;
@@ -110,12 +121,14 @@ impl Mm {
             drop(state);
             match missing {
                 None => {}
-                Some(Missing::Fault) => return (done, Err(Errno::EFAULT)),
+                Some(Missing::Fault) => return (done, Err(Stopped::Fault)),
                 Some(Missing::NotReady) => {
                     tries += 1;
-                    let Some(at) = addr.checked_add(done).filter(|_| tries <= TRIES) else { return (done, Err(Errno::EFAULT)) };
-                    if let Err(errno) = self.make_ready(at, len - done, touch) {
-                        return (done, Err(errno));
+                    let Some(at) = addr.checked_add(done).filter(|_| tries <= TRIES) else {
+                        return (done, Err(Stopped::Fault));
+                    };
+                    if let Err(stopped) = self.make_ready(at, len - done, touch) {
+                        return (done, Err(stopped));
                     }
                 }
             }
@@ -124,13 +137,20 @@ impl Mm {
     }
 
     /// A copy hit memory that is not there: the memory file is full, or a host file is short.
-    fn copy_fault(&self, addr: u64, _touch: Touch) {
-        let state = self.state.read();
-        if let Some((_, segment)) = state.map.find(addr)
-            && matches!(segment.back, Backing::Memory(_))
-        {
+    fn copy_fault(&self, addr: u64) -> Stopped {
+        match self.state.read().map.find(addr) {
+            Some((_, segment)) if matches!(segment.back, Backing::Memory(_)) => Stopped::Short,
+            _ => Stopped::Fault,
+        }
+    }
+
+    /// What a call of the address space's own is told. (Those that copy for others, such as debuggers, do not come here: it is not this process's call
+    /// that found no memory.)
+    pub(super) fn told(&self, stopped: Stopped) -> Errno {
+        if stopped == Stopped::Short {
             self.count_shortage();
         }
+        Errno::EFAULT
     }
 
     /// Copies from guest memory.
@@ -138,10 +158,10 @@ impl Mm {
     /// # Errors
     /// `EFAULT`.
     pub fn read(&self, addr: u64, into: &mut [u8]) -> Result<(), Errno> {
-        self.read_upto(addr, into).1
+        self.read_upto(addr, into).1.map_err(|stopped| self.told(stopped))
     }
 
-    fn read_upto(&self, addr: u64, into: &mut [u8]) -> (u64, Result<(), Errno>) {
+    pub(super) fn read_upto(&self, addr: u64, into: &mut [u8]) -> Copied {
         self.each(addr, into.len() as u64, Touch::Read, |window, at, len, done| {
             let part = into.get_mut(done as usize..(done + len) as usize).ok_or(MemoryFault)?;
             window.read(at, part)
@@ -153,17 +173,17 @@ impl Mm {
     /// # Errors
     /// `EFAULT`; then a first part may have been written.
     pub fn write(&self, addr: u64, from: &[u8]) -> Result<(), Errno> {
-        self.write_upto(addr, from).1
+        self.write_upto(addr, from).1.map_err(|stopped| self.told(stopped))
     }
 
-    fn write_upto(&self, addr: u64, from: &[u8]) -> (u64, Result<(), Errno>) {
+    pub(super) fn write_upto(&self, addr: u64, from: &[u8]) -> Copied {
         self.each(addr, from.len() as u64, Touch::Write, |window, at, len, done| {
             let part = from.get(done as usize..(done + len) as usize).ok_or(MemoryFault)?;
             window.write(at, part)
         })
     }
 
-    /// As [`Mm::read`], but says how much was copied before a fault.
+    /// As [`Mm::read`], for another process's call; says how much was copied before a fault.
     ///
     /// # Errors
     /// `EFAULT`, when nothing was.
@@ -171,7 +191,7 @@ impl Mm {
         some(self.read_upto(addr, into))
     }
 
-    /// As [`Mm::write`], but says how much was copied before a fault.
+    /// As [`Mm::write`], for another process's call; says how much was copied before a fault.
     ///
     /// # Errors
     /// `EFAULT`, when nothing was.
@@ -214,7 +234,7 @@ impl Mm {
     /// # Errors
     /// `EFAULT`.
     pub fn zero(&self, addr: u64, len: u64) -> Result<(), Errno> {
-        self.each(addr, len, Touch::Write, |window, at, len, _| window.zero(at, len)).1
+        self.each(addr, len, Touch::Write, |window, at, len, _| window.zero(at, len)).1.map_err(|stopped| self.told(stopped))
     }
 
     /// Reads a value.
@@ -246,7 +266,10 @@ impl Mm {
             let at = addr.checked_add(text.len() as u64).ok_or(Errno::EFAULT)?;
             let mut chunk = [0; STEP];
             let want = (STEP - (at % STEP as u64) as usize).min(max - text.len());
-            let n = self.read_some(at, chunk.get_mut(..want).unwrap_or_default())?;
+            let n = match self.read_upto(at, chunk.get_mut(..want).unwrap_or_default()) {
+                (0, Err(stopped)) => return Err(self.told(stopped)),
+                (n, _) => n as usize,
+            };
             let got = chunk.get(..n).unwrap_or_default();
             if let Some(end) = got.iter().position(|&byte| byte == 0) {
                 text.extend_from_slice(got.get(..end).unwrap_or_default());
@@ -312,7 +335,7 @@ impl Mm {
         if !addr.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
-        self.each(addr, 4, touch, |window, at, _, _| act(window, at)).1
+        self.each(addr, 4, touch, |window, at, _, _| act(window, at)).1.map_err(|stopped| self.told(stopped))
     }
 
     /// What a futex at `addr` is known by; `shared`: without `FUTEX_PRIVATE_FLAG`.
@@ -349,17 +372,19 @@ impl Mm {
                     }
                 }
             }
-            self.make_ready(addr, 4, Touch::Read)?;
+            self.make_ready(addr, 4, Touch::Read).map_err(|stopped| self.told(stopped))?;
         }
         Err(Errno::EFAULT)
     }
 
-    /// Lets `act` do host I/O straight on guest memory: at most `max` bytes from the start of `ranges`. None where nothing is ready.
+    /// Lets `act` do host I/O straight on guest memory: at most `max` bytes from the start of `ranges`. None where nothing is ready. `short` is set when
+    /// there was no memory.
     pub(super) fn direct(
         &self,
         ranges: &Ranges,
         max: usize,
         touch: Touch,
+        short: &mut bool,
         act: &mut dyn FnMut(&[WindowSlice<'_>]) -> Result<usize, Errno>,
     ) -> Option<Result<usize, Errno>> {
         let (first, first_len) = *ranges.iter().find(|(_, len)| *len > 0)?;
@@ -382,21 +407,29 @@ impl Mm {
                 }
             }
             if !slices.is_empty() {
-                return Some(act(&slices));
+                let result = act(&slices);
+                drop(slices);
+                drop(state);
+                if result == Err(Errno::EFAULT) && self.copy_fault(first) == Stopped::Short {
+                    *short = true;
+                    self.count_shortage();
+                }
+                return Some(result);
             }
             drop(slices);
             drop(state);
-            if let Err(errno) = self.make_ready(first, first_len.min(max) as u64, touch) {
-                return Some(Err(errno));
+            if let Err(stopped) = self.make_ready(first, first_len.min(max) as u64, touch) {
+                *short |= stopped == Stopped::Short;
+                return Some(Err(self.told(stopped)));
             }
         }
         Some(Err(Errno::EFAULT))
     }
 }
 
-fn some((done, result): (u64, Result<(), Errno>)) -> Result<usize, Errno> {
+fn some((done, result): Copied) -> Result<usize, Errno> {
     match result {
-        Err(errno) if done == 0 => Err(errno),
+        Err(_) if done == 0 => Err(Errno::EFAULT),
         _ => Ok(done as usize),
     }
 }

@@ -190,7 +190,7 @@ impl Mm {
             if ready {
                 at = end;
             } else {
-                self.make_ready(at, range.end - at, touch)?;
+                self.make_ready(at, range.end - at, touch).map_err(|stopped| self.told(stopped))?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use platform::{Fault, Prot};
 
 use super::Mm;
+use super::access::Stopped;
 use super::map::file_pieces;
 use super::places::STACK_GUARD;
 use super::segment::{Backing, MappedFile, Segment, SegmentFlags};
@@ -175,14 +176,11 @@ impl Mm {
     }
 
     /// Makes at least the page of `addr`, and possibly all of `len` bytes, ready for the sentry's own copies.
-    pub(super) fn make_ready(&self, addr: u64, len: u64, touch: Touch) -> Result<(), Errno> {
+    pub(super) fn make_ready(&self, addr: u64, len: u64, touch: Touch) -> Result<(), Stopped> {
         match self.ready(addr, len, touch) {
             Ok(_) => Ok(()),
-            Err(Unready::OutOfMemory) => {
-                self.count_shortage();
-                Err(Errno::EFAULT)
-            }
-            Err(_) => Err(Errno::EFAULT),
+            Err(Unready::OutOfMemory) => Err(Stopped::Short),
+            Err(_) => Err(Stopped::Fault),
         }
     }
 

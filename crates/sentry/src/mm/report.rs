@@ -229,12 +229,13 @@ impl Mm {
         })
     }
 
-    /// Bytes it has of the container's memory: what may come back when it goes. Asks the host about every mapping.
+    /// Bytes it has of the container's memory: what may come back when it goes. Asks the host about so many mappings; the others count whole.
     pub fn memory_bytes(&self) -> u64 {
         let state = self.state.read();
-        let present = |(start, segment): (u64, &Segment)| match segment.back {
-            Backing::Memory(at) => self.resident(at, segment.end - start),
-            _ => 0,
+        let mut asked = 0;
+        let present = |(start, segment): (u64, &Segment)| {
+            let resident = self.residency(start, segment, &mut asked);
+            resident.anonymous + resident.shared
         };
         state.map.iter().map(present).sum()
     }

@@ -4,6 +4,7 @@ use hostcall::{Errno, WindowSlice};
 use smallvec::SmallVec;
 
 use super::Mm;
+use super::access::Stopped;
 use super::fault::Touch;
 
 /// A place for bytes, filled from its start.
@@ -58,31 +59,43 @@ pub type Ranges = SmallVec<[(u64, usize); 4]>;
 pub struct UserSink<'a> {
     mm: &'a Mm,
     ranges: Ranges,
+    short: bool,
 }
 
 /// Guest memory to be read.
 pub struct UserSource<'a> {
     mm: &'a Mm,
     ranges: Ranges,
+    short: bool,
 }
 
 impl<'a> UserSink<'a> {
     pub fn new(mm: &'a Mm, addr: u64, len: usize) -> UserSink<'a> {
-        UserSink { mm, ranges: SmallVec::from_iter([(addr, len)]) }
+        UserSink::from_ranges(mm, SmallVec::from_iter([(addr, len)]))
     }
 
     pub fn from_ranges(mm: &'a Mm, ranges: Ranges) -> UserSink<'a> {
-        UserSink { mm, ranges }
+        UserSink { mm, ranges, short: false }
+    }
+
+    /// Whether it stopped because the container's memory is used up.
+    pub fn was_short(&self) -> bool {
+        self.short
     }
 }
 
 impl<'a> UserSource<'a> {
     pub fn new(mm: &'a Mm, addr: u64, len: usize) -> UserSource<'a> {
-        UserSource { mm, ranges: SmallVec::from_iter([(addr, len)]) }
+        UserSource::from_ranges(mm, SmallVec::from_iter([(addr, len)]))
     }
 
     pub fn from_ranges(mm: &'a Mm, ranges: Ranges) -> UserSource<'a> {
-        UserSource { mm, ranges }
+        UserSource { mm, ranges, short: false }
+    }
+
+    /// Whether it stopped because the container's memory is used up.
+    pub fn was_short(&self) -> bool {
+        self.short
     }
 }
 
@@ -115,11 +128,15 @@ impl Sink for UserSink<'_> {
         let mut done = 0;
         while let Some(&(addr, len)) = self.ranges.first() {
             let Some(now) = bytes.get(..len.min(bytes.len())) else { break };
-            let n = match self.mm.write_some(addr, now) {
-                Ok(n) => n,
-                Err(errno) if done == 0 && !now.is_empty() => return Err(errno),
-                Err(_) => break,
-            };
+            let (n, result) = self.mm.write_upto(addr, now);
+            let n = n as usize;
+            if let Err(stopped) = result {
+                self.short |= stopped == Stopped::Short;
+                let errno = self.mm.told(stopped);
+                if n == 0 && done == 0 {
+                    return Err(errno);
+                }
+            }
             advance(&mut self.ranges, n);
             done += n;
             let short = n < now.len();
@@ -136,7 +153,7 @@ impl Sink for UserSink<'_> {
         max: usize,
         fill: &mut dyn FnMut(&[WindowSlice<'_>]) -> Result<usize, Errno>,
     ) -> Option<Result<usize, Errno>> {
-        let result = self.mm.direct(&self.ranges, max, Touch::Write, fill)?;
+        let result = self.mm.direct(&self.ranges, max, Touch::Write, &mut self.short, fill)?;
         if let Ok(n) = result {
             advance(&mut self.ranges, n);
         }
@@ -154,11 +171,15 @@ impl Source for UserSource<'_> {
         while let Some(&(addr, len)) = self.ranges.first() {
             let end = into.len().min(done + len);
             let Some(now) = into.get_mut(done..end) else { break };
-            let n = match self.mm.read_some(addr, now) {
-                Ok(n) => n,
-                Err(errno) if done == 0 && !now.is_empty() => return Err(errno),
-                Err(_) => break,
-            };
+            let (n, result) = self.mm.read_upto(addr, now);
+            let n = n as usize;
+            if let Err(stopped) = result {
+                self.short |= stopped == Stopped::Short;
+                let errno = self.mm.told(stopped);
+                if n == 0 && done == 0 {
+                    return Err(errno);
+                }
+            }
             let short = n < now.len();
             advance(&mut self.ranges, n);
             done += n;
@@ -174,7 +195,7 @@ impl Source for UserSource<'_> {
         max: usize,
         drain: &mut dyn FnMut(&[WindowSlice<'_>]) -> Result<usize, Errno>,
     ) -> Option<Result<usize, Errno>> {
-        let result = self.mm.direct(&self.ranges, max, Touch::Read, drain)?;
+        let result = self.mm.direct(&self.ranges, max, Touch::Read, &mut self.short, drain)?;
         if let Ok(n) = result {
             advance(&mut self.ranges, n);
         }

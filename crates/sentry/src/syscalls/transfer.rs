@@ -13,6 +13,7 @@ use crate::Errno;
 use crate::executor::yield_now;
 use crate::fs::fsnotify::FsEvent;
 use crate::fs::{Direction, Expired, File, OpenFlags, Turn, WriteAt};
+use crate::ipc::pipe::PipeEnd;
 use crate::mm::{Ranges, Sink, Source, UserSink, UserSource};
 use crate::net::socket::{SOCK_STREAM, SocketFile};
 use crate::step::Step;
@@ -83,12 +84,35 @@ impl Transfer {
         Some(result)
     }
 
-    async fn read_some(&self, cx: &Cx, done: usize) -> Result<usize, Fail> {
-        if let Some(result) = self.try_read(done, &mut UserSink::from_ranges(&cx.mm, part(&self.ranges, done))) {
+    /// Whether a read that found no memory has left the file as it was, and so can be tried again: messages, and what objects have counted, may be gone.
+    fn keeps_what_faults(&self) -> bool {
+        self.at != At::Stream || self.file.downcast::<PipeEnd>().is_some()
+    }
+
+    /// Whether a read that gave `result` is worth trying again (or goes on) once there is memory.
+    fn may_find_memory(&self, short: bool, result: Result<usize, Errno>) -> bool {
+        short
+            && match result {
+                Ok(_) => self.at != At::Stream,
+                Err(errno) => errno == Errno::EFAULT && self.keeps_what_faults(),
+            }
+    }
+
+    /// Reads a part; `short` says whether it was memory that there was too little of.
+    async fn read_some(&self, cx: &Cx, done: usize, short: &mut bool) -> Result<usize, Fail> {
+        let mut sink = UserSink::from_ranges(&cx.mm, part(&self.ranges, done));
+        if let Some(result) = self.try_read(done, &mut sink) {
+            *short = sink.was_short();
             return Ok(result?);
         }
         // A new one: what the attempt has put before it found that it must wait is put again.
-        let sink = &mut UserSink::from_ranges(&cx.mm, part(&self.ranges, done));
+        let mut sink = UserSink::from_ranges(&cx.mm, part(&self.ranges, done));
+        let result = self.read_later(cx, done, &mut sink).await;
+        *short = sink.was_short();
+        result
+    }
+
+    async fn read_later(&self, cx: &Cx, done: usize, sink: &mut UserSink<'_>) -> Result<usize, Fail> {
         let (file, ops) = (&*self.file, &*self.file.ops);
         if self.at != At::Position {
             return Ok(ops.read(file, self.offset(done), sink).await?);
@@ -185,6 +209,11 @@ async fn turn<'a>(cx: &Cx, file: &'a File) -> Result<Turn<'a>, Fail> {
 pub async fn wait_ready(cx: &Cx, file: &File, events: PollEvents, deadline: MonoTime) -> Result<bool, WaitError> {
     let Some(queue) = file.ops.wait_queue() else { return Ok(false) };
     let wanted = events | PollEvents::ALWAYS;
+    if file.ops.poll(file).intersects(wanted) {
+        // And yet the caller has just found it not to be: perhaps not before another task has run.
+        yield_now().await;
+        return Ok(true);
+    }
     let queues = [(queue, wanted)];
     cx.wait(&queues, deadline, || file.ops.poll(file).intersects(wanted).then_some(true)).await
 }
@@ -216,12 +245,14 @@ pub fn read(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         return Flow::Done(Err(fail));
     }
     let total = total(&transfer.ranges);
+    let mut done = 0;
     if total <= CHUNK {
         if total == 0 {
             return Flow::done(Ok(0));
         }
         let mut sink = UserSink::from_ranges(&cx.mm, transfer.ranges.clone());
         match transfer.try_read(0, &mut sink) {
+            Some(result) if transfer.may_find_memory(sink.was_short(), result) => done = result.unwrap_or(0),
             Some(Ok(n)) => {
                 cx.task.activity.count_read(n as u64);
                 accessed(&transfer.file, n);
@@ -232,28 +263,30 @@ pub fn read(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
         }
     }
     Flow::wait(async move {
-        let outcome = read_waiting(cx, transfer, total).await;
+        accessed(&transfer.file, done);
+        let outcome = read_waiting(cx, transfer, total, done).await;
         cx.task.activity.count_read(*outcome.as_ref().unwrap_or(&0));
         outcome
     })
 }
 
-async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize) -> Outcome {
-    let mut done = 0;
+async fn read_waiting(cx: &mut Cx, transfer: Transfer, total: usize, mut done: usize) -> Outcome {
     loop {
         let asked = (total - done).min(CHUNK);
-        let result = transfer.read_some(cx, done).await;
+        let mut short = false;
+        let result = transfer.read_some(cx, done, &mut short).await;
         match result {
             Ok(n) => {
                 accessed(&transfer.file, n);
                 done += n;
-                let more = n == asked && done < total && transfer.at != At::Stream;
-                if cx.task.interrupted() || !more && (n == asked || !cx.found_memory().await) {
+                short = n < asked && transfer.may_find_memory(short, Ok(n));
+                let more = (n == asked || short) && done < total && transfer.at != At::Stream;
+                if cx.task.interrupted() || !more || short && !cx.found_memory().await {
                     return Ok(done as u64);
                 }
                 yield_now().await;
             }
-            Err(Fail::Errno(Errno::EFAULT)) if cx.found_memory().await => {}
+            Err(Fail::Errno(errno)) if transfer.may_find_memory(short, Err(errno)) && cx.found_memory().await => {}
             Err(_) if done > 0 => return Ok(done as u64),
             Err(Fail::Errno(Errno::EAGAIN)) if !transfer.nonblocking => {
                 if let Err(end) = wait_again(cx, &transfer.file, Direction::Read).await {
@@ -300,6 +333,8 @@ pub fn write(cx: &mut Cx, transfer: Result<Transfer, Errno>) -> Flow<'_> {
                 done = n;
             }
             Some(Err(Errno::EAGAIN)) if !transfer.nonblocking => {}
+            // Nothing was written: again, once there is memory.
+            Some(Err(Errno::EFAULT)) if source.was_short() => {}
             Some(Err(errno)) => {
                 broken_pipe(cx, &transfer.file, errno);
                 return Flow::done(Err(errno));
@@ -333,10 +368,11 @@ pub async fn write_some(cx: &mut Cx, transfer: Transfer) -> Outcome {
 
 async fn write_waiting(cx: &mut Cx, transfer: &Transfer, total: usize, mut done: usize) -> Outcome {
     loop {
-        let result = {
+        let (result, short) = {
             let most = if transfer.append { APPEND_CHUNK } else { CHUNK };
             let mut source = UserSource::from_ranges(&cx.mm, part_of(&transfer.ranges, done, most));
-            transfer.write_some(cx, done, &mut source).await
+            let result = transfer.write_some(cx, done, &mut source).await;
+            (result, source.was_short())
         };
         match result {
             Ok(n) => {
@@ -347,7 +383,7 @@ async fn write_waiting(cx: &mut Cx, transfer: &Transfer, total: usize, mut done:
                 }
                 yield_now().await;
             }
-            Err(Fail::Errno(Errno::EFAULT)) if cx.found_memory().await => {}
+            Err(Fail::Errno(Errno::EFAULT)) if short && cx.found_memory().await => {}
             Err(Fail::Errno(Errno::EAGAIN)) if !transfer.nonblocking => {
                 if let Err(end) = wait_again(cx, &transfer.file, Direction::Write).await {
                     return if done > 0 { Ok(done as u64) } else { end };

@@ -125,8 +125,13 @@ impl Bandwidth {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    fn go_on(&self) {
-        if self.stopped.swap(false, Ordering::SeqCst) {
+    /// To be called with the state locked, so that what was found last is what holds. True: those who wait are to be woken.
+    fn set_stopped(&self, _state: &mut State, stopped: bool) -> bool {
+        self.stopped.swap(stopped, Ordering::SeqCst) && !stopped
+    }
+
+    fn wake_if(&self, goes_on: bool) {
+        if goes_on {
             self.again.wake(PollEvents::IN);
         }
     }
@@ -137,12 +142,13 @@ impl Container {
     pub fn cpu_max_changed(&self) {
         let bandwidth = &self.bandwidth;
         bandwidth.limited.store(self.cgroup.cpu_max().is_some(), Ordering::SeqCst);
-        {
+        let goes_on = {
             let mut state = bandwidth.state.lock();
             let stats = state.account.stats;
             *state = State { account: Account { stats, rests: true, ..Account::default() }, timer: None };
-        }
-        bandwidth.go_on();
+            bandwidth.set_stopped(&mut state, false)
+        };
+        bandwidth.wake_if(goes_on);
         for task in self.tasks() {
             task.raise(TaskFlags::THROTTLE);
         }
@@ -150,22 +156,25 @@ impl Container {
 
     fn look_at_use(self: &Arc<Container>, look: Look, timers: &Arc<Timers>, clock: &Clock, cpus: u64) {
         let bandwidth = &self.bandwidth;
+        // All of a container's tasks come here when a period begins: somebody looks already.
+        if look == Look::Stirs && bandwidth.state.lock().timer.is_some() {
+            return;
+        }
         let (user_ns, system_ns) = Members(self).cpu_ns(&self.cgroup);
         let now = clock.monotonic();
         let mut state = bandwidth.state.lock();
         let Some(max) = self.cgroup.cpu_max() else {
             state.timer = None;
+            let goes_on = bandwidth.set_stopped(&mut state, false);
             drop(state);
-            return bandwidth.go_on();
+            return bandwidth.wake_if(goes_on);
         };
         if look == Look::Stirs && state.timer.is_some() {
             return;
         }
         let mut next = state.account.look(max, user_ns.saturating_add(system_ns), now.0, cpus);
         let stopped = state.account.stopped_at_ns.is_some();
-        if stopped {
-            bandwidth.stopped.store(true, Ordering::SeqCst);
-        }
+        let goes_on = bandwidth.set_stopped(&mut state, stopped);
         if next.is_none() {
             // Whoever runs from now on says so; who runs already may not have been seen to.
             let tasks = self.tasks();
@@ -185,7 +194,7 @@ impl Container {
         });
         drop(state);
         if !stopped {
-            return bandwidth.go_on();
+            return bandwidth.wake_if(goes_on);
         }
         for task in self.tasks() {
             task.set_flags(TaskFlags::THROTTLE);

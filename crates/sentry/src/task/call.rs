@@ -20,6 +20,7 @@ const TRAP_BRKPT: i32 = 1;
 impl Cx {
     /// Calls the handler of a system call, if nobody is against it. A tracer may change the call.
     pub(super) fn begin_call<'a>(&'a mut self, call: &'a mut Syscall) -> Flow<'a> {
+        self.forget_shortages();
         let work = self.task.work();
         if work.intersects(SyscallWork::SLOW) || work.contains(SyscallWork::TRACED | SyscallWork::SECCOMP) {
             return Flow::wait(self.slow_call(call));

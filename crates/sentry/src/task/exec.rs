@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use super::{Creds, Cx, SyscallWork, Task, TaskFlags};
 use crate::Errno;
-use crate::ipc::futex;
 use crate::loader::NewImage;
 use crate::signal::AltStack;
 use crate::wait::PollEvents;
@@ -23,8 +22,7 @@ impl Cx {
         let orig_rax = self.context.registers().orig_rax;
         *context.registers_mut() = platform::Registers { orig_rax, ..image.registers };
         self.become_only_thread().await?;
-        futex::exit_robust_list(&self.task, &self.mm);
-        super::exit::clear_tid(&self.task, &self.mm);
+        self.release_futexes().await;
         self.swap_memory(image.mm, context);
         let group = &self.task.group;
         {

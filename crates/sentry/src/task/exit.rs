@@ -41,11 +41,13 @@ pub async fn abandon(cx: Cx) {
 
 /// Ends the calling task. `status` is its own; the process's counts, if that is ending.
 pub(super) async fn exit(mut cx: Cx, status: ExitStatus) {
-    cx.join_core().await;
-    cx.trace_exit(status).await;
+    // Others wait for the memory of one that is killed for lack of it.
+    if !cx.task.group.oom_killed() {
+        cx.join_core().await;
+        cx.trace_exit(status).await;
+    }
+    cx.release_futexes().await;
     let Cx { task, mm, files, fs, context, .. } = cx;
-    futex::exit_robust_list(&task, &mm);
-    clear_tid(&task, &mm);
     // Its CPU time stays readable; the context leaves user memory here.
     let usage = {
         task.past_cpu_ns.fetch_add(context.cpu_time_ns(), Ordering::Relaxed);
@@ -87,11 +89,28 @@ async fn end_namespace(task: &Arc<Task>) {
     crate::wait::wait_always(&ns.thread_gone, alone).await;
 }
 
-/// `CLONE_CHILD_CLEARTID`: stores 0 and wakes one waiter (`pthread_join`), if others still use the memory.
-pub(super) fn clear_tid(task: &Arc<Task>, mm: &Arc<crate::mm::Mm>) {
-    let addr = task.clear_child_tid.swap(0, Ordering::Relaxed);
-    if addr != 0 && mm.write_val(addr, &0u32).is_ok() {
-        futex::wake_address(&task.kernel, mm, addr, 1);
+impl Cx {
+    /// Says in the memory that others may still use that this thread is gone: robust futexes, and `CLONE_CHILD_CLEARTID`, which stores 0 and wakes one waiter
+    /// (`pthread_join`). If there is no memory for that, it waits until there is: those who wait would do so for ever.
+    pub(super) async fn release_futexes(&mut self) {
+        loop {
+            self.forget_shortages();
+            futex::walk_robust_list(&self.task, &self.mm);
+            self.clear_tid();
+            if !self.was_short() || !self.found_memory().await {
+                break;
+            }
+        }
+        self.task.clear_child_tid.store(0, Ordering::Relaxed);
+        futex::end_robust_list(&self.task);
+    }
+
+    fn clear_tid(&self) {
+        let addr = self.task.clear_child_tid.load(Ordering::Relaxed);
+        if addr != 0 && self.mm.write_val(addr, &0u32).is_ok() {
+            self.task.clear_child_tid.store(0, Ordering::Relaxed);
+            futex::wake_address(&self.task.kernel, &self.mm, addr, 1);
+        }
     }
 }
 

@@ -116,6 +116,7 @@ impl Container {
 
     /// Lets its tasks go on.
     pub fn resume(&self) {
+        self.oom.begin_again();
         self.life.paused.store(false, Ordering::SeqCst);
         self.life.resumed.wake(PollEvents::IN);
     }

@@ -5,6 +5,9 @@
 //! -1000. Processes that share its address space go with it. While a victim is on its way nobody else is chosen, for [`PATIENCE_NS`]; then it is passed
 //! over. Where nobody is left to be chosen, or there is room and yet a touch fails, the caller ends itself: nothing waits for ever.
 //!
+//! What is tried again: a touch; the rest of a read or write whose place is known; and calls that have no effect before they are done with the caller's
+//! memory ([`repeats`]). Of any other call the effect may be there and its result nowhere: its process is killed.
+//!
 //! Locking: the list of victims is a leaf; nothing is held over a wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +15,12 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Cx, Task, TaskFlags, ThreadGroup};
+use super::{Cx, ExitStatus, Task, TaskFlags, ThreadGroup};
+use crate::abi::uapi as nr;
+use crate::executor::yield_now;
 use crate::kernel::Container;
 use crate::mm::Mm;
+use crate::signal::Signal;
 use crate::time::MonoTime;
 use crate::wait::{Interrupt, PollEvents, Share, Sleep, wait_for};
 
@@ -24,8 +30,8 @@ const PATIENCE_NS: u64 = 2_000_000_000;
 /// With so many bytes below the limit there is room for any touch.
 const ROOM: u64 = 1 << 20;
 
-/// So often in a row a place is tried again although there was room, without anybody's having been killed.
-const TRIES: u32 = 64;
+/// So often in a row, without a system call between, memory may be short although there was room.
+const TRIES: u32 = 1000;
 
 /// `OOM_SCORE_ADJ_MIN`: never chosen.
 const NEVER: i32 = -1000;
@@ -33,22 +39,38 @@ const NEVER: i32 = -1000;
 /// Address spaces of a container that are being given up for lack of memory.
 #[derive(Default)]
 pub struct Victims {
-    list: Mutex<Vec<Victim>>,
+    list: Mutex<List>,
+}
+
+#[derive(Default)]
+struct List {
+    victims: Vec<Victim>,
+    /// How many there have been: who has chosen one sees whether another was faster.
+    chosen: u64,
 }
 
 #[derive(Clone)]
 struct Victim {
     mm: Weak<Mm>,
     released: Arc<AtomicBool>,
+    /// None: its time begins when somebody looks next.
+    until: Option<MonoTime>,
+}
+
+/// What is to be waited for.
+struct Pending {
+    released: Arc<AtomicBool>,
     until: MonoTime,
 }
 
-/// Where memory was short, and how often in a row it was tried again.
+/// What a task knows of shortages.
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
-    place: u64,
+    /// How often in a row there was room.
     tries: u32,
-    /// Of the address space's shortages so many have been seen to.
+    /// Warm pages were given back, but that was not enough.
+    trimmed: bool,
+    /// The address space's shortages before the call that is being made.
     seen: u32,
 }
 
@@ -61,25 +83,29 @@ struct Candidate {
 }
 
 impl Cx {
-    /// Whether memory was short for one of the sentry's own copies since this was asked last.
-    pub(super) fn was_short(&mut self) -> bool {
-        let shortages = self.mm.shortages();
-        std::mem::replace(&mut self.shortage.seen, shortages) != shortages
+    /// A call (or another thing that copies) begins: whatever was short before has been seen to.
+    pub(super) fn forget_shortages(&mut self) {
+        self.shortage.seen = self.mm.shortages();
     }
 
-    /// A touch of `place` (or a system call there) has failed for lack of memory: on the way to user mode some is found.
-    pub(super) fn short_at(&mut self, place: u64) {
-        let repeated = std::mem::replace(&mut self.shortage.place, place) == place;
-        self.shortage.tries = if repeated { self.shortage.tries + 1 } else { 0 };
+    /// A call has come from user mode, so what was tried again has worked.
+    pub(super) fn has_run_on(&mut self) {
+        self.shortage.tries = 0;
+        self.shortage.trimmed = false;
+    }
+
+    /// Whether memory was short for one of the sentry's own copies since [`forget_shortages`](Cx::forget_shortages).
+    pub(super) fn was_short(&self) -> bool {
+        self.mm.shortages() != self.shortage.seen
+    }
+
+    /// A touch has failed for lack of memory: on the way to user mode some is found.
+    pub(super) fn wants_memory(&self) {
         self.task.set_flags(TaskFlags::MEMORY);
     }
 
-    /// For those that can go on where a copy of theirs stopped: finds memory, if that was short. False: it was something else.
+    /// Finds memory for a copy that stopped for lack of it, which can then go on there. False: the process ends.
     pub(crate) async fn found_memory(&mut self) -> bool {
-        if !self.was_short() {
-            return false;
-        }
-        self.short_at(self.context.registers().rip);
         Box::pin(self.find_memory()).await;
         !self.task.killed()
     }
@@ -87,41 +113,167 @@ impl Cx {
     /// Finds memory for what has failed, which can then be tried again; or ends the process.
     pub(super) async fn find_memory(&mut self) {
         self.task.clear(TaskFlags::MEMORY);
-        let container = self.task.container.clone();
-        let trimmed = container.memory.trim() > 0;
-        if trimmed || container.has_room() {
-            if self.shortage.tries >= TRIES {
-                tracing::warn!(pid = self.task.tgid(), "memory is short although there is room: the process is killed");
-                self.task.group.kill_out_of_memory();
-            }
+        if self.task.killed() {
             return;
         }
-        self.shortage.tries = 0;
+        let container = self.task.container.clone();
         let now = self.now();
-        let victim = match container.oom.pending(now) {
-            Some(victim) => victim,
-            None => match choose(&container, &self.task) {
-                Some(chosen) => container.give_up(&chosen, now),
-                None => return self.task.group.kill_out_of_memory(),
-            },
+        let patience = if container.life.paused() { Patience::Stands } else { Patience::Passes };
+        // Looked at before the room: a victim that goes meanwhile leaves room, or is waited for.
+        let (pending, chosen_before) = container.oom.look(now, patience);
+        let trimmed = container.memory.trim() > 0;
+        if container.has_room() {
+            self.shortage.tries += 1;
+            if self.shortage.tries >= TRIES {
+                tracing::warn!(pid = self.task.tgid(), "memory is short although there is room: the process is killed");
+                return self.task.group.kill_out_of_memory();
+            }
+            return yield_now().await;
+        }
+        if trimmed && !std::mem::replace(&mut self.shortage.trimmed, true) {
+            // A few pages may be all that is wanted.
+            return;
+        }
+        let pending = match pending {
+            Some(pending) => pending,
+            None => {
+                let chosen = choose(&container, &self.task).await;
+                if self.task.killed() {
+                    return;
+                }
+                match container.give_up(chosen.as_ref(), chosen_before, now) {
+                    GivenUp::Chosen(pending) => pending,
+                    GivenUp::Nobody => return self.task.group.kill_out_of_memory(),
+                    // Somebody else has chosen meanwhile: that may do.
+                    GivenUp::Late => return yield_now().await,
+                }
+            }
         };
+        self.shortage.trimmed = false;
         let queues = [(container.memory.spaces_gone(), PollEvents::IN)];
-        let how = self.task.waiting(Sleep::Killable, Share::All, victim.until);
-        // However it ends: the place is tried again, or the task ends.
-        let _ = wait_for(how, &queues, || victim.released.load(Ordering::Acquire).then_some(())).await;
+        let how = self.task.waiting(Sleep::Killable, Share::All, pending.until);
+        // However it ends: it is tried again, or the task ends.
+        let _ = wait_for(how, &queues, || pending.released.load(Ordering::Acquire).then_some(())).await;
     }
 }
 
+/// Whether a call that gave `EFAULT` has done nothing: it reads its arguments before it does anything, or tells what is and changes nothing.
+pub(super) fn repeats(number: u64) -> bool {
+    const READ_FIRST: [u32; 32] = [
+        nr::__NR_write,
+        nr::__NR_pwrite64,
+        nr::__NR_writev,
+        nr::__NR_pwritev,
+        nr::__NR_pwritev2,
+        nr::__NR_sendto,
+        nr::__NR_connect,
+        nr::__NR_bind,
+        nr::__NR_open,
+        nr::__NR_openat,
+        nr::__NR_openat2,
+        nr::__NR_creat,
+        nr::__NR_execve,
+        nr::__NR_execveat,
+        nr::__NR_access,
+        nr::__NR_faccessat,
+        nr::__NR_faccessat2,
+        nr::__NR_chdir,
+        nr::__NR_chmod,
+        nr::__NR_fchmodat,
+        nr::__NR_chown,
+        nr::__NR_fchownat,
+        nr::__NR_mkdir,
+        nr::__NR_mkdirat,
+        nr::__NR_rmdir,
+        nr::__NR_unlink,
+        nr::__NR_unlinkat,
+        nr::__NR_rename,
+        nr::__NR_renameat,
+        nr::__NR_renameat2,
+        nr::__NR_symlinkat,
+        nr::__NR_linkat,
+    ];
+    const TELL: [u32; 23] = [
+        nr::__NR_stat,
+        nr::__NR_fstat,
+        nr::__NR_lstat,
+        nr::__NR_newfstatat,
+        nr::__NR_statx,
+        nr::__NR_statfs,
+        nr::__NR_fstatfs,
+        nr::__NR_readlink,
+        nr::__NR_readlinkat,
+        nr::__NR_getdents,
+        nr::__NR_getdents64,
+        nr::__NR_getcwd,
+        nr::__NR_uname,
+        nr::__NR_sysinfo,
+        nr::__NR_getrusage,
+        nr::__NR_times,
+        nr::__NR_clock_gettime,
+        nr::__NR_clock_getres,
+        nr::__NR_gettimeofday,
+        nr::__NR_getrandom,
+        nr::__NR_sched_getaffinity,
+        nr::__NR_getsockname,
+        nr::__NR_getpeername,
+    ];
+    READ_FIRST.iter().chain(&TELL).any(|&known| u64::from(known) == number)
+}
+
+/// Whether the victims' time passes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Passes,
+    /// The container is paused.
+    Stands,
+}
+
+enum GivenUp {
+    Chosen(Pending),
+    Nobody,
+    /// Another was chosen since.
+    Late,
+}
+
 impl Victims {
-    /// One that may still give its memory back. Those that have are forgotten.
-    fn pending(&self, now: MonoTime) -> Option<Victim> {
+    /// One that may still give its memory back, and how many have been chosen so far. Those that have given it back are forgotten. A container's victims
+    /// have the time in which it was not paused.
+    fn look(&self, now: MonoTime, patience: Patience) -> (Option<Pending>, u64) {
         let mut list = self.list.lock();
-        list.retain(|victim| !victim.released.load(Ordering::Acquire));
-        list.iter().find(|victim| now < victim.until).cloned()
+        list.victims.retain(|victim| !victim.released.load(Ordering::Acquire));
+        let pending = list.victims.iter_mut().find_map(|victim| {
+            if patience == Patience::Stands {
+                victim.until = None;
+            }
+            let until = *victim.until.get_or_insert_with(|| now.after(PATIENCE_NS));
+            (now < until).then(|| Pending { released: victim.released.clone(), until })
+        });
+        (pending, list.chosen)
+    }
+
+    /// The container goes on after a pause: its victims have all their time again.
+    pub fn begin_again(&self) {
+        self.list.lock().victims.iter_mut().for_each(|victim| victim.until = None);
+    }
+
+    /// Takes note of a victim, unless there is another since there were `chosen_before`.
+    fn add(&self, mm: Weak<Mm>, released: Arc<AtomicBool>, chosen_before: u64, until: MonoTime) -> bool {
+        let mut list = self.list.lock();
+        if list.chosen != chosen_before {
+            return false;
+        }
+        list.chosen += 1;
+        list.victims.push(Victim { mm, released, until: Some(until) });
+        true
+    }
+
+    fn chosen(&self) -> u64 {
+        self.list.lock().chosen
     }
 
     fn has(&self, mm: &Arc<Mm>) -> bool {
-        self.list.lock().iter().any(|victim| victim.mm.as_ptr() == Arc::as_ptr(mm))
+        self.list.lock().victims.iter().any(|victim| victim.mm.as_ptr() == Arc::as_ptr(mm))
     }
 }
 
@@ -131,29 +283,39 @@ impl Container {
         self.limits.memory().is_some_and(|limit| self.memory.used_bytes().saturating_add(ROOM) <= limit)
     }
 
-    fn give_up(&self, chosen: &Candidate, now: MonoTime) -> Victim {
-        let victim =
-            Victim { mm: Arc::downgrade(&chosen.mm), released: chosen.mm.released().clone(), until: now.after(PATIENCE_NS) };
-        self.oom.list.lock().push(victim.clone());
+    fn give_up(&self, chosen: Option<&Candidate>, chosen_before: u64, now: MonoTime) -> GivenUp {
+        let Some(chosen) = chosen else {
+            return if self.oom.chosen() == chosen_before { GivenUp::Nobody } else { GivenUp::Late };
+        };
+        let (released, until) = (chosen.mm.released().clone(), now.after(PATIENCE_NS));
+        if !self.oom.add(Arc::downgrade(&chosen.mm), released.clone(), chosen_before, until) {
+            return GivenUp::Late;
+        }
         for group in &chosen.groups {
-            // One that is ending anyway is only waited for.
-            if group.inner.lock().exiting.is_none() {
+            let mut inner = group.inner.lock();
+            if inner.exiting.is_some() {
+                // One that is ending anyway is only waited for; a core that it writes is cut short.
+                inner.begin_exit(ExitStatus::killed(Signal::KILL));
+            } else {
+                drop(inner);
                 tracing::info!(pid = group.tgid, points = chosen.points, "out of memory: a process is killed");
                 group.kill_out_of_memory();
             }
         }
-        victim
+        GivenUp::Chosen(Pending { released, until })
     }
 }
 
 /// Who frees most; the caller among equals.
-fn choose(container: &Container, caller: &Task) -> Option<Candidate> {
+async fn choose(container: &Container, caller: &Task) -> Option<Candidate> {
     let total = i64::try_from(container.memory_bytes(&caller.kernel.machine)).unwrap_or(i64::MAX);
     let mut candidates: Vec<Candidate> = Vec::new();
     for task in container.tasks() {
         let Some(mm) = task.shared.read().as_ref().map(|shared| shared.mm.clone()) else { continue };
         let group = task.group.clone();
         let adjustment = group.oom_score_adj.load(Ordering::Relaxed);
+        // To ask about a process takes time.
+        yield_now().await;
         let points = || {
             let bytes = i64::try_from(mm.memory_bytes()).unwrap_or(i64::MAX);
             bytes.saturating_add(total / 1000 * i64::from(adjustment))
@@ -175,4 +337,50 @@ fn choose(container: &Container, caller: &Task) -> Option<Candidate> {
     candidates.retain(|candidate| !candidate.protected && !container.oom.has(&candidate.mm));
     let is_callers = |candidate: &Candidate| candidate.groups.iter().any(|group| Arc::ptr_eq(group, &caller.group));
     candidates.into_iter().max_by_key(|candidate| (candidate.points, is_callers(candidate)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(victims: &Victims, chosen_before: u64) -> Option<Arc<AtomicBool>> {
+        let released = Arc::new(AtomicBool::new(false));
+        victims.add(Weak::new(), released.clone(), chosen_before, MonoTime(PATIENCE_NS)).then_some(released)
+    }
+
+    #[test]
+    fn two_that_choose_at_once_choose_one() {
+        let victims = Victims::default();
+        let ((none, first), (_, second)) =
+            (victims.look(MonoTime(0), Patience::Passes), victims.look(MonoTime(0), Patience::Passes));
+        assert!(none.is_none());
+        let released = add(&victims, first).expect("nobody was faster");
+        assert!(add(&victims, second).is_none(), "somebody was");
+        assert!(victims.look(MonoTime(0), Patience::Passes).0.is_some());
+        // Nor one that has looked before the first victim had gone.
+        released.store(true, Ordering::Release);
+        assert!(add(&victims, second).is_none());
+        let (none, now) = victims.look(MonoTime(0), Patience::Passes);
+        assert!(none.is_none() && add(&victims, now).is_some());
+    }
+
+    #[test]
+    fn a_pause_costs_a_victim_no_time() {
+        let victims = Victims::default();
+        let _released = add(&victims, 0);
+        let late = MonoTime(PATIENCE_NS);
+        assert!(victims.look(late, Patience::Passes).0.is_none(), "it has had its time");
+        assert_eq!(victims.look(late, Patience::Stands).0.map(|pending| pending.until), Some(late.after(PATIENCE_NS)));
+        let later = late.after(PATIENCE_NS);
+        victims.begin_again();
+        assert!(victims.look(later, Patience::Passes).0.is_some());
+    }
+
+    #[test]
+    fn what_has_had_an_effect_is_not_made_again() {
+        for number in [nr::__NR_wait4, nr::__NR_msgrcv, nr::__NR_epoll_wait, nr::__NR_accept, nr::__NR_recvmsg, nr::__NR_read] {
+            assert!(!repeats(number.into()), "{number}");
+        }
+        assert!(repeats(nr::__NR_newfstatat.into()));
+    }
 }

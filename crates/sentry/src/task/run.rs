@@ -14,13 +14,14 @@ use std::sync::atomic::Ordering;
 use platform::{Entry, ExecutorId, Fault, Syscall, Trap};
 
 use super::cx::CutShort;
+use super::oom::repeats;
 use super::{Cx, ExitStatus, SyscallWork, TaskFlags};
 use crate::Errno;
 use crate::executor::yield_now;
 use crate::mm::FaultOutcome;
 use crate::signal::{Caught, Delivery, LastFault, SigFlags, SigInfo, Signal};
 use crate::syscalls::{Fail, Flow, Outcome, Restart};
-use crate::wait::{Interrupt, PollEvents};
+use crate::wait::PollEvents;
 
 /// After so many traps without a pause, other tasks of the executor get a turn.
 const TRAPS_PER_TURN: u32 = 64;
@@ -117,6 +118,7 @@ async fn live(cx: &mut Cx) -> ExitStatus {
             // This path is the hot one: a call that is done at once takes no allocation and no lock here.
             Trap::Syscall(mut call) if call.entry != Entry::Foreign => {
                 cx.clear_deadline();
+                cx.has_run_on();
                 let site = cx.site(&call);
                 let outcome = match cx.begin_call(&mut call) {
                     Flow::Done(outcome) => outcome,
@@ -216,10 +218,10 @@ impl Cx {
         if let Some(cut) = self.cut_short.take() {
             self.end_cut_short(&cut, caught);
         }
+        self.forget_shortages();
         let mut pushed = self.push_frame(caught).await;
-        while pushed.is_err() && self.was_short() && !self.task.killed() {
-            self.short_at(self.context.registers().rsp);
-            Box::pin(self.find_memory()).await;
+        while pushed.is_err() && self.was_short() && self.found_memory().await {
+            self.forget_shortages();
             pushed = self.push_frame(caught).await;
         }
         if pushed.is_err() {
@@ -278,10 +280,18 @@ impl Cx {
                 if errno == Errno::EFAULT && self.mm.is_broken() {
                     self.task.group.kill_out_of_memory();
                 } else if errno == Errno::EFAULT && self.was_short() {
-                    // Once there is memory: again.
-                    self.short_at(self.context.registers().rip);
-                    self.cut_short = Some(CutShort { call: *call, restart: Restart::Always });
-                    return;
+                    if repeats(call.number) {
+                        // Once there is memory: again.
+                        self.wants_memory();
+                        self.cut_short = Some(CutShort { call: *call, restart: Restart::Always });
+                        return;
+                    }
+                    tracing::info!(
+                        pid = self.task.tgid(),
+                        call = call.number,
+                        "there is no memory for what a system call has to tell: the process is killed"
+                    );
+                    self.task.group.kill_out_of_memory();
                 }
                 errno.as_return() as u64
             }
@@ -326,7 +336,7 @@ impl Cx {
                 let signal = Signal::new(signo).unwrap_or(Signal::SEGV);
                 self.task.force_signal(SigInfo::fault(signal, code, addr));
             }
-            FaultOutcome::OutOfMemory => self.short_at(fault.addr),
+            FaultOutcome::OutOfMemory => self.wants_memory(),
             FaultOutcome::Broken => self.task.group.kill_out_of_memory(),
         }
     }

@@ -13,7 +13,7 @@ pub mod pi;
 pub mod requeue_pi;
 mod robust;
 
-pub use robust::exit_robust_list;
+pub use robust::{end_robust_list, walk_robust_list};
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;

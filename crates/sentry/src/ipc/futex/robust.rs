@@ -32,13 +32,9 @@ impl Entry {
 
 /// Marks the futexes that an ending thread holds as `FUTEX_OWNER_DIED`, and wakes one waiter of each; those with priority inheritance are
 /// handed over.
-pub fn exit_robust_list(task: &Arc<Task>, mm: &Arc<Mm>) {
-    walk(task, mm);
-    task.kernel.futexes.pi.owner_ends(task);
-}
-
-fn walk(task: &Arc<Task>, mm: &Arc<Mm>) {
-    let head = task.robust_list.swap(0, Ordering::Relaxed);
+/// May be done again, where memory was short: those that are marked no longer are the thread's.
+pub fn walk_robust_list(task: &Arc<Task>, mm: &Arc<Mm>) {
+    let head = task.robust_list.load(Ordering::Relaxed);
     if head == 0 {
         return;
     }
@@ -59,6 +55,12 @@ fn walk(task: &Arc<Task>, mm: &Arc<Mm>) {
     if pending != 0 {
         owner_died(task, mm, (pending & !1).wrapping_add(offset), Entry::new(pending, true));
     }
+}
+
+/// The thread has no robust futexes any more.
+pub fn end_robust_list(task: &Arc<Task>) {
+    task.robust_list.store(0, Ordering::Relaxed);
+    task.kernel.futexes.pi.owner_ends(task);
 }
 
 fn owner_died(task: &Task, mm: &Mm, addr: u64, entry: Entry) {
