@@ -67,8 +67,7 @@ impl MemFd {
         self.inode.seals().set
     }
 
-    /// `F_ADD_SEALS`; `memory` is where mappings of it are to be found. A mapping that a fork or `mremap` doubles at the same moment, while the
-    /// first goes, may be missed.
+    /// `F_ADD_SEALS`; `memory` is where mappings of it are to be found.
     ///
     /// # Errors
     /// `EPERM` when sealed against more seals; `EBUSY` for `F_SEAL_WRITE` while there are mappings through which it could be written.
@@ -87,7 +86,7 @@ impl MemFd {
             // What can be run must not change either.
             more |= uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS;
         }
-        if more & uapi::F_SEAL_WRITE != 0 && seals.set & uapi::F_SEAL_WRITE == 0 && self.writable_mappings(memory) > 0 {
+        if more & uapi::F_SEAL_WRITE != 0 && seals.set & uapi::F_SEAL_WRITE == 0 && self.is_mapped_writable(memory) {
             return Err(Errno::EBUSY);
         }
         seals.set |= more;
@@ -99,13 +98,13 @@ impl MemFd {
         &self.inode
     }
 
-    fn writable_mappings(&self, memory: &MemoryFile) -> u64 {
+    fn is_mapped_writable(&self, memory: &MemoryFile) -> bool {
         let ours = |vma: &VmaInfo| {
             let file = vma.file.as_ref().and_then(|(file, _)| file.file.downcast_ref::<File>()?.downcast::<MemFd>());
             let can_write = vma.flags.contains(SegmentFlags::SHARED | SegmentFlags::MAY_WRITE);
             can_write && file.is_some_and(|memfd| Arc::ptr_eq(&memfd.inode, &self.inode))
         };
-        memory.count_vmas(ours)
+        memory.has_vma(ours)
     }
 }
 

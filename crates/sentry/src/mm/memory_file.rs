@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use hostcall::window::WindowMode;
@@ -46,6 +47,8 @@ pub struct MemoryFile {
     pub(super) texts: TextCache,
     /// The address spaces that live on it, older ones first.
     spaces: Mutex<Vec<Weak<Mm>>>,
+    /// How many address spaces there have been.
+    registered: AtomicU64,
     spaces_gone: WaitQueue,
 }
 
@@ -112,6 +115,7 @@ impl MemoryFile {
             inner: Mutex::default(),
             texts: TextCache::default(),
             spaces: Mutex::default(),
+            registered: AtomicU64::new(0),
             spaces_gone: WaitQueue::new(),
         }))
     }
@@ -212,6 +216,7 @@ impl MemoryFile {
             spaces.retain(|mm| mm.strong_count() > 0);
         }
         spaces.push(Arc::downgrade(mm));
+        self.registered.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The bytes `range` of a file whose pages are ours are gone (truncated, punched): no mapping shows the old pages any more. Call
@@ -228,6 +233,23 @@ impl MemoryFile {
     pub fn count_vmas(&self, which: impl Fn(&VmaInfo) -> bool) -> u64 {
         let spaces: Vec<Arc<Mm>> = self.spaces.lock().iter().filter_map(Weak::upgrade).collect();
         spaces.iter().flat_map(|mm| mm.vmas(Detail::Places)).filter(which).count() as u64
+    }
+
+    /// Whether there is a mapping that `which` names. Forks meanwhile are seen; among too many of them it is taken that there is one.
+    pub fn has_vma(&self, which: impl Fn(&VmaInfo) -> bool) -> bool {
+        const ROUNDS: usize = 16;
+        for _ in 0..ROUNDS {
+            let before = self.registered.load(Ordering::SeqCst);
+            if self.count_vmas(&which) > 0 {
+                return true;
+            }
+            // A child that came meanwhile may have the mapping of a parent that was looked at when it was gone. (One that was there is behind its
+            // parent.)
+            if self.registered.load(Ordering::SeqCst) == before {
+                return false;
+            }
+        }
+        true
     }
 
     /// Bytes of memory in use.

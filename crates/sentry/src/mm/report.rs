@@ -87,6 +87,13 @@ impl Usage {
 }
 
 impl Mm {
+    /// The file that is mapped at an address.
+    pub fn file_at(&self, addr: u64) -> Option<Arc<MappedFile>> {
+        let state = self.state.read();
+        let (_, segment) = state.map.find(addr)?;
+        segment.file.as_ref().map(|(file, _)| file.clone())
+    }
+
     /// The mappings, by address.
     pub fn vmas(&self, detail: Detail) -> Vec<VmaInfo> {
         let mut asked = 0;

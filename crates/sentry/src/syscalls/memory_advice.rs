@@ -3,6 +3,7 @@
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_up, uapi};
 use crate::fs::File;
+use crate::ipc::memfd::MemFd;
 use crate::mm::{Locked, Remap, RemapTo, SegmentFlags};
 use crate::syscalls::memory::limits;
 use crate::syscalls::{Args, Flow};
@@ -30,6 +31,10 @@ fn remap(cx: &Cx, args: Args) -> Result<u64, Errno> {
     if growth > 0 && cx.mm.has_locked(args.u64(0), 1) {
         limits::lock(cx, SegmentFlags::LOCKED, growth)?;
     }
+    // Held until it is done: no seal is set while its mapping is doubled, to go from where it is looked for.
+    let mapped = cx.mm.file_at(args.u64(0));
+    let memfd = mapped.as_ref().and_then(|mapped| mapped.file.downcast_ref::<File>()?.downcast::<MemFd>());
+    let _seals = memfd.map(|memfd| memfd.inode().seals());
     cx.mm.remap(&Remap {
         addr: args.u64(0),
         old_len,
