@@ -20,7 +20,7 @@ impl Help {
     pub fn run(&self) -> Result<u8, Failure> {
         let mut command = Cli::command();
         match self.topic.as_deref() {
-            Some("syscalls") if self.markdown => super::print(&table::markdown())?,
+            Some("syscalls") if self.markdown => super::print(table::markdown().trim_end())?,
             _ if self.markdown => return Err(anyhow::anyhow!("--markdown is for help syscalls").into()),
             None => command.print_help()?,
             Some("syscalls") => syscalls()?,
