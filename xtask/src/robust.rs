@@ -16,7 +16,7 @@ use crate::{bundle, packages, sh};
 
 type Case = fn(&Ground) -> Result<()>;
 
-const CASES: [(&str, Case); 23] = [
+const CASES: [(&str, Case); 24] = [
     ("exit-codes", exit_codes),
     ("stdin-and-stdout", stdin_and_stdout),
     ("signals-are-forwarded", signals_are_forwarded),
