@@ -13,24 +13,31 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 /// Waits for a child's end. None: it had not ended by then, and was killed, with its process group if it leads one.
 ///
 /// # Errors
-/// The host's. The child runs on.
+/// The host's. The child has been killed as well.
 pub fn wait_until(child: &mut Child, end: Instant) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
+    let ends = ends_by(pid, end);
+    if !matches!(ends, Ok(true)) {
+        let _ = kill_process_group(pid, Signal::KILL);
+        // It has not been waited for, so the pid is still its own.
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    ends.map(|ended| ended.then_some(status))
+}
+
+/// Whether it has ended by then.
+fn ends_by(pid: Pid, end: Instant) -> io::Result<bool> {
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(0) => break,
-            Ok(_) => return child.wait().map(Some),
+            Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let _ = kill_process_group(pid, Signal::KILL);
-    child.kill()?;
-    child.wait()?;
-    Ok(None)
 }
 
 /// A file in memory with this content, to be a child's standard stream: unlike a pipe it is never full, and nobody waits for its end.

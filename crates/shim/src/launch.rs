@@ -115,16 +115,16 @@ fn start(kind: Kind, args: &Args) -> Result<(), String> {
     let group = group(&here, &args.id)?;
     let socket = socket_path(&[&args.address, &args.namespace, &group]);
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = claim(&socket)? {
-        leave(kind, args, &group, listener).inspect_err(|_| _ = fs::remove_file(&socket))?;
+    if let Some((listener, own)) = claim(&socket)? {
+        leave(kind, args, &group, listener).inspect_err(|_| remove_own(&socket, own))?;
     }
     // containerd reads it when it is started again.
     write_whole(&here.join("address"), address.as_bytes()).map_err(|e| e.to_string())?;
     say(address.as_bytes())
 }
 
-/// Listens on a pod's socket; None if somebody does already. Of several that are started at once for one pod, as after its shim's death, only one listens.
-fn claim(socket: &Path) -> Result<Option<UnixListener>, String> {
+/// Listens on a pod's socket, of this inode; None if somebody does already. Of several that are started at once for one pod, as after its shim's death, only one listens.
+fn claim(socket: &Path) -> Result<Option<(UnixListener, Inode)>, String> {
     let dir = socket.parent().unwrap_or(Path::new(BASE));
     fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     fs::set_permissions(BASE, std::os::unix::fs::PermissionsExt::from_mode(0o711))
@@ -132,12 +132,14 @@ fn claim(socket: &Path) -> Result<Option<UnixListener>, String> {
     fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .map_err(|e| format!("cannot close {} to others: {e}", dir.display()))?;
     let _lock = lock(dir)?;
-    if is_served(socket) {
+    if is_served(socket)? {
         return Ok(None);
     }
     let _ = fs::remove_file(socket);
-    let listener = UnixListener::bind(socket).map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
-    Ok(Some(listener))
+    let about = |e: std::io::Error| format!("cannot listen on {}: {e}", socket.display());
+    let listener = UnixListener::bind(socket).map_err(about)?;
+    let own = inode(socket).map_err(about)?;
+    Ok(Some((listener, own)))
 }
 
 /// Held for the moment in which a socket is looked at, made or removed.
@@ -149,29 +151,35 @@ fn lock(dir: &Path) -> Result<File, String> {
 }
 
 /// Whether somebody listens there, however busy.
-fn is_served(socket: &Path) -> bool {
+fn is_served(socket: &Path) -> Result<bool, String> {
+    use rustix::io::Errno;
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let about = |e: Errno| format!("cannot see whether a shim listens on {}: {e}", socket.display());
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (Ok(address), Ok(client)) =
-        (SocketAddrUnix::new(socket), socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None))
-    else {
-        return false;
-    };
-    // With EAGAIN the queue of connections is full.
-    matches!(connect(&client, &address), Ok(()) | Err(rustix::io::Errno::AGAIN))
+    let address = SocketAddrUnix::new(socket).map_err(about)?;
+    let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(about)?;
+    match connect(&client, &address) {
+        // With EAGAIN the queue of connections is full.
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        Err(error) => Err(about(error)),
+    }
 }
 
 /// Removes a socket if it is still this one.
-fn remove_own(socket: &Path, own: Option<(u64, u64)>) {
+fn remove_own(socket: &Path, own: Inode) {
     let _lock = socket.parent().map(lock);
-    if own.is_some() && inode(socket) == own {
+    if inode(socket).is_ok_and(|now| now == own) {
         let _ = fs::remove_file(socket);
     }
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+/// A file's device and number.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> std::io::Result<Inode> {
     use std::os::unix::fs::MetadataExt;
-    fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Leaves a process that serves the pod.
@@ -186,8 +194,13 @@ fn leave(kind: Kind, args: &Args, group: &str, listener: UnixListener) -> Result
     // It must not hold the pipes that containerd reads this verb's answer from. The listener is its standard input.
     command.arg("serve").stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null()).stderr(log);
     command.process_group(0);
-    let child = command.spawn().map_err(|e| format!("cannot start the shim: {e}"))?;
-    write_whole(Path::new("shim.pid"), child.id().to_string().as_bytes()).map_err(|e| e.to_string())
+    let mut child = command.spawn().map_err(|e| format!("cannot start the shim: {e}"))?;
+    write_whole(Path::new("shim.pid"), child.id().to_string().as_bytes()).map_err(|e| {
+        // Nobody will be told of it.
+        let _ = child.kill();
+        let _ = child.wait();
+        e.to_string()
+    })
 }
 
 /// The life of a process that serves.
@@ -209,11 +222,13 @@ fn serve(kind: Kind, args: &Args) -> Result<(), String> {
     let tasks = Arc::new(Tasks::new(new_runtime(args), kind, root(args), args.debug, publisher));
     tasks.recover(&args.id);
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);
-    let own = inode(&socket);
+    let own = inode(&socket).inspect_err(|e| tracing::warn!("{} is not there: {e}", socket.display())).ok();
     let last = tasks.clone();
     let end = move || {
         last.publisher.flush();
-        remove_own(&socket, own);
+        if let Some(own) = own {
+            remove_own(&socket, own);
+        }
         last.runtime.store.tidy();
         std::process::exit(0);
     };
@@ -274,10 +289,12 @@ fn delete(kind: Kind, args: &Args) -> Result<(), String> {
     runtime.store.tidy();
     // The socket of a shim that is dead; one that lives serves other containers of the pod.
     let socket = socket_path(&[&args.address, &args.namespace, &args.id]);
-    if let Some(Ok(_lock)) = socket.parent().filter(|dir| dir.is_dir()).map(lock)
-        && !is_served(&socket)
-    {
-        let _ = fs::remove_file(&socket);
+    if let Some(Ok(_lock)) = socket.parent().filter(|dir| dir.is_dir()).map(lock) {
+        match is_served(&socket) {
+            Ok(true) => {}
+            Ok(false) => _ = fs::remove_file(&socket),
+            Err(what) => tracing::warn!("{what}"),
+        }
     }
     let exit = 128 + libc::SIGKILL as u32;
     say(&DeleteResponse { pid: pid as u32, exit_status: exit, exited_at: Some(Timestamp::now()) }.encode_to_vec())
@@ -294,16 +311,18 @@ mod tests {
         let socket = dir.join("s");
         // A dead one's.
         drop(UnixListener::bind(&socket).expect("bound"));
-        assert!(!is_served(&socket));
+        assert_eq!(is_served(&socket), Ok(false));
+        assert_eq!(is_served(&dir.join("none")), Ok(false));
+        assert!(is_served(&socket.join("below a file")).is_err(), "that is no answer");
         let listener = UnixListener::bind(dir.join("t")).expect("bound");
-        assert!(is_served(&dir.join("t")));
-        let own = inode(&dir.join("t"));
+        assert_eq!(is_served(&dir.join("t")), Ok(true));
+        let own = inode(&dir.join("t")).expect("there");
         // A tmpfs, as /run is, gives no inode's number twice; others may, of one that is gone.
         fs::rename(dir.join("t"), dir.join("gone")).expect("renamed");
         let later = UnixListener::bind(dir.join("t")).expect("bound");
         remove_own(&dir.join("t"), own);
-        assert!(is_served(&dir.join("t")), "another's was removed");
-        remove_own(&dir.join("t"), inode(&dir.join("t")));
+        assert_eq!(is_served(&dir.join("t")), Ok(true), "another's was removed");
+        remove_own(&dir.join("t"), inode(&dir.join("t")).expect("there"));
         assert!(!dir.join("t").exists());
         drop((listener, later));
         fs::remove_dir_all(dir).expect("clean up");

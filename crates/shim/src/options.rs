@@ -1,13 +1,15 @@
 //! The runtime's options in containerd's configuration (`…runtimes.NAME.options`), which come with each container.
 //!
 //! There is nothing that they set: what a sandbox can be told is in the pod's annotations (`dev.nacre.*`) and in the name of its handler. So whoever writes
-//! one is told; but for runc's `SystemdCgroup`, which is copied from there, and is what the cgroup's path says by its form.
+//! one is told: it is refused, but for runc's `SystemdCgroup`, which is copied from there, and is what the cgroup's path says by its form. Messages of runc's own type,
+//! which containerd 2 makes for all runtimes, are let pass; what it has not put in by itself is logged.
 
 use prost::Message;
 
 use crate::proto::Any;
 
 const TYPE: &str = "runtimeoptions.v1.Options";
+const RUNC: &str = "containerd.runc.v1.Options";
 /// What may be there, whatever it says.
 const KNOWN: &str = "SystemdCgroup";
 
@@ -21,11 +23,40 @@ pub struct Options {
     pub config_body: Vec<u8>,
 }
 
+/// What containerd itself puts into `containerd.runc.v1.Options`: for a user namespace, and for a sandbox that was made by the Sandbox API.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Runc {
+    #[prost(uint32, tag = "4")]
+    io_uid: u32,
+    #[prost(uint32, tag = "5")]
+    io_gid: u32,
+    #[prost(string, tag = "12")]
+    task_api_address: String,
+    #[prost(uint32, tag = "13")]
+    task_api_version: u32,
+}
+
+impl Runc {
+    /// Whether there is nothing else in a message.
+    fn is_all_of(message: &[u8]) -> bool {
+        // Decoding leaves out what it does not know.
+        Runc::decode(message).is_ok_and(|known| known.encoded_len() == message.len())
+    }
+}
+
 /// # Errors
-/// Names an option.
+/// Names an option, or a type of options that are another runtime's.
 pub fn check(options: Option<&Any>) -> Result<(), String> {
-    // containerd 2 sends runc's to all runtimes, filled in by itself.
-    let Some(options) = options.filter(|options| options.type_url.ends_with(TYPE)) else { return Ok(()) };
+    let Some(options) = options.filter(|options| !options.value.is_empty()) else { return Ok(()) };
+    if options.type_url.ends_with(RUNC) {
+        if !Runc::is_all_of(&options.value) {
+            tracing::info!("options of runc have no effect here: a sandbox is told by its pod's annotations, dev.nacre.*");
+        }
+        return Ok(());
+    }
+    if !options.type_url.ends_with(TYPE) {
+        return Err(format!("options of type {} are another runtime's", options.type_url));
+    }
     let options = Options::decode(options.value.as_slice()).map_err(|error| format!("malformed options: {error}"))?;
     let body = match options.config_path.as_str() {
         "" => options.config_body,
@@ -53,7 +84,18 @@ mod tests {
         assert_eq!(check(None), Ok(()));
         assert_eq!(checked("# x = 1\nSystemdCgroup = true\n"), Ok(()));
         assert!(checked("SystemdCgroup = true\nBinaryName = \"/bin/runc\"\n").expect_err("refused").contains("BinaryName"));
-        let other = Any { type_url: "containerd.runc.v1.Options".into(), value: vec![8, 1] };
-        assert_eq!(check(Some(&other)), Ok(()));
+        let of = |type_url: &str, value: &[u8]| Any { type_url: type_url.into(), value: value.into() };
+        assert_eq!(check(Some(&of(RUNC, &[8, 1]))), Ok(()));
+        assert!(check(Some(&of("another.v1.Options", &[8, 1]))).expect_err("refused").contains("another.v1"));
+        assert_eq!(check(Some(&of("another.v1.Options", &[]))), Ok(()), "it says nothing");
+    }
+
+    #[test]
+    fn what_containerd_puts_in_by_itself_is_known() {
+        let own = Runc { io_uid: 70000, task_api_address: "unix:///run/s".into(), task_api_version: 3, ..Runc::default() };
+        assert!(Runc::is_all_of(&own.encode_to_vec()));
+        // no_pivot_root
+        assert!(!Runc::is_all_of(&[8, 1]));
+        assert!(!Runc::is_all_of(&[0xff]));
     }
 }

@@ -11,13 +11,14 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::forward::copy;
 use runtime::sandbox::HostStdio;
 use serde::{Deserialize, Serialize};
 
-use self::output::Output;
+use self::output::{Carried, Output};
 
 /// Bytes that an output's FIFO is to hold: a sandbox that has filled one is woken by way of three threads when there is room again, so that should not be often.
 const CAPACITY: usize = 1 << 20;
@@ -39,6 +40,8 @@ pub struct Streams {
     pub stdin: Option<File>,
     pub stdout: Option<File>,
     pub stderr: Option<File>,
+    /// Of a terminal. It goes after the output has been closed, so it stands last.
+    carried: Option<Carried>,
 }
 
 /// What keeps FIFOs alive.
@@ -46,7 +49,7 @@ pub struct Streams {
 pub struct Kept {
     /// Until CloseIO, where nobody else had the input open.
     pub stdin: Option<File>,
-    outputs: Vec<Output>,
+    outputs: Vec<Arc<Output>>,
 }
 
 impl Kept {
@@ -58,7 +61,7 @@ impl Kept {
 
     /// Lets a reader that is still to come have what nobody has read yet.
     pub fn offer(&self) {
-        self.outputs.iter().for_each(Output::offer);
+        self.outputs.iter().for_each(|output| output.offer());
     }
 }
 
@@ -99,7 +102,9 @@ impl Io {
             Ok(Some(file))
         };
         streams.stdout = output(&self.stdout, "stdout")?;
-        if !self.terminal {
+        if self.terminal {
+            streams.carried = kept.outputs.first().map(Output::carried);
+        } else {
             streams.stderr = output(&self.stderr, "stderr")?;
         }
         Ok((streams, kept))
@@ -132,7 +137,7 @@ fn open_input(path: &str) -> std::io::Result<(File, Option<File>)> {
 }
 
 /// An end to write to, with these further flags if it is a FIFO's, and what keeps it alive.
-fn open_output(path: &str, flags: i32) -> Result<(File, Option<Output>), String> {
+fn open_output(path: &str, flags: i32) -> Result<(File, Option<Arc<Output>>), String> {
     let path = match path.split_once("://") {
         None => path,
         Some(("fifo", path)) => path,
@@ -153,7 +158,7 @@ fn open_output(path: &str, flags: i32) -> Result<(File, Option<Output>), String>
     let writer = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(|e| e.to_string())?;
     // A host that does not allow it has a smaller one.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
-    Ok((writer, Some(Output::new(reader))))
+    Ok((writer, Some(Arc::new(Output::new(reader)))))
 }
 
 /// Carries a terminal's bytes between its master and the FIFOs, until the process's end is closed.
@@ -164,11 +169,14 @@ pub fn carry(master: OwnedFd, streams: Streams) -> std::io::Result<()> {
         let to = master.try_clone()?;
         thread().spawn(move || copy(stdin, to))?;
     }
-    let stdout = streams.stdout;
-    thread().spawn(move || match stdout {
-        Some(stdout) => copy(master, stdout),
-        // Read all the same: a full terminal would stop the process.
-        None => copy(master, std::io::sink()),
+    let (stdout, carried) = (streams.stdout, streams.carried);
+    thread().spawn(move || {
+        match stdout {
+            Some(stdout) => copy(master, stdout),
+            // Read all the same: a full terminal would stop the process.
+            None => copy(master, std::io::sink()),
+        }
+        drop(carried);
     })?;
     Ok(())
 }

@@ -101,6 +101,12 @@ fn cases(engine: &mut Engine, tier: Tier, names: &[&str], tally: &mut Tally) {
     };
     let cases = small.flatten().filter(|(name, _)| wanted(name, true));
     for (name, case) in cases.chain(large.into_iter().flatten().filter(|(name, _)| wanted(name, false))) {
+        if engine.release == Release::Two
+            && let Some((_, why)) = settings::NOT_UNDER_TWO.iter().find(|(other, _)| other == name)
+        {
+            tally.skip(format!("{under} {name}: {why}"));
+            continue;
+        }
         play(engine, &format!("{under} {name}"), *case, tally);
     }
     // What pods can do, in VMs.

@@ -94,11 +94,12 @@ fn walk(engine: &mut Engine, sandbox: Sandbox, victim: Victim, which: Moments) -
     };
     for (turn, step) in STEPS.into_iter().enumerate() {
         let all = [Moment::During(step, during[0]), Moment::Before(step), Moment::During(step, during[1])];
+        let possible: Vec<Moment> = all.into_iter().filter(|moment| victim.lives(*moment)).collect();
         let moments = match which {
-            Moments::Some => &all[turn % 3..=turn % 3],
-            Moments::All => &all[..],
+            Moments::Some if !possible.is_empty() => vec![possible[turn % possible.len()]],
+            Moments::Some | Moments::All => possible,
         };
-        for moment in moments.iter().copied().filter(|moment| victim.lives(*moment)) {
+        for moment in moments {
             let about = || format!("{victim:?} killed {moment:?}");
             Life::new(engine, sandbox, victim, moment).live().with_context(about)?;
             engine.clear().with_context(about)?;

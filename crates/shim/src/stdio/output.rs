@@ -3,18 +3,28 @@
 //! While the process lives, a reader here keeps its writes from failing. Once it has ended, the trouble is the other way round: whoever comes to read (a
 //! containerd that was away) cannot even open a FIFO that nobody writes to, and waits for ever. So what is still in it is *offered*: a writer is held
 //! here in the reader's place, until a reader has come. Not longer, as that reader waits for the end of what it reads. Then a reader is held again, should that one go
-//! before it has read everything. Whoever holds an end holds what is in the FIFO.
+//! before it has read everything. Whoever holds an end holds what is in the FIFO. A terminal's bytes are still being carried when its process has ended:
+//! what it leaves is offered when that is done ([`Carried`]).
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[derive(Debug)]
 pub struct Output {
     held: Arc<Mutex<Held>>,
+    /// There is a [`Carried`]: somebody here may still write, whose writes fail without a reader.
+    carried: AtomicBool,
+}
+
+/// That a terminal's bytes are being carried to an output: it offers nothing until this is dropped, and then what there is. It does not keep the output.
+#[derive(Debug)]
+pub struct Carried {
+    output: Weak<Output>,
 }
 
 #[derive(Debug)]
@@ -27,11 +37,20 @@ enum Held {
 impl Output {
     /// Keeps a FIFO by a reader of it.
     pub fn new(reader: File) -> Output {
-        Output { held: Arc::new(Mutex::new(Held::Reader(reader))) }
+        Output { held: Arc::new(Mutex::new(Held::Reader(reader))), carried: AtomicBool::new(false) }
+    }
+
+    /// For whoever carries a terminal's bytes to it.
+    pub fn carried(self: &Arc<Output>) -> Carried {
+        self.carried.store(true, Ordering::Release);
+        Carried { output: Arc::downgrade(self) }
     }
 
     /// Offers what nobody has read yet, if there is something.
     pub fn offer(&self) {
+        if self.carried.load(Ordering::Acquire) {
+            return;
+        }
         if let Err(error) = self.try_offer() {
             tracing::warn!("a reader that comes later may not find the last output: {error}");
         }
@@ -74,9 +93,21 @@ impl Output {
 impl Drop for Output {
     /// The thread that waits for a reader ends.
     fn drop(&mut self) {
-        let held = lock(&self.held);
-        if let Held::Offered(writer) = &*held {
-            let _ = again(writer, OpenOptions::new().read(true));
+        let mut held = lock(&self.held);
+        let Held::Offered(writer) = &*held else { return };
+        match again(writer, OpenOptions::new().read(true)) {
+            // It is there until the thread lets go of it, which may be only about to wait.
+            Ok(reader) => *held = Held::Reader(reader),
+            Err(error) => tracing::warn!("a thread waits for the reader of an output that is gone: {error}"),
+        }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if let Some(output) = self.output.upgrade() {
+            output.carried.store(false, Ordering::Release);
+            output.offer();
         }
     }
 }
@@ -107,13 +138,24 @@ mod tests {
     use std::io::{Read, Write};
     use std::path::{Path, PathBuf};
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::super::tests::place;
-    use super::super::{Io, Kept};
+    use super::super::{Io, Kept, carry};
     use super::*;
 
     const MUCH: usize = 500_000;
+    /// How long something is waited for that comes at once, but on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Does not hang if it never comes.
+    fn until(what: &str, mut come: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !come() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    }
 
     fn fifo(name: &str) -> (PathBuf, Io) {
         let path = place(name).join("out");
@@ -132,16 +174,20 @@ mod tests {
         (path, kept)
     }
 
-    /// As containerd opens it: waiting for a writer. Reads so much.
-    fn read(path: &Path, len: u64) -> usize {
+    /// As containerd opens it: waiting for a writer. Reads so much; the reader is still there.
+    fn read_part(path: &Path, len: u64) -> (usize, File) {
         let (done, result) = mpsc::channel();
         let path = path.to_path_buf();
         std::thread::spawn(move || {
-            let mut text = Vec::new();
-            File::open(path).and_then(|file| file.take(len).read_to_end(&mut text)).expect("read");
-            let _ = done.send(text.len());
+            let (file, mut text) = (File::open(path).expect("opened"), Vec::new());
+            (&file).take(len).read_to_end(&mut text).expect("read");
+            let _ = done.send((text.len(), file));
         });
-        result.recv_timeout(Duration::from_secs(60)).expect("a reader finds what was written, and its end")
+        result.recv_timeout(PATIENCE).expect("a reader finds what was written, and its end")
+    }
+
+    fn read(path: &Path, len: u64) -> usize {
+        read_part(path, len).0
     }
 
     #[test]
@@ -154,11 +200,12 @@ mod tests {
     #[test]
     fn what_a_reader_has_left_waits_for_the_next() {
         let (path, kept) = ended("half");
-        assert_eq!(read(&path, 1000), 1000);
+        let (len, reader) = read_part(&path, 1000);
+        assert_eq!(len, 1000);
         let [output] = &kept.outputs[..] else { unreachable!("one output") };
-        while matches!(*lock(&output.held), Held::Offered(_)) {
-            std::thread::yield_now();
-        }
+        // One that goes before the thread has seen it is as good as none: the offer stands.
+        until("the reader is seen", || matches!(*lock(&output.held), Held::Reader(_)));
+        drop(reader);
         kept.offer();
         assert_eq!(read(&path, u64::MAX), MUCH - 1000);
         kept.offer();
@@ -168,13 +215,43 @@ mod tests {
     fn a_reader_that_is_there_reads_an_end() {
         let (path, io) = fifo("there");
         let (mut streams, mut kept) = io.open().expect("opened");
-        let mut reader = File::open(&path).expect("a reader");
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("a reader");
         streams.stdout.as_mut().expect("stdout").write_all(b"last words").expect("written");
         drop(streams);
         kept.process_ended();
-        let mut text = String::new();
-        reader.read_to_string(&mut text).expect("read to the end");
-        assert_eq!(text, "last words");
+        let mut text = Vec::new();
+        // EAGAIN until there is an end.
+        until("there is an end", || (&reader).read_to_end(&mut text).is_ok());
+        assert_eq!(text, b"last words");
+    }
+
+    #[test]
+    fn a_terminal_is_offered_when_all_of_it_has_been_carried() {
+        let (path, io) = fifo("terminal");
+        let (mut streams, mut kept) = Io { terminal: true, ..io }.open().expect("opened");
+        streams.stdout.as_mut().expect("stdout").write_all(b"first").expect("written");
+        let (master, mut slave) = std::io::pipe().expect("a pipe");
+        carry(master.into(), streams).expect("carried");
+        kept.process_ended();
+        slave.write_all(b", last").expect("written");
+        drop(slave);
+        let [output] = &kept.outputs[..] else { unreachable!("one output") };
+        until("it is offered", || matches!(*lock(&output.held), Held::Offered(_)));
+        assert_eq!(read(&path, u64::MAX), "first, last".len());
+    }
+
+    #[test]
+    fn a_terminal_that_is_deleted_is_not_carried_on() {
+        let (path, io) = fifo("deleted");
+        let (streams, kept) = Io { terminal: true, ..io }.open().expect("opened");
+        let [output] = &kept.outputs[..] else { unreachable!("one output") };
+        let held = Arc::downgrade(&output.held);
+        let (master, mut slave) = std::io::pipe().expect("a pipe");
+        carry(master.into(), streams).expect("carried");
+        drop(kept);
+        assert!(held.upgrade().is_none(), "who carries keeps no reader, and so cannot wait for itself");
+        until("nobody reads it any more", || slave.write_all(b"x").is_err());
+        std::fs::remove_file(path).expect("removed");
     }
 
     #[test]
@@ -184,8 +261,6 @@ mod tests {
         let held = Arc::downgrade(&output.held);
         std::fs::remove_file(path).expect("removed");
         drop(kept);
-        while held.upgrade().is_some() {
-            std::thread::yield_now();
-        }
+        until("the thread has ended", || held.upgrade().is_none());
     }
 }

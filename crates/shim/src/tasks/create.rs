@@ -129,10 +129,15 @@ impl Tasks {
         command.process_group(0);
         let ended = {
             let _ours = self.children();
-            let child = command.spawn();
-            child.and_then(|mut child| child::wait_until(&mut child, Instant::now() + CREATION))
+            let mut child = command.spawn().map_err(|error| unknown(format!("cannot run nacre create: {error}")))?;
+            child::wait_until(&mut child, Instant::now() + CREATION)
         };
-        let Some(ended) = ended.map_err(|error| unknown(format!("cannot run nacre create: {error}")))? else {
+        let ended = ended.map_err(|error| {
+            // It was killed, in the middle of its work.
+            self.clear(id);
+            unknown(format!("cannot wait for nacre create: {error}"))
+        })?;
+        let Some(ended) = ended else {
             self.clear(id);
             let what = format!("nacre create did not end within {} s, and was killed", CREATION.as_secs());
             return Err(Status::new(Code::Unknown, what));

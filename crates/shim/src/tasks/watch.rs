@@ -7,7 +7,7 @@ use agent_api::{Client, EventKind};
 use runtime::container::connect;
 use runtime::logging;
 use runtime::process::report::{self, Report};
-use runtime::state::Entry;
+use runtime::state::{Entry, Status};
 
 use super::told::Told;
 use super::{Exit, Stage, Tasks};
@@ -23,8 +23,16 @@ impl Tasks {
         let agent = match connect(entry) {
             Ok(agent) => Arc::new(agent),
             Err(error) => {
-                tracing::warn!("the sandbox of {} has ended: {error}", entry.saved.id);
-                self.sandbox_ended(entry);
+                // Another container of the pod is connected, and its thread sees the end.
+                if self.lock().agent.is_some() {
+                    return;
+                }
+                if entry.saved.status() == Status::Stopped {
+                    tracing::warn!("the sandbox of {} has ended: {error}", entry.saved.id);
+                    self.end_all(&EntryOf::new(entry));
+                } else {
+                    tracing::error!("the sandbox of {} cannot be followed: {error}", entry.saved.id);
+                }
                 return;
             }
         };
@@ -49,10 +57,6 @@ impl Tasks {
         if let Err(error) = followed {
             tracing::error!("the sandbox cannot be followed: {error}");
         }
-    }
-
-    fn sandbox_ended(&self, entry: &Entry) {
-        self.end_all(&EntryOf::new(entry));
     }
 
     /// Until the agent is gone. What has happened before is told as well, if it has not been.
