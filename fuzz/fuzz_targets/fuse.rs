@@ -36,9 +36,12 @@ fuzz_target!(|bytes: &[u8]| {
     fs::write(home.join("tree/file"), "of the tree").expect("a file");
     fs::write(home.join("beside"), "not of the tree").expect("a file");
     std::os::unix::fs::symlink("../beside", home.join("tree/link")).expect("a link");
+    // Nobody writes here: what changes has been changed through the share that is only to be read.
+    fs::create_dir(home.join("read")).expect("a tree");
+    fs::write(home.join("read/file"), "to be read").expect("a file");
     let server = Server::new(Config::for_nofile(300));
-    for access in [Access::ReadWrite, Access::ReadOnly] {
-        let source = Source::at_path(&home.join("tree")).expect("a tree");
+    for (access, tree) in [(Access::ReadWrite, "tree"), (Access::ReadOnly, "read")] {
+        let source = Source::at_path(&home.join(tree)).expect("a tree");
         server.shown().add(TreeConfig { source, access, cache: Cache::Shared }).expect("room");
     }
     // The root, and what answers have begun with: inodes' numbers and handles'.
@@ -82,5 +85,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(fs::read_to_string(home.join("beside")).expect("a file"), "not of the tree");
     let mut entries: Vec<_> = fs::read_dir(&home).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
     entries.sort();
-    assert_eq!(entries, ["beside", "tree"]);
+    assert_eq!(entries, ["beside", "read", "tree"]);
+    assert_eq!(fs::read_to_string(home.join("read/file")).expect("a file"), "to be read");
+    assert_eq!(fs::read_dir(home.join("read")).expect("list").count(), 1);
 });

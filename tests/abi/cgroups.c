@@ -21,7 +21,9 @@ static void make_room(void) {
     for (int round = 0; round < 100; round++) {
         char *all = strdup(slurp("g/cgroup.procs")), *next;
         int none = 1;
-        for (char *p = all; strtol(p, &next, 10) > 0; p = next + 1) {
+        for (char *p = all; *p; p = next + 1) {
+            // The view's process is of a name space that this one does not see.
+            if (strtol(p, &next, 10) <= 0) FAILED("a process at the top that is outside of the pid name space: %s", p);
             *next = 0;
             if (put("g/abi-processes/cgroup.procs", p) < 0) EQ(errno, ESRCH);
             none = 0;
@@ -313,6 +315,10 @@ CASE(pids_max) {
 }
 CASE(memory_and_cpu_files) {
     own();
+    if (has("g/cgroup.controllers", "memory") && !has("g/cgroup.controllers", "cpu")) {
+        done();
+        skip("the cpu controller is not version 2's here");
+    }
     with_controllers("memory", "+memory +cpu");
     CHECK(!strcmp(slurp(at("memory.max")), "max\n"));
     OK(put(at("memory.max"), "64M"));

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::fds;
 use crate::frame::{self, FrameError, HEADER, Header, Kind, RequestBody, ResponseBody};
 use crate::messages::{Event, NextEventsRequest};
-use crate::service::{Method, SERVICE};
+use crate::service::{BOOTED, Method, SERVICE};
 use crate::status::Status;
 
 /// How long the agent may take to accept a connection, and how long a whole frame may take either way once it has begun.
@@ -111,8 +111,6 @@ impl Client {
 
     /// With another patience than [`PATIENCE`] for a whole frame.
     pub fn with_patience(socket: OwnedFd, patience: Duration) -> Client {
-        // A socket that refuses the option only waits longer.
-        let _ = sockopt::set_socket_timeout(&socket, Timeout::Send, Some(patience));
         Client { socket, state: Mutex::default(), changed: Condvar::new(), sending: Mutex::new(()), patience }
     }
 
@@ -122,6 +120,14 @@ impl Client {
     /// [`ClientError`].
     pub fn call<M: Method>(&self, request: &M) -> Result<M::Reply, ClientError> {
         self.start(request, &[])?.wait()
+    }
+
+    /// Calls with descriptors and waits for the reply, as long as a VM may take that has to boot first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn call_booting<M: Method>(&self, request: &M, fds: &[BorrowedFd<'_>]) -> Result<M::Reply, ClientError> {
+        self.start(request, fds)?.wait_for(Some(BOOTED))
     }
 
     /// Calls with descriptors and waits for the reply.
@@ -182,29 +188,30 @@ impl Client {
         }
         let end = Instant::now() + self.patience;
         let mut rest = bytes;
-        while !rest.is_empty() {
-            match fds::send(self.socket.as_fd(), rest, fds) {
-                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ClientError::Closed),
-                Err(Errno::AGAIN) if rest.len() == bytes.len() => return Err(ClientError::Unresponsive(self.patience)),
-                Err(Errno::AGAIN) => return Err(self.fail(ClientError::Stalled(self.patience))),
-                Err(errno) => return Err(ClientError::Socket(errno)),
+        let error = loop {
+            match fds::send_now(self.socket.as_fd(), rest, fds) {
+                Ok(n) => (rest, fds) = (rest.get(n..).unwrap_or_default(), &[]),
+                Err(Errno::AGAIN) => drop(self.ready(PollFlags::OUT, Some(end.saturating_duration_since(Instant::now())))),
+                Err(Errno::PIPE | Errno::CONNRESET) => break ClientError::Closed,
+                Err(errno) => break ClientError::Socket(errno),
             }
-            fds = &[];
-            if !rest.is_empty() && Instant::now() > end {
-                return Err(self.fail(ClientError::Stalled(self.patience)));
+            match Instant::now() > end {
+                _ if rest.is_empty() => return Ok(()),
+                true if rest.len() == bytes.len() => break ClientError::Unresponsive(self.patience),
+                true => break ClientError::Stalled(self.patience),
+                false => {}
             }
-        }
-        Ok(())
+        };
+        if rest.len() == bytes.len() { Err(error) } else { Err(self.fail(error)) }
     }
 
-    /// From now on every call fails, for this reason.
+    /// From now on every call fails, for this reason, or for the one there was before.
     fn fail(&self, error: ClientError) -> ClientError {
-        self.lock().failed.get_or_insert(error.clone());
+        let first = self.lock().failed.get_or_insert(error).clone();
         self.changed.notify_all();
-        // Who reads sleeps until something comes.
+        // Who reads sleeps until something comes, and who sends until there is room.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        error
+        first
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -237,33 +244,35 @@ impl Client {
             }
             state.reading = true;
             drop(state);
-            let frame = self.readable(left).then(|| self.read_frame());
+            let frame = self.ready(PollFlags::IN, left).then(|| self.read_frame());
+            if let Some(Err(error)) = &frame {
+                self.fail(error.clone());
+            }
             state = self.lock();
             state.reading = false;
             match frame {
-                // Out of patience; who else waits reads on.
-                None => {}
+                // Out of patience, and who else waits reads on; or the end.
+                None | Some(Err(_)) => {}
                 // An answer nobody waits for (any more) is dropped.
                 Some(Ok((stream, body))) => {
                     if let Some(slot) = state.waiting.get_mut(&stream) {
                         *slot = Some(body);
                     }
                 }
-                Some(Err(error)) => drop(state.failed.get_or_insert(error)),
             }
             self.changed.notify_all();
         }
     }
 
-    /// Waits until there is something to read (or an end); false if not within `patience`.
-    fn readable(&self, patience: Option<Duration>) -> bool {
+    /// Waits until there is something to read or room to send (or an end); false if not within `patience`.
+    fn ready(&self, what: PollFlags, patience: Option<Duration>) -> bool {
         let end = patience.map(|patience| Instant::now() + patience);
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             let left = left.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
-            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], left.as_ref()) {
+            match poll(&mut [PollFd::new(&self.socket, what)], left.as_ref()) {
                 Err(Errno::INTR) => {}
-                // What is wrong with the socket, reading it tells.
+                // What is wrong with the socket, using it tells.
                 other => return other != Ok(0),
             }
         }
@@ -286,7 +295,7 @@ impl Client {
 
     fn read_exact(&self, mut into: &mut [u8], end: Instant) -> Result<(), ClientError> {
         while !into.is_empty() {
-            if !self.readable(Some(end.saturating_duration_since(Instant::now()))) {
+            if !self.ready(PollFlags::IN, Some(end.saturating_duration_since(Instant::now()))) {
                 return Err(ClientError::Stalled(self.patience));
             }
             match fds::receive_bytes(self.socket.as_fd(), into) {
@@ -305,7 +314,11 @@ impl<M: Method> Pending<'_, M> {
     /// # Errors
     /// [`ClientError`].
     pub fn wait(self) -> Result<M::Reply, ClientError> {
-        let body = self.client.wait(self.stream, M::PATIENCE)?;
+        self.wait_for(M::PATIENCE)
+    }
+
+    fn wait_for(self, patience: Option<Duration>) -> Result<M::Reply, ClientError> {
+        let body = self.client.wait(self.stream, patience)?;
         match body.status {
             Some(status) if status.code != 0 => Err(Status::from(status).into()),
             _ => Ok(M::Reply::decode(body.payload.as_slice()).map_err(FrameError::from)?),

@@ -18,6 +18,18 @@ pub const MAX_FDS: usize = 64;
 /// # Errors
 /// The host's; `E2BIG` for too many descriptors.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+    send_with(socket, bytes, fds, SendFlags::NOSIGNAL)
+}
+
+/// As [`send`], without waiting for room: `EAGAIN` where there is none.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+    send_with(socket, bytes, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> Result<usize, Errno> {
     if fds.len() > MAX_FDS {
         return Err(Errno::TOOBIG);
     }
@@ -27,7 +39,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
-        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
             Err(Errno::INTR) => {}
             other => return other,
         }

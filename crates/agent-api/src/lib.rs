@@ -35,5 +35,5 @@ pub mod vm;
 pub use client::{Client, ClientError};
 pub use connection::{Connection, ConnectionError, Incoming};
 pub use messages::*;
-pub use service::{Call, Method, SERVICE, take_fd};
+pub use service::{BOOTED, Call, Method, SERVICE, take_fd};
 pub use status::{Code, Status};

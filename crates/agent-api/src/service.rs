@@ -66,8 +66,8 @@ macro_rules! service {
 const SOON: Option<Duration> = Some(Duration::from_secs(10));
 /// For those that wait for files of the host.
 const LATER: Option<Duration> = Some(Duration::from_secs(60));
-/// For what may have to wait for a VM that boots first, and is told by the VM's keeper why it does not.
-const BOOTED: Option<Duration> = Some(Duration::from_secs(180));
+/// For a VM's first container, which waits for the VM to boot, and is told by the VM's keeper why it does not ([`crate::Client::call_booting`]).
+pub const BOOTED: Duration = Duration::from_secs(180);
 const WHEN_IT_HAPPENS: Option<Duration> = None;
 
 service! {
@@ -79,7 +79,7 @@ service! {
     UpdateNetwork(UpdateNetworkRequest) -> UpdateNetworkResponse, LATER;
     /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
     /// program exists and may be executed).
-    CreateContainer(CreateContainerRequest) -> CreateContainerResponse, BOOTED;
+    CreateContainer(CreateContainerRequest) -> CreateContainerResponse, LATER;
     /// Runs the container's own process.
     StartContainer(StartContainerRequest) -> StartContainerResponse, SOON;
     /// Runs one more process in a running container.

@@ -16,7 +16,7 @@ pub fn line(text: &str, most: usize) -> String {
 /// Whether a terminal, or a reader, would be led astray by it.
 fn steers(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -27,9 +27,9 @@ mod tests {
 
     #[test]
     fn an_agents_words_cannot_steer_a_terminal() {
-        let message = "no\u{1b}]0;title\u{7}\u{9b}2J such\r\nfile \u{202e}txt.exe: /h\u{e9}".into();
+        let message = "no\u{1b}]0;title\u{7}\u{9b}2J such\r\nfile \u{202e}txt\u{61c}.exe: /h\u{e9}".into();
         let status = Status::from(StatusBody { code: 5, message });
-        assert_eq!(status, Status::new(Code::NotFound, "no ]0;title  2J such  file  txt.exe: /h\u{e9}"));
+        assert_eq!(status, Status::new(Code::NotFound, "no ]0;title  2J such  file  txt .exe: /h\u{e9}"));
         let status = Status::from(StatusBody { code: 13, message: "\u{e9}".repeat(2 << 20) });
         assert!(status.message.len() < 10_000 && status.message.ends_with("\u{e9} [...]"));
     }

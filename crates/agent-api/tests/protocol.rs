@@ -174,3 +174,44 @@ fn a_client_takes_no_nonsense() {
     rustix::io::write(&agent, &[0x7f; 10]).expect("write");
     assert!(matches!(pending.wait(), Err(ClientError::Frame(_))));
 }
+
+/// As for what comes: bytes that are taken one by one, each in time, are no frame if the whole of it is not.
+#[test]
+fn an_agent_that_reads_in_drips_ends_the_connection() {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
+    let client = Client::with_patience(a, Duration::from_millis(300));
+    let process = Process { env: vec![vec![b'x'; 1 << 20]; 3], ..Default::default() };
+    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // At this pace the whole takes half a minute.
+            while matches!(rustix::io::read(&b, &mut [0; 2048]), Ok(1..)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let stuck = client.start(&request, &[]).map(drop);
+        assert!(matches!(stuck, Err(ClientError::Stalled(_))), "{stuck:?}");
+    });
+}
+
+#[test]
+fn what_is_read_as_the_end_wakes_who_sends() {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
+    let client = Client::with_patience(a, Duration::from_secs(1000));
+    let process = Process { env: vec![vec![b'x'; 1 << 20]; 3], ..Default::default() };
+    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    let waiting = client.start(&WaitProcessRequest::default(), &[]).expect("send");
+    let before = rustix::io::ioctl_fionread(&b).expect("fionread");
+    std::thread::scope(|scope| {
+        // More than the socket holds, and nobody reads.
+        let sender = scope.spawn(|| client.start(&request, &[]).map(drop));
+        while rustix::io::ioctl_fionread(&b).expect("fionread") == before {
+            std::thread::yield_now();
+        }
+        rustix::io::write(&b, &[0x7f; 10]).expect("write");
+        let waited = waiting.wait();
+        assert!(matches!(waited, Err(ClientError::Frame(_))), "{waited:?}");
+        let sent = sender.join().expect("joined");
+        assert!(matches!(sent, Err(ClientError::Frame(_))), "{sent:?}");
+    });
+}

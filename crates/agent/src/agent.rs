@@ -11,7 +11,7 @@ use agent_api::{
     Event, EventKind, ExecProcessRequest, ExecProcessResponse, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
     StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLockWriteGuard};
 use rustix::process::{Signal, kill_process, kill_process_group};
 use rustix::termios::{tcgetpgrp, tcsetwinsize};
 
@@ -30,7 +30,10 @@ use crate::sys;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How long a device may take to show up.
-const DEVICE: Duration = Duration::from_secs(2);
+const DEVICE: Duration = Duration::from_secs(8);
+
+/// How long a pause waits for processes that are being made.
+const MAKING: Duration = Duration::from_secs(4);
 
 /// What the host's requests act on.
 pub struct Agent {
@@ -110,8 +113,8 @@ impl Agent {
 
     /// Loads what is only needed for some containers.
     fn load_modules(&self, request: &CreateContainerRequest) -> Result<(), Status> {
-        let mut modules = self.modules.lock();
-        let mut load = || {
+        let load = || {
+            let mut modules = self.modules.lock();
             modules.load_for_devices()?;
             if request.root.as_ref().is_some_and(|root| root.overlay.is_some()) {
                 modules.load("overlay")?;
@@ -126,7 +129,15 @@ impl Agent {
         };
         load().map_err(|why| Status::new(Code::Internal, why))?;
         for image in request.images.iter().copied().chain(request.disks.iter().copied()) {
-            wait_for(|| crate::drives::device(image).is_some());
+            // One that was plugged in just now shows up after a while, and may be the first that wants its driver.
+            wait_for(|| {
+                crate::drives::device(image).is_some() || {
+                    if let Err(why) = self.modules.lock().load_for_devices() {
+                        log::warn(format_args!("{why}"));
+                    }
+                    false
+                }
+            });
         }
         Ok(())
     }
@@ -134,6 +145,12 @@ impl Agent {
     /// Runs a created container's process.
     pub fn start(&self, id: &str) -> Result<StartContainerResponse, Status> {
         let process = self.process(id, "")?;
+        let container = self.container(id)?;
+        // Until it runs, nobody stops it.
+        let paused = container.paused.read();
+        if *paused {
+            return Err(precondition(format!("container {id} is paused")));
+        }
         let gate = process.start().ok_or_else(|| precondition(format!("container {id} is not in state created")))?;
         gate.open()?;
         Ok(StartContainerResponse { pid: process.inner_pid })
@@ -155,17 +172,19 @@ impl Agent {
             return Err(Status::new(Code::AlreadyExists, format!("container {id} has a process {exec_id} already")));
         }
         let wanted = request.process.ok_or_else(|| Status::new(Code::InvalidArgument, "process is missing"))?;
-        let (process, ending) = container.add(&self.reaper, wanted, &first)?;
+        // Neither stopped halfway nor let go before its errors are nobody's: who pauses or resumes waits.
+        let paused = container.paused.read();
+        let (process, ending) = container.add(&self.reaper, wanted, &first, &paused)?;
         container.processes.lock().insert(exec_id.clone(), process.clone());
         let pid = process.inner_pid;
-        let paused = *container.paused.lock();
-        let opened = process.start().map_or(Ok(()), |gate| match paused {
+        let opened = process.start().map_or(Ok(()), |gate| match *paused {
             false => gate.open(),
             true => {
                 gate.unlock();
                 Ok(())
             }
         });
+        drop(paused);
         if let Err(status) = opened.and_then(|()| self.follow(container.clone(), exec_id, process.clone(), ending)) {
             self.give_up(&process);
             container.processes.lock().remove(exec_id);
@@ -308,7 +327,7 @@ impl Agent {
     /// Stops all tasks of a container.
     pub fn pause(&self, id: &str) -> Result<Empty, Status> {
         let container = self.container(id)?;
-        let mut paused = container.paused.lock();
+        let mut paused = to_change(&container)?;
         container.cgroup.freeze(Freeze::Stop)?;
         *paused = true;
         Ok(Empty {})
@@ -316,7 +335,7 @@ impl Agent {
 
     pub fn resume(&self, id: &str) -> Result<Empty, Status> {
         let container = self.container(id)?;
-        let mut paused = container.paused.lock();
+        let mut paused = to_change(&container)?;
         container.cgroup.freeze(Freeze::GoOn)?;
         *paused = false;
         Ok(Empty {})
@@ -345,7 +364,7 @@ impl Agent {
             let stage = container.processes.lock().get("").map(|process| process.stage());
             let (status, exit) = match stage {
                 Some(Stage::Exited(exit)) => (ContainerStatus::Stopped, Some(exit)),
-                Some(Stage::Running) if *container.paused.lock() => (ContainerStatus::Paused, None),
+                Some(Stage::Running) if *container.paused.read_recursive() => (ContainerStatus::Paused, None),
                 Some(Stage::Running) => (ContainerStatus::Running, None),
                 Some(Stage::Created) | None => (ContainerStatus::Created, None),
             };
@@ -369,12 +388,18 @@ impl Agent {
     }
 }
 
-/// Waits for a device that its driver makes a moment after it was loaded. One that does not come is missed when it is used.
+/// Waits for a device, which its driver makes a moment after it was loaded. One that does not come is missed when it is used.
 fn wait_for(there: impl Fn() -> bool) {
     let end = Instant::now() + DEVICE;
     while !there() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// When no process is just being made in it.
+fn to_change(container: &Container) -> Result<RwLockWriteGuard<'_, bool>, Status> {
+    let paused = container.paused.try_write_for(MAKING);
+    paused.ok_or_else(|| precondition(format!("a process is being started in container {} and does not get on", container.id)))
 }
 
 pub fn not_found(message: String) -> Status {

@@ -14,6 +14,7 @@ use rustix::process::Pid;
 
 use crate::boot::CGROUPS;
 use crate::log;
+use crate::process::Process;
 
 /// How long the kernel may take to stop or bury a container's tasks.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,18 +66,20 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Puts a process into it; `beside` is one that is in it, perhaps deeper.
+    /// Puts a process into it; `beside` is its first one, which is in it, perhaps deeper.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn add(&self, pid: Pid, beside: Option<Pid>) -> Result<(), Status> {
+    pub fn add(&self, pid: Pid, beside: Option<&Process>) -> Result<(), Status> {
         let number = pid.as_raw_pid().to_string();
         let mut result = self.write("cgroup.procs", &number);
         // A container that has divided its cgroup has no processes at its top: they go where its first one is, as in runc.
         if let (Err(error), Some(beside)) = (&result, beside)
             && error.kind() == ErrorKind::ResourceBusy
         {
-            let text = fs::read_to_string(format!("/proc/{}/cgroup", beside.as_raw_pid())).unwrap_or_default();
+            let text = fs::read_to_string(format!("/proc/{}/cgroup", beside.pid.as_raw_pid())).unwrap_or_default();
+            // While it lives, its number is no other's.
+            beside.expect_alive()?;
             if let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) {
                 result = fs::write(format!("{CGROUPS}{path}/cgroup.procs"), &number);
             }

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use agent_api::{Code, CreateContainerRequest, NamespaceKind, SeccompProfile, Status};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::WaitStatus;
 use rustix::thread::ThreadNameSpaceType as Namespaces;
 
 use crate::cgroup::Cgroup;
@@ -24,7 +24,8 @@ pub struct Container {
     /// The filter of all its processes.
     pub seccomp: Option<SeccompProfile>,
     pub processes: Mutex<BTreeMap<String, Arc<Process>>>,
-    pub paused: Mutex<bool>,
+    /// Read while a process is made and let go: a pause comes before it or after.
+    pub paused: RwLock<bool>,
     /// How many kills for want of memory have been told of.
     pub oom_told: Mutex<u64>,
     /// Readable when it has been deleted.
@@ -54,6 +55,15 @@ impl Ending {
             }
         }
     }
+}
+
+/// Where a new process comes to: to nobody, or to its container's first one, whose end kills what is in the container's cgroup. One that was not in
+/// there by then would live on: so its life is asked for after that.
+#[derive(Clone, Copy)]
+enum Beside<'a> {
+    Nobody,
+    Running(&'a Process),
+    Paused(&'a Process),
 }
 
 /// What is joined when one more process runs in a container.
@@ -92,12 +102,12 @@ impl Container {
             cgroup: Cgroup::new(&request.id, &request.limits.unwrap_or_default())?,
             seccomp: request.seccomp.clone(),
             processes: Mutex::default(),
-            paused: Mutex::new(false),
+            paused: RwLock::new(false),
             oom_told: Mutex::new(0),
             deleted,
         });
         let plan = Plan { seccomp: request.seccomp.clone(), create: Some(request), joins, ..Plan::default() };
-        match container.launch(reaper, plan, &joined, streams, None) {
+        match container.launch(reaper, plan, &joined, streams, Beside::Nobody) {
             Ok((process, ending)) => Ok((container, process, ending)),
             Err(status) => {
                 container.end();
@@ -113,19 +123,21 @@ impl Container {
         let _ = rustix::io::write(&self.deleted, &1_u64.to_ne_bytes());
     }
 
-    /// Makes one more process, which waits to be started. `first` is the container's own.
+    /// Makes one more process, which waits to be started. `first` is the container's own; `paused` is whether the container is.
     ///
     /// # Errors
-    /// What cannot be had, by name.
+    /// What cannot be had, by name; the container has ended meanwhile.
     pub fn add(
         &self,
         reaper: &Reaper,
         process: agent_api::Process,
         first: &Process,
+        paused: &RwLockReadGuard<'_, bool>,
     ) -> Result<(Arc<Process>, Arc<Ending>), Status> {
         let streams = Streams::connect(&process)?;
         let plan = Plan { process: Some(process), seccomp: self.seccomp.clone(), joins: vec![ALL.bits()], ..Plan::default() };
-        self.launch(reaper, plan, &[first.pidfd()?.as_fd()], streams, Some(first.pid))
+        let beside = if **paused { Beside::Paused(first) } else { Beside::Running(first) };
+        self.launch(reaper, plan, &[first.pidfd()?.as_fd()], streams, beside)
     }
 
     fn launch(
@@ -134,7 +146,7 @@ impl Container {
         mut plan: Plan,
         joined: &[BorrowedFd<'_>],
         streams: Streams,
-        beside: Option<Pid>,
+        beside: Beside<'_>,
     ) -> Result<(Arc<Process>, Arc<Ending>), Status> {
         plan.stdio = streams.theirs.iter().map(Option::is_some).collect();
         let fds: Vec<_> = joined.iter().copied().chain(streams.theirs.iter().flatten().map(AsFd::as_fd)).collect();
@@ -143,12 +155,17 @@ impl Container {
             (Step::Forked, _) => {
                 let ending = ending.clone();
                 reaper.register(pid, Box::new(move |status| ending.set(status)));
-                // What makes a container is within its limits already.
-                if beside.is_none() { self.cgroup.add(pid, None) } else { Ok(()) }
+                // What makes a process is within its container's limits already.
+                match beside {
+                    Beside::Nobody => self.cgroup.add(pid, None),
+                    Beside::Running(first) => self.cgroup.add(pid, Some(first)),
+                    Beside::Paused(_) => Ok(()),
+                }
             }
-            // One that joins a paused container stops here, until that is resumed, and not before it is ready.
-            (Step::Ready, Some(_)) => self.cgroup.add(pid, beside),
-            (Step::Ready, None) => Ok(()),
+            (Step::Ready, Beside::Nobody) => Ok(()),
+            (Step::Ready, Beside::Running(first)) => first.expect_alive(),
+            // It stops here, until its container is resumed, and not before it is ready.
+            (Step::Ready, Beside::Paused(first)) => self.cgroup.add(pid, Some(first)).and_then(|()| first.expect_alive()),
         })?;
         drop(fds);
         let outputs = streams.start(launched.terminal.as_ref())?;

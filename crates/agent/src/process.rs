@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_api::{Code, Status, WaitProcessResponse};
 use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitStatus, pidfd_send_signal};
 
@@ -72,6 +73,21 @@ impl Process {
     /// `NotFound` when it has exited.
     pub fn pidfd(&self) -> Result<Arc<OwnedFd>, Status> {
         self.state.lock().pidfd.clone().ok_or_else(|| Status::new(Code::NotFound, "the process has exited"))
+    }
+
+    /// It has not ended: what is done about its end is still to come.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it has.
+    pub fn expect_alive(&self) -> Result<(), Status> {
+        let lives = |pidfd: Arc<OwnedFd>| {
+            // Readable from its end on.
+            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default())) == Ok(0)
+        };
+        match self.pidfd().is_ok_and(lives) {
+            true => Ok(()),
+            false => Err(Status::new(Code::FailedPrecondition, "the container's process has ended")),
+        }
     }
 
     /// The other end of its terminal, while it lives.

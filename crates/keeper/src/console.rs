@@ -126,8 +126,8 @@ fn log(line: String, rate: &mut Rate) -> String {
 
 /// A line as text without control characters: it goes to people's terminals.
 fn printable(line: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
-    text.trim().to_string()
+    // A longer one was cut where it was read.
+    agent_api::text::line(&String::from_utf8_lossy(line), usize::MAX).trim().to_string()
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

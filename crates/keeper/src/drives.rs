@@ -145,8 +145,11 @@ impl Plugs {
             _ => None,
         };
         let mut added = self.vmm.add_device(&id, device);
+        let mut before = String::new();
         if let (Err(error @ vmm::Error::Refused { .. }), Some(image)) = (&added, spare) {
-            tracing::info!(%error, "the VM has no room for an image as memory: it becomes a disk");
+            // For want of room, most likely; whatever it is, as a disk it may go.
+            tracing::warn!(%error, "the VM does not take an image as memory: it becomes a disk");
+            before = format!(" (and not as memory: {error})");
             let new = drives.as_disk(&id, image);
             (number, id) = (new.0, new.1.id);
             added = self.vmm.add_device(&id, new.1.device);
@@ -155,7 +158,7 @@ impl Plugs {
             Ok(()) => Ok(number),
             Err(error) => {
                 drives.take_back(&id, number);
-                let what = format!("the VM cannot be given an image or disk: {error}");
+                let what = format!("the VM cannot be given an image or disk: {error}{before}");
                 Err(Status::new(Code::ResourceExhausted, what))
             }
         }

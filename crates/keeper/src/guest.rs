@@ -74,10 +74,12 @@ impl Guest {
         client.call(request).map_err(|error| {
             let how = match &error {
                 ClientError::Status(status) => return status.clone(),
-                ClientError::Closed | ClientError::Socket(_) => "has gone".into(),
+                other if !other.is_the_end() => {
+                    return Status::new(Code::Internal, format!("the agent in the guest: {other}"));
+                }
                 ClientError::Frame(what) => format!("sent nonsense: {what}"),
                 ClientError::Stalled(patience) => format!("stopped within a message for {} s", patience.as_secs()),
-                other => return Status::new(Code::Internal, format!("the agent in the guest: {other}")),
+                _ => "has gone".into(),
             };
             let _ = self.news.send(News::AgentGone(how));
             Status::new(Code::Internal, self.why_gone())

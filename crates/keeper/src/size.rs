@@ -1,7 +1,7 @@
 //! The VM's size: room for what its containers may use together, as far as the machine goes. It grows before a limit does, and shrinks after.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_api::{Code, Limits, Metric, OnlineRequest, Status};
@@ -34,21 +34,27 @@ pub struct Sizes {
     vmm: Arc<dyn Vmm>,
     range: Range,
     state: Mutex<State>,
+    /// A container has the limits it was to be given.
+    changed: Condvar,
 }
 
 struct State {
     /// What was asked of the VMM last. The guest may have taken less, or keep more.
     asked: Size,
     containers: BTreeMap<String, Limits>,
+    /// Those whose limits the guest is being told: their old ones may still be in force.
+    changing: BTreeSet<String>,
 }
 
 impl Sizes {
     pub fn new(vmm: Arc<dyn Vmm>, range: Range) -> Sizes {
         let asked = Size { cpus: range.cpus.boot, memory: range.memory.boot };
-        Sizes { vmm, range, state: Mutex::new(State { asked, containers: BTreeMap::new() }) }
+        let state = State { asked, containers: BTreeMap::new(), changing: BTreeSet::new() };
+        Sizes { vmm, range, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Has `call` give a container its limits (what is None stays), with room made before, and given back after where they are lower.
+    /// Has `call` give a container its limits (what is None stays), with room made before, and given back after where they are lower. Of one container
+    /// they change one after the other; other containers are not waited for.
     ///
     /// # Errors
     /// Those of `call`; the machine does not grow.
@@ -59,15 +65,33 @@ impl Sizes {
         limits: Option<Limits>,
         call: impl FnOnce() -> Result<T, Status>,
     ) -> Result<T, Status> {
-        let mut state = self.lock();
+        let busy = |state: &mut State| state.changing.contains(id);
+        let mut state = self.changed.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner);
         let before = state.containers.get(id).copied();
         state.containers.insert(id.into(), merged(before.unwrap_or_default(), limits.unwrap_or_default()));
-        let done = self.grow(&mut state, guest).and_then(|()| call());
+        let done = match self.grow(&mut state, guest) {
+            Err(status) => Err(status),
+            Ok(()) => {
+                state.changing.insert(id.into());
+                drop(state);
+                let done = call();
+                state = self.lock();
+                state.changing.remove(id);
+                self.changed.notify_all();
+                done
+            }
+        };
         if done.is_err() {
-            match before {
-                Some(before) => state.containers.insert(id.into(), before),
-                None => state.containers.remove(id),
+            match (before, state.containers.get_mut(id)) {
+                (Some(before), Some(limits)) => *limits = before,
+                // It has gone meanwhile.
+                (Some(_), None) => {}
+                (None, _) => drop(state.containers.remove(id)),
             };
+            // Another may have grown into its room.
+            if let Err(error) = self.grow(&mut state, guest) {
+                tracing::warn!(%error, "the VM has less room than its containers' limits");
+            }
         }
         self.shrink(&mut state);
         done
@@ -127,6 +151,10 @@ impl Sizes {
 
     /// As far as the guest lets go: what it keeps it may not use, its containers' own limits see to that.
     fn shrink(&self, state: &mut State) {
+        if !state.changing.is_empty() {
+            // Whoever is the last to change does it.
+            return;
+        }
         let wanted = wanted(&self.range, state.containers.values());
         if wanted.memory < state.asked.memory {
             state.asked.memory = wanted.memory;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use agent_api::frame::{self, Kind, ResponseBody};
 use agent_api::{
-    Call, Client, ClientError, Code, Connection, CreateContainerRequest, DeleteContainerRequest, Empty, ExecProcessRequest,
-    ExecProcessResponse, Incoming, Process, SetUpSandboxRequest, SetUpSandboxResponse, StatsRequest, StatsResponse, Status,
-    Stdio, WaitProcessRequest, WaitProcessResponse,
+    Call, Client, ClientError, Code, Connection, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest,
+    Empty, ExecProcessRequest, ExecProcessResponse, Incoming, Process, SetUpSandboxRequest, SetUpSandboxResponse, StatsRequest,
+    StatsResponse, Status, Stdio, WaitProcessRequest, WaitProcessResponse,
 };
 use vmm::vsock::Ports;
 use vmm::{Cpus, Device, Event, Features, Memory, Vmm, vsock};
@@ -342,6 +342,21 @@ fn a_name_is_free_again_when_its_container_cannot_be_made() {
         let request = agent.next();
         agent.0.reply::<Empty>(request.stream, Err(Status::new(Code::InvalidArgument, "process is missing"))).unwrap();
         assert_eq!(refused(call.wait()), (Code::InvalidArgument, "process is missing".into()));
+    }
+}
+
+#[test]
+fn a_container_that_takes_long_keeps_no_other_waiting() {
+    let keeper = Keeper::new();
+    let mut agent = keeper.agent();
+    let request = |id: &str| CreateContainerRequest { id: id.into(), ..CreateContainerRequest::default() };
+    let calls = ["second", "third"].map(|id| keeper.client.start(&request(id), &[]).unwrap());
+    // Neither is answered before both have come.
+    for incoming in [agent.next(), agent.next()] {
+        agent.0.reply(incoming.stream, Ok(CreateContainerResponse {})).unwrap();
+    }
+    for call in calls {
+        call.wait().unwrap();
     }
 }
 

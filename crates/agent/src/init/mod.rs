@@ -32,6 +32,8 @@ const OUT_OF_THE_WAY: i32 = 64;
 /// The helper's life. Its standard input is the socket to PID 1.
 pub fn live() -> ! {
     sys::reset_signals();
+    // Until its program is executed: others in the container must not look into what is PID 1's (proc(5), ptrace(2)).
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // Until its program gives it another name; it was executed as "exe".
     let _ = rustix::thread::set_name(c"container-init");
     rustix::process::umask(rustix::fs::Mode::empty());

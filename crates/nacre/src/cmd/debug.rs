@@ -51,7 +51,7 @@ impl Debug {
         if self.what.stacks {
             let stacks = agent.call(&StacksRequest { container_id: self.id.clone() })?;
             // Guests choose names in it.
-            let text: String = stacks.text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+            let text: String = stacks.text.lines().map(|line| super::printable(line) + "\n").collect();
             std::io::stdout().write_all(text.as_bytes())?;
             return Ok(0);
         }

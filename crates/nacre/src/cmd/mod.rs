@@ -88,7 +88,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
 
 /// Text of somebody else's choice, without what would steer a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    agent_api::text::line(text, usize::MAX)
 }
 
 /// Rows as lines of columns.

@@ -336,6 +336,13 @@ fn interfaces_come_and_go() {
 }
 
 /// QEMU's stand-in, a shell, is started as QEMU is, and tells on the console what it may not do.
+/// The kernel's, as landlock_create_ruleset(2) tells it.
+fn landlock_version() -> i64 {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag it takes no memory and makes nothing.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) }
+}
+
 #[test]
 fn the_vmm_is_under_landlock() {
     let Some(place) = place("vm-landlock") else { return };
@@ -351,8 +358,8 @@ fn the_vmm_is_under_landlock() {
     hidden.arg(nacre.get_program()).args(nacre.get_args()).current_dir(place.bundle());
     let run = Run::of(hidden.output().expect("unshare runs"));
     assert!(run.stderr.contains("this was the stand-in"), "{run:?}");
-    // Without the rules, the network would be unreachable.
-    assert!(run.stderr.contains("Permission denied"), "{run:?}");
+    // Without the rules, the network would be unreachable. Before version 4 there are none for TCP.
+    assert!(landlock_version() < 4 || run.stderr.contains("Permission denied"), "{run:?}");
 }
 
 #[test]

@@ -100,7 +100,9 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
         server.shown().add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
     }
     give_up(config.trees.run_as(), access).map_err(|e| e.to_string())?;
-    landlock_but_files()?;
+    if let Some(missing) = landlock_but_files()? {
+        eprintln!("files: {missing}");
+    }
     if let Some(listener) = control {
         Control::start(listener.into(), server.shown().clone()).map_err(|e| format!("cannot start its control: {e}"))?;
     }

@@ -379,7 +379,7 @@ impl Confined {
         self.socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
         let mut text = String::new();
         let _ = (&self.socket).take(4096).read_to_string(&mut text);
-        let text: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = agent_api::text::line(text.trim(), usize::MAX);
         (!text.is_empty()).then_some(text)
     }
 

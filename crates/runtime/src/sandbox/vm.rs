@@ -34,9 +34,6 @@ const POD_SLOTS: u8 = 8;
 const NIC_SLOTS: u8 = 2;
 /// Guest memory is a multiple of this.
 const MEMORY_STEP: u64 = 2 << 20;
-/// How many CPUs and bytes of memory the driver gives a machine at most, however large the host is.
-const MOST_CPUS: usize = 255;
-const MOST_MEMORY: u64 = 1 << 40;
 /// An emulated CPU's addresses end at 1 TiB, and devices need some of them.
 const MOST_EMULATED_MEMORY: u64 = 896 << 30;
 
@@ -183,6 +180,8 @@ impl Sandbox for VmSandbox {
     }
 
     fn add_container(&mut self, mut plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()> {
+        // Its first one is waited for with the VM's boot.
+        let call = if self.fs_ids.is_some() { Client::call_booting } else { Client::call_with };
         let numbers = self.add_trees(&plan)?;
         number_trees(&mut plan.request, &numbers);
         // Of the first container's, the keeper knows by the files that they are there.
@@ -196,7 +195,7 @@ impl Sandbox for VmSandbox {
             process.stdio = Some(placed);
         }
         timing::mark("runtime: files configured");
-        let made = self.agent.call_with(&plan.request, &fds);
+        let made = call(&self.agent, &plan.request, &fds);
         timing::mark("runtime: container made");
         made.map(drop).map_err(|error| self.explain("cannot make the container", error))
     }
@@ -270,9 +269,10 @@ enum Growth {
 impl Host {
     /// CPUs of a VM whose containers may use so many: at the start, and at most.
     fn cpus_for(self, wanted: usize, growth: Growth) -> [u32; 2] {
-        let boot = wanted.clamp(1, MOST_CPUS);
+        const MOST: usize = vmm::qemu::MOST_CPUS as usize;
+        let boot = wanted.clamp(1, MOST);
         let most = match growth {
-            Growth::ToTheHosts => self.cpus.clamp(boot, MOST_CPUS),
+            Growth::ToTheHosts => self.cpus.clamp(boot, MOST),
             Growth::None => boot,
         };
         [boot as u32, most as u32]
@@ -286,7 +286,7 @@ impl Host {
             None => DEFAULT_MEMORY,
         };
         let bound = match self.accelerated {
-            Accelerated::ByKvm => MOST_MEMORY,
+            Accelerated::ByKvm => vmm::qemu::MOST_MEMORY,
             Accelerated::Emulated => MOST_EMULATED_MEMORY,
         };
         let most = (self.memory / 2).max(GUEST_MEMORY_OVERHEAD).min(bound);

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use serde_json::{Value, json};
 
 use super::devices::{self, Back};
-use super::{MEMORY_STEP, RESIZABLE, refused};
+use super::{MEMORY_STEP, MOST_CPUS, MOST_MEMORY, RESIZABLE, refused};
 use crate::{Accelerator, CommandLine, Console, Error, Inherited, Machine, Result};
 
 /// QEMU's program for our guests.
@@ -59,9 +59,9 @@ fn check(machine: &Machine) -> Result<()> {
         if (low..=high).contains(&asked) { Ok(()) } else { Err(Error::Limit { what, asked, low, high }) }
     };
     limit("number of CPUs at the start", machine.cpus.boot.into(), 1, machine.cpus.max.into())?;
-    limit("number of CPUs", machine.cpus.max.into(), 1, 255)?;
-    limit("memory at the start", machine.memory.boot, 64 << 20, 1 << 40)?;
-    limit("memory", machine.memory.max, machine.memory.boot, 1 << 40)?;
+    limit("number of CPUs", machine.cpus.max.into(), 1, MOST_CPUS.into())?;
+    limit("memory at the start", machine.memory.boot, 64 << 20, MOST_MEMORY)?;
+    limit("memory", machine.memory.max, machine.memory.boot, MOST_MEMORY)?;
     limit("number of slots", machine.slots.into(), 0, MAX_SLOTS.into())?;
     limit("length of a kernel command line", machine.cmdline.len() as u64, 0, 1536)?;
     if !machine.memory.boot.is_multiple_of(2 << 20) || !(machine.memory.max - machine.memory.boot).is_multiple_of(MEMORY_STEP) {

@@ -20,6 +20,10 @@ pub const PMEM_ALIGN: u64 = 128 << 20;
 /// By what memory grows and shrinks.
 pub const MEMORY_STEP: u64 = 128 << 20;
 
+/// How many CPUs and bytes of memory a machine has at most.
+pub const MOST_CPUS: u32 = 255;
+pub const MOST_MEMORY: u64 = 1 << 40;
+
 const DRIVER: &str = "qemu";
 /// The virtio-mem device's name.
 const RESIZABLE: &str = "resizable";
