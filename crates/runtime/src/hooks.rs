@@ -85,7 +85,8 @@ fn one(hook: &Hook, state: &str) -> Result<()> {
     let mut said = stream(b"")?;
     let stderr = said.try_clone().doing(|| "cannot make a hook's streams")?;
     command.stdin(stream(state.as_bytes())?).stdout(Stdio::null()).stderr(stderr);
-    let patience = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map_or(PATIENCE, Duration::from_secs);
+    let patience =
+        hook.timeout().and_then(|seconds| u32::try_from(seconds).ok()).map_or(PATIENCE, |s| Duration::from_secs(s.into()));
     let mut hook = command.spawn().doing(|| format!("cannot run {}", path.display()))?;
     let ended = child::wait_until(&mut hook, Instant::now() + patience).doing(|| "cannot wait for the hook")?;
     let Some(ended) = ended else {

@@ -30,8 +30,11 @@ pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>, ConfigError> {
 
 /// Whether a rule is for this device, rather than for all.
 fn is_given(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> bool {
-    let is_for =
-        |rule: &LinuxDeviceCgroup| rule.allow() && (rule.major(), rule.minor()) == (Some(device.major()), Some(device.minor()));
+    let is_for = |rule: &LinuxDeviceCgroup| {
+        rule.allow()
+            && matches!(rule.typ(), None | Some(LinuxDeviceType::A | LinuxDeviceType::B))
+            && (rule.major(), rule.minor()) == (Some(device.major()), Some(device.minor()))
+    };
     rules.iter().any(is_for)
 }
 
@@ -77,6 +80,8 @@ mod tests {
         let paths = |devices: Vec<Device>| devices.into_iter().map(|device| device.path).collect::<Vec<_>>();
         assert_eq!(paths(of("").expect("made")), [b"/dev/fuse"]);
         assert_eq!(paths(of(r#",{"allow":true,"access":"rwm"}"#).expect("privileged")), [b"/dev/fuse"]);
+        let other = of(r#",{"allow":true,"type":"c","major":8,"minor":1,"access":"rw"}"#);
+        assert_eq!(paths(other.expect("a character device's rule")), [b"/dev/fuse"]);
         let given = of(r#",{"allow":true,"type":"b","major":8,"minor":1,"access":"rw"}"#).expect_err("given");
         assert!(given.contains("/dev/disk") && given.contains("block device"), "{given}");
     }

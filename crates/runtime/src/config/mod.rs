@@ -272,9 +272,10 @@ fn limits(resources: &LinuxResources) -> Result<Limits, ConfigError> {
     Ok(Limits {
         memory: positive(memory.and_then(|m| m.limit()), "memory.limit")?,
         pids: positive(resources.pids().as_ref().map(|p| p.limit()), "pids.limit")?,
-        cpu_quota_us: cpu.and_then(|c| c.quota()).and_then(|quota| u64::try_from(quota).ok()),
-        cpu_period_us: cpu.and_then(|c| c.period()),
-        cpu_shares: cpu.and_then(|c| c.shares()),
+        // Engines fill in zeros for what is not asked for, and -1 is no quota.
+        cpu_quota_us: cpu.and_then(|c| c.quota()).and_then(|quota| u64::try_from(quota).ok()).filter(|&quota| quota != 0),
+        cpu_period_us: cpu.and_then(|c| c.period()).filter(|&period| period != 0),
+        cpu_shares: cpu.and_then(|c| c.shares()).filter(|&shares| shares != 0),
     })
 }
 
