@@ -127,6 +127,8 @@ pub struct Settings {
     pub syn_retries: u32,
     /// Most bytes that may wait to be read, once the program has shown that it reads as many.
     pub window: usize,
+    /// So many of these even before it has read any: it waits until they are there (`SO_RCVLOWAT`).
+    pub least_window: usize,
     /// How long the side that closed waits for the other's FIN once nobody holds it (`tcp_fin_timeout`, `TCP_LINGER2`).
     pub fin_timeout: Ns,
     /// Largest segment to send and to ask for (`TCP_MAXSEG`); 0: by the path.
@@ -141,6 +143,7 @@ impl Default for Settings {
             user_timeout: 0,
             syn_retries: 6,
             window: 65_535,
+            least_window: 0,
             fin_timeout: 60 * SECOND,
             max_segment: 0,
         }
@@ -372,6 +375,7 @@ impl Connection {
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;
         self.update_mss();
+        self.tell_of_room();
     }
 
     /// The path takes segments of so many bytes only.
@@ -455,7 +459,16 @@ impl Connection {
 
     /// Bytes that may wait to be read now.
     fn window_limit(&self) -> usize {
-        self.settings.window.min(self.grown)
+        let scale = if self.scaled { WINDOW_SCALE } else { 0 };
+        self.settings.window.min(self.grown.max(self.settings.least_window)).min(usize::from(u16::MAX) << scale)
+    }
+
+    /// Whether so little of the window is left that the peer may send nothing more before something is read.
+    pub fn is_window_used_up(&self) -> bool {
+        let limit = self.window_limit();
+        let left = limit.saturating_sub(self.unread).max(seq::distance(self.expected, self.edge) as usize);
+        // What is not worth telling of, and less than a segment.
+        left < (limit / 2).min(2 * self.mss as usize) + self.mss as usize
     }
 
     /// Bytes that were written and have never been sent.
@@ -467,6 +480,11 @@ impl Connection {
     pub fn acknowledge_quickly(&mut self) {
         self.quick = QUICK;
         self.ack_now |= self.unacked > 0;
+    }
+
+    /// The next that is transmitted tells the peer what is here and what there is room for, whether or not there is something new.
+    pub fn acknowledge_now(&mut self) {
+        self.ack_now |= !matches!(self.phase, Phase::SynSent | Phase::SynReceived | Phase::Closed);
     }
 
     /// Acknowledgements wait for something to go with.
@@ -487,6 +505,12 @@ impl Connection {
         if self.read_since >= self.grown / 2 && self.grown < self.settings.window {
             (self.grown, self.read_since) = (self.grown.saturating_mul(2), 0);
         }
+        self.tell_of_room();
+        self.ack_now
+    }
+
+    /// Sees to it that the peer hears of a window that is much wider than it knows.
+    fn tell_of_room(&mut self) {
         let open = seq::distance(self.expected, self.edge) as usize;
         let limit = self.window_limit();
         let could = limit.saturating_sub(self.unread);
@@ -494,7 +518,6 @@ impl Connection {
         if could.saturating_sub(open) >= worth && !matches!(self.phase, Phase::SynSent | Phase::Closed) {
             self.ack_now = true;
         }
-        self.ack_now
     }
 
     /// Nothing will be written any more: a FIN follows the last byte.

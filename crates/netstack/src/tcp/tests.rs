@@ -659,3 +659,77 @@ fn garbage_in_every_state() {
         world.run(until);
     }
 }
+
+#[test]
+fn who_waits_for_many_bytes_has_a_window_for_them() {
+    let mut world = World::new(Weather::default(), wide());
+    world.run(SECOND);
+    world.ends[1].reads = false;
+    world.ends[0].to_send = text(500_000, 0);
+    world.run(100 * SECOND);
+    let got = world.ends[1].got.len();
+    assert!((50_000..=65_535).contains(&got), "{got} bytes of which none were read");
+    assert!(world.ends[1].connection.as_ref().expect("server").is_window_used_up());
+    let wants = Settings { least_window: 200_000, ..wide() };
+    world.ends[1].connection.as_mut().expect("server").set(wants);
+    world.run(101 * SECOND);
+    let got = world.ends[1].got.len();
+    assert!((190_000..=200_000).contains(&got), "{got} bytes");
+    assert!(world.ends[1].connection.as_ref().expect("server").is_window_used_up());
+    world.ends[1].connection.as_mut().expect("server").read(got);
+    world.ends[1].reads = true;
+    world.run(102 * SECOND);
+    assert_eq!(world.ends[1].got.len(), 500_000);
+    assert!(!world.ends[1].connection.as_ref().expect("server").is_window_used_up());
+}
+
+#[test]
+fn what_was_not_kept_comes_back_with_the_third_segment() {
+    let ports = Ports { near: 80, far: 1000 };
+    let settings = Settings::default();
+    for now in [0, 7 * MILLISECOND, 31 * MILLISECOND, 1_000_000 * SECOND] {
+        for (scale, sack, stamped) in [None, Some(0), Some(7), Some(14)]
+            .into_iter()
+            .flat_map(|scale| [(scale, true, true), (scale, false, true), (scale, true, false)])
+        {
+            let start = Start { ports, iss: 0xdead_beef, path_mss: MSS, now };
+            let timestamps = stamped.then_some((77, 0));
+            let syn = Segment {
+                seq: 41,
+                flags: Flags::SYN,
+                mss: Some(1300),
+                window_scale: scale,
+                sack_permitted: sack,
+                timestamps,
+                ..Segment::default()
+            };
+            let half = HalfOpen::new(start, &syn, &settings);
+            let (plain, reply) = (half.reply(now), half.cookie_reply(now));
+            let ahead = |from: Option<(u32, u32)>, to: Option<(u32, u32)>| {
+                from.zip(to).map_or(0, |((from, _), (to, _))| to.wrapping_sub(from) as i32)
+            };
+            assert!((-63..=0).contains(&ahead(plain.timestamps, reply.timestamps)), "never in the future");
+            assert_eq!(reply.timestamps.is_some(), stamped);
+            assert_eq!(
+                (reply.window_scale.is_some(), reply.sack_permitted),
+                (stamped && scale.is_some(), stamped && sack),
+                "without a timestamp nothing can be remembered"
+            );
+            let third = Segment {
+                seq: 42,
+                ack: reply.seq.wrapping_add(1),
+                flags: Flags::ACK,
+                window: 1000,
+                timestamps: reply.timestamps.map(|(value, _)| (78, value)),
+                ..Segment::default()
+            };
+            let again = HalfOpen::of_cookie(start, half.peer_mss(), &third, &settings);
+            assert!(again.is_completed_by(&third));
+            let connection = again.complete(now, settings.clone());
+            let (options, peer_scale, _) = connection.agreed();
+            let bits = u8::from(stamped) | u8::from(stamped && sack) << 1 | u8::from(stamped && scale.is_some()) << 2;
+            assert_eq!((options, peer_scale), (bits, if stamped { scale.unwrap_or(0) } else { 0 }));
+            assert_eq!(connection.mss(), if stamped { 1288 } else { 1300 });
+        }
+    }
+}
