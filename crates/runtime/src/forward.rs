@@ -128,10 +128,14 @@ mod tests {
         let mut answer = [0];
         connection.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         let _ = connection.write_all(&[byte]);
-        match connection.read(&mut answer) {
-            Ok(1) => Some(answer[0]),
-            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("no answer: {error}"),
-            _ => None,
+        loop {
+            match connection.read(&mut answer) {
+                Ok(1) => return Some(answer[0]),
+                // With a timeout it is not begun again by itself, whatever the handler says (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("no answer: {error}"),
+                _ => return None,
+            }
         }
     }
 

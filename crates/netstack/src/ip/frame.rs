@@ -94,6 +94,27 @@ pub enum Cutting {
     Nowhere,
     /// Likewise, and what routers have told before does not count.
     Probe,
+    /// Routers only; what they have told does not count, since anybody may have (`IP_PMTUDISC_INTERFACE`).
+    Routers,
+    /// Its sender too, for its own link (`IP_PMTUDISC_OMIT`).
+    ForLink,
+}
+
+impl Cutting {
+    /// Whether only the link tells how long a packet may be, and nobody else on the way.
+    pub fn by_link(self) -> bool {
+        matches!(self, Cutting::Probe | Cutting::Routers | Cutting::ForLink)
+    }
+
+    /// Whether its sender may cut.
+    pub fn here(self) -> bool {
+        matches!(self, Cutting::Anywhere | Cutting::Here | Cutting::ForLink)
+    }
+
+    /// Whether routers may not ("don't fragment").
+    pub fn not_by_routers(self) -> bool {
+        matches!(self, Cutting::Here | Cutting::Nowhere | Cutting::Probe)
+    }
 }
 
 /// A place in a packet that was cut: bytes before it, and whether more come.
@@ -111,7 +132,7 @@ impl Header {
         match (self.from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let id = cut.map_or(id, |cut| cut.id as u16);
-                let fragment = cut.map_or(u16::from(self.cutting != Cutting::Anywhere) << 14, |cut| {
+                let fragment = cut.map_or(u16::from(self.cutting.not_by_routers()) << 14, |cut| {
                     (u16::from(cut.more) << 13) | (cut.offset / 8)
                 });
                 bytes.extend_from_slice(&[0x45, self.class]);

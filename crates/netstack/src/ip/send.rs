@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use super::checksum::Sum;
-use super::frame::{self, Cut, Cutting, Header, Offload};
+use super::frame::{self, Cut, Header, Offload};
 use super::neighbours::{Mac, Reach};
 use super::{Network, Way, count};
 use crate::Ns;
@@ -23,18 +23,16 @@ impl Network {
     pub fn send(&self, now: Ns, way: &Way, header: &Header, offload: Offload, transport: &[&[u8]]) -> Sent {
         let length: usize = transport.iter().map(|piece| piece.len()).sum();
         let head = if header.to.is_ipv4() { frame::IPV4 } else { frame::IPV6 };
-        let mtu = match header.cutting {
-            Cutting::Probe => self.link_mtu(way),
-            _ => self.path_mtu(header.to, way, now),
-        };
+        let by_link = header.cutting.by_link();
+        let mtu = if by_link { self.link_mtu(way) } else { self.path_mtu(header.to, way, now) };
         let one = match offload {
             Offload::Segments { header, mss, .. } => usize::from(header) + usize::from(mss),
             _ => length,
         };
         if head + one > mtu as usize {
-            return match header.cutting {
-                Cutting::Nowhere | Cutting::Probe => Sent::TooLong(mtu),
-                Cutting::Anywhere | Cutting::Here => self.send_cut(now, way, header, offload, transport, mtu),
+            return match header.cutting.here() {
+                false => Sent::TooLong(mtu),
+                true => self.send_cut(now, way, header, offload, transport, mtu),
             };
         }
         let ip = header.bytes(length, self.next_id(), None);

@@ -158,7 +158,11 @@ fn long_packets_are_cut_unless_they_must_not_be() {
         (vec![1, 0], vec![2]),
         "a probe may be longer than the path"
     );
-    assert_eq!(send(&a, "10.0.0.2", 200, &[0; 1500], Cutting::Probe), Sent::TooLong(1500));
+    assert_eq!((flags(1400, Cutting::Routers), flags(1400, Cutting::ForLink)), (vec![0], vec![0]), "nor do these believe it");
+    assert_eq!(flags(2000, Cutting::ForLink), [1, 0]);
+    for cutting in [Cutting::Probe, Cutting::Routers] {
+        assert_eq!(send(&a, "10.0.0.2", 200, &[0; 1500], cutting), Sent::TooLong(1500));
+    }
     assert_eq!(a.learn_path_mtu(ip("10.0.0.2"), 1, 0), 552, "nobody needs packets that small");
 }
 

@@ -459,8 +459,7 @@ impl Connection {
 
     /// Bytes that may wait to be read now.
     fn window_limit(&self) -> usize {
-        let scale = if self.scaled { WINDOW_SCALE } else { 0 };
-        self.settings.window.min(self.grown.max(self.settings.least_window)).min(usize::from(u16::MAX) << scale)
+        self.settings.window.min(self.grown.max(self.settings.least_window))
     }
 
     /// Whether so little of the window is left that the peer may send nothing more before something is read.

@@ -74,26 +74,25 @@ impl Datagram {
         }
     }
 
-    fn connect_destination(&self, bytes: &[u8]) -> Result<Option<Endpoint>, Errno> {
+    fn connect_by_name(&self, bytes: &[u8]) -> Result<(), Errno> {
         match family_of(bytes)? {
             AF_UNSPEC => {
-                // As `__udp_disconnect`, connected or not: on no interface any more.
-                self.options.lock().device = 0;
-                Ok(None)
+                self.disconnect();
+                Ok(())
             }
             family if family != self.family.number() && !(family == AF_INET && self.family == Family::Inet6) => {
                 Err(if bytes.len() < self.family.shortest() { Errno::EINVAL } else { Errno::EAFNOSUPPORT })
             }
             _ => {
-                let to = self.decode(bytes)?;
-                if let Some(to) = &to {
-                    // A group's interface may be the one for groups.
-                    let group = if to.ip.is_multicast() { self.ip.lock().multicast_device_v6 } else { 0 };
-                    let mut options = self.options.lock();
-                    let own = if options.device == 0 && scope(to.ip, bytes) == Some(0) { group } else { options.device };
-                    options.device = connect_scope(to, bytes, own)?;
-                }
-                Ok(to)
+                let Some(to) = self.decode(bytes)? else { return Ok(()) };
+                // A group's interface may be the one for groups.
+                let group = if to.ip.is_multicast() { self.ip.lock().multicast_device_v6 } else { 0 };
+                let device = self.options.lock().device;
+                let own = if device == 0 && scope(to.ip, bytes) == Some(0) { group } else { device };
+                let device = connect_scope(&to, bytes, own)?;
+                self.options.lock().device = device;
+                self.claim_changed();
+                self.connect_to(to)
             }
         }
     }
@@ -122,7 +121,7 @@ impl Socket for Datagram {
     }
 
     fn connect<'a>(self: Arc<Self>, _cx: &'a mut Cx, address: Vec<u8>, _waiting: Waiting) -> Flow<'a> {
-        Flow::done(self.connect_destination(&address).and_then(|to| self.connect_to(to)).map(|()| 0))
+        Flow::done(self.connect_by_name(&address).map(|()| 0))
     }
 
     fn name(&self, end: End) -> Result<AddressBytes, Errno> {

@@ -201,15 +201,15 @@ impl Datagram {
         };
         let device = bind_scope(&self.net, self.family, address, rules, self.options.lock().device)?;
         let at = check_bind(cx, &self.net, self.family, address, rules)?;
+        if self.state.lock().local.port != 0 {
+            return Err(Errno::EINVAL);
+        }
         self.options.lock().device = device;
         if let Protocol::Raw(_) = self.protocol {
             let mut state = self.state.lock();
             state.local.ip = at.ip;
             state.bound_ip = !at.ip.is_unspecified();
             return Ok(());
-        }
-        if self.state.lock().local.port != 0 {
-            return Err(Errno::EINVAL);
         }
         self.take_port(at)?;
         self.ip.lock().bound_to(at.ip);
@@ -242,12 +242,8 @@ impl Datagram {
         self.take_port(local)
     }
 
-    /// Sets (or forgets) the other end.
-    fn connect_to(&self, to: Option<Endpoint>) -> Result<(), Errno> {
-        let Some(to) = to else {
-            self.forget_remote();
-            return Ok(());
-        };
+    /// Sets the other end.
+    fn connect_to(&self, to: Endpoint) -> Result<(), Errno> {
         let to = Endpoint::new(super::namespace::to_loopback(to.ip), to.port);
         let source = self.source_for(to.ip, None)?;
         self.autobind()?;
@@ -263,6 +259,13 @@ impl Datagram {
         drop(table);
         self.queue.wake(PollEvents::OUT);
         Ok(())
+    }
+
+    /// `__udp_disconnect`: connected or not, it is on no interface any more.
+    pub(super) fn disconnect(&self) {
+        self.options.lock().device = 0;
+        self.claim_changed();
+        self.forget_remote();
     }
 
     fn forget_remote(&self) {

@@ -122,6 +122,8 @@ fn cutting(discover: i32) -> Cutting {
         1 => Cutting::Here,
         2 => Cutting::Nowhere,
         3 => Cutting::Probe,
+        4 => Cutting::Routers,
+        5 => Cutting::ForLink,
         _ => Cutting::Anywhere,
     }
 }
@@ -201,6 +203,7 @@ impl Datagram {
                 IpAddr::V6(_) => {
                     let cutting = match cutting(ip.v6(IPV6_MTU_DISCOVER)) {
                         Cutting::Anywhere | Cutting::Here if ip.v6(IPV6_DONTFRAG) != 0 => Cutting::Nowhere,
+                        Cutting::ForLink if ip.v6(IPV6_DONTFRAG) != 0 => Cutting::Routers,
                         cutting => cutting,
                     };
                     (cutting, ip.v6(opt::IPV6_MULTICAST_LOOP) != 0)

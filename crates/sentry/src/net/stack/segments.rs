@@ -60,10 +60,14 @@ impl Stack {
                     None => self.refuse_segment(&pair, &segment, payload.len(), device, now),
                 }
             }
-            Found::New(_) => match self.by_cookie(net, &pair, &segment, packet, device) {
-                Some(half) => {
+            Found::New(_) => match self.by_cookie(net, &pair, &segment, came_over, device) {
+                Some((_, listener)) if !listener.hears(packet, came_over) => {}
+                Some((half, listener)) => {
                     net.counters.syn_cookies_received.add(1);
-                    self.complete(net, pair, half, &segment, payload, device);
+                    // Where there is no room it is not kept either: those that are would make way for it.
+                    if listener.has_room_for_connection() {
+                        self.complete(net, pair, half, &segment, payload, device);
+                    }
                 }
                 None => self.refuse_segment(&pair, &segment, payload.len(), device, now),
             },
@@ -148,20 +152,26 @@ impl Stack {
         self.send_segment(now, &way, &pair, answer);
     }
 
-    /// The half of a connection that was not kept, if this is the third segment of its handshake.
-    fn by_cookie(&self, net: &NetNamespace, pair: &Pair, segment: &Segment, packet: &Packet<'_>, device: i32) -> Option<Half> {
+    /// The half of a connection that was not kept, and its listener, if this is the third segment of its handshake.
+    fn by_cookie(
+        &self,
+        net: &NetNamespace,
+        pair: &Pair,
+        segment: &Segment,
+        came_over: i32,
+        device: i32,
+    ) -> Option<(Half, Arc<Tcp>)> {
         if !segment.has(Flags::ACK) || segment.flags.intersects(Flags::SYN | Flags::RST) {
             return None;
         }
         let now = net.clock.monotonic();
         let cookie = segment.ack.wrapping_sub(1);
         let mss = self.cookies.check(pair, segment.seq.wrapping_sub(1), cookie, now)?;
-        let came_over = self.network.interfaces().get(packet.interface).map_or(0, |interface| interface.index);
         let listener = net.tcp.lock().listener(pair.0, came_over)?;
         let way = self.network.route(pair.1.ip, device)?;
         let start = self.start(pair, &way, cookie, now);
         let half = HalfOpen::of_cookie(start, mss, segment, &listener.wire_settings());
-        Some(Half { half, listener: Arc::downgrade(&listener), way })
+        Some((Half { half, listener: Arc::downgrade(&listener), way }, listener))
     }
 
     /// The handshake is complete: a socket for the listener's queue.

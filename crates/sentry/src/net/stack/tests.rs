@@ -15,6 +15,7 @@ use crate::net::multicast;
 use crate::net::socket::{End, MsgFlags, Outgoing, Socket, Target};
 use crate::net::tcp::Tcp;
 use crate::time::{Clock, Timers};
+use crate::wait::PollEvents;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("address")
@@ -83,7 +84,12 @@ impl World {
 
     /// A connection from this port of the neighbour's, whose first number is 0; and our first number.
     fn connection(&self, port: u16) -> (Arc<dyn Socket>, u32) {
-        self.arrives(port, Segment { flags: Flags::SYN, ..Segment::default() }, &[]);
+        self.connection_of(port, Segment { flags: Flags::SYN, ..Segment::default() })
+    }
+
+    /// Likewise, by this SYN.
+    fn connection_of(&self, port: u16, syn: Segment) -> (Arc<dyn Socket>, u32) {
+        self.arrives(port, syn, &[]);
         let iss = match self.stack.connections.lock().get(&(self.near, Endpoint::new(ip("10.0.0.2"), port))) {
             Some(Entry::HalfOpen(_, half)) => half.half.reply(0).seq,
             _ => panic!("no half-open connection"),
@@ -108,6 +114,12 @@ impl World {
     fn counts(&self) -> (usize, usize, usize) {
         self.stack.connections.lock().counts()
     }
+}
+
+/// `tcpi_segs_out`
+fn segments_sent(socket: &dyn Socket) -> u32 {
+    let info = socket.as_any().downcast_ref::<Tcp>().expect("a TCP socket").info();
+    info[136..140].iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 #[test]
@@ -154,7 +166,7 @@ fn a_pair_that_is_used_again_waits_its_whole_time() {
 #[test]
 fn bytes_out_of_order_are_counted_and_make_way_under_pressure() {
     let world = World::new();
-    let (_socket, ack) = world.connection(1000);
+    let (socket, ack) = world.connection(1000);
     let send = |seq: u32, len: usize| {
         world.arrives(1000, Segment { seq, ack, flags: Flags::ACK, ..Segment::default() }, &vec![7; len]);
         world.net.queued()
@@ -167,12 +179,50 @@ fn bytes_out_of_order_are_counted_and_make_way_under_pressure() {
     assert_eq!(send(1111, 600), other + 510);
     assert_eq!(send(511, 100), other + 610, "what is in order is taken all the same");
     assert_eq!(send(611, 4000), other + 4610, "while there is little of it");
+    let before = segments_sent(&*socket);
     assert_eq!(send(4611, 1000), other + 4610);
+    assert_eq!(segments_sent(&*socket), before + 1, "who is not heard is answered");
     world.net.discharge(other);
-    assert_eq!(send(4611, 1000), 5610);
-    assert_eq!(send(6611, 600), 6210);
+    let mut got: Vec<u8> = Vec::new();
+    let before = segments_sent(&*socket);
+    socket.receive(&mut got, MsgFlags::empty()).expect("bytes");
+    assert_eq!(segments_sent(&*socket), before + 1, "and told when there is room again");
+    assert_eq!(send(4611, 1000), 1000);
+    assert_eq!(send(6611, 600), 1600);
     world.arrives(1000, Segment { seq: 5611, flags: Flags::RST, ..Segment::default() }, &[]);
-    assert_eq!(world.net.queued(), 5610);
+    assert_eq!(world.net.queued(), 1000);
+}
+
+#[test]
+fn who_waits_for_many_bytes_gets_them_or_is_told_that_no_more_come() {
+    let world = World::new();
+    let ready = |socket: &dyn Socket| socket.poll().contains(PollEvents::IN);
+    // With windows that are scaled, and without.
+    for (port, window_scale) in [(1000, Some(7)), (1001, None)] {
+        let (socket, ack) = world.connection_of(port, Segment { flags: Flags::SYN, window_scale, ..Segment::default() });
+        let tcp = socket.as_any().downcast_ref::<Tcp>().expect("a TCP socket");
+        let arrives = |from: u32, to: u32| {
+            let segment = Segment { seq: 1 + from, ack, flags: Flags::ACK, ..Segment::default() };
+            world.arrives(port, segment, &vec![7; (to - from) as usize]);
+        };
+        arrives(0, 10);
+        assert!(ready(&*socket));
+        socket.options().lock().receive_low_water = 100_000;
+        tcp.options_changed();
+        arrives(10, 50_000);
+        assert!(!ready(&*socket));
+        arrives(50_000, 100_000);
+        assert!(ready(&*socket), "{window_scale:?}");
+        assert_eq!(tcp.state.lock().ring.len(), 100_000);
+        let other = 100 << 20;
+        socket.receive(&mut Vec::<u8>::new(), MsgFlags::empty()).expect("bytes");
+        // While memory is short, no more comes than a little.
+        arrives(100_000, 100_100);
+        assert!(!ready(&*socket));
+        world.net.charge(other);
+        assert!(ready(&*socket));
+        world.net.discharge(other);
+    }
 }
 
 #[test]
@@ -204,11 +254,27 @@ fn who_comes_while_too_many_are_half_open_gets_a_cookie() {
         world.arrives(7000, third(ack, seq), b"forged");
         assert!(world.listener.accept().is_err());
     }
+    world.listener.ip.lock().least_hops = [65, 255];
+    world.arrives(7000, third(cookie.wrapping_add(1), 41), b"from afar");
+    assert!(world.listener.accept().is_err());
+    world.listener.ip.lock().least_hops = [0, 0];
     world.arrives(7000, third(cookie.wrapping_add(1), 41), b"hello");
     let socket = world.listener.accept().expect("a connection").socket;
     let mut got: Vec<u8> = Vec::new();
     socket.receive(&mut got, MsgFlags::empty()).expect("bytes");
     assert_eq!(got, b"hello");
+    // Who comes to a full queue by a cookie is as if not heard, and nobody makes way for it.
+    let counts = world.counts();
+    for port in 7001..7100 {
+        let cookie = world.stack.cookies.give(&pair(port), 40, 1460, world.net.clock.monotonic());
+        world.arrives(port, third(cookie.wrapping_add(1), 41), b"hello");
+    }
+    let mut accepted = 0;
+    while world.listener.accept().is_ok() {
+        accepted += 1;
+    }
+    assert_eq!((accepted, world.counts().1), (6, counts.1));
+    assert!(world.stack.connections.lock().get(&pair(0)).is_some());
 }
 
 #[test]
@@ -256,6 +322,11 @@ fn a_socket_on_another_interface_hears_nothing() {
             let mut got: Vec<u8> = Vec::new();
             assert_eq!(udp.receive(&mut got, MsgFlags::DONTWAIT).is_ok(), hears, "{device}, {to}");
         }
+        // Bound to a port and connected to nobody: connect(AF_UNSPEC) takes it off its interface.
+        udp.disconnect();
+        let body = [&[0, 53][..], &port.to_be_bytes(), &[0, 13, 0, 0], b"hello"].concat();
+        world.stack.datagram_arrives(&world.net, &Packet { protocol: UDP, ..packet(&body) });
+        assert!(udp.receive(&mut Vec::<u8>::new(), MsgFlags::DONTWAIT).is_ok(), "{device}, disconnected");
     }
 }
 

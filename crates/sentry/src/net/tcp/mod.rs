@@ -206,9 +206,9 @@ impl Tcp {
     fn readiness(&self) -> PollEvents {
         let options = {
             let options = self.options.lock();
-            (options.receive_low_water, options.has(SockFlags::OOBINLINE), options.send_buffer)
+            (options.has(SockFlags::OOBINLINE), options.send_buffer)
         };
-        let (low_water, inline, send_buffer) = options;
+        let ((inline, send_buffer), low_water) = (options, self.low_water());
         let state = self.state.lock();
         let mut events = PollEvents::empty();
         events.set(PollEvents::ERR, state.error.is_some());
@@ -223,15 +223,18 @@ impl Tcp {
             return events;
         }
         let mark = state.urgent.filter(|urgent| urgent.at == state.position && !inline);
+        let readable = PollEvents::IN | PollEvents::RDNORM;
         let target = low_water + usize::from(mark.is_some());
-        if state.ring.len() >= target.min(MOST_WAITED_FOR) && !state.ring.is_empty() {
-            events |= PollEvents::IN | PollEvents::RDNORM;
-        }
+        events.set(readable, events.contains(readable) || state.ring.len() >= target);
+        let less = state.ring.len() > usize::from(mark.is_some()) && !events.contains(readable);
         events.set(PollEvents::PRI, state.urgent.is_some_and(|urgent| !urgent.read && urgent.byte.is_some()));
         let peer = state.peer.clone().filter(|_| !state.shut_send);
-        let wire = state.wire.clone().filter(|_| !state.shut_send);
+        let (wire, may_send) = (state.wire.clone(), !state.shut_send);
         drop(state);
-        let writable = match (peer, wire) {
+        if less && wire.as_ref().is_some_and(|wire| self.wire_gets_no_more(wire)) {
+            events |= readable;
+        }
+        let writable = match (peer, wire.filter(|_| may_send)) {
             // Nothing waits in a buffer of its own: what is sent waits at the peer.
             (Some(peer), _) => peer.has_room_for(send_buffer),
             (None, Some(wire)) => self.wire_is_writable(&wire),
@@ -239,6 +242,12 @@ impl Tcp {
         };
         events.set(PollEvents::OUT | PollEvents::WRNORM, writable);
         events
+    }
+
+    /// Bytes that have to be there before somebody is told (`SO_RCVLOWAT`).
+    fn low_water(&self) -> usize {
+        let options = self.options.lock();
+        options.receive_low_water.min(options.receive_buffer).clamp(1, MOST_WAITED_FOR)
     }
 
     /// Whether a sender with this buffer may send (`sk_stream_is_writeable`); if not, it is woken when it may.

@@ -137,7 +137,7 @@ impl Tcp {
             let options = self.options.lock();
             (options.flags, options.receive_buffer)
         };
-        let values = self.net.tcp_values();
+        let (values, low_water) = (self.net.tcp_values(), self.low_water());
         let tcp = self.tcp.lock();
         let int = |name: i32| tcp.or(name, &values);
         let number = |name: i32| u64::from(int(name).unsigned_abs());
@@ -162,6 +162,8 @@ impl Tcp {
             syn_retries: number(SYNCNT) as u32,
             fin_timeout: u64::from(int(LINGER2).max(0).unsigned_abs()) * SECOND,
             window: if clamp > 0 { window.min(clamp as usize) } else { window },
+            // Twice as much: what is told of a window is a little less.
+            least_window: 2 * low_water,
             max_segment: tcp.max_segment as u16,
         }
     }

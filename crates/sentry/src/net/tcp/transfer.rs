@@ -113,10 +113,7 @@ impl Tcp {
 
     /// Takes bytes in from the peer.
     fn deliver(&self, from: &mut dyn Source, send_buffer: usize, urgent: bool) -> Result<Delivered, Errno> {
-        let (receive_buffer, low_water) = {
-            let options = self.options.lock();
-            (options.receive_buffer, options.receive_low_water)
-        };
+        let (receive_buffer, low_water) = (self.options.lock().receive_buffer, self.low_water());
         let mut state = self.state.lock();
         if state.orphan || (state.fin_sent && state.shut_receive) || matches!(state.phase, Phase::Closed) {
             let alive = !state.orphan;
@@ -147,7 +144,7 @@ impl Tcp {
             events |= PollEvents::PRI;
         }
         let deferred = state.deferred.is_some();
-        let enough = state.ring.len() >= low_water.min(receive_buffer) || urgent;
+        let enough = state.ring.len() >= low_water || urgent;
         drop(state);
         self.net.charge(n);
         if deferred {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use netstack::ip::{Fault, Packet, Sent, Way};
 use netstack::tcp::{Connection, Events, Failure, Flags, Phase as Wired, Segment};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::table::Remains;
 use super::{Phase, Progress, Tcp, Urgent};
@@ -87,7 +87,7 @@ impl Tcp {
         let wire = self.new_wire(pair, connection, way);
         self.state.lock().wire = Some(wire.clone());
         stack.add(pair, &self.arc());
-        self.transmit(&wire, &mut wire.connection.lock());
+        self.transmit(&wire, wire.connection.lock());
     }
 
     /// Whether a listener takes another connection.
@@ -178,6 +178,7 @@ impl Tcp {
         }
         // Under pressure nothing more comes in where enough waits, whatever was told before: it is to be sent again.
         let full = pressed && self.state.lock().ring.len() > LITTLE;
+        let dropped = full && !payload.is_empty();
         let cut;
         let (segment, payload) = if full && segment.length(payload.len()) > 0 {
             cut = Segment { flags: segment.flags - Flags::FIN, ..segment.clone() };
@@ -186,7 +187,7 @@ impl Tcp {
             (segment, payload)
         };
         let (mut delivered, mut unwanted) = (0, false);
-        let events = connection.arrives(now.0, segment, payload, &mut |bytes| {
+        let mut events = connection.arrives(now.0, segment, payload, &mut |bytes| {
             let mut state = self.state.lock();
             if state.orphan {
                 unwanted = true;
@@ -196,6 +197,11 @@ impl Tcp {
             }
         });
         self.net.charge(delivered);
+        if dropped {
+            // Said at once, or the peer takes us for dead (`ICSK_ACK_NOMEM`); and whoever waits for more than there is may read that.
+            connection.acknowledge_now();
+            events |= Events::READABLE;
+        }
         if pressed && connection.out_of_order() > 0 {
             // Nobody can read it yet (`tcp_prune_ofo_queue`).
             connection.forget_out_of_order();
@@ -214,7 +220,7 @@ impl Tcp {
         }
         if events.intersects(Events::CLOSED | Events::TIME_WAIT) {
             // There will be no connection to answer.
-            self.transmit(&wire, &mut connection);
+            self.send_what_may(&wire, &mut connection);
         }
         self.happened(&wire, connection, events);
     }
@@ -222,7 +228,7 @@ impl Tcp {
     /// Sends what the segments that came have brought about.
     pub(in crate::net) fn answer(&self) {
         if let Some(wire) = self.wire() {
-            self.transmit(&wire, &mut wire.connection.lock());
+            self.transmit(&wire, wire.connection.lock());
         }
     }
 
@@ -238,7 +244,7 @@ impl Tcp {
             let to = wire.pair.1.ip;
             let mtu = stack.network.learn_path_mtu(to, mtu, self.net.clock.monotonic().0);
             connection.set_path_mss(mss_of(to, mtu));
-            self.transmit(&wire, &mut connection);
+            self.transmit(&wire, connection);
             return;
         }
         if connection.phase() != Wired::SynSent {
@@ -258,8 +264,32 @@ impl Tcp {
         self.over(&wire, Some(errno), None);
     }
 
+    /// Sends what may be sent, and wakes who has waited for room if there is some now.
+    fn transmit(&self, wire: &Arc<Wire>, mut connection: MutexGuard<'_, Connection>) {
+        self.send_what_may(wire, &mut connection);
+        self.offer_room(wire, connection);
+    }
+
+    /// Wakes who waits for room, if there is some. That is done without the lock: it may end the last reference to a file.
+    fn offer_room(&self, wire: &Wire, connection: MutexGuard<'_, Connection>) {
+        let roomy = self.has_made_room(wire, &connection);
+        drop(connection);
+        if roomy {
+            self.queue.wake(PollEvents::OUT | PollEvents::WRNORM);
+        }
+    }
+
+    /// Whether somebody waits for room and is to be woken, who is not waited for afterwards.
+    fn has_made_room(&self, wire: &Wire, connection: &Connection) -> bool {
+        let roomy = wire.wants_room.load(Ordering::Relaxed) && self.is_writable(connection);
+        if roomy {
+            wire.wants_room.store(false, Ordering::Relaxed);
+        }
+        roomy
+    }
+
     /// Sends what may be sent, and sees to the timer.
-    fn transmit(&self, wire: &Arc<Wire>, connection: &mut Connection) {
+    fn send_what_may(&self, wire: &Arc<Wire>, connection: &mut Connection) {
         let Some(stack) = self.net.stack() else { return };
         let now = self.net.clock.monotonic();
         let marks = *wire.marks.lock();
@@ -320,20 +350,21 @@ impl Tcp {
         if let (Some(probe), Some(stack)) = (probe, self.net.stack()) {
             stack.send_segment(now, &wire.way, &wire.pair, probe);
         }
-        self.transmit(wire, &mut connection);
+        self.send_what_may(wire, &mut connection);
+        if self.has_made_room(wire, &connection) {
+            wire.wants_room.store(true, Ordering::Relaxed);
+            events |= Events::WRITABLE;
+        }
         self.happened(wire, connection, events);
     }
 
     /// Tells the socket, and those who wait for it, what has happened.
-    fn happened(&self, wire: &Arc<Wire>, connection: parking_lot::MutexGuard<'_, Connection>, events: Events) {
+    fn happened(&self, wire: &Arc<Wire>, connection: MutexGuard<'_, Connection>, events: Events) {
         if events.is_empty() {
             return;
         }
-        let roomy =
-            events.contains(Events::WRITABLE) && wire.wants_room.load(Ordering::Relaxed) && self.is_writable(&connection);
-        if roomy {
-            wire.wants_room.store(false, Ordering::Relaxed);
-        }
+        let roomy = events.contains(Events::WRITABLE) && self.has_made_room(wire, &connection);
+        let used_up = self.gets_no_more(&connection);
         if let Some(ahead) = events.contains(Events::URGENT).then(|| connection.urgent_ahead()).flatten() {
             // Counted from what has come so far, so that nothing more may come now: the connection is still locked.
             let mut state = self.state.lock();
@@ -362,14 +393,11 @@ impl Tcp {
             }
         }
         if events.contains(Events::READABLE) {
-            let low_water = {
-                let options = self.options.lock();
-                options.receive_low_water.min(options.receive_buffer)
-            };
+            let low_water = self.low_water();
             let (enough, deferred, urgent) = {
                 let mut state = self.state.lock();
                 let urgent = state.urgent_comes();
-                (state.ring.len() >= low_water || urgent, state.deferred.is_some(), urgent)
+                (state.ring.len() >= low_water || used_up || urgent, state.deferred.is_some(), urgent)
             };
             if deferred {
                 self.show();
@@ -454,7 +482,7 @@ impl Tcp {
     pub(super) fn finish_wire(&self, wire: &Arc<Wire>) {
         let mut connection = wire.connection.lock();
         connection.finish();
-        self.transmit(wire, &mut connection);
+        self.transmit(wire, connection);
     }
 
     /// The file is gone, all has been read: the connection ends by itself.
@@ -463,7 +491,7 @@ impl Tcp {
         let mut connection = wire.connection.lock();
         connection.finish();
         connection.abandon(now.0);
-        self.transmit(wire, &mut connection);
+        self.transmit(wire, connection);
     }
 
     /// Takes bytes to be sent.
@@ -500,9 +528,9 @@ impl Tcp {
         if flags.contains(MsgFlags::OOB) && done == wanted {
             connection.mark_urgent();
         }
-        self.transmit(wire, &mut connection);
+        self.send_what_may(wire, &mut connection);
         let large = connection.capacity() > LARGE;
-        drop(connection);
+        self.offer_room(wire, connection);
         if large {
             self.keep_large();
         }
@@ -515,9 +543,11 @@ impl Tcp {
         let mut connection = wire.connection.lock();
         if !self.net.under_pressure() && connection.settings().window == LITTLE {
             connection.set(self.wire_settings());
+            // The peer may have been told of a small window, or that something was not taken.
+            connection.acknowledge_now();
         }
         if connection.read(bytes) {
-            self.transmit(wire, &mut connection);
+            self.transmit(wire, connection);
         }
     }
 
@@ -529,6 +559,15 @@ impl Tcp {
             wire.wants_room.store(true, Ordering::Relaxed);
         }
         writable
+    }
+
+    /// Whether nothing more comes before something is read, so that who waits for more must read what is there (`tcp_stream_is_readable`).
+    pub(super) fn wire_gets_no_more(&self, wire: &Wire) -> bool {
+        self.gets_no_more(&wire.connection.lock())
+    }
+
+    fn gets_no_more(&self, connection: &Connection) -> bool {
+        self.net.under_pressure() || connection.is_window_used_up()
     }
 
     /// `sk_stream_is_writeable`: at least a third of the buffer is free, and not too much has never been sent.
@@ -546,19 +585,21 @@ impl Tcp {
             Acknowledge::Quickly => connection.acknowledge_quickly(),
             Acknowledge::Late => connection.acknowledge_late(),
         }
-        self.transmit(&wire, &mut connection);
+        self.transmit(&wire, connection);
     }
 
     /// Options have changed.
-    pub(super) fn options_changed(&self) {
+    pub(in crate::net) fn options_changed(&self) {
         let Some(wire) = self.wire() else { return };
         let settings = self.wire_settings();
         *wire.marks.lock() = self.marks(wire.pair.1);
         let mut connection = wire.connection.lock();
         if *connection.settings() != settings {
             connection.set(settings);
-            self.transmit(&wire, &mut connection);
+            self.send_what_may(&wire, &mut connection);
         }
+        // By another TCP_NOTSENT_LOWAT, too.
+        self.offer_room(&wire, connection);
     }
 
     /// The state as Linux numbers it.
