@@ -1,7 +1,8 @@
-//! Programs of the host that are run and waited for, but not for ever: hooks, and the shim's `nacre create`.
+//! Programs of the host that are run and waited for, but not for ever: hooks, CNI plugins, and the shim's `nacre create`.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 use std::time::Instant;
 
@@ -10,30 +11,53 @@ use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+/// How a child's time has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Own(ExitStatus),
+    /// It was killed: its time was over.
+    Late,
+    /// It was killed: it was not to go on.
+    Stopped,
+}
+
 /// Waits for a child's end. None: it had not ended by then, and was killed, with its process group if it leads one.
 ///
 /// # Errors
-/// The host's. The child has been killed as well.
+/// The host's. The child has been killed too.
 pub fn wait_until(child: &mut Child, end: Instant) -> io::Result<Option<ExitStatus>> {
-    let pid = Pid::from_child(child);
-    let ends = ends_by(pid, end);
-    if !matches!(ends, Ok(true)) {
-        let _ = kill_process_group(pid, Signal::KILL);
-        // It has not been waited for, so the pid is still its own.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    ends.map(|ended| ended.then_some(status))
+    Ok(match wait_unless(child, end, None)? {
+        End::Own(status) => Some(status),
+        End::Late | End::Stopped => None,
+    })
 }
 
-/// Whether it has ended by then.
-fn ends_by(pid: Pid, end: Instant) -> io::Result<bool> {
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+/// Likewise; it is also killed once `stop` can be read.
+///
+/// # Errors
+/// The host's. The child has been killed too.
+pub fn wait_unless(child: &mut Child, end: Instant, stop: Option<BorrowedFd<'_>>) -> io::Result<End> {
+    let waited = wait_in_time(child, end, stop);
+    if !matches!(waited, Ok(End::Own(_))) {
+        let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+        // It has not been waited for, so the pid is still its own.
+        let _ = child.kill();
+        child.wait()?;
+    }
+    waited
+}
+
+fn wait_in_time(child: &mut Child, end: Instant, stop: Option<BorrowedFd<'_>>) -> io::Result<End> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let both = [PollFd::new(&pidfd, PollFlags::IN), PollFd::from_borrowed_fd(stop.unwrap_or(pidfd.as_fd()), PollFlags::IN)];
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(ready) => return Ok(ready > 0),
+        let mut looked = both.clone();
+        match poll(&mut looked, Some(&left)) {
+            Ok(0) => return Ok(End::Late),
+            Ok(_) if looked.first().is_some_and(|ended| !ended.revents().is_empty()) => return child.wait().map(End::Own),
+            Ok(_) => return Ok(End::Stopped),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

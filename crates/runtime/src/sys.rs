@@ -1,4 +1,4 @@
-//! The few host calls no crate offers safely: clone3 into name spaces and a cgroup, mount_setattr, waiting for signals, the seccomp
+//! The few host calls no crate offers safely: clone3 into name spaces and a cgroup, mount_setattr, waiting for signals, the death signal, the seccomp
 //! status of a dead child's signal. With `bpf` the crate's only unsafe code.
 #![allow(unsafe_code)]
 
@@ -109,6 +109,45 @@ impl SignalSet {
         self.mask(libc::SIG_BLOCK);
     }
 
+    /// Those of `signals` that the calling thread has blocked, and that do not wait for it already.
+    pub fn to_come(signals: &[i32]) -> SignalSet {
+        let (mut blocked, mut waiting) = (SignalSet::new(&[]), SignalSet::new(&[]));
+        // SAFETY: a null new set only asks; both sets are room for what is told.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut blocked.0);
+            libc::sigpending(&mut waiting.0);
+        }
+        let of_those = signals.iter().copied().filter(|&signal| blocked.has(signal) && !waiting.has(signal));
+        SignalSet::new(&of_those.collect::<Vec<_>>())
+    }
+
+    /// Those of `signals` that the calling thread has blocked.
+    pub fn blocked(signals: &[i32]) -> SignalSet {
+        let mut blocked = SignalSet::new(&[]);
+        // SAFETY: a null new set only asks; the other is room for what is told.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut blocked.0) };
+        SignalSet::new(&signals.iter().copied().filter(|&signal| blocked.has(signal)).collect::<Vec<_>>())
+    }
+
+    fn has(&self, signal: i32) -> bool {
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigismember(&self.0, signal) == 1 }
+    }
+
+    /// A descriptor that can be read once one of them has come. They must be blocked.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the set is initialised.
+        let fd = unsafe { libc::signalfd(-1, &self.0, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has made it just now, for nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// Unblocks them.
     pub fn unblock(&self) {
         self.mask(libc::SIG_UNBLOCK);
@@ -140,6 +179,18 @@ pub struct Signalled {
     pub signal: i32,
     /// The kernel sent it (Ctrl-C, Ctrl-Z, a window that changed), not a process.
     pub by_terminal: bool,
+}
+
+/// Lets a child be killed when the thread that has made it ends.
+pub fn die_with_parent(command: &mut std::process::Command) {
+    let parent = rustix::process::getpid();
+    let tie = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // It may have died just before.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: two system calls, which may be made between fork and exec; nothing is allocated.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, tie) };
 }
 
 /// Closes all descriptors from `first` on.

@@ -8,6 +8,7 @@
 
 mod answer;
 mod config;
+mod lock;
 mod plugin;
 mod ports;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
@@ -27,6 +29,7 @@ use crate::pod_network;
 use crate::process::Network;
 use crate::state::{ProcessRef, check_id, write_whole};
 use config::NetworkConfig;
+use lock::Lock;
 use plugin::{Command, INTERFACE, Plugins};
 
 /// How often it is tried to undo an attachment; a plugin that cannot by then never will.
@@ -62,9 +65,17 @@ struct Record {
     ports: Vec<PortMapping>,
     /// The plugins' last answer.
     result: Option<Value>,
+    /// Plugins whose ADD has begun, if none is left out; only these have something to undo.
+    #[serde(default = "all")]
+    begun: usize,
     /// How often it could not be undone: more than 0, and the next sweep is to try.
     #[serde(default)]
     attempts: u32,
+}
+
+/// Of a record that does not say.
+fn all() -> usize {
+    usize::MAX
 }
 
 /// Makes a namespace for sandbox `id` and lets the plugins furnish it: the network to launch the sandbox with.
@@ -78,16 +89,19 @@ pub fn attach(root: &Path, id: &str, wish: &Wish) -> Result<Network> {
     }
     let network = config::find(wish.network.as_deref())?;
     network.can_publish(&wish.ports)?;
+    let plugins = Plugins::installed();
+    plugins.find_all(&network)?;
+    let held = Lock::wait(root, id)?;
     if place(root, id).exists() {
         return Err(Error::Other(format!("the network that an earlier {id} had has not been given back: its plugins say why")));
     }
     let owner = ProcessRef::of(std::process::id() as i32);
-    let mut record = Record { id: id.into(), owner, network, ports: wish.ports.clone(), result: None, attempts: 0 };
+    let mut record = Record { id: id.into(), owner, network, ports: wish.ports.clone(), result: None, begun: 0, attempts: 0 };
     record.save(root)?;
-    match record.make(root, &Plugins::installed()) {
+    match record.make(root, &plugins) {
         Ok(()) => Ok(Network::Namespace(namespace(root, id))),
         Err(error) => {
-            undo(root, record, &Plugins::installed());
+            undo(root, &held, record, &plugins);
             Err(error)
         }
     }
@@ -96,6 +110,8 @@ pub fn attach(root: &Path, id: &str, wish: &Wish) -> Result<Network> {
 /// A file that is to be the containers' /etc/resolv.conf, if the network of a sandbox names servers.
 pub fn resolv_conf(root: &Path, id: &str) -> Option<PathBuf> {
     check_id(id).ok()?;
+    // One that waits to be undone was another's.
+    Record::read(&place(root, id)).filter(|record| record.attempts == 0)?;
     Some(servers(root, id)).filter(|path| path.is_file())
 }
 
@@ -109,33 +125,51 @@ pub fn keep(root: &Path, id: &str) -> Result<()> {
     record.save(root)
 }
 
-/// Undoes an attachment, if there is one. What a plugin cannot undo is logged, and tried again by the next [`attach`].
+/// Undoes an attachment, if there is one. What a plugin cannot undo is logged, and tried again by the next [`attach`]: not by this, which
+/// also comes after an [`attach`] that has failed.
 pub fn detach(root: &Path, id: &str) {
-    if check_id(id).is_ok()
-        && let Some(record) = Record::read(&place(root, id))
-    {
-        undo(root, record, &Plugins::installed());
+    let to_undo = || Record::read(&place(root, id)).filter(|record| record.attempts == 0);
+    if check_id(id).is_err() || to_undo().is_none() {
+        return;
+    }
+    match Lock::wait(root, id) {
+        Ok(held) => {
+            if let Some(record) = to_undo() {
+                undo(root, &held, record, &Plugins::installed());
+            }
+        }
+        Err(error) => tracing::warn!("{error}"),
     }
 }
 
 /// Undoes the attachments of processes that have died, and those that could not be undone before.
 fn sweep(root: &Path) {
     for entry in fs::read_dir(directory(root)).into_iter().flatten().flatten() {
-        let Some(record) = Record::read(&entry.path()) else { continue };
-        let left = record.attempts > 0;
-        if left || record.owner.is_some_and(|owner| !owner.is_alive()) {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let to_undo = || Record::read(&path).filter(Record::is_left);
+        let Some(id) = to_undo().map(|record| record.id) else { continue };
+        // Whoever has it undoes it just now. What was read before it was locked may be no more.
+        let Ok(Some(held)) = Lock::at_once(root, &id) else { continue };
+        if let Some(record) = to_undo() {
+            let left = record.attempts > 0;
             let why = if left { "it could not be before" } else { "its process has died" };
             tracing::info!("the network of {} is given back: {why}", record.id);
-            undo(root, record, &Plugins::installed());
+            undo(root, &held, record, &Plugins::installed());
         }
     }
 }
 
-fn undo(root: &Path, mut record: Record, plugins: &Plugins) {
+/// `_held` is the record's.
+fn undo(root: &Path, _held: &Lock, mut record: Record, plugins: &Plugins) {
+    // Who has this id next may have another network.
+    let _ = fs::remove_file(servers(root, &record.id));
     let namespace = namespace(root, &record.id);
     let mounted = rustix::fs::statfs(&namespace).is_ok_and(|stat| stat.f_type == libc::NSFS_MAGIC);
     let mut undone = true;
-    for plugin in record.network.plugins.iter().rev() {
+    for plugin in record.network.plugins.iter().take(record.begun).rev() {
         let input = record.network.input(plugin, &record.ports, record.result.as_ref());
         if let Err(error) = plugins.run(Command::Del, &record.id, mounted.then_some(&*namespace), plugin, &input) {
             tracing::warn!("{error}");
@@ -161,7 +195,7 @@ fn undo(root: &Path, mut record: Record, plugins: &Plugins) {
         }
         return;
     }
-    for path in [namespace, servers(root, &record.id), place(root, &record.id)] {
+    for path in [namespace, place(root, &record.id)] {
         let _ = fs::remove_file(path);
     }
 }
@@ -169,6 +203,11 @@ fn undo(root: &Path, mut record: Record, plugins: &Plugins) {
 impl Record {
     fn read(path: &Path) -> Option<Record> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    /// Whether nobody else is to undo it.
+    fn is_left(&self) -> bool {
+        self.attempts > 0 || self.owner.is_some_and(|owner| !owner.is_alive())
     }
 
     fn save(&self, root: &Path) -> Result<()> {
@@ -183,7 +222,7 @@ impl Record {
     fn make(&mut self, root: &Path, plugins: &Plugins) -> Result<()> {
         let namespace = namespace(root, &self.id);
         new_namespace(&namespace).doing(|| "cannot make a network namespace")?;
-        self.add(&namespace, plugins)?;
+        self.add(root, &namespace, plugins)?;
         // Whatever they have answered.
         if !pod_network::has_interface(&namespace, INTERFACE)? {
             return Err(Error::Other(format!(
@@ -193,14 +232,20 @@ impl Record {
         }
         if let Some(text) = self.result.as_ref().and_then(answer::resolv_conf) {
             let path = servers(root, &self.id);
-            fs::write(&path, text).doing(|| format!("cannot write {}", path.display()))?;
+            let written = fs::write(&path, text).and_then(|()| {
+                // Whatever our umask is: all in the container read it.
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+            });
+            written.doing(|| format!("cannot write {}", path.display()))?;
         }
         self.save(root)
     }
 
     /// Runs the plugins, each with the answer of the one before it.
-    fn add(&mut self, namespace: &Path, plugins: &Plugins) -> Result<()> {
-        for plugin in &self.network.plugins {
+    fn add(&mut self, root: &Path, namespace: &Path, plugins: &Plugins) -> Result<()> {
+        for (before, plugin) in self.network.plugins.clone().iter().enumerate() {
+            self.begun = before + 1;
+            self.save(root)?;
             let input = self.network.input(plugin, &self.ports, self.result.as_ref());
             if let Some(answer) = plugins.run(Command::Add, &self.id, Some(namespace), plugin, &input)? {
                 self.result = Some(answer);

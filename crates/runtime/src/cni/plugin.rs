@@ -2,20 +2,21 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{self, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer;
-use super::config::Plugin;
+use super::config::{NetworkConfig, Plugin};
+use crate::child::{self, End};
 use crate::error::{Doing, Error, Result};
+use crate::sys::{self, SignalSet};
 
 /// Where plugins are, unless `$CNI_PATH` says.
 const PLUGINS: &str = "/opt/cni/bin:/usr/lib/cni";
@@ -23,6 +24,9 @@ const PLUGINS: &str = "/opt/cni/bin:/usr/lib/cni";
 pub const INTERFACE: &str = "eth0";
 /// How long a plugin may take: as long as engines let a pod's network take.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What ends a program that is run from a terminal or a shell. A plugin has a process group of its own, so that all of it can be killed, and does not hear
+/// what a terminal sends to ours.
+pub const ENDINGS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 /// Bytes of an answer that are read.
 const ANSWER: u64 = 1 << 20;
 
@@ -37,6 +41,15 @@ impl Command {
         match self {
             Command::Add => "ADD",
             Command::Del => "DEL",
+        }
+    }
+
+    /// The signals that stop it, where we do not die of them ourselves. They are left to wait: one that has come already ends what is made, and
+    /// does not keep us from undoing it.
+    fn stopped_by(self) -> SignalSet {
+        match self {
+            Command::Add => SignalSet::blocked(&ENDINGS),
+            Command::Del => SignalSet::to_come(&ENDINGS),
         }
     }
 }
@@ -62,10 +75,16 @@ impl Plugins {
         Plugins { path: std::env::var_os("CNI_PATH").unwrap_or_else(|| PLUGINS.into()), patience: PATIENCE }
     }
 
+    /// # Errors
+    /// One of the network's is not there.
+    pub fn find_all(&self, network: &NetworkConfig) -> Result<()> {
+        network.plugins.iter().try_for_each(|plugin| self.find(&plugin.kind).map(drop))
+    }
+
     /// Runs one. Its answer, which ADD must have.
     ///
     /// # Errors
-    /// It is not there, refuses, takes too long (it is killed then), or answers what cannot be meant.
+    /// It is not there, refuses, takes too long or is not to go on (it is killed then), or answers what cannot be meant.
     pub fn run(
         &self,
         command: Command,
@@ -77,11 +96,11 @@ impl Plugins {
         let program = self.find(&plugin.kind)?;
         let about = || format!("the CNI plugin {} ({})", plugin.kind, command.name());
         // Files, not pipes: whom it leaves behind keeps nobody waiting, nor does one that does not read.
-        let mut told = file(&about)?;
-        told.write_all(input.to_string().as_bytes()).and_then(|()| told.rewind()).doing(about)?;
-        let (mut said, mut complained) = (file(&about)?, file(&about)?);
-        let mut child = process::Command::new(&program)
-            .env_clear()
+        let told = child::file_of(input.to_string().as_bytes()).doing(about)?;
+        let (mut said, mut complained) = (child::file_of(b"").doing(about)?, child::file_of(b"").doing(about)?);
+        let stop = command.stopped_by().descriptor().doing(about)?;
+        let mut run = process::Command::new(&program);
+        run.env_clear()
             // For those that run iptables and the like.
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".into()))
             .env("CNI_COMMAND", command.name())
@@ -92,15 +111,15 @@ impl Plugins {
             .stdin(told)
             .stdout(Stdio::from(said.try_clone().doing(about)?))
             .stderr(Stdio::from(complained.try_clone().doing(about)?))
-            .process_group(0)
-            .spawn()
-            .doing(|| format!("cannot start {}", program.display()))?;
-        let Some(status) = self.wait(&mut child).doing(|| format!("cannot wait for {}", about()))? else {
-            return Err(Error::Other(format!(
-                "{}: it has not ended within {} s, and is killed",
-                about(),
-                self.patience.as_secs()
-            )));
+            .process_group(0);
+        sys::die_with_parent(&mut run);
+        let mut child = run.spawn().doing(|| format!("cannot start {}", program.display()))?;
+        let ended = child::wait_unless(&mut child, Instant::now() + self.patience, Some(stop.as_fd()));
+        let killed = |why: String| Err(Error::Other(format!("{}: {why}, and is killed", about())));
+        let status = match ended.doing(|| format!("cannot wait for {}", about()))? {
+            End::Own(status) => status,
+            End::Late => return killed(format!("it has not ended within {} s", self.patience.as_secs())),
+            End::Stopped => return killed("a signal says that it is not to go on".into()),
         };
         let said = text(&mut said).doing(about)?;
         if !status.success() {
@@ -120,25 +139,6 @@ impl Plugins {
         Ok(Some(said))
     }
 
-    /// Waits for its end. None: it took too long, and is gone with all that it has started.
-    fn wait(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
-        let pid = Pid::from_child(child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        let end = std::time::Instant::now() + self.patience;
-        loop {
-            let left = end.saturating_duration_since(std::time::Instant::now());
-            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(0) => break,
-                Ok(_) => return child.wait().map(Some),
-            }
-        }
-        kill_process_group(pid, Signal::KILL)?;
-        child.wait().map(|_| None)
-    }
-
     fn find(&self, kind: &str) -> Result<PathBuf> {
         let mut places = std::env::split_paths(&self.path).map(|dir| dir.join(kind));
         places.find(|program| program.is_file()).ok_or_else(|| {
@@ -146,11 +146,6 @@ impl Plugins {
             Error::Other(format!("the CNI plugin {kind} is not in {path}: install the package containernetworking-plugins"))
         })
     }
-}
-
-fn file(about: &dyn Fn() -> String) -> Result<File> {
-    let file = rustix::fs::memfd_create("nacre-cni", rustix::fs::MemfdFlags::CLOEXEC).doing(about)?;
-    Ok(File::from(file))
 }
 
 fn text(file: &mut File) -> std::io::Result<Vec<u8>> {
