@@ -78,6 +78,10 @@ def serve_one(conn):
             lines = open("/proc/net/sockstat").readlines() + open("/proc/net/sockstat6").readlines()
             counts = [int(line.split()[2]) for line in lines if line.startswith(("TCP:", "TCP6:"))]
             conn.sendall(str(sum(counts)).encode())
+        elif words[0] == "cookies":
+            # Connections here that were not kept until their third segment came.
+            names, values = (line.split() for line in open("/proc/net/netstat") if line.startswith("TcpExt:"))
+            conn.sendall(values[names.index("SyncookiesRecv")].encode())
         elif words[0] == "sleep":
             # Reads nothing for a while, then all.
             time.sleep(float(words[1]))
@@ -252,6 +256,12 @@ def case_slow_reader(to):
         assert int(rest(sock)) == sent
 
 
+def check_cookies(to):
+    # Only after a flood: not among those that are run if none is named.
+    with connect(to, "cookies") as sock:
+        assert int(rest(sock)) > 0, "nobody has come by a cookie"
+
+
 def case_short_connections(to):
     for _ in range(300):
         with connect(to, "give 10") as sock:
@@ -350,7 +360,7 @@ def check(address, port, names):
     cases = {name.removeprefix("case_"): call for name, call in globals().items() if name.startswith("case_")}
     for name in names or cases:
         try:
-            cases[name]((address, port))
+            (check_cookies if name == "cookies" else cases[name])((address, port))
             print("ok", name, flush=True)
         except Exception as error:  # noqa: BLE001
             print(f"FAIL {name}: {type(error).__name__}: {error}", flush=True)

@@ -1,5 +1,7 @@
-//! Options of level `SOL_TCP`. On loopback, where there are no segments, those about segments and their timing are kept and given back; over the wire
-//! they are the connection's [`Settings`]. Kept there too, and no more: `TCP_CONGESTION` (always CUBIC), `TCP_THIN_*`, `TCP_SAVE_SYN`.
+//! Options of level `SOL_TCP`. On loopback, where there are no segments, those about segments and their timing are kept and given back, and no more;
+//! over the wire most are the connection's [`Settings`], and `TCP_QUICKACK` and `TCP_NOTSENT_LOWAT` (in `wire`) have their effect as well.
+//! `TCP_DEFER_ACCEPT` and `TCP_INQ` have theirs on both. Kept everywhere, and no more: `TCP_CONGESTION` (over the wire always CUBIC),
+//! `TCP_THIN_*`, `TCP_SAVE_SYN` (there is no `TCP_SAVED_SYN`).
 //!
 //! What the program has not set is the namespace's ([`TcpValues`]), at the time when it counts.
 

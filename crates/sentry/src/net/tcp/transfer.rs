@@ -113,7 +113,8 @@ impl Tcp {
 
     /// Takes bytes in from the peer.
     fn deliver(&self, from: &mut dyn Source, send_buffer: usize, urgent: bool) -> Result<Delivered, Errno> {
-        let (receive_buffer, low_water) = (self.options.lock().receive_buffer, self.low_water());
+        let receive_buffer = self.options.lock().receive_buffer;
+        let low_water = self.low_water();
         let mut state = self.state.lock();
         if state.orphan || (state.fin_sent && state.shut_receive) || matches!(state.phase, Phase::Closed) {
             let alive = !state.orphan;
