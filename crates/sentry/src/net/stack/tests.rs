@@ -15,7 +15,7 @@ use crate::net::multicast;
 use crate::net::socket::{End, MsgFlags, Outgoing, Socket, Target};
 use crate::net::tcp::Tcp;
 use crate::time::{Clock, Timers};
-use crate::wait::PollEvents;
+use crate::wait::{Notify, PollEvents, Share};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("address")
@@ -191,6 +191,62 @@ fn bytes_out_of_order_are_counted_and_make_way_under_pressure() {
     assert_eq!(send(6611, 600), 1600);
     world.arrives(1000, Segment { seq: 5611, flags: Flags::RST, ..Segment::default() }, &[]);
     assert_eq!(world.net.queued(), 1000);
+}
+
+#[test]
+fn on_loopback_many_bytes_are_waited_for_as_well() {
+    let world = World::new();
+    let client = Tcp::new(&world.net, Family::Inet, 0);
+    client.begin_connect(world.near).expect("begun");
+    client.finish_connect().expect("there").expect("connected");
+    let server = world.listener.accept().expect("a connection").socket;
+    server.options().lock().receive_low_water = 1000;
+    for (length, ready) in [(999, false), (1, true)] {
+        client.send(&mut &vec![7; length][..], &mut Outgoing::default()).expect("a send");
+        assert_eq!(server.poll().contains(PollEvents::IN), ready);
+    }
+}
+
+/// Counts how often somebody was woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl Notify for Woken {
+    fn notify(&self, _events: PollEvents) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_writes_what_goes_at_once_is_woken_when_it_has_gone() {
+    let world = World::new();
+    let (socket, first) = world.connection(1000);
+    let tcp = socket.as_any().downcast_ref::<Tcp>().expect("a TCP socket");
+    let woken = Arc::new(Woken::default());
+    let _waits = socket.queue().register(PollEvents::OUT, Share::All, woken.clone());
+    let times = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+    let may_write = || socket.poll().contains(PollEvents::OUT);
+    let acknowledges = |bytes: u32| {
+        let segment = Segment { seq: 1, ack: first.wrapping_add(bytes), flags: Flags::ACK, ..Segment::default() };
+        world.arrives(1000, segment, &[]);
+    };
+    tcp.set_most_unsent(1000);
+    let written = socket.send(&mut &[7; 30_000][..], &mut Outgoing::default()).expect("a send") as u32;
+    assert!(written == 30_000 && !may_write());
+    let mut acked = 0;
+    while !may_write() {
+        assert_eq!(times(), 0);
+        acked += 536;
+        assert!(acked < written);
+        acknowledges(acked);
+    }
+    assert_eq!(times(), 1, "by the acknowledgement that let it go");
+    // Or by another limit.
+    socket.send(&mut &[7; 30_000][..], &mut Outgoing::default()).expect("a send");
+    assert!(!may_write());
+    tcp.set_most_unsent(1 << 20);
+    tcp.options_changed();
+    assert_eq!((times(), may_write()), (2, true));
 }
 
 #[test]

@@ -133,6 +133,12 @@ impl Default for TcpOptions {
 }
 
 impl Tcp {
+    /// `TCP_NOTSENT_LOWAT`
+    #[cfg(test)]
+    pub(in crate::net) fn set_most_unsent(&self, bytes: i32) {
+        self.tcp.lock().ints.set(ROWS, IPPROTO_TCP, NOTSENT_LOWAT, bytes).expect("a value");
+    }
+
     /// What the options mean for a connection over the wire.
     pub(in crate::net) fn wire_settings(&self) -> Settings {
         let (flags, receive_buffer) = {
