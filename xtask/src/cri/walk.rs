@@ -112,7 +112,8 @@ impl Victim {
     /// Whether there can be one at that moment. Before the first step there is nobody.
     fn lives(self, moment: Moment) -> bool {
         match (self, moment) {
-            (Victim::Create, moment) => matches!(moment, Moment::During(Step::RunPod | Step::Create, _)),
+            // A container's task is made when CRI starts it.
+            (Victim::Create, moment) => matches!(moment, Moment::During(Step::RunPod | Step::Start, _)),
             (_, moment) => moment != Moment::Before(Step::RunPod),
         }
     }
