@@ -380,6 +380,9 @@ CASE(raw_and_back_is_no_end_of_file) {
     OK(tcsetattr(S, TCSANOW, &was));
     CHECK(!readable(S));
     type("a\nb\nc");
+    // Natively a work queue brings it.
+    struct pollfd lines = {S, POLLIN, 0};
+    EQ(poll(&lines, 1, 10000), 1);
     OK(tcsetattr(S, TCSANOW, &raw));
     OK(tcsetattr(S, TCSANOW, &was));
     READS(S, "a\nb\nc");

@@ -179,7 +179,7 @@ mod tests {
         let (mut second, _) = rows(&[seen(3.0, 110.0, 4096.0)], start + Duration::from_secs(2), Some(&before));
         sort(&mut second, Sort::Cpu);
         let cells: Vec<_> = second.iter().map(Row::cells).collect();
-        assert_eq!(cells[0], ["web?[2J", "-", "sentry", "running", "50.0", "3.0MiB", "-", "50", "-", "-"]);
+        assert_eq!(cells[0], ["web [2J", "-", "sentry", "running", "50.0", "3.0MiB", "-", "50", "-", "-"]);
         assert_eq!(cells[1], ["first", "-", "sentry", "running", "0.0", "-", "-", "-", "2.0KiB", "-"]);
         sort(&mut second, Sort::Name);
         assert_eq!(second[0].name, "first");
