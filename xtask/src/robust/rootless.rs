@@ -60,7 +60,7 @@ impl Rootless {
 "process":{{"args":["sh","-c",{args:?}],"cwd":"/","env":["PATH=/bin"],"user":{{"uid":0,"gid":0}},
 "capabilities":{{"bounding":["CAP_CHOWN"],"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN"]}}}},
 "mounts":[{{"destination":"/proc","type":"proc","source":"proc"}}],
-"linux":{{"uidMappings":[{maps}],"gidMappings":[{maps}],"namespaces":[{{"type":"user"}},{{"type":"pid"}},{{"type":"mount"}}]}}}}"#
+"linux":{{"uidMappings":[{maps}],"gidMappings":[{maps}],"namespaces":[{{"type":"user"}},{{"type":"pid"}},{{"type":"mount"}},{{"type":"network"}}]}}}}"#
         );
         let path = self.folder.join("config.json");
         std::fs::write(&path, config)?;
