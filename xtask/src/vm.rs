@@ -95,7 +95,7 @@ config() {
     cat > $DIR/bundle/config.json << END
 {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}], "annotations": {$1},
 "process": {"args": ["/bin/busybox", "sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
-"linux": {"resources": {"cpu": {"quota": 100000, "period": 100000}, "memory": {"limit": 67108864}}}}
+"linux": {"namespaces": [{"type": "network"}], "resources": {"cpu": {"quota": 100000, "period": 100000}, "memory": {"limit": 67108864}}}}
 END
 }
 cpus() {
