@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
@@ -29,8 +29,11 @@ pub fn offer(root: &str) -> Result<(), String> {
     let place = format!("{root}{DIRECTORY}");
     fs::create_dir_all(&place).map_err(|error| format!("cannot make {place}: {error}"))?;
     mount_bind(DIRECTORY, &place).map_err(|errno| format!("cannot show {DIRECTORY} at {place}: {errno}"))?;
-    fs::write(format!("{root}/proc/sys/kernel/modprobe"), "/proc/1/exe")
-        .map_err(|error| format!("cannot set kernel.modprobe: {error}"))
+    match fs::write(format!("{root}/proc/sys/kernel/modprobe"), "/proc/1/exe") {
+        // A kernel without modules, as ours, asks for none.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.map_err(|error| format!("cannot set kernel.modprobe: {error}")),
+    }
 }
 
 /// The kernel wants what these arguments name (`-q -- NAME`): loads it and ends. Returns if they are no such question.
