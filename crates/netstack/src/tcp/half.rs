@@ -37,7 +37,7 @@ impl HalfOpen {
         HalfOpen {
             start,
             irs: syn.seq,
-            peer_mss: syn.mss.unwrap_or(DEFAULT_MSS).max(LEAST_MSS),
+            peer_mss: HalfOpen::peer_mss(syn),
             scale: syn.window_scale,
             sack: syn.sack_permitted,
             timestamp: syn.timestamps.map(|(value, _)| value),
@@ -84,23 +84,19 @@ impl HalfOpen {
     pub fn of_cookie(start: Start, peer_mss: u16, third: &Segment, settings: &Settings) -> HalfOpen {
         let bits = third.timestamps.map_or(NO_SCALE, |(_, echo)| echo & OPTION_BITS);
         HalfOpen {
-            start,
             irs: third.seq.wrapping_sub(1),
             peer_mss: peer_mss.max(LEAST_MSS),
             scale: Some((bits & NO_SCALE) as u8).filter(|scale| u32::from(*scale) != NO_SCALE),
             sack: bits & SACK_BIT != 0,
-            timestamp: third.timestamps.map(|(value, _)| value),
-            window: settings.window.min(65_535) as u16,
-            asked_mss: settings.asked_mss(start.path_mss),
-            again_at: start.now + SECOND,
             // Nobody knows when the SYN-ACK went: it measures nothing.
             retries: 1,
+            ..HalfOpen::new(start, third, settings)
         }
     }
 
-    /// What the peer asked for as its largest segment.
-    pub fn peer_mss(&self) -> u16 {
-        self.peer_mss
+    /// What the peer asks for in its SYN as its largest segment.
+    pub fn peer_mss(syn: &Segment) -> u16 {
+        syn.mss.unwrap_or(DEFAULT_MSS).max(LEAST_MSS)
     }
 
     /// The SYN-ACK has not been answered. Says whether to send it again (`tcp_synack_retries` is 5).

@@ -207,6 +207,22 @@ impl World {
         self.now = self.now.max(until);
     }
 
+    /// A server that leaves unread what has come of `bytes`.
+    fn unread(settings: Settings, bytes: usize) -> World {
+        let mut world = World::new(Weather::default(), settings);
+        world.run(SECOND);
+        world.ends[1].reads = false;
+        world.ends[0].to_send = text(bytes, 0);
+        world.run(100 * SECOND);
+        world
+    }
+
+    /// The server reads all that has come.
+    fn server_reads(&mut self) {
+        let server = self.ends[1].connection.as_mut().expect("server");
+        server.read(server.unread);
+    }
+
     fn phases(&self) -> [Phase; 2] {
         [0, 1].map(|at| self.ends[at].connection.as_ref().map_or(Phase::Closed, Connection::phase))
     }
@@ -313,17 +329,13 @@ fn losses_are_repaired_without_waiting_for_timers() {
 
 #[test]
 fn a_reader_that_stops_stops_the_sender_and_a_probe_finds_it_reading_again() {
-    let mut world = World::new(Weather::default(), Settings { window: 50_000, ..Settings::default() });
-    world.run(SECOND);
-    world.ends[1].reads = false;
-    world.ends[0].to_send = text(500_000, 0);
-    world.run(100 * SECOND);
+    let mut world = World::unread(Settings { window: 50_000, ..Settings::default() }, 500_000);
     let got = world.ends[1].got.len();
     assert!((40_000..=50_000).contains(&got), "{got} bytes in a window of 50,000");
     assert_eq!(world.phases(), [Phase::Established; 2]);
     // The update is lost: only a probe can find out.
     world.ends[1].reads = true;
-    world.ends[1].connection.as_mut().expect("server").read(got);
+    world.server_reads();
     world.run(400 * SECOND);
     assert_eq!(world.ends[1].got.len(), 500_000);
 }
@@ -463,11 +475,7 @@ fn a_cork_is_no_deadline_when_it_holds_nothing_or_its_time_is_over() {
 
 #[test]
 fn a_byte_into_a_closed_window_is_answered() {
-    let mut world = World::new(Weather::default(), Settings { window: 50_000, ..Settings::default() });
-    world.run(SECOND);
-    world.ends[1].reads = false;
-    world.ends[0].to_send = text(500_000, 0);
-    world.run(100 * SECOND);
+    let mut world = World::unread(Settings { window: 50_000, ..Settings::default() }, 500_000);
     let server = world.ends[1].connection.as_mut().expect("server");
     assert_eq!(sends(server, 100 * SECOND), []);
     for _ in 0..100 {
@@ -512,18 +520,13 @@ fn segments_as_long_as_a_packet_can_be_get_through() {
 
 #[test]
 fn a_window_grows_with_what_is_read() {
-    let mut world = World::new(Weather::default(), Settings { window: 1 << 20, ..Settings::default() });
-    world.run(SECOND);
-    world.ends[1].reads = false;
-    world.ends[0].to_send = text(3_000_000, 0);
-    world.run(100 * SECOND);
+    let mut world = World::unread(Settings { window: 1 << 20, ..Settings::default() }, 3_000_000);
     let got = world.ends[1].got.len();
     assert!((60_000..=65_535).contains(&got), "{got} bytes that nobody reads");
     // Read to the end of a window, and of two more: each may hold twice as much.
     for most in [131_070, 262_140] {
         let before = world.ends[1].got.len();
-        let unread = world.ends[1].connection.as_ref().map_or(0, |connection| connection.unread);
-        world.ends[1].connection.as_mut().expect("server").read(unread);
+        world.server_reads();
         world.turn(1);
         let until = world.now + 100 * SECOND;
         world.run(until);
@@ -531,8 +534,7 @@ fn a_window_grows_with_what_is_read() {
         assert!((most / 10 * 9..=most).contains(&got), "{got} bytes of {most}");
     }
     world.ends[1].reads = true;
-    let unread = world.ends[1].connection.as_ref().map_or(0, |connection| connection.unread);
-    world.ends[1].connection.as_mut().expect("server").read(unread);
+    world.server_reads();
     let until = world.now + 1000 * SECOND;
     world.run(until);
     assert_eq!(world.ends[1].got.len(), 3_000_000);
@@ -662,11 +664,7 @@ fn garbage_in_every_state() {
 
 #[test]
 fn who_waits_for_many_bytes_has_a_window_for_them() {
-    let mut world = World::new(Weather::default(), wide());
-    world.run(SECOND);
-    world.ends[1].reads = false;
-    world.ends[0].to_send = text(500_000, 0);
-    world.run(100 * SECOND);
+    let mut world = World::unread(wide(), 500_000);
     let got = world.ends[1].got.len();
     assert!((50_000..=65_535).contains(&got), "{got} bytes of which none were read");
     assert!(world.ends[1].connection.as_ref().expect("server").is_window_used_up());
@@ -676,7 +674,7 @@ fn who_waits_for_many_bytes_has_a_window_for_them() {
     let got = world.ends[1].got.len();
     assert!((190_000..=200_000).contains(&got), "{got} bytes");
     assert!(world.ends[1].connection.as_ref().expect("server").is_window_used_up());
-    world.ends[1].connection.as_mut().expect("server").read(got);
+    world.server_reads();
     world.ends[1].reads = true;
     world.run(102 * SECOND);
     assert_eq!(world.ends[1].got.len(), 500_000);
@@ -723,7 +721,7 @@ fn what_was_not_kept_comes_back_with_the_third_segment() {
                 timestamps: reply.timestamps.map(|(value, _)| (78, value)),
                 ..Segment::default()
             };
-            let again = HalfOpen::of_cookie(start, half.peer_mss(), &third, &settings);
+            let again = HalfOpen::of_cookie(start, HalfOpen::peer_mss(&syn), &third, &settings);
             assert!(again.is_completed_by(&third));
             let connection = again.complete(now, settings.clone());
             let (options, peer_scale, _) = connection.agreed();

@@ -40,10 +40,23 @@ impl Connection {
         Events::empty()
     }
 
+    /// How long an answer has been waited for.
+    fn waited(&self, now: Ns) -> Ns {
+        self.waiting_since.map_or(0, |since| now.saturating_sub(since))
+    }
+
+    /// `timeout`, after `count` in vain, but not beyond the end of the program's patience, of which `waited` has passed
+    /// (`tcp_clamp_rto_to_user_timeout`).
+    fn clamped(&self, timeout: Ns, count: u32, waited: Ns) -> Ns {
+        match self.settings.user_timeout {
+            most if most > 0 && count > 0 => timeout.min(most.saturating_sub(waited).max(MILLISECOND)),
+            _ => timeout,
+        }
+    }
+
     fn gives_up(&self, now: Ns, count: u32) -> bool {
-        let waited = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
         if self.settings.user_timeout > 0 && self.phase != Phase::SynSent {
-            return waited >= self.settings.user_timeout;
+            return self.waited(now) >= self.settings.user_timeout;
         }
         match self.phase {
             Phase::SynSent | Phase::SynReceived => count > self.settings.syn_retries,
@@ -52,15 +65,10 @@ impl Connection {
         }
     }
 
-    /// How long to wait for an answer; not beyond the end of the program's patience (`tcp_clamp_rto_to_user_timeout`).
+    /// How long to wait for an answer.
     pub(super) fn patience(&self, now: Ns) -> Ns {
-        let timeout = self.rtt.timeout(self.retransmit.count);
-        let waited = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
-        match self.settings.user_timeout {
-            0 => timeout,
-            _ if self.retransmit.count == 0 => timeout,
-            most => timeout.min(most.saturating_sub(waited).max(MILLISECOND)),
-        }
+        let count = self.retransmit.count;
+        self.clamped(self.rtt.timeout(count), count, self.waited(now))
     }
 
     fn retransmit_due(&mut self, now: Ns) -> Events {
@@ -73,8 +81,7 @@ impl Connection {
         if self.gives_up(now, self.retransmit.count) {
             return self.end(Some(Failure::TimedOut));
         }
-        let waited = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
-        if waited < self.rtt.timeout(0) && self.phase != Phase::SynSent {
+        if self.waited(now) < self.rtt.timeout(0) && self.phase != Phase::SynSent {
             // Too early to be a loss: the link refused what should have gone.
             self.retransmit.count -= 1;
             self.retransmit.at = Some(now + self.rtt.timeout(0));
@@ -96,10 +103,7 @@ impl Connection {
         if self.probe.at.is_none() {
             let timeout = self.rtt.timeout(self.probe.count).min(LONGEST);
             let silent = now.saturating_sub(self.last_heard);
-            self.probe.at = Some(match self.settings.user_timeout {
-                most if most > 0 && self.probe.count > 0 => now + timeout.min(most.saturating_sub(silent).max(MILLISECOND)),
-                _ => now + timeout,
-            });
+            self.probe.at = Some(now + self.clamped(timeout, self.probe.count, silent));
         }
     }
 

@@ -175,9 +175,9 @@ pub struct IpOptions {
     /// Hops that a packet must have left, of IPv4 and of IPv6 (`IP_MINTTL`, `IPV6_MINHOPCOUNT`).
     pub least_hops: [u8; 2],
     /// `IP_MULTICAST_IF`: an interface, if chosen, and the address by which it was.
-    pub multicast_device: i32,
+    multicast_device: i32,
     multicast_address: Ipv4Addr,
-    pub multicast_device_v6: i32,
+    multicast_device_v6: i32,
     groups: Vec<Joined>,
 }
 
@@ -213,8 +213,10 @@ pub struct About {
     /// `SOCK_*`
     pub kind: i32,
     pub bound: bool,
-    /// Bytes of the largest packet on the way to the peer, if there is one.
-    pub mtu: Option<i32>,
+    /// The peer, if there is one.
+    pub remote: Option<IpAddr>,
+    /// Index of the interface it is bound to; 0 is any.
+    pub device: i32,
     pub protocol: i32,
 }
 
@@ -308,17 +310,20 @@ impl IpOptions {
         Ok(())
     }
 
+    /// An option of either level, of a socket in `net`.
+    ///
     /// # Errors
     /// `ENOTCONN`, `ENOPROTOOPT`.
-    pub fn get(&self, about: About, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
+    pub fn get(&self, net: &NetNamespace, about: About, level: i32, name: i32, room: usize) -> Result<OptionBytes, Errno> {
         let v6 = level == IPPROTO_IPV6;
         if v6 && about.family == Family::Inet {
             return Err(Errno::ENOPROTOOPT);
         }
+        let mtu = || about.remote.map(|remote| net.mtu_towards(remote, about.device)).ok_or(Errno::ENOTCONN);
         let value = match (v6, name) {
             // An IPv4 packet is no longer than that (`IP_MAX_MTU`).
-            (false, IP_MTU) => about.mtu.ok_or(Errno::ENOTCONN)?.min(65_535),
-            (true, IPV6_MTU) => about.mtu.ok_or(Errno::ENOTCONN)?,
+            (false, IP_MTU) => mtu()?.min(65_535),
+            (true, IPV6_MTU) => mtu()?,
             (false, IP_OPTIONS) => return Ok(OptionBytes::new()),
             (false, IP_MULTICAST_IF) => return Ok(SmallVec::from_slice(&self.multicast_address.octets())),
             (false, 52) => about.protocol, // IP_PROTOCOL

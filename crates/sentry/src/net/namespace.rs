@@ -249,7 +249,7 @@ impl NetNamespace {
     /// Bytes of the largest packet on the way to a destination.
     pub(super) fn mtu_towards(&self, to: IpAddr, device: i32) -> i32 {
         let foreign = matches!(self.address_kind(to), AddressKind::Foreign | AddressKind::Multicast | AddressKind::Broadcast);
-        let way = self.way(to, device).ok().filter(|_| foreign);
+        let way = if foreign { self.way(to, device).ok() } else { None };
         match (self.stack(), way) {
             (Some(stack), Some(way)) => stack.network.path_mtu(to, &way, self.clock.monotonic().0) as i32,
             _ => super::ip::LOOPBACK_MTU,

@@ -116,10 +116,10 @@ const BOOLEANS: &[(i32, SockFlags)] = &[
 /// `net.core.wmem_default`, and the largest that may be asked for (`wmem_max`, `rmem_max`), in bytes.
 pub const BUFFER: usize = 212_992;
 /// Smallest sizes (`SOCK_MIN_SNDBUF`, `SOCK_MIN_RCVBUF`).
-const SMALLEST_SEND: usize = 4608;
+pub const SMALLEST_SEND: usize = 4608;
 const SMALLEST_RECEIVE: usize = 2304;
 /// Largest size that a privileged process may set.
-const LARGEST_FORCED: usize = 8 << 20;
+pub const LARGEST_FORCED: usize = 8 << 20;
 
 #[derive(Debug, Clone)]
 pub struct SocketOptions {

@@ -104,55 +104,36 @@ impl NetNamespace {
         let Some(numbers) = text.split_ascii_whitespace().map(|word| word.parse().ok()).collect::<Option<Vec<i64>>>() else {
             return false;
         };
-        if let Some(set) = self.set_tcp(path, &numbers) {
-            return set;
-        }
-        let Some(numbers) = numbers.into_iter().map(|number| u32::try_from(number).ok()).collect::<Option<Vec<u32>>>() else {
-            return false;
-        };
-        let ports = {
-            let mut values = self.tunables.0.write();
-            match (path, numbers.as_slice()) {
-                (PORT, [port]) if *port <= 65535 => values.unprivileged_port = *port,
-                (PORTS, [first, last]) => match (u16::try_from(*first), u16::try_from(*last)) {
-                    (Ok(first @ 1..), Ok(last)) if first <= last => values.ports = first..=last,
-                    _ => return false,
-                },
-                (PING, [first, last]) => values.ping_groups = (*first, *last),
-                (BACKLOG, [most]) if *most <= i32::MAX as u32 => values.backlog = *most,
-                _ => return false,
-            }
-            values.ports.clone()
-        };
-        self.tcp.lock().set_ephemeral(ports.clone());
-        self.datagrams.lock().set_ephemeral(ports);
-        true
-    }
-
-    /// Sets one of TCP's, within the ranges that Linux has. None: it is none of those.
-    fn set_tcp(&self, path: &str, numbers: &[i64]) -> Option<bool> {
         let mut values = self.tunables.0.write();
-        let values = &mut values.tcp;
-        let fine = match (path, numbers) {
-            (RECEIVE | SEND, numbers) => {
-                let sizes = if path == RECEIVE { &mut values.receive } else { &mut values.send };
-                let good = |number: &i64| (1..=i64::from(i32::MAX)).contains(number);
-                let fine = (1..=sizes.len()).contains(&numbers.len()) && numbers.iter().all(good);
-                // Those that are not named stay.
-                if fine {
-                    sizes.iter_mut().zip(numbers).for_each(|(size, number)| *size = *number as u32);
-                }
-                fine
+        // Within the ranges that Linux has.
+        match (path, numbers.as_slice()) {
+            (PORT, [port]) => (0..=65_535).contains(port) && set(&mut values.unprivileged_port, *port),
+            (PORTS, [first, last]) => {
+                let ports = match (u16::try_from(*first), u16::try_from(*last)) {
+                    (Ok(first @ 1..), Ok(last)) if first <= last => first..=last,
+                    _ => return false,
+                };
+                values.ports = ports.clone();
+                drop(values);
+                self.tcp.lock().set_ephemeral(ports.clone());
+                self.datagrams.lock().set_ephemeral(ports);
+                true
             }
-            (FIN_TIMEOUT, [seconds]) => set(&mut values.fin_timeout, *seconds),
-            (KEEP_IDLE, [seconds]) => set(&mut values.keep_idle, *seconds),
-            (KEEP_INTERVAL, [seconds]) => set(&mut values.keep_interval, *seconds),
-            (KEEP_PROBES, [count]) => set(&mut values.keep_probes, *count),
-            (SYN_RETRIES, [count]) => (1..=127).contains(count) && set(&mut values.syn_retries, *count),
-            (FIN_TIMEOUT | KEEP_IDLE | KEEP_INTERVAL | KEEP_PROBES | SYN_RETRIES, _) => false,
-            _ => return None,
-        };
-        Some(fine)
+            (PING, [first, last]) => {
+                let (Ok(first), Ok(last)) = (u32::try_from(*first), u32::try_from(*last)) else { return false };
+                values.ping_groups = (first, last);
+                true
+            }
+            (BACKLOG, [most]) => (0..=i64::from(i32::MAX)).contains(most) && set(&mut values.backlog, *most),
+            (RECEIVE, sizes) => set_sizes(&mut values.tcp.receive, sizes),
+            (SEND, sizes) => set_sizes(&mut values.tcp.send, sizes),
+            (FIN_TIMEOUT, [seconds]) => set(&mut values.tcp.fin_timeout, *seconds),
+            (KEEP_IDLE, [seconds]) => set(&mut values.tcp.keep_idle, *seconds),
+            (KEEP_INTERVAL, [seconds]) => set(&mut values.tcp.keep_interval, *seconds),
+            (KEEP_PROBES, [count]) => set(&mut values.tcp.keep_probes, *count),
+            (SYN_RETRIES, [count]) => (1..=127).contains(count) && set(&mut values.tcp.syn_retries, *count),
+            _ => false,
+        }
     }
 
     pub(super) fn tcp_values(&self) -> TcpValues {
@@ -179,6 +160,16 @@ impl NetNamespace {
 
 fn three(sizes: [u32; 3]) -> String {
     sizes.map(|size| size.to_string()).join("\t")
+}
+
+/// Sets the first of them, or more; those that are not named stay.
+fn set_sizes(sizes: &mut [u32; 3], numbers: &[i64]) -> bool {
+    let good = |number: &i64| (1..=i64::from(i32::MAX)).contains(number);
+    let fine = (1..=sizes.len()).contains(&numbers.len()) && numbers.iter().all(good);
+    if fine {
+        sizes.iter_mut().zip(numbers).for_each(|(size, number)| *size = *number as u32);
+    }
+    fine
 }
 
 fn set<T: TryFrom<i64>>(place: &mut T, number: i64) -> bool {

@@ -46,7 +46,8 @@ impl Datagram {
             family: self.family,
             kind: self.kind().kind,
             bound: state.local.port != 0,
-            mtu: state.remote.map(|remote| self.net.mtu_towards(remote.ip, device)),
+            remote: state.remote.map(|remote| remote.ip),
+            device,
             protocol: self.number(),
         }
     }
@@ -86,7 +87,7 @@ impl Datagram {
             _ => {
                 let Some(to) = self.decode(bytes)? else { return Ok(()) };
                 // A group's interface may be the one for groups.
-                let group = if to.ip.is_multicast() { self.ip.lock().multicast_device_v6 } else { 0 };
+                let group = self.ip.lock().device_for(to.ip);
                 let device = self.options.lock().device;
                 let own = if device == 0 && scope(to.ip, bytes) == Some(0) { group } else { device };
                 let device = connect_scope(&to, bytes, own)?;
@@ -199,7 +200,7 @@ impl Socket for Datagram {
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
-                self.ip.lock().get(about, level, name, given.len)
+                self.ip.lock().get(&self.net, about, level, name, given.len)
             }
             (IPPROTO_UDPLITE, UDPLITE_SEND | UDPLITE_RECEIVE) if self.protocol == Protocol::UdpLite => {
                 Ok(int(self.state.lock().coverage[usize::from(name == UDPLITE_RECEIVE)]))

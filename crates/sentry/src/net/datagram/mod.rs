@@ -245,7 +245,8 @@ impl Datagram {
     /// Sets the other end.
     fn connect_to(&self, to: Endpoint) -> Result<(), Errno> {
         let to = Endpoint::new(super::namespace::to_loopback(to.ip), to.port);
-        let source = self.source_for(to.ip, None)?;
+        let (kind, device) = (self.net.address_kind(to.ip), self.device_towards(to.ip, 0));
+        let source = self.source_for(to.ip, kind, device, None)?;
         self.autobind()?;
         let mut table = self.net.datagrams.lock();
         let mut state = self.state.lock();

@@ -25,7 +25,7 @@ const MOST_V6: usize = 65_535;
 
 /// What a sender's control messages set for one packet.
 #[derive(Default)]
-pub(super) struct Overrides {
+struct Overrides {
     source: Option<IpAddr>,
     hops: Option<u8>,
     class: Option<u8>,
@@ -55,7 +55,8 @@ impl Datagram {
         if set.device == 0 {
             set.device = scope;
         }
-        let source = self.source_for(to.ip, Some(&set))?;
+        let (kind, chosen) = (self.net.address_kind(to.ip), self.device_towards(to.ip, set.device));
+        let source = self.source_for(to.ip, kind, chosen, set.source)?;
         {
             let mut state = self.state.lock();
             if let Some(error) = state.error.take() {
@@ -81,13 +82,12 @@ impl Datagram {
         counters.bytes.add((len + header + if to.ip.is_ipv4() { 20 } else { 40 }) as u64);
         let (hops, class) = self.hops_and_class(to.ip, &set);
         let near = Endpoint::new(source, self.state.lock().local.port);
-        let chosen = self.device_towards(to.ip, set.device);
-        let device = match self.net.address_kind(to.ip) {
+        let device = match kind {
             AddressKind::Local => self.net.local_device(to.ip, chosen),
             _ => LOOPBACK,
         };
         let mut packet = Packet { bytes, from: near, to, hops, class, device, at_ns: self.net.clock.realtime_ns() };
-        let way = self.way_out(&packet, chosen)?;
+        let way = self.way_out(&packet, kind, chosen)?;
         match self.protocol {
             Protocol::Udp | Protocol::UdpLite => {
                 counters.udp_datagrams.add(1);
@@ -103,7 +103,7 @@ impl Datagram {
                             marks,
                             &[&head, &packet.bytes],
                         );
-                        self.deliver(packet);
+                        self.deliver(packet, kind);
                     }
                 }
             }
@@ -160,16 +160,21 @@ impl Datagram {
     }
 
     /// The interface that packets to `to` must take; 0: whichever leads there. `chosen` is that of the packet.
-    fn device_towards(&self, to: IpAddr, chosen: i32) -> i32 {
+    pub(super) fn device_towards(&self, to: IpAddr, chosen: i32) -> i32 {
         let own = self.options.lock().device;
         let group = self.ip.lock().device_for(to);
         [chosen, own, group].into_iter().find(|device| *device != 0).unwrap_or(0)
     }
 
-    /// The source address for a packet, if there is a way.
-    pub(super) fn source_for(&self, to: IpAddr, set: Option<&Overrides>) -> Result<IpAddr, Errno> {
+    /// The source address for a packet to `to`, of this kind, over `device` if that is not 0; if there is a way. `chosen` is that of the packet.
+    pub(super) fn source_for(
+        &self,
+        to: IpAddr,
+        kind: AddressKind,
+        device: i32,
+        chosen: Option<IpAddr>,
+    ) -> Result<IpAddr, Errno> {
         let broadcast = self.options.lock().has(SockFlags::BROADCAST);
-        let device = self.device_towards(to, set.map_or(0, |set| set.device));
         let (transparent, group_source, wrapped) = {
             let ip = self.ip.lock();
             (ip.transparent, ip.source_for(to), self.is_wrapped(&ip))
@@ -177,9 +182,8 @@ impl Datagram {
         // One that is bound to a group, or to all of a link, sends from the way's address.
         let local = Some(self.state.lock().local.ip);
         let local = local.filter(|ip| matches!(self.net.address_kind(*ip), AddressKind::Local | AddressKind::Foreign));
-        let named = set.and_then(|set| set.source).or(local).or(group_source).filter(|own| own.is_ipv4() == to.is_ipv4());
+        let named = chosen.or(local).or(group_source).filter(|own| own.is_ipv4() == to.is_ipv4());
         let loopback: IpAddr = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let kind = self.net.address_kind(to);
         let way = match kind {
             _ if !self.net.is_up() => Err(Errno::ENETUNREACH),
             AddressKind::Multicast | AddressKind::Broadcast
@@ -208,9 +212,10 @@ impl Datagram {
         raw && (self.protocol == Protocol::Raw(super::IPPROTO_RAW) || ip.v4(opt::IP_HDRINCL) != 0)
     }
 
-    fn deliver(&self, packet: Packet) {
+    /// `kind` is that of the address it goes to.
+    fn deliver(&self, packet: Packet, kind: AddressKind) {
         let (to, from) = (packet.to, packet.from);
-        if matches!(self.net.address_kind(to.ip), AddressKind::Multicast | AddressKind::Broadcast) {
+        if matches!(kind, AddressKind::Multicast | AddressKind::Broadcast) {
             deliver_to_all(&self.net, self.protocol, &packet);
             return;
         }

@@ -177,9 +177,8 @@ impl Datagram {
         self.queue.wake(PollEvents::ERR | PollEvents::IN | PollEvents::OUT);
     }
 
-    /// The way out for a packet, if it does not stay on the loopback interface.
-    pub(super) fn way_out(&self, packet: &Packet, device: i32) -> Result<Option<Way>, Errno> {
-        let kind = self.net.address_kind(packet.to.ip);
+    /// The way out for a packet, to an address of this kind, if it does not stay on the loopback interface.
+    pub(super) fn way_out(&self, packet: &Packet, kind: AddressKind, device: i32) -> Result<Option<Way>, Errno> {
         let stays = match kind {
             AddressKind::Local | AddressKind::Unspecified => true,
             AddressKind::Multicast | AddressKind::Broadcast => packet.from.ip.is_loopback() || device == LOOPBACK,

@@ -135,8 +135,7 @@ impl Stack {
         let settings = listener.wire_settings();
         if after.is_none() && self.connections.lock().is_full() {
             net.counters.syn_cookies_sent.add(1);
-            let half = HalfOpen::new(self.start(&pair, &way, 0, now), syn, &settings);
-            let iss = self.cookies.give(&pair, syn.seq, half.peer_mss(), now);
+            let iss = self.cookies.give(&pair, syn.seq, HalfOpen::peer_mss(syn), now);
             let half = HalfOpen::new(self.start(&pair, &way, iss, now), syn, &settings);
             self.send_segment(now, &way, &pair, half.cookie_reply(now.0));
             return;

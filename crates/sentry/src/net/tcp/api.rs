@@ -32,7 +32,8 @@ impl Tcp {
             family: self.family,
             kind: SOCK_STREAM,
             bound: state.local.port != 0,
-            mtu: remote.map(|remote| self.net.mtu_towards(remote.ip, device)),
+            remote: remote.map(|remote| remote.ip),
+            device,
             protocol: IPPROTO_TCP,
         }
     }
@@ -186,7 +187,7 @@ impl Socket for Tcp {
             }
             (IPPROTO_IP | IPPROTO_IPV6, _) => {
                 let about = self.about();
-                self.ip.lock().get(about, level, name, given.len)
+                self.ip.lock().get(&self.net, about, level, name, given.len)
             }
             (IPPROTO_TCP, _) => self.tcp_option(name),
             _ => Err(Errno::ENOPROTOOPT),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::options::buffers;
+use super::options::buffer;
 use super::table::Remains;
 use super::{Deferred, Listener, Phase, Progress, State, Tcp};
 use crate::Errno;
@@ -245,8 +245,7 @@ impl Tcp {
     pub(super) fn grow_buffer(&self) {
         let mut options = self.options.lock();
         if !options.has(SockFlags::SNDBUF_LOCK) {
-            let (_, [_, _, most]) = buffers(&self.net);
-            options.send_buffer = most;
+            (_, options.send_buffer) = buffer(self.net.tcp_values().send);
         }
     }
 

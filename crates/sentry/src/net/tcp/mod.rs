@@ -138,7 +138,8 @@ pub(super) struct State {
 
 impl Tcp {
     pub fn new(net: &Arc<NetNamespace>, family: Family, uid: u32) -> Arc<Tcp> {
-        let ([_, receive_buffer, _], [_, send_buffer, _]) = options::buffers(net);
+        let values = net.tcp_values();
+        let ((receive_buffer, _), (send_buffer, _)) = (options::buffer(values.receive), options::buffer(values.send));
         let options = SocketOptions { send_buffer, receive_buffer, ..SocketOptions::default() };
         Tcp::with_options(net, family, uid, options, IpOptions::default(), TcpOptions::default())
     }
@@ -204,11 +205,10 @@ impl Tcp {
 
     /// `tcp_poll`.
     fn readiness(&self) -> PollEvents {
-        let options = {
+        let (inline, send_buffer, low_water) = {
             let options = self.options.lock();
-            (options.has(SockFlags::OOBINLINE), options.send_buffer)
+            (options.has(SockFlags::OOBINLINE), options.send_buffer, low_water(&options))
         };
-        let ((inline, send_buffer), low_water) = (options, self.low_water());
         let state = self.state.lock();
         let mut events = PollEvents::empty();
         events.set(PollEvents::ERR, state.error.is_some());
@@ -242,12 +242,6 @@ impl Tcp {
         };
         events.set(PollEvents::OUT | PollEvents::WRNORM, writable);
         events
-    }
-
-    /// Bytes that have to be there before somebody is told (`SO_RCVLOWAT`).
-    fn low_water(&self) -> usize {
-        let options = self.options.lock();
-        options.receive_low_water.min(options.receive_buffer).clamp(1, MOST_WAITED_FOR)
     }
 
     /// Whether a sender with this buffer may send (`sk_stream_is_writeable`); if not, it is woken when it may.
@@ -364,6 +358,11 @@ impl State {
         let paired = std::mem::take(&mut self.paired);
         self.remote.filter(|_| paired).map(|remote| (self.local, remote))
     }
+}
+
+/// Bytes that have to be there before somebody is told (`SO_RCVLOWAT`).
+fn low_water(options: &SocketOptions) -> usize {
+    options.receive_low_water.min(options.receive_buffer).clamp(1, MOST_WAITED_FOR)
 }
 
 impl Drop for Tcp {

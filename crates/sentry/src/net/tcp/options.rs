@@ -10,12 +10,11 @@ use netstack::{MILLISECOND, SECOND};
 use smallvec::SmallVec;
 
 use super::wire::Acknowledge;
-use super::{Phase, Tcp};
+use super::{Phase, Tcp, low_water};
 use crate::Errno;
 use crate::net::IPPROTO_TCP;
-use crate::net::NetNamespace;
 use crate::net::ip::{Ints, Row, Takes, row};
-use crate::net::options::{OptionIn, SockFlags, int};
+use crate::net::options::{LARGEST_FORCED, OptionIn, SMALLEST_SEND, SockFlags, int};
 use crate::net::socket::OptionBytes;
 use crate::net::tunables::TcpValues;
 
@@ -40,8 +39,6 @@ const FASTOPEN: i32 = 23;
 const NOTSENT_LOWAT: i32 = 25;
 pub(super) const INQ: i32 = 36;
 
-/// The least and the largest buffers, whatever the namespace's values are.
-const BUFFERS: std::ops::RangeInclusive<usize> = 4608..=8 << 20;
 /// Longest wait for the peer's FIN that a program may ask for (`TCP_FIN_TIMEOUT_MAX`), in seconds.
 const LONGEST_LINGER: i32 = 120;
 /// Largest segment on the loopback interface.
@@ -69,14 +66,10 @@ const ROWS: &[Row] = &[
     row(IPPROTO_TCP, INQ, 0, Takes::StrictBool),
 ];
 
-/// Sizes of the receive and the send buffer in bytes: at least, at first, and what they grow to as they are used.
-pub(super) fn buffers(net: &NetNamespace) -> ([usize; 3], [usize; 3]) {
-    let TcpValues { receive, send, .. } = net.tcp_values();
-    let sizes = |[least, first, most]: [u32; 3]| {
-        let size = |bytes: u32| (bytes as usize).clamp(*BUFFERS.start(), *BUFFERS.end());
-        [size(least), size(first), size(most).max(size(first))]
-    };
-    (sizes(receive), sizes(send))
+/// Sizes in bytes of a buffer with these values of the namespace: at first, and what it grows to as it is used.
+pub(super) fn buffer([_, first, most]: [u32; 3]) -> (usize, usize) {
+    let size = |bytes: u32| (bytes as usize).clamp(SMALLEST_SEND, LARGEST_FORCED);
+    (size(first), size(most).max(size(first)))
 }
 
 /// Linux counts in retransmissions, which come after 1, 2, 4 … seconds: rounded up to their sum.
@@ -91,6 +84,8 @@ pub struct TcpOptions {
     max_segment: i32,
     pub(in crate::net) congestion: &'static str,
     inq: bool,
+    /// Bytes not sent yet from which on no more are taken (`TCP_NOTSENT_LOWAT`).
+    pub(super) most_unsent: usize,
 }
 
 impl TcpOptions {
@@ -99,12 +94,11 @@ impl TcpOptions {
         self.inq
     }
 
-    /// Bytes not sent yet from which on no more are taken (`TCP_NOTSENT_LOWAT`).
-    pub(super) fn most_unsent(&self) -> usize {
-        match self.ints.get(ROWS, IPPROTO_TCP, NOTSENT_LOWAT).unwrap_or(0) {
-            0 => usize::MAX,
-            most => most as u32 as usize,
-        }
+    /// `TCP_NOTSENT_LOWAT`
+    fn set_most_unsent(&mut self, bytes: i32) -> Result<(), Errno> {
+        self.ints.set(ROWS, IPPROTO_TCP, NOTSENT_LOWAT, bytes)?;
+        self.most_unsent = if bytes == 0 { usize::MAX } else { bytes as u32 as usize };
+        Ok(())
     }
 
     /// Of those that the namespace has a value for.
@@ -128,7 +122,7 @@ impl TcpOptions {
 
 impl Default for TcpOptions {
     fn default() -> TcpOptions {
-        TcpOptions { ints: Ints::new(ROWS), max_segment: 0, congestion: "cubic", inq: false }
+        TcpOptions { ints: Ints::new(ROWS), max_segment: 0, congestion: "cubic", inq: false, most_unsent: usize::MAX }
     }
 }
 
@@ -136,24 +130,23 @@ impl Tcp {
     /// `TCP_NOTSENT_LOWAT`
     #[cfg(test)]
     pub(in crate::net) fn set_most_unsent(&self, bytes: i32) {
-        self.tcp.lock().ints.set(ROWS, IPPROTO_TCP, NOTSENT_LOWAT, bytes).expect("a value");
+        self.tcp.lock().set_most_unsent(bytes).expect("a value");
     }
 
     /// What the options mean for a connection over the wire.
     pub(in crate::net) fn wire_settings(&self) -> Settings {
-        let (flags, receive_buffer) = {
+        let (flags, receive_buffer, low_water) = {
             let options = self.options.lock();
-            (options.flags, options.receive_buffer)
+            (options.flags, options.receive_buffer, low_water(&options))
         };
-        let (values, low_water) = (self.net.tcp_values(), self.low_water());
+        let values = self.net.tcp_values();
         let tcp = self.tcp.lock();
         let int = |name: i32| tcp.or(name, &values);
         let number = |name: i32| u64::from(int(name).unsigned_abs());
         // Probes without a pause would never end.
         let pause = |name: i32| int(name).max(1).unsigned_abs() as u64 * SECOND;
         let fixed = flags.contains(SockFlags::RCVBUF_LOCK);
-        let ([_, _, most], _) = buffers(&self.net);
-        let window = if fixed { receive_buffer } else { receive_buffer.max(most) };
+        let window = if fixed { receive_buffer } else { receive_buffer.max(buffer(values.receive).1) };
         let clamp = int(WINDOW_CLAMP);
         Settings {
             coalesce: match (int(CORK), int(NODELAY)) {
@@ -211,6 +204,7 @@ impl Tcp {
                 options.inq = n != 0;
                 Ok(())
             }
+            NOTSENT_LOWAT => options.set_most_unsent(n),
             _ => options.ints.set(ROWS, IPPROTO_TCP, name, n),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::options::INQ;
-use super::{Phase, State, Tcp, Urgent};
+use super::{Phase, State, Tcp, Urgent, low_water};
 use crate::Errno;
 use crate::mm::{Sink, Source};
 use crate::net::IPPROTO_TCP;
@@ -113,8 +113,10 @@ impl Tcp {
 
     /// Takes bytes in from the peer.
     fn deliver(&self, from: &mut dyn Source, send_buffer: usize, urgent: bool) -> Result<Delivered, Errno> {
-        let receive_buffer = self.options.lock().receive_buffer;
-        let low_water = self.low_water();
+        let (receive_buffer, low_water) = {
+            let options = self.options.lock();
+            (options.receive_buffer, low_water(&options))
+        };
         let mut state = self.state.lock();
         if state.orphan || (state.fin_sent && state.shut_receive) || matches!(state.phase, Phase::Closed) {
             let alive = !state.orphan;

@@ -11,7 +11,7 @@ use netstack::tcp::{Connection, Events, Failure, Flags, Phase as Wired, Segment}
 use parking_lot::{Mutex, MutexGuard};
 
 use super::table::Remains;
-use super::{Phase, Progress, Tcp, Urgent};
+use super::{Phase, Progress, Tcp, Urgent, low_water};
 use crate::Errno;
 use crate::mm::Source;
 use crate::net::address::{Endpoint, needs_scope};
@@ -351,11 +351,8 @@ impl Tcp {
             stack.send_segment(now, &wire.way, &wire.pair, probe);
         }
         self.send_what_may(wire, &mut connection);
-        if self.has_made_room(wire, &connection) {
-            wire.wants_room.store(true, Ordering::Relaxed);
-            events |= Events::WRITABLE;
-        }
-        self.happened(wire, connection, events);
+        // What was sent may have made room.
+        self.happened(wire, connection, events | Events::WRITABLE);
     }
 
     /// Tells the socket, and those who wait for it, what has happened.
@@ -393,7 +390,7 @@ impl Tcp {
             }
         }
         if events.contains(Events::READABLE) {
-            let low_water = self.low_water();
+            let low_water = low_water(&self.options.lock());
             let (enough, deferred, urgent) = {
                 let mut state = self.state.lock();
                 let urgent = state.urgent_comes();
@@ -504,7 +501,7 @@ impl Tcp {
         }
         let wanted = from.remaining();
         let unsent = connection.unsent();
-        let most = if unsent < self.tcp.lock().most_unsent() { most } else { 0 };
+        let most = if unsent < self.tcp.lock().most_unsent { most } else { 0 };
         let room = most.saturating_sub(connection.unacknowledged()).min(wanted);
         let mut done = 0;
         while done < room {
@@ -574,7 +571,7 @@ impl Tcp {
     fn is_writable(&self, connection: &Connection) -> bool {
         let (send_buffer, used) = (self.options.lock().send_buffer, connection.unacknowledged());
         let roomy = used < send_buffer && (send_buffer - used) * 2 >= used;
-        roomy && connection.unsent() < self.tcp.lock().most_unsent()
+        roomy && connection.unsent() < self.tcp.lock().most_unsent
     }
 
     /// `TCP_QUICKACK`
