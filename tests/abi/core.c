@@ -56,10 +56,8 @@ CASE(core_bit_and_siginfo) {
     OK(stat("core", &s));
     EQ(s.st_mode & 07777, 0600);
 }
-static volatile unsigned long marker = 0x1122334455667788;
-CASE(core_file_has_notes_and_memory) {
-    if (!plain_pattern()) return;
-    marker++;
+// A child that has faulted and left its core.
+static pid_t faulted(void) {
     pid_t pid = OK(fork());
     if (!pid) {
         core_limit(RLIM_INFINITY);
@@ -67,6 +65,13 @@ CASE(core_file_has_notes_and_memory) {
         _exit(1);
     }
     CHECK(WCOREDUMP(wait_status(pid)));
+    return pid;
+}
+static volatile unsigned long marker = 0x1122334455667788;
+CASE(core_file_has_notes_and_memory) {
+    if (!plain_pattern()) return;
+    marker++;
+    pid_t pid = faulted();
     int fd = OK(open("core", O_RDONLY));
     struct stat s;
     OK(fstat(fd, &s));
@@ -164,13 +169,7 @@ CASE(core_without_what_was_advised_against) {
     strcpy(secret, "secret");
     OK(madvise(secret, 4096, MADV_DONTDUMP));
     for (int again = 0; again < 2; again++) {
-        pid_t pid = OK(fork());
-        if (!pid) {
-            core_limit(RLIM_INFINITY);
-            raise(SIGSEGV);
-            _exit(1);
-        }
-        CHECK(WCOREDUMP(wait_status(pid)));
+        faulted();
         int fd = OK(open("core", O_RDONLY));
         Elf64_Ehdr e;
         Elf64_Phdr p;

@@ -12,6 +12,18 @@ use agent_api::{
 use prost::Message;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+/// A client of this patience, and the other end.
+fn patient(patience: Duration) -> (Client, OwnedFd) {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
+    (Client::with_patience(a, patience), b)
+}
+
+/// A request of so many MiB: more than a socket holds.
+fn large(mib: usize) -> CreateContainerRequest {
+    let process = Process { env: vec![vec![b'x'; 1 << 20]; mib], ..Default::default() };
+    CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() }
+}
+
 fn pair(flags: SocketFlags) -> (Client, Connection) {
     let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
     if flags.contains(SocketFlags::NONBLOCK) {
@@ -86,8 +98,7 @@ fn threads_share_a_client() {
 fn a_large_request_comes_in_pieces_without_blocking() {
     let (client, mut agent) = pair(SocketFlags::NONBLOCK);
     assert!(agent.recv().expect("recv").is_none());
-    let process = Process { env: vec![vec![b'x'; 1 << 20]; 2], ..Default::default() };
-    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    let request = large(2);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| client.call(&request));
         let incoming = loop {
@@ -112,8 +123,7 @@ fn a_hostile_client_is_cut_off() {
 /// Bytes that come one by one, each in time, are no frame if the whole of it is not.
 #[test]
 fn a_frame_that_drips_ends_the_connection() {
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
-    let client = Client::with_patience(a, Duration::from_millis(300));
+    let (client, b) = patient(Duration::from_millis(300));
     let body = ResponseBody { status: None, payload: StatsResponse { pids: 3, ..Default::default() }.encode_to_vec() };
     let mut bytes = frame::encode(1, Kind::Response, &body);
     // A field that nobody knows, for length: number 15, of 200 bytes.
@@ -138,11 +148,9 @@ fn a_frame_that_drips_ends_the_connection() {
 
 #[test]
 fn an_agent_that_stops_within_a_request_ends_the_connection() {
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
-    let client = Client::with_patience(a, Duration::from_millis(300));
+    let (client, b) = patient(Duration::from_millis(300));
     let waiting = client.start(&WaitProcessRequest::default(), &[]).expect("send");
-    let process = Process { env: vec![vec![b'x'; 1 << 20]; 2], ..Default::default() };
-    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    let request = large(2);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| waiting.wait().map(drop));
         // More than the socket holds, and nobody reads.
@@ -157,8 +165,7 @@ fn an_agent_that_stops_within_a_request_ends_the_connection() {
 #[test]
 fn a_request_that_is_too_large_ends_nothing() {
     let (client, mut agent) = pair(SocketFlags::empty());
-    let process = Process { env: vec![vec![b'x'; 1 << 20]; 5], ..Default::default() };
-    let large = CreateContainerRequest { process: Some(process), ..Default::default() };
+    let large = large(5);
     let refused = client.call(&large).expect_err("too large");
     assert!(matches!(refused, ClientError::TooLarge(_)) && !refused.is_the_end(), "{refused:?}");
     let pending = client.start(&StatsRequest::default(), &[]).expect("send");
@@ -178,10 +185,8 @@ fn a_client_takes_no_nonsense() {
 /// As for what comes: bytes that are taken one by one, each in time, are no frame if the whole of it is not.
 #[test]
 fn an_agent_that_reads_in_drips_ends_the_connection() {
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
-    let client = Client::with_patience(a, Duration::from_millis(300));
-    let process = Process { env: vec![vec![b'x'; 1 << 20]; 3], ..Default::default() };
-    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    let (client, b) = patient(Duration::from_millis(300));
+    let request = large(3);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // At this pace the whole takes half a minute.
@@ -196,10 +201,8 @@ fn an_agent_that_reads_in_drips_ends_the_connection() {
 
 #[test]
 fn what_is_read_as_the_end_wakes_who_sends() {
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("socketpair");
-    let client = Client::with_patience(a, Duration::from_secs(1000));
-    let process = Process { env: vec![vec![b'x'; 1 << 20]; 3], ..Default::default() };
-    let request = CreateContainerRequest { id: "c".into(), process: Some(process), ..Default::default() };
+    let (client, b) = patient(Duration::from_secs(1000));
+    let request = large(3);
     let waiting = client.start(&WaitProcessRequest::default(), &[]).expect("send");
     let before = rustix::io::ioctl_fionread(&b).expect("fionread");
     std::thread::scope(|scope| {

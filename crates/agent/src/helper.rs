@@ -94,20 +94,16 @@ impl Gate {
         if go(&self.socket).is_err() {
             return Ok(());
         }
-        self.opened()
-    }
-
-    /// As [`open`](Gate::open), for a process that is stopped: it executes its program when it goes on, and if it cannot, it ends.
-    pub fn unlock(self) {
-        let _ = go(&self.socket);
-    }
-
-    fn opened(self) -> Result<(), Status> {
         match channel::receive::<Report>(self.socket.as_fd(), &mut Vec::new()) {
             Ok(None) => Ok(()),
             Ok(Some(report)) => Err(report.status()),
             Err(errno) => Err(internal(errno)),
         }
+    }
+
+    /// As [`open`](Gate::open), for a process that is stopped: it executes its program when it goes on, and if it cannot, it ends.
+    pub fn unlock(self) {
+        let _ = go(&self.socket);
     }
 }
 

@@ -173,7 +173,8 @@ pub fn killed() -> WaitProcessResponse {
     WaitProcessResponse { signal, exited_at_ns: now_ns(), ..WaitProcessResponse::default() }
 }
 
-fn now_ns() -> u64 {
+/// Nanoseconds since 1970.
+pub fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_api::{ListProcessesResponse, ProcessInfo, StatsResponse, Status};
 use rustix::process::{Pid, Signal};
@@ -99,7 +98,7 @@ fn info(pid: Pid) -> Option<ProcessInfo> {
 const TICK_NS: u64 = 10_000_000;
 
 fn started_at(ticks_since_boot: u64) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let now = crate::process::now_ns();
     let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let up = (up.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(up.tv_nsec as u64);
     now.saturating_sub(up).saturating_add(ticks_since_boot.saturating_mul(TICK_NS))

@@ -188,7 +188,7 @@ impl Server {
         let watching = crate::spawn("first", move || {
             let request = WaitProcessRequest { container_id: server.first_container.clone(), exec_id: String::new() };
             let _ = server.news.send(match server.wait(&request) {
-                Ok(exit) => News::Ended(shell_status(&exit)),
+                Ok(exit) => News::Ended(exit.shell_status()),
                 // Where the agent is why, that has been told already, and is heard first.
                 Err(status) => News::AgentGone(format!("does not tell the first container's end ({status})")),
             });
@@ -223,14 +223,6 @@ impl Server {
             stderr: number(stdio.stderr, Direction::Out, "stderr")?,
         });
         Ok(announced)
-    }
-}
-
-/// A process's end as a shell has it. The guest may say any numbers.
-fn shell_status(exit: &WaitProcessResponse) -> u8 {
-    match exit.signal {
-        0 => exit.exit_code as u8,
-        signal => 128 | signal as u8,
     }
 }
 

@@ -50,13 +50,8 @@ enum Progress {
 /// All streams of a VM.
 #[derive(Default)]
 pub struct Streams {
-    state: Mutex<State>,
+    state: Mutex<HashMap<u32, Stream>>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    streams: HashMap<u32, Stream>,
 }
 
 /// Numbers given out for one call; taken back unless [kept](Announced::keep).
@@ -75,7 +70,7 @@ impl Streams {
     /// Somebody in the guest connects from this port.
     pub fn connect(self: &Arc<Streams>, number: u32) -> Option<OwnedFd> {
         let mut state = self.lock();
-        let stream = state.streams.get_mut(&number).filter(|s| matches!(s.state, Progress::Announced(_)))?;
+        let stream = state.get_mut(&number).filter(|s| matches!(s.state, Progress::Announced(_)))?;
         let (ours, theirs) = UnixStream::pair().ok()?;
         let guest = Arc::new(ours);
         let open = Progress::Open { guest: guest.clone(), moving: false };
@@ -98,7 +93,7 @@ impl Streams {
         let mut idle_since = None;
         let mut state = self.lock();
         loop {
-            let mut open = state.streams.values().filter(|s| owns(s)).peekable();
+            let mut open = state.values().filter(|s| owns(s)).peekable();
             if open.peek().is_none() {
                 return;
             }
@@ -127,14 +122,14 @@ impl Streams {
 
     /// A stream is over.
     fn end(&self, number: u32) {
-        self.lock().streams.remove(&number);
+        self.lock().remove(&number);
         self.changed.notify_all();
     }
 
     fn pump_out(&self, number: u32, host: &OwnedFd, guest: &UnixStream) {
         let mut buffer = vec![0; PIECE];
         let moves = |now: bool| {
-            if let Some(Stream { state: Progress::Open { moving, .. }, .. }) = self.lock().streams.get_mut(&number) {
+            if let Some(Stream { state: Progress::Open { moving, .. }, .. }) = self.lock().get_mut(&number) {
                 *moving = now;
             }
             if !now {
@@ -162,7 +157,7 @@ impl Streams {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Stream>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,12 +170,12 @@ impl Announced {
             let mut bytes = [0; 4];
             let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
             let number = u32::from_le_bytes(bytes);
-            if (vm::FIRST_STREAM..vm::ANY_PORT).contains(&number) && !state.streams.contains_key(&number) {
+            if (vm::FIRST_STREAM..vm::ANY_PORT).contains(&number) && !state.contains_key(&number) {
                 break number;
             }
         };
         let stream = Stream { owner: self.owner.clone(), direction, state: Progress::Announced(host) };
-        state.streams.insert(number, stream);
+        state.insert(number, stream);
         self.numbers.push(number);
         number
     }
@@ -189,9 +184,9 @@ impl Announced {
     pub fn keep(mut self) {
         let mut state = self.streams.lock();
         for number in self.numbers.drain(..) {
-            if let Some(Stream { state: Progress::Announced(_), .. }) = state.streams.get(&number) {
+            if let Some(Stream { state: Progress::Announced(_), .. }) = state.get(&number) {
                 tracing::warn!("the agent in the guest has not taken a stream of {:?}", self.owner);
-                state.streams.remove(&number);
+                state.remove(&number);
             }
         }
     }
@@ -202,7 +197,7 @@ impl Drop for Announced {
         let mut state = self.streams.lock();
         for number in &self.numbers {
             // The thread of an open one sees the guest's side end.
-            if let Some(Stream { state: Progress::Open { guest, .. }, .. }) = state.streams.remove(number) {
+            if let Some(Stream { state: Progress::Open { guest, .. }, .. }) = state.remove(number) {
                 let _ = guest.shutdown(Shutdown::Both);
             }
         }
@@ -347,7 +342,7 @@ mod tests {
         announced.keep();
         assert_eq!(unread.read(&mut [0]).unwrap(), 0, "the host's reader sees the end");
         assert!(streams.connect(never).is_none());
-        assert_eq!(streams.lock().streams.len(), 1);
+        assert_eq!(streams.lock().len(), 1);
         drop((guest, reader));
     }
 }

@@ -109,11 +109,3 @@ impl Session {
         self.resize()
     }
 }
-
-/// The shell's exit code for a process's end.
-pub fn exit_code(exit: &WaitProcessResponse) -> u8 {
-    match exit.signal {
-        0 => exit.exit_code as u8,
-        signal => (128 + signal) as u8,
-    }
-}

@@ -11,8 +11,6 @@ use runtime::container::Container;
 use runtime::state::Entry;
 use runtime::sys;
 
-use crate::session;
-
 /// Of one whose sandbox is gone.
 const KILLED: u8 = 128 + libc::SIGKILL as u8;
 
@@ -48,7 +46,7 @@ fn wait(entry: &Entry, exec_id: &str) -> u8 {
     }
     let request = WaitProcessRequest { container_id: entry.saved.id.clone(), exec_id: exec_id.into() };
     match runtime::container::connect(entry).map(|agent| agent.call(&request)) {
-        Ok(Ok(exit)) => session::exit_code(&exit),
+        Ok(Ok(exit)) => exit.shell_status(),
         _ => KILLED,
     }
 }

@@ -1,7 +1,7 @@
 //! Programs of the host that are run and waited for, but not for ever: hooks, CNI plugins, and the shim's `nacre create`.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 use std::time::Instant;
@@ -73,6 +73,17 @@ pub fn file_of(content: &[u8]) -> io::Result<File> {
     file.write_all(content)?;
     file.rewind()?;
     Ok(file)
+}
+
+/// What a child has written to such a file, from its beginning, `most` bytes at most: the position is shared with the child.
+///
+/// # Errors
+/// The host's.
+pub fn content(file: &mut File, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

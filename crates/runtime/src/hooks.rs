@@ -1,6 +1,5 @@
 //! OCI hooks: programs run with the container's state on standard input.
 
-use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -95,10 +94,7 @@ fn one(hook: &Hook, state: &str) -> Result<()> {
     if ended.success() {
         return Ok(());
     }
-    let mut text = Vec::new();
-    // The file's position is shared with the hook, which has written.
-    let read = said.rewind().and_then(|()| said.take(STDERR).read_to_end(&mut text));
-    read.doing(|| "cannot read what the hook has said")?;
+    let text = child::content(&mut said, STDERR).doing(|| "cannot read what the hook has said")?;
     Err(Error::Other(format!("{}: {ended}, stderr: {}", path.display(), String::from_utf8_lossy(&text).trim())))
 }
 

@@ -111,14 +111,11 @@ impl SignalSet {
 
     /// Those of `signals` that the calling thread has blocked, and that do not wait for it already.
     pub fn to_come(signals: &[i32]) -> SignalSet {
-        let (mut blocked, mut waiting) = (SignalSet::new(&[]), SignalSet::new(&[]));
-        // SAFETY: a null new set only asks; both sets are room for what is told.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut blocked.0);
-            libc::sigpending(&mut waiting.0);
-        }
-        let of_those = signals.iter().copied().filter(|&signal| blocked.has(signal) && !waiting.has(signal));
-        SignalSet::new(&of_those.collect::<Vec<_>>())
+        let mut waiting = SignalSet::new(&[]);
+        // SAFETY: the set is room for what is told.
+        unsafe { libc::sigpending(&mut waiting.0) };
+        let others = signals.iter().copied().filter(|&signal| !waiting.has(signal));
+        SignalSet::blocked(&others.collect::<Vec<_>>())
     }
 
     /// Those of `signals` that the calling thread has blocked.

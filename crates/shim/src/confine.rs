@@ -32,13 +32,7 @@ const NEVER: CapabilitySet = CapabilitySet::SYS_MODULE
 /// # Errors
 /// The step that failed.
 pub fn drop_privileges() -> Result<(), String> {
-    for capability in NEVER.iter() {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // Newer than the host's kernel.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(format!("cannot shrink the bounding set: {error}")),
-        }
-    }
+    runtime::process::shrink_bounding_set(NEVER).map_err(|error| format!("cannot shrink the bounding set: {error}"))?;
     let now = rustix::thread::capabilities(None).map_err(|error| format!("cannot read capabilities: {error}"))?;
     let kept = CapabilitySets {
         effective: now.effective - NEVER,

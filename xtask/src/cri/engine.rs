@@ -356,7 +356,8 @@ pub fn is_called(pid: u32, name: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name) && is_live(pid)
 }
 
-fn is_live(pid: u32) -> bool {
+/// Whether a process is there, and no zombie.
+pub fn is_live(pid: u32) -> bool {
     startup::stat(pid).and_then(|fields| Some(!matches!(fields.first()?.as_str(), "Z" | "X"))).unwrap_or(false)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Case;
-use super::engine::Engine;
+use super::engine::{Engine, is_live};
 use crate::sh;
 
 pub const CASES: &[Case] = &[
@@ -39,7 +39,7 @@ fn kill_shim(engine: &mut Engine) -> Result<()> {
     let sentries = engine.children(shim, "nacre-sentry");
     let sentry = *sentries.first().context("the sandbox is no child of the shim")?;
     sh::signal(shim, "KILL");
-    engine.soon("the sandbox has ended", |_| Ok(!alive(sentry)))?;
+    engine.soon("the sandbox has ended", |_| Ok(!is_live(sentry)))?;
     engine.soon("the task is gone", |engine| Ok(!matches!(engine.status("orphan")?.as_deref(), Some("RUNNING"))))
 }
 
@@ -85,9 +85,4 @@ fn kill_while_starting(engine: &mut Engine) -> Result<()> {
         engine.clear().with_context(|| format!("the shim was killed after {milliseconds} ms"))?;
     }
     Ok(())
-}
-
-fn alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }

@@ -259,15 +259,15 @@ fn init(engine: &mut Engine) -> Result<()> {
     let work = engine.dir.join("init");
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work)?;
-    let mount = format!("{}:/work", work.display());
+    let mount = format!("{}:/data", work.display());
     for (name, status) in [("first", "exited 0 Completed"), ("second", "exited 0 Completed"), ("failing", "exited 7 Error")] {
-        let script = format!("echo {name} >> /work/done; [ {name} != failing ] || exit 7");
+        let script = format!("echo {name} >> /data/done; [ {name} != failing ] || exit 7");
         let id = engine.container(&pod, name, &["--mount", &mount], &["sh", "-c", &script])?;
         engine.wait_status(&id, status)?;
         engine.call(&["remove", &id])?;
     }
     let id = engine.container(&pod, "main", &["--mount", &mount], &["sleep", "1000"])?;
-    let said = engine.exec(&id, &["cat", "/work/done"])?.stdout;
+    let said = engine.exec(&id, &["cat", "/data/done"])?.stdout;
     ensure!(said == "first\nsecond\nfailing\n", "{said:?}");
     Ok(())
 }

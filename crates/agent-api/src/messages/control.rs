@@ -85,6 +85,16 @@ pub struct WaitProcessResponse {
     pub exited_at_ns: u64,
 }
 
+impl WaitProcessResponse {
+    /// As a shell has it. A guest may say any numbers.
+    pub fn shell_status(&self) -> u8 {
+        match self.signal {
+            0 => self.exit_code as u8,
+            signal => 128 | signal as u8,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct ResizeTtyRequest {
     #[prost(string, tag = "1")]

@@ -7,8 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    CacheMode, ClientError, Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, Empty, GoferMount, Limits, Mount,
-    MountFlags, Process, Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
+    CacheMode, ClientError, Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, Empty, Limits, Mount, MountFlags,
+    Process, Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -88,7 +88,7 @@ impl Do {
         timing::mark("do: exited");
         drop(raw);
         match exit {
-            Ok(exit) => Ok(session::exit_code(&exit)),
+            Ok(exit) => Ok(exit.shell_status()),
             Err(error) => Ok(sandbox.sandbox.status_instead("cannot wait for the command", error)?),
         }
     }
@@ -366,10 +366,10 @@ fn standard_mounts() -> Vec<Mount> {
 
 fn bind(volume: Volume, attaches: &mut Vec<Attach>) -> Mount {
     let Volume { source, destination, read_only } = volume;
-    attaches.push(Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new() });
+    let attach = Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new() };
     Mount {
         destination: destination.into_os_string().into_vec(),
-        kind: Some(Kind::Gofer(GoferMount { attach: attaches.len() as u32 - 1, cache: CacheMode::Shared.into() })),
+        kind: Some(attach.mounted(attaches)),
         flags: Some(MountFlags { read_only, nosuid: true, nodev: true, ..Default::default() }),
         source: source.into_os_string().into_vec(),
     }

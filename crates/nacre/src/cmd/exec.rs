@@ -145,7 +145,7 @@ impl Exec {
         let exit = session.wait(signals);
         drop(raw);
         match exit {
-            Ok(exit) => Ok(session::exit_code(&exit)),
+            Ok(exit) => Ok(exit.shell_status()),
             Err(agent_api::ClientError::Closed) => bail!("the container has ended{}", runtime::container::reason(&entry)),
             Err(error) => Err(error.into()),
         }

@@ -145,7 +145,7 @@ impl Run {
         let exit = session.wait(signals);
         drop(raw);
         let code = match exit {
-            Ok(exit) => Ok(session::exit_code(&exit)),
+            Ok(exit) => Ok(exit.shell_status()),
             Err(error) => container.sandbox.status_instead("cannot wait for the container", error),
         };
         if !self.keep {

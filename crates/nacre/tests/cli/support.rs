@@ -72,6 +72,15 @@ impl Place {
         command
     }
 
+    /// As [`command`](Place::command), in a mount name space that nobody else sees, after this `mount`.
+    pub fn command_beside(&self, mount: &str, args: &[&str]) -> Command {
+        let nacre = self.command(args);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("mount {mount} && exec \"$@\""), "sh"]).arg(nacre.get_program());
+        command.args(nacre.get_args()).current_dir(self.bundle());
+        command
+    }
+
     pub fn nacre(&self, args: &[&str]) -> Run {
         Run::of(self.command(args).output().expect("nacre runs"))
     }

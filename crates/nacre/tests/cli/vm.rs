@@ -335,7 +335,6 @@ fn interfaces_come_and_go() {
     assert_eq!((reaches(94).as_str(), interfaces().as_str()), ("yes\n", "eth0 lo\n"));
 }
 
-/// QEMU's stand-in, a shell, is started as QEMU is, and tells on the console what it may not do.
 /// The kernel's, as landlock_create_ruleset(2) tells it.
 fn landlock_version() -> i64 {
     const VERSION: u32 = 1;
@@ -343,6 +342,7 @@ fn landlock_version() -> i64 {
     unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) }
 }
 
+/// QEMU's stand-in, a shell, is started as QEMU is, and tells on the console what it may not do.
 #[test]
 fn the_vmm_is_under_landlock() {
     let Some(place) = place("vm-landlock") else { return };
@@ -351,12 +351,9 @@ fn the_vmm_is_under_landlock() {
     let script = "#!/bin/bash\nexec 9<> /dev/tcp/127.0.0.1/1 || echo this was the stand-in >&2\n";
     fs::write(&stand_in, script).expect("a program");
     fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).expect("its mode");
-    // Only what is below /usr can be a VMM: there, in a mount name space that nobody else sees.
-    let nacre = place.command(&["run", &place.id()]);
-    let mut hidden = Command::new("unshare");
-    hidden.args(["--mount", "sh", "-c", "mount --bind \"$0\" /usr/bin/qemu-system-x86_64 && exec \"$@\""]).arg(&stand_in);
-    hidden.arg(nacre.get_program()).args(nacre.get_args()).current_dir(place.bundle());
-    let run = Run::of(hidden.output().expect("unshare runs"));
+    // Only what is below /usr can be a VMM.
+    let mount = format!("--bind '{}' /usr/bin/qemu-system-x86_64", stand_in.display());
+    let run = Run::of(place.command_beside(&mount, &["run", &place.id()]).output().expect("unshare runs"));
     assert!(run.stderr.contains("this was the stand-in"), "{run:?}");
     // Without the rules, the network would be unreachable. Before version 4 there are none for TCP.
     assert!(landlock_version() < 4 || run.stderr.contains("Permission denied"), "{run:?}");

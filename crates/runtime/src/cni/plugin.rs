@@ -1,8 +1,6 @@
 //! Running a plugin: its parameters are variables, its configuration is its input, and its answer its output.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -121,12 +119,15 @@ impl Plugins {
             End::Late => return killed(format!("it has not ended within {} s", self.patience.as_secs())),
             End::Stopped => return killed("a signal says that it is not to go on".into()),
         };
-        let said = text(&mut said).doing(about)?;
+        let said = child::content(&mut said, ANSWER).doing(about)?;
         if !status.success() {
             let refusal = match serde_json::from_slice::<Refusal>(&said) {
                 Ok(Refusal { msg, details }) if details.is_empty() => msg,
                 Ok(Refusal { msg, details }) => format!("{msg}: {details}"),
-                Err(_) => format!("{status}: {}", String::from_utf8_lossy(&text(&mut complained).doing(about)?).trim()),
+                Err(_) => format!(
+                    "{status}: {}",
+                    String::from_utf8_lossy(&child::content(&mut complained, ANSWER).doing(about)?).trim()
+                ),
             };
             return Err(Error::Other(format!("{}: {refusal}", about())));
         }
@@ -146,11 +147,4 @@ impl Plugins {
             Error::Other(format!("the CNI plugin {kind} is not in {path}: install the package containernetworking-plugins"))
         })
     }
-}
-
-fn text(file: &mut File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.take(ANSWER).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -16,14 +16,20 @@ pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>, ConfigError> {
     let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let mut made = Vec::new();
     for device in linux.devices().iter().flatten() {
-        match device.typ() {
+        let kind = match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
+            LinuxDeviceType::P => DeviceKind::Fifo,
+            LinuxDeviceType::A => return Err(wrong(name(device), "type \"a\" is no device type")),
             LinuxDeviceType::B if is_given(device, rules) => {
                 let problem = "a block device cannot be given to a sandbox yet: use a volume with a file system";
                 return Err(wrong(name(device), problem));
             }
-            LinuxDeviceType::B => tracing::info!("{}: no sandbox has the host's block devices", name(device)),
-            _ => made.push(node(device)?),
-        }
+            LinuxDeviceType::B => {
+                tracing::info!("{}: no sandbox has the host's block devices", name(device));
+                continue;
+            }
+        };
+        made.push(node(device, kind)?);
     }
     Ok(made)
 }
@@ -42,19 +48,13 @@ fn name(device: &LinuxDevice) -> String {
     format!("linux.devices {}", device.path().display())
 }
 
-fn node(device: &LinuxDevice) -> Result<Device, ConfigError> {
+fn node(device: &LinuxDevice, kind: DeviceKind) -> Result<Device, ConfigError> {
     let number = |value: i64, what: &str| {
         u32::try_from(value).map_err(|_| wrong(name(device), format!("{what} {value} is out of range")))
     };
     Ok(Device {
         path: device.path().as_os_str().as_encoded_bytes().to_vec(),
-        kind: match device.typ() {
-            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
-            LinuxDeviceType::B => DeviceKind::Block,
-            LinuxDeviceType::P => DeviceKind::Fifo,
-            LinuxDeviceType::A => return Err(wrong(name(device), "type \"a\" is no device type")),
-        }
-        .into(),
+        kind: kind.into(),
         major: number(device.major(), "major")?,
         minor: number(device.minor(), "minor")?,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,

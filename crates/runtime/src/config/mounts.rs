@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agent_api::{CacheMode, DevptsMount, DiskMount, Empty, GoferMount, Mount, MountFlags, TmpfsMount, mount::Kind};
+use agent_api::{DevptsMount, DiskMount, Empty, Mount, MountFlags, TmpfsMount, mount::Kind};
 use oci_spec::runtime::Mount as OciMount;
 
 use super::{ConfigError, missing, unsupported, wrong};
@@ -83,8 +83,7 @@ fn bind(
     let source = fs::canonicalize(bundle.join(source))
         .map_err(|e| wrong(format!("{key}.source"), format!("{}: {e}", source.display())))?;
     let attach = Attach { source, recursive: recursive == Recursive::Yes, read_only, exclusive: false, hidden: Vec::new() };
-    attaches.push(attach);
-    Ok(Kind::Gofer(GoferMount { attach: attaches.len() as u32 - 1, cache: CacheMode::Shared.into() }))
+    Ok(attach.mounted(attaches))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

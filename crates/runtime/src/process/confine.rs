@@ -60,7 +60,7 @@ pub fn landlock_but_files() -> Result<Option<&'static str>, String> {
     }
 }
 
-/// For a VMM, from before it is executed: it may execute what is below `programs`, and list the directories there and in `proc`; `device` is all that it may
+/// For a VMM, from before it is executed: it may execute what is below `programs`, and list the directories there and in /proc; `device` is all that it may
 /// open to write. Nothing is made, removed, renamed or cut (since Linux 6.2); no TCP (6.7), no ioctl of another device (6.10), no abstract socket and no signal outside
 /// (6.12).
 ///
@@ -70,7 +70,7 @@ pub fn landlock_but_files() -> Result<Option<&'static str>, String> {
 ///
 /// # Errors
 /// The host has no Landlock; a directory cannot be opened.
-pub fn landlock_vmm(programs: &[&Path], proc: &Path, device: Option<&Path>) -> Result<(), String> {
+pub fn landlock_vmm(programs: &[impl AsRef<Path>], device: Option<&Path>) -> Result<(), String> {
     enforce(|| {
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(ABI::V6) & !BitFlags::from(AccessFs::ReadFile))?
@@ -80,7 +80,7 @@ pub fn landlock_vmm(programs: &[&Path], proc: &Path, device: Option<&Path>) -> R
         for directory in programs {
             rules = rules.add_rule(PathBeneath::new(PathFd::new(directory)?, AccessFs::Execute | AccessFs::ReadDir))?;
         }
-        rules = rules.add_rule(PathBeneath::new(PathFd::new(proc)?, AccessFs::ReadDir))?;
+        rules = rules.add_rule(PathBeneath::new(PathFd::new("/proc")?, AccessFs::ReadDir))?;
         if let Some(device) = device {
             rules = rules.add_rule(PathBeneath::new(PathFd::new(device)?, AccessFs::WriteFile | AccessFs::IoctlDev))?;
         }
@@ -198,7 +198,7 @@ mod tests {
         fs::copy("/bin/true", &copy).unwrap();
         let given = File::open(&image).unwrap();
         in_a_thread(|| {
-            landlock_vmm(&[Path::new("/usr")], Path::new("/proc"), Some(&device)).unwrap();
+            landlock_vmm(&["/usr"], Some(&device)).unwrap();
             // An image is opened by its descriptor's name, to be read only.
             let name = format!("/proc/self/fd/{}", given.as_raw_fd());
             assert_eq!(fs::read_to_string(&name).unwrap(), "of the image");

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent_api::{CacheMode, GoferMount, mount};
 use gofer::protocol::{Access, Cache};
 use gofer::server::{AttachConfig, Config, LockDown, RunAs};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -28,6 +29,14 @@ pub struct Attach {
     pub exclusive: bool,
     /// Directories in it that are to appear empty (the host's /proc under `do`).
     pub hidden: Vec<PathBuf>,
+}
+
+impl Attach {
+    /// Adds it to a container's, which others may change too: what is then mounted of it.
+    pub fn mounted(self, attaches: &mut Vec<Attach>) -> mount::Kind {
+        attaches.push(self);
+        mount::Kind::Gofer(GoferMount { attach: attaches.len() as u32 - 1, cache: CacheMode::Shared.into() })
+    }
 }
 
 /// The trees of a process that serves files, and as whom it does so.

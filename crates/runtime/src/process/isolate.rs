@@ -106,6 +106,21 @@ pub fn keep_only_mounting() -> Result<(), StepError> {
     rustix::thread::set_capabilities(None, sets).step("drop capabilities")
 }
 
+/// Takes capabilities out of the bounding set, for ever.
+///
+/// # Errors
+/// The host's.
+pub fn shrink_bounding_set(by: CapabilitySet) -> rustix::io::Result<()> {
+    for capability in by.iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // Newer than the host's kernel.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// No capability in any set of this process and of none it may execute; not dumpable; no_new_privs.
 ///
 /// # Errors
@@ -120,13 +135,7 @@ pub fn drop_privileges() -> Result<(), StepError> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     rustix::thread::set_capabilities_secure_bits(locked).step("set secure bits")?;
-    for capability in CapabilitySet::all().iter() {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // Newer than the host's kernel.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            other => other.step("shrink the bounding set")?,
-        }
-    }
+    shrink_bounding_set(CapabilitySet::all()).step("shrink the bounding set")?;
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).step("drop capabilities")?;

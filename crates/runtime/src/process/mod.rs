@@ -31,6 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySets;
 
+pub use self::isolate::shrink_bounding_set;
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
 use crate::state::ProcessRef;

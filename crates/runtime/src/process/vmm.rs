@@ -57,8 +57,7 @@ fn become_it(
 /// In the new root.
 fn confine(kvm: Option<&Kvm>) -> Result<(), String> {
     let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| Path::new("/").join(name)).filter(|path| path.exists()).collect();
-    let programs: Vec<&Path> = programs.iter().map(PathBuf::as_path).collect();
-    landlock_vmm(&programs, Path::new("/proc"), kvm.map(|_| Path::new(kvm::DEVICE)))
+    landlock_vmm(&programs, kvm.map(|_| Path::new(kvm::DEVICE)))
 }
 
 /// The program's root.

@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{CacheMode, Client, ClientError, CreateContainerRequest, GoferMount, Mount, MountFlags, Stdio, mount};
+use agent_api::{Client, ClientError, CreateContainerRequest, Mount, MountFlags, Stdio};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -202,11 +202,11 @@ impl ContainerPlan {
             return;
         }
         let (source_text, source) = (source.as_os_str().as_encoded_bytes().to_vec(), source.to_path_buf());
-        self.attaches.push(Attach { source, recursive: false, read_only: true, exclusive: false, hidden: Vec::new() });
-        let attach = self.attaches.len() as u32 - 1;
+        let attach = Attach { source, recursive: false, read_only: true, exclusive: false, hidden: Vec::new() };
+        let kind = Some(attach.mounted(&mut self.attaches));
         self.request.mounts.push(Mount {
             destination: RESOLV_CONF.to_vec(),
-            kind: Some(mount::Kind::Gofer(GoferMount { attach, cache: CacheMode::Shared.into() })),
+            kind,
             flags: Some(MountFlags { read_only: true, nosuid: true, nodev: true, noexec: true, ..MountFlags::default() }),
             source: source_text,
         });

@@ -42,7 +42,7 @@ impl Events {
                     && event.container_id == container_id
                     && event.exec_id.is_empty()
                 {
-                    return if exit.signal == 0 { exit.exit_code as u8 } else { (128 + exit.signal) as u8 };
+                    return exit.shell_status();
                 }
             }
         }

@@ -132,21 +132,15 @@ impl Tasks {
             let mut child = command.spawn().map_err(|error| unknown(format!("cannot run nacre create: {error}")))?;
             child::wait_until(&mut child, Instant::now() + CREATION)
         };
-        let ended = ended.map_err(|error| {
-            // It was killed, in the middle of its work.
+        // It was killed, by this process or by somebody else, in the middle of its work.
+        if !matches!(&ended, Ok(Some(status)) if status.code().is_some()) {
             self.clear(id);
-            unknown(format!("cannot wait for nacre create: {error}"))
-        })?;
+        }
+        let ended = ended.map_err(|error| unknown(format!("cannot wait for nacre create: {error}")))?;
         let Some(ended) = ended else {
-            self.clear(id);
-            let what = format!("nacre create did not end within {} s, and was killed", CREATION.as_secs());
-            return Err(Status::new(Code::Unknown, what));
+            return Err(unknown(format!("nacre create did not end within {} s, and was killed", CREATION.as_secs())));
         };
         if !ended.success() {
-            if ended.code().is_none() {
-                // Somebody has killed it, in the middle of its work.
-                self.clear(id);
-            }
             let reason = reason(&log, said).unwrap_or_else(|| format!("nacre create: {ended}"));
             let exists = reason.contains("already exists");
             return Err(Status::new(if exists { Code::AlreadyExists } else { Code::Unknown }, reason));
