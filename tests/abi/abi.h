@@ -104,6 +104,14 @@ static inline void needs(int major, int minor) {
     if (has[0] < major || (has[0] == major && has[1] < minor)) skip("needs Linux %d.%d, this is %d.%d", major, minor, has[0], has[1]);
 }
 
+// Sets the soft limit of a resource; the hard one stays.
+static inline void soft_limit(int which, rlim_t to) {
+    struct rlimit r;
+    OK(getrlimit(which, &r));
+    r.rlim_cur = to;
+    OK(setrlimit(which, &r));
+}
+
 // An address where nothing is mapped; volatile, so that no compiler sees it coming.
 static void *volatile abi_bad = (void *)16;
 #define BAD abi_bad

@@ -5,12 +5,7 @@
 
 // Natively the pattern may be something else; then there is nothing to look at.
 static int plain_pattern(void) { return !strcmp(slurp("/proc/sys/kernel/core_pattern"), "core\n"); }
-static void core_limit(rlim_t bytes) {
-    struct rlimit r;
-    OK(getrlimit(RLIMIT_CORE, &r));
-    r.rlim_cur = bytes;
-    OK(setrlimit(RLIMIT_CORE, &r));
-}
+static void core_limit(rlim_t bytes) { soft_limit(RLIMIT_CORE, bytes); }
 // A child that dies by this signal after a block; its status.
 #define DYING(sig, ...)                                                                                                \
     ({                                                                                                                 \

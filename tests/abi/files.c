@@ -104,10 +104,7 @@ CASE(open_lowest_descriptor) {
 
 CASE(open_emfile) {
     touch("f");
-    struct rlimit rl;
-    OK(getrlimit(RLIMIT_NOFILE, &rl));
-    rl.rlim_cur = 10;
-    OK(setrlimit(RLIMIT_NOFILE, &rl));
+    soft_limit(RLIMIT_NOFILE, 10);
     int fd, last = -1;
     while ((fd = open("f", O_RDONLY)) >= 0) last = fd;
     EQ(errno, EMFILE);

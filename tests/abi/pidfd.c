@@ -44,10 +44,7 @@ CASE(reading_and_writing_is_refused) {
 }
 
 CASE(limit_of_descriptors) {
-    struct rlimit rl;
-    OK(getrlimit(RLIMIT_NOFILE, &rl));
-    rl.rlim_cur = 3;
-    OK(setrlimit(RLIMIT_NOFILE, &rl));
+    soft_limit(RLIMIT_NOFILE, 3);
     ERR(pidfd_open_(getpid(), 0), EMFILE);
 }
 

@@ -256,10 +256,7 @@ CASE(zeroes_can_be_spliced) {
 }
 
 static void limited_to(rlim_t bytes) {
-    struct rlimit r;
-    OK(getrlimit(RLIMIT_FSIZE, &r));
-    r.rlim_cur = bytes;
-    OK(setrlimit(RLIMIT_FSIZE, &r));
+    soft_limit(RLIMIT_FSIZE, bytes);
     handle(SIGXFSZ, 0);
 }
 CASE(files_do_not_grow_past_the_limit) {

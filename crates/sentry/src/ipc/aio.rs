@@ -79,13 +79,14 @@ pub struct Context {
     slots: u32,
     /// Most requests whose results nobody has taken.
     most: usize,
-    claim: Mutex<Option<Claim>>,
     state: Mutex<State>,
     queue: WaitQueue,
 }
 
 #[derive(Default)]
 struct State {
+    /// None after the context's end.
+    claim: Option<Claim>,
     done: VecDeque<Event>,
     /// How many of `done`, from its end, are not in the ring yet.
     unwritten: usize,
@@ -121,8 +122,7 @@ impl Context {
             ring,
             slots,
             most,
-            claim: Mutex::new(Some(claim)),
-            state: Mutex::default(),
+            state: Mutex::new(State { claim: Some(claim), ..State::default() }),
             queue: WaitQueue::new(),
         }))
     }
@@ -263,7 +263,7 @@ impl Context {
     pub fn destroy(&self) {
         let mut state = self.state.lock();
         state.destroyed = true;
-        *self.claim.lock() = None;
+        state.claim = None;
         let polls = std::mem::take(&mut state.polls);
         drop(state);
         for poll in polls.into_values() {

@@ -120,11 +120,7 @@ fn note_places(mm: &Mm, program: &Program, base: u64) {
 
 /// The heap begins a random distance after the program (`arch_randomize_brk`: up to 32 MiB).
 pub(super) fn set_break(mm: &Mm, main: &Loaded, randomisation: Randomisation) -> Result<(), Errno> {
-    let mut dice = [0; 2];
-    if randomisation == Randomisation::On {
-        hostcall::random::fill(&mut dice)?;
-    }
-    let shift = (u64::from(u16::from_le_bytes(dice)) & 0x1fff) * PAGE_SIZE;
+    let shift = (u64::from(u16::from_le_bytes(randomisation.dice()?)) & 0x1fff) * PAGE_SIZE;
     let start = page_up(main.end).and_then(|end| end.checked_add(shift)).ok_or(Errno::ENOMEM)?;
     mm.set_places(|places| {
         places.brk_start = start;

@@ -63,7 +63,7 @@ pub(super) enum Stopped {
 }
 
 /// How many bytes a copy has done, and why no more.
-type Copied = (u64, Result<(), Stopped>);
+pub(super) type Copied = (u64, Result<(), Stopped>);
 
 impl Mm {
     fn spot<'a>(&'a self, state: &'a State, addr: u64, len: u64, touch: Touch) -> Result<Spot<'a>, Missing> {
@@ -151,6 +151,20 @@ impl Mm {
             self.count_shortage();
         }
         Errno::EFAULT
+    }
+
+    /// As [`Mm::told`], for a transfer, which remembers that there was no memory.
+    fn noted(&self, stopped: Stopped, short: &mut bool) -> Errno {
+        *short |= stopped == Stopped::Short;
+        self.told(stopped)
+    }
+
+    /// How much a transfer of the address space's own has copied; an error only where that is nothing.
+    pub(super) fn transferred(&self, copied: Copied, short: &mut bool) -> Result<usize, Errno> {
+        if let Err(stopped) = copied.1 {
+            self.noted(stopped, short);
+        }
+        some(copied)
     }
 
     /// Copies from guest memory.
@@ -410,17 +424,15 @@ impl Mm {
                 let result = act(&slices);
                 drop(slices);
                 drop(state);
-                if result == Err(Errno::EFAULT) && self.copy_fault(first) == Stopped::Short {
-                    *short = true;
-                    self.count_shortage();
+                if result == Err(Errno::EFAULT) {
+                    self.noted(self.copy_fault(first), short);
                 }
                 return Some(result);
             }
             drop(slices);
             drop(state);
             if let Err(stopped) = self.make_ready(first, first_len.min(max) as u64, touch) {
-                *short |= stopped == Stopped::Short;
-                return Some(Err(self.told(stopped)));
+                return Some(Err(self.noted(stopped, short)));
             }
         }
         Some(Err(Errno::EFAULT))

@@ -150,12 +150,8 @@ impl Mm {
 
     /// Takes out what a fixed mapping replaces. Returns whether the guest could see old contents if the new mapping came late.
     fn replace(&self, state: &mut State, range: &Range<u64>, content: &Content) -> bool {
-        let removed = state.map.remove(range.clone());
         let mut stale = false;
-        for (start, segment) in removed {
-            if segment.flags.contains(SegmentFlags::LOCKED) {
-                state.locked_bytes = state.locked_bytes.saturating_sub(segment.end - start);
-            }
+        for (start, segment) in state.take_out(range.clone()) {
             let same = match (&segment.back, content) {
                 (Backing::Empty, _) => true,
                 (Backing::Host(window, at), Content::Pieces(pieces)) => pieces.iter().any(|piece| {
@@ -299,15 +295,12 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         self.unpatch(state, &range, trash);
-        let removed = state.map.remove(range.clone());
+        let removed = state.take_out(range.clone());
         if removed.is_empty() {
             return Ok(());
         }
         let mut backed: Option<Range<u64>> = None;
         for (start, segment) in removed {
-            if segment.flags.contains(SegmentFlags::LOCKED) {
-                state.locked_bytes = state.locked_bytes.saturating_sub(segment.end - start);
-            }
             if segment.backed() {
                 backed = Some(backed.map_or(start, |range| range.start)..segment.end);
                 state.limbo.push((start, segment));

@@ -24,6 +24,17 @@ pub enum Randomisation {
     Off,
 }
 
+impl Randomisation {
+    /// Random bytes, or zeros.
+    pub(crate) fn dice<const N: usize>(self) -> Result<[u8; N], Errno> {
+        let mut dice = [0; N];
+        if self == Randomisation::On {
+            hostcall::random::fill(&mut dice)?;
+        }
+        Ok(dice)
+    }
+}
+
 /// The corners of an address space.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -54,10 +65,7 @@ pub struct Places {
 impl Places {
     /// Places in a platform's layout.
     pub(super) fn new(layout: &Layout, randomisation: Randomisation) -> Result<Places, Errno> {
-        let mut dice = [0; 24];
-        if randomisation == Randomisation::On {
-            hostcall::random::fill(&mut dice)?;
-        }
+        let dice = randomisation.dice::<24>()?;
         let roll = |n: usize, bits: u32| {
             let bytes = dice.get(n * 8..n * 8 + 8).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
             (u64::from_le_bytes(bytes) & ((1 << bits) - 1)) * PAGE_SIZE

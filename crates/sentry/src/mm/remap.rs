@@ -162,10 +162,7 @@ impl Mm {
         self.unpatch(&mut state, &old, &mut trash);
         let target = new..new + (old.end - old.start);
         // The reservation has nothing behind it.
-        let reserved = state.map.remove(target.clone());
-        let locked = reserved.iter().filter(|(_, segment)| segment.flags.contains(SegmentFlags::LOCKED));
-        let locked: u64 = locked.map(|(start, segment)| segment.end - start).sum();
-        state.locked_bytes = state.locked_bytes.saturating_sub(locked);
+        let reserved = state.take_out(target);
         state.limbo.extend(reserved);
         let segments = state.map.remove(old.clone());
         for (start, segment) in segments {

@@ -238,13 +238,8 @@ impl Mm {
 
     /// Bytes it has of the container's memory: what may come back when it goes. Asks the host about so many mappings; the others count whole.
     pub fn memory_bytes(&self) -> u64 {
-        let state = self.state.read();
-        let mut asked = 0;
-        let present = |(start, segment): (u64, &Segment)| {
-            let resident = self.residency(start, segment, &mut asked);
-            resident.anonymous + resident.shared
-        };
-        state.map.iter().map(present).sum()
+        let usage = self.usage();
+        usage.resident_anonymous + usage.resident_shared
     }
 
     /// What of a segment is in memory; `asked` counts what the host was asked.

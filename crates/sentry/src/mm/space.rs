@@ -160,6 +160,15 @@ impl State {
         }
     }
 
+    /// Takes out what is mapped in the range; it no longer counts as locked.
+    pub fn take_out(&mut self, range: Range<u64>) -> SmallVec<[Segment2; 4]> {
+        let removed = self.map.remove(range);
+        let locked = removed.iter().filter(|(_, segment)| segment.flags.contains(SegmentFlags::LOCKED));
+        let locked: u64 = locked.map(|(start, segment)| segment.end - start).sum();
+        self.locked_bytes = self.locked_bytes.saturating_sub(locked);
+        removed
+    }
+
     /// A hole has come into being that ends at `end`.
     pub fn gap_opened(&mut self, end: u64) {
         if end > self.gap_hint.0 {

@@ -4,7 +4,6 @@ use hostcall::{Errno, WindowSlice};
 use smallvec::SmallVec;
 
 use super::Mm;
-use super::access::Stopped;
 use super::fault::Touch;
 
 /// A place for bytes, filled from its start.
@@ -128,15 +127,12 @@ impl Sink for UserSink<'_> {
         let mut done = 0;
         while let Some(&(addr, len)) = self.ranges.first() {
             let Some(now) = bytes.get(..len.min(bytes.len())) else { break };
-            let (n, result) = self.mm.write_upto(addr, now);
-            let n = n as usize;
-            if let Err(stopped) = result {
-                self.short |= stopped == Stopped::Short;
-                let errno = self.mm.told(stopped);
-                if n == 0 && done == 0 {
-                    return Err(errno);
-                }
-            }
+            let copied = self.mm.write_upto(addr, now);
+            let n = match self.mm.transferred(copied, &mut self.short) {
+                Ok(n) => n,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            };
             advance(&mut self.ranges, n);
             done += n;
             let short = n < now.len();
@@ -171,15 +167,12 @@ impl Source for UserSource<'_> {
         while let Some(&(addr, len)) = self.ranges.first() {
             let end = into.len().min(done + len);
             let Some(now) = into.get_mut(done..end) else { break };
-            let (n, result) = self.mm.read_upto(addr, now);
-            let n = n as usize;
-            if let Err(stopped) = result {
-                self.short |= stopped == Stopped::Short;
-                let errno = self.mm.told(stopped);
-                if n == 0 && done == 0 {
-                    return Err(errno);
-                }
-            }
+            let copied = self.mm.read_upto(addr, now);
+            let n = match self.mm.transferred(copied, &mut self.short) {
+                Ok(n) => n,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            };
             let short = n < now.len();
             advance(&mut self.ranges, n);
             done += n;

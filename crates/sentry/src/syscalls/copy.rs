@@ -74,8 +74,8 @@ impl End {
     fn within_limit<'a>(&self, cx: &Cx, bytes: &'a [u8]) -> Result<&'a [u8], Errno> {
         match (self.at, fsize::limit(cx)) {
             (Some(at), Some(limit)) if self.file.inode().kind() == FileKind::Regular && !bytes.is_empty() => {
-                let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
-                if room == 0 { Err(fsize::exceeded(cx)) } else { Ok(bytes.get(..room).unwrap_or(bytes)) }
+                let room = usize::try_from(fsize::room(cx, at, limit)?).unwrap_or(usize::MAX);
+                Ok(bytes.get(..room).unwrap_or(bytes))
             }
             _ => Ok(bytes),
         }
@@ -367,10 +367,7 @@ async fn copy_file_range(cx: &mut Cx, args: Args) -> Outcome {
     let (mut from, mut to) = (End::new(cx, input, args.u64(1))?, End::new(cx, output, args.u64(3))?);
     let mut count = args.u64(4);
     if let (Some(at), Some(limit)) = (to.at, fsize::limit(cx)) {
-        if at >= limit {
-            return Err(fsize::exceeded(cx).into());
-        }
-        count = count.min(limit - at);
+        count = count.min(fsize::room(cx, at, limit)?);
     }
     if let (Some(a), Some(b)) = (from.at, to.at)
         && inodes.first() == inodes.last()

@@ -17,6 +17,17 @@ pub(super) fn exceeded(cx: &Cx) -> Errno {
     Errno::EFBIG
 }
 
+/// Bytes that the limit leaves from `at` on.
+///
+/// # Errors
+/// `EFBIG`, with `SIGXFSZ`, when it leaves none.
+pub(super) fn room(cx: &Cx, at: u64, limit: u64) -> Result<u64, Errno> {
+    match limit.saturating_sub(at) {
+        0 => Err(exceeded(cx)),
+        room => Ok(room),
+    }
+}
+
 /// Cuts a write to what the limit leaves.
 ///
 /// # Errors
@@ -30,10 +41,7 @@ pub(super) async fn cut(cx: &Cx, mut transfer: Transfer, limit: u64) -> Result<T
         At::Offset(offset) => offset,
         At::Position | At::Stream => *transfer.file.position.lock(),
     };
-    let mut room = usize::try_from(limit.saturating_sub(start)).unwrap_or(usize::MAX);
-    if room == 0 {
-        return Err(exceeded(cx));
-    }
+    let mut room = usize::try_from(room(cx, start, limit)?).unwrap_or(usize::MAX);
     for (_, len) in &mut transfer.ranges {
         *len = (*len).min(room);
         room -= *len;

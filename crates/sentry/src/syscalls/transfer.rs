@@ -209,13 +209,18 @@ async fn turn<'a>(cx: &Cx, file: &'a File) -> Result<Turn<'a>, Fail> {
 pub async fn wait_ready(cx: &Cx, file: &File, events: PollEvents, deadline: MonoTime) -> Result<bool, WaitError> {
     let Some(queue) = file.ops.wait_queue() else { return Ok(false) };
     let wanted = events | PollEvents::ALWAYS;
-    if file.ops.poll(file).intersects(wanted) {
-        // And yet the caller has just found it not to be: perhaps not before another task has run.
-        yield_now().await;
-        return Ok(true);
-    }
     let queues = [(queue, wanted)];
-    cx.wait(&queues, deadline, || file.ops.poll(file).intersects(wanted).then_some(true)).await
+    let mut looks = 0u32;
+    let look = || {
+        looks = looks.saturating_add(1);
+        file.ops.poll(file).intersects(wanted).then_some(())
+    };
+    cx.wait(&queues, deadline, look).await?;
+    if looks == 1 {
+        // It was ready, and yet the caller has just found it not to be: perhaps not before another task has run.
+        yield_now().await;
+    }
+    Ok(true)
 }
 
 /// Waits for a file that was not ready. Ok: try again.

@@ -9,7 +9,6 @@
 //! Locking: the state's lock before the process table's, and that of the heap of timers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -25,9 +24,6 @@ const LOOK_NS: u64 = 2_000_000;
 /// A container's CPU time, in periods.
 #[derive(Default)]
 pub struct Bandwidth {
-    limited: AtomicBool,
-    /// There is none left.
-    stopped: AtomicBool,
     /// Woken when there is some again.
     again: WaitQueue,
     state: Mutex<State>,
@@ -78,6 +74,10 @@ struct Account {
 }
 
 impl Account {
+    fn is_stopped(&self) -> bool {
+        self.stopped_at_ns.is_some()
+    }
+
     /// Takes in what has been used by now. When to look again, if `cpus` may be used at once; None: there was nothing to see.
     fn look(&mut self, max: CpuMax, used_ns: u64, now_ns: u64, cpus: u64) -> Option<u64> {
         let passed = now_ns.saturating_sub(self.period_began_ns) / max.period_ns;
@@ -116,18 +116,9 @@ impl Bandwidth {
         self.state.lock().account.stats
     }
 
-    /// Whether tasks have to look before they run.
-    pub(super) fn is_limited(&self) -> bool {
-        self.limited.load(Ordering::SeqCst)
-    }
-
+    /// Whether there is none left.
     fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
-    }
-
-    /// To be called with the state locked, so that what was found last is what holds. True: those who wait are to be woken.
-    fn set_stopped(&self, _state: &mut State, stopped: bool) -> bool {
-        self.stopped.swap(stopped, Ordering::SeqCst) && !stopped
+        self.state.lock().account.is_stopped()
     }
 
     fn wake_if(&self, goes_on: bool) {
@@ -141,14 +132,13 @@ impl Container {
     /// `cpu.max` is another now.
     pub fn cpu_max_changed(&self) {
         let bandwidth = &self.bandwidth;
-        bandwidth.limited.store(self.cgroup.cpu_max().is_some(), Ordering::SeqCst);
-        let goes_on = {
+        let was_stopped = {
             let mut state = bandwidth.state.lock();
-            let stats = state.account.stats;
+            let (was_stopped, stats) = (state.account.is_stopped(), state.account.stats);
             *state = State { account: Account { stats, rests: true, ..Account::default() }, timer: None };
-            bandwidth.set_stopped(&mut state, false)
+            was_stopped
         };
-        bandwidth.wake_if(goes_on);
+        bandwidth.wake_if(was_stopped);
         for task in self.tasks() {
             task.raise(TaskFlags::THROTTLE);
         }
@@ -165,16 +155,16 @@ impl Container {
         let mut state = bandwidth.state.lock();
         let Some(max) = self.cgroup.cpu_max() else {
             state.timer = None;
-            let goes_on = bandwidth.set_stopped(&mut state, false);
+            let was_stopped = state.account.stopped_at_ns.take().is_some();
             drop(state);
-            return bandwidth.wake_if(goes_on);
+            return bandwidth.wake_if(was_stopped);
         };
         if look == Look::Stirs && state.timer.is_some() {
             return;
         }
+        let was_stopped = state.account.is_stopped();
         let mut next = state.account.look(max, user_ns.saturating_add(system_ns), now.0, cpus);
-        let stopped = state.account.stopped_at_ns.is_some();
-        let goes_on = bandwidth.set_stopped(&mut state, stopped);
+        let stopped = state.account.is_stopped();
         if next.is_none() {
             // Whoever runs from now on says so; who runs already may not have been seen to.
             let tasks = self.tasks();
@@ -194,7 +184,7 @@ impl Container {
         });
         drop(state);
         if !stopped {
-            return bandwidth.wake_if(goes_on);
+            return bandwidth.wake_if(was_stopped);
         }
         for task in self.tasks() {
             task.set_flags(TaskFlags::THROTTLE);
@@ -217,7 +207,7 @@ impl Cx {
         let task = self.task.clone();
         task.clear(TaskFlags::THROTTLE);
         let bandwidth = &task.container.bandwidth;
-        if !bandwidth.is_limited() {
+        if task.container.cgroup.cpu_max().is_none() {
             return;
         }
         self.kernel().look_at_use(&task.container);

@@ -61,7 +61,7 @@ impl Task {
             name: Mutex::new(new.name),
             shared: RwLock::new(None),
             signals: Mutex::new(new.signals),
-            flags: AtomicU32::new(if container.bandwidth.is_limited() { TaskFlags::THROTTLE.bits() } else { 0 }),
+            flags: AtomicU32::new(if container.cgroup.cpu_max().is_some() { TaskFlags::THROTTLE.bits() } else { 0 }),
             work: AtomicU32::new(0),
             seccomp: Mutex::default(),
             ptrace: Tracee::default(),

@@ -49,7 +49,6 @@ struct List {
     chosen: u64,
 }
 
-#[derive(Clone)]
 struct Victim {
     mm: Weak<Mm>,
     released: Arc<AtomicBool>,

@@ -218,12 +218,13 @@ impl Cx {
         if let Some(cut) = self.cut_short.take() {
             self.end_cut_short(&cut, caught);
         }
-        self.forget_shortages();
-        let mut pushed = self.push_frame(caught).await;
-        while pushed.is_err() && self.was_short() && self.found_memory().await {
+        let pushed = loop {
             self.forget_shortages();
-            pushed = self.push_frame(caught).await;
-        }
+            let pushed = self.push_frame(caught).await;
+            if pushed.is_ok() || !self.was_short() || !self.found_memory().await {
+                break pushed;
+            }
+        };
         if pushed.is_err() {
             // The frame does not fit: SIGSEGV, and if that was it, by default.
             if caught.info.signal == Signal::SEGV {
