@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::devices::{self, Back};
-use super::{MEMORY_STEP, MOST_CPUS, MOST_MEMORY, RESIZABLE, refused};
-use crate::{Accelerator, CommandLine, Console, Error, Inherited, Machine, Result};
+use super::{MEMORY_STEP, MOST_CPUS, MOST_DRIVES, MOST_MEMORY, RESIZABLE, refused};
+use crate::{Accelerator, CommandLine, Console, Device, Error, Inherited, Machine, Result};
 
 /// QEMU's program for our guests.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -15,6 +15,10 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 const FIRST_FD: RawFd = 10;
 /// More would not fit beside other devices on q35's root bus.
 const MAX_SLOTS: u8 = 16;
+/// The first of the slots that images and disks have.
+const FIRST_DRIVE_SLOT: u32 = 0x1b;
+/// Devices in a slot.
+const FUNCTIONS: u32 = 8;
 /// What every guest's kernel is told: no waiting and probing for what the machine does not have, none of some ticks for what few CPUs can be asked at
 /// once, and no rewriting of its code to that of a machine with one CPU and back.
 const KERNEL: &str = "panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on noreplace-smp i8042.noaux i8042.nopnp i8042.dumbkbd \
@@ -35,6 +39,7 @@ pub fn command_line<'a>(machine: &'a Machine, qmp: BorrowedFd<'a>) -> Result<Com
     let number = line.inherit(qmp);
     line.args(["-chardev", &format!("socket,id=qmp,fd={number},server=off"), "-mon", "chardev=qmp,mode=control"]);
     line.console(machine.console.as_ref());
+    let mut drives = Drives { next: 0, all: drives(machine) };
     for (id, device) in &machine.devices {
         let parts = devices::parts(id, device)?;
         if let Some(back) = parts.back {
@@ -42,6 +47,9 @@ pub fn command_line<'a>(machine: &'a Machine, qmp: BorrowedFd<'a>) -> Result<Com
         }
         let mut front = parts.front;
         front.insert("bus".into(), json!("pcie.0"));
+        if is_drive(device) {
+            drives.place(&mut front);
+        }
         line.json("-device", Value::Object(front));
     }
     for n in 0..machine.slots {
@@ -63,6 +71,7 @@ fn check(machine: &Machine) -> Result<()> {
     limit("memory at the start", machine.memory.boot, 64 << 20, MOST_MEMORY)?;
     limit("memory", machine.memory.max, machine.memory.boot, MOST_MEMORY)?;
     limit("number of slots", machine.slots.into(), 0, MAX_SLOTS.into())?;
+    limit("number of images and disks", drives(machine).into(), 0, MOST_DRIVES.into())?;
     limit("length of a kernel command line", machine.cmdline.len() as u64, 0, 1536)?;
     if !machine.memory.boot.is_multiple_of(2 << 20) || !(machine.memory.max - machine.memory.boot).is_multiple_of(MEMORY_STEP) {
         let message = format!("{} + n * {MEMORY_STEP} is not {}", machine.memory.boot, machine.memory.max);
@@ -78,6 +87,31 @@ fn check(machine: &Machine) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_drive(device: &Device) -> bool {
+    matches!(device, Device::Pmem { .. } | Device::Block { .. })
+}
+
+fn drives(machine: &Machine) -> u32 {
+    machine.devices.iter().filter(|(_, device)| is_drive(device)).count() as u32
+}
+
+/// Where images and disks are on the root bus: in the last slots before the chipset's, eight in each, in their order, which is the one they are found in.
+struct Drives {
+    next: u32,
+    all: u32,
+}
+
+impl Drives {
+    fn place(&mut self, front: &mut Map<String, Value>) {
+        let (slot, function) = (FIRST_DRIVE_SLOT + self.next / FUNCTIONS, self.next % FUNCTIONS);
+        front.insert("addr".into(), json!(format!("{slot:x}.{function}")));
+        if self.all > self.next + 1 && function == 0 {
+            front.insert("multifunction".into(), json!(true));
+        }
+        self.next += 1;
+    }
 }
 
 struct Line<'a> {

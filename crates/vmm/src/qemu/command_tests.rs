@@ -115,10 +115,10 @@ fn every_device() {
         -chardev socket,id=c-vsock,fd=15,server=off
         -device {"bus":"pcie.0","chardev":"c-vsock","driver":"vhost-user-vsock-pci","id":"vsock"}
         -object {"id":"m-image","mem-path":"/proc/self/fd/16","qom-type":"memory-backend-file","readonly":true,"share":true,"size":134217728}
-        -device {"bus":"pcie.0","driver":"virtio-pmem-pci","id":"image","memdev":"m-image"}
+        -device {"addr":"1b.0","bus":"pcie.0","driver":"virtio-pmem-pci","id":"image","memdev":"m-image","multifunction":true}
         -add-fd fd=17,set=17,opaque=disk
         -blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/dev/fdset/17","read-only":false},"node-name":"b-disk","read-only":false}
-        -device {"bus":"pcie.0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","rerror":"report","serial":"disk","werror":"report"}
+        -device {"addr":"1b.1","bus":"pcie.0","drive":"b-disk","driver":"virtio-blk-pci","id":"disk","rerror":"report","serial":"disk","werror":"report"}
         -netdev {"fd":"18","id":"n-nic","type":"tap","vhost":false}
         -device {"bus":"pcie.0","driver":"virtio-net-pci","id":"nic","mac":"02:00:00:00:ab:01","netdev":"n-nic","romfile":""}
         -netdev {"fds":"19:20","id":"n-wide","type":"tap","vhost":true,"vhostfds":"21:22"}
@@ -147,11 +147,28 @@ fn a_console_in_a_file() {
 }
 
 /// What is wrong with a machine, and how it is made so.
+/// Drivers find them in the order of their addresses, and the agent counts by it.
+#[test]
+fn drives_keep_their_order() {
+    let mut machine = machine();
+    let disk = |n| (format!("d{n}"), Device::Block { image: file(), access: Access::Read });
+    machine.devices = (0..10).map(disk).collect();
+    let qmp = file();
+    let line = command_line(&machine, qmp.as_fd()).unwrap();
+    let devices = line.args.iter().filter_map(|arg| serde_json::from_str::<serde_json::Value>(arg).ok());
+    let devices: Vec<_> = devices.filter(|device| device["driver"] == "virtio-blk-pci").collect();
+    let addresses: Vec<_> = devices.iter().filter_map(|device| device["addr"].as_str()).collect();
+    assert_eq!(addresses[..2], ["1b.0", "1b.1"]);
+    assert_eq!(addresses[7..], ["1b.7", "1c.0", "1c.1"]);
+    let first: Vec<_> = devices.iter().filter(|device| device["multifunction"] == true).map(|device| &device["id"]).collect();
+    assert_eq!(first, ["d0", "d8"]);
+}
+
 type Fault = (&'static str, fn(&mut Machine));
 
 #[test]
 fn what_cannot_be_is_said() {
-    let faults: [Fault; 10] = [
+    let faults: [Fault; 11] = [
         ("number of CPUs at the start 3 is not between 1 and 1", |m| m.cpus.boot = 3),
         ("number of CPUs 256 is not between 1 and 255", |m| m.cpus.max = 256),
         ("memory 1 is not between 268435456 and 1099511627776", |m| m.memory.max = 1),
@@ -168,6 +185,10 @@ fn what_cannot_be_is_said() {
         }),
         ("qemu refused virtio-pmem-pci: p: a pmem image of 4096 bytes is not a multiple of 134217728", |m| {
             m.devices.push(("p".into(), Device::Pmem { image: file(), size: 4096, access: Access::Read }));
+        }),
+        ("number of images and disks 33 is not between 0 and 32", |m| {
+            let disk = |n| (format!("d{n}"), Device::Block { image: file(), access: Access::Read });
+            m.devices.extend((0..33).map(disk));
         }),
         ("qemu refused netdev_add: n: 1 queues of a tap, and 2 of vhost-net", |m| {
             let (taps, vhost) = (vec![file()], vec![file(), file()]);

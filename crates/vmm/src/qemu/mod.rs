@@ -23,6 +23,8 @@ pub const MEMORY_STEP: u64 = 128 << 20;
 /// How many CPUs and bytes of memory a machine has at most.
 pub const MOST_CPUS: u32 = 255;
 pub const MOST_MEMORY: u64 = 1 << 40;
+/// How many images and disks it has at most at its start.
+pub const MOST_DRIVES: u32 = 32;
 
 const DRIVER: &str = "qemu";
 /// The virtio-mem device's name.
