@@ -10,8 +10,8 @@ use rustix::net::{
     sendmsg,
 };
 
-/// Most descriptors one frame may carry (Linux's `SCM_MAX_FD` is 253).
-pub const MAX_FDS: usize = 64;
+/// Most descriptors one frame may carry: a root of [many images](crate::MOST_ROOT_IMAGES), and more. (Linux's `SCM_MAX_FD` is 253.)
+pub const MAX_FDS: usize = 192;
 
 /// Sends as much of `bytes` as goes, with `fds` on the first byte. Retries `EINTR`.
 ///

@@ -19,6 +19,7 @@
 pub mod client;
 pub mod connection;
 pub mod dev;
+pub mod erofs;
 pub mod execs;
 pub mod fds;
 pub mod frame;

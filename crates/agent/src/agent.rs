@@ -116,7 +116,7 @@ impl Agent {
         let load = || {
             let mut modules = self.modules.lock();
             modules.load_for_devices()?;
-            if request.root.as_ref().is_some_and(|root| root.overlay.is_some()) {
+            if request.root.as_ref().is_some_and(|root| root.overlay.is_some() || root.images.len() > 1) {
                 modules.load("overlay")?;
             }
             if request.devices.iter().any(|device| device.path == b"/dev/loop-control") {

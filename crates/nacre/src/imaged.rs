@@ -84,7 +84,7 @@ pub fn prepare(wish: &Wish<'_>, global: &Global) -> anyhow::Result<Imaged> {
     let dir = store.bundle_path(wish.id);
     let mut config = config(wish, &image, &root, &limits)?;
     if let Some(mapped) = mapped(wish, &store, &root) {
-        object(&mut config, "annotations").insert("dev.nacre.rootfs".into(), format!("erofs:{}", mapped.display()).into());
+        object(&mut config, "annotations").insert(runtime::config::ROOTFS.into(), format!("erofs:{}", mapped.display()).into());
     }
     let mut files = Vec::new();
     if let Some(hosts) = hosts(&root, wish.id) {

@@ -52,6 +52,8 @@ pub struct Create<'a> {
     pub overlay: Option<&'a str>,
     pub own_terminal: Option<agent_api::WindowSize>,
     pub network: NetworkWish,
+    /// EROFS images that the root is made of, the lowest first (`--root-image`). Without any the annotation says, or it is the bundle's directory.
+    pub root_images: &'a [PathBuf],
     /// What the container runs in (`--sandbox`); None: annotation `dev.nacre.sandbox` says, or a sentry.
     pub sandbox: Option<Kind>,
 }
@@ -91,15 +93,21 @@ impl Runtime {
             Some(host) => host.entry.saved.kind,
         };
         let pod = host.as_ref().map(|host| Pod { sandbox_id: &host.entry.saved.id, pid: host.main.pid, store: &self.store });
-        let mut plan = config::plan(create.id, &bundle, &spec, &overlay, pod)?;
+        let images = match create.root_images {
+            [] => config::erofs_root(&spec, &bundle)?,
+            given => given.to_vec(),
+        };
+        config::check_images(&images)?;
+        let rootfs = match images.last() {
+            Some(top) => top.clone(),
+            None => config::rootfs(&spec, &bundle)?,
+        };
+        let mut plan = config::plan(create.id, &bundle, &spec, images, &overlay, pod)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
             // An image's root has no attributes yet.
-            let root = match config::erofs_root(&spec, &bundle)? {
-                Some(_) => Path::new("/").to_path_buf(),
-                None => config::rootfs(&spec, &bundle)?,
-            };
-            config::prepare_overlay(dir, &root, kind)
+            let root = if rootfs.is_dir() { rootfs.as_path() } else { Path::new("/") };
+            config::prepare_overlay(dir, root, kind)
                 .doing(|| format!("cannot make the overlay's directory {}", dir.display()))?;
         }
         let linux = spec.linux().as_ref();
@@ -111,10 +119,7 @@ impl Runtime {
         let saved = Saved {
             id: create.id.into(),
             oci_version: spec.version().clone(),
-            rootfs: match config::erofs_root(&spec, &bundle)? {
-                Some(image) => image,
-                None => config::rootfs(&spec, &bundle)?,
-            },
+            rootfs,
             bundle,
             created_ns: hostcall::time::realtime_ns(),
             owner: rustix::process::geteuid().as_raw(),
@@ -544,7 +549,10 @@ fn named(network: &Network) -> Option<PathBuf> {
 }
 
 /// What the container runs in, as the command line says, or annotation `dev.nacre.sandbox`.
-fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
+///
+/// # Errors
+/// The annotation says what there is not.
+pub fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
     let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.sandbox"));
     match (wanted, annotation) {
         (Some(kind), _) => Ok(kind),
@@ -555,7 +563,7 @@ fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
 
 /// Where writes go, as the command line says, or annotation `dev.nacre.overlay`.
 fn overlay(spec: &Spec, bundle: &Path, wanted: Option<&str>) -> Result<Overlay> {
-    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.overlay"));
+    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get(config::OVERLAY));
     match (wanted, annotation) {
         (Some(text), _) => Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("--overlay: {what}"))),
         (None, Some(text)) => {

@@ -136,7 +136,7 @@ impl Pod {
                 read_only: false,
                 overlay: Some(root::Overlay::Memory(Empty {})),
                 cache: CacheMode::Shared.into(),
-                image: None,
+                images: Vec::new(),
             }),
             mounts: vec![
                 mount("/proc", Kind::Proc(Empty {})),

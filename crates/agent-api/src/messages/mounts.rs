@@ -4,7 +4,10 @@ use prost::{Enumeration, Message, Oneof};
 
 use super::Empty;
 
-/// The root file system: a tree of the gofer, under an overlay or not.
+/// Most images that a root is made of.
+pub const MOST_ROOT_IMAGES: usize = 128;
+
+/// The root file system: a tree of the gofer or images, under an overlay or not.
 #[derive(Clone, PartialEq, Message)]
 pub struct Root {
     /// The gofer's attach index.
@@ -17,9 +20,10 @@ pub struct Root {
     pub overlay: Option<root::Overlay>,
     #[prost(enumeration = "CacheMode", tag = "6")]
     pub cache: i32,
-    /// An EROFS image of the request, instead of the gofer's tree.
-    #[prost(uint32, optional, tag = "7")]
-    pub image: Option<u32>,
+    /// EROFS images of the request, instead of the gofer's tree: one, or several of which each is over the one before it as overlayfs has its layers, with
+    /// whiteouts and opaque directories (`trusted.overlay.*`).
+    #[prost(uint32, repeated, tag = "7")]
+    pub images: Vec<u32>,
 }
 
 pub mod root {

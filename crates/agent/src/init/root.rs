@@ -1,13 +1,14 @@
 //! The root of a container: put together in a workshop, and then entered, with nothing of the agent's left behind.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use agent_api::{Code, CreateContainerRequest, Root, Status, root};
+use agent_api::{Code, CreateContainerRequest, MOST_ROOT_IMAGES, Root, Status, root};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::mounts::{self, attach, clone_of, new_fs};
 use super::place::Tree;
@@ -80,33 +81,67 @@ fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Sta
     };
     let workshop = new_fs("tmpfs", &[("mode", "755".into()), ("size", size.to_string())], MountAttrFlags::empty());
     attach_at(workshop.map_err(about)?, WORKSHOP).map_err(about)?;
+    let new_dir = |path: &str| fs::create_dir(path).map_err(|error| about(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
     for name in ["root", "lower", "work"] {
-        fs::create_dir(part(name)).map_err(|error| about(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        new_dir(&part(name))?;
     }
-    let lower = match wanted.image {
-        Some(image) => {
-            let mount = mounts::erofs(&request.images, image, MountAttrFlags::empty())?;
-            attach_at(mount, &part("lower")).map_err(about)?;
-            part("lower")
-        }
-        None => tree_path(wanted.attach),
-    };
-    let mount = match &wanted.overlay {
-        None | Some(root::Overlay::None(_)) => {
-            let from = rustix::fs::open(&lower, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-            from.and_then(|from| clone_of(from.as_fd(), Below::Too))
-        }
-        Some(root::Overlay::Memory(_)) => copy_attributes(&lower, &part("upper"))
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            .and_then(|()| overlay(&lower, &part("upper"), &part("work"), Marks::Trusted)),
-        Some(root::Overlay::Dir(attach)) => {
-            let dir = tree_path(*attach);
-            overlay(&lower, &format!("{dir}/upper"), &format!("{dir}/work"), Marks::User)
+    let lowers = match wanted.images.len() {
+        0 => vec![tree_path(wanted.attach)],
+        1..=MOST_ROOT_IMAGES => images(wanted, request, &part("lower"), new_dir)?,
+        many => {
+            let what = format!("a root of {many} images: it can be made of {MOST_ROOT_IMAGES}");
+            return Err(Status::new(Code::InvalidArgument, what));
         }
     };
-    let mount = mount.map_err(|errno| missing_tree(wanted, errno))?;
-    attach_at(mount, &part("root")).map_err(about)?;
+    put(wanted, &lowers, &part).map_err(|errno| missing_tree(wanted, errno))?;
     rustix::fs::open(part("root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(about)
+}
+
+/// Mounts a root's images in `dir`. Where they are, from the top down.
+fn images(
+    wanted: &Root,
+    request: &CreateContainerRequest,
+    dir: &str,
+    new_dir: impl Fn(&str) -> Result<(), Status>,
+) -> Result<Vec<String>, Status> {
+    let mut places = Vec::new();
+    for (place, image) in wanted.images.iter().enumerate() {
+        let about = |status: Status| Status::new(status.code, format!("layer {place} of the root: {}", status.message));
+        let mount = mounts::erofs(&request.images, *image, MountAttrFlags::empty()).map_err(about)?;
+        let path = format!("{dir}/{place}");
+        new_dir(&path)?;
+        attach_at(mount, &path).map_err(|errno| internal("put the root together", errno))?;
+        places.push(path);
+    }
+    places.reverse();
+    Ok(places)
+}
+
+/// Puts the root over its lower layers, from the top down, in its place.
+fn put(wanted: &Root, lowers: &[String], part: &impl Fn(&str) -> String) -> Result<(), Errno> {
+    let (root, top) = (part("root"), lowers.first().ok_or(Errno::INVAL)?);
+    match &wanted.overlay {
+        None | Some(root::Overlay::None(_)) if lowers.len() > 1 => overlay(&root, lowers, None),
+        None | Some(root::Overlay::None(_)) => {
+            let from = rustix::fs::open(top, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            attach_at(clone_of(from.as_fd(), Below::Too)?, &root)
+        }
+        Some(root::Overlay::Memory(_)) => {
+            let (dir, work) = (part("upper"), part("work"));
+            copy_attributes(top, &dir).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            overlay(&root, lowers, Some(Upper { dir, work, marks: Marks::Trusted }))
+        }
+        Some(root::Overlay::Dir(attach)) => {
+            let kept = tree_path(*attach);
+            let upper = Upper { dir: format!("{kept}/upper"), work: format!("{kept}/work"), marks: Marks::User };
+            if lowers.len() == 1 {
+                return overlay(&root, lowers, Some(upper));
+            }
+            // What the images' own marks mean is for an overlay that reads those.
+            overlay(&part("lower"), lowers, None)?;
+            overlay(&root, &[part("lower")], Some(upper))
+        }
+    }
 }
 
 fn missing_tree(wanted: &Root, errno: Errno) -> Status {
@@ -119,7 +154,10 @@ fn missing_tree(wanted: &Root, errno: Errno) -> Status {
                  attributes (user.*) and whiteouts (mknod(2) of a device 0/0): {errno_text}"
             ),
         ),
-        _ => Status::new(Code::Internal, format!("cannot mount the host's tree {} as the root: {errno_text}", wanted.attach)),
+        _ if wanted.images.is_empty() => {
+            Status::new(Code::Internal, format!("cannot mount the host's tree {} as the root: {errno_text}", wanted.attach))
+        }
+        _ => Status::new(Code::Internal, format!("cannot make a root of {} images: {errno_text}", wanted.images.len())),
     }
 }
 
@@ -132,19 +170,29 @@ enum Marks {
     User,
 }
 
-fn overlay(lower: &str, upper: &str, work: &str, marks: Marks) -> Result<OwnedFd, Errno> {
-    let mut options = vec![
-        ("source", "overlay".to_string()),
-        // One device number and stable inode numbers, as a file system has them, wherever the two layers' numbers leave room for it.
-        ("xino", "on".to_string()),
-        ("lowerdir", lower.to_string()),
-        ("upperdir", upper.to_string()),
-        ("workdir", work.to_string()),
-    ];
-    if marks == Marks::User {
-        options.push(("userxattr", String::new()));
+/// Where an overlay's changes go.
+struct Upper {
+    dir: String,
+    work: String,
+    marks: Marks,
+}
+
+/// Mounts an overlay of `lowers`, from the top down. By mount(2): a value of fsconfig(2) ends at 255 bytes, and many layers have longer names.
+fn overlay(place: &str, lowers: &[String], upper: Option<Upper>) -> Result<(), Errno> {
+    // One device number and stable inode numbers, as a file system has them, wherever the layers' numbers leave room for it.
+    let mut options = format!("xino=on,lowerdir={}", lowers.join(":"));
+    let mut flags = MountFlags::empty();
+    match upper {
+        None => flags |= MountFlags::RDONLY,
+        Some(Upper { dir, work, marks }) => {
+            options += &format!(",upperdir={dir},workdir={work}");
+            if marks == Marks::User {
+                options += ",userxattr";
+            }
+        }
     }
-    new_fs("overlay", &options, MountAttrFlags::empty())
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", place, "overlay", flags, Some(options.as_c_str()))
 }
 
 /// The root of an overlay has the attributes of its upper directory.

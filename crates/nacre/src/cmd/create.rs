@@ -18,6 +18,9 @@ pub struct Create {
     /// The process that has started this one: when it dies first, nothing is made
     #[arg(long, hide = true, value_name = "PID")]
     parent: Option<i32>,
+    /// EROFS image of the root, instead of the bundle's directory; each is over the one named before it
+    #[arg(long, hide = true, value_name = "PATH")]
+    root_image: Vec<PathBuf>,
     /// Name of the container
     #[arg(value_name = "CONTAINER-ID")]
     pub id: String,
@@ -77,6 +80,7 @@ impl Create {
             stdio: own.as_host(),
             own_terminal: None,
             network: self.options.net.wish()?,
+            root_images: &self.root_image,
             sandbox: global.sandbox()?,
         })?;
         drop(own);

@@ -100,7 +100,6 @@ impl Do {
         if images.is_empty() && !root.is_dir() {
             bail!("--root {}: neither a directory nor an image", root.display());
         }
-        let image = (!images.is_empty()).then_some(0);
         // The host's own file systems of these kinds are not for guests; the sandbox has its own.
         let host_only = ["/proc", "/sys", "/dev"].map(PathBuf::from);
         let mut hidden = if root == Path::new("/") { host_only.to_vec() } else { Vec::new() };
@@ -116,7 +115,7 @@ impl Do {
         }
         let read_only = overlay != Overlay::None;
         let mut attaches = Vec::new();
-        if image.is_none() {
+        if images.is_empty() {
             attaches.push(Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden });
         }
         let kept_at = attaches.len() as u32;
@@ -131,14 +130,14 @@ impl Do {
             hostname: Some(rustix::system::uname().nodename().to_bytes().to_vec()),
             root: Some(Root {
                 attach: 0,
-                read_only: image.is_some() && overlay == Overlay::None,
+                read_only: !images.is_empty() && overlay == Overlay::None,
                 overlay: Some(match overlay {
                     Overlay::Memory => root::Overlay::Memory(Empty {}),
                     Overlay::Dir(_) => root::Overlay::Dir(kept_at),
                     Overlay::None => root::Overlay::None(Empty {}),
                 }),
                 cache: CacheMode::Shared.into(),
-                image,
+                images: (0..images.len() as u32).collect(),
             }),
             mounts,
             devices: loop_devices(),

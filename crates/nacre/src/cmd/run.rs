@@ -121,6 +121,7 @@ impl Run {
                 stdio: own.as_host(),
                 own_terminal: (wire == Wire::Terminal).then(terminal::own_size),
                 network: self.options.net.wish()?,
+                root_images: &[],
                 sandbox: global.sandbox()?,
             })
             .map_err(|error| self.failure(error))?;

@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(verb.run().expect("written"), 0);
             assert!(verb.run().is_err(), "an existing file is kept");
             let spec = runtime::config::load(&dir).expect("valid");
-            runtime::config::plan("x", &dir, &spec, &runtime::config::Overlay::Memory, None).expect("planned");
+            runtime::config::plan("x", &dir, &spec, Vec::new(), &runtime::config::Overlay::Memory, None).expect("planned");
         }
         std::fs::remove_dir_all(&dir).expect("clean up");
     }

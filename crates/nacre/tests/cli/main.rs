@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod image;
+mod layers;
 mod lifecycle;
 mod metrics;
 mod network;

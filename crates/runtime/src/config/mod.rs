@@ -17,7 +17,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
-    CacheMode, CreateContainerRequest, Empty, IdMapping, Limits, NamespaceKind, Root, SharedNamespace, Sysctl, root,
+    CacheMode, CreateContainerRequest, Empty, IdMapping, Limits, MOST_ROOT_IMAGES, NamespaceKind, Root, SharedNamespace,
+    Sysctl, root,
 };
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 
@@ -30,6 +31,11 @@ use crate::cgroup;
 use crate::pod::{Named, Place, Pod, named};
 use crate::process::gofer::Attach;
 use crate::sandbox::ContainerPlan;
+
+/// The annotation that names images for a root.
+pub const ROOTFS: &str = "dev.nacre.rootfs";
+/// The annotation that says where writes to the root go.
+pub const OVERLAY: &str = "dev.nacre.overlay";
 
 /// What is wrong with a bundle's configuration.
 #[derive(Debug, thiserror::Error)]
@@ -156,20 +162,36 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
     }
 }
 
-/// The image of annotation `dev.nacre.rootfs`: `erofs:PATH`, relative to the bundle or not. None: the root is a directory.
+/// The images of annotation [`ROOTFS`]: `erofs:PATH`, relative to the bundle or not; several, of which each is over the one before it, stand in lines of
+/// their own. None: the root is a directory.
 ///
 /// # Errors
 /// Names the annotation.
-pub fn erofs_root(spec: &Spec, bundle: &Path) -> Result<Option<PathBuf>, ConfigError> {
+pub fn erofs_root(spec: &Spec, bundle: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let annotations = spec.annotations().as_ref();
-    let Some(text) = annotations.and_then(|annotations| annotations.get("dev.nacre.rootfs")) else { return Ok(None) };
-    match text.strip_prefix("erofs:").filter(|path| !path.is_empty()) {
-        Some(path) => Ok(Some(bundle.join(path))),
-        None => Err(wrong("annotation dev.nacre.rootfs", format!("{text:?} is not erofs:PATH"))),
+    let Some(text) = annotations.and_then(|annotations| annotations.get(ROOTFS)) else { return Ok(Vec::new()) };
+    let line = |line: &str| match line.strip_prefix("erofs:").filter(|path| !path.is_empty()) {
+        Some(path) => Ok(bundle.join(path)),
+        None => Err(wrong(format!("annotation {ROOTFS}"), format!("{line:?} is not erofs:PATH"))),
+    };
+    let images = text.trim_end_matches('\n').split('\n').map(line).collect::<Result<Vec<_>, _>>()?;
+    check_images(&images)?;
+    Ok(images)
+}
+
+/// A root can be made of so many images.
+///
+/// # Errors
+/// It cannot.
+pub fn check_images(images: &[PathBuf]) -> Result<(), ConfigError> {
+    match images.len() {
+        ..=MOST_ROOT_IMAGES => Ok(()),
+        many => Err(unsupported("root", format!("one of {many} images (it can be made of {MOST_ROOT_IMAGES})"))),
     }
 }
 
-/// What to tell the agent and the gofer about a container, in a pod's sandbox or in one of its own.
+/// What to tell the agent and the gofer about a container, in a pod's sandbox or in one of its own. Its root is made of `images`, the lowest first, or, without
+/// any, the bundle's directory.
 ///
 /// # Errors
 /// Names the key that is wrong or cannot be done.
@@ -177,15 +199,15 @@ pub fn plan(
     id: &str,
     bundle: &Path,
     spec: &Spec,
+    images: Vec<PathBuf>,
     overlay: &Overlay,
     pod: Option<Pod<'_>>,
 ) -> Result<ContainerPlan, ConfigError> {
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let read_only = root.readonly().unwrap_or(false);
-    let images: Vec<PathBuf> = erofs_root(spec, bundle)?.into_iter().collect();
-    let image = (!images.is_empty()).then_some(0);
+    let root_images = (0..images.len() as u32).collect::<Vec<_>>();
     let mut attaches = Vec::new();
-    if image.is_none() {
+    if images.is_empty() {
         attaches.push(Attach {
             source: rootfs(spec, bundle)?,
             recursive: true,
@@ -225,7 +247,7 @@ pub fn plan(
                 Overlay::None => root::Overlay::None(Empty {}),
             }),
             cache: CacheMode::Exclusive.into(),
-            image,
+            images: root_images,
         }),
         mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),

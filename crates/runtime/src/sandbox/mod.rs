@@ -146,6 +146,10 @@ pub fn launch(kind: Kind, launch: Launch<'_>) -> Result<Box<dyn Sandbox>> {
     }
 }
 
+/// How many images a VM can have from its start, with room left for as many disks as are usual; and how many more while it runs, disks included.
+pub const IMAGES_AT_START: usize = vmm::qemu::MOST_DRIVES as usize - 8;
+pub const IMAGES_LATER: usize = vm::POD_SLOTS as usize;
+
 /// A running sandbox that was made by an earlier process, and what a further container of it needs.
 #[derive(Debug)]
 pub struct Join<'a> {

@@ -29,7 +29,7 @@ const NAME: &str = "VM's keeper";
 /// Bytes of shared memory that a pod's containers have together: what containerd gives a pod.
 const POD_SHM: u64 = 64 << 20;
 /// How many images and disks of further containers a pod's VM takes at a time: each costs its boot 10 to 20 ms emulated.
-const POD_SLOTS: u8 = 8;
+pub(super) const POD_SLOTS: u8 = 8;
 /// How many interfaces the VM of a pod's network can be given later.
 const NIC_SLOTS: u8 = 2;
 /// Guest memory is a multiple of this.
@@ -235,7 +235,7 @@ fn vhost(accelerated: Accelerated, network: &Joined, queues: usize) -> Result<Ve
 fn number_trees(request: &mut CreateContainerRequest, numbers: &[u32]) {
     let number = |attach: &mut u32| *attach = numbers.get(*attach as usize).copied().unwrap_or(u32::MAX);
     if let Some(root) = &mut request.root {
-        if root.image.is_none() {
+        if root.images.is_empty() {
             number(&mut root.attach);
         }
         if let Some(root::Overlay::Dir(dir)) = &mut root.overlay {

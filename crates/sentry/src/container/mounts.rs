@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent_api::{
-    CacheMode, Code, CreateContainerRequest, Device, DeviceKind, GoferMount, Mount as MountRequest, MountFlags as Flags, Root,
-    Status, TmpfsMount, mount, root,
+    CacheMode, Code, CreateContainerRequest, Device, DeviceKind, GoferMount, MOST_ROOT_IMAGES, Mount as MountRequest,
+    MountFlags as Flags, Root, Status, TmpfsMount, mount, root,
 };
 use gofer::protocol::Access;
 use parking_lot::Mutex;
@@ -64,9 +64,10 @@ impl Builder<'_> {
 
     async fn root(&self, wanted: &Root) -> Result<Path, Status> {
         let writable = matches!(wanted.overlay, None | Some(root::Overlay::None(_))) && !wanted.read_only;
-        let lower: Arc<dyn FileSystem> = match wanted.image {
-            Some(image) => self.erofs(image)?,
-            None => self.gofer_fs(wanted.attach, writable, wanted.cache()).await?,
+        let lower: Arc<dyn FileSystem> = match wanted.images.as_slice() {
+            [] => self.gofer_fs(wanted.attach, writable, wanted.cache()).await?,
+            [image] => self.erofs(*image)?,
+            images => self.stack(images).await?,
         };
         let (fs, source): (Arc<dyn FileSystem>, &str) = match &wanted.overlay {
             None | Some(root::Overlay::None(_)) => (lower, "root"),
@@ -96,6 +97,20 @@ impl Builder<'_> {
             };
             invalid(format!("image: {what}"))
         })
+    }
+
+    /// Images one over the other, the lowest first.
+    async fn stack(&self, images: &[u32]) -> Result<Arc<dyn FileSystem>, Status> {
+        if images.len() > MOST_ROOT_IMAGES {
+            return Err(invalid(format!("a root of {} images: it can be made of {MOST_ROOT_IMAGES}", images.len())));
+        }
+        let mut layers = Vec::new();
+        for (place, image) in images.iter().enumerate().rev() {
+            let about = |status: Status| Status::new(status.code, format!("layer {place} of the root: {}", status.message));
+            let fs: Arc<dyn FileSystem> = self.erofs(*image).map_err(about)?;
+            layers.push(Layer::whole(&fs, fs.root()));
+        }
+        Ok(LayerFs::stack(layers, next_device()).await.map_err(|errno| invalid(format!("the root's images: {errno}")))?)
     }
 
     /// The root with its changes in a directory: `upper` and `work` in another tree of the gofer.

@@ -6,22 +6,15 @@ use std::sync::Arc;
 use hostcall::window::WindowMode;
 use hostcall::{Window, io};
 
-use super::MAGIC;
+use agent_api::erofs::{self, BLOCK_BITS, Refused, SUPER_AT, SUPER_LEN};
+
 use crate::Errno;
 
 /// Bytes of a block.
 pub(super) const BLOCK: u64 = 4096;
-const BLOCK_BITS: u8 = 12;
-
-/// Where the superblock is.
-const SUPER_AT: u64 = 1024;
-const SUPER_LEN: usize = 128;
 
 /// Bytes between the places of two inodes.
 const SLOT: u64 = 32;
-
-/// Features that change nothing for uncompressed files: `LZ4_0PADDING`, `CHUNKED_FILE`, `XATTR_PREFIXES`.
-const KNOWN_FEATURES: u32 = 0x1 | 0x4 | 0x40;
 
 /// An image file.
 pub(super) struct Image {
@@ -96,15 +89,10 @@ impl Image {
         let window = Arc::new(Window::map(Arc::new(file), 0, size, WindowMode::Read)?);
         let mut bytes = [0; SUPER_LEN];
         window.read(SUPER_AT, &mut bytes).map_err(|_| Errno::EIO)?;
-        if number::<4>(&bytes, 0)? != MAGIC {
-            return Err(Errno::EINVAL);
-        }
-        let features = number::<4>(&bytes, 80)? as u32;
-        let devices = number::<2>(&bytes, 86)?;
-        let directory_bits = number::<1>(&bytes, 90)?;
-        if bytes.get(12) != Some(&BLOCK_BITS) || features & !KNOWN_FEATURES != 0 || devices != 0 || directory_bits != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
+        erofs::check(&bytes).map_err(|refused| match refused {
+            Refused::NoImage => Errno::EINVAL,
+            Refused::Unsupported => Errno::EOPNOTSUPP,
+        })?;
         Ok(Image {
             window,
             root_nid: number::<2>(&bytes, 14)?,

@@ -31,8 +31,8 @@ use crate::step::Step;
 use image::{BLOCK, Image};
 use inode::Node;
 
-/// `EROFS_SUPER_MAGIC_V1`.
-const MAGIC: u64 = 0xe0f5_e1e2;
+/// What statfs(2) says it is.
+const MAGIC: u64 = agent_api::erofs::MAGIC as u64;
 
 /// A mounted image.
 pub struct EroFs {

@@ -39,7 +39,9 @@ impl Lister for Node {
             let mut seen: HashSet<Box<[u8]>> = HashSet::new();
             let mut all = Listing::new();
             for dir in self.layers() {
+                let dev = if self.fs.devices.is_empty() { 0 } else { dir.metadata().await?.dev };
                 for (ino, kind, name) in numbered(dir).await? {
+                    let ino = self.fs.ino(dev, ino);
                     if seen.contains(&name) {
                         continue;
                     }

@@ -9,6 +9,8 @@
 //! leaves either. Directories that the lower layers have are not renamed (`EXDEV`, as on Linux without `redirect_dir`); hard links of
 //! lower files come apart when one is copied up.
 //!
+//! Read-only layers are a stack by themselves too: the images that a container's root is made of ([`LayerFs::stack`]), with another overlay over it.
+//!
 //! Locking: a node's `copying` (async) is held while it is copied up, parents before children; `place` and [`Shared::nodes`] are leaves.
 
 mod copy_up;
@@ -81,9 +83,16 @@ struct Shared {
     upper: Option<Upper>,
     lowers: Vec<Layer>,
     next: AtomicU64,
+    /// Of a stack: the device numbers of its layers, from the lowest up. Their inode numbers are told apart by the place here.
+    devices: Vec<u64>,
+    /// What it counts for in [`DEPTH_MAX`].
+    depth: usize,
     /// Nodes by the address of their upper inode, directories also by that of their first lower one; they hold both.
     nodes: Mutex<HashMap<usize, Weak<Node>>>,
 }
+
+/// Inode numbers of a layer stay below this bit, those of images do.
+const LAYER_SHIFT: u32 = 48;
 
 impl LayerFs {
     /// `lowers` from the top down. Things left in the work directory by an earlier end are removed.
@@ -98,13 +107,33 @@ impl LayerFs {
         options: String,
     ) -> Result<Arc<LayerFs>, Errno> {
         let all = upper.iter().map(|upper| &upper.layer).chain(&lowers);
-        if all.map(|layer| layer.fs.stack_depth()).max().ok_or(Errno::EINVAL)? >= DEPTH_MAX {
+        let below = all.map(|layer| layer.fs.stack_depth()).max().ok_or(Errno::EINVAL)?;
+        if below >= DEPTH_MAX {
             return Err(Errno::EINVAL);
         }
+        LayerFs::made(upper, lowers, Shared { depth: below + 1, ..Shared::new(format, dev) }, options).await
+    }
+
+    /// What a container's root is made of: read-only layers, from the top down, in the format of those with privilege. Guests see an overlay of one
+    /// layer: their own may be as deep over it as over any other root.
+    ///
+    /// # Errors
+    /// `EINVAL` without any layer; the layers' own.
+    pub async fn stack(lowers: Vec<Layer>, dev: u64) -> Result<Arc<LayerFs>, Errno> {
+        let mut devices = Vec::new();
+        for layer in lowers.iter().rev() {
+            devices.push(layer.root.metadata().await?.dev);
+        }
+        if devices.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        LayerFs::made(None, lowers, Shared { devices, ..Shared::new(Format::Trusted, dev) }, String::new()).await
+    }
+
+    async fn made(upper: Option<Upper>, lowers: Vec<Layer>, shared: Shared, options: String) -> Result<Arc<LayerFs>, Errno> {
         let root_upper = upper.as_ref().map(|upper| upper.layer.root.clone());
         let root_lowers = lowers.iter().map(|layer| layer.root.clone()).collect();
-        let next = AtomicU64::new(1);
-        let shared = Arc::new(Shared { format, dev, upper, lowers, next, nodes: Mutex::default() });
+        let shared = Arc::new(Shared { upper, lowers, ..shared });
         if let Some(upper) = &shared.upper {
             shared.clean(&upper.work).await?;
         }
@@ -114,6 +143,18 @@ impl LayerFs {
 }
 
 impl Shared {
+    /// Without layers yet.
+    fn new(format: Format, dev: u64) -> Shared {
+        let (devices, nodes) = (Vec::new(), Mutex::default());
+        Shared { format, dev, upper: None, lowers: Vec::new(), next: AtomicU64::new(1), devices, depth: 0, nodes }
+    }
+
+    /// The number here of a layer's inode.
+    fn ino(&self, dev: u64, ino: u64) -> u64 {
+        let place = self.devices.iter().position(|&device| device == dev).unwrap_or(0);
+        ino | (place as u64) << LAYER_SHIFT
+    }
+
     fn work(&self) -> Result<&Arc<dyn Inode>, Errno> {
         self.upper.as_ref().map(|upper| &upper.work).ok_or(Errno::EROFS)
     }
@@ -146,6 +187,17 @@ impl Shared {
 
     fn remember(&self, inode: &Arc<dyn Inode>, node: &Arc<Node>) {
         self.nodes.lock().insert(address(inode), Arc::downgrade(node));
+    }
+
+    /// Remembers a node that was just made, or gives the one that somebody else has made meanwhile.
+    fn remember_first(&self, inode: &Arc<dyn Inode>, node: Arc<Node>) -> Arc<Node> {
+        let mut nodes = self.nodes.lock();
+        let other = nodes.get(&address(inode)).and_then(Weak::upgrade);
+        if other.is_none() {
+            nodes.insert(address(inode), Arc::downgrade(&node));
+        }
+        drop(nodes);
+        other.unwrap_or(node)
     }
 
     fn forget(&self, inode: &Arc<dyn Inode>) {
@@ -191,7 +243,6 @@ impl FileSystem for LayerFs {
     }
 
     fn stack_depth(&self) -> usize {
-        let layers = self.shared.upper.iter().map(|upper| &upper.layer).chain(&self.shared.lowers);
-        layers.map(|layer| layer.fs.stack_depth()).max().unwrap_or(0) + 1
+        self.shared.depth
     }
 }

@@ -42,11 +42,13 @@ impl Node {
     ) -> Result<Arc<Node>, Errno> {
         let first = upper.as_ref().or(lowers.first()).ok_or(Errno::ENOENT)?;
         let kind = first.kind();
-        let unique = upper.is_some() || kind == FileKind::Directory;
+        // Who looks at a stack of read-only layers knows a file by its inode, under whichever name.
+        let unique = upper.is_some() || kind == FileKind::Directory || fs.upper.is_none();
         if unique && let Some(node) = fs.known(first) {
             return Ok(node);
         }
-        let ino = first.metadata().await?.ino;
+        let found = first.metadata().await?;
+        let ino = fs.ino(found.dev, found.ino);
         let key = first.clone();
         let node = Arc::new_cyclic(|this| Node {
             fs: fs.clone(),
@@ -58,10 +60,7 @@ impl Node {
             lowers,
             copying: AsyncMutex::default(),
         });
-        if unique {
-            fs.remember(&key, &node);
-        }
-        Ok(node)
+        Ok(if unique { fs.remember_first(&key, node) } else { node })
     }
 
     pub(super) fn this(&self) -> Result<Arc<Node>, Errno> {

@@ -172,3 +172,75 @@ fn odd_things_in_the_upper_directory_do_no_harm() {
     tree.unlink("other").expect("unlink");
     assert_eq!(tree.at("other").err(), Some(Errno::ENOENT));
 }
+
+/// As images lie over one another: `trusted.overlay.opaque`, and devices 0/0 for what is gone.
+fn stack() -> (Tree, Arc<LayerFs>) {
+    let layers: Vec<Arc<dyn FileSystem>> = (0..3).map(|_| tmpfs() as Arc<dyn FileSystem>).collect();
+    let [low, middle, top] = [0, 1, 2].map(|n| Tree::new(layers[n].clone()));
+    for dir in ["dir", "opaque", "opaque/sub", "gone"] {
+        low.mkdir(dir).expect("mkdir");
+    }
+    for file in ["file", "dir/low", "opaque/low", "gone/low", "dir/gone", "back"] {
+        low.write(file, "low").expect("write");
+    }
+    low.link("file", "hard").expect("link");
+    for dir in ["dir", "opaque"] {
+        middle.mkdir(dir).expect("mkdir");
+    }
+    middle.write("opaque/middle", "middle").expect("write");
+    top.mkdir("dir").expect("mkdir");
+    for file in ["dir/top", "back"] {
+        top.write(file, "top").expect("write");
+    }
+    run(async {
+        let opaque = XattrCall::Set(b"trusted.overlay.opaque", b"y", 0);
+        middle.at("opaque").expect("dir").inode().xattr(opaque).await.expect("set");
+        let new = NewInode { kind: FileKind::CharDevice, permissions: 0, uid: 0, gid: 0, rdev: 0, target: Vec::new() };
+        let root = |tree: &Tree| tree.view.root.inode().clone();
+        root(&middle).create(b"gone", &new).await.expect("a whiteout");
+        root(&middle).create(b"back", &new).await.expect("a whiteout");
+        top.at("dir").expect("dir").inode().create(b"gone", &new).await.expect("a whiteout");
+    });
+    let lowers = layers.iter().rev().map(|fs| Layer::whole(fs, fs.root())).collect();
+    let fs = run(LayerFs::stack(lowers, next_device())).unwrap_or_else(|errno| panic!("{errno}"));
+    (Tree::new(fs.clone()), fs)
+}
+
+#[test]
+fn layers_of_images_hide_what_is_below() {
+    let (tree, fs) = stack();
+    assert_eq!(tree.list("/").as_deref(), Ok(["back", "dir", "file", "hard", "opaque"].map(String::from).as_slice()));
+    assert_eq!(tree.list("dir").as_deref(), Ok(["low", "top"].map(String::from).as_slice()));
+    assert_eq!(tree.list("opaque").as_deref(), Ok(["middle"].map(String::from).as_slice()));
+    assert_eq!(tree.at("gone").err(), Some(Errno::ENOENT));
+    assert_eq!(tree.at("opaque/sub").err(), Some(Errno::ENOENT));
+    assert_eq!(tree.read("back").as_deref(), Ok("top"));
+    assert_eq!(tree.mkdir("new").err(), Some(Errno::EROFS));
+    assert!(fs.read_only() && fs.stack_depth() == 0);
+    let names = ["file", "dir", "dir/low", "dir/top", "opaque", "opaque/middle", "back"];
+    let mut numbers = names.map(|name| tree.stat(name).expect(name)).map(|found| (found.dev, found.ino)).to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), names.len(), "files of different layers are different files");
+    assert_eq!(tree.stat("file").expect("file").ino, tree.stat("hard").expect("hard").ino);
+}
+
+#[test]
+fn changes_over_layers_of_images_stay() {
+    let (_, lower) = stack();
+    let tree = Tree::new(crate::fs::overlay::Overlay::new(lower, tmpfs(), next_device()));
+    tree.write("file", "NEW").expect("write");
+    tree.write("dir/low", "NEW").expect("write");
+    tree.unlink("back").expect("unlink");
+    // The names are looked up again: what was changed is found by the layers' inodes, which must be the same.
+    let again = Tree::new(tree.view.root.mount.fs.clone());
+    for name in ["file", "hard", "dir/low"] {
+        assert_eq!(again.read(name).as_deref(), Ok("NEW"), "{name}");
+    }
+    assert_eq!(again.at("back").err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn a_stack_needs_layers() {
+    assert_eq!(run(LayerFs::stack(Vec::new(), next_device())).err(), Some(Errno::EINVAL));
+}
