@@ -15,6 +15,7 @@
 mod args;
 mod confine;
 mod launch;
+mod layers;
 mod options;
 mod proto;
 mod publish;

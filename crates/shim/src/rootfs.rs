@@ -1,4 +1,4 @@
-//! The root that containerd's snapshotter describes: mounted at the bundle's `rootfs`, as runc's shim does.
+//! The root that containerd's snapshotter describes: mounted at the bundle's `rootfs`, as runc's shim does. Some need not be ([`layers`](crate::layers)).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ fn within_a_page(data: &[String]) -> rustix::io::Result<(String, Vec<OwnedFd>)> 
 }
 
 /// overlayfs's list: a backslash takes a colon its meaning.
-fn split_layers(lower: &str) -> Vec<String> {
+pub fn split_layers(lower: &str) -> Vec<String> {
     let (mut layers, mut layer) = (Vec::new(), String::new());
     let mut rest = lower.chars();
     while let Some(c) = rest.next() {

@@ -1,5 +1,6 @@
 //! Making and deleting containers.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,14 +12,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_api::{Code, Status};
-use runtime::child;
-use runtime::sandbox::Kind;
+use runtime::pod::Place;
+use runtime::sandbox::{IMAGES_AT_START, IMAGES_LATER, Kind};
 use runtime::state::Access;
+use runtime::{child, config, container};
 
 use super::{Container, Process, Stage, Tasks, deleted, recover, status, unknown};
 use crate::proto::{CreateTaskRequest, DeleteResponse, PidResponse, TaskCreate, TaskDelete, TaskIo, Timestamp};
 use crate::stdio::{Io, Kept, Streams};
-use crate::{launch, options, rootfs};
+use crate::{launch, layers, options, rootfs};
 
 /// How long the containers of a sandbox that ends may take to do so.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,13 +73,16 @@ impl Tasks {
             terminal: request.terminal,
         };
         let root = bundle.join("rootfs");
-        rootfs::mount(&request.rootfs, &root).map_err(unknown)?;
+        let images = self.root_images(request, &bundle);
+        if images.is_empty() {
+            rootfs::mount(&request.rootfs, &root).map_err(unknown)?;
+        }
         let unmount = |status| {
             rootfs::unmount(&root);
             status
         };
         let (streams, kept) = io.open().map_err(|what| unmount(Status::new(Code::InvalidArgument, what)))?;
-        let process = self.run_create(&request.id, &bundle, io, streams, kept).map_err(unmount)?;
+        let process = self.run_create(&request.id, &bundle, &images, io, streams, kept).map_err(unmount)?;
         let entry = self.runtime.store.open(&request.id, Access::Look).map_err(status).map_err(unmount)?;
         let pid = entry.saved.pid() as u32;
         if let Err(error) = recover::remember(&bundle, &process.io) {
@@ -89,8 +94,39 @@ impl Tasks {
         Ok(pid)
     }
 
-    /// Runs `nacre create` with the process's streams as its own.
-    fn run_create(&self, id: &str, bundle: &Path, io: Io, streams: Streams, kept: Kept) -> Result<Process, Status> {
+    /// The images that the root is made of, the lowest first. None: it is to be mounted, for it is otherwise, or to be written to where it lies, or more than
+    /// the VM has room for.
+    fn root_images(&self, request: &CreateTaskRequest, bundle: &Path) -> Vec<PathBuf> {
+        // What is wrong with it is said when the container is made.
+        let Ok(spec) = config::load(bundle) else { return Vec::new() };
+        let annotation = |name| spec.annotations().as_ref().and_then(|all| all.get(name)).map(String::as_str);
+        if annotation(config::ROOTFS).is_some() || annotation(config::OVERLAY) == Some("none") {
+            return Vec::new();
+        }
+        let Some(images) = layers::images(&request.rootfs) else { return Vec::new() };
+        let kind = match Place::of(&spec) {
+            Ok(Place::Member(sandbox)) => self.runtime.store.open(&sandbox, Access::Look).map(|entry| entry.saved.kind),
+            _ => container::kind(&spec, (self.kind == Kind::Vm).then_some(Kind::Vm)),
+        };
+        let is_member = matches!(Place::of(&spec), Ok(Place::Member(_)));
+        match kind {
+            Ok(Kind::Sentry) => images,
+            Ok(Kind::Vm) if !is_member && images.len() <= IMAGES_AT_START => images,
+            Ok(Kind::Vm) if is_member && room_for(&mut self.lock().plugged, &images) => images,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Runs `nacre create` with the process's streams as its own. Without images, the root is the bundle's directory.
+    fn run_create(
+        &self,
+        id: &str,
+        bundle: &Path,
+        images: &[PathBuf],
+        io: Io,
+        streams: Streams,
+        kept: Kept,
+    ) -> Result<Process, Status> {
         let log = bundle.join("nacre.log");
         let mut command = Command::new("/proc/self/exe");
         command.arg0("nacre").current_dir(bundle).arg("--root").arg(&self.root);
@@ -103,6 +139,9 @@ impl Tasks {
         }
         // What is half made when this process is killed must not come to life after its remains were cleared away.
         command.arg("create").arg("--parent").arg(std::process::id().to_string()).arg("--bundle").arg(bundle);
+        for image in images {
+            command.arg("--root-image").arg(image);
+        }
         let process = Process::new(io, kept);
         let console = match process.io.terminal {
             true => Some(ConsoleSocket::new(id).map_err(unknown)?),
@@ -226,6 +265,17 @@ impl Tasks {
     }
 }
 
+/// Whether a running VM can be given these images too; then it counts as having them. Each has a slot, and keeps it: containers of one image share.
+fn room_for(plugged: &mut Option<BTreeSet<PathBuf>>, images: &[PathBuf]) -> bool {
+    let Some(plugged) = plugged else { return false };
+    let new: BTreeSet<&PathBuf> = images.iter().filter(|&image| !plugged.contains(image)).collect();
+    let fits = plugged.len() + new.len() <= IMAGES_LATER;
+    if fits {
+        plugged.extend(new.into_iter().cloned().collect::<Vec<_>>());
+    }
+    fits
+}
+
 /// The last error that was logged after `from`.
 fn reason(log: &Path, from: u64) -> Option<String> {
     use std::io::{Seek, SeekFrom};
@@ -270,5 +320,21 @@ impl ConsoleSocket {
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_has_room_for_so_many_images() {
+        let images = |numbers: std::ops::Range<usize>| numbers.map(|n| PathBuf::from(n.to_string())).collect::<Vec<_>>();
+        let mut plugged = Some(BTreeSet::new());
+        assert!(room_for(&mut plugged, &images(0..IMAGES_LATER - 1)));
+        assert!(room_for(&mut plugged, &images(0..IMAGES_LATER - 1)), "it has them");
+        assert!(!room_for(&mut plugged, &images(IMAGES_LATER..IMAGES_LATER + 2)));
+        assert!(room_for(&mut plugged, &images(1..IMAGES_LATER)), "what did not fit is not counted");
+        assert!(!room_for(&mut None, &images(0..1)));
     }
 }

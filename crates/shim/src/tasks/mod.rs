@@ -50,6 +50,8 @@ struct State {
     agent: Option<Arc<Client>>,
     /// Where containerd connects to, to forward ports, while that lives.
     loopback: Option<Arc<Loopback>>,
+    /// The images that the pod's VM was given while it ran; None: an earlier shim knew.
+    plugged: Option<BTreeSet<PathBuf>>,
 }
 
 struct Container {
@@ -139,7 +141,7 @@ impl Tasks {
             root,
             debug,
             publisher,
-            state: Mutex::default(),
+            state: Mutex::new(State { plugged: Some(BTreeSet::new()), ..State::default() }),
             changed: Condvar::new(),
             children: Mutex::new(()),
         }

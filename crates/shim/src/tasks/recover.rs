@@ -52,7 +52,9 @@ impl Tasks {
             let pid = entry.saved.pid() as u32;
             let container =
                 Container { bundle: entry.saved.bundle.clone(), pid, paused, processes: [(String::new(), process)].into() };
-            self.lock().containers.insert(entry.saved.id.clone(), container);
+            let mut state = self.lock();
+            state.containers.insert(entry.saved.id.clone(), container);
+            state.plugged = None;
         }
         if let Some(entry) = found.iter().find(|entry| entry.saved.status() != Status::Stopped) {
             self.watch(entry);
