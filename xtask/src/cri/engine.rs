@@ -276,7 +276,7 @@ impl Engine {
         }
         self.clear_pods()?;
         self.soon("no shim is left", |engine| Ok(engine.shims().is_empty()))?;
-        self.soon("no mount is left", |engine| Ok(engine.mounts()?.is_empty()))?;
+        self.soon("no mount is left", |engine| Ok(engine.roots()?.is_empty()))?;
         self.soon("nothing is left", |engine| Ok(engine.remains()?.is_empty()))
             .with_context(|| format!("{:?}", self.remains().unwrap_or_default()))
     }
@@ -315,7 +315,7 @@ impl Engine {
     }
 
     /// Roots of containers that are mounted.
-    fn mounts(&self) -> Result<Vec<String>> {
+    pub fn roots(&self) -> Result<Vec<String>> {
         let state = self.dir.join("run").display().to_string();
         let text = std::fs::read_to_string("/proc/self/mountinfo")?;
         let points = text.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&state));
@@ -345,7 +345,7 @@ impl Drop for Engine {
             let _ = sh::wait(containerd, Duration::from_secs(10));
         }
         // Kept if a case has left mounts in it.
-        if self.mounts().is_ok_and(|mounts| mounts.is_empty()) {
+        if self.roots().is_ok_and(|mounts| mounts.is_empty()) {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
     }

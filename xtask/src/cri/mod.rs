@@ -1,7 +1,7 @@
 //! `cri`: sandboxes under a real containerd, which is started by hand with a root, state and socket of its own; and under podman.
 //!
 //! `engine` is that containerd and `image` what it runs; the cases are in `tasks` (through `ctr`), `pods`, `streams` and `settings`
-//! (through CRI), `podman`, `rootless` and `conmon`, `install`, `vm` (through both), `faults` and
+//! (through CRI), `podman`, `rootless` and `conmon`, `install`, `vm` (through both), `layers`, `faults` and
 //! `walk` (what is killed at which step).
 //! After each case nothing may be left: no process, no mount, no state.
 
@@ -11,6 +11,7 @@ mod engine;
 mod faults;
 mod image;
 mod install;
+mod layers;
 mod podman;
 mod pods;
 mod rootless;
@@ -89,7 +90,7 @@ fn cases(engine: &mut Engine, tier: Tier, names: &[&str], tally: &mut Tally) {
     // The same beside both.
     let (under, beside): (_, [&[Case]; 4]) = match engine.release {
         Release::One => ("cri", [podman::CASES, rootless::CASES, conmon::CASES, install::OTHERS]),
-        Release::Two => ("cri containerd-2", [&[]; 4]),
+        Release::Two => ("cri containerd-2", [layers::CASES, &[], &[], &[]]),
     };
     let small = [tasks::CASES, pods::CASES, streams::CASES, settings::CASES, install::CASES, vm::CASES, faults::CASES];
     let small = small.into_iter().chain(beside);
