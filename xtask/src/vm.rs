@@ -172,7 +172,7 @@ fn command_line(tier: Tier) -> Result<()> {
     agent::build()?;
     let (mut args, limit) = (vec!["--", "--test-threads=2"], tier.command_line_limit());
     match tier {
-        Tier::Small => args.extend(["pod::", "vm::"]),
+        Tier::Small => args.extend(["pod::", "vm::", "disks::"]),
         Tier::All | Tier::Full => {
             for (name, why) in NOT_IN_VMS {
                 println!("not in VMs: {name}: {why}");

@@ -10,9 +10,9 @@ use agent_api::{
     Status, Stdio, UpdateContainerRequest, WaitProcessRequest, WaitProcessResponse, mount, take_fd,
 };
 use prost::Message;
-use vmm::Access;
 
 use crate::News;
+use crate::drives::Hold;
 use crate::serve::Server;
 use crate::streams::{Announced, Direction};
 
@@ -104,11 +104,11 @@ impl Server {
     fn plug(&self, request: &mut CreateContainerRequest, fds: &mut [Option<OwnedFd>]) -> Result<(), Status> {
         let mut files = Vec::new();
         for index in &request.images {
-            files.push((take_fd(fds, *index, "image")?, Access::Read));
+            files.push((take_fd(fds, *index, "image")?, Hold::Read));
         }
         for (place, index) in request.disks.iter().enumerate() {
             let disk = take_fd(fds, *index, "disk")?;
-            files.push((disk, if is_written_to(request, place) { Access::Write } else { Access::Read }));
+            files.push((disk, hold(request, place)));
         }
         let mut numbers = self.plugs.plug(&request.id, files)?;
         request.disks = numbers.split_off(request.images.len());
@@ -226,12 +226,19 @@ impl Server {
     }
 }
 
-/// Whether a mount of the request's disk in this place is not read-only.
-fn is_written_to(request: &CreateContainerRequest, place: usize) -> bool {
-    request.mounts.iter().any(|mount| match &mount.kind {
+/// What the request's container does with its disk in this place.
+fn hold(request: &CreateContainerRequest, place: usize) -> Hold {
+    let mounted = request.mounts.iter().any(|mount| match &mount.kind {
         Some(mount::Kind::Disk(disk)) => disk.disk as usize == place && !mount.flags.is_some_and(|flags| flags.read_only),
         _ => false,
-    })
+    });
+    let given =
+        request.devices.iter().filter_map(|device| device.disk).any(|disk| disk.disk as usize == place && !disk.read_only);
+    match (mounted, given) {
+        (true, _) => Hold::Write,
+        (false, true) => Hold::WriteTogether,
+        (false, false) => Hold::Read,
+    }
 }
 
 fn entropy() -> Result<Vec<u8>, Status> {

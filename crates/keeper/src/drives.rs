@@ -15,6 +15,34 @@ use vmm::{Access, Device, Vmm};
 /// How long the guest may take to let a disk go.
 const UNPLUG: Duration = Duration::from_secs(5);
 
+/// What containers do with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    Read,
+    /// A file system on it is written to: by one container only.
+    Write,
+    /// It is written to as a block device: the containers that have it know what they do.
+    WriteTogether,
+}
+
+impl Hold {
+    fn access(self) -> Access {
+        match self {
+            Hold::Read => Access::Read,
+            Hold::Write | Hold::WriteTogether => Access::Write,
+        }
+    }
+}
+
+/// What a file is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// Device and inode.
+    Regular(u64, u64),
+    /// Its own number, whichever node it was opened by.
+    BlockDevice(u64),
+}
+
 /// What the VM has.
 #[derive(Debug, Default)]
 pub struct Drives {
@@ -25,9 +53,8 @@ pub struct Drives {
 
 #[derive(Debug)]
 struct Drive {
-    /// Device and inode, and for a block device its own number.
-    file: (u64, u64, u64),
-    access: Access,
+    file: File,
+    hold: Hold,
     /// As the agent knows it.
     number: u32,
     id: String,
@@ -47,13 +74,18 @@ impl Drives {
     ///
     /// # Errors
     /// It is no file that a VM could have; it is to be written to and is another container's already.
-    pub fn take(&mut self, container: &str, file: OwnedFd, access: Access) -> Result<(u32, Option<NewDevice>), Status> {
+    pub fn take(&mut self, container: &str, file: OwnedFd, hold: Hold) -> Result<(u32, Option<NewDevice>), Status> {
         let stat = fstat(&file).map_err(|errno| Status::new(Code::Internal, format!("an image's fstat: {errno}")))?;
-        let key = (stat.st_dev, stat.st_ino, stat.st_rdev);
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let key = match kind {
+            FileType::BlockDevice => File::BlockDevice(stat.st_rdev),
+            _ => File::Regular(stat.st_dev, stat.st_ino),
+        };
         if let Some(drive) = self.list.iter_mut().find(|drive| drive.file == key) {
             let is_theirs = drive.containers.iter().any(|other| other == container);
-            if access != drive.access || (access == Access::Write && !is_theirs) {
-                return Err(Status::new(Code::FailedPrecondition, "a disk that is written to can be one container's only"));
+            if hold != drive.hold || (hold == Hold::Write && !is_theirs) {
+                let why = "a disk that is written to can be one container's only, or a block device of all that have it";
+                return Err(Status::new(Code::FailedPrecondition, why));
             }
             if !is_theirs {
                 drive.containers.push(container.into());
@@ -61,9 +93,9 @@ impl Drives {
             return Ok((drive.number, None));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
         let readable = Mode::from_raw_mode(stat.st_mode).contains(Mode::ROTH);
-        let mappable = is_file && readable && size > 0 && size.is_multiple_of(vmm::qemu::PMEM_ALIGN);
+        let mappable = kind.is_file() && readable && size > 0 && size.is_multiple_of(vmm::qemu::PMEM_ALIGN);
+        let access = hold.access();
         let (number, new) = match access {
             Access::Read if mappable => {
                 self.pmems += 1;
@@ -72,7 +104,7 @@ impl Drives {
             }
             _ => self.disk(file, access),
         };
-        self.list.push(Drive { file: key, access, number, id: new.id.clone(), containers: vec![container.into()] });
+        self.list.push(Drive { file: key, hold, number, id: new.id.clone(), containers: vec![container.into()] });
         Ok((number, Some(new)))
     }
 
@@ -132,13 +164,13 @@ impl Plugs {
     ///
     /// # Errors
     /// One cannot be plugged in.
-    pub fn plug(&self, container: &str, files: Vec<(OwnedFd, Access)>) -> Result<Vec<u32>, Status> {
+    pub fn plug(&self, container: &str, files: Vec<(OwnedFd, Hold)>) -> Result<Vec<u32>, Status> {
         let mut drives = self.drives.lock().unwrap_or_else(PoisonError::into_inner);
-        files.into_iter().map(|(file, access)| self.plug_one(&mut drives, container, file, access)).collect()
+        files.into_iter().map(|(file, hold)| self.plug_one(&mut drives, container, file, hold)).collect()
     }
 
-    fn plug_one(&self, drives: &mut Drives, container: &str, file: OwnedFd, access: Access) -> Result<u32, Status> {
-        let (mut number, new) = drives.take(container, file, access)?;
+    fn plug_one(&self, drives: &mut Drives, container: &str, file: OwnedFd, hold: Hold) -> Result<u32, Status> {
+        let (mut number, new) = drives.take(container, file, hold)?;
         let Some(NewDevice { mut id, device }) = new else { return Ok(number) };
         let spare = match &device {
             Device::Pmem { image, .. } => rustix::io::fcntl_dupfd_cloexec(image, 0).ok(),
@@ -194,10 +226,10 @@ mod tests {
         let mut drives = Drives::default();
         let image = file(vmm::qemu::PMEM_ALIGN);
         let copy = || rustix::io::fcntl_dupfd_cloexec(&image, 0).unwrap();
-        let (first, new) = drives.take("a", copy(), Access::Read).unwrap();
+        let (first, new) = drives.take("a", copy(), Hold::Read).unwrap();
         assert!(matches!(new, Some(NewDevice { device: Device::Pmem { .. }, .. })), "{new:?}");
-        assert!(matches!(drives.take("b", copy(), Access::Read).unwrap(), (number, None) if number == first));
-        let (odd, new) = drives.take("b", file(4096), Access::Read).unwrap();
+        assert!(matches!(drives.take("b", copy(), Hold::Read).unwrap(), (number, None) if number == first));
+        let (odd, new) = drives.take("b", file(4096), Hold::Read).unwrap();
         assert!(matches!(new, Some(NewDevice { device: Device::Block { .. }, .. })), "{new:?}");
         assert_eq!((first, odd), (0, vm::DISK));
         assert_eq!(drives.release("a"), Vec::<String>::new());
@@ -209,12 +241,27 @@ mod tests {
         let mut drives = Drives::default();
         let disk = file(1 << 20);
         let copy = || rustix::io::fcntl_dupfd_cloexec(&disk, 0).unwrap();
-        drives.take("a", copy(), Access::Write).unwrap();
-        assert!(drives.take("b", copy(), Access::Read).is_err());
+        drives.take("a", copy(), Hold::Write).unwrap();
+        assert!(drives.take("b", copy(), Hold::Read).is_err());
         let free = drives.release("a");
-        assert!(drives.take("b", copy(), Access::Read).is_err(), "it is in the VM still");
+        assert!(drives.take("b", copy(), Hold::Read).is_err(), "it is in the VM still");
         free.iter().for_each(|id| drives.forget(id));
         // A number is not used again: the guest may still know the old one.
-        assert_eq!(drives.take("b", copy(), Access::Read).unwrap().0, vm::DISK | 1);
+        assert_eq!(drives.take("b", copy(), Hold::Read).unwrap().0, vm::DISK | 1);
+    }
+
+    #[test]
+    fn a_block_device_is_of_all_that_have_it_alike() {
+        let mut drives = Drives::default();
+        let disk = file(1 << 20);
+        let copy = || rustix::io::fcntl_dupfd_cloexec(&disk, 0).unwrap();
+        let (number, new) = drives.take("a", copy(), Hold::WriteTogether).unwrap();
+        assert!(matches!(new, Some(NewDevice { device: Device::Block { access: Access::Write, .. }, .. })), "{new:?}");
+        assert!(matches!(drives.take("b", copy(), Hold::WriteTogether).unwrap(), (same, None) if same == number));
+        for other in [Hold::Read, Hold::Write] {
+            assert!(drives.take("c", copy(), other).is_err(), "{other:?}");
+        }
+        assert_eq!(drives.release("a"), Vec::<String>::new());
+        assert_eq!(drives.release("b"), ["disk-0"]);
     }
 }

@@ -34,7 +34,7 @@ use vmm::{Event, Vmm, vsock};
 
 use console::Console;
 use drives::Plugs;
-pub use drives::{Drives, NewDevice};
+pub use drives::{Drives, Hold, NewDevice};
 use guest::Guest;
 use nics::Nics;
 pub use nics::NicsAtStart;

@@ -385,7 +385,7 @@ fn an_image_without_room_as_memory_becomes_a_disk() {
         file
     };
     let (one, two) = (image("one"), image("two"));
-    let copy = |file: &OwnedFd| (rustix::io::fcntl_dupfd_cloexec(file, 0).unwrap(), vmm::Access::Read);
+    let copy = |file: &OwnedFd| (rustix::io::fcntl_dupfd_cloexec(file, 0).unwrap(), crate::Hold::Read);
     let disk = |number: u32| agent_api::vm::DISK | number;
     assert_eq!(plugs.plug("a", vec![copy(&one), copy(&two)]).unwrap(), [disk(0), disk(1)]);
     assert_eq!(plugs.plug("b", vec![copy(&one)]).unwrap(), [disk(0)], "as others have it");

@@ -1,5 +1,7 @@
 //! The same shim under its other name: containers and pods in virtual machines.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
 
 use super::Case;
@@ -7,7 +9,7 @@ use super::engine::Engine;
 use super::image;
 use crate::sh;
 
-pub const CASES: &[Case] = &[("vm-run", run), ("vm-pod", pod), ("vm-kill", kill)];
+pub const CASES: &[Case] = &[("vm-run", run), ("vm-pod", pod), ("vm-kill", kill), ("vm-block-device", block_device)];
 
 /// Cases of pods that are not played again in VMs, and why.
 pub const EXCEPTIONS: &[(&str, &str)] = &[
@@ -15,6 +17,7 @@ pub const EXCEPTIONS: &[(&str, &str)] = &[
     ("pod-kill-sentry", "vm-kill is the like"),
     ("pod-debug", "containers of a VM have no pids of their own on the host"),
     ("pod-debug-stacks", "a guest's kernel shows no stacks"),
+    ("pod-block-device", "vm-block-device is the like"),
     ("pod-node-network", "a VM has no sockets of the host's"),
     ("pods", "twenty emulated machines at once"),
 ];
@@ -79,4 +82,37 @@ fn kill(engine: &mut Engine) -> Result<()> {
     let machine = *engine.children(keeper, "qemu-system-x86").first().context("the keeper has no machine")?;
     sh::signal(machine, "KILL");
     engine.wait_status(&id, "exited 137 Error")
+}
+
+/// A raw block volume is the host's device, and free again without its container; a privileged container, which gets all devices of the node, has no disk of it.
+fn block_device(engine: &mut Engine) -> Result<()> {
+    let file = engine.dir.join("volume");
+    std::fs::write(&file, [b"of the host".as_slice(), &[0; 1 << 20]].concat())?;
+    let made = sh::output(Command::new("losetup").args(["--find", "--show"]).arg(&file));
+    let disk = made.context("this machine has no loop device")?.trim().to_string();
+    let used = use_block_device(engine, &disk);
+    // Also after a failure: a device that is held goes with its last holder.
+    let detached = sh::run(Command::new("losetup").args(["-d", &disk]));
+    used.and(detached)?;
+    ensure!(sh::output(Command::new("losetup").arg(&disk)).is_err(), "{disk} is held still");
+    ensure!(std::fs::read(&file)?.starts_with(b"of the guest"), "it was not written to");
+    Ok(())
+}
+
+fn use_block_device(engine: &mut Engine, disk: &str) -> Result<()> {
+    let pod = engine.call(&["run-pod", "block", "--handler", "nacre-vm", "--privileged"])?;
+    let device = format!("{disk}:/dev/volume");
+    let id = engine.container(&pod, "volume", &["--device", &device], &["sleep", "1000"])?;
+    let script = "head -c 11 /dev/volume; echo; printf 'of the guest' | dd of=/dev/volume conv=fsync,notrunc 2>/dev/null; \
+        head -c 12 /dev/volume";
+    let said = engine.exec(&id, &["sh", "-c", script])?;
+    ensure!(said.stdout == "of the host\nof the guest", "{:?} {}", said.stdout, said.stderr);
+    let other = engine.container(&pod, "privileged", &["--privileged"], &["sleep", "1000"])?;
+    let said = engine.exec(&other, &["ls", disk])?;
+    ensure!(!said.success(), "it is there: {:?}", said.stdout);
+    engine.call(&["stop", &id])?;
+    engine.call(&["remove", &id])?;
+    let said = engine.exec(&other, &["grep", "-c", " vd", "/proc/partitions"])?;
+    ensure!(said.stdout == "0\n", "the machine has it still: {:?}", said.stdout);
+    Ok(())
 }

@@ -51,7 +51,7 @@ pub struct CreateContainerRequest {
     /// sandbox's own. (Sentry only.)
     #[prost(uint32, optional, tag = "18")]
     pub memory: Option<u32>,
-    /// Indices of descriptors of disks, which mounts name by their place here. (VMs only.)
+    /// Indices of descriptors of disks, which mounts and devices name by their place here. (VMs only.)
     #[prost(uint32, repeated, tag = "19")]
     pub disks: Vec<u32>,
 }
@@ -77,6 +77,19 @@ pub struct Device {
     pub uid: u32,
     #[prost(uint32, tag = "7")]
     pub gid: u32,
+    /// A disk that the container is given. Its number in the guest takes the place of `major` and `minor`, which are the host's.
+    #[prost(message, optional, tag = "8")]
+    pub disk: Option<DeviceDisk>,
+}
+
+/// (VMs only.)
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct DeviceDisk {
+    /// Its place in the request's `disks`.
+    #[prost(uint32, tag = "1")]
+    pub disk: u32,
+    #[prost(bool, tag = "2")]
+    pub read_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enumeration)]

@@ -8,7 +8,7 @@ use agent_api::{
     Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, DiskMount, Mount, MountFlags, Status, TmpfsMount,
     mount::Kind,
 };
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, symlinkat};
+use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, stat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -131,10 +131,7 @@ pub fn erofs(images: &[u32], index: u32, flags: MountAttrFlags) -> Result<OwnedF
 /// # Errors
 /// `InvalidArgument`, with what is wrong.
 fn disk(disks: &[u32], wanted: &DiskMount, flags: MountAttrFlags) -> Result<OwnedFd, Status> {
-    let number =
-        disks.get(wanted.disk as usize).ok_or_else(|| wrong(format!("no disk {} came with the request", wanted.disk)))?;
-    let source = drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for disk {}", wanted.disk)))?;
-    let mut options = vec![("source", source)];
+    let mut options = vec![("source", disk_device(disks, wanted.disk)?)];
     if flags.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
         options.push(("ro", String::new()));
     }
@@ -152,6 +149,12 @@ fn disk(disks: &[u32], wanted: &DiskMount, flags: MountAttrFlags) -> Result<Owne
     })
 }
 
+/// The guest's device for the request's disk in this place.
+fn disk_device(disks: &[u32], place: u32) -> Result<String, Status> {
+    let number = disks.get(place as usize).ok_or_else(|| wrong(format!("no disk {place} came with the request")))?;
+    drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for disk {place}")))
+}
+
 /// OCI's default devices, links and directories.
 fn populate_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
     for (name, major, minor) in dev::NODES {
@@ -166,11 +169,22 @@ fn populate_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes a device node; one that is there already is left alone.
+/// Makes a device node, a disk's with the number that it has here. One that is there already is left alone, but not in the place of a disk's.
 ///
 /// # Errors
-/// The kernel's.
-pub fn device(tree: &Tree, device: &Device) -> Result<(), Errno> {
+/// `InvalidArgument` with what is wrong.
+pub fn device(tree: &Tree, device: &Device, disks: &[u32]) -> Result<(), Status> {
+    let number = match device.disk {
+        Some(given) => {
+            let disk = disk_device(disks, given.disk)?;
+            stat(&disk).map_err(|errno| wrong(format!("{disk}: {}", hostcall::Errno::from(errno))))?.st_rdev
+        }
+        None => makedev(device.major, device.minor),
+    };
+    make_node(tree, device, number).map_err(|errno| wrong(hostcall::Errno::from(errno).to_string()))
+}
+
+fn make_node(tree: &Tree, device: &Device, number: Dev) -> Result<(), Errno> {
     let kind = match DeviceKind::try_from(device.kind) {
         Ok(DeviceKind::Character) => FileType::CharacterDevice,
         Ok(DeviceKind::Block) => FileType::BlockDevice,
@@ -178,9 +192,9 @@ pub fn device(tree: &Tree, device: &Device) -> Result<(), Errno> {
         Err(_) => return Err(Errno::INVAL),
     };
     let (parent, name) = tree.parent(&device.path)?;
-    match mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode & 0o7777), makedev(device.major, device.minor)) {
+    match mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number) {
         Ok(()) => {}
-        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::EXIST) if device.disk.is_none() => return Ok(()),
         Err(errno) => return Err(errno),
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));

@@ -34,7 +34,7 @@ pub fn enter(request: &CreateContainerRequest) -> Result<(), Status> {
         mounts::mount(&tree, mount, request).map_err(|status| about("mount", &mount.destination, status))?;
     }
     for device in &request.devices {
-        mounts::device(&tree, device).map_err(|errno| cannot("device", &device.path, errno))?;
+        mounts::device(&tree, device, &request.disks).map_err(|status| about("device", &device.path, status))?;
     }
     name_servers(&tree, request)?;
     // As runc: an image may name a working directory that it does not have. One that cannot be made is missed when the process goes there.

@@ -17,6 +17,8 @@ use super::{
 const PROCESS: &str = "keeper";
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 const PRIVATE: i32 = libc::FUTEX_PRIVATE_FLAG;
+/// linux/fs.h.
+const BLKSSZGET: u32 = 0x1268;
 /// What `pthread_create` asks for.
 const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_FS
@@ -91,8 +93,8 @@ fn streams() -> Vec<Call> {
         Call::only(
             libc::SYS_ioctl,
             "ioctl",
-            &[&[Is(1, libc::FIONBIO as u32)], &[Is(1, libc::FIONREAD as u32)]],
-            "waiting or not; what is on its way",
+            &[&[Is(1, libc::FIONBIO as u32)], &[Is(1, libc::FIONREAD as u32)], &[Is(1, BLKSSZGET)]],
+            "waiting or not; what is on its way; sectors of a disk",
         ),
         Call::any(libc::SYS_fstat, "fstat", "the size of guest memory"),
         Call::any(libc::SYS_newfstatat, "newfstatat", "the size of guest memory"),

@@ -4,6 +4,7 @@
 //! and pass nothing off as tested.
 
 mod bad_input;
+mod disks;
 mod image;
 mod layers;
 mod lifecycle;

@@ -19,21 +19,21 @@ pub fn place(name: &str) -> Option<Place> {
     }
 }
 
-struct Containers<'a>(&'a Place);
+pub struct Containers<'a>(pub &'a Place);
 
 impl Containers<'_> {
-    fn run(&self, id: &str, config: &Value) {
+    pub fn run(&self, id: &str, config: &Value) {
         self.0.write(config);
         self.0.detached(&["run", "-d", id]).ok();
     }
 
-    fn exec(&self, id: &str, script: &str) -> String {
+    pub fn exec(&self, id: &str, script: &str) -> String {
         self.0.nacre(&["exec", id, "sh", "-c", script]).ok().stdout
     }
 }
 
 /// Of a container that stays; a pod's first, or one that joins it.
-fn config(of: Option<&str>) -> Value {
+pub fn config(of: Option<&str>) -> Value {
     let mut config = Place::config(&["sleep", "1000"]);
     config["annotations"] = match of {
         None => json!({"io.kubernetes.cri.container-type": "sandbox"}),
@@ -42,7 +42,7 @@ fn config(of: Option<&str>) -> Value {
     config
 }
 
-fn make(program: &str, args: &[&Path]) -> bool {
+pub fn make(program: &str, args: &[&Path]) -> bool {
     let made = Command::new(program).args(args).stdout(std::process::Stdio::null()).status();
     made.is_ok_and(|status| status.success())
 }

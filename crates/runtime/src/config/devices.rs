@@ -1,18 +1,20 @@
 //! `linux.devices`: the nodes that a container has beside the usual ones.
 
-use agent_api::{Device, DeviceKind};
+use agent_api::{Device, DeviceDisk, DeviceKind};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{ConfigError, wrong};
+use crate::sandbox::{Disk, DiskSource, DiskUse};
 
 /// Nodes for the sandbox to make.
 ///
-/// A block device's number is the host's, and names nothing in a sentry, and in a VM a disk of the guest's: perhaps another container's. So one that a container is
-/// given (a raw block volume, `--device`) is refused, and those that come with all others of the host (a privileged container) are left out.
+/// A block device that the container is given by a rule of its own (a raw block volume, `--device`) is a disk of the host's, which joins `disks`. Those that
+/// come with all others of the host (a privileged container) are left out: the number of one names nothing in a sentry, and in a VM a disk of the guest's,
+/// perhaps another container's.
 ///
 /// # Errors
 /// Names the device.
-pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>, ConfigError> {
+pub(super) fn devices(linux: &Linux, disks: &mut Vec<Disk>) -> Result<Vec<Device>, ConfigError> {
     let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let mut made = Vec::new();
     for device in linux.devices().iter().flatten() {
@@ -20,18 +22,47 @@ pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>, ConfigError> {
             LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Character,
             LinuxDeviceType::P => DeviceKind::Fifo,
             LinuxDeviceType::A => return Err(wrong(name(device), "type \"a\" is no device type")),
-            LinuxDeviceType::B if is_given(device, rules) => {
-                let problem = "a block device cannot be given to a sandbox yet: use a volume with a file system";
-                return Err(wrong(name(device), problem));
-            }
+            LinuxDeviceType::B if is_given(device, rules) => DeviceKind::Block,
             LinuxDeviceType::B => {
-                tracing::info!("{}: no sandbox has the host's block devices", name(device));
+                tracing::info!("{}: no sandbox has all of the host's block devices", name(device));
                 continue;
             }
         };
-        made.push(node(device, kind)?);
+        let mut node = node(device, kind)?;
+        if kind == DeviceKind::Block {
+            let wanted = wanted(device, rules)?;
+            let source = DiskSource::Device { major: node.major, minor: node.minor };
+            disks.push(Disk { source, wanted });
+            node.disk = Some(DeviceDisk { disk: disks.len() as u32 - 1, read_only: wanted == DiskUse::Read });
+        }
+        made.push(node);
     }
     Ok(made)
+}
+
+/// What the rules allow: in order, each adds to those before or takes from them.
+fn wanted(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Result<DiskUse, ConfigError> {
+    let any_or = |rule: Option<i64>, number: i64| rule.is_none_or(|rule| rule == -1 || rule == number);
+    let (mut read, mut write) = (false, false);
+    for rule in rules {
+        let of_blocks = matches!(rule.typ(), None | Some(LinuxDeviceType::A | LinuxDeviceType::B));
+        if !of_blocks || !any_or(rule.major(), device.major()) || !any_or(rule.minor(), device.minor()) {
+            continue;
+        }
+        let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+        for (letter, allowed) in [('r', &mut read), ('w', &mut write)] {
+            if access.contains(letter) {
+                *allowed = rule.allow();
+            }
+        }
+    }
+    match (read, write) {
+        (true, true) => Ok(DiskUse::WriteTogether),
+        (true, false) => Ok(DiskUse::Read),
+        (false, _) => {
+            Err(wrong(name(device), "the rules of linux.resources.devices do not let it be read: no disk is given so"))
+        }
+    }
 }
 
 /// Whether a rule is for this device, rather than for all.
@@ -60,6 +91,7 @@ fn node(device: &LinuxDevice, kind: DeviceKind) -> Result<Device, ConfigError> {
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        disk: None,
     })
 }
 
@@ -67,22 +99,45 @@ fn node(device: &LinuxDevice, kind: DeviceKind) -> Result<Device, ConfigError> {
 mod tests {
     use super::*;
 
-    fn of(rules: &str) -> Result<Vec<Device>, String> {
+    /// The nodes' paths and disks, and the disks.
+    type Made = (Vec<(Vec<u8>, Option<DeviceDisk>)>, Vec<Disk>);
+
+    fn of(rules: &str) -> Result<Made, String> {
         let text = format!(
             r#"{{"devices":[{{"path":"/dev/fuse","type":"c","major":10,"minor":229}},{{"path":"/dev/disk","type":"b","major":8,"minor":1}}],
             "resources":{{"devices":[{{"allow":false,"access":"rwm"}}{rules}]}}}}"#
         );
-        devices(&serde_json::from_str(&text).expect("linux")).map_err(|error| error.to_string())
+        let mut disks = vec![Disk { source: DiskSource::Path("of/a/mount".into()), wanted: DiskUse::Write }];
+        let made = devices(&serde_json::from_str(&text).expect("linux"), &mut disks).map_err(|error| error.to_string())?;
+        Ok((made.into_iter().map(|device| (device.path, device.disk)).collect(), disks.split_off(1)))
     }
 
     #[test]
-    fn block_devices_are_refused_or_left_out() {
-        let paths = |devices: Vec<Device>| devices.into_iter().map(|device| device.path).collect::<Vec<_>>();
-        assert_eq!(paths(of("").expect("made")), [b"/dev/fuse"]);
-        assert_eq!(paths(of(r#",{"allow":true,"access":"rwm"}"#).expect("privileged")), [b"/dev/fuse"]);
-        let other = of(r#",{"allow":true,"type":"c","major":8,"minor":1,"access":"rw"}"#);
-        assert_eq!(paths(other.expect("a character device's rule")), [b"/dev/fuse"]);
-        let given = of(r#",{"allow":true,"type":"b","major":8,"minor":1,"access":"rw"}"#).expect_err("given");
-        assert!(given.contains("/dev/disk") && given.contains("block device"), "{given}");
+    fn block_devices_are_given_or_left_out() {
+        let fuse = (b"/dev/fuse".to_vec(), None);
+        for rules in
+            ["", r#",{"allow":true,"access":"rwm"}"#, r#",{"allow":true,"type":"c","major":8,"minor":1,"access":"rw"}"#]
+        {
+            assert_eq!(of(rules).expect("made"), (vec![fuse.clone()], vec![]), "{rules}");
+        }
+        let of_it =
+            |allow: bool, access: &str| format!(r#",{{"allow":{allow},"type":"b","major":8,"minor":1,"access":"{access}"}}"#);
+        for (rules, wanted) in [
+            (of_it(true, "rwm"), DiskUse::WriteTogether),
+            (of_it(true, "rw"), DiskUse::WriteTogether),
+            (of_it(true, "r") + &of_it(true, "w"), DiskUse::WriteTogether),
+            (of_it(true, ""), DiskUse::WriteTogether),
+            (of_it(true, "r"), DiskUse::Read),
+            (of_it(true, "rwm") + &of_it(false, "w"), DiskUse::Read),
+            (of_it(true, "r") + r#",{"allow":true,"type":"b","major":8,"access":"w"}"#, DiskUse::WriteTogether),
+            (of_it(true, "r") + r#",{"allow":true,"type":"b","major":9,"access":"w"}"#, DiskUse::Read),
+        ] {
+            let disk = Disk { source: DiskSource::Device { major: 8, minor: 1 }, wanted };
+            let node = DeviceDisk { disk: 1, read_only: wanted == DiskUse::Read };
+            let made = (vec![fuse.clone(), (b"/dev/disk".to_vec(), Some(node))], vec![disk]);
+            assert_eq!(of(&rules).expect("made"), made, "{rules}");
+        }
+        let unread = of(&of_it(true, "w")).expect_err("not to be read");
+        assert!(unread.contains("linux.devices /dev/disk") && unread.contains("do not let it be read"), "{unread}");
     }
 }

@@ -220,12 +220,13 @@ pub fn plan(
     }
     let mut of_host = mounts::OfHost { attaches, images, disks: Vec::new() };
     let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut of_host)?;
+    let linux = spec.linux().as_ref();
+    let devices = linux.map(|linux| devices::devices(linux, &mut of_host.disks)).transpose()?.unwrap_or_default();
     let mounts::OfHost { mut attaches, images, disks } = of_host;
     let kept = attaches.len() as u32;
     if let Overlay::Dir(dir) = overlay {
         attaches.push(Attach { source: dir.clone(), recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
     }
-    let linux = spec.linux().as_ref();
     let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
     let spec_process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let resources = linux.and_then(|l| l.resources().as_ref());
@@ -252,7 +253,7 @@ pub fn plan(
         mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
         read_only_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
-        devices: linux.map(devices::devices).transpose()?.unwrap_or_default(),
+        devices,
         sysctls: sysctls(linux.and_then(|l| l.sysctl().as_ref())),
         limits: resources.map(limits).transpose()?,
         shared_namespaces: shared(namespaces, spec, pod)?,

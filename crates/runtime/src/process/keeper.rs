@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::SetUpSandboxRequest;
-use keeper::{Boot, Drives, NicsAtStart, Range};
+use keeper::{Boot, Drives, Hold, NicsAtStart, Range};
 use netstack::config::Description;
 use serde::{Deserialize, Serialize};
 use vmm::qemu::{self, Qemu};
-use vmm::{Accelerator, Access, Console, Cpus, Device, Machine, Memory, Vmm};
+use vmm::{Accelerator, Console, Cpus, Device, Machine, Memory, Vmm};
 
 use super::confine::landlock;
 use super::isolate::{drop_privileges, enter_private_root, keep_only_mounting};
@@ -22,6 +22,7 @@ use super::kvm::Kvm;
 use super::report::{self, Report};
 use super::{Network, message, vmm as vmm_process};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
+use crate::sandbox::DiskUse;
 use crate::{logging, pod_network, timing};
 
 /// How long a VMM may take to answer at all.
@@ -53,19 +54,12 @@ pub struct KeeperConfig {
     pub queues: usize,
     /// Whether the host's kernel moves their frames.
     pub vhost: bool,
-    /// How many images and disks of the first container come as descriptors, and which of the disks are only to be read.
+    /// How many images and disks of the first container come as descriptors, and what is done with the disks.
     pub images: usize,
-    pub disks: Vec<DiskConfig>,
+    pub disks: Vec<DiskUse>,
     /// How many devices may come later, at a time.
     pub slots: u8,
     pub log: logging::Config,
-}
-
-/// What may be done with a disk.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub enum DiskConfig {
-    Read,
-    Write,
 }
 
 /// [`Kvm`], to be sent.
@@ -199,14 +193,15 @@ fn drives(
     descriptors: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<(Drives, Vec<(String, Device)>), String> {
     let (mut drives, mut devices) = (Drives::default(), Vec::new());
-    let images = std::iter::repeat_n(Access::Read, config.images);
+    let images = std::iter::repeat_n(Hold::Read, config.images);
     let disks = config.disks.iter().map(|disk| match disk {
-        DiskConfig::Read => Access::Read,
-        DiskConfig::Write => Access::Write,
+        DiskUse::Read => Hold::Read,
+        DiskUse::Write => Hold::Write,
+        DiskUse::WriteTogether => Hold::WriteTogether,
     });
-    for access in images.chain(disks) {
+    for hold in images.chain(disks) {
         let file = descriptors.next().ok_or("descriptors are missing")?;
-        let (_, new) = drives.take(&config.first_container, file, access).map_err(|status| status.message)?;
+        let (_, new) = drives.take(&config.first_container, file, hold).map_err(|status| status.message)?;
         devices.extend(new.map(|new| (new.id, new.device)));
     }
     Ok((drives, devices))

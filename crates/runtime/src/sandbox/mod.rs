@@ -2,6 +2,7 @@
 //!
 //! The runtime above knows the Agent protocol ([`Sandbox::agent`]) and this trait; which kind of sandbox it drives it does not know.
 
+mod disk;
 mod main_process;
 mod sentry;
 mod vm;
@@ -19,6 +20,7 @@ use agent_api::{Client, ClientError, CreateContainerRequest, Mount, MountFlags, 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+pub use self::disk::{Disk, DiskSource, DiskUse};
 use self::sentry::SentrySandbox;
 use self::vm::VmSandbox;
 use crate::cgroup::Cgroup;
@@ -195,7 +197,7 @@ pub struct ContainerPlan {
     pub attaches: Vec<Attach>,
     /// EROFS images, in the order the request names them by: opened here, mapped by the sentry, no gofer between.
     pub images: Vec<PathBuf>,
-    /// Disks with file systems that the guest's own kernel mounts, likewise. For VMs.
+    /// Disks, likewise: with file systems that the guest's own kernel mounts, or given as what they are. For VMs.
     pub disks: Vec<Disk>,
 }
 
@@ -215,13 +217,6 @@ impl ContainerPlan {
             source: source_text,
         });
     }
-}
-
-/// A block device of the host, or a file with the content of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    pub source: PathBuf,
-    pub read_only: bool,
 }
 
 /// Host descriptors of a process's standard streams. With a terminal, `stdin` and `stdout` are its wire.
@@ -313,20 +308,6 @@ pub trait Sandbox: Debug {
             return Ok(status);
         }
         Err(self.explain(what, error))
-    }
-}
-
-/// A disk: a block device or a regular file, opened for just what is done with it.
-fn open_disk(disk: &Disk) -> Result<OwnedFd> {
-    let about = || format!("cannot open the disk {}", disk.source.display());
-    let access = if disk.read_only { OFlags::RDONLY } else { OFlags::RDWR };
-    let file = rustix::fs::open(&disk.source, access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty());
-    let file = file.doing(about)?;
-    let stat = rustix::fs::fstat(&file).doing(about)?;
-    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-    match kind.is_file() || kind == rustix::fs::FileType::BlockDevice {
-        true => Ok(file),
-        false => Err(Error::Other(format!("the disk {} is neither a block device nor a regular file", disk.source.display()))),
     }
 }
 

@@ -174,8 +174,7 @@ impl Sandbox for SentrySandbox {
 
     fn add_container(&mut self, mut plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()> {
         if let Some(disk) = plan.disks.first() {
-            let disk = disk.source.display();
-            return Err(Error::Other(format!("{disk}: only a virtual machine mounts disks (--sandbox vm)")));
+            return Err(Error::Other(format!("{}: only a virtual machine has disks (--sandbox vm)", disk.source)));
         }
         let gofer = match self.spare_gofer.take() {
             Some(gofer) => gofer,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent_api::{Client, CreateContainerRequest, mount, root};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_disk, open_image};
+use super::{ContainerPlan, Disk, Ended, HostStdio, Join, Launch, Sandbox, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
 use crate::pod_network::queues::{self, Accelerated, Mover};
@@ -17,7 +17,7 @@ use crate::pod_network::{Joined, Way};
 use crate::process::fs::{self, FsConfig, More};
 use crate::process::fs_control;
 use crate::process::gofer::Trees;
-use crate::process::keeper::{DiskConfig, KeeperConfig, KvmConfig};
+use crate::process::keeper::{KeeperConfig, KvmConfig};
 use crate::process::kvm::Kvm;
 use crate::process::{Confined, Ids, Network, Privilege, Role, Spawn, message};
 use crate::{machine, pod_network, timing};
@@ -76,7 +76,7 @@ impl VmSandbox {
         let image = guest::build(&guest::Options::default(), &mut |_| ()).map_err(|e| Error::Other(e.to_string()))?;
         let (kernel, initrd) = (open_image(&image.kernel)?, open_image(&image.initrd)?);
         let images = launch.images.iter().map(|path| open_image(path)).collect::<Result<Vec<_>>>()?;
-        let disks = launch.disks.iter().map(open_disk).collect::<Result<Vec<_>>>()?;
+        let disks = launch.disks.iter().map(Disk::open).collect::<Result<Vec<_>>>()?;
         timing::mark("runtime: guest image found");
         let keeper_ids = Ids::of_main_process(launch.privilege);
         let fs_ids = Ids::from(launch.file_ids);
@@ -107,7 +107,7 @@ impl VmSandbox {
             cpus: host.cpus_for(launch.cpus, growth),
             memory: host.memory_for(launch.memory_limit, growth),
             images: images.len(),
-            disks: launch.disks.iter().map(|disk| if disk.read_only { DiskConfig::Read } else { DiskConfig::Write }).collect(),
+            disks: launch.disks.iter().map(|disk| disk.wanted).collect(),
             slots: if launch.pod.is_some() { POD_SLOTS } else { 0 } + if follows { NIC_SLOTS } else { 0 },
             queues,
             vhost: !vhost.is_empty(),
@@ -186,7 +186,7 @@ impl Sandbox for VmSandbox {
         number_trees(&mut plan.request, &numbers);
         // Of the first container's, the keeper knows by the files that they are there.
         let images = plan.images.iter().map(|path| open_image(path)).collect::<Result<Vec<_>>>()?;
-        let disks = plan.disks.iter().map(open_disk).collect::<Result<Vec<_>>>()?;
+        let disks = plan.disks.iter().map(Disk::open).collect::<Result<Vec<_>>>()?;
         let mut fds: Vec<_> = images.iter().chain(&disks).map(AsFd::as_fd).collect();
         plan.request.images = (0..images.len() as u32).collect();
         plan.request.disks = (images.len() as u32..fds.len() as u32).collect();

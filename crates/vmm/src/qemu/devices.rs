@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, fstat, ioctl_blksszget};
 use serde_json::{Map, Value, json};
 
 use super::DRIVER;
@@ -69,7 +69,10 @@ pub(super) fn parts<'a>(id: &str, device: &'a Device) -> Result<Parts<'a>> {
             let back = Back::Block { id: format!("b-{id}"), fd: image.as_fd(), access: *access, driver };
             let serial = id.get(..20).unwrap_or(id);
             // A host that has no room left is the guest's disk that has none: QEMU would stop the whole machine, and nobody would start it again.
-            let front = json!({"drive": format!("b-{id}"), "serial": serial, "werror": "report", "rerror": "report"});
+            let mut front = json!({"drive": format!("b-{id}"), "serial": serial, "werror": "report", "rerror": "report"});
+            if let (Value::Object(front), Some(bytes)) = (&mut front, sector(image.as_fd())) {
+                front.extend(["logical_block_size", "physical_block_size"].map(|key| (key.into(), json!(bytes))));
+            }
             ("virtio-blk-pci", Some(back), front)
         }
         Device::Net { taps, vhost, mac } => {
@@ -123,6 +126,11 @@ fn block_driver(id: &str, fd: BorrowedFd<'_>) -> Result<&'static str> {
         FileType::BlockDevice => Ok("host_device"),
         other => Err(refused("blockdev-add", format!("{id} is neither a file nor a block device: {other:?}"))),
     }
+}
+
+/// Bytes of a block device's sectors, if they are not the 512 that a disk has if nothing is said: what counts in sectors on it (a partition table) is wrong otherwise.
+fn sector(fd: BorrowedFd<'_>) -> Option<u32> {
+    ioctl_blksszget(fd).ok().filter(|bytes| *bytes > 512)
 }
 
 /// `blockdev-add`'s arguments for a node on the fd set `set`.
