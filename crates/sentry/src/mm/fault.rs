@@ -370,6 +370,9 @@ impl Mm {
                 Segment { end: at + len, back: Backing::Memory(claim.at), flags: flags - SegmentFlags::COW, ..segment.clone() };
             self.post_map(at, &part, claim.warm);
             state.map.insert(at, part);
+            if flags.contains(SegmentFlags::LOCKED) {
+                state.locked_bytes = state.locked_bytes.saturating_add(len);
+            }
         }
         Ok(())
     }

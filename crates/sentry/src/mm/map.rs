@@ -120,6 +120,9 @@ impl Mm {
             self.settle(&mut state, &mut trash);
             return Err(errno);
         }
+        if flags.contains(SegmentFlags::LOCKED) {
+            state.locked_bytes = state.locked_bytes.saturating_add(len);
+        }
         if adopt {
             self.adopt_patches(&mut state, &range);
             self.post_all(&state, range.clone());
@@ -184,9 +187,6 @@ impl Mm {
             }
             state.map.insert(at, part);
         };
-        if segment.flags.contains(SegmentFlags::LOCKED) {
-            state.locked_bytes = state.locked_bytes.saturating_add(range.end - range.start);
-        }
         match content {
             Content::Lazy => {
                 if state.limbo.iter().any(|(start, old)| *start < range.end && old.end > range.start) {

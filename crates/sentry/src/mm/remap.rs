@@ -34,11 +34,12 @@ pub enum RemapTo {
 }
 
 impl Mm {
-    /// Moves, grows or shrinks. Returns the new address.
+    /// Moves, grows or shrinks what maps the file `seen` (None: no file). Returns the new address; None when something else is mapped there by now, and
+    /// nothing was done.
     ///
     /// # Errors
     /// `EINVAL`, `EFAULT` (not one mapping), `ENOMEM`.
-    pub fn remap(&self, request: &Remap) -> Result<u64, Errno> {
+    pub fn remap(&self, request: &Remap, seen: Option<&Arc<MappedFile>>) -> Result<Option<u64>, Errno> {
         let &Remap { addr, to, keep_old, .. } = request;
         let old_len = page_up(request.old_len).ok_or(Errno::EINVAL)?;
         let new_len = page_up(request.new_len).filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
@@ -53,35 +54,38 @@ impl Mm {
             }
         }
         if old_len == 0 {
-            return self.duplicate_shared(addr, new_len, to, request.limit);
-        }
-        if new_len < old_len {
-            self.one_mapping(addr..addr + new_len)?;
-            self.unmap(addr + new_len, old_len - new_len)?;
+            return self.duplicate_shared(addr, new_len, request, seen);
         }
         let kept = addr..addr + old_len.min(new_len);
-        let growth = Growth::prepare(self, &kept, new_len)?;
+        let Some(growth) = Growth::prepare(self, &kept, new_len, seen)? else { return Ok(None) };
+        if new_len < old_len {
+            self.unmap(addr + new_len, old_len - new_len)?;
+        }
         if to == RemapTo::Stay || to == RemapTo::Anywhere && !keep_old {
             if new_len <= old_len || self.grow_in_place(&growth, &kept, new_len, request.limit)? {
-                return Ok(addr);
+                return Ok(Some(addr));
             }
             if to == RemapTo::Stay {
                 return Err(Errno::ENOMEM);
             }
         }
-        self.relocate(&growth, kept, new_len, request)
-    }
-
-    /// The (whole) range must be one mapping.
-    fn one_mapping(&self, range: Range<u64>) -> Result<(), Errno> {
-        one_mapping(&self.state.read(), range).map(drop)
+        self.relocate(&growth, kept, new_len, request).map(Some)
     }
 
     /// `old_len` of 0: a second mapping of the same shared pages.
-    fn duplicate_shared(&self, addr: u64, len: u64, to: RemapTo, limit: u64) -> Result<u64, Errno> {
+    fn duplicate_shared(
+        &self,
+        addr: u64,
+        len: u64,
+        &Remap { to, limit, .. }: &Remap,
+        seen: Option<&Arc<MappedFile>>,
+    ) -> Result<Option<u64>, Errno> {
         let (request, pieces) = {
             let state = self.state.read();
             let (start, segment) = state.map.find(addr).ok_or(Errno::EFAULT)?;
+            if !maps(segment, seen) {
+                return Ok(None);
+            }
             if !segment.shared() || to == RemapTo::Stay {
                 return Err(Errno::EINVAL);
             }
@@ -101,6 +105,7 @@ impl Mm {
             Some(pieces) => self.map_pieces(&request, pieces),
             None => self.map(&request),
         }
+        .map(Some)
     }
 
     /// The pages of a range of shared memory, which must be one mapping.
@@ -171,7 +176,9 @@ impl Mm {
             self.post_map(at, &moved, false);
             state.map.insert(at, moved);
             if keep_old {
-                let empty = Segment { back: Backing::Empty, flags: segment.flags - SegmentFlags::COW, ..segment };
+                // Locked is what has moved (`move_vma`).
+                let flags = segment.flags - SegmentFlags::COW - SegmentFlags::LOCKED;
+                let empty = Segment { back: Backing::Empty, flags, ..segment };
                 state.map.insert(start, empty);
             }
         }
@@ -191,9 +198,13 @@ struct Growth {
 }
 
 impl Growth {
-    fn prepare(mm: &Mm, kept: &Range<u64>, new_len: u64) -> Result<Growth, Errno> {
+    /// None: it is not the file `seen` that is mapped there.
+    fn prepare(mm: &Mm, kept: &Range<u64>, new_len: u64, seen: Option<&Arc<MappedFile>>) -> Result<Option<Growth>, Errno> {
         let state = mm.state.read();
         let (start, segment) = one_mapping(&state, kept.clone())?;
+        if !maps(segment, seen) {
+            return Ok(None);
+        }
         if kept.start.checked_add(new_len).is_none() {
             return Err(Errno::EINVAL);
         }
@@ -207,11 +218,20 @@ impl Growth {
                 | SegmentFlags::DONT_FORK
                 | SegmentFlags::WIPE_ON_FORK
                 | SegmentFlags::DONT_DUMP);
-        Ok(Growth { prot: segment.prot, flags, file })
+        Ok(Some(Growth { prot: segment.prot, flags, file }))
     }
 
     fn request(&self, placement: Placement, len: u64, limit: u64) -> MapRequest {
         MapRequest { placement, len, prot: self.prot, flags: self.flags, file: self.file.clone(), limit }
+    }
+}
+
+/// Whether a segment is a mapping of this file, or (None) of none.
+fn maps(segment: &Segment, file: Option<&Arc<MappedFile>>) -> bool {
+    match (&segment.file, file) {
+        (Some((mapped, _)), Some(file)) => Arc::ptr_eq(mapped, file),
+        (None, None) => true,
+        _ => false,
     }
 }
 

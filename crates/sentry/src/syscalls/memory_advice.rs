@@ -13,6 +13,9 @@ pub(super) fn mremap(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(remap(cx, args))
 }
 
+/// So often in a row other threads may put another mapping where one is to be moved, before that fails.
+const RACES: usize = 100;
+
 fn remap(cx: &Cx, args: Args) -> Result<u64, Errno> {
     const KNOWN: u32 = uapi::MREMAP_MAYMOVE | uapi::MREMAP_FIXED | uapi::MREMAP_DONTUNMAP;
     let flags = args.u32(3);
@@ -31,18 +34,25 @@ fn remap(cx: &Cx, args: Args) -> Result<u64, Errno> {
     if growth > 0 && cx.mm.has_locked(args.u64(0), 1) {
         limits::lock(cx, SegmentFlags::LOCKED, growth)?;
     }
-    // Held until it is done: no seal is set while its mapping is doubled, to go from where it is looked for.
-    let mapped = cx.mm.file_at(args.u64(0));
-    let memfd = mapped.as_ref().and_then(|mapped| mapped.file.downcast_ref::<File>()?.downcast::<MemFd>());
-    let _seals = memfd.map(|memfd| memfd.inode().seals());
-    cx.mm.remap(&Remap {
+    let request = Remap {
         addr: args.u64(0),
         old_len,
         new_len,
         to,
         keep_old: flags & uapi::MREMAP_DONTUNMAP != 0,
         limit: cx.task.rlimit(Resource::As).soft,
-    })
+    };
+    for _ in 0..RACES {
+        let mapped = cx.mm.file_at(request.addr);
+        // Held until it is done: no seal is set while its mapping is doubled, to go from where it is looked for. Another thread may have mapped another
+        // file there meanwhile, whose seals these are not.
+        let memfd = mapped.as_ref().and_then(|mapped| mapped.file.downcast_ref::<File>()?.downcast::<MemFd>());
+        let _seals = memfd.map(|memfd| memfd.inode().seals());
+        if let Some(at) = cx.mm.remap(&request, mapped.as_ref())? {
+            return Ok(at);
+        }
+    }
+    Err(Errno::EAGAIN)
 }
 
 pub(super) fn madvise(cx: &mut Cx, args: Args) -> Flow<'_> {

@@ -177,25 +177,28 @@ fn remap_moves_grows_and_shrinks() {
     let (mm, stub) = new_mm(&memory());
     let at = anonymous(&mm, 4 * PAGE);
     mm.write(at, &[1; 4 * PAGE as usize]).expect("write");
-    let ask = |addr, old_len, new_len, to| Remap { addr, old_len, new_len, to, keep_old: false, limit: u64::MAX };
+    let remap = |addr, old_len, new_len, to| {
+        let request = Remap { addr, old_len, new_len, to, keep_old: false, limit: u64::MAX };
+        mm.remap(&request, None).map(|at| at.expect("no file"))
+    };
     // Above is the mmap base: there is room.
-    assert_eq!(mm.remap(&ask(at, 4 * PAGE, 2 * PAGE, RemapTo::Stay)), Ok(at));
+    assert_eq!(remap(at, 4 * PAGE, 2 * PAGE, RemapTo::Stay), Ok(at));
     assert_eq!((mm.write(at + 2 * PAGE, &[1]), stub.page_count()), (Err(Errno::EFAULT), 2));
-    assert_eq!(mm.remap(&ask(at, 2 * PAGE, 3 * PAGE, RemapTo::Stay)), Ok(at));
+    assert_eq!(remap(at, 2 * PAGE, 3 * PAGE, RemapTo::Stay), Ok(at));
     let block = mm.map(&MapRequest::anonymous(Placement::Fixed(at + 3 * PAGE), PAGE, RW)).expect("mmap");
-    assert_eq!(mm.remap(&ask(at, 3 * PAGE, 8 * PAGE, RemapTo::Stay)), Err(Errno::ENOMEM));
-    let moved = mm.remap(&ask(at, 3 * PAGE, 8 * PAGE, RemapTo::Anywhere)).expect("mremap");
+    assert_eq!(remap(at, 3 * PAGE, 8 * PAGE, RemapTo::Stay), Err(Errno::ENOMEM));
+    let moved = remap(at, 3 * PAGE, 8 * PAGE, RemapTo::Anywhere).expect("mremap");
     assert!(moved != at && mm.write(at, &[1]).is_err());
     let mut back = vec![9; 8 * PAGE as usize];
     mm.read(moved, &mut back).expect("read");
     let (old, new) = back.split_at(2 * PAGE as usize);
     assert!(old.iter().all(|&byte| byte == 1) && new.iter().all(|&byte| byte == 0));
     assert_eq!(stub.read(moved), Some(1));
-    assert_eq!(mm.remap(&ask(moved, 8 * PAGE, 8 * PAGE, RemapTo::Fixed(block))), Ok(block));
+    assert_eq!(remap(moved, 8 * PAGE, 8 * PAGE, RemapTo::Fixed(block)), Ok(block));
     assert_eq!(stub.read(block), Some(1));
-    assert!(mm.remap(&ask(block, 9 * PAGE, PAGE, RemapTo::Stay)).is_ok());
-    assert_eq!(mm.remap(&ask(block, 2 * PAGE, 3 * PAGE, RemapTo::Anywhere)), Err(Errno::EFAULT));
-    assert_eq!(mm.remap(&ask(block, PAGE, 0, RemapTo::Stay)), Err(Errno::EINVAL));
+    assert!(remap(block, 9 * PAGE, PAGE, RemapTo::Stay).is_ok());
+    assert_eq!(remap(block, 2 * PAGE, 3 * PAGE, RemapTo::Anywhere), Err(Errno::EFAULT));
+    assert_eq!(remap(block, PAGE, 0, RemapTo::Stay), Err(Errno::EINVAL));
 }
 
 #[test]
@@ -210,6 +213,23 @@ fn locked_bytes_are_counted_over_unmap_and_fork() {
     assert_eq!(mm.locked_bytes(), PAGE);
     mm.lock_all(false, false, 0).expect("munlockall");
     assert_eq!(mm.locked_bytes(), 0);
+}
+
+#[test]
+fn a_mapping_that_fails_counts_as_locked_no_more_than_what_mremap_leaves() {
+    use crate::mm::{Remap, RemapTo};
+    let memory = memory();
+    let (mm, _) = new_mm(&memory);
+    mm.lock_all(false, true, u64::MAX).expect("mlockall");
+    let at = anonymous(&mm, 2 * PAGE);
+    let request = Remap { addr: at, old_len: PAGE, new_len: PAGE, to: RemapTo::Anywhere, keep_old: true, limit: u64::MAX };
+    assert!(mm.remap(&request, None).is_ok_and(|moved| moved.is_some()));
+    assert_eq!(mm.locked_bytes(), 2 * PAGE);
+    mm.unmap(at, PAGE).expect("munmap");
+    assert_eq!(mm.locked_bytes(), 2 * PAGE, "what was left behind is not locked");
+    let _all = memory.alloc(MemoryFile::SPAN - (256 << 20)).expect("offsets");
+    let failed = mm.map(&MapRequest::anonymous(Placement::Hint(0), 1 << 30, RW));
+    assert_eq!((failed, mm.locked_bytes()), (Err(Errno::ENOMEM), 2 * PAGE));
 }
 
 #[test]

@@ -193,3 +193,23 @@ fn the_guest_may_map_over_slots_and_write_to_its_text() {
     mm.unmap(TEXT, 4 * PAGE).expect("munmap");
     assert_eq!(stub.page_count(), 0);
 }
+
+#[test]
+fn remap_leaves_a_mapping_alone_that_is_not_the_one_that_was_seen() {
+    use crate::mm::{Remap, RemapTo};
+    let (mm, stub) = new_mm(&memory());
+    let file = HostFile::new(&pages(4));
+    let at = map_file(&mm, &file, Placement::Hint(0), 0, 2 * PAGE, RW, true);
+    let seen = mm.file_at(at).expect("a file");
+    // Another thread puts another there: a mapping of its own, though of the same file.
+    map_file(&mm, &file, Placement::Fixed(at), 0, 2 * PAGE, RW, true);
+    let request =
+        |old_len, new_len| Remap { addr: at, old_len, new_len, to: RemapTo::Anywhere, keep_old: false, limit: u64::MAX };
+    for (old_len, new_len) in [(0, PAGE), (2 * PAGE, PAGE), (2 * PAGE, 2 * PAGE), (2 * PAGE, 3 * PAGE)] {
+        assert_eq!(mm.remap(&request(old_len, new_len), Some(&seen)), Ok(None));
+        assert_eq!(mm.remap(&request(old_len, new_len), None), Ok(None));
+    }
+    assert_eq!((stub.page_count(), mm.vmas(crate::mm::Detail::Places).len()), (2, 1));
+    let seen = mm.file_at(at).expect("a file");
+    assert!(mm.remap(&request(0, PAGE), Some(&seen)).is_ok_and(|second| second.is_some_and(|second| second != at)));
+}
