@@ -49,7 +49,7 @@ pub(crate) struct State {
     pub stop: Option<Stop>,
     /// A thread that is not the first has ended, and its tracer has not waited for it.
     pub ended: Option<ExitStatus>,
-    /// A further `SIGKILL` has come: not even the stop at its exit lasts.
+    /// A further `SIGKILL` has come, or its memory is wanted: not even the stop at its exit lasts.
     pub killed_again: bool,
 }
 
@@ -99,6 +99,14 @@ impl Task {
     /// Whether it is in a stop for its tracer.
     pub fn in_trace_stop(&self) -> bool {
         self.traced() && self.ptrace.lock().stop.as_ref().is_some_and(|stop| stop.resume.is_none())
+    }
+
+    /// Ends a stop for its tracer, and keeps the later ones short.
+    pub(crate) fn end_trace_stops(&self) {
+        if self.traced() {
+            self.ptrace.lock().killed_again = true;
+            self.ptrace.wake();
+        }
     }
 
     /// Whether its tracer is told of job control by `PTRACE_EVENT_STOP`.

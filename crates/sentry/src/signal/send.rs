@@ -128,8 +128,7 @@ impl ThreadGroup {
         let signal = info.signal;
         if signal == Signal::KILL {
             for task in inner.threads.iter().filter(|task| task.traced() && task.flags().contains(TaskFlags::KILLED)) {
-                task.ptrace.lock().killed_again = true;
-                task.ptrace.wake();
+                task.end_trace_stops();
             }
             inner.begin_exit(ExitStatus::killed(signal));
             return Ok(());
@@ -195,6 +194,11 @@ impl GroupInner {
         for task in &self.threads {
             task.raise(TaskFlags::KILLED);
         }
+    }
+
+    /// No thread waits for its tracer any more, not even at its exit.
+    pub(crate) fn end_trace_stops(&self) {
+        self.threads.iter().for_each(|task| task.end_trace_stops());
     }
 }
 

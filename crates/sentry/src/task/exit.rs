@@ -29,6 +29,7 @@ impl ThreadGroup {
             self.container.oom_kills.fetch_add(1, Ordering::Relaxed);
         }
         inner.begin_exit(ExitStatus::killed(Signal::KILL));
+        inner.end_trace_stops();
     }
 }
 

@@ -293,8 +293,9 @@ impl Container {
         for group in &chosen.groups {
             let mut inner = group.inner.lock();
             if inner.exiting.is_some() {
-                // One that is ending anyway is only waited for; a core that it writes is cut short.
+                // One that is ending anyway is only waited for; a core that it writes is cut short, and what it shows its tracer.
                 inner.begin_exit(ExitStatus::killed(Signal::KILL));
+                inner.end_trace_stops();
             } else {
                 drop(inner);
                 tracing::info!(pid = group.tgid, points = chosen.points, "out of memory: a process is killed");
@@ -341,6 +342,7 @@ async fn choose(container: &Container, caller: &Task) -> Option<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Machine, Role, User, map_memory};
 
     fn add(victims: &Victims, chosen_before: u64) -> Option<Arc<AtomicBool>> {
         let released = Arc::new(AtomicBool::new(false));
@@ -373,6 +375,43 @@ mod tests {
         let later = late.after(PATIENCE_NS);
         victims.begin_again();
         assert!(victims.look(later, Patience::Passes).0.is_some());
+    }
+
+    /// Of a process of two threads, the first of which ends by `call` and is not let go on from the stop at its exit: whether its memory comes back.
+    fn comes_back_from_the_stop_at_exit(call: u32) -> bool {
+        // CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM
+        const THREAD: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+        const PTRACE_SEIZE: u64 = 0x4206;
+        const PTRACE_O_TRACEEXIT: u64 = 1 << 6;
+        let machine = Machine::new();
+        machine.start(move |u| async move {
+            let traced = move |u: User| async move {
+                let idle = |u: User| async move {
+                    u.syscall(nr::__NR_pause.into(), []).await;
+                };
+                u.spawn(nr::__NR_clone.into(), [THREAD, map_memory(&u, 4096).await + 4096, 0, 0, 0], Role::Thread, idle).await;
+                u.compute(1_000_000).await;
+                u.syscall(call.into(), [0]).await;
+            };
+            let pid = u.spawn(nr::__NR_fork.into(), [], Role::Program, traced).await;
+            assert_eq!(u.syscall(nr::__NR_ptrace.into(), [PTRACE_SEIZE, pid as u64, 0, PTRACE_O_TRACEEXIT]).await, 0);
+            u.syscall(nr::__NR_pause.into(), []).await;
+        });
+        machine.run();
+        let container = &machine.container;
+        let task = container.tasks().into_iter().find(|task| task.in_trace_stop()).expect("a task in its exit stop");
+        let mm = task.shared.read().as_ref().map(|shared| shared.mm.clone()).expect("memory");
+        let released = mm.released().clone();
+        let chosen = Candidate { mm, groups: vec![task.group.clone()], points: 1, protected: false };
+        assert!(matches!(container.give_up(Some(&chosen), 0, MonoTime(machine.now_ns())), GivenUp::Chosen(_)));
+        drop((chosen, task));
+        machine.run_until(|| released.load(Ordering::Acquire))
+    }
+
+    #[test]
+    fn a_tracer_does_not_hold_a_victims_memory() {
+        assert!(comes_back_from_the_stop_at_exit(nr::__NR_exit_group));
+        assert!(comes_back_from_the_stop_at_exit(nr::__NR_exit));
     }
 
     #[test]
