@@ -558,6 +558,27 @@ CASE(chdir_fchdir_getcwd) {
     ERR(fchdir(-1), EBADF);
 }
 
+CASE(deeper_than_a_name_can_tell) {
+    char name[201], b[2 * PATH_MAX], here[PATH_MAX];
+    memset(name, 'z', 200);
+    name[200] = 0;
+    CHECK(getcwd(here, sizeof here));
+    for (int i = 0; i < 25; i++) { OK(mkdir(name, 0755)); OK(chdir(name)); }
+    ERR(syscall(SYS_getcwd, b, sizeof b), ENAMETOOLONG);
+    ERR(syscall(SYS_getcwd, b, 3), ENAMETOOLONG);
+    ERR(readlink("/proc/self/cwd", b, sizeof b), ENAMETOOLONG);
+    char link[40];
+    sprintf(link, "/proc/self/fd/%d", OK(open(".", O_RDONLY)));
+    ERR(readlink(link, b, sizeof b), ENAMETOOLONG);
+    CHECK(getcwd(b, sizeof b)); // libc asks the directories above
+    EQ(strlen(b), strlen(here) + 25 * 201);
+    struct stat from, to;
+    OK(stat(link, &to)); // the link leads there all the same
+    OK(stat(".", &from));
+    EQ(from.st_ino, to.st_ino);
+    for (int i = 0; i < 25; i++) { OK(chdir("..")); OK(rmdir(name)); }
+}
+
 CASE(chroot_confines) {
     OK(mkdir("r", 0755));
     OK(mkdir("r/in", 0755));

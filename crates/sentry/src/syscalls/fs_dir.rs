@@ -6,6 +6,7 @@ use crate::Errno;
 use crate::fs::fsnotify::FsEvent;
 use crate::fs::namei::ownership;
 use crate::fs::permission::permission;
+use crate::fs::walk::PATH_MAX;
 use crate::fs::{DirEntry, FileKind, Mask, Origin, resolve_directory};
 use crate::task::{Capability, Cx};
 
@@ -91,6 +92,9 @@ pub fn sys_getcwd(cx: &mut Cx, args: Args) -> Flow<'_> {
     }
     let mut name = cwd.name_seen_from(&root);
     name.push(0);
+    if name.len() > PATH_MAX {
+        return Flow::done(Err(Errno::ENAMETOOLONG));
+    }
     if (name.len() as u64) > args.u64(1) {
         return Flow::done(Err(Errno::ERANGE));
     }

@@ -5,7 +5,7 @@ use super::{Args, Flow, Outcome};
 use crate::Errno;
 use crate::fs::dev::device_number;
 use crate::fs::namei;
-use crate::fs::walk::AT_FDCWD;
+use crate::fs::walk::{AT_FDCWD, PATH_MAX};
 use crate::fs::{FileKind, Link, NewInode, RenameFlags, ResolveFlags, UnlinkKind, View};
 use crate::task::{Capability, Cx};
 
@@ -163,7 +163,9 @@ async fn read_link(cx: &Cx, dirfd: i32, path_addr: u64, out: u64, size: i32) -> 
         return Err(if path.is_empty() { Errno::ENOENT } else { Errno::EINVAL }.into());
     }
     let text = match place.inode().read_link(cx).await? {
-        Link::Text(text) | Link::Magic { text, .. } => text,
+        Link::Text(text) => text,
+        Link::Magic { text, .. } if text.len() >= PATH_MAX => return Err(Errno::ENAMETOOLONG.into()),
+        Link::Magic { text, .. } => text,
     };
     let part = text.get(..size.min(text.len())).unwrap_or_default();
     cx.mm.write(out, part)?;
