@@ -187,18 +187,34 @@ mod tests {
 
     use super::*;
 
-    pub fn place(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("nacre-shim-io-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).expect("dir");
-        dir
+    /// A directory of a test's own, which goes however the test ends.
+    pub struct Place(std::path::PathBuf);
+
+    impl Place {
+        pub fn new(name: &str) -> Place {
+            let dir = std::env::temp_dir().join(format!("nacre-shim-io-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&dir);
+            std::fs::create_dir_all(&dir).expect("dir");
+            Place(dir)
+        }
+
+        pub fn fifo(&self) -> std::path::PathBuf {
+            let path = self.0.join("out");
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
+            path
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 
     #[test]
     fn a_fifo_without_a_reader_takes_output() {
-        let dir = place("fifo");
-        let path = dir.join("out");
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
+        let place = Place::new("fifo");
+        let path = place.fifo();
         let io = Io { stdout: path.to_string_lossy().into_owned(), ..Io::default() };
         let (mut streams, kept) = io.open().expect("opened");
         streams.stdout.as_mut().expect("stdout").write_all(b"early").expect("written");
@@ -207,7 +223,6 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("read");
         assert_eq!(text, "early");
-        std::fs::remove_dir_all(dir).expect("clean up");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub fn in_vm() -> bool {
     std::env::var_os("NACRE_SANDBOX").is_some_and(|kind| kind == "vm")
 }
 
-/// A directory with a state root and a bundle. At the end its containers are taken away, and then it, however the test ends.
+/// A directory with a state root and a bundle. At the end its containers are taken away, what is mounted in it, and then it, however the test ends.
 pub struct Place {
     pub dir: PathBuf,
 }
@@ -127,6 +127,13 @@ fn named(dir: &Path, part: &str, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What is mounted below a directory, in the order of mounting.
+fn mounts_below(dir: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(dir)).collect()
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         // A pod's first container last: the ids of those that join it begin with its own.
@@ -134,6 +141,9 @@ impl Drop for Place {
         left.sort();
         for id in left.iter().rev() {
             let _ = self.command(&["delete", "--force", id]).output();
+        }
+        for mounted in mounts_below(&self.dir).iter().rev() {
+            let _ = rustix::mount::unmount(mounted, rustix::mount::UnmountFlags::DETACH);
         }
         let _ = fs::remove_dir_all(&self.dir);
     }

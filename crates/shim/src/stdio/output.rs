@@ -140,7 +140,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
-    use super::super::tests::place;
+    use super::super::tests::Place;
     use super::super::{Io, Kept, carry};
     use super::*;
 
@@ -157,21 +157,21 @@ mod tests {
         }
     }
 
-    fn fifo(name: &str) -> (PathBuf, Io) {
-        let path = place(name).join("out");
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
+    fn fifo(name: &str) -> (Place, PathBuf, Io) {
+        let place = Place::new(name);
+        let path = place.fifo();
         let io = Io { stdout: path.to_string_lossy().into_owned(), ..Io::default() };
-        (path, io)
+        (place, path, io)
     }
 
     /// A process has written and ended, and nobody has read yet.
-    fn ended(name: &str) -> (PathBuf, Kept) {
-        let (path, io) = fifo(name);
+    fn ended(name: &str) -> (Place, PathBuf, Kept) {
+        let (place, path, io) = fifo(name);
         let (mut streams, mut kept) = io.open().expect("opened");
         streams.stdout.as_mut().expect("stdout").write_all(&[b'x'; MUCH]).expect("written");
         drop(streams);
         kept.process_ended();
-        (path, kept)
+        (place, path, kept)
     }
 
     /// As containerd opens it: waiting for a writer. Reads so much; the reader is still there.
@@ -192,14 +192,14 @@ mod tests {
 
     #[test]
     fn who_comes_after_the_end_reads_everything() {
-        let (path, kept) = ended("late");
+        let (_place, path, kept) = ended("late");
         assert_eq!(read(&path, u64::MAX), MUCH);
         drop(kept);
     }
 
     #[test]
     fn what_a_reader_has_left_waits_for_the_next() {
-        let (path, kept) = ended("half");
+        let (_place, path, kept) = ended("half");
         let (len, reader) = read_part(&path, 1000);
         assert_eq!(len, 1000);
         let [output] = &kept.outputs[..] else { unreachable!("one output") };
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_there_reads_an_end() {
-        let (path, io) = fifo("there");
+        let (_place, path, io) = fifo("there");
         let (mut streams, mut kept) = io.open().expect("opened");
         let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("a reader");
         streams.stdout.as_mut().expect("stdout").write_all(b"last words").expect("written");
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_offered_when_all_of_it_has_been_carried() {
-        let (path, io) = fifo("terminal");
+        let (_place, path, io) = fifo("terminal");
         let (mut streams, mut kept) = Io { terminal: true, ..io }.open().expect("opened");
         streams.stdout.as_mut().expect("stdout").write_all(b"first").expect("written");
         let (master, mut slave) = std::io::pipe().expect("a pipe");
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_terminal_that_is_deleted_is_not_carried_on() {
-        let (path, io) = fifo("deleted");
+        let (_place, path, io) = fifo("deleted");
         let (streams, kept) = Io { terminal: true, ..io }.open().expect("opened");
         let [output] = &kept.outputs[..] else { unreachable!("one output") };
         let held = Arc::downgrade(&output.held);
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_reader_after_the_deletion() {
-        let (path, kept) = ended("never");
+        let (_place, path, kept) = ended("never");
         let [output] = &kept.outputs[..] else { unreachable!("one output") };
         let held = Arc::downgrade(&output.held);
         std::fs::remove_file(path).expect("removed");
