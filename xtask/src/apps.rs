@@ -60,9 +60,10 @@ const LONG: Duration = Duration::from_secs(900);
 const EMULATED: u32 = 4;
 
 /// Programs whose scripts build or use a Debian source.
-const SOURCES: [(&str, &str); 3] = [("busybox", "busybox"), ("gzip", "gzip"), ("test_sqlite3", "python3.11")];
+const SOURCES: [(&str, &str); 4] =
+    [("busybox", "busybox"), ("coreutils", "coreutils"), ("gzip", "gzip"), ("test_sqlite3", "python3.11")];
 
-const SCRIPTS: [App; 26] = [
+const SCRIPTS: [App; 27] = [
     app("everyday", "bash", "everyday.sh", Tier::Fast, Places::All),
     app("python", "python3", "python.py", Tier::Fast, Places::All),
     app("git", "bash", "git.sh", Tier::Fast, Places::All),
@@ -81,6 +82,7 @@ const SCRIPTS: [App; 26] = [
     app("build", "bash", "build.sh", Tier::Full, Places::NotBundle),
     App { limit: LONG, ..app("gzip", "bash", "gzip.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("busybox", "bash", "busybox.sh", Tier::Full, Places::NotBundle) },
+    App { limit: LONG, ..app("coreutils", "bash", "coreutils.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("stress-ng", "bash", "stress-ng.sh", Tier::Full, Places::NotBundle) },
     app("chromium", "bash", "chromium.sh", Tier::Full, Places::NotBundle),
     app("mariadb", "bash", "mariadb.sh", Tier::Full, Places::NotBundle),
