@@ -1,7 +1,7 @@
 //! A kernel out of its Debian package (deb(5)), which need not be installed.
 //!
-//! What a VM needs of it goes into a directory of the cache, laid out as in a system: `boot/vmlinuz-RELEASE`, and modules in `lib/modules/RELEASE` with
-//! the `modules.dep` that depmod would make of them.
+//! What a VM needs of it goes into a directory of the cache, laid out as in a system: `boot/vmlinuz-RELEASE` with its
+//! configuration beside it, and modules in `lib/modules/RELEASE` with the `modules.dep` that depmod would make of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -106,7 +106,7 @@ fn wanted(path: &Path) -> Option<PathBuf> {
     // All is below /usr in newer ones.
     let parts = parts.strip_prefix(&[OsStr::new("usr")]).unwrap_or(&parts);
     let is_wanted = match parts {
-        [boot, name] if *boot == "boot" => starts(Some(name), "vmlinuz-"),
+        [boot, name] if *boot == "boot" => starts(Some(name), "vmlinuz-") || starts(Some(name), "config-"),
         [lib, modules, _, .., name] if *lib == "lib" && *modules == "modules" => {
             *name == "modules.builtin" || is_module(Path::new(name))
         }
@@ -148,6 +148,10 @@ fn choose(image: &Path, all: &Path, new: &Path) -> Result<(), GuestError> {
     }
     copy(&modules.join("modules.builtin"))?;
     copy(image)?;
+    let config = image.with_file_name(format!("config-{}", head.release));
+    if config.exists() {
+        copy(&config)?;
+    }
     let path = new.join("lib/modules").join(&head.release).join("modules.dep");
     fs::write(&path, dep).map_err(io_error("write", &path))
 }
@@ -231,7 +235,7 @@ mod tests {
         fs::create_dir_all(&dir).expect("made");
         let mut files = vec![
             ("./boot/vmlinuz-6.1-x".to_string(), bz_image("6.1-x (me) #1")),
-            ("./boot/config-6.1-x".into(), b"no".to_vec()),
+            ("./boot/config-6.1-x".into(), b"CONFIG_HZ=250\n".to_vec()),
             ("./lib/modules/6.1-x/modules.builtin".into(), b"kernel/fs/ext4.ko\n".to_vec()),
             ("./lib/modules/6.1-x/kernel/sound.ko".into(), module("depends=")),
             ("./lib/modules/6.1-x/kernel/virtio_ring.ko".into(), module("depends=")),
@@ -246,12 +250,13 @@ mod tests {
         let of = |kernel: &Kernel| (kernel.release.clone(), modules::Set::choose(kernel).map(|set| set.list()));
         let (made, again) = (made.expect("a kernel"), again.expect("the same"));
         let (release, list) = of(&made);
+        let ticks = made.ticks();
         let sound = made.modules.join("kernel/sound.ko").exists();
         fs::write(&deb, MAGIC).expect("written");
         let empty = kernel(&deb, &dir.join("cache")).expect_err("empty").to_string();
         let left = fs::read_dir(dir.join("cache")).expect("listed").count();
         let _ = fs::remove_dir_all(&dir);
-        assert_eq!((release.as_str(), sound, made == again, left), ("6.1-x", false, true, 1));
+        assert_eq!((release.as_str(), ticks, sound, made == again, left), ("6.1-x", Some(250), false, true, 1));
         let list = list.expect("all there");
         assert!(list.starts_with("always virtio_ring.ko virtio_pci.ko\n"), "{list}");
         assert!(empty.contains("linux-image.deb"), "{empty}");

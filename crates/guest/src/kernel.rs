@@ -85,6 +85,15 @@ impl Kernel {
         Ok(Head { form: Form::BzImage, release, version })
     }
 
+    /// How often a second its timer ticks, as its configuration says, if that is there: `config-RELEASE` beside it (a distribution's), or `config` in the
+    /// directory above (one that was built here).
+    pub fn ticks(&self) -> Option<u32> {
+        let dir = self.path.parent()?;
+        let files = [dir.join(format!("config-{}", self.release)), dir.parent()?.join("config")];
+        let config = files.iter().find_map(|file| fs::read_to_string(file).ok())?;
+        config.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")).and_then(|ticks| ticks.parse().ok())
+    }
+
     /// The newest kernel in a directory that has what a VM needs, those made for clouds first: they have the least.
     ///
     /// # Errors
@@ -183,12 +192,33 @@ fn parts(text: &str) -> Vec<(u64, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache;
 
     #[test]
     fn versions_compare_as_numbers() {
         assert_eq!(by_number("6.1.0-9-cloud-amd64", "6.1.0-57-cloud-amd64"), Ordering::Less);
         assert_eq!(by_number("6.10.0", "6.9.3"), Ordering::Greater);
         assert_eq!(by_number("6.1", "6.1"), Ordering::Equal);
+    }
+
+    #[test]
+    fn the_ticks_are_the_configurations() {
+        let dir = cache::beside(&std::env::temp_dir().join("nacre-guest-ticks"), "test");
+        fs::create_dir_all(dir.join("boot")).expect("made");
+        let kernel = Kernel {
+            path: dir.join("boot/vmlinuz-6.1-x"),
+            form: Form::BzImage,
+            release: "6.1-x".into(),
+            version: "6.1-x #1".into(),
+            modules: dir.join("lib/modules/6.1-x"),
+        };
+        let none = kernel.ticks();
+        fs::write(dir.join("config"), "CONFIG_HZ_250=y\nCONFIG_HZ=250\n").expect("written");
+        let built_here = kernel.ticks();
+        fs::write(dir.join("boot/config-6.1-x"), "# CONFIG_HZ_250 is not set\nCONFIG_HZ=1000\n").expect("written");
+        let of_distribution = kernel.ticks();
+        fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!((none, built_here, of_distribution), (None, Some(250), Some(1000)));
     }
 
     #[test]

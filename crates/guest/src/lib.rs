@@ -54,6 +54,8 @@ pub struct Image {
     pub initrd: PathBuf,
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
+    /// How often a second the kernel's timer ticks, if that is known ([`Kernel::ticks`]).
+    pub ticks: Option<u32>,
 }
 
 /// Why there is no guest image.
@@ -112,7 +114,7 @@ pub fn build(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Image, Gue
     let cache = cache::dir();
     let agent = agent(options.agent.as_deref())?;
     let kernel = find(&options.kernel, &cache, tell)?;
-    let release = kernel.release.clone();
+    let (release, ticks) = (kernel.release.clone(), kernel.ticks());
     let Some(dir) = &options.output else {
         let initrd = cache::initrd(&cache, &kernel, &agent)?;
         match &options.kernel {
@@ -120,13 +122,13 @@ pub fn build(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Image, Gue
             Origin::Newest => choice::forget(&cache)?,
             Origin::File(_) | Origin::Source(_) => choice::choose(&cache, &kernel.path)?,
         }
-        return Ok(Image { kernel: cache::image(&cache, &kernel)?, initrd, release });
+        return Ok(Image { kernel: cache::image(&cache, &kernel)?, initrd, release, ticks });
     };
     fs::create_dir_all(dir).map_err(io_error("make", dir))?;
     let (vmlinuz, initrd) = (dir.join("vmlinuz"), dir.join("initrd.cpio"));
     cache::write(&initrd, &archive(&kernel, &agent)?)?;
     cache::write(&vmlinuz, &fs::read(&kernel.path).map_err(io_error("read", &kernel.path))?)?;
-    Ok(Image { kernel: vmlinuz, initrd, release })
+    Ok(Image { kernel: vmlinuz, initrd, release, ticks })
 }
 
 fn find(from: &Origin, cache: &Path, tell: &mut dyn FnMut(&str)) -> Result<Kernel, GuestError> {

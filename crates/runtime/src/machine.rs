@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::time::{Duration, Instant};
+
+use crate::sys::cycles;
 
 /// CPUs this process may use, by affinity. At least 1.
 pub fn cpus() -> usize {
@@ -23,6 +26,34 @@ pub fn cpu_model() -> String {
     let text = String::from_utf8_lossy(text.get(..n).unwrap_or_default());
     let block = text.split("\n\n").next().unwrap_or_default();
     block.lines().filter(|line| !line.starts_with("processor")).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// A moment, by the CPU's time stamp counter and by the host's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    cycles: u64,
+    at: Instant,
+}
+
+impl Moment {
+    /// Now: the reading of some in which the counter went on least, as nothing came in between then.
+    pub fn now() -> Moment {
+        let reading = || {
+            let (before, at, after) = (cycles(), Instant::now(), cycles());
+            (after.wrapping_sub(before), Moment { cycles: before.wrapping_add(after.wrapping_sub(before) / 2), at })
+        };
+        let first = reading();
+        [reading(), reading(), reading()].into_iter().fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
+    }
+
+    /// How much the counter counts in a second, measured from this moment on: over a millisecond at least, for which it waits, so to a thousandth or better.
+    pub fn cycles_per_second(self) -> u64 {
+        const LEAST: Duration = Duration::from_millis(1);
+        std::thread::sleep(LEAST.saturating_sub(self.at.elapsed()));
+        let now = Moment::now();
+        let ns = now.at.duration_since(self.at).as_nanos().max(1);
+        u64::try_from(u128::from(now.cycles.wrapping_sub(self.cycles)) * 1_000_000_000 / ns).unwrap_or(u64::MAX)
+    }
 }
 
 /// How many executors for a CPU quota: no more threads than can run at once.
@@ -48,6 +79,14 @@ mod tests {
         assert_eq!(executors(8, Some(150_000), Some(100_000)), 2);
         assert_eq!(executors(8, Some(10_000), None), 1);
         assert_eq!(executors(2, Some(u64::MAX), Some(1)), 2);
+    }
+
+    #[test]
+    fn the_counter_counts_as_fast_in_any_two_measurements() {
+        let start = Moment::now();
+        let (first, second) = (start.cycles_per_second(), Moment::now().cycles_per_second());
+        assert!(first > 100_000_000, "{first}");
+        assert!(first.abs_diff(second) < first / 50, "{first}, {second}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The few host calls no crate offers safely: clone3 into name spaces and a cgroup, mount_setattr, waiting for signals, the death signal, the seccomp
-//! status of a dead child's signal. With `bpf` the crate's only unsafe code.
+//! status of a dead child's signal, the time stamp counter. With `bpf` the crate's only unsafe code.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -11,6 +11,12 @@ use rustix::process::Pid;
 
 /// `linux/sched.h`; libc's constant is too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// The CPU's time stamp counter.
+pub fn cycles() -> u64 {
+    // SAFETY: reading it has no effect, and every 64-bit CPU has it.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
 
 /// A child made by [`clone_process`].
 #[derive(Debug)]

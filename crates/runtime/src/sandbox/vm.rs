@@ -12,6 +12,7 @@ use super::main_process::{Guard, MainProcess, has_ended};
 use super::{ContainerPlan, Disk, Ended, HostStdio, Join, Launch, Sandbox, open_image};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
 use crate::error::{Doing, Error, Result};
+use crate::machine::Moment;
 use crate::pod_network::queues::{self, Accelerated, Mover};
 use crate::pod_network::{Joined, Way};
 use crate::process::fs::{self, FsConfig, More};
@@ -57,6 +58,7 @@ impl VmSandbox {
     /// # Errors
     /// No VMM, no guest image; the host's. Nothing is left running.
     pub fn launch(launch: Launch<'_>) -> Result<VmSandbox> {
+        let start = Moment::now();
         let (kvm, given) = match Kvm::find(launch.privilege) {
             Ok(Kvm::Mount(mount)) => (KvmConfig::Mount, Some(mount)),
             Ok(Kvm::Own) => (KvmConfig::Own, None),
@@ -100,6 +102,8 @@ impl VmSandbox {
         // Nobody else can reach it: nobody can change it.
         let growth = if launch.listener.is_some() { Growth::ToTheHosts } else { Growth::None };
         let follows = launch.listener.is_some() && matches!(launch.network, Network::Namespace(_));
+        // An emulated machine's counter is the host's.
+        let ticks = image.ticks.filter(|_| accelerated == Accelerated::Emulated);
         let host = Host { cpus: machine::cpus(), memory: machine::memory_bytes(), accelerated };
         let config = KeeperConfig {
             first_container: launch.first_container,
@@ -108,6 +112,7 @@ impl VmSandbox {
             memory: host.memory_for(launch.memory_limit, growth),
             images: images.len(),
             disks: launch.disks.iter().map(|disk| disk.wanted).collect(),
+            cycles_per_tick: ticks.map(|ticks| start.cycles_per_second() / u64::from(ticks.max(1))),
             slots: if launch.pod.is_some() { POD_SLOTS } else { 0 } + if follows { NIC_SLOTS } else { 0 },
             queues,
             vhost: !vhost.is_empty(),

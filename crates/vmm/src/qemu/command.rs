@@ -149,7 +149,7 @@ impl<'a> Line<'a> {
         self.args(["-machine", "q35,memory-backend=ram,usb=off,vmport=off,sata=off,smbus=off,hpet=off"]);
         match machine.accelerator {
             Accelerator::Kvm => self.args(["-accel", "kvm", "-cpu", "host"]),
-            Accelerator::Emulation { .. } => self.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            Accelerator::Emulation { .. } => self.args(["-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off"]),
         }
         self.args(["-smp", &format!("{},maxcpus={}", machine.cpus.boot, machine.cpus.max)]);
     }

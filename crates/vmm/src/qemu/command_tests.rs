@@ -52,7 +52,7 @@ fn the_least_machine() {
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
         -machine q35,memory-backend=ram,usb=off,vmport=off,sata=off,smbus=off,hpet=off
         -accel tcg,thread=multi
-        -cpu max
+        -cpu max,erms=off,fsrm=off
         -smp 1,maxcpus=1
         -kernel /proc/self/fd/10
         -append panic=-1 quiet no_timer_check tsc=reliable random.trust_cpu=on noreplace-smp i8042.noaux i8042.nopnp i8042.dumbkbd cryptomgr.notests rcupdate.rcu_expedited=1 nacre.x=1
