@@ -70,7 +70,14 @@ impl Machine {
         let socket = |name: &str, id: &str| format!("socket,id={id},path={}", folder.join(name).display());
         let qemu = Command::new("qemu-system-x86_64")
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35", "-m", "384M"])
-            .args(["-accel", "tcg", "-cpu", "max,erms=off,fsrm=off", "-object", "memory-backend-memfd,id=mem,size=384M,share=on"])
+            .args([
+                "-accel",
+                "tcg",
+                "-cpu",
+                "max,erms=off,fsrm=off",
+                "-object",
+                "memory-backend-memfd,id=mem,size=384M,share=on",
+            ])
             .args([
                 "-numa",
                 "node,memdev=mem",
