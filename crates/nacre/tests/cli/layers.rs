@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use serde_json::json;
 
-use crate::support::Place;
+use crate::support::{Place, in_vm};
 
 /// Three images: busybox, and two over it with a whiteout, an opaque directory, and files of the same names. None where they cannot be made.
 fn images(place: &Place) -> Option<Vec<PathBuf>> {
@@ -91,6 +91,30 @@ fn a_root_of_images() {
     place.nacre(&["delete", &id]).ok();
 }
 
+/// Its gofer has no files to open, and is needed all the same.
+#[test]
+fn a_container_on_images_is_one_as_any_other() {
+    let Some(place) = Place::new("layers-update").busybox() else { return };
+    let Some(images) = images(&place) else { return };
+    let mut config = Place::config(&["sleep", "1000"]);
+    config["mounts"] = json!([]);
+    config["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}});
+    config["annotations"] = json!({"dev.nacre.rootfs": annotation(&images)});
+    place.write(&config);
+    let id = place.id();
+    place.detached(&["run", "-d", &id]).ok();
+    if !in_vm() {
+        let children = fs::read_dir("/proc").expect("/proc").flatten().filter(|process| {
+            let read = |file: &str| fs::read_to_string(process.path().join(file)).unwrap_or_default();
+            read("comm").trim() == "nacre-gofer" && read("cgroup").contains(&id)
+        });
+        let privileged = rustix::process::geteuid().is_root();
+        assert!(!privileged || children.count() == 1, "the gofer is there");
+    }
+    place.nacre(&["update", "--memory", "134217728", &id]).ok();
+    place.nacre(&["delete", "--force", &id]).ok();
+}
+
 #[test]
 fn what_is_no_root_of_images() {
     let Some(place) = Place::new("layers-bad").busybox() else { return };
@@ -105,5 +129,5 @@ fn what_is_no_root_of_images() {
     };
     run(annotation(&vec![images[0].clone(); 129])).fails(1, "one of 129 images");
     run(annotation(&[images[0].clone(), text])).fails(1, "layer 1 of the root: image: it is no EROFS image");
-    run(format!("{}\nlower", annotation(&images[..1]))).fails(1, "\"lower\" is not erofs:PATH");
+    run(format!("{}\nlower", annotation(&images[..1]))).fails(1, "is not erofs:PATH");
 }

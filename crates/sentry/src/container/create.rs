@@ -36,7 +36,7 @@ impl Agent {
         let container = self.new_container(&request, memory)?;
         sysctls::set(&container, &request.sysctls)?;
         let images = request.images.iter().map(|&index| take_fd(fds, index, "image").map(Some)).collect::<Result<_, _>>()?;
-        let gofer = Arc::downgrade(&connection.client);
+        let gofer = connection.client.clone();
         let builder = Builder { kernel: &self.kernel, container: &container, gofer: connection, images: Mutex::new(images) };
         let root = builder.build(&request).await?;
         let fs = FsContext::new(root.clone(), root, 0o022);

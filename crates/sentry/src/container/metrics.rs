@@ -1,6 +1,6 @@
 //! What is counted in a sentry: of each container, of the kernel, and of what it asks of its host. `docs/metrics.md` lists the families.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use agent_api::{Metric, metrics};
 use gofer::protocol::Request;
@@ -103,8 +103,8 @@ fn activity(handles: &[(String, Arc<Handle>)], done: &[Ended]) -> [Metric; 4] {
 fn gofers(handles: &[(String, Arc<Handle>)]) -> [Metric; 2] {
     let mut requests = Metric::counter("nacre_gofer_requests_total", "What the kernel has asked a container's gofer for.");
     let mut bytes = Metric::counter("nacre_gofer_bytes_total", "Bytes of messages to and from a container's gofer.");
-    for (id, gofer) in handles.iter().filter_map(|(id, handle)| Some((id, Weak::upgrade(&handle.gofer)?))) {
-        let traffic = gofer.traffic();
+    for (id, handle) in handles {
+        let traffic = handle.gofer.traffic();
         for (op, count) in traffic.requests {
             requests.add(&[("container", id), ("request", Request::name_of(op).unwrap_or("unknown"))], count as f64);
         }

@@ -55,7 +55,8 @@ struct Handle {
     /// The filter of all its processes (`linux.seccomp`).
     seccomp: Seccomp,
     /// Its files' process, for as long as something of the container is there.
-    gofer: Weak<gofer::client::Client>,
+    /// Held as long as the container is known, also if no file is the gofer's: it holds the container's memory for the runtime, and is its process on the host.
+    gofer: Arc<gofer::client::Client>,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
 }
 
