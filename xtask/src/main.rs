@@ -46,7 +46,8 @@ cargo xtask COMMAND
                                          IPv6; bad frames
   robust [NAME...]                       hogs, full disks, killed processes: nothing is left behind
   cri [--full|--bench] [--containerd 1|2] [NAME...]  under a real containerd: tasks of ctr, pods of its CRI, killed processes; under podman; --full: under
-                                         containerd 2 (of Debian unstable) and its Sandbox API, too; --bench: beside runc, its section of docs/performance.md
+                                         containerd 2 (of Debian unstable) and its Sandbox API, too; --containerd 2 --snapshotter erofs: layers as
+                                         images; --bench: beside runc, its section of docs/performance.md
   vm [--small|--full|--kvm]              abi, robust and the small programs again, in virtual machines; --full: all programs, which takes hours emulated;
                                          --kvm: one on KVM, in an emulated machine
   bench [--quick] [--one-cpu] [--native-only] [ROW...]   beside runsc and the native kernel; writes docs/performance.md

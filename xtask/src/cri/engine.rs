@@ -42,6 +42,8 @@ pub struct Engine {
     containerd: Option<Child>,
     /// The handler of pods that name none.
     pub handler: &'static str,
+    /// Where images are unpacked to (`--snapshotter`); empty: containerd's default.
+    snapshotter: &'static str,
     /// What was there before, of others: [`Engine::remains`] leaves it out.
     foreign: Vec<PathBuf>,
     /// Processes of sandboxes that have been seen, with when they started.
@@ -50,7 +52,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts it and gives it the image.
-    pub fn start(release: Release) -> Result<Engine> {
+    pub fn start(release: Release, snapshotter: &'static str) -> Result<Engine> {
         let programs = match release {
             Release::One => None,
             Release::Two => Some(packages::containerd2().context("containerd 2 cannot be had")?),
@@ -62,11 +64,19 @@ impl Engine {
         for name in ["nacre", "containerd-shim-nacre-v2", "containerd-shim-nacre-vm-v2"] {
             symlink(&nacre, bin.join(name))?;
         }
-        std::fs::write(dir.join("config.toml"), config(release, &dir))?;
+        std::fs::write(dir.join("config.toml"), config(release, snapshotter, &dir))?;
         std::fs::create_dir_all(dir.join("net.d"))?;
         std::fs::write(dir.join("net.d/10-nacre-test.conflist"), network(&dir))?;
-        let mut engine =
-            Engine { dir, release, programs, containerd: None, handler: SENTRY, foreign: Vec::new(), seen: Mutex::default() };
+        let mut engine = Engine {
+            dir,
+            release,
+            programs,
+            containerd: None,
+            handler: SENTRY,
+            snapshotter,
+            foreign: Vec::new(),
+            seen: Mutex::default(),
+        };
         engine.foreign = engine.remains()?;
         engine.run()?;
         let archive = image::archive(&engine.dir)?;
@@ -123,7 +133,15 @@ impl Engine {
             args => (NAMESPACE, args),
         };
         command.arg("-a").arg(self.dir.join("c.sock")).args(["-n", namespace]).args(args).stdin(Stdio::null());
+        self.with_snapshotter(&mut command);
         command
+    }
+
+    /// Tells `ctr`.
+    fn with_snapshotter(&self, command: &mut Command) {
+        if !self.snapshotter.is_empty() {
+            command.env("CONTAINERD_SNAPSHOTTER", self.snapshotter);
+        }
     }
 
     /// `ctr`, whatever comes of it.
@@ -151,7 +169,10 @@ impl Engine {
     pub fn shell(&self, script: &str) -> Result<Ended> {
         let ctr = self.program("ctr").display().to_string();
         let ctr = format!("{ctr} -a {} -n {NAMESPACE}", self.dir.join("c.sock").display());
-        sh::timed(Command::new("sh").args(["-c", script]).env("CTR", ctr).stdin(Stdio::null()), LIMIT)
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("CTR", ctr).stdin(Stdio::null());
+        self.with_snapshotter(&mut command);
+        sh::timed(&mut command, LIMIT)
     }
 
     /// Runs a container in the foreground, to be removed at its end.
@@ -344,6 +365,9 @@ impl Drop for Engine {
             sh::signal(containerd.id(), "TERM");
             let _ = sh::wait(containerd, Duration::from_secs(10));
         }
+        for layer in entries(&self.dir.join("root/io.containerd.snapshotter.v1.erofs/snapshots")) {
+            let _ = Command::new("umount").arg("-q").arg(layer.join("fs")).stderr(Stdio::null()).status();
+        }
         // Kept if a case has left mounts in it.
         if self.roots().is_ok_and(|mounts| mounts.is_empty()) {
             let _ = std::fs::remove_dir_all(&self.dir);
@@ -370,7 +394,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-fn config(release: Release, dir: &Path) -> String {
+fn config(release: Release, snapshotter: &str, dir: &Path) -> String {
     let dir = dir.display();
     let stream = "stream_server_address = \"127.0.0.1\"";
     let pause = image::PAUSE;
@@ -381,6 +405,15 @@ fn config(release: Release, dir: &Path) -> String {
         }
         Release::Two => {
             let images = format!("[plugins.\"io.containerd.cri.v1.images\".pinned_images]\n  sandbox = \"{pause}\"\n");
+            let unpack = "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = \"linux/amd64\"\n";
+            let (of_cri, of_others) = match snapshotter {
+                "" => (String::new(), String::new()),
+                name => {
+                    let line = format!("  snapshotter = \"{name}\"\n");
+                    (format!("[plugins.\"io.containerd.cri.v1.images\"]\n{line}"), format!("{unpack}{line}"))
+                }
+            };
+            let images = format!("{of_others}{of_cri}{images}");
             let others = format!("{images}[plugins.\"io.containerd.grpc.v1.cri\"]\n  {stream}\n");
             (3, "io.containerd.cri.v1.runtime", String::new(), others, "shim")
         }

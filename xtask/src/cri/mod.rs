@@ -43,7 +43,7 @@ enum Tier {
 }
 
 pub fn run(args: &[String]) -> Result<Tally> {
-    let (mut tier, mut release, mut names) = (Tier::Small, None, Vec::new());
+    let (mut tier, mut release, mut snapshotter, mut names) = (Tier::Small, None, "", Vec::new());
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -56,6 +56,12 @@ pub fn run(args: &[String]) -> Result<Tally> {
                     _ => bail!("cri: --containerd 1 or 2"),
                 });
             }
+            "--snapshotter" => {
+                snapshotter = match args.next().map(String::as_str) {
+                    Some("erofs") if release == Some(Release::Two) => "erofs",
+                    _ => bail!("cri: --containerd 2 --snapshotter erofs"),
+                };
+            }
             flag if flag.starts_with("--") => bail!("cri: unknown argument {flag}"),
             name => names.push(name),
         }
@@ -66,7 +72,7 @@ pub fn run(args: &[String]) -> Result<Tally> {
     sh::run(std::process::Command::new("cargo").args(["build", "-q", "-p", "cri-client"]).current_dir(sh::top()))?;
     let mut tally = Tally::default();
     if tier == Tier::Bench {
-        let mut engine = Engine::start(release.unwrap_or(Release::One))?;
+        let mut engine = Engine::start(release.unwrap_or(Release::One), snapshotter)?;
         let done = bench::run(&engine, &names);
         // Also after a failure: pods would live on.
         let clean = engine.clear();
@@ -74,11 +80,11 @@ pub fn run(args: &[String]) -> Result<Tally> {
         return Ok(tally);
     }
     if release.unwrap_or(Release::One) == Release::One {
-        cases(&mut Engine::start(Release::One)?, tier, &names, &mut tally);
+        cases(&mut Engine::start(Release::One, "")?, tier, &names, &mut tally);
     }
     // The full tier is under both; a machine on which containerd 2 cannot be had fails it.
     if release == Some(Release::Two) || (release.is_none() && tier == Tier::Full) {
-        match Engine::start(Release::Two) {
+        match Engine::start(Release::Two, snapshotter) {
             Ok(mut engine) => cases(&mut engine, tier, &names, &mut tally),
             Err(error) => tally.fail(format!("cri: {error:#}")),
         }
