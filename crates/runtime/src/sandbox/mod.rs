@@ -148,9 +148,10 @@ pub fn launch(kind: Kind, launch: Launch<'_>) -> Result<Box<dyn Sandbox>> {
     }
 }
 
-/// How many images a VM can have from its start, with room left for as many disks as are usual; and how many more while it runs, disks included.
+/// How many images a VM can have from its start, with room left for as many disks as are usual; and how many more while it runs,
+/// with two slots left for disks and block devices.
 pub const IMAGES_AT_START: usize = vmm::qemu::MOST_DRIVES as usize - 8;
-pub const IMAGES_LATER: usize = vm::POD_SLOTS as usize;
+pub const IMAGES_LATER: usize = vm::POD_SLOTS as usize - 2;
 
 /// A running sandbox that was made by an earlier process, and what a further container of it needs.
 #[derive(Debug)]
