@@ -1,7 +1,7 @@
 #!/bin/bash
-# coreutils' own tests, from Debian's source (built beside it the first time), the expensive ones too: as root, and those that want no root as nobody. What
-# passes natively must pass in a sandbox, or be in suite-exceptions: what came of each natively is kept beside the source. With arguments (`tests/rm/r-1`),
-# only those.
+# coreutils' own tests and those of its library, from Debian's source (built beside it the first time), the expensive ones too: as root, and those that want no
+# root as nobody. What passes natively must pass in a sandbox, or be in suite-exceptions: what came of each natively is kept beside the source. With arguments
+# (`tests/rm/r-1`, `gnulib-tests/test-poll`), only those.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 place=${APPS_PLACE:-native}
@@ -13,6 +13,7 @@ make=(make -k SUBDIRS=. MANS= INFO_DEPS=)
 if [ ! -e built ]; then
     ./configure FORCE_UNSAFE_CONFIGURE=1 CFLAGS=-O1 --disable-nls >log 2>&1 || { tail log; exit 1; }
     "${make[@]}" -j2 >log 2>&1 || { tail log; exit 1; }
+    make -j2 -C gnulib-tests check TESTS= >log 2>&1 || { tail log; exit 1; }
     touch built
 fi
 out=$(mktemp)
@@ -20,18 +21,30 @@ trap 'rm -f $out' EXIT
 export LC_ALL=C RUN_EXPENSIVE_TESTS=yes VERBOSE=no
 # Whatever they mount goes with them.
 run() { unshare --mount "$@" </dev/null >"$out" 2>&1 || true; }
-results() { grep -rH '^:test-result:' --include='*.trs' tests | sed -E 's/\.trs::test-result: (\w+).*/ \1/'; }
+results() { grep -rH '^:test-result:' --include='*.trs' tests gnulib-tests | sed -E 's/\.trs::test-result: (\w+).*/ \1/'; }
 those() { results | awk -v which="^($1)\$" '$2 ~ which { print $1 }'; }
-logs() { sed 's/$/.log/' | paste -sd ' '; }
-skipped() { those SKIP | logs | xargs -r grep -lE "$1" | paste -sd ' '; }
-find tests -name '*.trs' -delete
+# The logs, as make calls them, of the tests in a folder among those named.
+logs() { sed -nE "s#^($1/.*)#\1.log#; s#^gnulib-tests/##; /\.log\$/p" | paste -sd ' '; }
+skipped() { those SKIP | logs tests | xargs -r grep -lE "$1" | paste -sd ' '; }
 # Some want a second group.
 as_root=(setpriv --groups 0,1 "${make[@]}")
-run "${as_root[@]}" -j2 check-TESTS ${1+TEST_LOGS="$(printf '%s\n' "$@" | logs)"}
-[ -n "$(results)" ] || { tail "$out"; exit 1; }
+# All of a folder, or those named.
+check() {
+    local jobs=$1 in=$2 names=${3-}
+    [ "$in" = tests ] && in=.
+    run "${as_root[@]}" "$jobs" -C "$in" check-TESTS ${names:+TEST_LOGS="$names"}
+}
+find tests gnulib-tests -name '*.trs' -delete
+for folder in tests gnulib-tests; do
+    named=$(printf '%s\n' "$@" | logs $folder)
+    [ $# -gt 0 ] && [ -z "$named" ] || check -j2 $folder "$named"
+done
+[ "$(results | wc -l)" -ge $(($# ? $# : 1)) ] || { tail "$out"; exit 1; }
 # On a busy machine some have too little time: those once more, one after another.
-again=$(those 'FAIL|ERROR' | logs)
-[ -z "$again" ] || run "${as_root[@]}" check-TESTS TEST_LOGS="$again"
+for folder in tests gnulib-tests; do
+    again=$(those 'FAIL|ERROR' | logs $folder)
+    [ -z "$again" ] || check -j1 $folder "$again"
+done
 with_terminal=$(skipped 'requires controlling input terminal')
 [ -z "$with_terminal" ] || run script -qec "${as_root[*]} check-TESTS TEST_LOGS='$with_terminal'" /dev/null
 as_nobody=$(skipped "must be run as non-root|can't run this test as root")
@@ -43,7 +56,7 @@ fi
 known=$(awk -v place="$place" '$1 == "coreutils" && ($2 == "any" || place != "native") { print $3 }' "$here/suite-exceptions")
 if [ "$place" = native ]; then
     if [ $# = 0 ]; then
-        [ "$(those PASS | wc -l)" -gt 450 ] || { echo "only $(those PASS | wc -l) tests pass"; exit 1; }
+        [ "$(those PASS | wc -l)" -gt 800 ] || { echo "only $(those PASS | wc -l) tests pass"; exit 1; }
         results >"$natives"
     fi
     ! those 'FAIL|ERROR' | grep -vxF "${known:-none}"

@@ -56,6 +56,9 @@ impl App {
 /// For suites of many tests.
 const LONG: Duration = Duration::from_secs(900);
 
+/// For one that is built first, and whose tests wait much.
+const VERY_LONG: Duration = Duration::from_secs(1800);
+
 /// How many times longer a program may take in an emulated machine.
 const EMULATED: u32 = 4;
 
@@ -82,7 +85,7 @@ const SCRIPTS: [App; 27] = [
     app("build", "bash", "build.sh", Tier::Full, Places::NotBundle),
     App { limit: LONG, ..app("gzip", "bash", "gzip.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("busybox", "bash", "busybox.sh", Tier::Full, Places::NotBundle) },
-    App { limit: LONG, ..app("coreutils", "bash", "coreutils.sh", Tier::Full, Places::NotBundle) },
+    App { limit: VERY_LONG, ..app("coreutils", "bash", "coreutils.sh", Tier::Full, Places::NotBundle) },
     App { limit: LONG, ..app("stress-ng", "bash", "stress-ng.sh", Tier::Full, Places::NotBundle) },
     app("chromium", "bash", "chromium.sh", Tier::Full, Places::NotBundle),
     app("mariadb", "bash", "mariadb.sh", Tier::Full, Places::NotBundle),
