@@ -312,6 +312,8 @@ fn bad_requests(engine: &mut Engine) -> Result<()> {
     start("directory", &[], &["/etc"], "/etc")?;
     start("small", &["--memory", "1"], &["true"], "cannot make the container")?;
     start("overlay", &["--annotation", "dev.nacre.overlay=painting"], &["true"], "painting")?;
+    start("others-layer", &["--annotation", "dev.nacre.rootfs=erofs:/other.erofs"], &["true"], "dev.nacre.rootfs")?;
+    start("others-files", &["--annotation", "dev.nacre.overlay=dir:/other"], &["true"], "dev.nacre.overlay")?;
     let id = engine.container(&pod, "good", &[], &["sleep", "1000"])?;
     refused(&["start", &id], "CONTAINER_RUNNING")?;
     refused(&["create", &pod, "good", image::NAME, "--", "true"], "name")?;

@@ -6,6 +6,8 @@ use super::{Change, Content, Places, Wish, read};
 
 const BEGIN: &str = "# nacre: begin. Written by `nacre install --containerd`; `--uninstall` takes it away.\n";
 const END: &str = "# nacre: end\n";
+/// Those that a pod's author may use. Not all: `dev.nacre.rootfs` names a file of the host.
+const ANNOTATIONS: &str = r#""dev.nacre.sandbox", "dev.nacre.overlay", "dev.nacre.network""#;
 
 pub(super) fn plan(wish: Wish, places: &Places) -> Result<Vec<Change>> {
     let path = places.config("/etc/containerd/config.toml");
@@ -63,7 +65,7 @@ fn block(head: &str, text: &str) -> String {
         format!("[plugins.\"{plugin}\".containerd.runtimes.{name}]\n  runtime_type = \"io.containerd.{name}.v2\"\n")
     };
     let handler =
-        |name: &str| table(name) + "  pod_annotations = [\"dev.nacre.*\"]\n  container_annotations = [\"dev.nacre.*\"]\n";
+        |name: &str| format!("{}  pod_annotations = [{ANNOTATIONS}]\n  container_annotations = [{ANNOTATIONS}]\n", table(name));
     let names_one = text.lines().any(|line| line.trim_start().starts_with('[') && line.contains(".containerd.runtimes."));
     let runc = if names_one { String::new() } else { table("runc") };
     format!("{BEGIN}{head}{runc}{}{}{END}", handler("nacre"), handler("nacre-vm"))
@@ -93,6 +95,17 @@ mod tests {
         assert!(block("", "version = 2\n").contains(runc));
         assert!(!block("", &format!("version = 2\n  {runc}\n")).contains(runc));
         assert!(block("", "# [x.containerd.runtimes.y]\n").contains(runc));
+    }
+
+    #[test]
+    fn annotations_are_let_through_by_name() {
+        let block = block("", "");
+        let lists: Vec<_> = block.lines().filter(|line| line.contains("_annotations = ")).collect();
+        assert_eq!(lists.len(), 4, "{block}");
+        assert!(
+            lists.iter().all(|list| !list.contains('*') && !list.contains("rootfs") && list.contains(".sandbox")),
+            "{block}"
+        );
     }
 
     #[test]

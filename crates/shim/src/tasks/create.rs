@@ -1,6 +1,5 @@
 //! Making and deleting containers.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,15 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_api::{Code, Status};
-use runtime::pod::Place;
-use runtime::sandbox::{IMAGES_AT_START, IMAGES_LATER, Kind};
+use runtime::sandbox::Kind;
 use runtime::state::Access;
-use runtime::{child, config, container};
+use runtime::{child, config};
 
-use super::{Container, Process, Stage, Tasks, deleted, recover, status, unknown};
+use super::{Container, Process, Stage, Tasks, deleted, recover, root, status, unknown};
 use crate::proto::{CreateTaskRequest, DeleteResponse, PidResponse, TaskCreate, TaskDelete, TaskIo, Timestamp};
 use crate::stdio::{Io, Kept, Streams};
-use crate::{launch, layers, options, rootfs};
+use crate::{launch, options, rootfs};
 
 /// How long the containers of a sandbox that ends may take to do so.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CREATION: Duration = Duration::from_secs(300);
 /// What of the log of a container that could not be made is looked at for the reason.
 const LOG_TAIL: usize = 8 << 10;
+/// What the VMM says (`vmm::Error::NoSlot`), among other things, where a VM takes no further device.
+const NO_SLOT: &str = "no free slot for device";
 
 impl Tasks {
     /// Makes a container, and with the first the sandbox.
@@ -44,6 +44,9 @@ impl Tasks {
             }
         }
         let made = self.make(request);
+        if made.is_err() {
+            self.without_images(&request.id);
+        }
         self.lock().creating.remove(&request.id);
         let pid = made?;
         let io = TaskIo {
@@ -73,16 +76,34 @@ impl Tasks {
             terminal: request.terminal,
         };
         let root = bundle.join("rootfs");
-        let images = self.root_images(request, &bundle);
-        if images.is_empty() {
-            rootfs::mount(&request.rootfs, &root).map_err(unknown)?;
-        }
+        // What is wrong with it is said when the container is made.
+        let images = match config::load(&bundle) {
+            Ok(spec) => {
+                root::check_annotations(&spec)?;
+                self.root_images(request, &spec)
+            }
+            Err(_) => Vec::new(),
+        };
         let unmount = |status| {
             rootfs::unmount(&root);
             status
         };
-        let (streams, kept) = io.open().map_err(|what| unmount(Status::new(Code::InvalidArgument, what)))?;
-        let process = self.run_create(&request.id, &bundle, &images, io, streams, kept).map_err(unmount)?;
+        let made = |images: &[PathBuf]| {
+            if images.is_empty() {
+                rootfs::mount(&request.rootfs, &root).map_err(unknown)?;
+            }
+            let (streams, kept) = io.open().map_err(|what| Status::new(Code::InvalidArgument, what))?;
+            self.run_create(&request.id, &bundle, images, io.clone(), streams, kept)
+        };
+        let process = match made(&images) {
+            Err(status) if !images.is_empty() && status.message.contains(NO_SLOT) => {
+                tracing::info!("the VM has no room for the images of {}: its root is mounted", request.id);
+                self.without_images(&request.id);
+                made(&[])
+            }
+            made => made,
+        };
+        let process = process.map_err(unmount)?;
         let entry = self.runtime.store.open(&request.id, Access::Look).map_err(status).map_err(unmount)?;
         let pid = entry.saved.pid() as u32;
         if let Err(error) = recover::remember(&bundle, &process.io) {
@@ -92,29 +113,6 @@ impl Tasks {
         self.lock().containers.insert(request.id.clone(), Container { bundle, pid, paused: false, processes });
         self.watch(&entry);
         Ok(pid)
-    }
-
-    /// The images that the root is made of, the lowest first. None: it is to be mounted, for it is otherwise, or to be written to where it lies, or more than
-    /// the VM has room for.
-    fn root_images(&self, request: &CreateTaskRequest, bundle: &Path) -> Vec<PathBuf> {
-        // What is wrong with it is said when the container is made.
-        let Ok(spec) = config::load(bundle) else { return Vec::new() };
-        let annotation = |name| spec.annotations().as_ref().and_then(|all| all.get(name)).map(String::as_str);
-        if annotation(config::ROOTFS).is_some() || annotation(config::OVERLAY) == Some("none") {
-            return Vec::new();
-        }
-        let Some(images) = layers::images(&request.rootfs) else { return Vec::new() };
-        let kind = match Place::of(&spec) {
-            Ok(Place::Member(sandbox)) => self.runtime.store.open(&sandbox, Access::Look).map(|entry| entry.saved.kind),
-            _ => container::kind(&spec, (self.kind == Kind::Vm).then_some(Kind::Vm)),
-        };
-        let is_member = matches!(Place::of(&spec), Ok(Place::Member(_)));
-        match kind {
-            Ok(Kind::Sentry) => images,
-            Ok(Kind::Vm) if !is_member && images.len() <= IMAGES_AT_START => images,
-            Ok(Kind::Vm) if is_member && room_for(&mut self.lock().plugged, &images) => images,
-            _ => Vec::new(),
-        }
     }
 
     /// Runs `nacre create` with the process's streams as its own. Without images, the root is the bundle's directory.
@@ -227,6 +225,7 @@ impl Tasks {
             }
             rootfs::unmount(&bundle.join("rootfs"));
             self.lock().containers.remove(id);
+            self.without_images(id);
             self.reap();
         } else if let Some(container) = self.lock().containers.get_mut(id) {
             container.processes.remove(exec_id);
@@ -263,17 +262,6 @@ impl Tasks {
         let _ours = self.children();
         while let Ok(Some(_)) = rustix::process::waitpid(None, rustix::process::WaitOptions::NOHANG) {}
     }
-}
-
-/// Whether a running VM can be given these images too; then it counts as having them. Each has a slot, and keeps it: containers of one image share.
-fn room_for(plugged: &mut Option<BTreeSet<PathBuf>>, images: &[PathBuf]) -> bool {
-    let Some(plugged) = plugged else { return false };
-    let new: BTreeSet<&PathBuf> = images.iter().filter(|&image| !plugged.contains(image)).collect();
-    let fits = plugged.len() + new.len() <= IMAGES_LATER;
-    if fits {
-        plugged.extend(new.into_iter().cloned().collect::<Vec<_>>());
-    }
-    fits
 }
 
 /// The last error that was logged after `from`.
@@ -320,21 +308,5 @@ impl ConsoleSocket {
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vm_has_room_for_so_many_images() {
-        let images = |numbers: std::ops::Range<usize>| numbers.map(|n| PathBuf::from(n.to_string())).collect::<Vec<_>>();
-        let mut plugged = Some(BTreeSet::new());
-        assert!(room_for(&mut plugged, &images(0..IMAGES_LATER - 1)));
-        assert!(room_for(&mut plugged, &images(0..IMAGES_LATER - 1)), "it has them");
-        assert!(!room_for(&mut plugged, &images(IMAGES_LATER..IMAGES_LATER + 2)));
-        assert!(room_for(&mut plugged, &images(1..IMAGES_LATER)), "what did not fit is not counted");
-        assert!(!room_for(&mut None, &images(0..1)));
     }
 }

@@ -7,6 +7,7 @@ mod create;
 mod forward;
 mod process;
 mod recover;
+mod root;
 mod told;
 mod watch;
 
@@ -50,8 +51,8 @@ struct State {
     agent: Option<Arc<Client>>,
     /// Where containerd connects to, to forward ports, while that lives.
     loopback: Option<Arc<Loopback>>,
-    /// The images that the pod's VM was given while it ran; None: an earlier shim knew.
-    plugged: Option<BTreeSet<PathBuf>>,
+    /// None: an earlier shim knew.
+    plugged: Option<root::Plugged>,
 }
 
 struct Container {
@@ -141,7 +142,7 @@ impl Tasks {
             root,
             debug,
             publisher,
-            state: Mutex::new(State { plugged: Some(BTreeSet::new()), ..State::default() }),
+            state: Mutex::new(State { plugged: Some(root::Plugged::new()), ..State::default() }),
             changed: Condvar::new(),
             children: Mutex::new(()),
         }
