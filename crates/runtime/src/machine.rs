@@ -51,9 +51,12 @@ impl Moment {
         const LEAST: Duration = Duration::from_millis(1);
         std::thread::sleep(LEAST.saturating_sub(self.at.elapsed()));
         let now = Moment::now();
-        let ns = now.at.duration_since(self.at).as_nanos().max(1);
-        u64::try_from(u128::from(now.cycles.wrapping_sub(self.cycles)) * 1_000_000_000 / ns).unwrap_or(u64::MAX)
+        per_second(now.cycles.wrapping_sub(self.cycles), now.at.duration_since(self.at))
     }
+}
+
+fn per_second(cycles: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(cycles) * 1_000_000_000 / time.as_nanos().max(1)).unwrap_or(u64::MAX)
 }
 
 /// How many executors for a CPU quota: no more threads than can run at once.
@@ -82,11 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn the_counter_counts_as_fast_in_any_two_measurements() {
-        let start = Moment::now();
-        let (first, second) = (start.cycles_per_second(), Moment::now().cycles_per_second());
-        assert!(first > 100_000_000, "{first}");
-        assert!(first.abs_diff(second) < first / 50, "{first}, {second}");
+    fn cycles_of_some_time_are_so_many_in_a_second() {
+        assert_eq!(per_second(2_400_000, Duration::from_millis(1)), 2_400_000_000);
+        assert_eq!(per_second(7, Duration::from_secs(2)), 3);
+        // Neither a long time nor none is too much for it.
+        assert_eq!(per_second(u64::MAX, Duration::from_secs(1)), u64::MAX);
+        assert_eq!(per_second(u64::MAX, Duration::from_millis(1)), u64::MAX);
+        assert_eq!(per_second(5, Duration::ZERO), 5_000_000_000);
+        assert!(Moment::now().cycles_per_second() > 0);
     }
 
     #[test]
