@@ -16,13 +16,17 @@ use super::{GuestError, Kernel, cache, io_error, modules};
 /// What a package begins with: it is an `ar` archive.
 pub const MAGIC: &[u8] = b"!<arch>\n";
 
+/// What changes when more or something else of a package is taken: what an earlier version has unpacked is not what this one would.
+const FORMAT: &[u8] = b"nacre package 2";
+
 /// The kernel of a package, unpacked into the cache unless it is there already.
 ///
 /// # Errors
 /// It is no package of a kernel; it lacks a module that a VM needs.
 pub fn kernel(deb: &Path, cache: &Path) -> Result<Kernel, GuestError> {
     let mut file = File::open(deb).map_err(io_error("read", deb))?;
-    let dir = cache.join(format!("kernel-{}", cache::digest_of(&mut file).map_err(io_error("read", deb))?));
+    let content = cache::digest_of(&mut file).map_err(io_error("read", deb))?;
+    let dir = cache.join(format!("kernel-{}", cache::digest(&[FORMAT, content.as_bytes()])));
     if let Some(image) = cache::kernel_in(&dir) {
         return Kernel::open(&image);
     }
@@ -245,6 +249,11 @@ mod tests {
         }
         let deb = dir.join("linux-image.deb");
         fs::write(&deb, package(&files)).expect("written");
+        // The first version named it so, and took no configuration.
+        let content = cache::digest_of(&mut File::open(&deb).expect("opened")).expect("read");
+        let boot = dir.join("cache").join(format!("kernel-{content}/boot"));
+        fs::create_dir_all(&boot).expect("made");
+        fs::write(boot.join("vmlinuz-6.1-x"), bz_image("6.1-x (me) #1")).expect("written");
         let made = kernel(&deb, &dir.join("cache"));
         let again = kernel(&deb, &dir.join("cache"));
         let of = |kernel: &Kernel| (kernel.release.clone(), modules::Set::choose(kernel).map(|set| set.list()));
@@ -256,7 +265,7 @@ mod tests {
         let empty = kernel(&deb, &dir.join("cache")).expect_err("empty").to_string();
         let left = fs::read_dir(dir.join("cache")).expect("listed").count();
         let _ = fs::remove_dir_all(&dir);
-        assert_eq!((release.as_str(), ticks, sound, made == again, left), ("6.1-x", Some(250), false, true, 1));
+        assert_eq!((release.as_str(), ticks, sound, made == again, left), ("6.1-x", Some(250), false, true, 2));
         let list = list.expect("all there");
         assert!(list.starts_with("always virtio_ring.ko virtio_pci.ko\n"), "{list}");
         assert!(empty.contains("linux-image.deb"), "{empty}");
