@@ -101,12 +101,10 @@ impl Task {
         self.traced() && self.ptrace.lock().stop.as_ref().is_some_and(|stop| stop.resume.is_none())
     }
 
-    /// Ends a stop for its tracer, and keeps the later ones short.
+    /// Ends a stop for its tracer, and keeps the later ones short: those for a tracer too that it gets only now.
     pub(crate) fn end_trace_stops(&self) {
-        if self.traced() {
-            self.ptrace.lock().killed_again = true;
-            self.ptrace.wake();
-        }
+        self.ptrace.lock().killed_again = true;
+        self.ptrace.wake();
     }
 
     /// Whether its tracer is told of job control by `PTRACE_EVENT_STOP`.
