@@ -203,7 +203,26 @@ impl Mm {
     pub fn lock(&self, addr: u64, len: u64, on: bool, limit: u64) -> Result<(), Errno> {
         let start = page_down(addr);
         let end = addr.checked_add(len).and_then(page_up).ok_or(Errno::EINVAL)?;
-        self.mark_locked(start..end, on, limit)
+        let range = start..end;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state.write();
+        let mut change = 0;
+        let mut whole = state.map.covers(range.clone());
+        for (start, segment) in state.map.overlapping(range.clone()) {
+            // Where slots are there is nothing for the guest.
+            if segment.flags.contains(SegmentFlags::SLOTS) {
+                whole = false;
+            } else if segment.flags.contains(SegmentFlags::LOCKED) != on {
+                change += segment.end.min(range.end) - start.max(range.start);
+            }
+        }
+        if on && state.locked_bytes + change > limit {
+            return Err(Errno::ENOMEM);
+        }
+        mark_locked(&mut state, range, on);
+        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// `mlockall` (`now`, `future`) and `munlockall` (neither).
@@ -211,37 +230,15 @@ impl Mm {
     /// # Errors
     /// `ENOMEM` (more than `limit` bytes).
     pub fn lock_all(&self, now: bool, future: bool, limit: u64) -> Result<(), Errno> {
-        let ranges: Vec<Range<u64>> = self.state.read().map.iter().map(|(start, segment)| start..segment.end).collect();
-        if now && self.state.read().map.bytes() > limit {
+        let mut state = self.state.write();
+        if now && state.map.bytes() > limit {
             return Err(Errno::ENOMEM);
         }
         if now || !future {
-            for range in ranges {
-                self.mark_locked(range, now, u64::MAX)?;
-            }
+            mark_locked(&mut state, 0..u64::MAX, now);
         }
-        self.state.write().lock_future = future;
+        state.lock_future = future;
         Ok(())
-    }
-
-    fn mark_locked(&self, range: Range<u64>, on: bool, limit: u64) -> Result<(), Errno> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        let mut state = self.state.write();
-        let mut change = 0;
-        for (start, segment) in state.map.overlapping(range.clone()) {
-            if segment.flags.contains(SegmentFlags::LOCKED) != on {
-                change += segment.end.min(range.end) - start.max(range.start);
-            }
-        }
-        if on && state.locked_bytes + change > limit {
-            return Err(Errno::ENOMEM);
-        }
-        let whole = state.map.covers(range.clone());
-        state.map.update(range, |_, segment| segment.flags.set(SegmentFlags::LOCKED, on));
-        state.locked_bytes = if on { state.locked_bytes + change } else { state.locked_bytes.saturating_sub(change) };
-        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// Which pages from `addr` on are in memory (`mincore`): fills `present` with 1 or 0.
@@ -298,4 +295,17 @@ impl Mm {
 fn first_locked(state: &State, range: &Range<u64>) -> Option<u64> {
     let mut segments = state.map.overlapping(range.clone());
     segments.find(|(_, segment)| segment.flags.contains(SegmentFlags::LOCKED)).map(|(start, _)| start.max(range.start))
+}
+
+/// Marks what the guest has mapped in the range, and counts it. Slots are not the guest's, and are not locked.
+fn mark_locked(state: &mut State, range: Range<u64>, on: bool) {
+    let (mut more, mut less) = (0, 0);
+    state.map.update(range, |start, segment| {
+        if segment.flags.contains(SegmentFlags::SLOTS) || segment.flags.contains(SegmentFlags::LOCKED) == on {
+            return;
+        }
+        segment.flags.set(SegmentFlags::LOCKED, on);
+        *(if on { &mut more } else { &mut less }) += segment.end - start;
+    });
+    state.locked_bytes = (state.locked_bytes + more).saturating_sub(less);
 }

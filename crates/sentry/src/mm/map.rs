@@ -290,7 +290,7 @@ impl Mm {
         self.unmap_in(&mut state, range, &mut trash)
     }
 
-    fn unmap_in(&self, state: &mut State, range: Range<u64>, trash: &mut Trash) -> Result<(), Errno> {
+    pub(super) fn unmap_in(&self, state: &mut State, range: Range<u64>, trash: &mut Trash) -> Result<(), Errno> {
         if state.map.len() >= MAP_COUNT_MAX && splits(state, &range) {
             return Err(Errno::ENOMEM);
         }

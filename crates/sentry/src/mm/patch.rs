@@ -447,7 +447,7 @@ impl Mm {
             if !overlaps(start, start + SLOTS_LEN) && state.originals.values().any(|old| old.place.slots.start == start) {
                 continue;
             }
-            let gone = state.map.remove(start..start + SLOTS_LEN);
+            let gone = state.take_out(start..start + SLOTS_LEN);
             state.limbo.extend(gone);
             self.post_unmap(start..start + SLOTS_LEN);
         }

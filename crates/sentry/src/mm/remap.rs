@@ -58,10 +58,10 @@ impl Mm {
         }
         let kept = addr..addr + old_len.min(new_len);
         let Some(growth) = Growth::prepare(self, &kept, new_len, seen)? else { return Ok(None) };
-        if new_len < old_len {
-            self.unmap(addr + new_len, old_len - new_len)?;
-        }
         if to == RemapTo::Stay || to == RemapTo::Anywhere && !keep_old {
+            if new_len < old_len {
+                self.unmap(kept.end, old_len - new_len)?;
+            }
             if new_len <= old_len || self.grow_in_place(&growth, &kept, new_len, request.limit)? {
                 return Ok(Some(addr));
             }
@@ -69,7 +69,7 @@ impl Mm {
                 return Err(Errno::ENOMEM);
             }
         }
-        self.relocate(&growth, kept, new_len, request).map(Some)
+        self.relocate(&growth, kept, old.end, new_len, request)
     }
 
     /// `old_len` of 0: a second mapping of the same shared pages.
@@ -137,7 +137,15 @@ impl Mm {
         }
     }
 
-    fn relocate(&self, growth: &Growth, kept: Range<u64>, new_len: u64, request: &Remap) -> Result<u64, Errno> {
+    /// Moves `kept`; what is behind it, up to `old_end`, goes. None: it is no longer what `growth` was made of, and nothing has become of it.
+    fn relocate(
+        &self,
+        growth: &Growth,
+        kept: Range<u64>,
+        old_end: u64,
+        new_len: u64,
+        request: &Remap,
+    ) -> Result<Option<u64>, Errno> {
         // A reservation of the new place; it is replaced below.
         let placement = match request.to {
             RemapTo::Fixed(at) => Placement::Fixed(at),
@@ -145,14 +153,16 @@ impl Mm {
         };
         let reserve = MapRequest { limit: request.limit, ..MapRequest::anonymous(placement, new_len, Prot::empty()) };
         let new = self.map(&reserve)?;
-        let moved = self.move_pages(kept.clone(), new, request.keep_old);
         let len = kept.end - kept.start;
-        let result = moved.and_then(|()| match new_len > len {
-            true => self.map(&growth.request(Placement::Fixed(new + len), new_len - len, u64::MAX)).map(drop),
-            false => Ok(()),
-        });
-        match result {
-            Ok(()) => Ok(new),
+        let moved = match self.move_pages(growth, kept, old_end, new, request.keep_old) {
+            Ok(true) if new_len > len => {
+                self.map(&growth.request(Placement::Fixed(new + len), new_len - len, u64::MAX)).map(|_| true)
+            }
+            other => other,
+        };
+        match moved {
+            Ok(true) => Ok(Some(new)),
+            Ok(false) => self.unmap(new, new_len).map(|()| None),
             Err(errno) => {
                 let _ = self.unmap(new, new_len);
                 Err(errno)
@@ -160,10 +170,17 @@ impl Mm {
         }
     }
 
-    fn move_pages(&self, old: Range<u64>, new: u64, keep_old: bool) -> Result<(), Errno> {
+    /// False: it is no longer what `growth` was made of.
+    fn move_pages(&self, growth: &Growth, old: Range<u64>, old_end: u64, new: u64, keep_old: bool) -> Result<bool, Errno> {
         let mut trash = Trash::new(self);
         let mut state = self.state.write();
-        one_mapping(&state, old.clone())?;
+        if !growth.is_of(&state, &old) {
+            return Ok(false);
+        }
+        // Under the same lock as the move: once it is free, another thread may get it.
+        if old.end < old_end {
+            self.unmap_in(&mut state, old.end..old_end, &mut trash)?;
+        }
         self.unpatch(&mut state, &old, &mut trash);
         let target = new..new + (old.end - old.start);
         // The reservation has nothing behind it.
@@ -185,7 +202,7 @@ impl Mm {
         state.gap_opened(old.end);
         self.post_unmap(old);
         self.settle(&mut state, &mut trash);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -208,7 +225,12 @@ impl Growth {
         if kept.start.checked_add(new_len).is_none() {
             return Err(Errno::EINVAL);
         }
-        let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (kept.end - start)));
+        Ok(Some(Growth::of(start, segment, kept.end)))
+    }
+
+    /// What would go on at `end`.
+    fn of(start: u64, segment: &Segment, end: u64) -> Growth {
+        let file = segment.file.as_ref().map(|(file, offset)| (file.clone(), offset + (end - start)));
         let flags = segment.flags
             & (MAY_ALL
                 | SegmentFlags::SHARED
@@ -218,7 +240,19 @@ impl Growth {
                 | SegmentFlags::DONT_FORK
                 | SegmentFlags::WIPE_ON_FORK
                 | SegmentFlags::DONT_DUMP);
-        Ok(Some(Growth { prot: segment.prot, flags, file }))
+        Growth { prot: segment.prot, flags, file }
+    }
+
+    /// Whether `kept` is still the mapping that it was made of.
+    fn is_of(&self, state: &State, kept: &Range<u64>) -> bool {
+        let Ok((start, segment)) = one_mapping(state, kept.clone()) else { return false };
+        let now = Growth::of(start, segment, kept.end);
+        let same_file = match (&now.file, &self.file) {
+            (None, None) => true,
+            (Some((file, offset)), Some((seen, seen_offset))) => Arc::ptr_eq(file, seen) && offset == seen_offset,
+            _ => false,
+        };
+        same_file && now.prot == self.prot && now.flags == self.flags
     }
 
     fn request(&self, placement: Placement, len: u64, limit: u64) -> MapRequest {

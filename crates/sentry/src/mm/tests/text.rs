@@ -195,6 +195,84 @@ fn the_guest_may_map_over_slots_and_write_to_its_text() {
 }
 
 #[test]
+fn slots_are_not_locked_and_patched_text_is_until_it_goes() {
+    let slots = TEXT - (1 << 30);
+    let (scene, mm, _) = patched();
+    mm.lock_all(true, true, u64::MAX).expect("mlockall");
+    assert_eq!(mm.locked_bytes(), 4 * PAGE);
+    for _ in 0..3 {
+        mm.unmap(TEXT, 4 * PAGE).expect("munmap");
+        assert_eq!(mm.locked_bytes(), 0);
+        map_file(&mm, &scene.file, Placement::Fixed(TEXT), 0, 4 * PAGE, Prot::READ | Prot::EXEC, false);
+        assert_eq!((mm.moved(TEXT + 0x107), mm.locked_bytes()), (Some(slots + 0x50), 4 * PAGE));
+        mm.lock_all(true, true, u64::MAX).expect("mlockall");
+        assert_eq!(mm.locked_bytes(), 4 * PAGE);
+    }
+    assert_eq!((mm.lock(slots, PAGE, true, u64::MAX), mm.locked_bytes()), (Err(Errno::ENOMEM), 4 * PAGE));
+    mm.disable_patching();
+    assert_eq!(mm.locked_bytes(), 4 * PAGE);
+    mm.lock_all(false, false, 0).expect("munlockall");
+    assert_eq!(mm.locked_bytes(), 0);
+}
+
+/// A file whose mappings something happens to when it is mapped again.
+struct Racing {
+    file: Arc<HostFile>,
+    meanwhile: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Mappable for Racing {
+    fn pieces(&self, offset: u64, len: u64, access: Access) -> Result<Vec<Piece>, Errno> {
+        if let Some(happens) = self.meanwhile.lock().take() {
+            happens();
+        }
+        self.file.pieces(offset, len, access)
+    }
+
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn identity(&self) -> u64 {
+        43
+    }
+
+    fn version(&self) -> Option<u64> {
+        Some(1)
+    }
+}
+
+#[test]
+fn what_another_thread_maps_while_remap_looks_for_room_is_not_moved() {
+    use crate::mm::{Detail, Remap, RemapTo};
+    let (mm, _) = new_mm(&memory());
+    let racing = Arc::new(Racing { file: HostFile::new(&pages(4)), meanwhile: parking_lot::Mutex::default() });
+    let mapped = Arc::new(MappedFile { mappable: racing.clone(), file: Arc::new(()) });
+    let at = TEXT;
+    let map = |len| {
+        let file = Some((mapped.clone(), 0));
+        mm.map(&MapRequest { file, ..MapRequest::anonymous(Placement::Fixed(at), len, Prot::READ) }).expect("mmap")
+    };
+    map(PAGE);
+    let (seen, other) = (mm.file_at(at).expect("a file"), mm.clone());
+    *racing.meanwhile.lock() = Some(Box::new(move || {
+        // The room that there was goes, so it is to be moved; and what is to be moved is another.
+        other.map(&MapRequest::anonymous(Placement::Fixed(at), 2 * PAGE, RW)).expect("mmap");
+        other.write(at, &[77]).expect("write");
+    }));
+    let request = Remap { addr: at, old_len: PAGE, new_len: 2 * PAGE, to: RemapTo::Anywhere, keep_old: false, limit: u64::MAX };
+    assert_eq!(mm.remap(&request, Some(&seen)), Ok(None));
+    let mut byte = [0];
+    mm.read(at, &mut byte).expect("read");
+    assert_eq!((byte, mm.vmas(Detail::Places).len()), ([77], 1), "the other mapping, and no reservation");
+    // Without a race it is moved, and what is cut off goes.
+    map(3 * PAGE);
+    let request = Remap { old_len: 3 * PAGE, new_len: PAGE, to: RemapTo::Fixed(at + 16 * PAGE), ..request };
+    assert_eq!(mm.remap(&request, Some(&seen)), Ok(Some(at + 16 * PAGE)));
+    assert_eq!((mm.vmas(Detail::Places).len(), mm.is_mapped(at, PAGE), mm.is_mapped(at + 2 * PAGE, PAGE)), (1, false, false));
+}
+
+#[test]
 fn remap_leaves_a_mapping_alone_that_is_not_the_one_that_was_seen() {
     use crate::mm::{Remap, RemapTo};
     let (mm, stub) = new_mm(&memory());
