@@ -342,6 +342,7 @@ async fn choose(container: &Container, caller: &Task) -> Option<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ptrace::Options;
     use crate::testing::{Machine, Role, User, map_memory};
 
     fn add(victims: &Victims, chosen_before: u64) -> Option<Arc<AtomicBool>> {
@@ -412,6 +413,31 @@ mod tests {
     fn a_tracer_does_not_hold_a_victims_memory() {
         assert!(comes_back_from_the_stop_at_exit(nr::__NR_exit_group));
         assert!(comes_back_from_the_stop_at_exit(nr::__NR_exit));
+    }
+
+    #[test]
+    fn a_tracer_that_comes_after_the_choice_does_not_hold_it_either() {
+        let machine = Machine::new();
+        machine.start(|u| async move {
+            let idle = |u: User| async move {
+                u.syscall(nr::__NR_pause.into(), []).await;
+            };
+            u.spawn(nr::__NR_fork.into(), [], Role::Program, idle).await;
+            u.syscall(nr::__NR_pause.into(), []).await;
+        });
+        machine.run();
+        let container = &machine.container;
+        let (tracers, victims): (Vec<_>, Vec<_>) = container.tasks().into_iter().partition(|task| task.tgid() == 1);
+        let (tracer, victim) = (tracers.first().expect("init"), victims.first().expect("its child"));
+        let mm = victim.shared.read().as_ref().map(|shared| shared.mm.clone()).expect("memory");
+        let released = mm.released().clone();
+        let chosen = Candidate { mm, groups: vec![victim.group.clone()], points: 1, protected: false };
+        // It is ending anyway, so its tracer is shown that; but it is not there yet.
+        victim.exit_group(ExitStatus::killed(Signal::TERM));
+        assert!(matches!(container.give_up(Some(&chosen), 0, MonoTime(machine.now_ns())), GivenUp::Chosen(_)));
+        tracer.seize(victim, Options::TRACEEXIT).expect("seized");
+        drop((chosen, victims));
+        assert!(machine.run_until(|| released.load(Ordering::Acquire)));
     }
 
     #[test]
