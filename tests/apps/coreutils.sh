@@ -40,11 +40,13 @@ for folder in tests gnulib-tests; do
     [ $# -gt 0 ] && [ -z "$named" ] || check -j2 $folder "$named"
 done
 [ "$(results | wc -l)" -ge $(($# ? $# : 1)) ] || { tail "$out"; exit 1; }
-# On a busy machine some have too little time: those once more, one after another.
+# On a busy machine some have too little time: those once more, one after another. Which may need that is listed (`flaky`).
+first=$(those 'FAIL|ERROR')
 for folder in tests gnulib-tests; do
-    again=$(those 'FAIL|ERROR' | logs $folder)
+    again=$(logs $folder <<<"$first")
     [ -z "$again" ] || check -j1 $folder "$again"
 done
+twice=$(comm -12 <(sort <<<"$first") <(those PASS | sort))
 with_terminal=$(skipped 'requires controlling input terminal')
 [ -z "$with_terminal" ] || run script -qec "${as_root[*]} check-TESTS TEST_LOGS='$with_terminal'" /dev/null
 as_nobody=$(skipped "must be run as non-root|can't run this test as root")
@@ -53,16 +55,31 @@ if [ -n "$as_nobody" ]; then
     run setpriv --reuid nobody --regid nogroup --groups nogroup,users "${make[@]}" -j2 check-TESTS TEST_LOGS="$as_nobody"
     chown root . tests tests/*/
 fi
-known=$(awk -v place="$place" '$1 == "coreutils" && ($2 == "any" || place != "native") { print $3 }' "$here/suite-exceptions")
+listed() { awk -v places="^($1)\$" '$1 == "coreutils" && $2 ~ places { print $3 }' "$here/suite-exceptions"; }
+bad=0
+# Something wrong with these, one a line; none, nothing wrong.
+wrong() {
+    [ -n "$2" ] || return 0
+    printf '%s: %s\n%s\n' "$(wc -l <<<"$2")" "$1" "$2"
+    bad=1
+}
+case $place in
+    native) known=$(listed any) ;;
+    *) known=$(listed "any|sandbox|$place") ;;
+esac
+[ -z "$twice" ] || echo "$(wc -l <<<"$twice") passed the second time only: $(paste -sd ' ' <<<"$twice")"
+wrong 'need a second time and are not listed as flaky' "$(echo -n "$twice" | grep -vxF "$(listed flaky)" || true)"
+wrong 'are exceptions and pass' "$(those PASS | grep -xF "$known" || true)"
 if [ "$place" = native ]; then
     if [ $# = 0 ]; then
         [ "$(those PASS | wc -l)" -gt 800 ] || { echo "only $(those PASS | wc -l) tests pass"; exit 1; }
         results >"$natives"
     fi
-    ! those 'FAIL|ERROR' | grep -vxF "${known:-none}"
-    exit
+    wrong fail "$(those 'FAIL|ERROR' | grep -vxF "$known" || true)"
+    exit $bad
 fi
 [ -e "$natives" ] || { echo 'what passes natively is not known: run it natively first'; exit 1; }
-[ $# = 0 ] || known+=$'\n'$(awk '{ print $1 }' "$natives" | grep -vxF "$(printf '%s\n' "$@")" || true)
 # Those that pass natively and do not pass here.
-! grep ' PASS$' "$natives" | grep -vxF "$(results)" | sed 's/ PASS$//' | grep -vxF "${known:-none}"
+[ $# = 0 ] || known+=$'\n'$(awk '{ print $1 }' "$natives" | grep -vxF "$(printf '%s\n' "$@")" || true)
+wrong 'pass natively only' "$(grep ' PASS$' "$natives" | grep -vxF "$(results)" | sed 's/ PASS$//' | grep -vxF "$known" || true)"
+exit $bad
