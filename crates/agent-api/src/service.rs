@@ -77,8 +77,6 @@ service! {
     Online(OnlineRequest) -> Empty, SOON;
     /// Tells a VM that its pod's network has changed.
     UpdateNetwork(UpdateNetworkRequest) -> UpdateNetworkResponse, LATER;
-    /// Tells a VM that the host has changed files of volumes that are copied in the guest ([`GoferMount::copied`]).
-    FilesChanged(FilesChangedRequest) -> Empty, SOON;
     /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
     /// program exists and may be executed).
     CreateContainer(CreateContainerRequest) -> CreateContainerResponse, LATER;

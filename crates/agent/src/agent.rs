@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use agent_api::execs;
 use agent_api::{
     Code, ContainerState, ContainerStatus, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
-    Event, EventKind, ExecProcessRequest, ExecProcessResponse, GoferMount, ResizeTtyRequest, SignalProcessRequest,
-    SignalTarget, StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest, mount,
+    Event, EventKind, ExecProcessRequest, ExecProcessResponse, ResizeTtyRequest, SignalProcessRequest, SignalTarget,
+    StartContainerResponse, Status, UpdateContainerRequest, WaitProcessRequest,
 };
 use parking_lot::{Mutex, RwLockWriteGuard};
 use rustix::process::{Signal, kill_process, kill_process_group};
@@ -17,7 +17,6 @@ use rustix::termios::{tcgetpgrp, tcsetwinsize};
 
 use crate::cgroup::Freeze;
 use crate::container::{Container, Ending};
-use crate::copies::Copies;
 use crate::events::Events;
 use crate::init::window;
 use crate::log;
@@ -40,7 +39,6 @@ const MAKING: Duration = Duration::from_secs(4);
 pub struct Agent {
     pub outbox: Outbox,
     pub modules: Mutex<Modules>,
-    pub copies: Copies,
     /// Whether `SetUpSandbox` has been done.
     pub set_up: Mutex<bool>,
     events: Events,
@@ -54,7 +52,6 @@ impl Agent {
         Arc::new(Agent {
             outbox,
             modules: Mutex::new(modules),
-            copies: Copies::default(),
             set_up: Mutex::new(false),
             events: Events::default(),
             reaper: Reaper::start(),
@@ -95,14 +92,12 @@ impl Agent {
                 if let Err(status) = watched.and_then(|()| self.follow(container.clone(), "", process.clone(), ending)) {
                     self.give_up(&process);
                     container.end();
-                    self.copies.release(&id);
                     self.containers.lock().remove(&id);
                     return Err(status);
                 }
                 Ok(CreateContainerResponse {})
             }
             Err(status) => {
-                self.copies.release(&id);
                 self.containers.lock().remove(&id);
                 Err(status)
             }
@@ -113,11 +108,6 @@ impl Agent {
         self.load_modules(&request)?;
         let owner = |shared: &agent_api::SharedNamespace| self.process(&shared.container_id, "");
         let owners = request.shared_namespaces.iter().map(owner).collect::<Result<Vec<_>, _>>()?;
-        for mount in &request.mounts {
-            if let Some(mount::Kind::Gofer(GoferMount { attach, copied: true, .. })) = mount.kind {
-                self.copies.make(&request.id, attach);
-            }
-        }
         Container::new(&self.reaper, request, &owners)
     }
 
@@ -363,7 +353,6 @@ impl Agent {
             process.wait_exited();
         }
         container.end();
-        self.copies.release(id);
         self.containers.lock().remove(id);
         log::debug(format_args!("container {id} is deleted"));
         Ok(Empty {})

@@ -10,8 +10,6 @@ use crate::modules::{self, Modules};
 
 /// Where the host's trees are, by their attach index.
 pub const TREES: &str = "/run/nacre/fs";
-/// Where copies of some of them are, by the same number.
-pub const COPIES: &str = "/run/nacre/copies";
 /// Where a container's root is put together; in its own mount name space, so always free.
 pub const WORKSHOP: &str = "/run/nacre/new";
 /// A file that is bound over containers' /etc/resolv.conf, if it is there.

@@ -11,7 +11,6 @@ mod agent;
 mod boot;
 mod cgroup;
 mod container;
-mod copies;
 mod drives;
 mod events;
 mod fail;

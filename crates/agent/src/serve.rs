@@ -73,10 +73,6 @@ fn serve(agent: &Arc<Agent>, request: u32, call: Call) {
         Call::SetUpSandbox(call) => outbox.reply(request, agent.set_up(call)),
         Call::Online(call) => outbox.reply(request, agent.online(call)),
         Call::UpdateNetwork(call) => outbox.reply(request, agent.update_network(&call)),
-        Call::FilesChanged(call) => {
-            outbox.reply(request, Ok(Empty {}));
-            agent.copies.follow(&call.trees);
-        }
         Call::CreateContainer(call) => outbox.reply(request, agent.create(call)),
         Call::StartContainer(call) => outbox.reply(request, agent.start(&call.container_id)),
         Call::ExecProcess(call) => outbox.reply(request, agent.exec(call)),

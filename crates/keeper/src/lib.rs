@@ -20,15 +20,13 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agent_api::rate::Rate;
-use agent_api::{BOOTED, FilesChangedRequest, Method, Metric, SetUpSandboxRequest, ShutdownRequest, client, vm};
+use agent_api::{BOOTED, Method, Metric, SetUpSandboxRequest, ShutdownRequest, client, vm};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use vmm::vsock::{Ports, Vsock};
@@ -91,8 +89,6 @@ pub struct Boot {
     pub console: OwnedFd,
     /// The process that serves its files: a pidfd.
     pub files: OwnedFd,
-    /// And where that tells of trees that the host has changed: their numbers, four bytes each, little endian.
-    pub changes: OwnedFd,
 }
 
 /// Why there is no VM (any more).
@@ -165,8 +161,6 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         while let Err(Errno::INTR) = poll(&mut [PollFd::new(&boot.files, PollFlags::IN)], None) {}
         let _ = of_files.send(News::FilesGone);
     })?;
-    let to_guest = guest.clone();
-    spawn("changes", move || tell_changes(boot.changes, &to_guest))?;
     let server = Server {
         guest: guest.clone(),
         streams,
@@ -243,17 +237,6 @@ fn wait_for_the_end(
         let tail = console.last_words();
         let how = if console.has_panicked() { "kernel has panicked" } else { how };
         return Err(KeeperError::GuestEnded { how, tail });
-    }
-}
-
-/// Passes on what the process that serves the files tells, until it ends.
-fn tell_changes(from: OwnedFd, guest: &Guest) {
-    let (mut from, mut number) = (File::from(from), [0; 4]);
-    while from.read_exact(&mut number).is_ok() {
-        let tree = u32::from_le_bytes(number);
-        if let Err(status) = guest.call(&FilesChangedRequest { trees: vec![tree] }) {
-            tracing::warn!(tree, %status, "the guest is not told that the host has changed a volume");
-        }
     }
 }
 

@@ -3,14 +3,12 @@
 //! Rooms, from the bottom up:
 //! - `abi`: the FUSE wire format; `memory`: a request's pieces of guest memory.
 //! - `trees`, `inodes`, `handles`: what the device shows, and what a guest holds of it.
-//! - `changes`: trees whose changes by others are told.
 //! - `fuse`: the requests, each done by [`gofer::passthrough`].
 //! - `device`: virtqueues and threads, on `vmm::vhost_user`.
 //!
 //! Its process is made and confined by the runtime. See `docs/virtiofs.md`.
 
 mod abi;
-mod changes;
 mod device;
 mod fuse;
 mod handles;
@@ -19,7 +17,6 @@ mod memory;
 mod trees;
 
 pub use self::{
-    changes::Changes,
     device::{Config, Running, ServeError, Server, Shown},
     fuse::Limits,
     trees::{MAX_TREES, TreeConfig, TreeError},

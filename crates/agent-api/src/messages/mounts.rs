@@ -107,10 +107,6 @@ pub struct GoferMount {
     pub attach: u32,
     #[prost(enumeration = "CacheMode", tag = "2")]
     pub cache: i32,
-    /// A small directory that is only read here and whose changes by the host are to be seen by inotify: a VM's guest has a copy of it, as it is told of
-    /// changes ([`FilesChangedRequest`](super::FilesChangedRequest)) but cannot be told which.
-    #[prost(bool, tag = "3")]
-    pub copied: bool,
 }
 
 /// A file system on a disk. (VMs only.)

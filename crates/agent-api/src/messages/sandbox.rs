@@ -132,14 +132,6 @@ pub struct UpdateNetworkResponse {
     pub vhost: bool,
 }
 
-/// Trees whose copies are not as the host's any more. Answered at once; the copies follow.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct FilesChangedRequest {
-    /// Their numbers.
-    #[prost(uint32, repeated, tag = "1")]
-    pub trees: Vec<u32>,
-}
-
 /// CPUs and memory that were plugged in, to be brought into use. Answered when they are.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct OnlineRequest {

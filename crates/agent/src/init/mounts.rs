@@ -18,7 +18,6 @@ use rustix::mount::{
 use super::place::Tree;
 use super::root::tree_path;
 use crate::boot::SHM;
-use crate::copies;
 use crate::drives;
 use crate::sys::{Below, set_mount_flags};
 
@@ -74,14 +73,7 @@ pub fn mount(tree: &Tree, request: &Mount, of: &CreateContainerRequest) -> Resul
     let mount = match kind {
         // Shared memory that containers share must be the guest's own: mapping a file of the host shares nothing with another mapping of it.
         Kind::Gofer(_) if request.destination == b"/dev/shm" && Path::new(SHM).is_dir() => bound(SHM, flags).map_err(errno)?,
-        Kind::Gofer(bind) => {
-            let copy = copies::path(bind.attach);
-            match bind.copied && copy.is_dir() {
-                true => bound(copy, flags),
-                false => bound(tree_path(bind.attach), flags),
-            }
-            .map_err(errno)?
-        }
+        Kind::Gofer(bind) => bound(&tree_path(bind.attach), flags).map_err(errno)?,
         Kind::Tmpfs(options) | Kind::Dev(options) => new("tmpfs", tmpfs(options)).map_err(errno)?,
         Kind::Proc(_) => new("proc", Vec::new()).map_err(errno)?,
         Kind::Sysfs(_) => new("sysfs", Vec::new()).map_err(errno)?,
@@ -104,7 +96,7 @@ pub fn mount(tree: &Tree, request: &Mount, of: &CreateContainerRequest) -> Resul
 }
 
 /// A tree or file of the guest or the host, bound.
-fn bound(path: impl rustix::path::Arg, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+fn bound(path: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
     let from = rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
     let mount = clone_of(from.as_fd(), Below::Too)?;
     if !flags.is_empty() {

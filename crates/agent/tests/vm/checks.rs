@@ -178,7 +178,7 @@ fn mounts(machine: &Machine) {
                   grep ' /t ' /proc/mounts; ls /dev/null /dev/fd";
     let done = machine.run("c", script, |request| {
         request.root.as_mut().unwrap().read_only = true;
-        let volume = mount::Kind::Gofer(GoferMount { attach: 1, ..Default::default() });
+        let volume = mount::Kind::Gofer(GoferMount { attach: 1, cache: 0 });
         request.mounts.push(Mount { destination: b"/v".to_vec(), kind: Some(volume), ..Mount::default() });
         let flags = Some(MountFlags { nosuid: true, noexec: true, ..MountFlags::default() });
         let kind = Some(mount::Kind::Tmpfs(TmpfsMount { size: Some(65536), ..TmpfsMount::default() }));

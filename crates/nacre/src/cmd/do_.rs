@@ -111,26 +111,12 @@ impl Do {
             let dir = std::fs::canonicalize(dir)?;
             // Its raw content is not for the guest.
             hidden.extend(dir.strip_prefix(&root).ok().map(|inner| Path::new("/").join(inner)));
-            kept = Some(Attach {
-                source: dir,
-                recursive: false,
-                read_only: false,
-                exclusive: true,
-                hidden: Vec::new(),
-                watched: false,
-            });
+            kept = Some(Attach { source: dir, recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
         }
         let read_only = overlay != Overlay::None;
         let mut attaches = Vec::new();
         if images.is_empty() {
-            attaches.push(Attach {
-                source: root.clone(),
-                recursive: true,
-                read_only,
-                exclusive: false,
-                hidden,
-                watched: false,
-            });
+            attaches.push(Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden });
         }
         let kept_at = attaches.len() as u32;
         attaches.extend(kept);
@@ -379,8 +365,7 @@ fn standard_mounts() -> Vec<Mount> {
 
 fn bind(volume: Volume, attaches: &mut Vec<Attach>) -> Mount {
     let Volume { source, destination, read_only } = volume;
-    let attach =
-        Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new(), watched: false };
+    let attach = Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new() };
     Mount {
         destination: destination.into_os_string().into_vec(),
         kind: Some(attach.mounted(attaches)),

@@ -11,8 +11,6 @@ use std::process::{Child, ChildStdout, Stdio};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
-use serde_json::{Value, json};
-
 use crate::support::Place;
 
 /// The volume, for the guest's half.
@@ -147,66 +145,6 @@ fn host_changes_are_told(options: &str) {
     fs::write(dir.join("stop"), "").expect("write");
     guest.expect(&["dir CREATE stop"]);
     assert!(guest.child.wait().expect("wait").success());
-}
-
-/// In a VM the guest has a copy of what the kubelet keeps as it keeps a ConfigMap. A container that reads the root of the host is the guest's half.
-fn an_objects_changes_are_told(place: &Place, id: &str, annotations: &Value) {
-    let dir = place.dir.join("volumes/kubernetes.io~configmap/settings");
-    fs::create_dir_all(&dir).expect("volume");
-    write_version(&dir, 1, "one");
-    symlink("..data/key", dir.join("key")).expect("link");
-    fs::write(dir.join("plain"), "old").expect("write");
-    let own = std::env::current_exe().expect("this program");
-    let own = own.to_str().expect("a path");
-    let mut config = Place::config(&[own, "--exact", "watch::watching_guest", "--nocapture", "--test-threads=1"]);
-    config["annotations"] = annotations.clone();
-    config["root"] = json!({"path": "/", "readonly": true});
-    config["process"]["env"] = json!(["PATH=/bin", format!("{DIR}=/mnt")]);
-    config["mounts"]
-        .as_array_mut()
-        .expect("a list")
-        .push(json!({"destination": "/mnt", "type": "bind", "source": dir, "options": ["rbind", "ro"]}));
-    place.write(&config);
-    let mut child = place.command(&["run", id]).stdout(Stdio::piped()).spawn().expect("nacre runs");
-    let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-    let mut guest = Guest { child, lines };
-    guest.expect(&["ready"]);
-    fs::write(dir.join("later"), "late").expect("write");
-    guest.expect(&["dir CREATE later", "dir MODIFY later", "dir CLOSE_WRITE later", "sees late 4 true"]);
-    write_version(&dir, 2, "two");
-    fs::remove_dir_all(dir.join("..1")).expect("the old version");
-    loop {
-        let said = guest.says();
-        if said == "sees two" {
-            break;
-        }
-        assert!(!said.contains("DELETE"), "the old version goes before the new one has come: {said}");
-    }
-    fs::write(dir.join("plain"), "new and longer").expect("write");
-    fs::write(dir.join("stop"), "").expect("write");
-    let mut said: Vec<String> = Vec::new();
-    while said.last().is_none_or(|last| last != "dir CREATE stop") {
-        said.push(guest.says());
-    }
-    for event in ["..1 DELETE key", "key DELETE_SELF", "dir DELETE|ISDIR ..1", "dir MODIFY plain", "dir CLOSE_WRITE plain"] {
-        assert!(said.iter().any(|line| line == event), "{event} is not in {said:?}");
-    }
-    assert!(guest.child.wait().expect("wait").success());
-}
-
-#[test]
-fn an_objects_volume_in_a_vm() {
-    let Some(place) = crate::vm::place("vm-watch") else { return };
-    an_objects_changes_are_told(&place, &place.id(), &json!({}));
-}
-
-#[test]
-fn an_objects_volume_of_a_member() {
-    let Some(place) = crate::vm::place("vm-watch-member") else { return };
-    let (first, config) = (place.id(), crate::vm::config(None));
-    crate::vm::Containers(&place).run(&first, &config);
-    let annotations = crate::vm::config(Some(&first))["annotations"].clone();
-    an_objects_changes_are_told(&place, &format!("{first}-member"), &annotations);
 }
 
 #[test]

@@ -83,17 +83,8 @@ fn bind(
     let source = source.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| missing(&format!("{key}.source")))?;
     let source = fs::canonicalize(bundle.join(source))
         .map_err(|e| wrong(format!("{key}.source"), format!("{}: {e}", source.display())))?;
-    let watched = read_only && is_an_objects(&source) && source.is_dir();
-    let recursive = recursive == Recursive::Yes;
-    let attach = Attach { source, recursive, read_only, exclusive: false, hidden: Vec::new(), watched };
+    let attach = Attach { source, recursive: recursive == Recursive::Yes, read_only, exclusive: false, hidden: Vec::new() };
     Ok(attach.mounted(attaches))
-}
-
-/// Whether the kubelet keeps a directory as an object of the cluster is: a small one, and changes are to be heard of.
-fn is_an_objects(source: &Path) -> bool {
-    const PLUGINS: [&str; 4] =
-        ["kubernetes.io~configmap", "kubernetes.io~secret", "kubernetes.io~projected", "kubernetes.io~downward-api"];
-    source.iter().any(|part| PLUGINS.iter().any(|plugin| part == *plugin))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

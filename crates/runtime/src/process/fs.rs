@@ -8,7 +8,7 @@ use agent_api::fds;
 use gofer::protocol::Access;
 use gofer::server::{AttachConfig, give_up};
 use hostcall::seccomp::gofer::GoferCalls;
-use virtiofs::{Changes, Server, TreeConfig};
+use virtiofs::{Server, TreeConfig};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ const READY: u8 = 1;
 pub struct FsConfig {
     /// Those of the first container; their mounts come as descriptors.
     pub trees: Trees,
-    /// Whether there may be more later: the last descriptor is then the socket where they are announced. The one before is where changes are told.
+    /// Whether there may be more later: the last descriptor is then the socket where they are announced.
     pub more: More,
 }
 
@@ -88,7 +88,6 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
         More::ToCome => Some(descriptors.pop().ok_or("no control socket")?),
         More::None => None,
     };
-    let keeper = descriptors.pop().ok_or("nobody to tell of changes")?;
     let attaches = config.trees.enter(descriptors)?;
     let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let server = Server::new(virtiofs::Config::for_nofile(nofile));
@@ -104,27 +103,13 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     if let Some(missing) = landlock_but_files()? {
         eprintln!("files: {missing}");
     }
-    let is_watched = control.is_some() || config.trees.watched().next().is_some();
-    let changes = is_watched.then(|| Changes::start(server.shown(), keeper)).transpose();
-    let changes = changes.map_err(|e| format!("cannot watch for changes: {e}"))?;
-    if let Some(changes) = &changes {
-        config.trees.watched().for_each(|tree| watch(changes, tree));
-    }
-    if let (Some(listener), Some(changes)) = (control, changes) {
-        Control::start(listener.into(), server.shown().clone(), changes)
-            .map_err(|e| format!("cannot start its control: {e}"))?;
+    if let Some(listener) = control {
+        Control::start(listener.into(), server.shown().clone()).map_err(|e| format!("cannot start its control: {e}"))?;
     }
     let running = server.start(vmm).map_err(|e| e.to_string())?;
     running.confine(calls).map_err(|e| e.to_string())?;
     message::send_all(socket.as_fd(), &[READY]).map_err(|e| e.to_string())?;
     running.wait().map_err(|e| e.to_string())
-}
-
-/// Has the changes of a tree told.
-pub(super) fn watch(changes: &Changes, tree: u32) {
-    if let Err(errno) = changes.watch(tree) {
-        eprintln!("files: the guest is not told what the host changes in its tree {tree}: {errno}");
-    }
 }
 
 /// Makes the connection to the VMM and gives its end of it away.

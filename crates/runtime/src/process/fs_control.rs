@@ -9,13 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 
 use gofer::passthrough::Source;
 use gofer::protocol::{Access, Cache, Name};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
-use virtiofs::{Changes, Shown, TreeConfig};
+use virtiofs::{Shown, TreeConfig};
 
 use super::gofer::{Attach, detached};
 use super::{Privilege, message};
@@ -42,7 +41,6 @@ struct Tree {
     entry: Option<Vec<u8>>,
     access: TreeAccess,
     exclusive: bool,
-    watched: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,20 +113,19 @@ fn tree(attach: &Attach) -> Result<(Tree, OwnedFd)> {
     let about = || format!("cannot mount {}", attach.source.display());
     let source = std::fs::canonicalize(&attach.source).doing(about)?;
     let (Some(parent), Some(name), false) = (source.parent(), source.file_name(), source.is_dir()) else {
-        return Ok((Tree { entry: None, access, exclusive: attach.exclusive, watched: attach.watched }, detached(attach)?));
+        return Ok((Tree { entry: None, access, exclusive: attach.exclusive }, detached(attach)?));
     };
     // A file that is a mount itself is only seen with the mounts below its directory.
     let mount_of = |path: &Path| statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id);
     let recursive = mount_of(&source).doing(about)? != mount_of(parent).doing(about)?;
     let directory = Attach { source: parent.into(), recursive, ..attach.clone() };
-    let tree = Tree { entry: Some(name.as_bytes().to_vec()), access, exclusive: attach.exclusive, watched: false };
+    let tree = Tree { entry: Some(name.as_bytes().to_vec()), access, exclusive: attach.exclusive };
     Ok((tree, detached(&directory)?))
 }
 
 /// The file process's side: a thread, made before the process may make none.
 pub struct Control {
     shown: Shown,
-    changes: Arc<Changes>,
     /// The numbers of each container's trees.
     trees: HashMap<String, Vec<u32>>,
 }
@@ -138,8 +135,8 @@ impl Control {
     ///
     /// # Errors
     /// No thread.
-    pub(super) fn start(listener: UnixListener, shown: Shown, changes: Arc<Changes>) -> io::Result<()> {
-        let mut control = Control { shown, changes, trees: HashMap::new() };
+    pub(super) fn start(listener: UnixListener, shown: Shown) -> io::Result<()> {
+        let mut control = Control { shown, trees: HashMap::new() };
         let work = move || {
             for client in listener.incoming() {
                 // A client that has gone meanwhile has no answer to get.
@@ -176,7 +173,9 @@ impl Control {
             match self.show(tree, mount) {
                 Ok(number) => numbers.push(number),
                 Err(why) => {
-                    numbers.into_iter().for_each(|number| self.hide(number));
+                    for number in numbers {
+                        self.shown.remove(number);
+                    }
                     return Err(why);
                 }
             }
@@ -195,21 +194,12 @@ impl Control {
             TreeAccess::ReadWrite => Access::ReadWrite,
         };
         let cache = if tree.exclusive { Cache::Exclusive } else { Cache::Shared };
-        let number = self.shown.add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
-        if tree.watched {
-            super::fs::watch(&self.changes, number);
-        }
-        Ok(number)
+        self.shown.add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())
     }
 
     fn remove(&mut self, container: &str) {
         for number in self.trees.remove(container).unwrap_or_default() {
-            self.hide(number);
+            self.shown.remove(number);
         }
-    }
-
-    fn hide(&self, number: u32) {
-        self.changes.forget(number);
-        self.shown.remove(number);
     }
 }

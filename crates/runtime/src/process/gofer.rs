@@ -29,16 +29,13 @@ pub struct Attach {
     pub exclusive: bool,
     /// Directories in it that are to appear empty (the host's /proc under `do`).
     pub hidden: Vec<PathBuf>,
-    /// A VM's guest is to be told that the host has changed something in it (a sentry's asks itself, where somebody watches).
-    pub watched: bool,
 }
 
 impl Attach {
     /// Adds it to a container's, which others may change too: what is then mounted of it.
     pub fn mounted(self, attaches: &mut Vec<Attach>) -> mount::Kind {
-        let copied = self.watched;
         attaches.push(self);
-        mount::Kind::Gofer(GoferMount { attach: attaches.len() as u32 - 1, cache: CacheMode::Shared.into(), copied })
+        mount::Kind::Gofer(GoferMount { attach: attaches.len() as u32 - 1, cache: CacheMode::Shared.into() })
     }
 }
 
@@ -78,11 +75,6 @@ impl Trees {
         }
         build_tree(&self.attaches, &mounts).map_err(|e| e.to_string())?;
         self.attaches.iter().enumerate().map(|(index, attach)| attach_config(index, attach)).collect()
-    }
-
-    /// The places of those whose changes are to be told.
-    pub(super) fn watched(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.attaches).filter_map(|(index, attach)| attach.watched.then_some(index))
     }
 
     pub(super) fn run_as(&self) -> Option<RunAs> {

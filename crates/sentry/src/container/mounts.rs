@@ -154,7 +154,7 @@ impl Builder<'_> {
         let flags = mount_flags(request.flags.as_ref());
         let kind = request.kind.as_ref().ok_or_else(|| invalid("it has no kind".into()))?;
         let fs: Arc<dyn FileSystem> = match kind {
-            mount::Kind::Gofer(GoferMount { attach, cache, copied: _ }) => {
+            mount::Kind::Gofer(GoferMount { attach, cache }) => {
                 let cache = CacheMode::try_from(*cache).unwrap_or(CacheMode::Shared);
                 self.gofer_fs(*attach, !flags.contains(MountFlags::RDONLY), cache).await?
             }

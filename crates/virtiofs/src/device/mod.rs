@@ -98,10 +98,6 @@ impl Shown {
         self.trees.add_at(index, tree)
     }
 
-    pub(crate) fn trees(&self) -> &Arc<Trees> {
-        &self.trees
-    }
-
     /// Does one request, whose bytes are in `input`, as the device's threads do those that they find in its rings; returns how many bytes of `output` its
     /// answer has.
     pub fn serve(&self, input: &[VolatileSlice<'_>], output: &[VolatileSlice<'_>]) -> usize {
