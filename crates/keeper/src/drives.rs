@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_api::{Code, Status, vm};
-use rustix::fs::{FileType, Mode, fstat};
+use rustix::fs::{FileType, Mode, Stat, fstat};
 use vmm::{Access, Device, Vmm};
 
 /// How long the guest may take to let a disk go.
@@ -62,6 +62,26 @@ struct Drive {
     containers: Vec<String>,
 }
 
+impl File {
+    fn of(stat: &Stat) -> File {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::BlockDevice => File::BlockDevice(stat.st_rdev),
+            _ => File::Regular(stat.st_dev, stat.st_ino),
+        }
+    }
+}
+
+impl Drive {
+    /// Whether nobody has it and it can leave. (A memory device cannot.)
+    fn is_free(&self) -> bool {
+        self.containers.is_empty() && self.number & vm::DISK != 0
+    }
+}
+
+fn status_of(file: &OwnedFd) -> Result<Stat, Status> {
+    fstat(file).map_err(|errno| Status::new(Code::Internal, format!("an image's fstat: {errno}")))
+}
+
 /// A device that is not there yet.
 #[derive(Debug)]
 pub struct NewDevice {
@@ -75,12 +95,11 @@ impl Drives {
     /// # Errors
     /// It is no file that a VM could have; it is to be written to and is another container's already.
     pub fn take(&mut self, container: &str, file: OwnedFd, hold: Hold) -> Result<(u32, Option<NewDevice>), Status> {
-        let stat = fstat(&file).map_err(|errno| Status::new(Code::Internal, format!("an image's fstat: {errno}")))?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let key = match kind {
-            FileType::BlockDevice => File::BlockDevice(stat.st_rdev),
-            _ => File::Regular(stat.st_dev, stat.st_ino),
-        };
+        let stat = status_of(&file)?;
+        let (kind, key) = (FileType::from_raw_mode(stat.st_mode), File::of(&stat));
+        if self.leaving(key).is_some() {
+            return Err(Status::new(Code::FailedPrecondition, "a disk that nobody has any more is in the VM still"));
+        }
         if let Some(drive) = self.list.iter_mut().find(|drive| drive.file == key) {
             let is_theirs = drive.containers.iter().any(|other| other == container);
             if hold != drive.hold || (hold == Hold::Write && !is_theirs) {
@@ -108,6 +127,11 @@ impl Drives {
         Ok((number, Some(new)))
     }
 
+    /// The device of a file that no container has any more, if it can leave.
+    fn leaving(&self, file: File) -> Option<String> {
+        self.list.iter().find(|drive| drive.file == file && drive.is_free()).map(|drive| drive.id.clone())
+    }
+
     fn disk(&mut self, image: OwnedFd, access: Access) -> (u32, NewDevice) {
         self.disks += 1;
         let number = self.disks - 1;
@@ -125,13 +149,12 @@ impl Drives {
         (number, new)
     }
 
-    /// A container has gone: the disks that nobody has now, to be taken out. (A memory device cannot leave.)
+    /// A container has gone: the disks that nobody has now, to be taken out.
     fn release(&mut self, container: &str) -> Vec<String> {
         for drive in &mut self.list {
             drive.containers.retain(|other| other != container);
         }
-        let free = self.list.iter().filter(|drive| drive.containers.is_empty() && drive.number & vm::DISK != 0);
-        free.map(|drive| drive.id.clone()).collect()
+        self.list.iter().filter(|drive| drive.is_free()).map(|drive| drive.id.clone()).collect()
     }
 
     /// It never was in the VM.
@@ -170,6 +193,13 @@ impl Plugs {
     }
 
     fn plug_one(&self, drives: &mut Drives, container: &str, file: OwnedFd, hold: Hold) -> Result<u32, Status> {
+        if let Some(id) = drives.leaving(File::of(&status_of(&file)?)) {
+            // The guest did not let it go in time when its last container went: it has its old number and its old access.
+            self.vmm.remove_device(&id, UNPLUG).map_err(|error| {
+                Status::new(Code::FailedPrecondition, format!("a disk that nobody has any more does not leave the VM: {error}"))
+            })?;
+            drives.forget(&id);
+        }
         let (mut number, new) = drives.take(container, file, hold)?;
         let Some(NewDevice { mut id, device }) = new else { return Ok(number) };
         let spare = match &device {

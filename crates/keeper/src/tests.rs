@@ -34,6 +34,8 @@ const LONG: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct FakeVmm {
     pub refuses_memory: bool,
+    /// How many removals are still to end without the guest's leave.
+    pub slow_removals: Mutex<u32>,
     /// What was plugged in: the ids.
     pub devices: Mutex<Vec<String>>,
 }
@@ -56,7 +58,12 @@ impl Vmm for FakeVmm {
         Ok(())
     }
 
-    fn remove_device(&self, id: &str, _: Duration) -> vmm::Result<()> {
+    fn remove_device(&self, id: &str, waited: Duration) -> vmm::Result<()> {
+        let mut slow = self.slow_removals.lock().unwrap();
+        if *slow > 0 {
+            *slow -= 1;
+            return Err(vmm::Error::Timeout { what: format!("the guest's leave for {id} to go"), waited });
+        }
         self.devices.lock().unwrap().retain(|other| other != id);
         Ok(())
     }
@@ -392,4 +399,21 @@ fn an_image_without_room_as_memory_becomes_a_disk() {
     assert_eq!(*vmm.devices.lock().unwrap(), ["disk-0", "disk-1"]);
     plugs.release("a");
     assert_eq!(*vmm.devices.lock().unwrap(), ["disk-0"]);
+}
+
+#[test]
+fn a_disk_that_did_not_leave_in_time_is_nobodys() {
+    let vmm = Arc::new(FakeVmm { slow_removals: Mutex::new(2), ..FakeVmm::default() });
+    let plugs = Plugs::new(vmm.clone(), Drives::default());
+    let file = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&file, 4096).unwrap();
+    let disk = || vec![(rustix::io::fcntl_dupfd_cloexec(&file, 0).unwrap(), crate::Hold::Write)];
+    assert_eq!(plugs.plug("a", disk()).unwrap(), [agent_api::vm::DISK]);
+    plugs.release("a");
+    // Nor does it leave now: the next container is not given what is on its way out.
+    let refused = plugs.plug("b", disk()).unwrap_err();
+    assert!(refused.message.contains("does not leave the VM"), "{refused}");
+    assert_eq!(*vmm.devices.lock().unwrap(), ["disk-0"]);
+    assert_eq!(plugs.plug("b", disk()).unwrap(), [agent_api::vm::DISK | 1], "plugged in anew");
+    assert_eq!(*vmm.devices.lock().unwrap(), ["disk-1"]);
 }

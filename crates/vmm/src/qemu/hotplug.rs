@@ -13,6 +13,10 @@ use crate::{Device, Error, Result};
 /// Where QEMU keeps what has a name.
 const NAMED: &str = "/machine/peripheral";
 
+/// The front ends that have something behind them.
+const WITH_BACK: [&str; 5] =
+    ["virtio-blk-pci", "virtio-net-pci", "vhost-user-fs-pci", "vhost-user-vsock-pci", "virtio-pmem-pci"];
+
 impl Qemu {
     pub(super) fn plug(&self, id: &str, device: &Device) -> Result<()> {
         let parts = devices::parts(id, device)?;
@@ -30,11 +34,9 @@ impl Qemu {
     }
 
     pub(super) fn unplug(&self, id: &str, timeout: Duration) -> Result<()> {
-        let driver = self
-            .named()?
-            .into_iter()
-            .find_map(|(name, driver)| (name == id).then_some(driver))
-            .ok_or_else(|| refused("device_del", format!("there is no device {id}")))?;
+        let Some((_, driver)) = self.named()?.into_iter().find(|(name, _)| name == id) else {
+            return self.finish_unplug(id);
+        };
         let cursor = self.qmp.events_end();
         match self.command("device_del", json!({"id": id})) {
             // "Device %s is already in the process of unplug": an earlier call gave up waiting; this one waits on.
@@ -43,6 +45,18 @@ impl Qemu {
         }
         self.wait_deleted(id, cursor, timeout)?;
         self.remove_back(id, &driver)
+    }
+
+    /// The guest has let a device go after somebody gave up waiting: what stood behind it is there still.
+    fn finish_unplug(&self, id: &str) -> Result<()> {
+        for driver in WITH_BACK {
+            match self.remove_back(id, driver) {
+                // There is no such thing of this name.
+                Err(Error::Refused { .. }) => {}
+                other => return other,
+            }
+        }
+        Err(refused("device_del", format!("there is no device {id}")))
     }
 
     fn add_back(&self, id: &str, back: &Back<'_>) -> Result<()> {

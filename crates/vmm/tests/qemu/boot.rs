@@ -183,6 +183,20 @@ fn changes_disks(booted: &mut Booted) {
         assert_eq!(booted.ask("disk vda"), "none");
         assert_eq!(booted.running.qemu.next_event(SOON), Some(Event::DeviceRemoved("disk".into())));
     }
+    // The guest lets it go when nobody waits any more: what is behind it goes at the next try, and the name is free.
+    let add =
+        |booted: &Booted| booted.running.qemu.add_device("disk", Device::Block { image: image("third"), access: Access::Read });
+    add(booted).unwrap();
+    let late = booted.running.qemu.remove_device("disk", Duration::ZERO).unwrap_err();
+    assert!(matches!(late, Error::Timeout { .. }), "{late}");
+    assert_eq!(booted.running.qemu.next_event(SOON), Some(Event::DeviceRemoved("disk".into())));
+    booted.running.qemu.remove_device("disk", SOON).unwrap();
+    let twice = booted.running.qemu.remove_device("disk", SOON).unwrap_err();
+    assert!(twice.to_string().contains("there is no device disk"), "{twice}");
+    add(booted).unwrap();
+    booted.ask_until("disk vda", |read| read == "third");
+    booted.running.qemu.remove_device("disk", SOON).unwrap();
+    assert_eq!(booted.running.qemu.next_event(SOON), Some(Event::DeviceRemoved("disk".into())));
 }
 
 fn changes_nics(booted: &mut Booted) {
