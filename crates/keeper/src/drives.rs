@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use agent_api::{Code, Status, vm};
 use rustix::fs::{FileType, Mode, Stat, fstat};
+use serde::{Deserialize, Serialize};
 use vmm::{Access, Device, Vmm};
 
 /// How long the guest may take to let a disk go.
 const UNPLUG: Duration = Duration::from_secs(5);
 
 /// What containers do with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hold {
     Read,
-    /// A file system on it is written to: by one container only.
+    /// A file system on it is written to: one container's only.
     Write,
     /// It is written to as a block device: the containers that have it know what they do.
     WriteTogether,

@@ -103,6 +103,7 @@ impl Runtime {
             None => config::rootfs(&spec, &bundle)?,
         };
         let mut plan = config::plan(create.id, &bundle, &spec, images, &overlay, pod)?;
+        plan.fits(kind)?;
         check_terminal(&spec, create)?;
         if let Overlay::Dir(dir) = &overlay {
             // An image's root has no attributes yet.

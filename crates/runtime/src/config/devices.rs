@@ -4,7 +4,7 @@ use agent_api::{Device, DeviceDisk, DeviceKind};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{ConfigError, wrong};
-use crate::sandbox::{Disk, DiskSource, DiskUse};
+use crate::sandbox::{Disk, DiskSource, Hold};
 
 /// Nodes for the sandbox to make.
 ///
@@ -12,9 +12,15 @@ use crate::sandbox::{Disk, DiskSource, DiskUse};
 /// come with all others of the host (a privileged container) are left out: the number of one names nothing in a sentry, and in a VM a disk of the guest's,
 /// perhaps another container's.
 ///
+/// One that the host itself may only read (`is_read_only`, by its number) is to be read, whatever the rules allow.
+///
 /// # Errors
 /// Names the device.
-pub(super) fn devices(linux: &Linux, disks: &mut Vec<Disk>) -> Result<Vec<Device>, ConfigError> {
+pub(super) fn devices(
+    linux: &Linux,
+    disks: &mut Vec<Disk>,
+    is_read_only: impl Fn(u32, u32) -> bool,
+) -> Result<Vec<Device>, ConfigError> {
     let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let mut made = Vec::new();
     for device in linux.devices().iter().flatten() {
@@ -30,26 +36,34 @@ pub(super) fn devices(linux: &Linux, disks: &mut Vec<Disk>) -> Result<Vec<Device
         };
         let mut node = node(device, kind)?;
         if kind == DeviceKind::Block {
-            let wanted = wanted(device, rules)?;
+            let allowed = wanted(device, rules)?;
+            let wanted = if is_read_only(node.major, node.minor) { Hold::Read } else { allowed };
             let source = DiskSource::Device { major: node.major, minor: node.minor };
-            disks.push(Disk { source, wanted });
-            node.disk = Some(DeviceDisk { disk: disks.len() as u32 - 1, read_only: wanted == DiskUse::Read });
+            disks.push(Disk { key: name(device), source, wanted });
+            node.disk = Some(DeviceDisk { disk: disks.len() as u32 - 1, read_only: wanted == Hold::Read });
         }
         made.push(node);
     }
     Ok(made)
 }
 
-/// What the rules allow: in order, each adds to those before or takes from them.
-fn wanted(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Result<DiskUse, ConfigError> {
+/// What the rules allow: in order, each adds to those before or takes from them. As with runc, one that allows without saying what allows nothing, and one
+/// that denies all devices (type `a`, or none) denies all that is done with them.
+fn wanted(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Result<Hold, ConfigError> {
     let any_or = |rule: Option<i64>, number: i64| rule.is_none_or(|rule| rule == -1 || rule == number);
     let (mut read, mut write) = (false, false);
     for rule in rules {
-        let of_blocks = matches!(rule.typ(), None | Some(LinuxDeviceType::A | LinuxDeviceType::B));
+        let of_all = matches!(rule.typ(), None | Some(LinuxDeviceType::A));
+        let of_blocks = of_all || rule.typ() == Some(LinuxDeviceType::B);
         if !of_blocks || !any_or(rule.major(), device.major()) || !any_or(rule.minor(), device.minor()) {
             continue;
         }
-        let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+        let is_of_every = of_all && [rule.major(), rule.minor()].iter().all(|number| number.is_none_or(|number| number == -1));
+        let access = match rule.access().as_deref().unwrap_or_default() {
+            _ if is_of_every && !rule.allow() => "rwm",
+            "" if !rule.allow() => "rwm",
+            access => access,
+        };
         for (letter, allowed) in [('r', &mut read), ('w', &mut write)] {
             if access.contains(letter) {
                 *allowed = rule.allow();
@@ -57,8 +71,8 @@ fn wanted(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Result<DiskUse, 
         }
     }
     match (read, write) {
-        (true, true) => Ok(DiskUse::WriteTogether),
-        (true, false) => Ok(DiskUse::Read),
+        (true, true) => Ok(Hold::WriteTogether),
+        (true, false) => Ok(Hold::Read),
         (false, _) => {
             Err(wrong(name(device), "the rules of linux.resources.devices do not let it be read: no disk is given so"))
         }
@@ -103,12 +117,18 @@ mod tests {
     type Made = (Vec<(Vec<u8>, Option<DeviceDisk>)>, Vec<Disk>);
 
     fn of(rules: &str) -> Result<Made, String> {
+        on_host(rules, false)
+    }
+
+    fn on_host(rules: &str, is_read_only: bool) -> Result<Made, String> {
         let text = format!(
             r#"{{"devices":[{{"path":"/dev/fuse","type":"c","major":10,"minor":229}},{{"path":"/dev/disk","type":"b","major":8,"minor":1}}],
             "resources":{{"devices":[{{"allow":false,"access":"rwm"}}{rules}]}}}}"#
         );
-        let mut disks = vec![Disk { source: DiskSource::Path("of/a/mount".into()), wanted: DiskUse::Write }];
-        let made = devices(&serde_json::from_str(&text).expect("linux"), &mut disks).map_err(|error| error.to_string())?;
+        let of_mount = Disk { key: "mounts[0]".into(), source: DiskSource::Path("of/a/mount".into()), wanted: Hold::Write };
+        let mut disks = vec![of_mount];
+        let made = devices(&serde_json::from_str(&text).expect("linux"), &mut disks, |_, _| is_read_only);
+        let made = made.map_err(|error| error.to_string())?;
         Ok((made.into_iter().map(|device| (device.path, device.disk)).collect(), disks.split_off(1)))
     }
 
@@ -123,21 +143,38 @@ mod tests {
         let of_it =
             |allow: bool, access: &str| format!(r#",{{"allow":{allow},"type":"b","major":8,"minor":1,"access":"{access}"}}"#);
         for (rules, wanted) in [
-            (of_it(true, "rwm"), DiskUse::WriteTogether),
-            (of_it(true, "rw"), DiskUse::WriteTogether),
-            (of_it(true, "r") + &of_it(true, "w"), DiskUse::WriteTogether),
-            (of_it(true, ""), DiskUse::WriteTogether),
-            (of_it(true, "r"), DiskUse::Read),
-            (of_it(true, "rwm") + &of_it(false, "w"), DiskUse::Read),
-            (of_it(true, "r") + r#",{"allow":true,"type":"b","major":8,"access":"w"}"#, DiskUse::WriteTogether),
-            (of_it(true, "r") + r#",{"allow":true,"type":"b","major":9,"access":"w"}"#, DiskUse::Read),
+            (of_it(true, "rwm"), Hold::WriteTogether),
+            (of_it(true, "rw"), Hold::WriteTogether),
+            (of_it(true, "r") + &of_it(true, "w"), Hold::WriteTogether),
+            (of_it(true, "r"), Hold::Read),
+            (of_it(true, "rwm") + &of_it(false, "w"), Hold::Read),
+            (of_it(true, "r") + r#",{"allow":true,"type":"b","major":8,"access":"w"}"#, Hold::WriteTogether),
+            (of_it(true, "r") + r#",{"allow":true,"type":"b","major":9,"access":"w"}"#, Hold::Read),
         ] {
-            let disk = Disk { source: DiskSource::Device { major: 8, minor: 1 }, wanted };
-            let node = DeviceDisk { disk: 1, read_only: wanted == DiskUse::Read };
-            let made = (vec![fuse.clone(), (b"/dev/disk".to_vec(), Some(node))], vec![disk]);
-            assert_eq!(of(&rules).expect("made"), made, "{rules}");
+            for (is_read_only, wanted) in [(false, wanted), (true, Hold::Read)] {
+                let key = "linux.devices /dev/disk".into();
+                let disk = Disk { key, source: DiskSource::Device { major: 8, minor: 1 }, wanted };
+                let node = DeviceDisk { disk: 1, read_only: wanted == Hold::Read };
+                let made = (vec![fuse.clone(), (b"/dev/disk".to_vec(), Some(node))], vec![disk]);
+                assert_eq!(on_host(&rules, is_read_only).expect("made"), made, "{rules}");
+            }
         }
-        let unread = of(&of_it(true, "w")).expect_err("not to be read");
-        assert!(unread.contains("linux.devices /dev/disk") && unread.contains("do not let it be read"), "{unread}");
+        let bare = r#",{"allow":true,"type":"b","major":8,"minor":1}"#.to_string();
+        for rules in [
+            of_it(true, "w"),
+            of_it(true, ""),
+            bare,
+            of_it(true, "rwm") + &of_it(false, ""),
+            // All that was given before is taken.
+            of_it(true, "rwm") + r#",{"allow":false,"type":"a","access":"m"}"#,
+            of_it(true, "rwm") + r#",{"allow":false,"major":-1,"minor":-1,"access":"w"}"#,
+            of_it(true, "rwm") + r#",{"allow":false}"#,
+        ] {
+            let unread = of(&rules).expect_err("not to be read");
+            assert!(
+                unread.contains("linux.devices /dev/disk") && unread.contains("do not let it be read"),
+                "{rules}: {unread}"
+            );
+        }
     }
 }

@@ -30,7 +30,7 @@ pub use self::process::{check as check_process, process};
 use crate::cgroup;
 use crate::pod::{Named, Place, Pod, named};
 use crate::process::gofer::Attach;
-use crate::sandbox::ContainerPlan;
+use crate::sandbox::{ContainerPlan, is_read_only};
 
 /// The annotation that names images for a root.
 pub const ROOTFS: &str = "dev.nacre.rootfs";
@@ -221,7 +221,7 @@ pub fn plan(
     let mut of_host = mounts::OfHost { attaches, images, disks: Vec::new() };
     let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut of_host)?;
     let linux = spec.linux().as_ref();
-    let devices = linux.map(|linux| devices::devices(linux, &mut of_host.disks)).transpose()?.unwrap_or_default();
+    let devices = linux.map(|linux| devices::devices(linux, &mut of_host.disks, is_read_only)).transpose()?.unwrap_or_default();
     let mounts::OfHost { mut attaches, images, disks } = of_host;
     let kept = attaches.len() as u32;
     if let Overlay::Dir(dir) = overlay {

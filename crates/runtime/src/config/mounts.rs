@@ -8,7 +8,7 @@ use oci_spec::runtime::Mount as OciMount;
 
 use super::{ConfigError, missing, unsupported, wrong};
 use crate::process::gofer::Attach;
-use crate::sandbox::{Disk, DiskSource, DiskUse};
+use crate::sandbox::{Disk, DiskSource, Hold};
 
 /// What of the host a container's mounts need, as [`ContainerPlan`](crate::sandbox::ContainerPlan) has it.
 #[derive(Debug, Default)]
@@ -51,8 +51,8 @@ fn one(mount: &OciMount, key: &str, bundle: &Path, of_host: &mut OfHost) -> Resu
         }
         (kind, None) if DISK_FILE_SYSTEMS.contains(&kind) => {
             let source = source.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| missing(&format!("{key}.source")))?;
-            let wanted = if options.flags.read_only { DiskUse::Read } else { DiskUse::Write };
-            of_host.disks.push(Disk { source: DiskSource::Path(bundle.join(source)), wanted });
+            let wanted = if options.flags.read_only { Hold::Read } else { Hold::Write };
+            of_host.disks.push(Disk { key: key.into(), source: DiskSource::Path(bundle.join(source)), wanted });
             let option =
                 |(name, value): &(String, String)| if value.is_empty() { name.clone() } else { format!("{name}={value}") };
             Kind::Disk(DiskMount {

@@ -22,7 +22,6 @@ use super::kvm::Kvm;
 use super::report::{self, Report};
 use super::{Network, message, vmm as vmm_process};
 use crate::cgroup::GUEST_MEMORY_OVERHEAD;
-use crate::sandbox::DiskUse;
 use crate::{logging, pod_network, timing};
 
 /// How long a VMM may take to answer at all.
@@ -56,7 +55,7 @@ pub struct KeeperConfig {
     pub vhost: bool,
     /// How many images and disks of the first container come as descriptors, and what is done with the disks.
     pub images: usize,
-    pub disks: Vec<DiskUse>,
+    pub disks: Vec<Hold>,
     /// How many devices may come later, at a time.
     pub slots: u8,
     /// How far the CPU's time stamp counter goes from one of the guest kernel's ticks to the next, where the guest cannot be told by KVM.
@@ -198,12 +197,7 @@ fn drives(
 ) -> Result<(Drives, Vec<(String, Device)>), String> {
     let (mut drives, mut devices) = (Drives::default(), Vec::new());
     let images = std::iter::repeat_n(Hold::Read, config.images);
-    let disks = config.disks.iter().map(|disk| match disk {
-        DiskUse::Read => Hold::Read,
-        DiskUse::Write => Hold::Write,
-        DiskUse::WriteTogether => Hold::WriteTogether,
-    });
-    for hold in images.chain(disks) {
+    for hold in images.chain(config.disks.iter().copied()) {
         let file = descriptors.next().ok_or("descriptors are missing")?;
         let (_, new) = drives.take(&config.first_container, file, hold).map_err(|status| status.message)?;
         devices.extend(new.map(|new| (new.id, new.device)));

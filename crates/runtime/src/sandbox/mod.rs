@@ -17,10 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::{Client, ClientError, CreateContainerRequest, Mount, MountFlags, Stdio};
+pub use keeper::Hold;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-pub use self::disk::{Disk, DiskSource, DiskUse};
+pub use self::disk::{Disk, DiskSource, is_read_only};
 use self::sentry::SentrySandbox;
 use self::vm::VmSandbox;
 use crate::cgroup::Cgroup;
@@ -203,6 +204,18 @@ pub struct ContainerPlan {
 }
 
 impl ContainerPlan {
+    /// # Errors
+    /// It brings what a sandbox of this kind cannot have.
+    pub fn fits(&self, kind: Kind) -> Result<()> {
+        match (kind, self.disks.first()) {
+            (Kind::Sentry, Some(disk)) => {
+                let what = format!("{}: {}: only a virtual machine has disks (--sandbox vm)", disk.key, disk.source);
+                Err(Error::Other(what))
+            }
+            (Kind::Sentry, None) | (Kind::Vm, _) => Ok(()),
+        }
+    }
+
     /// Puts a file of the host's in the place of /etc/resolv.conf, unless the container brings one.
     pub fn set_resolv_conf(&mut self, source: &Path) {
         if self.request.mounts.iter().any(|mount| mount.destination == RESOLV_CONF) {

@@ -9,7 +9,7 @@ use agent_api::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::main_process::{Guard, MainProcess, has_ended};
-use super::{ContainerPlan, Ended, HostStdio, Join, Launch, Sandbox, open_image};
+use super::{ContainerPlan, Ended, HostStdio, Join, Kind, Launch, Sandbox, open_image};
 use crate::cgroup::Entrance;
 use crate::error::{Doing, Error, Result};
 use crate::pod_network::Way;
@@ -173,9 +173,7 @@ impl Sandbox for SentrySandbox {
     }
 
     fn add_container(&mut self, mut plan: ContainerPlan, stdio: HostStdio<'_>) -> Result<()> {
-        if let Some(disk) = plan.disks.first() {
-            return Err(Error::Other(format!("{}: only a virtual machine has disks (--sandbox vm)", disk.source)));
-        }
+        plan.fits(Kind::Sentry)?;
         let gofer = match self.spare_gofer.take() {
             Some(gofer) => gofer,
             None => self.new_gofer()?,
