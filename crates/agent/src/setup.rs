@@ -107,10 +107,10 @@ fn shm(bytes: u64) -> Result<(), Status> {
     mount("shm", SHM, "tmpfs", flags, Some(options.as_c_str())).map_err(|errno| internal("mount the shared /dev/shm", errno))
 }
 
-/// Mounts the host's trees, if the VM has them.
+/// Mounts the host's trees, if the VM has them. The numbers of device nodes in them mean something on the host only.
 fn trees() -> Result<(), Status> {
     let tag = agent_api::vm::FS_TAG;
-    match mount(tag, TREES, "virtiofs", MountFlags::empty(), None) {
+    match mount(tag, TREES, "virtiofs", MountFlags::NODEV, None) {
         Ok(()) => Ok(()),
         // No such device: a VM whose containers are all on images.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NODEV) => Ok(()),

@@ -6,6 +6,7 @@
 
 pub mod channel;
 mod credentials;
+mod devices;
 mod mounts;
 mod place;
 mod program;

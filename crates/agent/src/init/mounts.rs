@@ -3,18 +3,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use agent_api::dev;
-use agent_api::{
-    Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, DiskMount, Mount, MountFlags, Status, TmpfsMount,
-    mount::Kind,
-};
-use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, stat, symlinkat};
+use agent_api::{Code, CreateContainerRequest, DevptsMount, DiskMount, Mount, MountFlags, Status, TmpfsMount, mount::Kind};
+use rustix::fs::{CWD, FileType, Mode, fstat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::devices;
 use super::place::Tree;
 use super::root::tree_path;
 use crate::boot::SHM;
@@ -73,7 +70,12 @@ pub fn mount(tree: &Tree, request: &Mount, of: &CreateContainerRequest) -> Resul
     let mount = match kind {
         // Shared memory that containers share must be the guest's own: mapping a file of the host shares nothing with another mapping of it.
         Kind::Gofer(_) if request.destination == b"/dev/shm" && Path::new(SHM).is_dir() => bound(SHM, flags).map_err(errno)?,
-        Kind::Gofer(bind) => bound(&tree_path(bind.attach), flags).map_err(errno)?,
+        Kind::Gofer(bind) => {
+            let mount = bound(&tree_path(bind.attach), flags).map_err(errno)?;
+            // /dev/null over a file that is not to be seen, say: the host's node means the guest's device.
+            let usual = if flags.contains(MountAttrFlags::MOUNT_ATTR_NODEV) { Ok(None) } else { devices::usual(mount.as_fd()) };
+            usual.map_err(errno)?.unwrap_or(mount)
+        }
         Kind::Tmpfs(options) | Kind::Dev(options) => new("tmpfs", tmpfs(options)).map_err(errno)?,
         Kind::Proc(_) => new("proc", Vec::new()).map_err(errno)?,
         Kind::Sysfs(_) => new("sysfs", Vec::new()).map_err(errno)?,
@@ -90,20 +92,20 @@ pub fn mount(tree: &Tree, request: &Mount, of: &CreateContainerRequest) -> Resul
     };
     place.and_then(|place| attach(mount.as_fd(), place.as_fd())).map_err(errno)?;
     if let Kind::Dev(_) = kind {
-        populate_dev(mount.as_fd()).map_err(errno)?;
+        devices::populate(mount.as_fd()).map_err(errno)?;
     }
     Ok(())
 }
 
-/// A tree or file of the guest or the host, bound.
+/// A tree or file of the guest or the host, bound. A node of a device in it opens nothing: its number is the host's, or that of a disk of the guest's,
+/// perhaps another container's.
 fn bound(path: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
     let from = rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
     let mount = clone_of(from.as_fd(), Below::Too)?;
-    if !flags.is_empty() {
-        let atime = MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
-        let clear = if flags.intersects(atime) { MountAttrFlags::MOUNT_ATTR__ATIME } else { MountAttrFlags::empty() };
-        set_mount_flags(mount.as_fd(), flags.bits().into(), clear.bits().into(), Below::Too)?;
-    }
+    let flags = flags | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let atime = MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let clear = if flags.intersects(atime) { MountAttrFlags::MOUNT_ATTR__ATIME } else { MountAttrFlags::empty() };
+    set_mount_flags(mount.as_fd(), flags.bits().into(), clear.bits().into(), Below::Too)?;
     Ok(mount)
 }
 
@@ -114,7 +116,7 @@ fn bound(path: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
 pub fn erofs(images: &[u32], index: u32, flags: MountAttrFlags) -> Result<OwnedFd, Status> {
     let number = images.get(index as usize).ok_or_else(|| wrong(format!("no image {index} came with the request")))?;
     let source = drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for image {index}")))?;
-    let flags = flags | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let flags = flags | MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
     let dax = new_fs("erofs", &[("source", source.clone()), ("ro", String::new()), ("dax", String::new())], flags);
     let mount = dax.or_else(|_| new_fs("erofs", &[("source", source.clone()), ("ro", String::new())], flags));
     mount.map_err(|errno| {
@@ -139,7 +141,7 @@ fn disk(disks: &[u32], wanted: &DiskMount, flags: MountAttrFlags) -> Result<Owne
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         (name, value.to_string())
     }));
-    let kind = &wanted.file_system;
+    let (kind, flags) = (&wanted.file_system, flags | MountAttrFlags::MOUNT_ATTR_NODEV);
     new_fs(kind, &options, flags).map_err(|errno| {
         wrong(match errno {
             Errno::NODEV => format!("the guest's kernel has no file system {kind}"),
@@ -150,55 +152,12 @@ fn disk(disks: &[u32], wanted: &DiskMount, flags: MountAttrFlags) -> Result<Owne
 }
 
 /// The guest's device for the request's disk in this place.
-fn disk_device(disks: &[u32], place: u32) -> Result<String, Status> {
-    let number = disks.get(place as usize).ok_or_else(|| wrong(format!("no disk {place} came with the request")))?;
-    drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for disk {place}")))
-}
-
-/// OCI's default devices, links and directories.
-fn populate_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
-    for (name, major, minor) in dev::NODES {
-        mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
-    }
-    for (name, target) in dev::LINKS {
-        symlinkat(target, dev, name)?;
-    }
-    for directory in ["pts", "shm", "mqueue"] {
-        rustix::fs::mkdirat(dev, directory, Mode::from_raw_mode(0o755))?;
-    }
-    Ok(())
-}
-
-/// Makes a device node, a disk's with the number that it has here. One that is there already is left alone, but not in the place of a disk's.
 ///
 /// # Errors
-/// `InvalidArgument` with what is wrong.
-pub fn device(tree: &Tree, device: &Device, disks: &[u32]) -> Result<(), Status> {
-    let number = match device.disk {
-        Some(given) => {
-            let disk = disk_device(disks, given.disk)?;
-            stat(&disk).map_err(|errno| wrong(format!("{disk}: {}", hostcall::Errno::from(errno))))?.st_rdev
-        }
-        None => makedev(device.major, device.minor),
-    };
-    make_node(tree, device, number).map_err(|errno| wrong(hostcall::Errno::from(errno).to_string()))
-}
-
-fn make_node(tree: &Tree, device: &Device, number: Dev) -> Result<(), Errno> {
-    let kind = match DeviceKind::try_from(device.kind) {
-        Ok(DeviceKind::Character) => FileType::CharacterDevice,
-        Ok(DeviceKind::Block) => FileType::BlockDevice,
-        Ok(DeviceKind::Fifo) => FileType::Fifo,
-        Err(_) => return Err(Errno::INVAL),
-    };
-    let (parent, name) = tree.parent(&device.path)?;
-    match mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number) {
-        Ok(()) => {}
-        Err(Errno::EXIST) if device.disk.is_none() => return Ok(()),
-        Err(errno) => return Err(errno),
-    }
-    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+/// `InvalidArgument`: there is none.
+pub fn disk_device(disks: &[u32], place: u32) -> Result<String, Status> {
+    let number = disks.get(place as usize).ok_or_else(|| wrong(format!("no disk {place} came with the request")))?;
+    drives::device(*number).ok_or_else(|| wrong(format!("the guest has no device for disk {place}")))
 }
 
 /// Hides a path behind an empty directory or /dev/null. A path that is not there needs no hiding.

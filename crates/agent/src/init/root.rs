@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::devices;
 use super::mounts::{self, attach, clone_of, new_fs};
 use super::place::Tree;
 use super::{internal, invalid};
@@ -31,11 +32,9 @@ pub fn enter(request: &CreateContainerRequest) -> Result<(), Status> {
     let wanted = request.root.as_ref().ok_or_else(|| Status::new(Code::InvalidArgument, "root is missing"))?;
     let tree = Tree::new(build(wanted, request)?);
     for mount in &request.mounts {
-        mounts::mount(&tree, mount, request).map_err(|status| about("mount", &mount.destination, status))?;
+        mounts::mount(&tree, mount, request).map_err(|status| about(&mount.destination, &status))?;
     }
-    for device in &request.devices {
-        mounts::device(&tree, device, &request.disks).map_err(|status| about("device", &device.path, status))?;
-    }
+    devices::make(&tree, request)?;
     name_servers(&tree, request)?;
     // As runc: an image may name a working directory that it does not have. One that cannot be made is missed when the process goes there.
     if let Some(process) = request.process.as_ref().filter(|process| !process.cwd.is_empty()) {
@@ -82,7 +81,7 @@ fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Sta
     let workshop = new_fs("tmpfs", &[("mode", "755".into()), ("size", size.to_string())], MountAttrFlags::empty());
     attach_at(workshop.map_err(about)?, WORKSHOP).map_err(about)?;
     let new_dir = |path: &str| fs::create_dir(path).map_err(|error| about(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
-    for name in ["root", "lower", "work"] {
+    for name in ["root", "lower", "work", devices::NODES] {
         new_dir(&part(name))?;
     }
     let lowers = match wanted.images.len() {
@@ -181,7 +180,7 @@ struct Upper {
 fn overlay(place: &str, lowers: &[String], upper: Option<Upper>) -> Result<(), Errno> {
     // One device number and stable inode numbers, as a file system has them, wherever the layers' numbers leave room for it.
     let mut options = format!("xino=on,lowerdir={}", lowers.join(":"));
-    let mut flags = MountFlags::empty();
+    let mut flags = MountFlags::NODEV;
     match upper {
         None => flags |= MountFlags::RDONLY,
         Some(Upper { dir, work, marks }) => {
@@ -230,6 +229,6 @@ fn cannot(what: &str, path: &[u8], errno: Errno) -> Status {
     invalid(&format!("{what} {}", String::from_utf8_lossy(path)), errno)
 }
 
-fn about(what: &str, path: &[u8], status: Status) -> Status {
-    Status::new(status.code, format!("{what} {}: {}", String::from_utf8_lossy(path), status.message))
+fn about(destination: &[u8], status: &Status) -> Status {
+    Status::new(status.code, format!("mount {}: {}", String::from_utf8_lossy(destination), status.message))
 }

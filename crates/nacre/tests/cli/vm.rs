@@ -93,7 +93,7 @@ fn volumes_of_each_kind() {
         let seen = containers.exec(id, &script.replace("$0", id));
         assert_eq!(seen, format!("of the image\n{id}\nnew\n"));
         assert_eq!(fs::read_to_string(path("directory").join(id)).expect("written through"), format!("{id}\n"));
-        assert!(containers.exec(id, "cat /proc/mounts").contains(" /disk ext4 rw,noatime"));
+        assert!(containers.exec(id, "cat /proc/mounts").contains(" /disk ext4 rw,nodev,noatime"));
     }
     // A disk that is written to is nobody else's, and free again when its container has gone.
     let other = format!("{first}-other");
