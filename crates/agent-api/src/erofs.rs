@@ -8,8 +8,13 @@ pub const SUPER_AT: u64 = 1024;
 pub const SUPER_LEN: usize = 128;
 /// Of a block's bytes, the logarithm.
 pub const BLOCK_BITS: u8 = 12;
-/// Features that change nothing for uncompressed files: `LZ4_0PADDING`, `CHUNKED_FILE`, `XATTR_PREFIXES`.
-const KNOWN_FEATURES: u32 = 0x1 | 0x4 | 0x40;
+/// Of what is compressed, if anything is (mkfs.erofs takes it away again otherwise).
+const LZ4_0PADDING: u32 = 0x1;
+const CHUNKED_FILE: u32 = 0x4;
+/// Names of attributes may begin with those of a table.
+const XATTR_PREFIXES: u32 = 0x40;
+/// Features that change nothing for uncompressed files.
+const KNOWN_FEATURES: u32 = LZ4_0PADDING | CHUNKED_FILE | XATTR_PREFIXES;
 
 /// Why an image is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub enum Refused {
 /// # Errors
 /// [`Refused`].
 pub fn check(superblock: &[u8; SUPER_LEN]) -> Result<(), Refused> {
-    let number = |at: usize| superblock.get(at..at + 4).and_then(|part| part.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let number = |at| number(superblock, at);
     if number(0) != MAGIC {
         return Err(Refused::NoImage);
     }
@@ -36,6 +41,23 @@ pub fn check(superblock: &[u8; SUPER_LEN]) -> Result<(), Refused> {
         true => Ok(()),
         false => Err(Refused::Unsupported),
     }
+}
+
+/// Whether all of an image can be read, by all that it might be given to. Of what [`check`] lets pass the sentry refuses compressed files when they are opened,
+/// and leaves out attributes whose names it cannot read.
+pub fn is_plain(superblock: &[u8; SUPER_LEN]) -> bool {
+    // LZ4's distance or available algorithms: nothing, where nothing is compressed.
+    let compressed = number(superblock, 80) & LZ4_0PADDING != 0 || number(superblock, 84) & 0xffff != 0;
+    check(superblock).is_ok() && !compressed && !has_long_prefixes(superblock)
+}
+
+/// Whether names of attributes may begin with those of a table. Marks for an overlay may be among them.
+pub fn has_long_prefixes(superblock: &[u8; SUPER_LEN]) -> bool {
+    number(superblock, 80) & XATTR_PREFIXES != 0
+}
+
+fn number(superblock: &[u8; SUPER_LEN], at: usize) -> u32 {
+    superblock.get(at..at + 4).and_then(|part| part.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 #[cfg(test)]
@@ -56,6 +78,23 @@ mod tests {
             let mut other = plain;
             other[at] = value;
             assert_eq!(check(&other), Err(Refused::Unsupported), "byte {at}");
+            assert!(!is_plain(&other), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_in_part_is_not_plain() {
+        let mut plain = [0; SUPER_LEN];
+        plain[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        plain[12] = BLOCK_BITS;
+        plain[80] = 0x4;
+        assert!(is_plain(&plain) && !has_long_prefixes(&plain));
+        for (at, value) in [(80, 0x1), (80, 0x5), (80, 0x40), (84, 1), (85, 0xff)] {
+            let mut other = plain;
+            other[at] = value;
+            assert_eq!(check(&other), Ok(()), "byte {at}");
+            assert!(!is_plain(&other), "byte {at}");
+            assert_eq!(has_long_prefixes(&other), value == 0x40);
         }
     }
 }

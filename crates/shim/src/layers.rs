@@ -4,14 +4,14 @@
 //! directory `fs` of the snapshot), or an image by itself, of a view of one layer. From containerd 2.2 on the directories are its mount manager's, and only the
 //! list of mounts says what is on them. Whatever is otherwise, or not known here, is mounted as any other root.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use agent_api::MOST_ROOT_IMAGES;
 use agent_api::erofs::{self, SUPER_AT, SUPER_LEN};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, major, minor};
 
 use crate::proto::Mount;
 use crate::rootfs::split_layers;
@@ -35,6 +35,11 @@ const HARMLESS: [&str; 10] = [
     "volatile",
 ];
 
+/// Of a mount of EROFS: what changes nothing of the files that it shows.
+const PLAIN: [&str; 9] = ["ro", "relatime", "noatime", "nodev", "nosuid", "user_xattr", "nouser_xattr", "acl", "noacl"];
+/// The same, of options with a value.
+const PLAIN_WITH: [&str; 2] = ["cache_strategy=", "dax="];
+
 /// What a root is made of.
 #[derive(Debug, PartialEq, Eq)]
 enum Root {
@@ -53,7 +58,7 @@ pub fn images(mounts: &[Mount]) -> Option<Vec<PathBuf>> {
         Root::Overlay { lowers, upper } => {
             // What somebody has put there already is part of the root.
             if let Some(upper) = upper
-                && std::fs::read_dir(upper).ok()?.next().is_some()
+                && fs::read_dir(upper).ok()?.next().is_some()
             {
                 return None;
             }
@@ -61,7 +66,9 @@ pub fn images(mounts: &[Mount]) -> Option<Vec<PathBuf>> {
             lowers.iter().rev().map(|lower| image_at(Path::new(lower), &mut mounted)).collect::<Option<Vec<_>>>()?
         }
     };
-    ((1..=MOST_ROOT_IMAGES).contains(&images.len()) && images.iter().all(|image| can_be_mapped(image))).then_some(images)
+    let mut seen = HashSet::new();
+    let differ = |image: &PathBuf| mappable(image).is_some_and(|file| seen.insert(file));
+    ((1..=MOST_ROOT_IMAGES).contains(&images.len()) && images.iter().all(differ)).then_some(images)
 }
 
 fn described(mounts: &[Mount]) -> Option<Root> {
@@ -72,7 +79,7 @@ fn described(mounts: &[Mount]) -> Option<Root> {
     match mount.kind.as_str() {
         "erofs" => {
             let plain = mount.options.iter().all(|option| matches!(option.as_str(), "ro" | "loop"));
-            plain.then(|| Root::Image(mount.source.clone()))
+            (plain && mount.source.starts_with('/')).then(|| Root::Image(mount.source.clone()))
         }
         "overlay" => {
             let (mut lowers, mut upper) = (Vec::new(), None);
@@ -100,28 +107,40 @@ fn image_at(dir: &Path, mounted: &mut Option<String>) -> Option<PathBuf> {
         }
     }
     if mounted.is_none() {
-        *mounted = std::fs::read_to_string("/proc/self/mountinfo").ok();
+        *mounted = fs::read_to_string("/proc/self/mountinfo").ok();
     }
-    let source = mounted_at(mounted.as_deref()?, dir)?;
+    let (source, device) = mounted_at(mounted.as_deref()?, dir)?;
+    // The last line of a place is not always what stands there.
+    let there = fs::symlink_metadata(dir).ok()?.dev();
+    if device != format!("{}:{}", major(there), minor(there)) {
+        return None;
+    }
     match source.strip_prefix("/dev/loop") {
         Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let mut name = String::new();
-            let backing = format!("/sys/block/loop{number}/loop/backing_file");
-            File::open(backing).and_then(|mut file| file.read_to_string(&mut name)).ok()?;
-            Some(name.trim_end_matches('\n').into())
+            behind(&Path::new("/sys/block").join(format!("loop{number}")).join("loop"))
         }
         _ => Some(source.into()),
     }
 }
 
-/// The source of the EROFS that was mounted last at a place, all of it, by proc_pid_mountinfo(5).
-fn mounted_at(mountinfo: &str, place: &Path) -> Option<String> {
+/// The file that a loop device shows, all of it, by the device's directory in sysfs.
+fn behind(device: &Path) -> Option<PathBuf> {
+    let read = |name: &str| fs::read_to_string(device.join(name)).ok().map(|text| text.trim_end_matches('\n').to_string());
+    let all = ["offset", "sizelimit"].iter().all(|name| read(name).as_deref() == Some("0"));
+    all.then(|| read("backing_file")).flatten().filter(|path| path.starts_with('/')).map(PathBuf::from)
+}
+
+/// The source of the EROFS that was mounted last at a place, all of it and as it is, by proc_pid_mountinfo(5), and its device number (`MAJOR:MINOR`).
+fn mounted_at(mountinfo: &str, place: &Path) -> Option<(String, String)> {
     let line = mountinfo.lines().rev().find(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&plain(at)) == place))?;
     let (before, behind) = line.split_once(" - ")?;
     let [kind, source, options] = behind.split(' ').collect::<Vec<_>>().try_into().ok()?;
-    // With further devices one image is not all.
-    let whole = before.split(' ').nth(3) == Some("/") && !options.split(',').any(|option| option.starts_with("device="));
-    (kind == "erofs" && whole).then(|| plain(source))
+    let [device, root, _, of_mount] = before.split(' ').skip(2).take(4).collect::<Vec<_>>().try_into().ok()?;
+    // With further devices one image is not all; with an offset it is another.
+    let harmless = |option: &str| PLAIN.contains(&option) || PLAIN_WITH.iter().any(|name| option.starts_with(name));
+    let as_it_is = root == "/" && options.split(',').chain(of_mount.split(',')).all(harmless);
+    let source = plain(source);
+    (kind == "erofs" && as_it_is && source.starts_with('/')).then(|| (source, device.to_string()))
 }
 
 /// A name without its escapes (`\040`).
@@ -144,20 +163,18 @@ fn plain(name: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether it is a file that sandboxes take as an image.
-fn can_be_mapped(path: &Path) -> bool {
+/// Device and inode of a file that all sandboxes take as an image, all of it.
+fn mappable(path: &Path) -> Option<(u64, u64)> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return false };
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
     let mut superblock = [0; SUPER_LEN];
-    file.metadata().is_ok_and(|metadata| metadata.is_file())
-        && file.read_exact_at(&mut superblock, SUPER_AT).is_ok()
-        && erofs::check(&superblock).is_ok()
+    file.read_exact_at(&mut superblock, SUPER_AT).ok()?;
+    erofs::is_plain(&superblock).then(|| (metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn mount(kind: &str, source: &str, options: &[&str]) -> Mount {
@@ -179,6 +196,7 @@ mod tests {
             vec![view.clone(), overlay],
             vec![inside],
             vec![mount("bind", "/s/1/fs", &["rbind", "rw"])],
+            vec![mount("erofs", "s/1/layer.erofs", &["ro"])],
             vec![mount("erofs", "/s/1/fsmeta.erofs", &["ro", "loop", "device=/s/1/layer.erofs"])],
             vec![mount("overlay", "overlay", &["lowerdir=/s/2/fs:/s/1/fs", "uidmap=0:1000:1"])],
             vec![mount("overlay", "overlay", &["upperdir=/s/2/fs"])],
@@ -198,14 +216,45 @@ mod tests {
 34 20 0:43 / /m/5 rw - tmpfs tmpfs rw
 35 20 0:44 / /m/1\\0402 ro - erofs /s/old.erofs ro
 36 20 0:45 / /m/1\\0402 ro - erofs /s/new.erofs ro
-37 odd";
+37 20 0:46 / /m/6 ro - erofs s/layer.erofs ro
+38 20 0:47 / /m/7 ro - erofs /s/layer.erofs ro,fsoffset=4096
+39 20 0:48 / /m/8 ro,noexec - erofs /s/layer.erofs ro
+40 20 0:49 / /m/9 ro,nodev,nosuid,noatime - erofs /s/layer.erofs ro,noacl,nouser_xattr,cache_strategy=readaround,dax=never
+41 odd";
         let found = |place: &str| mounted_at(list, Path::new(place));
-        assert_eq!(found("/m/1").as_deref(), Some("/s/a b/layer.erofs"));
-        assert_eq!(found("/m/2").as_deref(), Some("/dev/loop0"));
-        assert_eq!(found("/m/1 2").as_deref(), Some("/s/new.erofs"));
-        for place in ["/m/3", "/m/4", "/m/5", "/m/6", "/"] {
+        let some = |source: &str, device: &str| Some((source.to_string(), device.to_string()));
+        assert_eq!(found("/m/1"), some("/s/a b/layer.erofs", "0:40"));
+        assert_eq!(found("/m/2"), some("/dev/loop0", "7:0"));
+        assert_eq!(found("/m/1 2"), some("/s/new.erofs", "0:45"));
+        assert_eq!(found("/m/9"), some("/s/layer.erofs", "0:49"));
+        for place in ["/m/3", "/m/4", "/m/5", "/m/6", "/m/7", "/m/8", "/m/10", "/"] {
             assert_eq!(found(place), None, "{place}");
         }
+    }
+
+    #[test]
+    fn a_loop_device_shows_all_of_a_file() {
+        let dir = std::env::temp_dir().join(format!("nacre-shim-loop-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        let found = |offset: &str, limit: &str, file: &str| {
+            for (name, text) in [("offset", offset), ("sizelimit", limit), ("backing_file", file)] {
+                fs::write(dir.join(name), format!("{text}\n")).expect("a file");
+            }
+            behind(&dir)
+        };
+        let all = [found("0", "0", "/s/1 2"), found("4096", "0", "/s"), found("0", "4096", "/s"), found("0", "0", "s")];
+        fs::remove_dir_all(&dir).expect("clean up");
+        assert_eq!(all, [Some("/s/1 2".into()), None, None, None]);
+        assert_eq!(behind(&dir), None);
+    }
+
+    #[test]
+    fn the_mount_is_the_one_that_stands_there() {
+        let list = |device: &str| Some(format!("30 20 {device} / / ro - erofs /s/layer.erofs ro\n"));
+        let there = fs::metadata("/").expect("the root").dev();
+        let found = |device: &str| image_at(Path::new("/"), &mut list(device));
+        assert_eq!(found(&format!("{}:{}", major(there), minor(there))), Some("/s/layer.erofs".into()));
+        assert_eq!(found("4095:1"), None);
     }
 
     /// Snapshots as containerd 2.1 has them.
@@ -213,14 +262,14 @@ mod tests {
     fn layers_beside_directories() {
         let dir = std::env::temp_dir().join(format!("nacre-shim-layers-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        let mut image = vec![0; 4096];
+        let mut image = vec![0_u8; 4096];
         image[1024..1028].copy_from_slice(&erofs::MAGIC.to_le_bytes());
         image[1024 + 12] = 12;
-        for n in 1..=3 {
+        for n in 1..=130 {
             fs::create_dir_all(dir.join(format!("{n}/fs"))).expect("a directory");
         }
         let layer = |n: u32| dir.join(format!("{n}/layer.erofs"));
-        for n in 1..=2 {
+        for n in (1..=2).chain(4..=130) {
             fs::write(layer(n), &image).expect("an image");
         }
         let root = |lowers: &[u32]| {
@@ -229,15 +278,20 @@ mod tests {
             vec![mount("overlay", "overlay", &["workdir=/w", &upper, &lowers])]
         };
         assert_eq!(images(&root(&[2, 1])), Some(vec![layer(1), layer(2)]));
-        assert_eq!(images(&root(&[1; 128])).map(|images| images.len()), Some(128));
-        assert_eq!(images(&root(&[1; 129])), None, "too many");
+        let many: Vec<u32> = (1..=2).chain(4..=129).collect();
+        assert_eq!(images(&root(&many)).map(|images| images.len()), Some(128));
+        assert_eq!(images(&root(&[many.as_slice(), &[130]].concat())), None, "too many");
+        assert_eq!(images(&root(&[2, 1, 2])), None, "one twice");
         assert_eq!(images(&root(&[2, 3])), None, "a layer that is a directory");
         let view = mount("erofs", &layer(2).display().to_string(), &["ro", "loop"]);
         assert_eq!(images(&[view]), Some(vec![layer(2)]));
-        // Compressed.
-        image[1024 + 80] = 0x2;
-        fs::write(layer(1), &image).expect("an image");
-        assert_eq!(images(&root(&[2, 1])), None);
+        // Compressed, or by what mkfs.erofs would have taken away; long prefixes.
+        for (at, value) in [(80, 0x2), (80, 0x1), (84, 0xff), (80, 0x40)] {
+            let mut other = image.clone();
+            other[1024 + at] = value;
+            fs::write(layer(1), &other).expect("an image");
+            assert_eq!(images(&root(&[2, 1])), None, "{at} {value}");
+        }
         assert_eq!(images(&root(&[2])), Some(vec![layer(2)]));
         fs::write(dir.join("3/fs/changed"), "").expect("a file");
         assert_eq!(images(&root(&[2])), None, "changes that are there already");

@@ -9,6 +9,9 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::proto::Mount;
 
+/// mount(8)'s word for a file instead of a block device. Linux mounts EROFS from a file by itself, since 6.12.
+const OF_A_FILE: &str = "loop";
+
 /// Mounts in order. What was mounted before one fails is taken away again.
 ///
 /// # Errors
@@ -22,7 +25,13 @@ pub fn mount(mounts: &[Mount], root: &Path) -> Result<(), String> {
         if let Err(error) = one(mount, root) {
             unmount(root);
             let (root, target) = (root.display(), &mount.target);
-            return Err(format!("cannot mount {} ({}) at {root}{target}: {error}", mount.source, mount.kind));
+            let why = match error {
+                Errno::NOTBLK if mount.options.iter().any(|option| option == OF_A_FILE) => {
+                    "the host's kernel mounts it from a block device only, and no loop device is made here".to_string()
+                }
+                error => error.to_string(),
+            };
+            return Err(format!("cannot mount {} ({}) at {root}{target}: {why}", mount.source, mount.kind));
         }
     }
     Ok(())
@@ -158,7 +167,7 @@ impl Options {
                 "rprivate" => parsed.propagation = Some(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
                 "slave" => parsed.propagation = Some(MountPropagationFlags::DOWNSTREAM),
                 "rslave" => parsed.propagation = Some(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC),
-                "defaults" | "suid" | "dev" | "exec" | "async" => {}
+                "defaults" | OF_A_FILE | "suid" | "dev" | "exec" | "async" => {}
                 data => parsed.data.push(data.into()),
             }
         }
@@ -172,7 +181,7 @@ mod tests {
 
     #[test]
     fn flags_and_data_are_told_apart() {
-        let options = ["ro", "lowerdir=/a:/b", "rbind", "index=off", "rprivate"].map(String::from);
+        let options = ["ro", "loop", "lowerdir=/a:/b", "rbind", "index=off", "rprivate"].map(String::from);
         let parsed = Options::parse(&options);
         assert_eq!(parsed.flags, MountFlags::RDONLY | MountFlags::BIND | MountFlags::REC);
         assert_eq!(parsed.data, ["lowerdir=/a:/b", "index=off"]);
@@ -199,6 +208,27 @@ mod tests {
 
     fn of(kind: &str, source: &str, target: &str, options: &[String]) -> Mount {
         Mount { kind: kind.into(), source: source.into(), target: target.into(), options: options.to_vec() }
+    }
+
+    /// A view of one layer, as containerd's EROFS snapshotter describes it.
+    #[test]
+    fn an_image_by_itself() {
+        let dir = std::env::temp_dir().join(format!("nacre-shim-rootfs-image-{}", std::process::id()));
+        let (from, image, root) = (dir.join("from"), dir.join("layer.erofs"), dir.join("rootfs"));
+        std::fs::create_dir_all(&from).expect("dir");
+        std::fs::write(from.join("file"), "of the image").expect("a file");
+        let made = std::process::Command::new("mkfs.erofs").args([&image, &from]).output();
+        let done = mount(&[of("erofs", &image.display().to_string(), "", &["ro".into(), "loop".into()])], &root);
+        let seen = std::fs::read_to_string(root.join("file"));
+        unmount(&root);
+        std::fs::remove_dir_all(dir).expect("clean up");
+        match done {
+            _ if !made.is_ok_and(|output| output.status.success()) => eprintln!("not tested: no mkfs.erofs on this host"),
+            Err(what) if !rustix::process::geteuid().is_root() || what.contains("no loop device") => {
+                eprintln!("not tested: {what}")
+            }
+            done => assert_eq!(done.and_then(|()| seen.map_err(|e| e.to_string())).as_deref(), Ok("of the image")),
+        }
     }
 
     /// As containerd's snapshotter has them: more than a page of names.

@@ -109,7 +109,7 @@ fn bound(path: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
     Ok(mount)
 }
 
-/// The EROFS image that the request's `images[index]` names by its pmem device: mapped directly where the kernel can.
+/// The EROFS image that the request's `images[index]` names: mapped directly where its device is memory, and the kernel can.
 ///
 /// # Errors
 /// `InvalidArgument`, with what is wrong.

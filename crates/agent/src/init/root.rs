@@ -92,7 +92,7 @@ fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Sta
             return Err(Status::new(Code::InvalidArgument, what));
         }
     };
-    put(wanted, &lowers, &part).map_err(|errno| missing_tree(wanted, errno))?;
+    put(wanted, lowers, &part)?;
     rustix::fs::open(part("root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(about)
 }
 
@@ -117,7 +117,16 @@ fn images(
 }
 
 /// Puts the root over its lower layers, from the top down, in its place.
-fn put(wanted: &Root, lowers: &[String], part: &impl Fn(&str) -> String) -> Result<(), Errno> {
+fn put(wanted: &Root, mut lowers: Vec<String>, part: &impl Fn(&str) -> String) -> Result<(), Status> {
+    if matches!(wanted.overlay, Some(root::Overlay::Dir(_))) && lowers.len() > 1 {
+        // What the images' own marks mean is for an overlay that reads those.
+        overlay(&part("lower"), &lowers, None).map_err(|errno| no_stack(wanted, errno))?;
+        lowers = vec![part("lower")];
+    }
+    over(wanted, &lowers, part).map_err(|errno| missing_tree(wanted, errno))
+}
+
+fn over(wanted: &Root, lowers: &[String], part: &impl Fn(&str) -> String) -> Result<(), Errno> {
     let (root, top) = (part("root"), lowers.first().ok_or(Errno::INVAL)?);
     match &wanted.overlay {
         None | Some(root::Overlay::None(_)) if lowers.len() > 1 => overlay(&root, lowers, None),
@@ -133,12 +142,7 @@ fn put(wanted: &Root, lowers: &[String], part: &impl Fn(&str) -> String) -> Resu
         Some(root::Overlay::Dir(attach)) => {
             let kept = tree_path(*attach);
             let upper = Upper { dir: format!("{kept}/upper"), work: format!("{kept}/work"), marks: Marks::User };
-            if lowers.len() == 1 {
-                return overlay(&root, lowers, Some(upper));
-            }
-            // What the images' own marks mean is for an overlay that reads those.
-            overlay(&part("lower"), lowers, None)?;
-            overlay(&root, &[part("lower")], Some(upper))
+            overlay(&root, lowers, Some(upper))
         }
     }
 }
@@ -156,8 +160,13 @@ fn missing_tree(wanted: &Root, errno: Errno) -> Status {
         _ if wanted.images.is_empty() => {
             Status::new(Code::Internal, format!("cannot mount the host's tree {} as the root: {errno_text}", wanted.attach))
         }
-        _ => Status::new(Code::Internal, format!("cannot make a root of {} images: {errno_text}", wanted.images.len())),
+        _ => no_stack(wanted, errno),
     }
+}
+
+fn no_stack(wanted: &Root, errno: Errno) -> Status {
+    let (count, errno) = (wanted.images.len(), hostcall::Errno::from(errno));
+    Status::new(Code::Internal, format!("cannot make a root of {count} images: {errno}"))
 }
 
 /// Which extended attributes say what an overlay's upper directories mean.
@@ -179,7 +188,8 @@ struct Upper {
 /// Mounts an overlay of `lowers`, from the top down. By mount(2): a value of fsconfig(2) ends at 255 bytes, and many layers have longer names.
 fn overlay(place: &str, lowers: &[String], upper: Option<Upper>) -> Result<(), Errno> {
     // One device number and stable inode numbers, as a file system has them, wherever the layers' numbers leave room for it.
-    let mut options = format!("xino=on,lowerdir={}", lowers.join(":"));
+    // Layers that say that data or names are elsewhere are not believed.
+    let mut options = format!("xino=on,redirect_dir=nofollow,metacopy=off,lowerdir={}", lowers.join(":"));
     let mut flags = MountFlags::NODEV;
     match upper {
         None => flags |= MountFlags::RDONLY,

@@ -27,7 +27,10 @@ fn images(place: &Place) -> Option<Vec<PathBuf>> {
     put(&middle, "data/opaque/new", "middle");
     put(&top, "data/both", "top");
     let device = rustix::fs::makedev(0, 0);
-    let made = rustix::fs::mknodat(CWD, middle.join("data/gone"), FileType::CharacterDevice, Mode::empty(), device)
+    let whiteout = |path| rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), device);
+    let made = whiteout(middle.join("data/gone"))
+        // One that hides nothing.
+        .and_then(|()| whiteout(base.join("data/nothing")))
         .and_then(|()| rustix::fs::setxattr(middle.join("data/opaque"), "trusted.overlay.opaque", b"y", XattrFlags::empty()));
     if made.is_err() {
         eprintln!("not tested: whiteouts cannot be made here");
@@ -91,6 +94,19 @@ fn a_root_of_images() {
     place.nacre(&["delete", &id]).ok();
 }
 
+#[test]
+fn one_image_is_a_layer_too() {
+    let Some(place) = Place::new("layers-one").busybox() else { return };
+    let Some(images) = images(&place) else { return };
+    for overlay in ["memory", "dir"] {
+        let mut config = Place::config(&["sh", "-c", "cd /data && echo *; echo new > nothing && cat nothing"]);
+        config["annotations"] = json!({"dev.nacre.rootfs": annotation(&images[..1]), "dev.nacre.overlay": overlay});
+        place.write(&config);
+        let run = place.nacre(&["run", &place.id()]).ok();
+        assert_eq!(run.stdout, "both gone keep opaque\nnew\n", "{overlay}");
+    }
+}
+
 /// Its gofer has no files to open, and is needed all the same.
 #[test]
 fn a_container_on_images_is_one_as_any_other() {
@@ -129,5 +145,6 @@ fn what_is_no_root_of_images() {
     };
     run(annotation(&vec![images[0].clone(); 129])).fails(1, "one of 129 images");
     run(annotation(&[images[0].clone(), text])).fails(1, "layer 1 of the root: image: it is no EROFS image");
+    run(annotation(&[images[0].clone(), images[1].clone(), images[0].clone()])).fails(1, "twice");
     run(format!("{}\nlower", annotation(&images[..1]))).fails(1, "is not erofs:PATH");
 }

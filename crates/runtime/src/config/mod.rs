@@ -12,15 +12,17 @@ mod process;
 pub mod resources;
 mod seccomp;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use agent_api::{
     CacheMode, CreateContainerRequest, Empty, IdMapping, Limits, MOST_ROOT_IMAGES, NamespaceKind, Root, SharedNamespace,
     Sysctl, root,
 };
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 
 pub use oci_spec::runtime::Process as OciProcess;
 pub use overlay::{Overlay, prepare as prepare_overlay};
@@ -184,10 +186,24 @@ pub fn erofs_root(spec: &Spec, bundle: &Path) -> Result<Vec<PathBuf>, ConfigErro
 /// # Errors
 /// It cannot.
 pub fn check_images(images: &[PathBuf]) -> Result<(), ConfigError> {
-    match images.len() {
-        ..=MOST_ROOT_IMAGES => Ok(()),
-        many => Err(unsupported("root", format!("one of {many} images (it can be made of {MOST_ROOT_IMAGES})"))),
+    if images.len() > MOST_ROOT_IMAGES {
+        let many = images.len();
+        return Err(unsupported("root", format!("one of {many} images (it can be made of {MOST_ROOT_IMAGES})")));
     }
+    let mut seen = HashSet::new();
+    for image in images {
+        // What is not there is missed when it is opened.
+        let Ok(metadata) = fs::metadata(image) else { continue };
+        if !seen.insert((metadata.dev(), metadata.ino())) {
+            return Err(wrong("root", format!("the image {} twice", image.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user namespace has further ids than its maker's own.
+fn has_ids_of_others(linux: &Linux) -> bool {
+    [linux.uid_mappings(), linux.gid_mappings()].into_iter().flatten().flatten().any(|mapping| mapping.size() > 1)
 }
 
 /// What to tell the agent and the gofer about a container, in a pod's sandbox or in one of its own. Its root is made of `images`, the lowest first, or, without
@@ -217,6 +233,10 @@ pub fn plan(
         });
     } else if *overlay == Overlay::None && !read_only {
         return Err(wrong("annotations", "an EROFS root cannot be written to: dev.nacre.overlay=none needs root.readonly"));
+    } else if spec.linux().as_ref().is_some_and(has_ids_of_others) {
+        let what =
+            "a root of EROFS images has the ids that are in them, which are not shifted: leave the mappings out, or mount it";
+        return Err(wrong("linux.uidMappings, gidMappings", what));
     }
     let mut of_host = mounts::OfHost { attaches, images, disks: Vec::new() };
     let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut of_host)?;
@@ -400,6 +420,42 @@ mod tests {
     #[test]
     fn the_smallest_configuration() {
         assert!(parsed(GOOD).is_ok());
+    }
+
+    #[test]
+    fn an_image_is_no_two_layers() {
+        let image = |name: &str| std::env::temp_dir().join(format!("nacre-config-{}-{name}", std::process::id()));
+        let (one, other, same) = (image("one"), image("other"), image("same"));
+        for path in [&one, &other] {
+            fs::write(path, "").expect("a file");
+        }
+        std::os::unix::fs::symlink(&one, &same).expect("a link");
+        let checked = |images: &[&PathBuf]| {
+            let images: Vec<PathBuf> = images.iter().map(|&image| image.clone()).collect();
+            check_images(&images).map_err(|error| error.to_string())
+        };
+        let (missing, two, twice) = (image("missing"), checked(&[&one, &other]), checked(&[&one, &other, &same]));
+        let absent = checked(&[&missing, &missing]);
+        for path in [&one, &other, &same] {
+            let _ = fs::remove_file(path);
+        }
+        assert_eq!(two, Ok(()));
+        assert!(twice.is_err_and(|what| what.contains("twice")));
+        assert_eq!(absent, Ok(()));
+    }
+
+    #[test]
+    fn ids_of_images_are_not_shifted() {
+        let planned = |size: u32| {
+            let ids = format!(r#"[{{"containerID":0,"hostID":1000,"size":{size}}}]"#);
+            let text = GOOD.replace(r#""root""#, &format!(r#""linux":{{"uidMappings":{ids},"gidMappings":{ids}}},"root""#));
+            let spec = parsed(&text).expect("it is one");
+            plan("id", Path::new("/"), &spec, vec!["/image".into()], &Overlay::Memory, None)
+                .map(drop)
+                .map_err(|e| e.to_string())
+        };
+        assert!(planned(65536).is_err_and(|what| what.contains("uidMappings")));
+        assert_eq!(planned(1), Ok(()), "an ordinary user's own");
     }
 
     #[test]

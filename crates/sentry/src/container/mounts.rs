@@ -63,10 +63,11 @@ impl Builder<'_> {
     }
 
     async fn root(&self, wanted: &Root) -> Result<Path, Status> {
-        let writable = matches!(wanted.overlay, None | Some(root::Overlay::None(_))) && !wanted.read_only;
+        let bare = matches!(wanted.overlay, None | Some(root::Overlay::None(_)));
         let lower: Arc<dyn FileSystem> = match wanted.images.as_slice() {
-            [] => self.gofer_fs(wanted.attach, writable, wanted.cache()).await?,
-            [image] => self.erofs(*image)?,
+            [] => self.gofer_fs(wanted.attach, bare && !wanted.read_only, wanted.cache()).await?,
+            [image] if bare => self.erofs(*image)?,
+            // One is a layer as well, whose whiteouts are none of the guest's business.
             images => self.stack(images).await?,
         };
         let (fs, source): (Arc<dyn FileSystem>, &str) = match &wanted.overlay {
@@ -107,7 +108,13 @@ impl Builder<'_> {
         let mut layers = Vec::new();
         for (place, image) in images.iter().enumerate().rev() {
             let about = |status: Status| Status::new(status.code, format!("layer {place} of the root: {}", status.message));
-            let fs: Arc<dyn FileSystem> = self.erofs(*image).map_err(about)?;
+            let fs = self.erofs(*image).map_err(about)?;
+            if fs.leaves_attributes_out() && images.len() > 1 {
+                let what =
+                    "image: it has long prefixes of attributes' names, in which marks for what is below would not be seen";
+                return Err(about(invalid(what.into())));
+            }
+            let fs: Arc<dyn FileSystem> = fs;
             layers.push(Layer::whole(&fs, fs.root()));
         }
         Ok(LayerFs::stack(layers, next_device()).await.map_err(|errno| invalid(format!("the root's images: {errno}")))?)

@@ -146,7 +146,6 @@ fn a_console_in_a_file() {
     assert_eq!(line.inherited[2].fd.as_raw_fd(), raw);
 }
 
-/// What is wrong with a machine, and how it is made so.
 /// Drivers find them in the order of their addresses, and the agent counts by it.
 #[test]
 fn drives_keep_their_order() {
@@ -164,6 +163,7 @@ fn drives_keep_their_order() {
     assert_eq!(first, ["d0", "d8"]);
 }
 
+/// What is wrong with a machine, and how it is made so.
 type Fault = (&'static str, fn(&mut Machine));
 
 #[test]

@@ -20,6 +20,8 @@ const SLOT: u64 = 32;
 pub(super) struct Image {
     window: Arc<Window>,
     pub root_nid: u64,
+    /// Some names of attributes are not read.
+    pub long_prefixes: bool,
     pub inodes: u64,
     pub blocks: u64,
     meta_at: u64,
@@ -96,6 +98,7 @@ impl Image {
         Ok(Image {
             window,
             root_nid: number::<2>(&bytes, 14)?,
+            long_prefixes: erofs::has_long_prefixes(&bytes),
             inodes: number::<8>(&bytes, 16)?,
             blocks: number::<4>(&bytes, 36)?,
             meta_at: number::<4>(&bytes, 40)? * BLOCK,

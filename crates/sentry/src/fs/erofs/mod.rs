@@ -65,6 +65,11 @@ impl EroFs {
         }
         Ok(Arc::new(EroFs { shared, root }))
     }
+
+    /// Whether files may have attributes that are left out here, an overlay's marks among them.
+    pub fn leaves_attributes_out(&self) -> bool {
+        self.shared.image.long_prefixes
+    }
 }
 
 impl Shared {

@@ -65,6 +65,23 @@ impl Format {
         }
     }
 
+    /// Refuses what says that its data, or its names, are elsewhere in the layers: that is not followed here.
+    ///
+    /// # Errors
+    /// `EIO`, as Linux has it for data with `metacopy=off`.
+    pub(super) async fn check_whole(self, inode: &Arc<dyn Inode>) -> Result<(), Errno> {
+        let elsewhere = match (self, inode.kind()) {
+            (Format::Trusted, FileKind::Regular) => "metacopy",
+            (Format::Trusted, FileKind::Directory) => "redirect",
+            // Anybody could say so, and Linux does not listen.
+            _ => return Ok(()),
+        };
+        match self.get(inode, elsewhere).await {
+            Some(_) => Err(Errno::EIO),
+            None => Ok(()),
+        }
+    }
+
     /// Makes a whiteout. `dir` is where it will be moved to.
     pub(super) async fn make_whiteout(self, work: &Arc<dyn Inode>, name: &[u8], dir: &Arc<dyn Inode>) -> Result<(), Errno> {
         let mut new = NewInode { kind: FileKind::CharDevice, permissions: 0, uid: 0, gid: 0, rdev: 0, target: Vec::new() };

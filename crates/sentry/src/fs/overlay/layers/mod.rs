@@ -87,7 +87,7 @@ struct Shared {
     devices: Vec<u64>,
     /// What it counts for in [`DEPTH_MAX`].
     depth: usize,
-    /// Nodes by the address of their upper inode, directories also by that of their first lower one; they hold both.
+    /// Nodes by the address of their upper inode, directories also by that of their first lower one, and without an upper layer all of them; they hold both.
     nodes: Mutex<HashMap<usize, Weak<Node>>>,
 }
 

@@ -30,6 +30,7 @@ impl Node {
             if format.is_whiteout(&inode).await? {
                 return Err(Errno::ENOENT);
             }
+            format.check_whole(&inode).await?;
             goes_on = inode.kind() == FileKind::Directory && format.opaque(&inode).await != Opaque::Yes;
             upper = Some(inode);
         }
@@ -43,10 +44,12 @@ impl Node {
             }
             if inode.kind() != FileKind::Directory {
                 if upper.is_none() && lowers.is_empty() {
+                    format.check_whole(&inode).await?;
                     lowers.push(inode);
                 }
                 break;
             }
+            format.check_whole(&inode).await?;
             goes_on = format.opaque(&inode).await != Opaque::Yes;
             lowers.push(inode);
         }

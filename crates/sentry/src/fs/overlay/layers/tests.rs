@@ -240,6 +240,35 @@ fn changes_over_layers_of_images_stay() {
     assert_eq!(again.at("back").err(), Some(Errno::ENOENT));
 }
 
+/// Layers that say that a file's data, or a directory's names, are elsewhere.
+#[test]
+fn what_is_elsewhere_is_not_followed() {
+    let layers: Vec<Arc<dyn FileSystem>> = (0..2).map(|_| tmpfs() as Arc<dyn FileSystem>).collect();
+    for fs in &layers {
+        let tree = Tree::new(fs.clone());
+        tree.mkdir("dir").expect("mkdir");
+        tree.write("dir/whole", "whole").expect("write");
+        tree.write("data", "data").expect("write");
+    }
+    let top = Tree::new(layers[1].clone());
+    let mark = |path: &str, name: &[u8], value: &[u8]| {
+        let inode = top.at(path).expect(path).inode().clone();
+        run(async { inode.xattr(XattrCall::Set(name, value, 0)).await }).expect("set");
+    };
+    let stack = || {
+        let lowers = layers.iter().rev().map(|fs| Layer::whole(fs, fs.root())).collect();
+        Tree::new(run(LayerFs::stack(lowers, next_device())).unwrap_or_else(|errno| panic!("{errno}")))
+    };
+    mark("data", b"user.overlay.metacopy", b"");
+    mark("dir", b"user.overlay.redirect", b"/other");
+    assert_eq!(stack().read("data").as_deref(), Ok("data"), "those mean nothing here");
+    assert_eq!(stack().read("dir/whole").as_deref(), Ok("whole"));
+    mark("data", b"trusted.overlay.metacopy", b"");
+    mark("dir", b"trusted.overlay.redirect", b"/other");
+    assert_eq!(stack().at("data").err(), Some(Errno::EIO));
+    assert_eq!(stack().at("dir/whole").err(), Some(Errno::EIO));
+}
+
 #[test]
 fn a_stack_needs_layers() {
     assert_eq!(run(LayerFs::stack(Vec::new(), next_device())).err(), Some(Errno::EINVAL));
