@@ -99,11 +99,13 @@ fn one_image_is_a_layer_too() {
     let Some(place) = Place::new("layers-one").busybox() else { return };
     let Some(images) = images(&place) else { return };
     for overlay in ["memory", "dir"] {
-        let mut config = Place::config(&["sh", "-c", "cd /data && echo *; echo new > nothing && cat nothing"]);
+        // Linux lists the marks of a directory that is in one layer only, but nobody gets at them.
+        let script = "cd /data && for name in *; do [ -e $name ] && echo $name; done; echo new > nothing && cat nothing";
+        let mut config = Place::config(&["sh", "-c", script]);
         config["annotations"] = json!({"dev.nacre.rootfs": annotation(&images[..1]), "dev.nacre.overlay": overlay});
         place.write(&config);
         let run = place.nacre(&["run", &place.id()]).ok();
-        assert_eq!(run.stdout, "both gone keep opaque\nnew\n", "{overlay}");
+        assert_eq!(run.stdout, "both\ngone\nkeep\nopaque\nnew\n", "{overlay}");
     }
 }
 
