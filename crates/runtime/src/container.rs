@@ -554,8 +554,7 @@ fn named(network: &Network) -> Option<PathBuf> {
 /// # Errors
 /// The annotation says what there is not.
 pub fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
-    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get("dev.nacre.sandbox"));
-    match (wanted, annotation) {
+    match (wanted, config::annotation(spec, "dev.nacre.sandbox")) {
         (Some(kind), _) => Ok(kind),
         (None, Some(text)) => text.parse().map_err(|what| Error::Other(format!("annotation dev.nacre.sandbox: {what}"))),
         (None, None) => Ok(Kind::default()),
@@ -564,8 +563,7 @@ pub fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
 
 /// Where writes go, as the command line says, or annotation `dev.nacre.overlay`.
 fn overlay(spec: &Spec, bundle: &Path, wanted: Option<&str>) -> Result<Overlay> {
-    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get(config::OVERLAY));
-    match (wanted, annotation) {
+    match (wanted, config::annotation(spec, config::OVERLAY)) {
         (Some(text), _) => Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("--overlay: {what}"))),
         (None, Some(text)) => {
             Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("annotation dev.nacre.overlay: {what}")))

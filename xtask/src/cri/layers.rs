@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Case;
 use super::engine::Engine;
+use super::image;
 use crate::{bundle, sh};
 
 /// Under containerd 2 only.
@@ -91,26 +92,6 @@ fn archive(dir: &Path) -> Result<std::path::PathBuf> {
     ] {
         put(path, text)?;
     }
-    let mut digests = Vec::new();
-    let trees = [bundle::busybox()?.join("rootfs"), work.join("1"), work.join("2")];
-    for (n, tree) in trees.iter().enumerate() {
-        let to = work.join(format!("layer{n}.tar"));
-        sh::run(Command::new("tar").arg("-C").arg(tree).arg("-cf").arg(&to).args(["--owner=0", "--group=0", "."]))?;
-        let sum = sh::output(Command::new("sha256sum").arg(&to))?;
-        digests.push(format!("\"sha256:{}\"", sum.split_whitespace().next().context("sha256sum says nothing")?));
-    }
-    let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00Z",
-"config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]}},
-"rootfs":{{"type":"layers","diff_ids":[{}]}},"history":[{{"created_by":"xtask"}},{{"created_by":"xtask"}},{{"created_by":"xtask"}}]}}"#,
-        digests.join(",")
-    );
-    std::fs::write(work.join("config.json"), config)?;
-    let manifest =
-        format!(r#"[{{"Config":"config.json","RepoTags":["{NAME}"],"Layers":["layer0.tar","layer1.tar","layer2.tar"]}}]"#);
-    std::fs::write(work.join("manifest.json"), manifest)?;
-    let archive = dir.join("layers.tar");
-    let files = ["manifest.json", "config.json", "layer0.tar", "layer1.tar", "layer2.tar"];
-    sh::run(Command::new("tar").arg("-C").arg(&work).arg("-cf").arg(&archive).args(files))?;
-    Ok(archive)
+    let busybox = bundle::busybox()?.join("rootfs");
+    image::of_layers(&work, &[&busybox, &work.join("1"), &work.join("2")], &[(NAME, &["sh"])])
 }

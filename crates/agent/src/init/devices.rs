@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use agent_api::dev;
-use agent_api::{Code, CreateContainerRequest, Device, DeviceKind, Status};
+use agent_api::{CreateContainerRequest, Device, DeviceKind, Status};
 use rustix::fs::{
     AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid, chownat, fstat, fstatvfs, makedev, mknodat, stat,
     statat, symlinkat,
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::mounts::{attach, clone_of, disk_device};
 use super::place::Tree;
+use super::{about, cannot, invalid};
 use crate::boot::WORKSHOP;
 use crate::sys::Below;
 
@@ -43,8 +44,8 @@ pub fn populate(dev: BorrowedFd<'_>) -> Result<(), Errno> {
 /// `InvalidArgument` with the path, and what is wrong.
 pub fn make(tree: &Tree, request: &CreateContainerRequest) -> Result<(), Status> {
     for (place, device) in request.devices.iter().enumerate() {
-        let number = number(device, &request.disks).map_err(|status| about(&device.path, &status.message))?;
-        node(tree, place, device, number).map_err(|errno| about(&device.path, &text(errno)))?;
+        let number = number(device, &request.disks).map_err(|status| about("device", &device.path, &status))?;
+        node(tree, place, device, number).map_err(|errno| cannot("device", &device.path, errno))?;
     }
     let is_dev_without =
         |mount: &agent_api::Mount| mount.destination == b"/dev" && mount.flags.is_some_and(|flags| flags.nodev);
@@ -53,7 +54,7 @@ pub fn make(tree: &Tree, request: &CreateContainerRequest) -> Result<(), Status>
     }
     for (name, ..) in dev::NODES {
         let path = format!("/dev/{name}");
-        open_usual(tree, path.as_bytes()).map_err(|errno| about(path.as_bytes(), &text(errno)))?;
+        open_usual(tree, path.as_bytes()).map_err(|errno| cannot("device", path.as_bytes(), errno))?;
     }
     Ok(())
 }
@@ -91,8 +92,7 @@ fn open_usual(tree: &Tree, path: &[u8]) -> Result<(), Errno> {
 fn number(device: &Device, disks: &[u32]) -> Result<Dev, Status> {
     let Some(given) = device.disk else { return Ok(makedev(device.major, device.minor)) };
     let disk = disk_device(disks, given.disk)?;
-    let stat = stat(&disk).map_err(|errno| Status::new(Code::InvalidArgument, format!("{disk}: {}", text(errno))))?;
-    Ok(stat.st_rdev)
+    stat(&disk).map(|stat| stat.st_rdev).map_err(|errno| invalid(&disk, errno))
 }
 
 /// Makes a node, the request's in this `place`. What is there already is left alone, but not in the place of a disk's.
@@ -135,12 +135,4 @@ fn opens_devices(place: BorrowedFd<'_>) -> Result<bool, Errno> {
 
 fn opened(path: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn text(errno: Errno) -> String {
-    hostcall::Errno::from(errno).to_string()
-}
-
-fn about(path: &[u8], why: &str) -> Status {
-    Status::new(Code::InvalidArgument, format!("device {}: {why}", String::from_utf8_lossy(path)))
 }

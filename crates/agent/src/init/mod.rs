@@ -191,6 +191,16 @@ fn internal(step: &str, errno: Errno) -> Status {
     Status::new(Code::Internal, format!("cannot {step}: {}", hostcall::Errno::from(errno)))
 }
 
+/// A mount, a device or another path of the request that cannot be done.
+fn cannot(what: &str, path: &[u8], errno: Errno) -> Status {
+    invalid(&format!("{what} {}", String::from_utf8_lossy(path)), errno)
+}
+
+/// Names the path of the request that something is about.
+fn about(what: &str, path: &[u8], status: &Status) -> Status {
+    Status::new(status.code, format!("{what} {}: {}", String::from_utf8_lossy(path), status.message))
+}
+
 /// A part of the request that cannot be done.
 fn invalid(what: &str, errno: Errno) -> Status {
     Status::new(Code::InvalidArgument, format!("{what}: {}", hostcall::Errno::from(errno)))

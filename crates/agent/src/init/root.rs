@@ -13,7 +13,7 @@ use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFl
 use super::devices;
 use super::mounts::{self, attach, clone_of, new_fs};
 use super::place::Tree;
-use super::{internal, invalid};
+use super::{about, cannot, internal, invalid};
 use crate::boot::{RESOLV_CONF, TREES, WORKSHOP};
 use crate::sys::{Below, set_mount_flags};
 
@@ -32,7 +32,7 @@ pub fn enter(request: &CreateContainerRequest) -> Result<(), Status> {
     let wanted = request.root.as_ref().ok_or_else(|| Status::new(Code::InvalidArgument, "root is missing"))?;
     let tree = Tree::new(build(wanted, request)?);
     for mount in &request.mounts {
-        mounts::mount(&tree, mount, request).map_err(|status| about(&mount.destination, &status))?;
+        mounts::mount(&tree, mount, request).map_err(|status| about("mount", &mount.destination, &status))?;
     }
     devices::make(&tree, request)?;
     name_servers(&tree, request)?;
@@ -233,12 +233,4 @@ fn name_servers(tree: &Tree, request: &CreateContainerRequest) -> Result<(), Sta
         Ok(()) | Err(Errno::ROFS) => Ok(()),
         Err(errno) => Err(cannot("mount", PLACE, errno)),
     }
-}
-
-fn cannot(what: &str, path: &[u8], errno: Errno) -> Status {
-    invalid(&format!("{what} {}", String::from_utf8_lossy(path)), errno)
-}
-
-fn about(destination: &[u8], status: &Status) -> Status {
-    Status::new(status.code, format!("mount {}: {}", String::from_utf8_lossy(destination), status.message))
 }

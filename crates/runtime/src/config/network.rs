@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
-use super::{ConfigError, wrong};
+use super::{ConfigError, annotation, wrong};
 use crate::process::Network;
 
 /// The network namespace that the container is to join, if it names one.
@@ -33,7 +33,7 @@ fn network_entry(spec: &Spec) -> Option<&LinuxNamespace> {
 /// The host's network is asked for, and the annotation does not say what is meant; or says it where it is not asked for.
 pub fn network(spec: &Spec) -> Result<Network, ConfigError> {
     const NAME: &str = "dev.nacre.network";
-    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get(NAME)).map(String::as_str);
+    let annotation = annotation(spec, NAME);
     let refused = |what: &str| Err(wrong(format!("annotations.{NAME}"), what));
     let own = network_entry(spec).filter(|_| !network_namespace(spec).is_some_and(|path| is_own(&path)));
     match (own, annotation) {

@@ -54,8 +54,7 @@ struct Handle {
     fs: Arc<FsContext>,
     /// The filter of all its processes (`linux.seccomp`).
     seccomp: Seccomp,
-    /// Its files' process, for as long as something of the container is there.
-    /// Held as long as the container is known, also if no file is the gofer's: it holds the container's memory for the runtime, and is its process on the host.
+    /// Its files' process. Held as long as the container is known, also if no file is the gofer's: it holds the container's memory for the runtime, and is its process on the host.
     gofer: Arc<gofer::client::Client>,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use agent_api::{Code, Status};
 use oci_spec::runtime::{Hook, Spec};
+use runtime::config::{self, annotation};
+use runtime::container;
 use runtime::pod::Place;
 use runtime::sandbox::{IMAGES_AT_START, IMAGES_LATER, Kind};
 use runtime::state::Access;
-use runtime::{config, container};
 
 use super::Tasks;
 use crate::layers;
@@ -19,10 +20,6 @@ const OF_PODS: [&str; 2] = ["io.kubernetes.cri.", "io.kubernetes.cri-o."];
 
 /// The images that a pod's VM was given while it ran, by the container that has them.
 pub(super) type Plugged = BTreeMap<String, BTreeSet<PathBuf>>;
-
-fn annotation<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
-    spec.annotations().as_ref()?.get(name).map(String::as_str)
-}
 
 /// A pod's author names no files of the host: those of other pods are among them.
 ///
@@ -69,17 +66,17 @@ impl Tasks {
             return Vec::new();
         }
         let Some(images) = layers::images(&request.rootfs) else { return Vec::new() };
-        let kind = match Place::of(spec) {
-            Ok(Place::Member(sandbox)) => self.runtime.store.open(&sandbox, Access::Look).map(|entry| entry.saved.kind),
-            _ => container::kind(spec, (self.kind == Kind::Vm).then_some(Kind::Vm)),
+        let (kind, running) = match Place::of(spec) {
+            Ok(Place::Member(sandbox)) => (self.runtime.store.open(&sandbox, Access::Look).map(|entry| entry.saved.kind), true),
+            _ => (container::kind(spec, (self.kind == Kind::Vm).then_some(Kind::Vm)), false),
         };
-        let is_member = matches!(Place::of(spec), Ok(Place::Member(_)));
-        match kind {
-            Ok(Kind::Sentry) => images,
-            Ok(Kind::Vm) if !is_member && images.len() <= IMAGES_AT_START => images,
-            Ok(Kind::Vm) if is_member && room_for(&mut self.lock().plugged, &request.id, &images) => images,
-            _ => Vec::new(),
-        }
+        let fit = match kind {
+            Ok(Kind::Sentry) => true,
+            Ok(Kind::Vm) if running => room_for(&mut self.lock().plugged, &request.id, &images),
+            Ok(Kind::Vm) => images.len() <= IMAGES_AT_START,
+            Err(_) => false,
+        };
+        if fit { images } else { Vec::new() }
     }
 
     /// A container has no images (any more): their slots are free.

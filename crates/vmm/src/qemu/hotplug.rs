@@ -13,9 +13,20 @@ use crate::{Device, Error, Result};
 /// Where QEMU keeps what has a name.
 const NAMED: &str = "/machine/peripheral";
 
-/// The front ends that have something behind them.
-const WITH_BACK: [&str; 5] =
-    ["virtio-blk-pci", "virtio-net-pci", "vhost-user-fs-pci", "vhost-user-vsock-pci", "virtio-pmem-pci"];
+/// What stands behind front ends of some drivers, and how it is taken away: a command, its argument, and what its name has before the front end's.
+struct Taken {
+    drivers: &'static [&'static str],
+    command: &'static str,
+    argument: &'static str,
+    prefix: &'static str,
+}
+
+const BACKS: [Taken; 4] = [
+    Taken { drivers: &["virtio-blk-pci"], command: "blockdev-del", argument: "node-name", prefix: "b-" },
+    Taken { drivers: &["virtio-net-pci"], command: "netdev_del", argument: "id", prefix: "n-" },
+    Taken { drivers: &["vhost-user-fs-pci", "vhost-user-vsock-pci"], command: "chardev-remove", argument: "id", prefix: "c-" },
+    Taken { drivers: &["virtio-pmem-pci"], command: "object-del", argument: "id", prefix: "m-" },
+];
 
 impl Qemu {
     pub(super) fn plug(&self, id: &str, device: &Device) -> Result<()> {
@@ -49,8 +60,8 @@ impl Qemu {
 
     /// The guest has let a device go after somebody gave up waiting: what stood behind it is there still.
     fn finish_unplug(&self, id: &str) -> Result<()> {
-        for driver in WITH_BACK {
-            match self.remove_back(id, driver) {
+        for back in &BACKS {
+            match self.take_away(id, back) {
                 // There is no such thing of this name.
                 Err(Error::Refused { .. }) => {}
                 other => return other,
@@ -91,13 +102,11 @@ impl Qemu {
 
     /// Takes away what stood behind the device `id`, whose front end was of the kind `driver`.
     fn remove_back(&self, id: &str, driver: &str) -> Result<()> {
-        match driver {
-            "vhost-user-fs-pci" | "vhost-user-vsock-pci" => self.command("chardev-remove", json!({"id": format!("c-{id}")})),
-            "virtio-net-pci" => self.command("netdev_del", json!({"id": format!("n-{id}")})),
-            "virtio-blk-pci" => self.command("blockdev-del", json!({"node-name": format!("b-{id}")})),
-            "virtio-pmem-pci" => self.command("object-del", json!({"id": format!("m-{id}")})),
-            _ => return Ok(()),
-        }?;
+        BACKS.iter().find(|back| back.drivers.contains(&driver)).map_or(Ok(()), |back| self.take_away(id, back))
+    }
+
+    fn take_away(&self, id: &str, back: &Taken) -> Result<()> {
+        self.command(back.command, json!({back.argument: format!("{}{id}", back.prefix)}))?;
         self.remove_fds(id)
     }
 
