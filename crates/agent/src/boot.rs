@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_move};
-use rustix::process::chroot;
+use rustix::process::{Resource, Rlimit, chroot, setrlimit};
 
 use crate::modules::{self, Modules};
 
@@ -56,10 +56,28 @@ pub fn run() -> Result<Modules, String> {
         make_dir(directory)?;
     }
     crate::cgroup::enable_controllers();
-    // The guest is as small as its containers may get: what they could ask of a host of ordinary size, they can ask here too.
-    fs::write("/proc/sys/vm/overcommit_memory", "1").map_err(|e| format!("cannot set vm.overcommit_memory: {e}"))?;
+    set_bounds()?;
     modules.load_for_devices()?;
     Ok(modules)
+}
+
+/// The kernel goes by the memory that the guest starts with, which is as little as its containers may get, and may grow. What they could ask of a host of
+/// ordinary size, they can ask here too: as in a sentry, their cgroups hold them back.
+fn set_bounds() -> Result<(), String> {
+    for (name, value) in
+        [("vm/overcommit_memory", "1"), ("kernel/threads-max", "65536"), ("fs/file-max", "9223372036854775807")]
+    {
+        fs::write(format!("/proc/sys/{name}"), value).map_err(|error| format!("cannot set {name}: {error}"))?;
+    }
+    let limits = [
+        (Resource::Nofile, Some(1024), Some(1 << 20)),
+        (Resource::Nproc, None, None),
+        (Resource::Sigpending, Some(1 << 15), Some(1 << 15)),
+    ];
+    for (resource, current, maximum) in limits {
+        setrlimit(resource, Rlimit { current, maximum }).map_err(|errno| format!("cannot set {resource:?}: {errno}"))?;
+    }
+    Ok(())
 }
 
 fn move_root() -> Result<(), Errno> {

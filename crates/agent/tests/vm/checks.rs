@@ -16,6 +16,7 @@ pub const ALL: &[(&str, fn(&Machine))] = &[
     ("a container runs and says how it ended", runs),
     ("what cannot be made is said at the creation", refusals),
     ("a process has the identity that was asked for", identity),
+    ("limits that nobody set are not those of a small machine", bounds),
     ("a seccomp profile holds", seccomp),
     ("mounts are what was asked for", mounts),
     ("more processes run in a container", execs),
@@ -155,6 +156,15 @@ fn identity(machine: &Machine) {
     let words: Vec<String> = done.unwrap().stdout.split_ascii_whitespace().map(str::to_string).collect();
     let expected = "1000 1001 1001 5 0077 /made/for/it 100 -500 SigIgn: 0000000000000000 CapEff: 0000000000000400 \
                     CapBnd: 0000000000000400 CapAmb: 0000000000000400 NoNewPrivs: 1";
+    assert_eq!(words.join(" "), expected);
+}
+
+fn bounds(machine: &Machine) {
+    let script = "cat /proc/sys/kernel/threads-max; grep -E '(processes|open files|signals) ' /proc/self/limits";
+    let words: Vec<String> =
+        machine.run("c", script, |_| {}).unwrap().stdout.split_ascii_whitespace().map(str::to_string).collect();
+    let expected = "65536 Max processes unlimited unlimited processes Max open files 1024 1048576 files \
+                    Max pending signals 32768 32768 signals";
     assert_eq!(words.join(" "), expected);
 }
 
