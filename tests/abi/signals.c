@@ -308,6 +308,18 @@ CASE(sigchld_codes) {
     EQ(last_info.si_pid, pid);
 }
 
+// Whoever finds a child ended has its SIGCHLD, even who looks all the time.
+CASE(sigchld_comes_before_the_wait_ends) {
+    handle(SIGCHLD, SA_RESTART);
+    for (int i = 1; i <= 200; i++) {
+        pid_t pid = OK(fork()), found;
+        if (!pid) _exit(0);
+        while (!(found = OK(waitpid(pid, NULL, WNOHANG)))) {}
+        EQ(found, pid);
+        EQ(hits, i);
+    }
+}
+
 CASE(nocldstop) {
     handle(SIGCHLD, SA_NOCLDSTOP);
     pid_t pid = OK(fork());

@@ -22,5 +22,6 @@ pub use frame::{LastFault, StackT};
 pub use info::{SigInfo, cld};
 pub use number::{SigSet, Signal};
 pub use queue::{Charge, Pending, QueuedSignals};
+pub(crate) use send::After;
 pub use send::{Background, Origin};
 pub use state::{AltStack, TaskSignals};

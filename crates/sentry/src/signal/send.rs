@@ -20,9 +20,10 @@ pub enum Origin {
     Forced,
 }
 
-/// What is left to do when the group's lock has been released.
+/// What is left to do when the group's lock has been released, and the `PidTable`'s.
 #[derive(Default)]
-struct After {
+#[must_use]
+pub(crate) struct After {
     /// Tell the parent that the process has continued (or had stopped).
     continued: bool,
     wake: bool,
@@ -52,12 +53,23 @@ impl ThreadGroup {
         self.inner.lock().pending.set()
     }
 
+    /// Sends a signal under the `PidTable`'s lock, so that no wait sees what it tells of before it is queued.
+    pub(crate) fn send_in_table(&self, info: SigInfo) -> After {
+        self.post(info, None, Origin::Inside).0
+    }
+
     fn send(&self, info: SigInfo, target: Option<&Task>, origin: Origin) -> Result<(), Errno> {
+        let (after, result) = self.post(info, target, origin);
+        self.follow_up(after);
+        result
+    }
+
+    fn post(&self, info: SigInfo, target: Option<&Task>, origin: Origin) -> (After, Result<(), Errno>) {
+        let mut after = After::default();
         let mut inner = self.inner.lock();
         if inner.ended.is_some() || (inner.exiting.is_some() && info.signal != Signal::KILL) {
-            return Ok(());
+            return (after, Ok(()));
         }
-        let mut after = After::default();
         self.job_control(&mut inner, info.signal, &mut after);
         let result = if self.ignored(&inner, info.signal, target, origin) {
             Ok(())
@@ -65,17 +77,20 @@ impl ThreadGroup {
             after.wake = true;
             self.queue(&mut inner, info, target, origin)
         };
-        drop(inner);
+        (after, result)
+    }
+
+    /// Does what a signal has left to do. Without locks held.
+    pub(crate) fn follow_up(&self, after: After) {
         for task in after.notify {
             task.notify_job_control();
         }
         if after.continued {
-            jobs::notify_parent_of_stop(self, jobs::StopChange::Continued);
+            jobs::notify_parent_of_stop(self, jobs::StopChange::Continued, || true);
         }
         if after.wake {
             self.signal_sent.wake(PollEvents::IN);
         }
-        result
     }
 
     /// Stop signals and `SIGCONT` cancel each other; `SIGCONT` ends a stop.

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::jobs::Told;
+use super::pids::Pids;
 use super::{Cx, ExitStatus, Task, TaskFlags, ThreadGroup, Tid, Tracing, ticks};
 use crate::ipc::futex;
 use crate::kernel::Container;
@@ -152,6 +154,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
     drop(inner);
     let tracer = leave_tracer(&mut pids, task, status, replaced);
     let news = end.map(|status| end_process(&mut pids, group, status));
+    let tracer = tracer.map(|(tracer, info)| Told::of(&pids, tracer.group.clone(), Some(info)));
     drop(pids);
     if end.is_none() {
         // The others may all have stopped.
@@ -165,9 +168,8 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
         ));
     }
     group.thread_gone.wake(PollEvents::IN);
-    if let Some((tracer, info)) = tracer {
-        let _ = tracer.group.send_signal(info);
-        tracer.group.wake_waiters();
+    if let Some(tracer) = tracer {
+        tracer.finish();
     }
     for tracee in detached {
         tracee.kill();
@@ -193,12 +195,7 @@ fn leave(task: &Arc<Task>, status: ExitStatus, usage: super::Usage) {
 
 /// A traced thread has ended. One that is not the first stays until its tracer has waited for it, and the tracer is told. The first one is
 /// waited for with its process; when a sibling's exec has taken its place, it just vanishes.
-fn leave_tracer(
-    pids: &mut super::pids::Pids,
-    task: &Arc<Task>,
-    status: ExitStatus,
-    replaced: bool,
-) -> Option<(Arc<Task>, SigInfo)> {
+fn leave_tracer(pids: &mut Pids, task: &Arc<Task>, status: ExitStatus, replaced: bool) -> Option<(Arc<Task>, SigInfo)> {
     let tracer = task.tracer()?;
     if replaced {
         Tracing(pids).remove(task);
@@ -222,7 +219,7 @@ fn child_code(status: ExitStatus) -> (i32, i32) {
 }
 
 /// Threads whose parent thread is `task`, with the signal they asked for (`PR_SET_PDEATHSIG`).
-fn parent_death_signals(pids: &super::pids::Pids, task: &Arc<Task>) -> Vec<(Arc<Task>, Signal)> {
+fn parent_death_signals(pids: &Pids, task: &Arc<Task>) -> Vec<(Arc<Task>, Signal)> {
     let mut found = Vec::new();
     let Some(process) = pids.processes.get(&task.tgid()) else { return found };
     for child in process.children.iter().filter_map(|&child| pids.process(child)) {
@@ -238,8 +235,7 @@ fn parent_death_signals(pids: &super::pids::Pids, task: &Arc<Task>) -> Vec<(Arc<
 
 /// What is to be done after the end of a process, without locks.
 struct News {
-    parent: Option<Arc<ThreadGroup>>,
-    notify: Option<SigInfo>,
+    parent: Option<Told>,
     /// Processes of groups that nobody can continue any more: `SIGHUP` and `SIGCONT`.
     orphaned: Vec<Arc<ThreadGroup>>,
     /// Zombies that have moved to a new parent.
@@ -249,10 +245,9 @@ struct News {
 }
 
 /// The last thread is gone: changes the tree.
-fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: ExitStatus) -> News {
+fn end_process(pids: &mut Pids, group: &Arc<ThreadGroup>, status: ExitStatus) -> News {
     let mut news = News {
         parent: None,
-        notify: None,
         orphaned: Vec::new(),
         moved_zombies: Vec::new(),
         kill_all: Vec::new(),
@@ -287,27 +282,35 @@ fn end_process(pids: &mut super::pids::Pids, group: &Arc<ThreadGroup>, status: E
         let others = pids.processes.values().map(|process| &process.group);
         news.kill_all = others.filter(|other| !Arc::ptr_eq(other, group) && ends(other)).cloned().collect();
     }
-    news.parent = pids.process(group.ppid()).filter(|parent| parent.ended().is_none());
     if let Some((leader, tracer)) = pids.traced_leader(group.tgid) {
         // The tracer waits for it first; then a parent that is somebody else is told.
         let (code, value) = child_code(status);
         let exit_signal = group.inner.lock().exit_signal.filter(|_| tracer.tgid() == group.ppid()).unwrap_or(Signal::CHLD);
-        news.notify = Some(SigInfo::child(code, group.tgid, leader.creds().uid, value, 0, 0).with_signal(exit_signal));
-        news.parent = Some(tracer.group.clone());
+        let info = SigInfo::child(code, group.tgid, leader.creds().uid, value, 0, 0).with_signal(exit_signal);
+        news.parent = Some(Told::of(pids, tracer.group.clone(), Some(info)));
         return news;
     }
-    let reaped = match &news.parent {
-        None => true,
-        Some(parent) => {
-            let (info, reaped) = exit_notice(group, parent, status);
-            news.notify = info;
-            reaped
-        }
+    let parent = pids.process(group.ppid()).filter(|parent| parent.ended().is_none());
+    news.parent = leave_zombie(pids, group, parent, status);
+    news
+}
+
+/// A process has ended that nobody traces: its parent is told, and it is reaped where there is none or it does not care.
+fn leave_zombie(
+    pids: &mut Pids,
+    group: &Arc<ThreadGroup>,
+    parent: Option<Arc<ThreadGroup>>,
+    status: ExitStatus,
+) -> Option<Told> {
+    let Some(parent) = parent else {
+        pids.forget(group.tgid);
+        return None;
     };
+    let (info, reaped) = exit_notice(group, &parent, status);
     if reaped {
         pids.forget(group.tgid);
     }
-    news
+    Some(Told::of(pids, parent, info))
 }
 
 /// The `SIGCHLD` for a parent, and whether the child is reaped at once because the parent does not care.
@@ -325,7 +328,7 @@ fn exit_notice(group: &ThreadGroup, parent: &ThreadGroup, status: ExitStatus) ->
 }
 
 /// Who gets the children of a process that ends: the nearest living subreaper above it, or the first process.
-fn find_heir(pids: &super::pids::Pids, group: &ThreadGroup) -> Tid {
+fn find_heir(pids: &Pids, group: &ThreadGroup) -> Tid {
     let mut at = group.ppid();
     while let Some(ancestor) = pids.process(at).filter(|ancestor| ancestor.pid_ns == group.pid_ns) {
         if ancestor.subreaper.load(Ordering::Relaxed) && ancestor.ended().is_none() {
@@ -343,7 +346,7 @@ fn connects(parent: &ThreadGroup, child: &ThreadGroup) -> bool {
 }
 
 /// If a group is orphaned now and has stopped members, all of it is to be continued (`kill_orphaned_pgrp`).
-fn continue_orphans(pids: &super::pids::Pids, pgid: Tid, into: &mut Vec<Arc<ThreadGroup>>) {
+fn continue_orphans(pids: &Pids, pgid: Tid, into: &mut Vec<Arc<ThreadGroup>>) {
     if pids.is_orphaned(pgid) && pids.members(pgid).any(|member| member.stopped()) {
         into.extend(pids.members(pgid).cloned());
     }
@@ -369,11 +372,8 @@ fn tell(group: &Arc<ThreadGroup>, status: ExitStatus, news: News) {
     for zombie in news.moved_zombies {
         settle_zombie(&group.container, &zombie);
     }
-    if let Some(parent) = &news.parent {
-        if let Some(info) = news.notify {
-            let _ = parent.send_signal(info);
-        }
-        parent.child_changed.wake(PollEvents::IN);
+    if let Some(parent) = news.parent {
+        parent.finish();
     }
     group.exit_queue.wake(PollEvents::IN);
     let waiting = std::mem::take(&mut group.inner.lock().on_exit);
@@ -389,17 +389,10 @@ pub(super) fn settle_zombie(container: &Container, zombie: &Arc<ThreadGroup>) {
     if pids.traced_leader(zombie.tgid).is_some() {
         return;
     }
-    let Some(parent) = pids.process(zombie.ppid()) else {
-        pids.forget(zombie.tgid);
-        return;
-    };
-    let (info, reaped) = exit_notice(zombie, &parent, status);
-    if reaped {
-        pids.forget(zombie.tgid);
-    }
+    let parent = pids.process(zombie.ppid());
+    let told = leave_zombie(&mut pids, zombie, parent, status);
     drop(pids);
-    if let Some(info) = info {
-        let _ = parent.send_signal(info);
+    if let Some(told) = told {
+        told.finish();
     }
-    parent.child_changed.wake(PollEvents::IN);
 }

@@ -1,10 +1,12 @@
 //! Job control between processes: telling parents of stops, process groups and sessions.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::pids::Pids;
 use super::{Session, Task, TaskFlags, ThreadGroup, Tid, ticks};
 use crate::Errno;
-use crate::signal::{Handling, SigFlags, SigInfo, Signal, cld};
+use crate::signal::{After, Handling, SigFlags, SigInfo, Signal, cld};
 use crate::wait::{PollEvents, Share, Sleep};
 
 /// What a parent is told.
@@ -14,27 +16,50 @@ pub(crate) enum StopChange {
     Continued,
 }
 
-/// Tells the parent that a child has stopped or continued: `SIGCHLD` unless `SA_NOCLDSTOP`, and its waits. Without locks held.
-pub(crate) fn notify_parent_of_stop(group: &ThreadGroup, change: StopChange) {
-    let Some(parent) = group.container.pids.process(group.ppid()) else { return };
+/// Tells the parent that a child has stopped or continued, if `report` says so: `SIGCHLD` unless `SA_NOCLDSTOP`, and its waits. They find what
+/// `report` makes known when the signal is queued, and not before. Without locks held.
+pub(crate) fn notify_parent_of_stop(group: &ThreadGroup, change: StopChange, report: impl FnOnce() -> bool) {
+    let pids = group.container.pids.inner.lock();
+    if !report() {
+        return;
+    }
+    let Some(parent) = pids.process(group.ppid()) else { return };
     let (code, status) = match change {
         StopChange::Stopped(signal) => (cld::STOPPED, signal.number()),
         StopChange::Continued => (cld::CONTINUED, Signal::CONT.number()),
     };
     let action = parent.sighand().get(Signal::CHLD);
-    if action.handling() != Handling::Ignore && !action.flags().contains(SigFlags::NOCLDSTOP) {
+    let wanted = action.handling() != Handling::Ignore && !action.flags().contains(SigFlags::NOCLDSTOP);
+    let info = wanted.then(|| {
         let usage = group.own_usage();
-        let info = SigInfo::child(
-            code,
-            parent.pid_ns.local(group.tgid),
-            parent.show_uid(group.uid()),
-            status,
-            ticks(usage.user_ns),
-            ticks(usage.system_ns),
-        );
-        let _ = parent.send_signal(info);
+        let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
+        SigInfo::child(code, parent.pid_ns.local(group.tgid), parent.show_uid(group.uid()), status, user, system)
+    });
+    let told = Told::of(&pids, parent, info);
+    drop(pids);
+    told.finish();
+}
+
+/// A parent or tracer that has a child's signal queued, under the lock that waits look under: so none finds the change before the signal is there.
+#[must_use]
+pub(super) struct Told {
+    group: Arc<ThreadGroup>,
+    after: Option<After>,
+}
+
+impl Told {
+    pub(super) fn of(_table: &Pids, group: Arc<ThreadGroup>, info: Option<SigInfo>) -> Told {
+        let after = info.map(|info| group.send_in_table(info));
+        Told { group, after }
     }
-    parent.child_changed.wake(PollEvents::IN);
+
+    /// Wakes its waits. Without locks held.
+    pub(super) fn finish(self) {
+        if let Some(after) = self.after {
+            self.group.follow_up(after);
+        }
+        self.group.wake_waiters();
+    }
 }
 
 /// Whether a task may run user code.
@@ -147,13 +172,22 @@ impl ThreadGroup {
             return;
         }
         stop.complete = true;
-        stop.report_stopped = true;
+        let epoch = stop.epoch;
         // A parent that traces it has been told by each thread.
         let tracer = inner.threads.iter().find(|task| task.is_leader()).and_then(|leader| leader.tracer());
         let told = tracer.is_some_and(|tracer| tracer.tgid() == self.ppid());
         drop(inner);
-        if !told {
-            notify_parent_of_stop(self, StopChange::Stopped(signal));
+        // A `SIGCONT` may have come by now.
+        let report = || {
+            let stop = &mut self.inner.lock().stop;
+            let holds = stop.complete && stop.epoch == epoch;
+            stop.report_stopped |= holds;
+            holds
+        };
+        if told {
+            report();
+        } else {
+            notify_parent_of_stop(self, StopChange::Stopped(signal), report);
         }
     }
 
