@@ -45,7 +45,12 @@ fn bases_and_flags_travel() {
     assert_eq!(guest.context.registers().gs_base, 0x6543_2000);
     assert_eq!(guest.context.registers().eflags & 0x401, 0x401);
     guest.context.registers_mut().rip = 0x8000_0000_0000_0000;
-    assert!(matches!(guest.run(), Trap::Fault(Fault { signal: libc::SIGSEGV, .. })));
+    let trap = guest.run();
+    assert!(
+        matches!(trap, Trap::Fault(Fault { signal: libc::SIGSEGV, .. })),
+        "{trap:?} at {:#x}",
+        guest.context.registers().rip
+    );
 }
 
 #[test]
