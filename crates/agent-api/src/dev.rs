@@ -4,6 +4,13 @@
 pub const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// What is done with a device, as bits (Linux's `BPF_DEVCG_ACC_*`).
+pub mod access {
+    pub const MKNOD: u32 = 1;
+    pub const READ: u32 = 2;
+    pub const WRITE: u32 = 4;
+}
+
 /// Symbolic links: name, target.
 pub const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),

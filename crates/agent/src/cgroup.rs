@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::boot::CGROUPS;
+use crate::device_rules::DeviceRules;
 use crate::log;
 use crate::process::Process;
 
@@ -64,6 +65,15 @@ impl Cgroup {
                 .map_err(|error| Status::new(Code::InvalidArgument, format!("cannot set {file} to {value:?}: {error}")))?;
         }
         Ok(())
+    }
+
+    /// Has its processes open just the devices of `rules` from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn allow_devices(&self, rules: &DeviceRules) -> Result<(), Status> {
+        let about = |error: io::Error| Status::new(Code::Internal, format!("cannot open the container's cgroup: {error}"));
+        rules.attach(fs::File::open(&self.dir).map_err(about)?)
     }
 
     /// Puts a process into it; `beside` is its first one, which is in it, perhaps deeper.

@@ -11,6 +11,7 @@ use rustix::process::WaitStatus;
 use rustix::thread::ThreadNameSpaceType as Namespaces;
 
 use crate::cgroup::Cgroup;
+use crate::device_rules::DeviceRules;
 use crate::helper::{Step, launch};
 use crate::init::channel::Plan;
 use crate::process::Process;
@@ -57,11 +58,11 @@ impl Ending {
     }
 }
 
-/// Where a new process comes to: to nobody, or to its container's first one, whose end kills what is in the container's cgroup. One that was not in
+/// Where a new process comes to: to nobody, with the rules that hold for the container from now on, or to its container's first one, whose end kills what is in the container's cgroup. One that was not in
 /// there by then would live on: so its life is asked for after that.
 #[derive(Clone, Copy)]
 enum Beside<'a> {
-    Nobody,
+    Nobody(Option<&'a DeviceRules>),
     Running(&'a Process),
     Paused(&'a Process),
 }
@@ -96,6 +97,7 @@ impl Container {
         let joined: Vec<BorrowedFd<'_>> = owners.iter().map(|owner| owner.as_fd()).collect();
         let deleted = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| Status::new(Code::ResourceExhausted, format!("cannot make an eventfd: {errno}")))?;
+        let rules = DeviceRules::of(&request)?;
         let container = Arc::new(Container {
             id: request.id.clone(),
             // The last thing that can fail before the launch: it is nobody's but the container's to remove.
@@ -106,8 +108,10 @@ impl Container {
             oom_told: Mutex::new(0),
             deleted,
         });
-        let plan = Plan { seccomp: request.seccomp.clone(), create: Some(request), joins, ..Plan::default() };
-        match container.launch(reaper, plan, &joined, streams, Beside::Nobody) {
+        let seccomp = request.seccomp.clone();
+        let device_rules = rules.is_some();
+        let plan = Plan { seccomp, create: Some(request), joins, device_rules, ..Plan::default() };
+        match container.launch(reaper, plan, &joined, streams, Beside::Nobody(rules.as_ref())) {
             Ok((process, ending)) => Ok((container, process, ending)),
             Err(status) => {
                 container.end();
@@ -157,12 +161,13 @@ impl Container {
                 reaper.register(pid, Box::new(move |status| ending.set(status)));
                 // What makes a process is within its container's limits already.
                 match beside {
-                    Beside::Nobody => self.cgroup.add(pid, None),
+                    Beside::Nobody(_) => self.cgroup.add(pid, None),
                     Beside::Running(first) => self.cgroup.add(pid, Some(first)),
                     Beside::Paused(_) => Ok(()),
                 }
             }
-            (Step::Ready, Beside::Nobody) => Ok(()),
+            // Its file systems are mounted, from disks that it may not open.
+            (Step::Ready, Beside::Nobody(rules)) => rules.map_or(Ok(()), |rules| self.cgroup.allow_devices(rules)),
             (Step::Ready, Beside::Running(first)) => first.expect_alive(),
             // It stops here, until its container is resumed, and not before it is ready.
             (Step::Ready, Beside::Paused(first)) => self.cgroup.add(pid, Some(first)).and_then(|()| first.expect_alive()),

@@ -11,6 +11,7 @@ mod agent;
 mod boot;
 mod cgroup;
 mod container;
+mod device_rules;
 mod drives;
 mod events;
 mod fail;

@@ -259,6 +259,123 @@ pub fn use_queues(interface: &str, most: u32) -> Result<(), Errno> {
     ask(&mut channels)
 }
 
+/// An instruction of BPF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    pub code: u8,
+    /// The destination, and in the upper half the source.
+    pub registers: u8,
+    pub offset: i16,
+    pub immediate: i32,
+}
+
+impl Instruction {
+    const fn new(code: u8, registers: u8, offset: i16, immediate: u32) -> Instruction {
+        Instruction { code, registers, offset, immediate: immediate as i32 }
+    }
+
+    /// The 32 bits at an offset of the memory that `from` points to.
+    pub const fn load(to: u8, from: u8, offset: i16) -> Instruction {
+        Instruction::new(0x61, to | from << 4, offset, 0)
+    }
+
+    pub const fn copy(to: u8, from: u8) -> Instruction {
+        Instruction::new(0xbf, to | from << 4, 0, 0)
+    }
+
+    pub const fn set(to: u8, value: u32) -> Instruction {
+        Instruction::new(0xb7, to, 0, value)
+    }
+
+    pub const fn and(to: u8, mask: u32) -> Instruction {
+        Instruction::new(0x57, to, 0, mask)
+    }
+
+    pub const fn shift_right(to: u8, bits: u32) -> Instruction {
+        Instruction::new(0x77, to, 0, bits)
+    }
+
+    /// Leaves `skip` instructions out unless the lower 32 bits are equal.
+    pub const fn unless_equal(of: u8, value: u32, skip: i16) -> Instruction {
+        Instruction::new(0x56, of, skip, value)
+    }
+
+    pub const fn if_zero(of: u8, skip: i16) -> Instruction {
+        Instruction::new(0x15, of, skip, 0)
+    }
+
+    pub const fn unless_zero(of: u8, skip: i16) -> Instruction {
+        Instruction::new(0x55, of, skip, 0)
+    }
+
+    /// Answers with register 0.
+    pub const fn exit() -> Instruction {
+        Instruction::new(0x95, 0, 0, 0)
+    }
+}
+
+/// bpf(2) with one of its structures.
+fn bpf<T>(command: libc::c_int, with: &T) -> Result<libc::c_long, Errno> {
+    // SAFETY: the callers' structures are those of their commands, the memory they point to lives through the call, and neither command writes.
+    checked(unsafe { libc::syscall(libc::SYS_bpf, command, with, size_of::<T>()) })
+}
+
+/// Loads a program for [`attach_device_program`].
+///
+/// # Errors
+/// The kernel's: `ENOSYS` without bpf(2), `EINVAL` without such programs.
+pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd, Errno> {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        instructions: u32,
+        program: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        version: u32,
+        flags: u32,
+    }
+    const PROG_LOAD: libc::c_int = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let load = Load {
+        kind: CGROUP_DEVICE,
+        instructions: program.len() as u32,
+        program: program.as_ptr() as u64,
+        // It calls nothing that would ask for one.
+        license: c"".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        version: 0,
+        flags: 0,
+    };
+    let fd = bpf(PROG_LOAD, &load)?;
+    // SAFETY: the kernel has just made it, for this call alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Has the kernel ask a program about each device that processes of a cgroup, or below it, make or open. With those of other cgroups on the way, not instead.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    #[repr(C)]
+    struct Attach {
+        cgroup: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    const PROG_ATTACH: libc::c_int = 8;
+    const DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let (cgroup, program) = (cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32);
+    bpf(PROG_ATTACH, &Attach { cgroup, program, kind: DEVICE, flags: ALLOW_MULTI }).map(drop)
+}
+
 /// A signal by its number, realtime ones too.
 pub fn signal(number: i32) -> Option<Signal> {
     // SAFETY: the numbers that Linux has; none of those that libc keeps for itself is ever sent by it to a process of its own here.

@@ -54,6 +54,10 @@ pub struct CreateContainerRequest {
     /// Indices of descriptors of disks, which mounts and devices name by their place here. (VMs only.)
     #[prost(uint32, repeated, tag = "19")]
     pub disks: Vec<u32>,
+    /// Which devices may be made and opened, each over those before it; what none allows is denied, but for OCI's default devices and the disks among
+    /// `devices`. Numbers of block devices would be the host's: only rules for all of them are there. (VMs only.)
+    #[prost(message, repeated, tag = "20")]
+    pub device_rules: Vec<DeviceRule>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -80,6 +84,24 @@ pub struct Device {
     /// A disk that the container is given. Its number in the guest takes the place of `major` and `minor`, which are the host's.
     #[prost(message, optional, tag = "8")]
     pub disk: Option<DeviceDisk>,
+}
+
+/// What may be done with devices, or may not.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct DeviceRule {
+    #[prost(bool, tag = "1")]
+    pub allow: bool,
+    /// Character or block; absent: both.
+    #[prost(enumeration = "DeviceKind", optional, tag = "2")]
+    pub kind: Option<i32>,
+    /// Absent: any.
+    #[prost(uint32, optional, tag = "3")]
+    pub major: Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub minor: Option<u32>,
+    /// Bits of [`crate::dev::access`].
+    #[prost(uint32, tag = "5")]
+    pub access: u32,
 }
 
 /// (VMs only.)

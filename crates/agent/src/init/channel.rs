@@ -26,6 +26,9 @@ pub struct Plan {
     /// Which of 0, 1 and 2 have a descriptor.
     #[prost(bool, repeated, tag = "5")]
     pub stdio: Vec<bool>,
+    /// Whether device rules will hold for what it makes, so that its root may have nodes that open something.
+    #[prost(bool, tag = "6")]
+    pub device_rules: bool,
 }
 
 /// What a helper says.

@@ -88,8 +88,11 @@ fn open_usual(tree: &Tree, path: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// A disk has the number that it has in the guest.
-fn number(device: &Device, disks: &[u32]) -> Result<Dev, Status> {
+/// A device's number in the guest: a disk has another one than on the host.
+///
+/// # Errors
+/// `InvalidArgument`: its disk is not there.
+pub fn number(device: &Device, disks: &[u32]) -> Result<Dev, Status> {
     let Some(given) = device.disk else { return Ok(makedev(device.major, device.minor)) };
     let disk = disk_device(disks, given.disk)?;
     stat(&disk).map(|stat| stat.st_rdev).map_err(|errno| invalid(&disk, errno))

@@ -6,7 +6,7 @@
 
 pub mod channel;
 mod credentials;
-mod devices;
+pub mod devices;
 mod mounts;
 mod place;
 mod program;
@@ -110,7 +110,7 @@ fn child(
     make_namespaces(new)?;
     if let Some(create) = &plan.create {
         names(create, new)?;
-        root::enter(create)?;
+        root::enter(create, plan.device_rules)?;
     }
     rustix::process::setsid().map_err(|errno| internal("make a session", errno))?;
     let stdio = match &process.terminal {

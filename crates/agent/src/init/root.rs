@@ -22,15 +22,16 @@ pub fn tree_path(index: u32) -> String {
     format!("{TREES}/{index}")
 }
 
-/// Builds the tree of mounts in this process's own mount name space and makes it the root.
+/// Builds the tree of mounts in this process's own mount name space and makes it the root. Nodes in an overlay open devices if rules say which
+/// (`device_rules`).
 ///
 /// # Errors
 /// Names the mount or path that cannot be had.
-pub fn enter(request: &CreateContainerRequest) -> Result<(), Status> {
+pub fn enter(request: &CreateContainerRequest, device_rules: bool) -> Result<(), Status> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(|errno| internal("make the mounts private", errno))?;
     let wanted = request.root.as_ref().ok_or_else(|| Status::new(Code::InvalidArgument, "root is missing"))?;
-    let tree = Tree::new(build(wanted, request)?);
+    let tree = Tree::new(build(wanted, request, device_rules)?);
     for mount in &request.mounts {
         mounts::mount(&tree, mount, request).map_err(|status| about("mount", &mount.destination, &status))?;
     }
@@ -71,7 +72,7 @@ fn change(tree: &Tree) -> Result<(), Errno> {
 }
 
 /// The mounted root, before anything is mounted on it.
-fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Status> {
+fn build(wanted: &Root, request: &CreateContainerRequest, device_rules: bool) -> Result<OwnedFd, Status> {
     let part = |name: &str| format!("{WORKSHOP}/{name}");
     let about = |errno: Errno| internal("put the root together", errno);
     let size = match request.limits.and_then(|limits| limits.memory) {
@@ -93,7 +94,12 @@ fn build(wanted: &Root, request: &CreateContainerRequest) -> Result<OwnedFd, Sta
         }
     };
     put(wanted, lowers, &part)?;
-    rustix::fs::open(part("root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(about)
+    let root =
+        rustix::fs::open(part("root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(about)?;
+    if !device_rules {
+        set_mount_flags(root.as_fd(), MountAttrFlags::MOUNT_ATTR_NODEV.bits().into(), 0, Below::No).map_err(about)?;
+    }
+    Ok(root)
 }
 
 /// Mounts a root's images in `dir`. Where they are, from the top down.
@@ -190,9 +196,9 @@ fn overlay(place: &str, lowers: &[String], upper: Option<Upper>) -> Result<(), E
     // One device number and stable inode numbers, as a file system has them, wherever the layers' numbers leave room for it.
     // Layers that say that data or names are elsewhere are not believed.
     let mut options = format!("xino=on,redirect_dir=nofollow,metacopy=off,lowerdir={}", lowers.join(":"));
-    let mut flags = MountFlags::NODEV;
+    let mut flags = MountFlags::empty();
     match upper {
-        None => flags |= MountFlags::RDONLY,
+        None => flags = MountFlags::RDONLY,
         Some(Upper { dir, work, marks }) => {
             options += &format!(",upperdir={dir},workdir={work}");
             if marks == Marks::User {

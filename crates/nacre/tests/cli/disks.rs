@@ -159,6 +159,56 @@ fn block_devices_are_given() {
     containers.exec(&first, "busybox head -c 1 /dev/volume");
 }
 
+/// Who may make any node opens with it what the rules say, and of block devices the container's own disks, whatever they say.
+#[test]
+fn nodes_of_other_devices_open_nothing() {
+    let Some(place) = place("vm-rules") else { return };
+    let Some(volume) = Loop::new(place.dir.join("volume"), "of the first", 512) else { return };
+    let containers = Containers(&place);
+    let first = place.id();
+    let member = format!("{first}-member");
+    let with_caps = |mut config: Value| {
+        let caps = json!(["CAP_MKNOD", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_SYSLOG"]);
+        config["process"]["capabilities"] = json!({"bounding": caps, "effective": caps, "permitted": caps});
+        config
+    };
+    let mut of_first = with_caps(with_devices(config(None)));
+    give(&mut of_first, volume.number(), "/dev/volume", "r");
+    let kmsg = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
+    of_first["linux"]["resources"]["devices"].as_array_mut().expect("a list").push(kmsg);
+    containers.run(&first, &of_first);
+    let seen = containers.exec(
+        &first,
+        "busybox head -c 12 /dev/volume; echo; mknod() { busybox mknod \"$@\" && echo made; }
+        mknod /null c 1 3; echo x > /null && echo written; mknod /dev/kmsg c 1 11; busybox dd if=/dev/kmsg bs=8k count=1 2>/dev/null | busybox grep -q . && echo read
+        (echo x > /dev/kmsg) 2>&1 || echo not written; mknod /mem c 1 1; busybox head -c 1 /mem 2>&1; busybox stat -c '%t %T' /dev/volume",
+    );
+    let lines: Vec<&str> = seen.lines().collect();
+    let [content, "made", "written", "made", "read", kmsg, "not written", "made", mem, number] = lines[..] else {
+        panic!("{seen}")
+    };
+    assert_eq!(content, "of the first");
+    for denied in [kmsg, mem] {
+        assert!(denied.contains("Operation not permitted"), "{denied}");
+    }
+
+    let mut of_member = with_caps(with_devices(config(Some(&first))));
+    of_member["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    containers.run(&member, &of_member);
+    let number: Vec<u32> = number.split(' ').map(|hex| u32::from_str_radix(hex, 16).expect("a number")).collect();
+    let seen = containers.exec(
+        &member,
+        &format!(
+            "for node in /dev/disk /disk; do
+                busybox mknod $node b {} {} && busybox head -c 1 $node 2>&1; (echo x > $node) 2>&1
+            done; busybox mknod /kmsg c 1 11 && : > /kmsg && echo opened",
+            number[0], number[1]
+        ),
+    );
+    assert_eq!(seen.matches("Operation not permitted").count(), 4, "{seen}");
+    assert!(seen.ends_with("opened\n"), "{seen}");
+}
+
 #[test]
 fn a_sentry_is_given_none() {
     if in_vm() {

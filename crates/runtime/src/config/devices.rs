@@ -1,6 +1,7 @@
 //! `linux.devices`: the nodes that a container has beside the usual ones.
 
-use agent_api::{Device, DeviceDisk, DeviceKind};
+use agent_api::dev::access;
+use agent_api::{Device, DeviceDisk, DeviceKind, DeviceRule};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{ConfigError, wrong};
@@ -47,25 +48,60 @@ pub(super) fn devices(
     Ok(made)
 }
 
-/// What the rules allow: in order, each adds to those before or takes from them. As with runc, one that allows without saying what allows nothing, and one
-/// that denies all devices (type `a`, or none) denies all that is done with them.
+/// What may be done with devices in a VM. Rules for block devices of a number are left out: it is the host's, and the disks that they give are told of by
+/// their nodes.
+///
+/// # Errors
+/// Names the rule.
+pub(super) fn rules(linux: &Linux) -> Result<Vec<DeviceRule>, ConfigError> {
+    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let mut made = Vec::new();
+    for (place, rule) in rules.iter().enumerate() {
+        let key = || format!("linux.resources.devices[{place}]");
+        let number = |value: Option<i64>, what: &str| match value {
+            None | Some(-1) => Ok(None),
+            Some(value) => u32::try_from(value).map(Some).map_err(|_| wrong(key(), format!("{what} {value} is out of range"))),
+        };
+        let (major, minor) = (number(rule.major(), "major")?, number(rule.minor(), "minor")?);
+        let kind = match rule.typ() {
+            None | Some(LinuxDeviceType::A) => None,
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(DeviceKind::Character.into()),
+            Some(LinuxDeviceType::B) => Some(DeviceKind::Block.into()),
+            Some(LinuxDeviceType::P) => return Err(wrong(key(), "type \"p\": FIFOs are no devices")),
+        };
+        if kind == Some(DeviceKind::Block.into()) && (major.is_some() || minor.is_some()) {
+            continue;
+        }
+        let letter = |(bit, letter): (u32, char)| if access_of(rule).contains(letter) { bit } else { 0 };
+        let access = [(access::MKNOD, 'm'), (access::READ, 'r'), (access::WRITE, 'w')].into_iter().map(letter).sum();
+        made.push(DeviceRule { allow: rule.allow(), kind, major, minor, access });
+    }
+    Ok(made)
+}
+
+/// What a rule is about. As with runc, one that allows without saying what allows nothing, and one that denies all devices (type `a`, or none) denies all that
+/// is done with them.
+fn access_of(rule: &LinuxDeviceCgroup) -> &str {
+    let is_of_all = matches!(rule.typ(), None | Some(LinuxDeviceType::A));
+    let is_of_every = is_of_all && [rule.major(), rule.minor()].iter().all(|number| number.is_none_or(|number| number == -1));
+    match rule.access().as_deref().unwrap_or_default() {
+        _ if is_of_every && !rule.allow() => "rwm",
+        "" if !rule.allow() => "rwm",
+        access => access,
+    }
+}
+
+/// What the rules allow of a disk: in order, each adds to those before or takes from them.
 fn wanted(device: &LinuxDevice, rules: &[LinuxDeviceCgroup]) -> Result<Hold, ConfigError> {
     let any_or = |rule: Option<i64>, number: i64| rule.is_none_or(|rule| rule == -1 || rule == number);
     let (mut read, mut write) = (false, false);
     for rule in rules {
-        let of_all = matches!(rule.typ(), None | Some(LinuxDeviceType::A));
-        let of_blocks = of_all || rule.typ() == Some(LinuxDeviceType::B);
+        let of_blocks = matches!(rule.typ(), None | Some(LinuxDeviceType::A | LinuxDeviceType::B));
         if !of_blocks || !any_or(rule.major(), device.major()) || !any_or(rule.minor(), device.minor()) {
             continue;
         }
-        let is_of_every = of_all && [rule.major(), rule.minor()].iter().all(|number| number.is_none_or(|number| number == -1));
-        let access = match rule.access().as_deref().unwrap_or_default() {
-            _ if is_of_every && !rule.allow() => "rwm",
-            "" if !rule.allow() => "rwm",
-            access => access,
-        };
         for (letter, allowed) in [('r', &mut read), ('w', &mut write)] {
-            if access.contains(letter) {
+            if access_of(rule).contains(letter) {
                 *allowed = rule.allow();
             }
         }
@@ -130,6 +166,30 @@ mod tests {
         let made = devices(&serde_json::from_str(&text).expect("linux"), &mut disks, |_, _| is_read_only);
         let made = made.map_err(|error| error.to_string())?;
         Ok((made.into_iter().map(|device| (device.path, device.disk)).collect(), disks.split_off(1)))
+    }
+
+    #[test]
+    fn rules_are_told_without_numbers_of_the_hosts_disks() {
+        let rules_of = |text: &str| {
+            let linux = format!(r#"{{"resources":{{"devices":[{text}]}}}}"#);
+            rules(&serde_json::from_str(&linux).expect("linux")).map_err(|error| error.to_string())
+        };
+        let found = rules_of(
+            r#"{"allow":false},{"allow":true,"type":"c","major":10,"minor":229,"access":"rwm"},{"allow":true,"type":"b","major":8,"access":"rwm"},
+            {"allow":true,"type":"b","major":-1,"access":"m"},{"allow":true,"type":"c","major":1}"#,
+        );
+        let all = access::MKNOD | access::READ | access::WRITE;
+        let (character, block) = (Some(DeviceKind::Character.into()), Some(DeviceKind::Block.into()));
+        let rule = |allow, kind, (major, minor), access| DeviceRule { allow, kind, major, minor, access };
+        let expected = vec![
+            rule(false, None, (None, None), all),
+            rule(true, character, (Some(10), Some(229)), all),
+            rule(true, block, (None, None), access::MKNOD),
+            rule(true, character, (Some(1), None), 0),
+        ];
+        assert_eq!(found, Ok(expected));
+        let wrong = rules_of(r#"{"allow":true},{"allow":true,"type":"c","major":5000000000}"#).expect_err("refused");
+        assert!(wrong.contains("linux.resources.devices[1]") && wrong.contains("major 5000000000"), "{wrong}");
     }
 
     #[test]

@@ -244,6 +244,7 @@ pub fn plan(
     let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut of_host)?;
     let linux = spec.linux().as_ref();
     let devices = linux.map(|linux| devices::devices(linux, &mut of_host.disks, is_read_only)).transpose()?.unwrap_or_default();
+    let device_rules = linux.map(devices::rules).transpose()?.unwrap_or_default();
     let mounts::OfHost { mut attaches, images, disks } = of_host;
     let kept = attaches.len() as u32;
     if let Overlay::Dir(dir) = overlay {
@@ -276,6 +277,7 @@ pub fn plan(
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
         read_only_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
         devices,
+        device_rules,
         sysctls: sysctls(linux.and_then(|l| l.sysctl().as_ref())),
         limits: resources.map(limits).transpose()?,
         shared_namespaces: shared(namespaces, spec, pod)?,
