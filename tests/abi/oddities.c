@@ -3,6 +3,8 @@
 #include <linux/openat2.h>
 #include <linux/random.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
@@ -10,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
+#include <sys/timerfd.h>
 
 // A number in a file.
 static long number_in(const char *path) {
@@ -302,4 +305,68 @@ CASE(auxiliary_vector_by_prctl) {
     EQ(v[1], 77);
     ERR(prctl(0x41555856, v, 8, 1, 0), EINVAL);
     ERR(prctl(0x41555856, BAD, 8, 0, 0), EFAULT);
+}
+CASE(a_place_is_no_object_of_any_kind) {
+    int place = OK(open("/dev/null", O_PATH)), p[2], epoll = OK(epoll_create1(0)), file = OK(memfd_create("x", 0));
+    OK(pipe(p));
+    struct itimerspec timer = {0};
+    struct epoll_event event = {.events = EPOLLIN};
+    uint64_t mask = 0;
+    ERR(timerfd_settime(place, 0, &timer, NULL), EBADF);
+    ERR(timerfd_gettime(place, &timer), EBADF);
+    ERR(inotify_add_watch(place, ".", IN_CREATE), EBADF);
+    ERR(inotify_rm_watch(place, 1), EBADF);
+    ERR(syscall(SYS_signalfd4, place, &mask, 8, 0), EBADF);
+    ERR(epoll_wait(place, &event, 1, 0), EBADF);
+    ERR(epoll_wait(place, &event, 0, 0), EBADF);
+    ERR(epoll_ctl(place, EPOLL_CTL_ADD, p[0], &event), EBADF);
+    ERR(epoll_ctl(epoll, EPOLL_CTL_ADD, place, &event), EBADF);
+    ERR(setns(place, 0), EBADF);
+    ERR(copy_file_range(file, NULL, place, NULL, 1, 1), EBADF);
+    ERR(copy_file_range(file, NULL, file, NULL, 1, 1), EINVAL);
+    CHECK(mmap(NULL, 0, PROT_READ, MAP_PRIVATE, place, 0) == MAP_FAILED);
+    EQ(errno, EBADF);
+}
+CASE(no_bytes_are_asked_for_all_the_same) {
+    char none[1];
+    struct iovec v = {none, 0};
+    int event = OK(eventfd(1, EFD_NONBLOCK)), dir = OK(open("/", O_RDONLY)), full = OK(open("/dev/full", O_RDWR));
+    ERR(read(event, none, 0), EINVAL);
+    ERR(write(event, none, 0), EINVAL);
+    EQ(readv(event, &v, 1), 0);
+    ERR(read(OK(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)), none, 0), EINVAL);
+    ERR(read(OK(epoll_create1(0)), none, 0), EINVAL);
+    ERR(read(dir, none, 0), EISDIR);
+    ERR(write(full, none, 0), ENOSPC);
+    EQ(read(full, none, 0), 0);
+}
+CASE(nothing_lies_beyond_the_largest_offset) {
+    const off_t last = INT64_MAX;
+    int file = OK(memfd_create("x", 0)), null = OK(open("/dev/null", O_RDWR));
+    struct iovec v = {"ab", 2};
+    ERR(pwrite(file, "a", 1, last), EINVAL);
+    ERR(pwritev(file, &v, 1, last - 1), EINVAL);
+    ERR(pwrite(null, "a", 1, last), EINVAL);
+    EQ(pwrite(null, "a", 1, last - 1), 1);
+    char byte;
+    ERR(pread(file, &byte, 1, last), EINVAL);
+    EQ(pread(file, &byte, 1, last - 1), 0);
+    EQ(pread(file, &byte, 0, last), 0);
+    CHECK(mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, file, last & ~4095L) == MAP_FAILED);
+    EQ(errno, EOVERFLOW);
+}
+CASE(modes_of_fallocate_come_before_those_of_the_file) {
+    int reads = OK(open("/dev/null", O_RDONLY)), file = OK(memfd_create("x", 0)), event = OK(eventfd(0, 0));
+    ERR(fallocate(reads, 0x1000, 0, 1), EOPNOTSUPP);
+    ERR(fallocate(reads, FALLOC_FL_PUNCH_HOLE, 0, 1), EOPNOTSUPP);
+    ERR(fallocate(reads, FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_KEEP_SIZE, 0, 1), EOPNOTSUPP);
+    ERR(fallocate(reads, 0x1000, -1, 1), EINVAL);
+    ERR(fallocate(reads, 0, 0, 1), EBADF);
+    ERR(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 1), EOPNOTSUPP);
+    ERR(fallocate(event, 0, 0, 1), ENODEV);
+    ERR(sync_file_range(event, 0, 0, 0), ESPIPE);
+    ERR(fcntl(reads, F_ADD_SEALS, F_SEAL_GROW), EPERM);
+    int socket_file = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    EQ(posix_fadvise(socket_file, 0, 0, POSIX_FADV_NORMAL), 0);
+    EQ(posix_fadvise(socket_file, 0, 0, 99), EINVAL);
 }

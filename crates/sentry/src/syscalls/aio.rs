@@ -6,6 +6,7 @@ use platform::Prot;
 use smallvec::smallvec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::fs_path::real_file;
 use super::io::rwf_transfer;
 use super::mask;
 use super::transfer::{self, At, Transfer};
@@ -119,10 +120,10 @@ async fn submit_one(cx: &mut Cx, context: &Arc<Context>, pointer: u64) -> Result
         return Err(Errno::EINVAL.into());
     }
     context.admit(&cx.mm)?;
-    let file = cx.file(iocb.fd)?;
+    let file = real_file(cx, iocb.fd)?;
     let signal = match iocb.flags & FLAG_RESFD != 0 {
         false => None,
-        true => Some(cx.file(iocb.result_fd)?)
+        true => Some(real_file(cx, iocb.result_fd)?)
             .map(|file| file.downcast::<EventFd>().map(|_| ()).ok_or(Errno::EINVAL).map(|()| file))
             .transpose()?,
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fs_path::real_file;
 use super::transfer::{self, Transfer, accessed, broken_pipe, modified, wait_ready};
 use super::{Args, Fail, Flow, Outcome, Restart, fsize};
 use crate::Errno;
@@ -348,6 +349,8 @@ pub fn sys_copy_file_range(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 async fn copy_file_range(cx: &mut Cx, args: Args) -> Outcome {
+    real_file(cx, args.i32(0))?;
+    real_file(cx, args.i32(2))?;
     if args.u32(5) != 0 {
         return Err(Errno::EINVAL.into());
     }

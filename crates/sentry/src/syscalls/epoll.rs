@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::fds::install;
+use super::fs_path::real_file;
 use super::mask;
 use super::{Args, Fail, Flow, Outcome};
 use crate::Errno;
@@ -41,11 +42,8 @@ fn control(cx: &Cx, args: &Args) -> Result<(), Errno> {
         uapi::EPOLL_CTL_DEL => None,
         _ => Some(read_event(cx, args.u64(3))?),
     };
-    let epoll_file = cx.file(args.i32(0))?;
-    let file = cx.file(fd)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        return Err(Errno::EBADF);
-    }
+    let epoll_file = real_file(cx, args.i32(0))?;
+    let file = real_file(cx, fd)?;
     if file.ops.wait_queue().is_none() {
         return Err(Errno::EPERM);
     }
@@ -87,13 +85,13 @@ pub fn sys_epoll_pwait2(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 fn wait(cx: &mut Cx, args: Args, timeout_ns: Option<u64>) -> Flow<'_> {
     let addr = args.u64(1);
+    let file = match real_file(cx, args.i32(0)) {
+        Ok(file) => file,
+        Err(errno) => return Flow::done(Err(errno)),
+    };
     let max = match usize::try_from(args.i32(2)) {
         Ok(max @ 1..) if max <= i32::MAX as usize / EVENT_SIZE => max,
         _ => return Flow::done(Err(Errno::EINVAL)),
-    };
-    let file = match cx.file(args.i32(0)) {
-        Ok(file) => file,
-        Err(errno) => return Flow::done(Err(errno)),
     };
     let Some(epoll) = file.downcast::<Epoll>() else { return Flow::done(Err(Errno::EINVAL)) };
     let events = epoll.collect(max);

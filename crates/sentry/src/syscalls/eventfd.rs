@@ -1,6 +1,7 @@
 //! Descriptors that stand for something else than a file: eventfd, timerfd, signalfd, memfd.
 
 use super::fds::install;
+use super::fs_path::real_file;
 use super::mask;
 use super::{Args, Flow, Outcome};
 use crate::Errno;
@@ -71,7 +72,7 @@ fn set(cx: &Cx, args: &Args) -> Result<(), Errno> {
     if flags & !(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = cx.file(args.i32(0))?;
+    let file = real_file(cx, args.i32(0))?;
     let timer = file.downcast::<TimerFd>().ok_or(Errno::EINVAL)?;
     let first = match value {
         0 => None,
@@ -90,7 +91,7 @@ pub fn sys_timerfd_gettime(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn get(cx: &Cx, args: &Args) -> Result<(), Errno> {
-    let file = cx.file(args.i32(0))?;
+    let file = real_file(cx, args.i32(0))?;
     let timer = file.downcast::<TimerFd>().ok_or(Errno::EINVAL)?;
     store(cx, args.u64(1), timer.get())
 }
@@ -117,7 +118,7 @@ fn signals(cx: &Cx, args: &Args, flags: u32) -> Result<u64, Errno> {
     args.sigset_size(2)?;
     let mask = SigSet(cx.mm.read_val::<u64>(args.u64(1))?);
     if args.i32(0) != -1 {
-        let file = cx.file(args.i32(0))?;
+        let file = real_file(cx, args.i32(0))?;
         file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(mask);
         return Ok(args.i32(0) as u64);
     }

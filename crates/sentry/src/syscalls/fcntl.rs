@@ -102,11 +102,10 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
             pipe_of(file)?.pipe().set_capacity(argument as u32 as usize, most, unlimited).map(|size| size as u64)
         }
         uapi::F_ADD_SEALS => {
-            let memfd = file.downcast::<MemFd>();
             if !file.flags().writable() {
-                return Err(if memfd.is_some() { Errno::EPERM } else { Errno::EINVAL });
+                return Err(Errno::EPERM);
             }
-            memfd.ok_or(Errno::EINVAL)?.add_seals(argument as u32, &cx.task.container.memory).map(|()| 0)
+            file.downcast::<MemFd>().ok_or(Errno::EINVAL)?.add_seals(argument as u32, &cx.task.container.memory).map(|()| 0)
         }
         uapi::F_GET_SEALS => file.downcast::<MemFd>().ok_or(Errno::EINVAL).map(|memfd| u64::from(memfd.seals())),
         _ => Err(Errno::EINVAL),

@@ -1,6 +1,7 @@
 //! Sizes, space and synchronisation of files.
 
 use super::fs_path::{path, place_of, real_file, resolve, unit};
+use super::io::is_object;
 use super::{Args, Fail, Flow};
 use crate::Errno;
 use crate::fs::fsnotify::FsEvent;
@@ -49,17 +50,36 @@ pub fn sys_ftruncate(cx: &mut Cx, args: Args) -> Flow<'_> {
 /// Mode bits that make no room: punching and the like.
 const KEEP_SIZE: u32 = 1;
 
+/// Whether Linux has such a mode at all (`vfs_fallocate`): room, or zeros, with the size kept or not; a hole with it kept; the others change it.
+fn is_fallocate_mode(mode: u32) -> bool {
+    const PUNCH_HOLE: u32 = 0x02;
+    const COLLAPSE_RANGE: u32 = 0x08;
+    const ZERO_RANGE: u32 = 0x10;
+    const INSERT_RANGE: u32 = 0x20;
+    const UNSHARE_RANGE: u32 = 0x40;
+    const WRITE_ZEROES: u32 = 0x80;
+    match mode & !KEEP_SIZE {
+        0 | ZERO_RANGE | UNSHARE_RANGE => true,
+        PUNCH_HOLE => mode & KEEP_SIZE != 0,
+        COLLAPSE_RANGE | INSERT_RANGE | WRITE_ZEROES => mode & KEEP_SIZE == 0,
+        _ => false,
+    }
+}
+
 pub fn sys_fallocate(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::wait(async move {
         let (mode, offset, len) = (args.u32(1), args.i64(2), args.i64(3));
         let file = real_file(cx, args.i32(0))?;
         let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         let len = u64::try_from(len).ok().filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
+        if !is_fallocate_mode(mode) {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         if !file.flags().writable() {
             return Err(Errno::EBADF.into());
         }
         match file.inode().kind() {
-            FileKind::Regular => {}
+            FileKind::Regular if !is_object(&file) => {}
             FileKind::Fifo => return Err(Errno::ESPIPE.into()),
             FileKind::Directory => return Err(Errno::EISDIR.into()),
             _ => return Err(Errno::ENODEV.into()),
@@ -100,6 +120,7 @@ pub fn sys_sync_file_range(cx: &mut Cx, args: Args) -> Flow<'_> {
             return Err(Errno::EINVAL.into());
         }
         match file.inode().kind() {
+            _ if is_object(&file) => return Err(Errno::ESPIPE.into()),
             FileKind::Regular | FileKind::Directory | FileKind::Symlink | FileKind::BlockDevice => {}
             _ => return Err(Errno::ESPIPE.into()),
         }
@@ -119,7 +140,7 @@ pub fn sys_readahead(cx: &mut Cx, args: Args) -> Flow<'_> {
 /// Advice is checked, and not needed.
 pub fn sys_fadvise64(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done(real_file(cx, args.i32(0)).and_then(|file| match file.inode().kind() {
-        FileKind::Fifo | FileKind::Socket => Err(Errno::ESPIPE),
+        FileKind::Fifo => Err(Errno::ESPIPE),
         _ if args.i64(2) < 0 || args.u32(3) > 5 => Err(Errno::EINVAL),
         _ => Ok(0),
     }))

@@ -1,7 +1,7 @@
 //! inotify_init, inotify_add_watch, inotify_rm_watch.
 
 use super::fds::install;
-use super::fs_path::{path, resolve};
+use super::fs_path::{path, real_file, resolve};
 use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::anon::{self, Anon};
@@ -48,7 +48,7 @@ pub fn sys_inotify_add_watch(cx: &mut Cx, args: Args) -> Flow<'_> {
         if !mask.intersects(KNOWN) {
             return Err(Errno::EINVAL.into());
         }
-        let file = cx.file(args.i32(0))?;
+        let file = real_file(cx, args.i32(0))?;
         if mask.contains(FsEvent::MASK_ADD | FsEvent::MASK_CREATE) {
             return Err(Errno::EINVAL.into());
         }
@@ -73,7 +73,7 @@ pub fn sys_inotify_add_watch(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 pub fn sys_inotify_rm_watch(cx: &mut Cx, args: Args) -> Flow<'_> {
     Flow::done((|| {
-        let file = cx.file(args.i32(0))?;
+        let file = real_file(cx, args.i32(0))?;
         file.downcast::<Inotify>().ok_or(Errno::EINVAL)?.remove(args.i32(1)).map(|()| 0)
     })())
 }

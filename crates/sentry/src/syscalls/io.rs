@@ -7,7 +7,7 @@ use super::{Args, Flow};
 use crate::Errno;
 use crate::fs::dev::MemoryDevice;
 use crate::fs::dev::loops::LoopFile;
-use crate::fs::{File, OpenFlags, Whence};
+use crate::fs::{File, FileKind, OpenFlags, Whence};
 use crate::ipc::epoll::Epoll;
 use crate::ipc::eventfd::EventFd;
 use crate::ipc::inotify::Inotify;
@@ -45,7 +45,34 @@ fn open_at(cx: &Cx, fd: i32, way: Way, offset: i64) -> Result<(std::sync::Arc<Fi
 
 fn plain(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
     let ranges: Ranges = smallvec![(args.u64(1), args.io_len(2))];
-    Ok(Transfer::new(open_for(cx, args.i32(0), way)?, ranges))
+    let file = open_for(cx, args.i32(0), way)?;
+    if args.u64(2) == 0 {
+        takes_nothing(&file, way)?;
+    }
+    Ok(Transfer::new(file, ranges))
+}
+
+/// What is asked for no bytes by a plain call and has an answer other than 0 (vectors of no bytes never get as far).
+fn takes_nothing(file: &File, way: Way) -> Result<(), Errno> {
+    let any = file.ops.as_any();
+    if any.is::<EventFd>() || any.is::<TimerFd>() || any.is::<SignalFd>() || any.is::<Epoll>() {
+        return Err(Errno::EINVAL);
+    }
+    match way {
+        Way::In if file.inode().kind() == FileKind::Directory => Err(Errno::EISDIR),
+        Way::Out if file.downcast::<MemoryDevice>() == Some(&MemoryDevice::Full) => Err(Errno::ENOSPC),
+        _ => Ok(()),
+    }
+}
+
+/// No byte lies beyond the largest offset (`rw_verify_area`).
+fn within_offsets(transfer: Transfer) -> Result<Transfer, Errno> {
+    match transfer.at {
+        At::Offset(offset) if offset.saturating_add(transfer::total(&transfer.ranges) as u64) > OFFSET_MAX => {
+            Err(Errno::EINVAL)
+        }
+        _ => Ok(transfer),
+    }
 }
 
 fn vectored(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
@@ -56,12 +83,13 @@ fn vectored(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
 fn plain_at(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
     let (file, offset) = open_at(cx, args.i32(0), way, args.i64(3))?;
     let ranges: Ranges = smallvec![(args.u64(1), args.io_len(2))];
-    Ok(Transfer { at: At::Offset(offset), ..Transfer::new(file, ranges) })
+    within_offsets(Transfer { at: At::Offset(offset), ..Transfer::new(file, ranges) })
 }
 
 fn vectored_at(cx: &Cx, args: &Args, way: Way) -> Result<Transfer, Errno> {
     let (file, offset) = open_at(cx, args.i32(0), way, args.i64(3))?;
-    Ok(Transfer { at: At::Offset(offset), ..Transfer::new(file, cx.mm.read_ranges(args.u64(1), args.u64(2))?) })
+    let ranges = cx.mm.read_ranges(args.u64(1), args.u64(2))?;
+    within_offsets(Transfer { at: At::Offset(offset), ..Transfer::new(file, ranges) })
 }
 
 pub fn sys_read(cx: &mut Cx, args: Args) -> Flow<'_> {
@@ -207,7 +235,7 @@ pub fn sys_lseek(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 /// Objects whose `lseek` does nothing, whatever is asked. (Others, as pidfds, cannot be sought in.)
-fn is_object(file: &File) -> bool {
+pub(super) fn is_object(file: &File) -> bool {
     let any = file.ops.as_any();
     any.is::<EventFd>()
         || any.is::<TimerFd>()

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use platform::Prot;
 
+use super::fs_path::real_file;
 use super::prctl::persona;
 use super::{Args, Flow};
 use crate::Errno;
 use crate::abi::{PAGE_SIZE, page_down, page_up, uapi};
 use crate::fs::dev::MemoryDevice;
-use crate::fs::{MountFlags, OpenFlags, Origin};
+use crate::fs::{FileKind, MountFlags, Origin};
 use crate::ipc::memfd::MemFd;
 use crate::mm::{MapRequest, MappedFile, Placement, SegmentFlags};
 use crate::task::Cx;
@@ -31,13 +32,20 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
     if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
-    let file = if flags & uapi::MAP_ANONYMOUS == 0 { Some(cx.file(args.i32(4))?) } else { None };
+    let file = if flags & uapi::MAP_ANONYMOUS == 0 { Some(real_file(cx, args.i32(4))?) } else { None };
     // A mapping of /dev/zero is anonymous memory.
     let zero =
         file.as_ref().filter(|file| file.downcast::<MemoryDevice>() == Some(&MemoryDevice::Zero)).map(|file| file.flags());
     let file = file.filter(|file| file.downcast::<MemoryDevice>() != Some(&MemoryDevice::Zero));
     if len == 0 {
         return Err(Errno::EINVAL);
+    }
+    if let Some(file) = &file
+        && matches!(file.inode().kind(), FileKind::Regular | FileKind::BlockDevice | FileKind::Socket)
+        && len <= u64::MAX >> 17 // longer than the address space: ENOMEM, below
+        && offset.saturating_add(len) > i64::MAX as u64
+    {
+        return Err(Errno::EOVERFLOW);
     }
     // Held until it is mapped: no seal comes in between.
     let sealed = file.as_ref().and_then(|file| file.downcast::<MemFd>()).map(|memfd| memfd.inode().clone());
@@ -93,9 +101,6 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
         }
         Some(file) => {
             let open = file.flags();
-            if open.contains(OpenFlags::PATH) {
-                return Err(Errno::EBADF);
-            }
             if !open.readable() || shared && prot.contains(Prot::WRITE) && !open.writable() {
                 return Err(Errno::EACCES);
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fds::install;
-use super::fs_path::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, path, path_or_empty, resolve};
+use super::fs_path::{AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, path, path_or_empty, real_file, resolve};
 use super::{Args, Flow, Outcome};
 use crate::Errno;
 use crate::fs::anon::{self, Anon};
@@ -376,7 +376,7 @@ async fn fsconfig(cx: &Cx, args: Args) -> Outcome {
     if !fits {
         return Err(Errno::EINVAL.into());
     }
-    let file = cx.file(fd)?;
+    let file = real_file(cx, fd)?;
     let context = file.downcast::<Context>().ok_or(Errno::EINVAL)?;
     match command {
         CMD_CREATE | CMD_CREATE_EXCL => return create(cx, context).await,
@@ -397,7 +397,7 @@ async fn fsconfig(cx: &Cx, args: Args) -> Outcome {
             let view = View::of(cx);
             Value::Place(resolve(cx, &view, aux, &name, how).await?)
         }
-        SET_FD => Value::File(cx.file(aux)?),
+        SET_FD => Value::File(real_file(cx, aux)?),
         // No file system here takes bytes.
         _ => return Err(Errno::EINVAL.into()),
     };
@@ -458,7 +458,7 @@ fn fsmount(cx: &Cx, args: Args) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     let options = plain_attributes(attributes)? | atime(attributes)?;
-    let file = cx.file(args.i32(0))?;
+    let file = real_file(cx, args.i32(0))?;
     let context = file.downcast::<Context>().ok_or(Errno::EINVAL)?;
     let made = {
         let mut state = context.state.lock();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::fds::install;
+use super::fs_path::real_file;
 use super::mask::nanoseconds;
 use super::socket::socket_of;
 use super::{Args, Fail, Flow, Outcome, Restart};
@@ -124,7 +125,7 @@ async fn send(cx: &mut Cx, args: Args) -> Outcome {
     if priority >= PRIO_MAX {
         return Err(Errno::EINVAL.into());
     }
-    let file = cx.file(args.i32(0))?;
+    let file = real_file(cx, args.i32(0))?;
     let queue = &queue(&file)?.queue;
     if !file.flags().writable() {
         return Err(Errno::EBADF.into());
@@ -153,7 +154,7 @@ pub fn sys_mq_timedreceive(cx: &mut Cx, args: Args) -> Flow<'_> {
 
 async fn receive(cx: &mut Cx, args: Args) -> Outcome {
     let timeout_ns = timeout(cx, args.u64(4))?;
-    let file = cx.file(args.i32(0))?;
+    let file = real_file(cx, args.i32(0))?;
     let queue = &queue(&file)?.queue;
     if !file.flags().readable() {
         return Err(Errno::EBADF.into());
@@ -207,7 +208,7 @@ pub fn sys_mq_notify(cx: &mut Cx, args: Args) -> Flow<'_> {
                 Some(Notification { owner: Arc::downgrade(&cx.task.group), pid, kind })
             }
         };
-        let file = cx.file(args.i32(0))?;
+        let file = real_file(cx, args.i32(0))?;
         queue(&file)?.queue.set_notification(pid, new).map(|()| 0)
     })())
 }
@@ -219,7 +220,7 @@ pub fn sys_mq_getsetattr(cx: &mut Cx, args: Args) -> Flow<'_> {
         if new.is_some_and(|new| new[0] & !nonblock != 0) {
             return Err(Errno::EINVAL);
         }
-        let file = cx.file(args.i32(0))?;
+        let file = real_file(cx, args.i32(0))?;
         let queue = &queue(&file)?.queue;
         let flags = file.flags();
         let old = i64::from((flags & OpenFlags::NONBLOCK).bits());

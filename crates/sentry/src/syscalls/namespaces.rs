@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fs_path::real_file;
 use super::{Args, Flow};
 use crate::Errno;
 use crate::ns::{Held, Kind, Namespaces, NsFile, UserNs, new_id};
@@ -82,7 +83,7 @@ pub(super) fn setns(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 fn setns_inner(cx: &mut Cx, args: Args) -> Result<(), Errno> {
-    let file = cx.file(args.i32(0))?;
+    let file = real_file(cx, args.i32(0))?;
     let wanted = u64::from(args.u32(1));
     let flags = CloneFlags::from_bits(wanted).filter(|flags| (CloneFlags::NAMESPACES | CloneFlags::NEWUSER).contains(*flags));
     if let Some(ns) = file.downcast::<NsFile>() {
