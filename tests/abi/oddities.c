@@ -5,7 +5,9 @@
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <poll.h>
 #include <sys/inotify.h>
+#include <sys/xattr.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
@@ -56,6 +58,49 @@ CASE(creating_open_of_a_magic_link) {
     close(OK(syscall(SYS_openat2, AT_FDCWD, "/proc/self/exe", &how, sizeof how)));
     how.resolve = RESOLVE_NO_MAGICLINKS;
     ERR(syscall(SYS_openat2, AT_FDCWD, "/proc/self/exe", &how, sizeof how), ELOOP);
+}
+CASE(objects_are_no_files) {
+    char value[8];
+    loff_t size;
+    int event = OK(eventfd(0, 0)), sealed = OK(memfd_create("m", MFD_ALLOW_SEALING)), ends[2];
+    OK(pipe(ends));
+    ERR(fallocate(event, 0, 0x7ffffffffffffff0, 0x100), ENODEV);
+    ERR(fallocate(event, FALLOC_FL_COLLAPSE_RANGE, 0, 1), ENODEV);
+    ERR(fallocate(ends[0], FALLOC_FL_PUNCH_HOLE, 0, 1), EOPNOTSUPP); // a hole that would change the size
+    ERR(fallocate(ends[0], 0, 0, 1), EBADF);
+    ERR(fallocate(ends[1], 0, 0, 1), ESPIPE);
+    ERR(sync_file_range(event, 0, 0, 0), ESPIPE);
+    ERR(ioctl(event, 0x5460, &size), ENOTTY); // FIOQSIZE
+    ERR(fgetxattr(event, "user.none", value, sizeof value), ENODATA);
+    ERR(fremovexattr(event, "user.none"), EPERM);
+    CHECK(mmap(NULL, 4096, PROT_EXEC, MAP_PRIVATE, event, 0) == MAP_FAILED);
+    EQ(errno, EPERM);
+    CHECK(fcntl(sealed, F_GETFL) & 0100000); // O_LARGEFILE, which the C library hides
+    ERR(fcntl(ends[0], F_ADD_SEALS, 0), EPERM);
+    ERR(fcntl(ends[1], F_ADD_SEALS, 0), EINVAL);
+}
+CASE(copies_stay_within_a_file_system) {
+    int from = OK(open("/proc/self/status", O_RDONLY)), to = OK(memfd_create("m", 0)), ends[2], dir = OK(open("/", O_RDONLY));
+    OK(pipe(ends));
+    ERR(copy_file_range(from, NULL, to, NULL, 1, 0), EXDEV);
+    ERR(copy_file_range(ends[1], NULL, to, NULL, 1, 0), EINVAL);
+    ERR(copy_file_range(to, NULL, dir, NULL, 1, 0), EISDIR);
+    ERR(copy_file_range(to, NULL, to, NULL, 1, 1), EINVAL);
+}
+CASE(a_socket_takes_advice_and_all_bands) {
+    int ends[2];
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    EQ(posix_fadvise(ends[0], 0, 0, POSIX_FADV_NORMAL), 0);
+    EQ(posix_fadvise(ends[0], 0, 0, 99), EINVAL);
+    struct pollfd ready = {ends[0], POLLWRBAND | POLLWRNORM, 0};
+    EQ(poll(&ready, 1, 0), 1);
+    EQ(ready.revents, POLLWRBAND | POLLWRNORM);
+}
+CASE(a_path_comes_before_its_directory) {
+    ERR(openat(999, "", O_RDONLY), ENOENT);
+    ERR(unlinkat(999, "", 0), ENOENT);
+    struct stat st;
+    ERR(fstatat(999, "", &st, 0), ENOENT);
 }
 CASE(positions_come_before_modes) {
     int p[2];

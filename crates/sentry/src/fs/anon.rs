@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use super::dev::device_number;
-use super::{File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, Timestamp};
+use super::{File, FileKind, FileOps, Inode, Metadata, OpenFlags, Origin, SetAttr, Timestamp, XattrCall, XattrReply};
 use crate::Errno;
 use crate::ipc::pipe::Pipe;
 use crate::step::Step;
@@ -83,6 +83,8 @@ pub fn number(file: &File) -> Option<u64> {
 
 /// The inode of an anonymous object: attributes only.
 pub struct AnonInode {
+    /// Of no kind of file, to Linux.
+    object: bool,
     metadata: Mutex<Metadata>,
     /// The pipe, to open it once more by /proc/PID/fd.
     pipe: OnceLock<Weak<Pipe>>,
@@ -109,7 +111,7 @@ impl AnonInode {
             changed: now,
             born: Timestamp::default(),
         };
-        Arc::new(AnonInode { metadata: Mutex::new(metadata), pipe: OnceLock::new() })
+        Arc::new(AnonInode { object: matches!(what, Anon::Object(_)), metadata: Mutex::new(metadata), pipe: OnceLock::new() })
     }
 
     /// Says which pipe this is the inode of.
@@ -141,6 +143,15 @@ impl Inode for AnonInode {
     /// Opening one again by /proc/PID/fd: pipes have their own way; for others Linux gives `ENXIO`.
     fn open<'a>(self: Arc<Self>, _cx: &'a Cx, _flags: OpenFlags) -> Step<'a, Result<Arc<dyn FileOps>, Errno>> {
         Step::err(Errno::ENXIO)
+    }
+
+    /// None of them has any, and only what is a file or has no name for its kind is asked this far.
+    fn xattr<'a>(&'a self, call: XattrCall<'a>) -> Step<'a, Result<XattrReply, Errno>> {
+        match call {
+            XattrCall::Get(_) => Step::err(Errno::ENODATA),
+            XattrCall::List => Step::ok(Vec::new()),
+            XattrCall::Set(..) | XattrCall::Remove(_) => Step::err(if self.object { Errno::EPERM } else { Errno::EOPNOTSUPP }),
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

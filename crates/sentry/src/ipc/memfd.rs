@@ -22,7 +22,7 @@ use crate::step::Step;
 use crate::task::Cx;
 
 /// All seals there are.
-const SEALS: u32 = uapi::F_SEAL_SEAL | uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS | uapi::F_SEAL_EXEC;
+pub const SEALS: u32 = uapi::F_SEAL_SEAL | uapi::F_SEAL_SHRINK | uapi::F_SEAL_GROW | WRITE_SEALS | uapi::F_SEAL_EXEC;
 const WRITE_SEALS: u32 = uapi::F_SEAL_WRITE | uapi::F_SEAL_FUTURE_WRITE;
 
 /// What may not be done any more (`F_SEAL_*`).
@@ -59,7 +59,11 @@ pub async fn create(cx: &Cx, name: &str, sealing: bool, permissions: u32) -> Res
     let set = if sealing { 0 } else { uapi::F_SEAL_SEAL };
     let inode = Arc::new(MemFdInode { node, seals: Mutex::new(Seals { set }) });
     let ops = Arc::new(MemFd { inode: inode.clone(), data });
-    Ok(File::new(ops, Origin::Anonymous { inode, name: format!("/memfd:{name} (deleted)") }, OpenFlags::RDWR))
+    Ok(File::new(
+        ops,
+        Origin::Anonymous { inode, name: format!("/memfd:{name} (deleted)") },
+        OpenFlags::RDWR | OpenFlags::LARGEFILE,
+    ))
 }
 
 impl MemFd {

@@ -349,12 +349,10 @@ pub fn sys_copy_file_range(cx: &mut Cx, args: Args) -> Flow<'_> {
 }
 
 async fn copy_file_range(cx: &mut Cx, args: Args) -> Outcome {
-    real_file(cx, args.i32(0))?;
-    real_file(cx, args.i32(2))?;
+    let (input, output) = (real_file(cx, args.i32(0))?, real_file(cx, args.i32(2))?);
     if args.u32(5) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (input, output) = (reader(cx, args.i32(0))?, writer(cx, args.i32(2))?);
     let mut inodes = Vec::new();
     for file in [&input, &output] {
         let metadata = file.inode().metadata().await?;
@@ -364,8 +362,14 @@ async fn copy_file_range(cx: &mut Cx, args: Args) -> Outcome {
             _ => return Err(Errno::EINVAL.into()),
         }
     }
-    if output.flags().contains(OpenFlags::APPEND) {
+    if !input.flags().readable() || !output.flags().writable() || output.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EBADF.into());
+    }
+    // No file system here copies from another one.
+    if let [(from, _), (to, _)] = inodes[..]
+        && from != to
+    {
+        return Err(Errno::EXDEV.into());
     }
     let (mut from, mut to) = (End::new(cx, input, args.u64(1))?, End::new(cx, output, args.u64(3))?);
     let mut count = args.u64(4);

@@ -8,11 +8,11 @@ use super::{Args, Fail, Flow, Outcome, Restart};
 use crate::Errno;
 use crate::abi::uapi;
 use crate::fs::permission::is_owner;
-use crate::fs::{FdEntry, File, FileKind, OpenFlags, Origin, SignalOwner, Watcher};
+use crate::fs::{FdEntry, File, FileKind, OpenFlags, Origin, SignalOwner, Watcher, tmpfs};
 use crate::ipc::async_io;
 use crate::ipc::leases::LeaseKind;
 use crate::ipc::locks::{Family, Held, InodeKey, LockKind, LockTable, Owner, Range, RecordLocks, Refusal};
-use crate::ipc::memfd::MemFd;
+use crate::ipc::memfd::{self, MemFd};
 use crate::ipc::pipe::PipeEnd;
 use crate::signal::Signal;
 use crate::task::{Capability, Cx};
@@ -105,11 +105,24 @@ fn control(cx: &Cx, fd: i32, entry: &FdEntry, command: u32, argument: u64) -> Re
             if !file.flags().writable() {
                 return Err(Errno::EPERM);
             }
-            file.downcast::<MemFd>().ok_or(Errno::EINVAL)?.add_seals(argument as u32, &cx.task.container.memory).map(|()| 0)
+            match file.downcast::<MemFd>() {
+                Some(memfd) => memfd.add_seals(argument as u32, &cx.task.container.memory).map(|()| 0),
+                None if argument as u32 & !memfd::SEALS == 0 && is_of_memory(file) => Err(Errno::EPERM),
+                None => Err(Errno::EINVAL),
+            }
         }
-        uapi::F_GET_SEALS => file.downcast::<MemFd>().ok_or(Errno::EINVAL).map(|memfd| u64::from(memfd.seals())),
+        uapi::F_GET_SEALS => match file.downcast::<MemFd>() {
+            Some(memfd) => Ok(u64::from(memfd.seals())),
+            None if is_of_memory(file) => Ok(u64::from(uapi::F_SEAL_SEAL)),
+            None => Err(Errno::EINVAL),
+        },
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// Whether a file is a regular one of a tmpfs: those can have no seals, and are sealed against them.
+fn is_of_memory(file: &File) -> bool {
+    matches!(&file.origin, Origin::Path(path) if path.inode().kind() == FileKind::Regular && path.inode().as_any().is::<tmpfs::Node>())
 }
 
 /// `F_GETOWNER_UIDS`, `F_DUPFD_QUERY`, `F_CREATED_QUERY`, `F_GET_RW_HINT`, `F_SET_RW_HINT`.

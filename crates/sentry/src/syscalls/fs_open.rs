@@ -32,6 +32,8 @@ fn open_at(cx: &mut Cx, dirfd: i32, path_addr: u64, flags: u32, mode: u32) -> Fl
         flags |= OpenFlags::LARGEFILE;
     }
     let path = match path(cx, path_addr) {
+        // Before the descriptor is looked at.
+        Ok(path) if path.is_empty() => return Flow::done(Err(Errno::ENOENT)),
         Ok(path) => path,
         Err(errno) => return Flow::done(Err(errno)),
     };

@@ -18,7 +18,11 @@ pub(super) fn path(cx: &Cx, addr: u64) -> Result<Vec<u8>, Errno> {
 
 /// A path that may be null where an empty one is allowed.
 pub(super) fn path_or_empty(cx: &Cx, addr: u64, flags: ResolveFlags) -> Result<Vec<u8>, Errno> {
-    if addr == 0 && flags.contains(ResolveFlags::EMPTY_PATH) { Ok(Vec::new()) } else { path(cx, addr) }
+    let may_be_empty = flags.contains(ResolveFlags::EMPTY_PATH);
+    if addr == 0 && may_be_empty {
+        return Ok(Vec::new());
+    }
+    path(cx, addr).and_then(|path| if path.is_empty() && !may_be_empty { Err(Errno::ENOENT) } else { Ok(path) })
 }
 
 /// `AT_*` flags, of which only `allowed` may be given.
@@ -34,12 +38,19 @@ pub(super) fn at_flags(flags: u32, allowed: u32) -> Result<ResolveFlags, Errno> 
 
 /// The place of a path, for a given view.
 pub(super) async fn resolve(cx: &Cx, view: &View, dirfd: i32, path: &[u8], flags: ResolveFlags) -> Result<Path, Errno> {
+    // Before the descriptor is looked at.
+    if path.is_empty() && !flags.contains(ResolveFlags::EMPTY_PATH) {
+        return Err(Errno::ENOENT);
+    }
     let start = walk::start(cx, view, dirfd, path)?;
     walk::resolve_in(view, Some(cx), start, path, flags).await
 }
 
 /// The directory of a path's last component, for a given view.
 pub(super) async fn parent(cx: &Cx, view: &View, dirfd: i32, path: &[u8]) -> Result<(Path, Last), Errno> {
+    if path.is_empty() {
+        return Err(Errno::ENOENT);
+    }
     let start = walk::start(cx, view, dirfd, path)?;
     walk::parent_in(view, Some(cx), start, path).await
 }

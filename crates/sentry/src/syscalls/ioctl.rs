@@ -2,6 +2,7 @@
 
 use linux_raw_sys::ioctl as codes;
 
+use super::io::is_object;
 use super::transfer::ready;
 use super::{Args, Fail, Flow, fcntl};
 use crate::Errno;
@@ -94,7 +95,8 @@ async fn block_size(cx: &mut Cx, file: std::sync::Arc<File>, addr: u64) -> super
 /// `FIOQSIZE`: what a file, directory or link takes of the disk.
 async fn bytes_on_disk(cx: &mut Cx, file: std::sync::Arc<File>, addr: u64) -> super::Outcome {
     let metadata = file.inode().metadata().await?;
-    if !matches!(metadata.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink) {
+    let has_size = matches!(metadata.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
+    if !has_size || is_object(&file) {
         return Err(Errno::ENOTTY.into());
     }
     cx.mm.write_val(addr, &metadata.blocks.saturating_mul(512))?;

@@ -118,6 +118,13 @@ fn map(cx: &Cx, args: Args) -> Result<u64, Errno> {
                 }
                 how -= SegmentFlags::MAY_EXEC;
             }
+            // Linux keeps pipes, sockets and the like where nothing is executed.
+            if prot.contains(Prot::EXEC)
+                && matches!(file.origin, Origin::Anonymous { .. })
+                && file.downcast::<MemFd>().is_none()
+            {
+                return Err(Errno::EPERM);
+            }
             if let Some(seals) = &seals {
                 how = seals.admit_mapping(prot, how)?;
             }

@@ -489,7 +489,7 @@ impl Core {
         drop(state);
         let full = self.kind == Kind::Datagram && peer.as_ref().is_some_and(|peer| self.waits_at(peer));
         if !listening && !full && self.writable(peer.as_deref()) {
-            events |= PollEvents::OUT | PollEvents::WRNORM;
+            events |= PollEvents::OUT | PollEvents::WRNORM | PollEvents::WRBAND;
         }
         events
     }
