@@ -28,13 +28,14 @@ const B: [&str; 2] = ["10.77.0.3", "fd77::3"];
 const C: [&str; 2] = ["10.77.0.4", "fd77::4"];
 const PORT: &str = "7000";
 /// What tools.sh and servers.sh run.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "curl",
     "openssh-server",
     "openssh-client",
     "bind9-dnsutils",
     "dnsmasq-base",
     "iputils-arping",
+    "iputils-ping",
     "tcpdump",
     "dpkg-dev",
     "apt",
