@@ -74,7 +74,7 @@ CASE(objects_are_no_files) {
     ERR(fgetxattr(event, "user.none", value, sizeof value), ENODATA);
     ERR(fremovexattr(event, "user.none"), EPERM);
     CHECK(mmap(NULL, 4096, PROT_EXEC, MAP_PRIVATE, event, 0) == MAP_FAILED);
-    EQ(errno, EPERM);
+    EQ(errno, is_linux(6, 16) ? EPERM : ENODEV); // such objects are on a file system without programs since then
     CHECK(fcntl(sealed, F_GETFL) & 0100000); // O_LARGEFILE, which the C library hides
     ERR(fcntl(ends[0], F_ADD_SEALS, 0), EPERM);
     ERR(fcntl(ends[1], F_ADD_SEALS, 0), EINVAL);
@@ -323,9 +323,8 @@ CASE(reboot_with_nonsense) {
 
 CASE(sizes_by_ioctl) {
     static char bytes[8192];
-    int fd = OK(open("f", O_RDWR | O_CREAT, 0600)), block = 0, p[2];
+    int fd = OK(memfd_create("f", 0)), block = 0, p[2]; // an overlay of Linux's answers these two with EINVAL and 0
     EQ(write(fd, bytes, sizeof bytes), sizeof bytes);
-    OK(fsync(fd));
     struct stat st;
     OK(fstat(fd, &st));
     OK(ioctl(fd, 2, &block)); // FIGETBSZ
@@ -363,7 +362,7 @@ CASE(a_place_is_no_object_of_any_kind) {
     ERR(inotify_rm_watch(place, 1), EBADF);
     ERR(syscall(SYS_signalfd4, place, &mask, 8, 0), EBADF);
     ERR(epoll_wait(place, &event, 1, 0), EBADF);
-    ERR(epoll_wait(place, &event, 0, 0), EBADF);
+    ERR(epoll_wait(place, &event, 0, 0), is_linux(6, 15) ? EBADF : EINVAL);
     ERR(epoll_ctl(place, EPOLL_CTL_ADD, p[0], &event), EBADF);
     ERR(epoll_ctl(epoll, EPOLL_CTL_ADD, place, &event), EBADF);
     ERR(setns(place, 0), EBADF);
@@ -404,7 +403,7 @@ CASE(modes_of_fallocate_come_before_those_of_the_file) {
     int reads = OK(open("/dev/null", O_RDONLY)), file = OK(memfd_create("x", 0)), event = OK(eventfd(0, 0));
     ERR(fallocate(reads, 0x1000, 0, 1), EOPNOTSUPP);
     ERR(fallocate(reads, FALLOC_FL_PUNCH_HOLE, 0, 1), EOPNOTSUPP);
-    ERR(fallocate(reads, FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_KEEP_SIZE, 0, 1), EOPNOTSUPP);
+    ERR(fallocate(reads, FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_KEEP_SIZE, 0, 1), is_linux(6, 12) ? EOPNOTSUPP : EINVAL);
     ERR(fallocate(reads, 0x1000, -1, 1), EINVAL);
     ERR(fallocate(reads, 0, 0, 1), EBADF);
     ERR(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 1), EOPNOTSUPP);

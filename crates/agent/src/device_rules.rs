@@ -1,7 +1,7 @@
 //! Which devices a container's processes may make, read and write: a program of its cgroup that the kernel asks (`BPF_PROG_TYPE_CGROUP_DEVICE`), as runc's.
 //!
-//! Of block devices only the container's own disks can be read or written, whatever the configuration says: the others are the machine's and its
-//! neighbours', under numbers that a configuration made for the host cannot mean.
+//! Of block devices only loop devices and the container's own disks can be read or written, whatever the configuration says: the others are the
+//! machine's and its neighbours', under numbers that a configuration made for the host cannot mean.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
@@ -19,6 +19,8 @@ const ALL: u32 = access::MKNOD | access::READ | access::WRITE;
 /// Numbers of terminals (`/dev/pts/*`), and of what makes them.
 const PTS: u32 = 136;
 const PTMX: (u32, u32) = (5, 2);
+/// Number of loop devices. They are the guest's, under the number that they have everywhere.
+const LOOPS: u32 = 7;
 
 /// Whether this kernel has such programs. Without them only file systems that open no devices keep containers from others' disks.
 pub fn are_there() -> bool {
@@ -87,6 +89,11 @@ fn rules(request: &CreateContainerRequest) -> Result<Vec<DeviceRule>, Status> {
     rules.push(character((Some(PTMX.0), Some(PTMX.1)), ALL));
     rules.push(DeviceRule { allow: false, ..block((None, None), access::READ | access::WRITE) });
     rules.push(block((None, None), access::MKNOD));
+    let of_loops = |rule: &&DeviceRule| {
+        rule.kind.is_none_or(|kind| kind == DeviceKind::Block as i32) && rule.major.is_none_or(|major| major == LOOPS)
+    };
+    let narrowed = |rule: &DeviceRule| DeviceRule { allow: rule.allow, ..block((Some(LOOPS), rule.minor), rule.access) };
+    rules.extend(request.device_rules.iter().filter(of_loops).map(narrowed));
     for device in &request.devices {
         let Some(disk) = device.disk else { continue };
         let number = devices::number(device, &request.disks)?;
@@ -264,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn loops_are_as_the_configuration_says() {
+        let (all, write) = (rule(true, None, None, None, ALL), access::WRITE);
+        let sealed = rule(false, Some(DeviceKind::Block), Some(LOOPS), Some(3), write);
+        let request = CreateContainerRequest { device_rules: vec![all, sealed], ..CreateContainerRequest::default() };
+        let program = program(&rules(&request).expect("rules"));
+        assert!(run(&program, BLOCK, (LOOPS, 2), access::READ | write));
+        assert!(run(&program, BLOCK, (LOOPS, 3), access::READ));
+        assert!(!run(&program, BLOCK, (LOOPS, 3), write));
+        assert!(!run(&program, BLOCK, (254, 3), access::READ));
+    }
+
+    #[test]
     fn without_rules_there_are_the_usual_devices() {
         let program = program(&rules(&CreateContainerRequest::default()).expect("rules"));
         for number in [(1, 3), (5, 0), (5, 2), (136, 7)] {
@@ -273,5 +292,6 @@ mod tests {
         for number in [(1, 1), (10, 229), (10, 200)] {
             assert!(!run(&program, CHARACTER, number, access::READ), "{number:?}");
         }
+        assert!(!run(&program, BLOCK, (LOOPS, 0), access::READ));
     }
 }

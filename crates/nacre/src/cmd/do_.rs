@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use agent_api::dev::access;
 use agent_api::{
-    CacheMode, ClientError, Code, CreateContainerRequest, Device, DeviceKind, DevptsMount, Empty, Limits, Mount, MountFlags,
-    Process, Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
+    CacheMode, ClientError, Code, CreateContainerRequest, Device, DeviceKind, DeviceRule, DevptsMount, Empty, Limits, Mount,
+    MountFlags, Process, Root, SetStraceRequest, StartContainerRequest, Status, TmpfsMount, mount::Kind, root,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -124,6 +125,7 @@ impl Do {
         for volume in self.flags.volumes()? {
             mounts.push(bind(volume, &mut attaches));
         }
+        let devices = loop_devices();
         let request = CreateContainerRequest {
             id: format!("do-{}", std::process::id()),
             process: Some(self.process(&root, privilege, wire)?),
@@ -140,7 +142,8 @@ impl Do {
                 images: (0..images.len() as u32).collect(),
             }),
             mounts,
-            devices: loop_devices(),
+            device_rules: devices.iter().map(free_use).collect(),
+            devices,
             limits: Some(self.flags.limits()?),
             ..Default::default()
         };
@@ -196,6 +199,17 @@ fn loop_devices() -> Vec<Device> {
     let control = node("/dev/loop-control".into(), DeviceKind::Character, 10, 237);
     let disks = (0..LOOP_DEVICES).map(|index| node(format!("/dev/loop{index}"), DeviceKind::Block, 7, index));
     std::iter::once(control).chain(disks).collect()
+}
+
+/// The rule that lets a container do all with a device.
+fn free_use(device: &Device) -> DeviceRule {
+    DeviceRule {
+        allow: true,
+        kind: Some(device.kind),
+        major: Some(device.major),
+        minor: Some(device.minor),
+        access: access::MKNOD | access::READ | access::WRITE,
+    }
 }
 
 /// A sandbox that is gone when this is, with its cgroup.

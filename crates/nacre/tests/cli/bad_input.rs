@@ -85,7 +85,8 @@ fn failing_hooks_stop_a_create_and_leave_nothing() {
     // What is logged says of whom.
     let log = place.dir.join("log");
     place.nacre(&["--log", &log.display().to_string(), "--log-format", "json", "create", "x"]);
-    let line: serde_json::Value = serde_json::from_str(std::fs::read_to_string(&log).expect("a log").trim()).expect("a line");
+    let log = std::fs::read_to_string(&log).expect("a log");
+    let line: serde_json::Value = serde_json::from_str(log.lines().next_back().expect("a line")).expect("JSON");
     assert_eq!((&line["sandbox"], &line["container"], &line["level"]), (&json!("x"), &json!("x"), &json!("error")));
     config["hooks"] = json!({"startContainer": [{"path": "/bin/true"}]});
     place.write(&config);
