@@ -16,6 +16,7 @@ use image::store::{Container, Record, Root, Store, Use};
 use image::unpack::beneath;
 use image::unpack::helper::Unpacker;
 use oci_client::Reference;
+use runtime::config::annotations;
 use runtime::state::{self, Access};
 use rustix::fs::{FileType, Mode, OFlags};
 use serde_json::{Map, Value, json};
@@ -84,7 +85,7 @@ pub fn prepare(wish: &Wish<'_>, global: &Global) -> anyhow::Result<Imaged> {
     let dir = store.bundle_path(wish.id);
     let mut config = config(wish, &image, &root, &limits)?;
     if let Some(mapped) = mapped(wish, &store, &root) {
-        object(&mut config, "annotations").insert(runtime::config::ROOTFS.into(), format!("erofs:{}", mapped.display()).into());
+        object(&mut config, "annotations").insert(annotations::ROOTFS.into(), format!("erofs:{}", mapped.display()).into());
     }
     let mut files = Vec::new();
     if let Some(hosts) = hosts(&root, wish.id) {
@@ -292,7 +293,7 @@ fn capability_sets(uid: u32) -> Value {
 fn annotations(wish: &Wish<'_>, image: &Image, settings: Settings) -> Map<String, Value> {
     let mut all = Map::new();
     for (key, value) in settings.labels {
-        if !key.starts_with("dev.nacre.") {
+        if !key.starts_with(annotations::OURS) {
             all.insert(key, value.into());
         }
     }
@@ -307,7 +308,7 @@ fn annotations(wish: &Wish<'_>, image: &Image, settings: Settings) -> Map<String
     if let Some(created) = image.config.created() {
         add("created", created.clone());
     }
-    all.insert("dev.nacre.image".into(), wish.image.to_string_lossy().into());
+    all.insert(annotations::IMAGE.into(), wish.image.to_string_lossy().into());
     all
 }
 

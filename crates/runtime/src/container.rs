@@ -17,6 +17,7 @@ use oci_spec::runtime::Spec;
 
 use crate::cgroup::{Cgroup, Driver, HostLimits, Location};
 use crate::cni::{self, NetworkWish};
+use crate::config::annotations::{self, annotation};
 use crate::config::{self, Overlay};
 use crate::console::Console;
 use crate::error::{Doing, Error, Result};
@@ -88,13 +89,16 @@ impl Runtime {
             Place::Member(sandbox) => Some(self.host(&sandbox)?),
         };
         logging::about(host.as_ref().map_or(create.id, |host| &host.entry.saved.id), create.id);
+        for name in annotations::unknown(&spec) {
+            tracing::warn!("annotation {name} says nothing: there is none of that name (docs/runtime.md)");
+        }
         let kind = match &host {
             None => kind(&spec, create.sandbox)?,
             Some(host) => host.entry.saved.kind,
         };
         let pod = host.as_ref().map(|host| Pod { sandbox_id: &host.entry.saved.id, pid: host.main.pid, store: &self.store });
         let images = match create.root_images {
-            [] => config::erofs_root(&spec, &bundle)?,
+            [] => annotations::erofs_root(&spec, &bundle)?,
             given => given.to_vec(),
         };
         config::check_images(&images)?;
@@ -554,7 +558,7 @@ fn named(network: &Network) -> Option<PathBuf> {
 /// # Errors
 /// The annotation says what there is not.
 pub fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
-    match (wanted, config::annotation(spec, "dev.nacre.sandbox")) {
+    match (wanted, annotation(spec, annotations::SANDBOX)) {
         (Some(kind), _) => Ok(kind),
         (None, Some(text)) => text.parse().map_err(|what| Error::Other(format!("annotation dev.nacre.sandbox: {what}"))),
         (None, None) => Ok(Kind::default()),
@@ -563,7 +567,7 @@ pub fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
 
 /// Where writes go, as the command line says, or annotation `dev.nacre.overlay`.
 fn overlay(spec: &Spec, bundle: &Path, wanted: Option<&str>) -> Result<Overlay> {
-    match (wanted, config::annotation(spec, config::OVERLAY)) {
+    match (wanted, annotation(spec, annotations::OVERLAY)) {
         (Some(text), _) => Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("--overlay: {what}"))),
         (None, Some(text)) => {
             Overlay::parse(text, Some(bundle)).map_err(|what| Error::Other(format!("annotation dev.nacre.overlay: {what}")))

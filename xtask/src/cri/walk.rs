@@ -46,6 +46,16 @@ enum Sandbox {
     Vm,
 }
 
+impl Sandbox {
+    /// How long after a call its victims are killed.
+    fn moments(self) -> [Duration; 2] {
+        match self {
+            Sandbox::Sentry => [10, 60].map(Duration::from_millis),
+            Sandbox::Vm => [100, 2000].map(Duration::from_millis),
+        }
+    }
+}
+
 /// At which moments of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moments {
@@ -88,10 +98,7 @@ enum Moment {
 }
 
 fn walk(engine: &mut Engine, sandbox: Sandbox, victim: Victim, which: Moments) -> Result<()> {
-    let during = match sandbox {
-        Sandbox::Sentry => [10, 60].map(Duration::from_millis),
-        Sandbox::Vm => [100, 2000].map(Duration::from_millis),
-    };
+    let during = sandbox.moments();
     for (turn, step) in STEPS.into_iter().enumerate() {
         let all = [Moment::During(step, during[0]), Moment::Before(step), Moment::During(step, during[1])];
         let possible: Vec<Moment> = all.into_iter().filter(|moment| victim.lives(*moment)).collect();
@@ -169,11 +176,16 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Once a pod has stopped nobody is left but containerd, and a stop takes but a moment.
+    /// Once a pod has stopped nobody is left but containerd, and a stop takes but a moment. So does a sentry's `nacre create`, which is met at the first moment.
     fn may_miss(&self) -> bool {
         let ending =
             matches!(self.moment, Moment::During(Step::StopPod | Step::RemovePod, _) | Moment::Before(Step::RemovePod));
-        ending && self.victim != Victim::Containerd
+        let late = matches!(self.moment, Moment::During(_, after) if after > self.sandbox.moments()[0]);
+        match self.victim {
+            Victim::Containerd => false,
+            Victim::Create => late && self.sandbox == Sandbox::Sentry,
+            Victim::Shim | Victim::Process(_) => ending,
+        }
     }
 
     /// Whether there is what the step is done to.

@@ -3,6 +3,7 @@
 //! [`load`] parses and names the key that is wrong; [`plan`] makes the typed request. What this runtime cannot do is an error that says
 //! so, except what a sandbox makes pointless (AppArmor, SELinux), which is logged.
 
+pub mod annotations;
 pub mod capabilities;
 mod devices;
 pub mod mounts;
@@ -27,17 +28,13 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceTyp
 pub use oci_spec::runtime::Process as OciProcess;
 pub use overlay::{Overlay, prepare as prepare_overlay};
 
+pub use self::annotations::annotation;
 pub use self::network::{network, network_namespace};
 pub use self::process::{check as check_process, process};
 use crate::cgroup;
 use crate::pod::{Named, Place, Pod, named};
 use crate::process::gofer::Attach;
 use crate::sandbox::{ContainerPlan, is_read_only};
-
-/// The annotation that names images for a root.
-pub const ROOTFS: &str = "dev.nacre.rootfs";
-/// The annotation that says where writes to the root go.
-pub const OVERLAY: &str = "dev.nacre.overlay";
 
 /// What is wrong with a bundle's configuration.
 #[derive(Debug, thiserror::Error)]
@@ -162,25 +159,6 @@ pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
         true => Ok(path),
         false => Err(problem(ErrorKind::NotADirectory.into())),
     }
-}
-
-/// What an annotation says, if it is there.
-pub fn annotation<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
-    spec.annotations().as_ref()?.get(name).map(String::as_str)
-}
-
-/// The images of annotation [`ROOTFS`]: `erofs:PATH`, relative to the bundle or not; several, of which each is over the one before it, stand in lines of
-/// their own. None: the root is a directory.
-///
-/// # Errors
-/// Names the annotation.
-pub fn erofs_root(spec: &Spec, bundle: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let Some(text) = annotation(spec, ROOTFS) else { return Ok(Vec::new()) };
-    let line = |line: &str| match line.strip_prefix("erofs:").filter(|path| !path.is_empty()) {
-        Some(path) => Ok(bundle.join(path)),
-        None => Err(wrong(format!("annotation {ROOTFS}"), format!("{line:?} is not erofs:PATH"))),
-    };
-    text.trim_end_matches('\n').split('\n').map(line).collect()
 }
 
 /// A root can be made of so many images.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
-use super::{ConfigError, annotation, wrong};
+use super::annotations::{NETWORK, annotation};
+use super::{ConfigError, wrong};
 use crate::process::Network;
 
 /// The network namespace that the container is to join, if it names one.
@@ -32,9 +33,8 @@ fn network_entry(spec: &Spec) -> Option<&LinuxNamespace> {
 /// # Errors
 /// The host's network is asked for, and the annotation does not say what is meant; or says it where it is not asked for.
 pub fn network(spec: &Spec) -> Result<Network, ConfigError> {
-    const NAME: &str = "dev.nacre.network";
-    let annotation = annotation(spec, NAME);
-    let refused = |what: &str| Err(wrong(format!("annotations.{NAME}"), what));
+    let annotation = annotation(spec, NETWORK);
+    let refused = |what: &str| Err(wrong(format!("annotations.{NETWORK}"), what));
     let own = network_entry(spec).filter(|_| !network_namespace(spec).is_some_and(|path| is_own(&path)));
     match (own, annotation) {
         (_, Some(other)) if !matches!(other, "host" | "none") => refused(&format!("{other:?} is neither host nor none")),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use agent_api::{Code, Status};
 use oci_spec::runtime::{Hook, Spec};
-use runtime::config::{self, annotation};
+use runtime::config::annotations::{self, annotation};
 use runtime::container;
 use runtime::pod::Place;
 use runtime::sandbox::{IMAGES_AT_START, IMAGES_LATER, Kind};
@@ -31,19 +31,19 @@ pub(super) fn check_annotations(spec: &Spec) -> Result<(), Status> {
         return Ok(());
     }
     let refused = |name: &str, what: &str| Err(Status::new(Code::InvalidArgument, format!("annotation {name}: {what}")));
-    if annotation(spec, config::ROOTFS).is_some() {
-        return refused(config::ROOTFS, "a pod's container cannot choose a file of the host for its root");
+    if annotation(spec, annotations::ROOTFS).is_some() {
+        return refused(annotations::ROOTFS, "a pod's container cannot choose a file of the host for its root");
     }
-    if annotation(spec, config::OVERLAY).is_some_and(|overlay| overlay.starts_with("dir:")) {
+    if annotation(spec, annotations::OVERLAY).is_some_and(|overlay| overlay.starts_with("dir:")) {
         let what = "a pod's container cannot choose a directory of the host for its changes (\"dir\" is one of its own)";
-        return refused(config::OVERLAY, what);
+        return refused(annotations::OVERLAY, what);
     }
     Ok(())
 }
 
 /// Whether the root must be where the bundle says, or looks otherwise there than its images.
 fn is_to_be_mounted(spec: &Spec) -> bool {
-    if annotation(spec, config::ROOTFS).is_some() || annotation(spec, config::OVERLAY) == Some("none") {
+    if annotation(spec, annotations::ROOTFS).is_some() || annotation(spec, annotations::OVERLAY) == Some("none") {
         return true;
     }
     let some = |list: &Option<Vec<Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
@@ -116,9 +116,9 @@ mod tests {
             check_annotations(&spec(annotations)).map_err(|status| status.message)
         };
         let harmful = [
-            (config::ROOTFS, "erofs:/var/lib/containerd/layer.erofs"),
-            (config::ROOTFS, ""),
-            (config::OVERLAY, "dir:/var/lib/containerd"),
+            (annotations::ROOTFS, "erofs:/var/lib/containerd/layer.erofs"),
+            (annotations::ROOTFS, ""),
+            (annotations::OVERLAY, "dir:/var/lib/containerd"),
         ];
         for (name, value) in harmful {
             for pods in
@@ -129,7 +129,7 @@ mod tests {
             assert_eq!(checked("a", name, value), Ok(()), "who is no pod's author");
         }
         for value in ["memory", "dir", "none"] {
-            assert_eq!(checked("io.kubernetes.cri.container-type", config::OVERLAY, value), Ok(()));
+            assert_eq!(checked("io.kubernetes.cri.container-type", annotations::OVERLAY, value), Ok(()));
         }
     }
 
@@ -138,8 +138,8 @@ mod tests {
         let hook = serde_json::json!([{"path": "/bin/true"}]);
         let ids = serde_json::json!([{"containerID": 0, "hostID": 65536, "size": 65536}]);
         let mounted = [
-            serde_json::json!({"annotations": {config::OVERLAY: "none"}}),
-            serde_json::json!({"annotations": {config::ROOTFS: "erofs:x"}}),
+            serde_json::json!({"annotations": {annotations::OVERLAY: "none"}}),
+            serde_json::json!({"annotations": {annotations::ROOTFS: "erofs:x"}}),
             serde_json::json!({"hooks": {"prestart": hook}}),
             serde_json::json!({"hooks": {"createRuntime": hook}}),
             serde_json::json!({"hooks": {"createContainer": hook}}),
@@ -151,7 +151,7 @@ mod tests {
         }
         let mapped = [
             serde_json::json!({}),
-            serde_json::json!({"annotations": {config::OVERLAY: "dir"}}),
+            serde_json::json!({"annotations": {annotations::OVERLAY: "dir"}}),
             serde_json::json!({"hooks": {"prestart": [], "poststop": hook}, "linux": {"uidMappings": [], "gidMappings": []}}),
         ];
         for more in mapped {
