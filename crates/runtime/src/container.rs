@@ -556,13 +556,11 @@ fn named(network: &Network) -> Option<PathBuf> {
 /// What the container runs in, as the command line says, or annotation `dev.nacre.sandbox`.
 ///
 /// # Errors
-/// The annotation says what there is not.
+/// The annotation says what there is not, whether it counts or not.
 pub fn kind(spec: &Spec, wanted: Option<Kind>) -> Result<Kind> {
-    match (wanted, annotation(spec, annotations::SANDBOX)) {
-        (Some(kind), _) => Ok(kind),
-        (None, Some(text)) => text.parse().map_err(|what| Error::Other(format!("annotation dev.nacre.sandbox: {what}"))),
-        (None, None) => Ok(Kind::default()),
-    }
+    let asked = annotation(spec, annotations::SANDBOX).map(str::parse).transpose();
+    let asked = asked.map_err(|what| Error::Other(format!("annotation {}: {what}", annotations::SANDBOX)))?;
+    Ok(wanted.or(asked).unwrap_or_default())
 }
 
 /// Where writes go, as the command line says, or annotation `dev.nacre.overlay`.

@@ -30,6 +30,22 @@ use grpc::Client;
 use messages as cri;
 use options::Options;
 
+/// What a kubelet has covered in containers that are not privileged.
+const MASKED: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => ExitCode::from(code),
@@ -226,6 +242,10 @@ fn container_config(name: &str, image: &str, options: &Options) -> Result<cri::C
         let (host, inside) = text.split_once(':').context("--device takes HOST:INSIDE")?;
         Ok(cri::Device { container_path: inside.into(), host_path: host.into(), permissions: "rwm".into() })
     };
+    let paths = |list: &[&str]| -> Vec<String> {
+        let listed = list.iter().filter(|_| !options.privileged);
+        listed.map(|path| path.to_string()).collect()
+    };
     let capabilities = cri::Capability { add: options.capabilities_added.clone(), drop: options.capabilities_dropped.clone() };
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
@@ -248,6 +268,8 @@ fn container_config(name: &str, image: &str, options: &Options) -> Result<cri::C
                 supplemental_groups: options.groups.clone(),
                 no_new_privs: options.no_new_privileges,
                 run_as_group: options.group.map(|group| cri::Value { value: group }),
+                masked_paths: paths(&MASKED),
+                readonly_paths: paths(&READ_ONLY),
                 seccomp: options.seccomp.then_some(cri::SecurityProfile { kind: 0 }),
             }),
         }),

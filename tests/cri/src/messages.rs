@@ -205,6 +205,10 @@ pub struct LinuxContainerSecurityContext {
     pub no_new_privs: bool,
     #[prost(message, optional, tag = "12")]
     pub run_as_group: Option<Value>,
+    #[prost(string, repeated, tag = "13")]
+    pub masked_paths: Vec<String>,
+    #[prost(string, repeated, tag = "14")]
+    pub readonly_paths: Vec<String>,
     /// Absent: unconfined.
     #[prost(message, optional, tag = "15")]
     pub seccomp: Option<SecurityProfile>,

@@ -302,6 +302,19 @@ impl Engine {
             .with_context(|| format!("{:?}", self.remains().unwrap_or_default()))
     }
 
+    /// Network namespaces that containerd has made.
+    fn namespaces(&self) -> impl Iterator<Item = PathBuf> {
+        let all = entries(Path::new("/run/netns")).into_iter();
+        all.filter(|path| path.to_string_lossy().contains("/cni-") && !self.foreign.contains(path))
+    }
+
+    /// Removes those that containerd does not know of (any more).
+    pub fn remove_namespaces(&self) -> Result<()> {
+        self.namespaces().try_for_each(|path| {
+            sh::run(Command::new("ip").args(["netns", "delete"]).arg(path.file_name().unwrap_or_default()))
+        })
+    }
+
     /// What is still there of containers: the runtime's state (also an empty directory), bundles, FIFOs, sockets of shims, cgroups with the
     /// processes in them, processes that have been seen, network namespaces, addresses.
     fn remains(&self) -> Result<Vec<PathBuf>> {
@@ -326,8 +339,7 @@ impl Engine {
                 );
             }
         }
-        let namespaces = entries(Path::new("/run/netns")).into_iter().filter(|path| path.to_string_lossy().contains("/cni-"));
-        found.extend(namespaces.filter(|path| !self.foreign.contains(path)));
+        found.extend(self.namespaces());
         let addresses = entries(&self.dir.join("ipam/nacre-test"));
         found.extend(
             addresses.into_iter().filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("10."))),
