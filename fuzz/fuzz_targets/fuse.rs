@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
     let server = Server::new(Config::for_nofile(300));
     for (access, tree) in [(Access::ReadWrite, "tree"), (Access::ReadOnly, "read")] {
         let source = Source::at_path(&home.join(tree)).expect("a tree");
-        server.shown().add(TreeConfig { source, access, cache: Cache::Shared }).expect("room");
+        server.shown().add(TreeConfig { source, access, cache: Cache::Shared, told: false }).expect("room");
     }
     // The root, and what answers have begun with: inodes' numbers and handles'.
     let (mut known, mut rest) = (vec![1_u64], bytes);

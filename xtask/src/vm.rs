@@ -13,15 +13,10 @@ use crate::tally::Tally;
 use crate::{agent, nested, packages, sh};
 
 /// Command-line tests that say what only a sentry does, and why a VM does otherwise.
-const NOT_IN_VMS: &[(&str, &str)] = &[
-    (
-        "lifecycle::limits_change_while_it_runs",
-        "a VM's /proc/meminfo shows the machine, its kernel makes room for a lower limit, and may change one that is exceeded",
-    ),
-    ("watch::in_a_volume", WATCH),
-    ("watch::in_a_read_only_volume", WATCH),
-];
-const WATCH: &str = "a guest's kernel is not told what the host changes in a volume (docs/virtiofs.md)";
+const NOT_IN_VMS: &[(&str, &str)] = &[(
+    "lifecycle::limits_change_while_it_runs",
+    "a VM's /proc/meminfo shows the machine, its kernel makes room for a lower limit, and may change one that is exceeded",
+)];
 
 /// How much is run.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -77,6 +77,8 @@ service! {
     Online(OnlineRequest) -> Empty, SOON;
     /// Tells a VM that its pod's network has changed.
     UpdateNetwork(UpdateNetworkRequest) -> UpdateNetworkResponse, LATER;
+    /// Tells a VM what others have changed in the trees that it is shown.
+    FilesChanged(FilesChangedRequest) -> Empty, LATER;
     /// Makes a container: its name spaces, mounts and memory. Nothing of it runs yet, but everything that can be checked is (the
     /// program exists and may be executed).
     CreateContainer(CreateContainerRequest) -> CreateContainerResponse, LATER;

@@ -26,6 +26,7 @@ mod net;
 mod process;
 mod pump;
 mod reaper;
+mod replay;
 mod report;
 mod serve;
 mod setup;

@@ -13,7 +13,7 @@ use prost::Message;
 
 use crate::agent::Agent;
 use crate::modules::Modules;
-use crate::{fail, forward};
+use crate::{fail, forward, replay};
 
 const STACK: usize = 256 << 10;
 
@@ -73,6 +73,7 @@ fn serve(agent: &Arc<Agent>, request: u32, call: Call) {
         Call::SetUpSandbox(call) => outbox.reply(request, agent.set_up(call)),
         Call::Online(call) => outbox.reply(request, agent.online(call)),
         Call::UpdateNetwork(call) => outbox.reply(request, agent.update_network(&call)),
+        Call::FilesChanged(call) => outbox.reply(request, replay::all(&call)),
         Call::CreateContainer(call) => outbox.reply(request, agent.create(call)),
         Call::StartContainer(call) => outbox.reply(request, agent.start(&call.container_id)),
         Call::ExecProcess(call) => outbox.reply(request, agent.exec(call)),

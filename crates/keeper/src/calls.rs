@@ -53,8 +53,8 @@ impl Server {
                 Code::Unimplemented,
                 "a VM's system calls are its own kernel's: they cannot be traced from outside",
             )),
-            Call::SetUpSandbox(_) | Call::Online(_) => {
-                Err(Status::new(Code::Unimplemented, "the VM's keeper sets its guest up itself"))
+            Call::SetUpSandbox(_) | Call::Online(_) | Call::FilesChanged(_) => {
+                Err(Status::new(Code::Unimplemented, "the VM's keeper sets its guest up itself, and tells it of files"))
             }
         }
     }

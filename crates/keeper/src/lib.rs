@@ -20,13 +20,16 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agent_api::rate::Rate;
-use agent_api::{BOOTED, Method, Metric, SetUpSandboxRequest, ShutdownRequest, client, vm};
+use agent_api::{BOOTED, FilesChangedRequest, Method, Metric, SetUpSandboxRequest, ShutdownRequest, client, vm};
+use prost::Message;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use vmm::vsock::{Ports, Vsock};
@@ -64,6 +67,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(300);
 /// Threads here only wait and copy, with [`streams::PIECE`] bytes at a time on the heap.
 const STACK: usize = 128 << 10;
+/// Bytes of a request that tells of changed files.
+const MOST_CHANGES: usize = 1 << 20;
 
 /// What a keeper process hands over when it is confined.
 pub struct Boot {
@@ -89,6 +94,8 @@ pub struct Boot {
     pub console: OwnedFd,
     /// The process that serves its files: a pidfd.
     pub files: OwnedFd,
+    /// And where that tells of what others change: each time the length of a request (four bytes, little endian) and the request, which is answered by a byte.
+    pub changes: OwnedFd,
 }
 
 /// Why there is no VM (any more).
@@ -161,6 +168,8 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
         while let Err(Errno::INTR) = poll(&mut [PollFd::new(&boot.files, PollFlags::IN)], None) {}
         let _ = of_files.send(News::FilesGone);
     })?;
+    let to_guest = guest.clone();
+    spawn("changes", move || tell_changes(boot.changes, &to_guest))?;
     let server = Server {
         guest: guest.clone(),
         streams,
@@ -184,6 +193,26 @@ pub fn run(boot: Boot) -> Result<Option<u8>, KeeperError> {
     }
     let _ = vmm.stop();
     end
+}
+
+/// Passes on what the process that serves the files tells, until it ends. It is believed no more than the guest is.
+fn tell_changes(from: OwnedFd, guest: &Guest) {
+    let mut from = File::from(from);
+    let mut length = [0; 4];
+    while from.read_exact(&mut length).is_ok() {
+        let length = u32::from_le_bytes(length) as usize;
+        let mut request = vec![0; length.min(MOST_CHANGES)];
+        if length > MOST_CHANGES || from.read_exact(&mut request).is_err() {
+            return;
+        }
+        let Ok(request) = FilesChangedRequest::decode(request.as_slice()) else { return };
+        if let Err(status) = guest.call(&request) {
+            tracing::warn!(%status, "the guest is not told what others have changed in its volumes");
+        }
+        if from.write_all(&[0]).is_err() {
+            return;
+        }
+    }
 }
 
 fn wait_for_the_end(

@@ -112,7 +112,7 @@ impl Pod {
     fn add(&mut self, id: &str, script: &str) -> std::io::PipeReader {
         let (reader, writer) = std::io::pipe().expect("pipe");
         let hidden = ["/proc", "/sys", "/dev"].map(PathBuf::from).to_vec();
-        let attach = Attach { source: "/".into(), recursive: true, read_only: true, exclusive: false, hidden };
+        let attach = Attach { source: "/".into(), recursive: true, read_only: true, exclusive: false, hidden, told: false };
         let mount = |destination: &str, kind| Mount {
             destination: destination.into(),
             kind: Some(kind),

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             None => (tree.as_str(), Access::ReadWrite),
         };
         let source = Source::at_path(Path::new(path))?;
-        println!("{}: {path}", server.shown().add(TreeConfig { source, access, cache: Cache::Exclusive })?);
+        println!("{}: {path}", server.shown().add(TreeConfig { source, access, cache: Cache::Exclusive, told: false })?);
     }
     let (vmm, _) = UnixListener::bind(&socket)?.accept()?;
     std::fs::remove_file(&socket)?;

@@ -275,6 +275,31 @@ impl Inodes {
         self.by_key.get(&Key::new(tree, attr)).copied().filter(|&id| self.is(id, attr))
     }
 
+    /// The guest is told once more of what it knows by a name, whatever that is by now; unless that is `but`. Its number, kind and node.
+    pub fn tell_again(&mut self, dir: u64, name: &Name, but: Option<u64>) -> Option<(u64, FileKind, Option<Arc<Node>>)> {
+        let is_it = |inode: &&mut Inode| inode.parent == dir && inode.name.as_ref() == Some(name) && Some(inode.id) != but;
+        let inode = self.slab.iter_mut().map(|(_, inode)| inode).find(is_it)?;
+        inode.lookups = inode.lookups.saturating_add(1);
+        Some((inode.id, inode.kind, inode.node.clone()))
+    }
+
+    /// An inode's way from the root of all, by the names that the guest knows.
+    pub fn path(&self, id: u64) -> Option<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut inode = self.get(id).ok()?;
+        while let Some(name) = &inode.name {
+            if inode.name_is != NameIs::Good || names.len() > MAX_DEPTH {
+                return None;
+            }
+            names.push(name.as_bytes());
+            inode = self.get(inode.parent).ok()?;
+        }
+        let tree = inode.tree.index.to_string();
+        names.push(tree.as_bytes());
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
+
     /// A name is gone, of an inode that was looked up by it just before, with these attributes.
     pub fn unlinked(&mut self, id: u64, dir: u64, name: &Name, before: &Attr) {
         self.identified(id, before);

@@ -29,6 +29,8 @@ pub struct TreeConfig {
     pub source: Source,
     pub access: Access,
     pub cache: Cache,
+    /// The guest is told of what others change in it.
+    pub told: bool,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(crate) struct Tree {
     pub index: u32,
     pub root: Arc<Node>,
     pub cache: Cache,
+    pub told: bool,
     gone: AtomicBool,
 }
 
@@ -108,7 +111,7 @@ impl Trees {
             return Err(TreeError::TooMany(index));
         }
         let root = Export::open(tree.source, tree.access, &self.budget).map_err(|errno| TreeError::Open { index, errno })?;
-        let tree = Arc::new(Tree { index, root, cache: tree.cache, gone: AtomicBool::new(false) });
+        let tree = Arc::new(Tree { index, root, cache: tree.cache, told: tree.told, gone: AtomicBool::new(false) });
         let mut list = self.list.write();
         let at = index as usize;
         if list.len() <= at {

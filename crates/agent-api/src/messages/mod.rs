@@ -3,6 +3,7 @@
 //! Paths, arguments and the environment are bytes, as in Linux. Descriptors are named by their index among those sent with the
 //! frame.
 
+mod changes;
 mod container;
 mod control;
 mod metrics;
@@ -11,6 +12,7 @@ mod process;
 mod sandbox;
 mod seccomp;
 
+pub use changes::*;
 pub use container::*;
 pub use control::*;
 pub use metrics::*;

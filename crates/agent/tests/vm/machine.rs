@@ -239,7 +239,7 @@ fn serve_files(folder: &Path, socket: &Path) {
     let server = Server::new(Config::for_nofile(1024));
     for (name, access) in [("root", Access::ReadOnly), ("volume", Access::ReadWrite)] {
         let source = Source::at_path(&folder.join(name)).unwrap();
-        server.shown().add(TreeConfig { source, access, cache: Cache::Exclusive }).unwrap();
+        server.shown().add(TreeConfig { source, access, cache: Cache::Exclusive, told: false }).unwrap();
     }
     let listener = UnixListener::bind(socket).unwrap();
     // It waits for the VMM first.

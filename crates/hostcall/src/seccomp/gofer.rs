@@ -89,7 +89,7 @@ fn reading() -> Vec<Call> {
     ]
 }
 
-fn watching() -> Vec<Call> {
+pub(super) fn watching() -> Vec<Call> {
     const NEW: u32 = (libc::IN_NONBLOCK | libc::IN_CLOEXEC) as u32;
     vec![
         Call::only(libc::SYS_inotify_init1, "inotify_init1", &[&[Is(0, NEW)]], "changes others make, where a guest watches"),

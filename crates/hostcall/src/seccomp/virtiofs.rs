@@ -19,6 +19,7 @@ pub fn list(calls: GoferCalls) -> AllowList {
     let replaced = [libc::SYS_mmap, libc::SYS_futex, libc::SYS_write, libc::SYS_fcntl];
     let mut list: Vec<Call> = gofer::files(calls).into_iter().filter(|call| !replaced.contains(&call.number)).collect();
     list.extend(device());
+    list.extend(gofer::watching());
     // The device's threads may be at their first steps when the list comes to hold.
     list.extend(thread_steps());
     if calls == GoferCalls::ReadWrite {
@@ -79,7 +80,7 @@ mod tests {
     fn the_lists_compile_and_stay_short() {
         for calls in [GoferCalls::ReadOnly, GoferCalls::ReadWrite] {
             let list = list(calls);
-            assert!(list.calls.len() <= 60, "{} calls", list.calls.len());
+            assert!(list.calls.len() <= 64, "{} calls", list.calls.len());
             list.compile().unwrap();
             let (map, wx) = (libc::SYS_mmap, u64::from(PROT_EXEC) | libc::PROT_WRITE as u64);
             assert!(!list.allows(map, &[0, 4096, wx, libc::MAP_SHARED as u64, 3, 0]));

@@ -112,12 +112,19 @@ impl Do {
             let dir = std::fs::canonicalize(dir)?;
             // Its raw content is not for the guest.
             hidden.extend(dir.strip_prefix(&root).ok().map(|inner| Path::new("/").join(inner)));
-            kept = Some(Attach { source: dir, recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
+            kept = Some(Attach {
+                source: dir,
+                recursive: false,
+                read_only: false,
+                exclusive: true,
+                hidden: Vec::new(),
+                told: false,
+            });
         }
         let read_only = overlay != Overlay::None;
         let mut attaches = Vec::new();
         if images.is_empty() {
-            attaches.push(Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden });
+            attaches.push(Attach { source: root.clone(), recursive: true, read_only, exclusive: false, hidden, told: false });
         }
         let kept_at = attaches.len() as u32;
         attaches.extend(kept);
@@ -379,7 +386,8 @@ fn standard_mounts() -> Vec<Mount> {
 
 fn bind(volume: Volume, attaches: &mut Vec<Attach>) -> Mount {
     let Volume { source, destination, read_only } = volume;
-    let attach = Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new() };
+    let attach =
+        Attach { source: source.clone(), recursive: true, read_only, exclusive: false, hidden: Vec::new(), told: true };
     Mount {
         destination: destination.into_os_string().into_vec(),
         kind: Some(attach.mounted(attaches)),

@@ -210,6 +210,7 @@ pub fn plan(
             read_only: read_only || *overlay != Overlay::None,
             exclusive: true,
             hidden: Vec::new(),
+            told: false,
         });
     } else if *overlay == Overlay::None && !read_only {
         return Err(wrong("annotations", "an EROFS root cannot be written to: dev.nacre.overlay=none needs root.readonly"));
@@ -226,7 +227,14 @@ pub fn plan(
     let mounts::OfHost { mut attaches, images, disks } = of_host;
     let kept = attaches.len() as u32;
     if let Overlay::Dir(dir) = overlay {
-        attaches.push(Attach { source: dir.clone(), recursive: false, read_only: false, exclusive: true, hidden: Vec::new() });
+        attaches.push(Attach {
+            source: dir.clone(),
+            recursive: false,
+            read_only: false,
+            exclusive: true,
+            hidden: Vec::new(),
+            told: false,
+        });
     }
     let namespaces = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
     let spec_process = spec.process().as_ref().ok_or_else(|| missing("process"))?;

@@ -83,7 +83,8 @@ fn bind(
     let source = source.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| missing(&format!("{key}.source")))?;
     let source = fs::canonicalize(bundle.join(source))
         .map_err(|e| wrong(format!("{key}.source"), format!("{}: {e}", source.display())))?;
-    let attach = Attach { source, recursive: recursive == Recursive::Yes, read_only, exclusive: false, hidden: Vec::new() };
+    let attach =
+        Attach { source, recursive: recursive == Recursive::Yes, read_only, exclusive: false, hidden: Vec::new(), told: true };
     Ok(attach.mounted(attaches))
 }
 

@@ -1,14 +1,17 @@
 //! The file process of a VM: builds its private tree, as a gofer does, and hands over to [`virtiofs`]. A pod's takes further trees while it
 //! runs ([`fs_control`](super::fs_control)).
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use agent_api::fds;
+use agent_api::{FileChange, FilesChangedRequest, fds};
 use gofer::protocol::Access;
 use gofer::server::{AttachConfig, give_up};
 use hostcall::seccomp::gofer::GoferCalls;
-use virtiofs::{Server, TreeConfig};
+use prost::Message;
+use virtiofs::{Change, Happening, Server, TreeConfig, tell_changes};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +29,8 @@ const READY: u8 = 1;
 pub struct FsConfig {
     /// Those of the first container; their mounts come as descriptors.
     pub trees: Trees,
-    /// Whether there may be more later: the last descriptor is then the socket where they are announced.
+    /// Whether there may be more later: the last descriptor is then the socket where they are announced. The one before it is where the keeper is told what
+    /// others change.
     pub more: More,
 }
 
@@ -88,6 +92,7 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
         More::ToCome => Some(descriptors.pop().ok_or("no control socket")?),
         More::None => None,
     };
+    let keeper = descriptors.pop().ok_or("nobody to tell of changes")?;
     let attaches = config.trees.enter(descriptors)?;
     let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let server = Server::new(virtiofs::Config::for_nofile(nofile));
@@ -96,12 +101,15 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
         true => (Access::ReadOnly, GoferCalls::ReadOnly),
         false => (Access::ReadWrite, GoferCalls::ReadWrite),
     };
-    for AttachConfig { source, access, cache } in attaches {
-        server.shown().add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())?;
+    for (AttachConfig { source, access, cache }, told) in attaches.into_iter().zip(config.trees.told()) {
+        server.shown().add(TreeConfig { source, access, cache, told }).map_err(|e| e.to_string())?;
     }
     give_up(config.trees.run_as(), access).map_err(|e| e.to_string())?;
     if let Some(missing) = landlock_but_files()? {
         eprintln!("files: {missing}");
+    }
+    if control.is_some() || config.trees.told().any(|told| told) {
+        tell_changes(server.shown(), teller(keeper)).map_err(|e| format!("cannot watch for changes: {e}"))?;
     }
     if let Some(listener) = control {
         Control::start(listener.into(), server.shown().clone()).map_err(|e| format!("cannot start its control: {e}"))?;
@@ -110,6 +118,37 @@ fn run(socket: &UnixStream) -> std::result::Result<(), String> {
     running.confine(calls).map_err(|e| e.to_string())?;
     message::send_all(socket.as_fd(), &[READY]).map_err(|e| e.to_string())?;
     running.wait().map_err(|e| e.to_string())
+}
+
+/// Tells the keeper, and waits until the guest has been told.
+fn teller(keeper: OwnedFd) -> impl FnMut(&[Change]) -> bool {
+    let mut keeper = File::from(keeper);
+    move |changes| {
+        let request = FilesChangedRequest { changes: changes.iter().map(message_of).collect() }.encode_to_vec();
+        let told = [&(request.len() as u32).to_le_bytes(), request.as_slice()].concat();
+        keeper.write_all(&told).and_then(|()| keeper.read_exact(&mut [0])).is_ok()
+    }
+}
+
+fn message_of(change: &Change) -> FileChange {
+    let happening = match change.happening {
+        Happening::Created => agent_api::Happening::Created,
+        Happening::Deleted => agent_api::Happening::Deleted,
+        Happening::Moved => agent_api::Happening::Moved,
+        Happening::Written => agent_api::Happening::Written,
+        Happening::AttributesChanged => agent_api::Happening::AttributesChanged,
+        Happening::Closed => agent_api::Happening::Closed,
+    };
+    let (target_directory, target_name) = change.target.clone().unwrap_or_default();
+    FileChange {
+        happening: happening.into(),
+        kind: change.kind,
+        directory: change.directory.clone(),
+        name: change.name.clone(),
+        target_directory,
+        target_name,
+        token: change.token.clone(),
+    }
 }
 
 /// Makes the connection to the VMM and gives its end of it away.

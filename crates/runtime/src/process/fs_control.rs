@@ -41,6 +41,7 @@ struct Tree {
     entry: Option<Vec<u8>>,
     access: TreeAccess,
     exclusive: bool,
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,13 +114,13 @@ fn tree(attach: &Attach) -> Result<(Tree, OwnedFd)> {
     let about = || format!("cannot mount {}", attach.source.display());
     let source = std::fs::canonicalize(&attach.source).doing(about)?;
     let (Some(parent), Some(name), false) = (source.parent(), source.file_name(), source.is_dir()) else {
-        return Ok((Tree { entry: None, access, exclusive: attach.exclusive }, detached(attach)?));
+        return Ok((Tree { entry: None, access, exclusive: attach.exclusive, told: attach.told }, detached(attach)?));
     };
     // A file that is a mount itself is only seen with the mounts below its directory.
     let mount_of = |path: &Path| statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id);
     let recursive = mount_of(&source).doing(about)? != mount_of(parent).doing(about)?;
     let directory = Attach { source: parent.into(), recursive, ..attach.clone() };
-    let tree = Tree { entry: Some(name.as_bytes().to_vec()), access, exclusive: attach.exclusive };
+    let tree = Tree { entry: Some(name.as_bytes().to_vec()), access, exclusive: attach.exclusive, told: false };
     Ok((tree, detached(&directory)?))
 }
 
@@ -194,7 +195,7 @@ impl Control {
             TreeAccess::ReadWrite => Access::ReadWrite,
         };
         let cache = if tree.exclusive { Cache::Exclusive } else { Cache::Shared };
-        self.shown.add(TreeConfig { source, access, cache }).map_err(|e| e.to_string())
+        self.shown.add(TreeConfig { source, access, cache, told: tree.told }).map_err(|e| e.to_string())
     }
 
     fn remove(&mut self, container: &str) {

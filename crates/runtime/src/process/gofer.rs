@@ -29,6 +29,8 @@ pub struct Attach {
     pub exclusive: bool,
     /// Directories in it that are to appear empty (the host's /proc under `do`).
     pub hidden: Vec<PathBuf>,
+    /// A VM's guest is told of what others change in it (a sentry asks by itself, where somebody watches).
+    pub told: bool,
 }
 
 impl Attach {
@@ -62,6 +64,11 @@ impl Trees {
         // With other maps there may be no such user; it is not the host's root in any case.
         let run_as = (keeps(&ids.uids, NOBODY) && keeps(&ids.gids, NOBODY)).then_some(NOBODY);
         Ok((Trees { attaches: attaches.to_vec(), prepared, run_as }, mounts))
+    }
+
+    /// Whether the guest is told of changes, for each of them.
+    pub(super) fn told(&self) -> impl Iterator<Item = bool> {
+        self.attaches.iter().map(|attach| attach.told)
     }
 
     /// Leaves the host's tree for one of these alone; what each attach is there.

@@ -32,7 +32,7 @@ const VMM_START: Duration = Duration::from_secs(20);
 const KERNEL: &str = "memhp_default_state=online_movable swiotlb=noforce maxcpus=1";
 
 /// What a keeper starts with. Descriptor 0: the report file; 1: the Agent protocol's first client, connected; 2: the VMM's side of the virtio-fs
-/// device, 3: a pidfd of the process at its other side; 4 and 5: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount; for each interface of the
+/// device, 3: a pidfd of the process at its other side, 4: where that tells of changes; 5 and 6: the guest's kernel and initial root; then, with [`KvmConfig::Mount`], that mount; for each interface of the
 /// network its queues of a tap, then with `vhost` as many of vhost-net; the images, the disks, and, if others may come, the listening socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeeperConfig {
@@ -83,7 +83,8 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
     let Ok((config, descriptors)) = message::receive::<KeeperConfig>(socket) else { return Ok(0) };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or("descriptors are missing");
-    let (report, client, fs, files, kernel, initrd) = (next()?, next()?, next()?, next()?, next()?, next()?);
+    let (report, client, fs, files, changes) = (next()?, next()?, next()?, next()?, next()?);
+    let (kernel, initrd) = (next()?, next()?);
     let (kvm, accelerator) = match config.kvm.clone() {
         KvmConfig::Mount => (Some(Kvm::Mount(next()?)), Accelerator::Kvm),
         KvmConfig::Own => (Some(Kvm::Own), Accelerator::Kvm),
@@ -164,6 +165,7 @@ fn run(socket: &UnixStream) -> Result<u8, String> {
         vsock: vsock.into(),
         console: console.into(),
         files,
+        changes,
     };
     let ended = keeper::run(boot).map_err(|e| e.to_string())?;
     if let Some(status) = ended {

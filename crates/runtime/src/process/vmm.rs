@@ -69,7 +69,8 @@ fn furnish(root: BorrowedFd<'_>, kvm: Option<&Kvm>) -> Result<(), StepError> {
             let target = std::fs::read_link(&path).step("read a link")?;
             rustix::fs::symlinkat(&target, root, name).step("make a link")?;
         } else if found.is_dir() {
-            let programs = Attach { source: path, recursive: true, read_only: true, exclusive: false, hidden: Vec::new() };
+            let programs =
+                Attach { source: path, recursive: true, read_only: true, exclusive: false, hidden: Vec::new(), told: false };
             let tree = detached(&programs).map_err(io::Error::other).step("clone a directory of programs")?;
             mount_on(tree.as_fd(), root, name)?;
         }

@@ -222,7 +222,7 @@ impl ContainerPlan {
             return;
         }
         let (source_text, source) = (source.as_os_str().as_encoded_bytes().to_vec(), source.to_path_buf());
-        let attach = Attach { source, recursive: false, read_only: true, exclusive: false, hidden: Vec::new() };
+        let attach = Attach { source, recursive: false, read_only: true, exclusive: false, hidden: Vec::new(), told: false };
         let kind = Some(attach.mounted(&mut self.attaches));
         self.request.mounts.push(Mount {
             destination: RESOLV_CONF.to_vec(),

@@ -46,6 +46,8 @@ pub struct VmSandbox {
     fs: Option<Confined>,
     /// As whom it will serve, until it has the first container's trees.
     fs_ids: Option<Ids>,
+    /// And where it will tell the keeper what others change.
+    tells: Option<UnixStream>,
     /// A pod's: where the file process hears of further trees.
     dir: Option<PathBuf>,
     agent: Arc<Client>,
@@ -96,7 +98,8 @@ impl VmSandbox {
         let fs = Guard::new(spawn(Role::Fs, &fs_ids).spawn()?);
         keeper.release()?;
         fs.release()?;
-        let (ours, theirs) = UnixStream::pair().doing(|| "cannot make a socket pair")?;
+        let pair = || UnixStream::pair().doing(|| "cannot make a socket pair");
+        let ((ours, theirs), (told, tells)) = (pair()?, pair()?);
         let vmm_side = fs::vmm_end(&fs)?;
         timing::mark("runtime: file process connected");
         // Nobody else can reach it: nobody can change it.
@@ -121,7 +124,7 @@ impl VmSandbox {
             network: network.description,
             log: launch.log,
         };
-        let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), fs.pidfd.as_fd()];
+        let mut fds = vec![launch.report.as_fd(), theirs.as_fd(), vmm_side.as_fd(), fs.pidfd.as_fd(), told.as_fd()];
         fds.extend([kernel.as_fd(), initrd.as_fd()]);
         fds.extend(given.as_ref().map(AsFd::as_fd));
         fds.extend(network.ways.iter().map(|(_, way)| way).chain(&vhost).map(AsFd::as_fd));
@@ -132,6 +135,7 @@ impl VmSandbox {
             main: MainProcess { confined: keeper.keep(), report: launch.report, name: NAME },
             fs: Some(fs.keep()),
             fs_ids: Some(fs_ids),
+            tells: Some(tells),
             dir: launch.pod.map(Path::to_path_buf),
             agent: Arc::new(Client::new(ours.into())),
             privilege: launch.privilege,
@@ -148,6 +152,7 @@ impl VmSandbox {
             main: MainProcess { confined, report: join.report, name: NAME },
             fs: None,
             fs_ids: None,
+            tells: None,
             dir: Some(join.dir.to_path_buf()),
             agent: Arc::new(join.agent),
             privilege: join.privilege,
@@ -156,19 +161,21 @@ impl VmSandbox {
 
     /// Gives the file process a container's trees; their numbers in the device.
     fn add_trees(&mut self, plan: &ContainerPlan) -> Result<Vec<u32>> {
-        if let (Some(ids), Some(process)) = (self.fs_ids.take(), &self.fs) {
-            self.configure_files(process, &ids, plan)?;
+        if let (Some(ids), Some(tells), Some(process)) = (self.fs_ids.take(), self.tells.take(), &self.fs) {
+            self.configure_files(process, &ids, &tells, plan)?;
             return Ok((0..plan.attaches.len() as u32).collect());
         }
         let no_pod = || Error::Other("this VM was not made for a pod: it has one container".into());
         fs_control::add(self.dir.as_ref().ok_or_else(no_pod)?, self.privilege, &plan.request.id, &plan.attaches)
     }
 
-    fn configure_files(&self, process: &Confined, ids: &Ids, plan: &ContainerPlan) -> Result<()> {
+    fn configure_files(&self, process: &Confined, ids: &Ids, tells: &UnixStream, plan: &ContainerPlan) -> Result<()> {
         let (trees, mounts) = Trees::new(&plan.attaches, self.privilege, ids)?;
         let control = self.dir.as_deref().map(fs_control::listen).transpose()?;
         let more = if control.is_some() { More::ToCome } else { More::None };
-        let fds: Vec<_> = mounts.iter().map(AsFd::as_fd).chain(control.as_ref().map(AsFd::as_fd)).collect();
+        let mut fds: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
+        fds.push(tells.as_fd());
+        fds.extend(control.as_ref().map(AsFd::as_fd));
         message::send(&process.socket, &FsConfig { trees, more }, &fds).doing(|| "cannot configure the file process")?;
         fs::wait_until_ready(process)
     }

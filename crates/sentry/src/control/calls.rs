@@ -31,7 +31,9 @@ pub(super) async fn serve(agent: &Arc<Agent>, call: Call, mut fds: Vec<Option<Ow
         Call::SetStrace(request) => encode(agent.set_strace(&request, fds)),
         Call::Connect(request) => encode(agent.connect(&request, fds).await),
         Call::Shutdown(_) => encode(Ok(Empty {})),
-        Call::SetUpSandbox(_) | Call::Online(_) => Err(Status::new(Code::Unimplemented, "a sentry is no VM")),
+        Call::SetUpSandbox(_) | Call::Online(_) | Call::FilesChanged(_) => {
+            Err(Status::new(Code::Unimplemented, "a sentry is no VM"))
+        }
         Call::UpdateNetwork(_) => {
             Err(Status::new(Code::Unimplemented, "the interfaces of a sentry are those of its start: none comes or goes later"))
         }

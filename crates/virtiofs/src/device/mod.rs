@@ -98,6 +98,10 @@ impl Shown {
         self.trees.add_at(index, tree)
     }
 
+    pub(crate) fn fs(&self) -> &Arc<Fs> {
+        &self.fs
+    }
+
     /// Does one request, whose bytes are in `input`, as the device's threads do those that they find in its rings; returns how many bytes of `output` its
     /// answer has.
     pub fn serve(&self, input: &[VolatileSlice<'_>], output: &[VolatileSlice<'_>]) -> usize {

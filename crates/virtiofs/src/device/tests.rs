@@ -45,7 +45,7 @@ impl Guest {
     fn new() -> Guest {
         let server = Server::new(Config::for_nofile(256));
         let source = Source::at_path(&std::env::temp_dir()).unwrap();
-        server.shown().add(TreeConfig { source, access: Access::ReadOnly, cache: Cache::Shared }).unwrap();
+        server.shown().add(TreeConfig { source, access: Access::ReadOnly, cache: Cache::Shared, told: false }).unwrap();
         let device = Device::new(server.shown().fs.clone()).unwrap();
         let file = memfd_create("guest", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, END).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! [`Fs::serve`] may be called from several threads. Nothing a guest sends is believed: numbers of inodes and handles carry a generation and are
 //! looked up, names go through [`Name`], sizes are clipped to what there is room for. Of the locks (inodes, handles, devices) one is held at a time,
-//! and none across a host call, except that descriptors may be closed under them when all or a tree's are.
+//! and none across a host call, except that descriptors may be closed under them when all or a tree's are. The watches' comes before them.
 
 mod attr;
 mod create;
@@ -10,6 +10,8 @@ mod data;
 mod dir;
 mod init;
 mod names;
+mod own;
+mod replay;
 mod root;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,10 @@ use crate::{
     inodes::{Inodes, Place},
     memory::Pieces,
     trees::{Tree, Trees},
+    watches::Watches,
 };
+
+pub use self::replay::token;
 
 /// The most bytes after a request's header, file data aside: a 64 KiB attribute with its name.
 const MAX_BODY: usize = 72 * 1024;
@@ -67,6 +72,10 @@ pub struct Fs {
     handles: Mutex<Handles>,
     /// Devices of the host seen so far: the place of each goes into the inode numbers a guest sees.
     devices: Mutex<Vec<(u32, u32)>>,
+    /// Where others' changes are watched for.
+    pub watches: Watches,
+    /// The one of them that the guest is doing once more.
+    replay: Mutex<Option<replay::Replay>>,
 }
 
 /// An answer without its header.
@@ -97,6 +106,8 @@ impl Fs {
             inodes: Mutex::new(Inodes::new(limits.inodes)),
             handles: Mutex::new(Handles::new(limits.handles)),
             devices: Mutex::default(),
+            watches: Watches::default(),
+            replay: Mutex::default(),
         }
     }
 
@@ -138,7 +149,10 @@ impl Fs {
         let mut body = vec![0; len];
         input.copy_out(HEAD, &mut body);
         let request = Request { head, body: &body, input, output };
-        self.dispatch(&request)
+        match self.replayed(&request) {
+            Some(outcome) => outcome,
+            None => self.noting(&request, || self.dispatch(&request)),
+        }
     }
 
     fn dispatch(&self, request: &Request<'_>) -> Outcome {
@@ -193,6 +207,8 @@ impl Fs {
     fn clear(&self) {
         self.inodes.lock().clear();
         self.handles.lock().clear();
+        self.watches.keep(|_| false);
+        *self.replay.lock() = None;
     }
 
     fn forget_one(&self, request: &Request<'_>) -> Outcome {
@@ -218,11 +234,15 @@ impl Fs {
         let removed = self.trees.take(index);
         self.inodes.lock().cut(index);
         self.handles.lock().cut(index);
+        self.watches.keep(|id| self.knows(id));
         removed
     }
 
     /// An inode's node, found again if need be.
-    fn node(&self, id: u64) -> Result<Arc<Node>, Errno> {
+    ///
+    /// # Errors
+    /// `ESTALE` if it is not there any more; the host's.
+    pub fn node(&self, id: u64) -> Result<Arc<Node>, Errno> {
         let way = self.inodes.lock().way(id)?;
         let mut at = way.from;
         for step in way.steps.iter().rev() {
@@ -310,6 +330,33 @@ impl Fs {
         }
     }
 
+    /// The guest knows a directory that others may change.
+    fn learnt(&self, id: u64) {
+        if !self.watches.want(id) {
+            return;
+        }
+        // Without a watch the guest is not told of changes, as it is beyond the limit of watches.
+        let Some(home) = self.trees.from(0) else { return };
+        let _ = self.node(id).and_then(|node| self.watches.watch(id, &node, &home.root));
+    }
+
+    /// Whether it is an inode that the guest knows.
+    pub fn knows(&self, id: u64) -> bool {
+        self.inodes.lock().known(id).is_ok()
+    }
+
+    /// Whether two inodes are in one tree.
+    pub fn is_in_one_tree(&self, one: u64, other: u64) -> bool {
+        let mut inodes = self.inodes.lock();
+        let mut tree = |id| inodes.known(id).map(|known| known.tree.index);
+        tree(one).is_ok_and(|index| tree(other) == Ok(index))
+    }
+
+    /// An inode's way from the root of all.
+    pub fn path(&self, id: u64) -> Option<Vec<u8>> {
+        self.inodes.lock().path(id)
+    }
+
     /// What a guest is told of an inode, which counts as a lookup.
     fn entry(
         &self,
@@ -319,6 +366,9 @@ impl Fs {
         node: Option<&Arc<Node>>,
     ) -> Result<EntryOut, Errno> {
         let nodeid = self.inodes.lock().tell(tree, place, attr, node)?;
+        if attr.kind == FileKind::Directory && tree.told {
+            self.learnt(nodeid);
+        }
         let valid = tree.validity().as_secs();
         // The names in the root come and go with containers.
         let entry_valid = if place.is_some() { valid } else { 1 };
@@ -380,7 +430,8 @@ fn gone(errno: Errno) -> Errno {
     }
 }
 
-fn kind_bits(kind: FileKind) -> u32 {
+/// `S_IFMT`.
+pub fn kind_bits(kind: FileKind) -> u32 {
     match kind {
         FileKind::Regular => libc::S_IFREG,
         FileKind::Directory => libc::S_IFDIR,

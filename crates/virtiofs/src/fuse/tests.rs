@@ -1,6 +1,9 @@
 //! Requests made by hand.
 
+mod replay;
+
 use std::{
+    cell::Cell,
     collections::HashSet,
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -37,6 +40,8 @@ struct Guest {
     fs: Fs,
     trees: Arc<Trees>,
     dir: TestDir,
+    /// Who asks.
+    pid: Cell<u32>,
 }
 
 const LIMITS: Limits = Limits { inodes: 1000, handles: 50, nodes: 20 };
@@ -47,20 +52,22 @@ impl Guest {
         let dir = TestDir::new();
         let trees = Arc::new(Trees::new(limits.nodes));
         let fs = Fs::new(Arc::clone(&trees), limits);
-        let guest = Guest { fs, trees, dir };
+        let guest = Guest { fs, trees, dir, pid: Cell::default() };
         guest.show(access, cache);
         guest
     }
 
     fn show(&self, access: Access, cache: Cache) -> u32 {
-        self.trees.add(TreeConfig { source: Source::at_path(&self.dir.0).unwrap(), access, cache }).unwrap()
+        self.trees
+            .add(TreeConfig { source: Source::at_path(&self.dir.0).unwrap(), access, cache, told: cache == Cache::Shared })
+            .unwrap()
     }
 
     /// Sends a request in pieces and takes the answer in pieces.
     fn call(&self, opcode: u32, nodeid: u64, body: &[&[u8]], room: usize) -> Result<Vec<u8>, Errno> {
         let body = body.concat();
-        let head =
-            InHeader { len: (HEAD + body.len()) as u32, opcode, unique: 77, nodeid, uid: 0, gid: 0, ..InHeader::default() };
+        let len = (HEAD + body.len()) as u32;
+        let head = InHeader { len, opcode, unique: 77, nodeid, pid: self.pid.get(), ..InHeader::default() };
         let mut bytes = [head.as_bytes(), &body].concat();
         let (one, two) = bytes.split_at_mut(HEAD + body.len() / 2);
         let mut input = Pieces::default();
@@ -479,6 +486,7 @@ fn trees_come_and_go() {
         source: Source::at_path(&guest.dir.0.join("file")).unwrap(),
         access: Access::ReadWrite,
         cache: Cache::Exclusive,
+        told: false,
     };
     guest.trees.add_at(7, config()).unwrap();
     assert!(guest.trees.add_at(7, config()).is_err() && guest.trees.add_at(1 << 20, config()).is_err());

@@ -31,6 +31,9 @@ impl Fs {
     }
 
     pub(super) fn setxattr(&self, request: &Request<'_>) -> Outcome {
+        if request.head.nodeid == ROOT_ID {
+            return self.announced(request);
+        }
         let (arg, rest): (SetxattrIn, _) = request.arg_and_rest()?;
         let (name, value) = c_string(rest)?;
         let name = XattrName::new(name)?;
@@ -41,9 +44,6 @@ impl Fs {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => return Err(Errno::EINVAL),
         };
-        if request.head.nodeid == ROOT_ID {
-            return Err(Errno::EROFS);
-        }
         self.node(request.head.nodeid)?.set_xattr(&name, value, mode)?;
         done()
     }

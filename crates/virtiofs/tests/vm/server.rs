@@ -32,7 +32,7 @@ pub fn main() -> ! {
     let path = |name| PathBuf::from(std::env::var_os(name).unwrap());
     let server = Server::new(Config::for_nofile(1024));
     let shown = server.shown().clone();
-    let tree = |path: &Path, access, cache| TreeConfig { source: Source::at_path(path).unwrap(), access, cache };
+    let tree = |path: &Path, access, cache| TreeConfig { source: Source::at_path(path).unwrap(), access, cache, told: false };
     assert_eq!(shown.add(tree(Path::new("/"), Access::ReadOnly, Cache::Exclusive)).unwrap(), 0);
     assert_eq!(shown.add(tree(&path("FS_SHARE"), Access::ReadWrite, Cache::Exclusive)).unwrap(), 1);
     assert_eq!(shown.add(tree(&path("FS_FILE"), Access::ReadOnly, Cache::Shared)).unwrap(), 2);
@@ -60,7 +60,8 @@ fn orders(shown: &Shown) {
         });
         match directory {
             Some(fd) => {
-                let tree = TreeConfig { source: Source::Directory(fd), access: Access::ReadWrite, cache: Cache::Shared };
+                let tree =
+                    TreeConfig { source: Source::Directory(fd), access: Access::ReadWrite, cache: Cache::Shared, told: false };
                 shown.add_at(3, tree).unwrap();
             }
             None => assert!(shown.remove(3)),
