@@ -55,11 +55,15 @@ impl Cgroup {
         }
     }
 
-    /// Sets those that are given.
+    /// Sets those that are given. Memory that its processes hold must fit: Linux would kill to make room, which is not what who lowers a limit wants.
     ///
     /// # Errors
     /// Names the limit.
     pub fn set_limits(&self, limits: &Limits) -> Result<(), Status> {
+        if let Some(limit) = limits.memory.filter(|limit| *limit < held(&self.read("memory.stat"))) {
+            let why = format!("linux.resources.memory.limit: the container uses more than {limit} bytes of memory");
+            return Err(Status::new(Code::InvalidArgument, why));
+        }
         for (file, value) in files(limits) {
             self.write(file, &value)
                 .map_err(|error| Status::new(Code::InvalidArgument, format!("cannot set {file} to {value:?}: {error}")))?;
@@ -253,6 +257,11 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// Bytes that a cgroup's processes hold: what the kernel could only take by killing, without swap.
+fn held(memory_stat: &str) -> u64 {
+    ["anon", "shmem"].into_iter().map(|kind| keyed(memory_stat, kind)).fold(0, u64::saturating_add)
+}
+
 /// The number after a name, in a file of such lines.
 fn keyed(text: &str, key: &str) -> u64 {
     let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
@@ -282,5 +291,6 @@ mod tests {
     fn a_key_is_a_whole_word() {
         let text = "oom 3\noom_kill 2\noom_group_kill 1\n";
         assert_eq!((keyed(text, "oom_kill"), keyed(text, "oom"), keyed(text, "o")), (2, 3, 0));
+        assert_eq!(held("anon 4096\nfile 12288\nshmem 8192\nanon_thp 0\n"), 12288);
     }
 }

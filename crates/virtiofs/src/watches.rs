@@ -28,7 +28,7 @@ const MOST: usize = 512;
 const REMEMBERED: usize = 1024;
 /// For how long what happens to a file is put down to the guest that has changed it: such events come merged, so they cannot be counted.
 const TOUCHED: Duration = Duration::from_secs(2);
-/// A directory in which the guest makes more changes than this within a second is the guest's, and watched no more.
+/// A directory in which the guest makes more changes than this within a second is the guest's, and not watched until it is looked up again.
 const BUSY: u32 = 200;
 /// How long a watch waits for another to be put on.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -238,6 +238,8 @@ impl State {
 
     fn unwatch(&mut self, id: u64) {
         let Some(Directory { watch, .. }) = self.directories.remove(&id) else { return };
+        // Their events will not be looked at.
+        self.notes.retain(|(_, spot)| spot.0 != id);
         let Some(inodes) = self.inodes.get_mut(&watch) else { return };
         inodes.retain(|other| *other != id);
         if inodes.is_empty() {

@@ -296,10 +296,7 @@ fn bad_requests(engine: &mut Engine) -> Result<()> {
     let id = engine.container(&pod, "good", &[], &["sleep", "1000"])?;
     refused(&["start", &id], "CONTAINER_RUNNING")?;
     refused(&["create", &pod, "good", image::NAME, "--", "true"], "name")?;
-    // Linux makes room for any limit, if need be by killing.
-    if engine.handler == engine::SENTRY {
-        refused(&["update", &id, "--memory", "1"], "memory")?;
-    }
+    refused(&["update", &id, "--memory", "1"], "memory")?;
     refused(&["exec", "no-such-container", "--", "true"], "not found")?;
     let said = engine.exec(&id, &["no-such-program"])?;
     ensure!(!said.success(), "a program that is missing ran");

@@ -288,31 +288,47 @@ fn volumes_are_written_through_unless_read_only() {
     assert_eq!(fs::read_to_string(shared.join("file")).expect("kept"), "hello\n");
 }
 
-#[test]
-fn limits_change_while_it_runs() {
-    let Some(place) = Place::new("update").busybox() else { return };
-    let id = &place.id();
+/// Runs `sleep` in 32 MiB, and sees its cgroup.
+fn limited(name: &str) -> Option<Place> {
+    let place = Place::new(name).busybox()?;
     let mut config = Place::config(&["sleep", "1000"]);
     config["linux"]["resources"] = json!({"memory": {"limit": 32 << 20}, "pids": {"limit": 10}});
     let cgroups = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
     config["mounts"].as_array_mut().expect("mounts").push(cgroups);
     place.write(&config);
-    place.detached(&["run", "-d", id]).ok();
+    place.detached(&["run", "-d", &place.id()]).ok();
+    Some(place)
+}
+
+#[test]
+fn memory_is_what_the_limit_is() {
+    let Some(place) = limited("memory") else { return };
+    let id = &place.id();
     let inside = |script: &str| place.nacre(&["exec", id, "sh", "-c", script]);
-    let fill = "busybox yes | busybox head -c 50331648 >/f; echo $?; busybox rm -f /f";
-    assert_eq!(inside(fill).stdout, "1\n", "32 MiB are not enough");
+    let fill = "busybox yes | busybox head -c 50331648 >/f; echo $?; busybox rm -f /f; grep MemTotal /proc/meminfo";
+    assert_eq!(inside(fill).stdout, "1\nMemTotal:          32768 kB\n", "not enough");
+    place.nacre(&["update", "--memory", "128m", id]).ok();
+    assert_eq!(inside(fill).stdout, "0\nMemTotal:         131072 kB\n", "enough");
+    place.nacre(&["kill", id, "KILL"]).ok();
+    place.nacre(&["delete", "--force", id]).ok();
+}
+
+#[test]
+fn limits_change_while_it_runs() {
+    let Some(place) = limited("update") else { return };
+    let id = &place.id();
+    let inside = |script: &str| place.nacre(&["exec", id, "sh", "-c", script]);
     place
         .nacre(&["update", "--memory", "128m", "--pids-limit", "4", "--cpu-quota", "50000", "--cpu-period", "100000", id])
         .ok();
-    let filled = inside(fill);
-    assert_eq!(filled.stdout, "0\n", "now they are: {filled:?}");
-    let shown = inside("cd /sys/fs/cgroup; cat memory.max pids.max cpu.max; grep MemTotal /proc/meminfo").stdout;
-    assert_eq!(shown, "134217728\n4\n50000 100000\nMemTotal:         131072 kB\n");
-    assert!(inside("sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait").stderr.contains("fork"), "four tasks at a time");
+    let shown = inside("cd /sys/fs/cgroup; cat memory.max pids.max cpu.max").stdout;
+    assert_eq!(shown, "134217728\n4\n50000 100000\n");
     // Less than is in use is refused, and nothing changes.
-    inside("busybox yes | busybox head -c 50331648 >/f").ok();
+    let fill = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do busybox cat /proc/self/exe || exit 1; done >/f";
+    inside(fill).ok();
     place.nacre(&["update", "--memory", "16m", id]).fails(1, "the container uses more than 16777216 bytes");
     assert_eq!(inside("cat /sys/fs/cgroup/memory.max").stdout, "134217728\n");
+    assert!(inside("sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait").stderr.contains("fork"), "four tasks at a time");
     // As engines say it; -1 is no limit.
     let file = place.dir.join("resources.json");
     fs::write(&file, r#"{"memory":{"limit":67108864},"pids":{"limit":-1}}"#).expect("a file");
