@@ -329,6 +329,8 @@ fn limits_change_while_it_runs() {
     place.nacre(&["update", "--memory", "16m", id]).fails(1, "the container uses more than 16777216 bytes");
     assert_eq!(inside("cat /sys/fs/cgroup/memory.max").stdout, "134217728\n");
     assert!(inside("sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait").stderr.contains("fork"), "four tasks at a time");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(inside("true & wait").stderr.contains("fork"), "those that have ended and that nobody waits for are tasks still");
     // As engines say it; -1 is no limit.
     let file = place.dir.join("resources.json");
     fs::write(&file, r#"{"memory":{"limit":67108864},"pids":{"limit":-1}}"#).expect("a file");

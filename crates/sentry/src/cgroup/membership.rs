@@ -37,12 +37,10 @@ impl Members<'_> {
         !self.all(group).is_empty()
     }
 
-    /// Live threads in this group and below.
+    /// Tasks in this group and below: live threads, and ended processes that nobody has waited for.
     pub fn tasks(&self, group: &Arc<Cgroup>) -> u64 {
-        let n = match group.is_root() {
-            true => self.0.pids.count_of(self.0) as u64,
-            false => self.all(group).iter().map(|process| process.threads().len() as u64).sum(),
-        };
+        let is_own = |process: &ThreadGroup| std::ptr::eq(&*process.container, self.0) && group.contains(&process.cgroup());
+        let n = self.0.pids.charged(is_own) as u64;
         group.pids_peak.fetch_max(n, Ordering::Relaxed);
         n
     }

@@ -85,7 +85,7 @@ pub(super) fn stats_of(container: &Container, done: &Ended) -> StatsResponse {
         memory_usage: used,
         memory_peak: used,
         memory_limit: container.limits.memory(),
-        pids: container.pids.count_of(container) as u64,
+        pids: container.pids.charged(|process| std::ptr::eq(&*process.container, container)) as u64,
         pids_limit: container.limits.tasks().map(|max| max as u64),
         oom_kills: container.oom_kills.load(Ordering::Relaxed),
     }

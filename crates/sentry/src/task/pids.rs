@@ -66,6 +66,11 @@ impl PidTable {
         self.inner.lock().count_of(container)
     }
 
+    /// How many tasks count for limits, of those processes that `are_meant`.
+    pub fn charged(&self, are_meant: impl Fn(&ThreadGroup) -> bool) -> usize {
+        self.inner.lock().charged().filter(|process| are_meant(process)).count()
+    }
+
     /// Forgets the processes of a container whose tasks are all gone.
     pub(super) fn clear(&self, container: &Container) {
         let mut pids = self.inner.lock();
@@ -212,7 +217,19 @@ impl Pids {
             return Err(Errno::ENOMEM);
         }
         let Some(most) = container.limits.tasks() else { return Ok(()) };
-        if self.count_of(container) >= most { Err(Errno::EAGAIN) } else { Ok(()) }
+        // Counting takes a walk: not where there is room in any case.
+        if self.tasks.len() + self.processes.len() < most {
+            return Ok(());
+        }
+        let own = |group: &&Arc<ThreadGroup>| std::ptr::eq(&*group.container, container);
+        if self.charged().filter(own).count() >= most { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+
+    /// The process of each task that counts for limits: of live threads, and of ended processes that nobody has waited for (as Linux's pids controller does).
+    fn charged(&self) -> impl Iterator<Item = &Arc<ThreadGroup>> {
+        let live = self.tasks.values().map(|task| &task.group);
+        let ended = self.processes.iter().filter(|(number, _)| !self.tasks.contains_key(number));
+        live.chain(ended.map(|(_, process)| &process.group))
     }
 
     /// Live threads of one container.
@@ -243,7 +260,7 @@ impl Pids {
     /// `EAGAIN` at a `pids.max`.
     pub fn admit_to_cgroup(&self, group: &Arc<Cgroup>) -> Result<(), Errno> {
         crate::cgroup::admit_task(group, |group| {
-            self.tasks.values().filter(|task| group.contains(&task.group.cgroup())).count() as u64
+            self.charged().filter(|process| group.contains(&process.cgroup())).count() as u64
         })
     }
 
